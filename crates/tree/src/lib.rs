@@ -1,0 +1,19 @@
+//! The vocabulary of stratafs and the seam between those who hold trees and those who show them.
+//!
+//! A layer is a tree of [`Node`]s in which a name may also be a whiteout; an image is a stack of
+//! layers merged into one tree. Whoever holds a tree implements [`Lower`]; whoever shows one (the
+//! FUSE daemon, the tar writer, `strata ls`) asks a [`Lower`] and nothing else. `FlatTree` is a
+//! whole merged tree in one memory-mapped file, which is what a mount serves from.
+//!
+//! Invariants: this crate knows neither tar, nor images, nor SQLite, nor FUSE; nothing in it
+//! follows a symbolic link.
+
+mod digest;
+mod lower;
+mod name;
+mod node;
+
+pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};
+pub use lower::{Backing, DirEntry, Error, Lower, Result, Xattr, list};
+pub use name::{NAME_MAX, Name, NameBuf, NameError, TreePath};
+pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Timestamp};

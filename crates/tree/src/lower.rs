@@ -1,0 +1,170 @@
+//! The seam: a read-only tree, asked by node number.
+//!
+//! Everything that holds files for a mount is a [`Lower`]: a stored layer, a merged stack, a
+//! compiled tree, a plain directory. Everything that shows files asks only this.
+//!
+//! Invariants: a tree never changes while it is open; node numbers are stable as long as it is;
+//! `read_dir` never yields `.` or `..`; a merged tree yields nodes only.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+
+use crate::name::{Name, TreePath};
+use crate::node::{Entry, Kind, Node, NodeId};
+
+/// One extended attribute: its full name (`user.x`, `security.capability`) and its value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+/// One name that [`Lower::read_dir`] yields.
+#[derive(Debug, Clone)]
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: Name<'a>,
+    /// What it stands for.
+    pub entry: Entry,
+    /// Where to go on after this name: stable as long as the tree is open, never 0.
+    pub next: u64,
+}
+
+/// Where the content of a regular file is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backing {
+    /// The layer, counted from the base (0).
+    pub layer: u32,
+    /// The path below that layer's directory of contents.
+    pub path: TreePath,
+}
+
+/// Why a tree did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such node: a number that this tree never gave out.
+    #[error("node {0:?} does not exist")]
+    NoNode(NodeId),
+    /// A directory call on something else.
+    #[error("node {0:?} is not a directory")]
+    NotDirectory(NodeId),
+    /// `open` or `backing` of something that has no content.
+    #[error("node {node:?} is not a regular file but {kind:?}")]
+    NotRegular {
+        /// The node.
+        node: NodeId,
+        /// What it is.
+        kind: Kind,
+    },
+    /// `read_link` of something else.
+    #[error("node {0:?} is not a symbolic link")]
+    NotSymlink(NodeId),
+    /// The tree's own bytes contradict themselves.
+    #[error("the tree {tree} is damaged: {what}; remove it, it will be made anew")]
+    Corrupt {
+        /// Which tree.
+        tree: String,
+        /// What is wrong, with the offset.
+        what: String,
+    },
+    /// A link to a lower layer's file that does not exist there.
+    #[error("{path} is a hard link to {target}, which no lower layer has as a file")]
+    DanglingLink {
+        /// The link.
+        path: TreePath,
+        /// Its target.
+        target: TreePath,
+    },
+    /// The tree does not fit its format.
+    #[error("the tree has more than {limit} {what}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much fits.
+        limit: u64,
+    },
+    /// The index under a stored layer did not answer.
+    #[error("the index did not answer: {0}")]
+    Index(String),
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an operating system error with what was being done.
+    pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+}
+
+/// The result of every call on a tree.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A read-only tree of nodes.
+pub trait Lower: Send + Sync {
+    /// The root directory's node.
+    fn root(&self) -> NodeId;
+
+    /// The entry called `name` in `dir`; `None` if this tree says nothing of it.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NoNode`.
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>>;
+
+    /// Calls `each` for the names of `dir` that come after the position `from` (0: all, else the
+    /// `next` of an earlier name), in a fixed order, until `each` breaks.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NoNode`.
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()>;
+
+    /// The node with this number.
+    ///
+    /// # Errors
+    /// `NoNode`.
+    fn node(&self, node: NodeId) -> Result<Node>;
+
+    /// A symlink's target.
+    ///
+    /// # Errors
+    /// `NotSymlink`, `NoNode`.
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>>;
+
+    /// All extended attributes, sorted by name.
+    ///
+    /// # Errors
+    /// `NoNode`.
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>>;
+
+    /// The content of a regular file, open for reading: always a real file.
+    ///
+    /// # Errors
+    /// `NotRegular`, `NoNode`, `Io`.
+    fn open(&self, node: NodeId) -> Result<File>;
+
+    /// Where that content is kept, for those who compile or share it.
+    ///
+    /// # Errors
+    /// `NotRegular`, `NoNode`.
+    fn backing(&self, node: NodeId) -> Result<Backing>;
+}
+
+/// Collects a whole directory: names with their entries, in the tree's order.
+///
+/// # Errors
+/// As [`Lower::read_dir`].
+pub fn list(tree: &dyn Lower, dir: NodeId) -> Result<Vec<(crate::name::NameBuf, Entry)>> {
+    let mut all = Vec::new();
+    tree.read_dir(dir, 0, &mut |item| {
+        all.push((item.name.to_owned(), item.entry));
+        ControlFlow::Continue(())
+    })?;
+    Ok(all)
+}
