@@ -2,18 +2,31 @@
 //!
 //! A layer is a tree of [`Node`]s in which a name may also be a whiteout; an image is a stack of
 //! layers merged into one tree. Whoever holds a tree implements [`Lower`]; whoever shows one (the
-//! FUSE daemon, the tar writer, `strata ls`) asks a [`Lower`] and nothing else. `FlatTree` is a
+//! FUSE daemon, the tar writer, `strata ls`) asks a [`Lower`] and nothing else. [`FlatTree`] is a
 //! whole merged tree in one memory-mapped file, which is what a mount serves from.
 //!
 //! Invariants: this crate knows neither tar, nor images, nor SQLite, nor FUSE; nothing in it
-//! follows a symbolic link.
+//! follows a symbolic link of the host, and only [`resolve()`] follows those of a tree, inside it.
 
+mod beneath;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod digest;
+mod flat;
 mod lower;
+mod mem_tree;
+mod mmap;
 mod name;
 mod node;
+mod resolve;
+mod spec;
 
+pub use beneath::open_beneath;
 pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};
+pub use flat::{FlatTree, compile};
 pub use lower::{Backing, DirEntry, Error, Lower, Result, Xattr, list};
+pub use mem_tree::{MemTree, SpecError};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, TreePath};
 pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Timestamp};
+pub use resolve::{Follow, LINKS_MAX, resolve};
+pub use spec::{Inode, Item, Spec};

@@ -55,6 +55,12 @@ pub enum Error {
     /// `read_link` of something else.
     #[error("node {0:?} is not a symbolic link")]
     NotSymlink(NodeId),
+    /// A path leads through more symbolic links than the kernel would follow (`ELOOP`).
+    #[error("{path}: too many levels of symbolic links")]
+    TooManyLinks {
+        /// The path, escaped.
+        path: String,
+    },
     /// The tree's own bytes contradict themselves.
     #[error("the tree {tree} is damaged: {what}; remove it, it will be made anew")]
     Corrupt {
@@ -154,6 +160,15 @@ pub trait Lower: Send + Sync {
     /// # Errors
     /// `NotRegular`, `NoNode`.
     fn backing(&self, node: NodeId) -> Result<Backing>;
+
+    /// The directory that holds `dir` (the root's is the root itself), for the `..` of listings;
+    /// `None` where the tree keeps no way back.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NoNode`.
+    fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {
+        Ok((dir == self.root()).then_some(dir))
+    }
 }
 
 /// Collects a whole directory: names with their entries, in the tree's order.
