@@ -1,1 +1,20 @@
-//! stub
+//! Unions of trees: many layers shown as one.
+//!
+//! A [`Stack`] takes any number of read-only layers, base first, and merges them as the kernel's
+//! overlayfs and the OCI layer specification do. It is itself a `Lower`, so whatever shows or
+//! compiles one tree shows or compiles an image.
+//!
+//! ```text
+//! StoredLayer, StoredLayer, ... -> Stack -> compile -> FlatTree -> mount
+//! ```
+//!
+//! Invariants: nothing is written; a merged tree holds nodes only, never a whiteout, a mark or a
+//! link to a lower layer.
+
+mod merge;
+mod stack;
+
+pub use stack::Stack;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,456 @@
+//! [`Stack`]: many layers, merged while they are asked.
+//!
+//! A merged directory is the list of the layers' directories that show through it (`merge` has
+//! the rules). A node of the stack is interned by the top-most (layer, node) that makes it: a
+//! directory of a layer is at one path, so that pair names one merged directory; a non-directory
+//! is the same inode under whatever names, hard links to lower layers included.
+//!
+//! Invariants: node ids are the stack's own, given in the order of asking, stable while it lives,
+//! 1 for the root; the locks guard the tables of this file and are never held while a layer is
+//! asked; nothing recurses, neither over layers nor over depth; listing a directory costs one
+//! pass over its parts, whatever the number of layers.
+//!
+//! Link counts are what the deciding layer knows: a name in another layer is not counted, nor
+//! is a subdirectory of another layer. Compiling the stack counts truly.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use strata_tree::{
+    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Result, Stat,
+    TreePath, Xattr, list,
+};
+
+use crate::merge::{Merge, Merged, MergedDir, Part, Told};
+
+/// Layers merged into one tree. See the module.
+pub struct Stack {
+    /// Base first.
+    lowers: Vec<Arc<dyn Lower>>,
+    root: OnceLock<Arc<Dir>>,
+    nodes: Mutex<Interner>,
+    /// The directory listed last: reading it on from a position must not merge it again.
+    listed: Mutex<Option<(NodeId, Listing)>>,
+    /// The directory that the last link to a lower layer led into: links come in groups.
+    linked: Mutex<Option<LinkDir>>,
+    /// Where links to lower layers were found to lead, by the link's layer and target: a chain
+    /// of links through many layers is walked once, not once for each of its links.
+    followed: Mutex<HashMap<Link, (u32, Node)>>,
+}
+
+type Listing = Arc<Vec<(NameBuf, Node)>>;
+type Link = (u32, TreePath);
+type LinkDir = (u32, TreePath, Option<Arc<Vec<Part>>>);
+
+/// What makes a node of the stack.
+#[derive(Clone)]
+enum Source {
+    /// A non-directory of one layer.
+    Leaf(Part),
+    /// A directory of several.
+    Dir(Arc<Dir>),
+}
+
+/// Where one link to a lower layer leads: to a node of a layer, or to that layer's own link.
+enum Step {
+    Leaf(u32, Node),
+    Link(u32, TreePath),
+}
+
+struct Dir {
+    merged: MergedDir,
+    parent: NodeId,
+    /// `None` for the root.
+    name: Option<NameBuf>,
+}
+
+#[derive(Default)]
+struct Interner {
+    ids: HashMap<Part, NodeId>,
+    /// By node id - 2: the root, 1, is not here.
+    sources: Vec<Source>,
+}
+
+impl Interner {
+    fn intern(&mut self, key: Part, source: impl FnOnce() -> Source) -> NodeId {
+        *self.ids.entry(key).or_insert_with(|| {
+            self.sources.push(source());
+            NodeId(self.sources.len() as u64 + 1)
+        })
+    }
+}
+
+/// A panic elsewhere leaves the tables as valid as before: each change is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stack {
+    /// Merges `lowers`, base first, as in an image's `rootfs.diff_ids`. Asks nothing of them yet.
+    /// No layers at all make an empty root.
+    pub fn new(lowers: Vec<Arc<dyn Lower>>) -> Self {
+        Self {
+            lowers,
+            root: OnceLock::new(),
+            nodes: Mutex::default(),
+            listed: Mutex::default(),
+            linked: Mutex::default(),
+            followed: Mutex::default(),
+        }
+    }
+
+    /// The root, merged when it is first asked for.
+    fn root_dir(&self) -> Result<Arc<Dir>> {
+        if let Some(root) = self.root.get() {
+            return Ok(Arc::clone(root));
+        }
+        let merged = self.merge_root(self.count())?;
+        let root = Arc::new(Dir { merged, parent: NodeId::ROOT, name: None });
+        // Who comes second has merged the same.
+        Ok(Arc::clone(self.root.get_or_init(|| root)))
+    }
+
+    /// The number of layers; no tool makes images of 2^32.
+    fn count(&self) -> u32 {
+        u32::try_from(self.lowers.len()).unwrap_or(u32::MAX)
+    }
+
+    fn layer(&self, layer: u32) -> Result<&dyn Lower> {
+        let found = usize::try_from(layer).ok().and_then(|index| self.lowers.get(index));
+        found.map(AsRef::as_ref).ok_or_else(|| Error::Corrupt {
+            tree: "merged of layers".to_owned(),
+            what: format!("there is no layer {layer}"),
+        })
+    }
+
+    /// The root of the layers below `limit`, merged.
+    fn merge_root(&self, limit: u32) -> Result<MergedDir> {
+        let mut merge = Merge::default();
+        for layer in (0..limit).rev() {
+            let lower = self.layer(layer)?;
+            merge.add(&Told::Node(layer, lower.node(lower.root())?));
+            if merge.settled() {
+                break;
+            }
+        }
+        Ok(merge.finish_root())
+    }
+
+    /// What `name` stands for in a merged directory with these parts. `path` tells the path of
+    /// the name, for errors.
+    fn merge_name(
+        &self,
+        parts: &[Part],
+        name: Name<'_>,
+        path: &dyn Fn() -> TreePath,
+    ) -> Result<Merged> {
+        let mut merge = Merge::default();
+        for part in parts {
+            if let Some(entry) = self.layer(part.layer)?.lookup(part.node, name)? {
+                self.tell(&mut merge, part.layer, entry, path)?;
+                if merge.settled() {
+                    break;
+                }
+            }
+        }
+        Ok(merge.finish())
+    }
+
+    /// Tells `merge` what one layer says of a name, a link to a lower layer followed.
+    fn tell(
+        &self,
+        merge: &mut Merge,
+        layer: u32,
+        entry: Entry,
+        path: &dyn Fn() -> TreePath,
+    ) -> Result<()> {
+        merge.add(&match entry {
+            Entry::Node(node) => Told::Node(layer, node),
+            Entry::Whiteout => Told::Whiteout,
+            // A non-directory under a directory is hidden and ends the search, wherever it leads.
+            Entry::LowerLink(_) if merge.met_directory() => Told::Whiteout,
+            Entry::LowerLink(target) => {
+                let (layer, node) = self.follow_link(layer, path(), target)?;
+                Told::Node(layer, node)
+            }
+        });
+        Ok(())
+    }
+
+    /// The non-directory that a link in `layer` stands for: what its target is in the merge of
+    /// the layers strictly below. Each step goes at least one layer down, so it ends.
+    fn follow_link(&self, layer: u32, path: TreePath, target: TreePath) -> Result<(u32, Node)> {
+        let mut chain = Vec::new();
+        let (mut path, mut link) = (path, (layer, target));
+        let leaf = loop {
+            let known = lock(&self.followed).get(&link).copied();
+            if let Some(leaf) = known {
+                break leaf;
+            }
+            match self.follow_once(link.0, &link.1)? {
+                Some(Step::Leaf(layer, node)) => {
+                    chain.push(link);
+                    break (layer, node);
+                }
+                Some(Step::Link(layer, target)) => {
+                    path = link.1.clone();
+                    chain.push(std::mem::replace(&mut link, (layer, target)));
+                }
+                None => return Err(Error::DanglingLink { path, target: link.1 }),
+            }
+        };
+        lock(&self.followed).extend(chain.into_iter().map(|link| (link, leaf)));
+        Ok(leaf)
+    }
+
+    /// What `target` is in the merge of the layers below `limit`, if it is a non-directory.
+    fn follow_once(&self, limit: u32, target: &TreePath) -> Result<Option<Step>> {
+        let Some((dir, name)) = target.split_last() else { return Ok(None) };
+        let Some(parts) = self.link_dir(limit, &dir)? else { return Ok(None) };
+        let mut merge = Merge::default();
+        for part in parts.iter() {
+            match self.layer(part.layer)?.lookup(part.node, name)? {
+                None => {}
+                Some(Entry::Node(node)) => merge.add(&Told::Node(part.layer, node)),
+                Some(Entry::Whiteout) => merge.add(&Told::Whiteout),
+                // As in `tell`.
+                Some(Entry::LowerLink(_)) if merge.met_directory() => merge.add(&Told::Whiteout),
+                Some(Entry::LowerLink(next)) => return Ok(Some(Step::Link(part.layer, next))),
+            }
+            if merge.settled() {
+                break;
+            }
+        }
+        Ok(match merge.finish() {
+            Merged::Leaf(layer, node) => Some(Step::Leaf(layer, node)),
+            Merged::Absent | Merged::Dir(_) => None,
+        })
+    }
+
+    /// The parts of directory `dir` in the merge of the layers below `limit`, component by
+    /// component; `None` if there is no such directory.
+    fn link_dir(&self, limit: u32, dir: &TreePath) -> Result<Option<Arc<Vec<Part>>>> {
+        if let Some((at, path, parts)) = &*lock(&self.linked)
+            && *at == limit
+            && path == dir
+        {
+            return Ok(parts.clone());
+        }
+        let mut parts = Some(self.merge_root(limit)?.parts);
+        for name in dir.names() {
+            let Some(above) = parts else { break };
+            parts = self.merge_dirs(&above, name)?;
+        }
+        let parts = parts.map(Arc::new);
+        *lock(&self.linked) = Some((limit, dir.clone(), parts.clone()));
+        Ok(parts)
+    }
+
+    /// As `merge_name`, for a component that has to be a directory: a link to a lower layer is
+    /// none, wherever it leads.
+    fn merge_dirs(&self, parts: &[Part], name: Name<'_>) -> Result<Option<Vec<Part>>> {
+        let mut merge = Merge::default();
+        for part in parts {
+            match self.layer(part.layer)?.lookup(part.node, name)? {
+                None => {}
+                Some(Entry::Node(node)) => merge.add(&Told::Node(part.layer, node)),
+                Some(Entry::Whiteout | Entry::LowerLink(_)) => break,
+            }
+            if merge.settled() {
+                break;
+            }
+        }
+        Ok(match merge.finish() {
+            Merged::Dir(dir) => Some(dir.parts),
+            Merged::Absent | Merged::Leaf(..) => None,
+        })
+    }
+
+    fn source(&self, node: NodeId) -> Result<Source> {
+        if node == NodeId::ROOT {
+            return self.root_dir().map(Source::Dir);
+        }
+        let index = node.0.checked_sub(2).and_then(|index| usize::try_from(index).ok());
+        let nodes = lock(&self.nodes);
+        index.and_then(|i| nodes.sources.get(i).cloned()).ok_or(Error::NoNode(node))
+    }
+
+    fn dir(&self, node: NodeId) -> Result<Arc<Dir>> {
+        match self.source(node)? {
+            Source::Dir(dir) => Ok(dir),
+            Source::Leaf(_) => Err(Error::NotDirectory(node)),
+        }
+    }
+
+    /// The path of a directory: asked only for errors and links.
+    fn path(&self, dir: &Arc<Dir>) -> TreePath {
+        let mut names = Vec::new();
+        let mut here = Arc::clone(dir);
+        while let Some(name) = &here.name {
+            names.push(name.clone());
+            match self.dir(here.parent) {
+                Ok(parent) => here = parent,
+                Err(_) => break,
+            }
+        }
+        let mut path = TreePath::root();
+        names.iter().rev().for_each(|name| path.push(name.as_name()));
+        path
+    }
+
+    /// The stack's own node for what a name in `parent` was merged to.
+    fn intern(&self, parent: NodeId, name: Name<'_>, merged: Merged) -> Result<Option<Node>> {
+        match merged {
+            Merged::Absent => Ok(None),
+            Merged::Leaf(layer, node) => {
+                let part = Part { layer, node: node.id };
+                let id = lock(&self.nodes).intern(part, || Source::Leaf(part));
+                Ok(Some(Node { id, stat: node.stat, marks: DirMarks::default() }))
+            }
+            Merged::Dir(merged) => {
+                let Some(key) = merged.parts.first().copied() else { return Ok(None) };
+                let stat = self.dir_stat(&merged)?;
+                let id = lock(&self.nodes).intern(key, || {
+                    Source::Dir(Arc::new(Dir { merged, parent, name: Some(name.to_owned()) }))
+                });
+                Ok(Some(Node { id, stat, marks: DirMarks::default() }))
+            }
+        }
+    }
+
+    fn dir_stat(&self, merged: &MergedDir) -> Result<Stat> {
+        match merged.metadata {
+            Some(part) => Ok(self.layer(part.layer)?.node(part.node)?.stat),
+            None => Ok(Stat::unstated_dir()),
+        }
+    }
+
+    /// All names of a directory, sorted by bytes.
+    fn listing(&self, id: NodeId) -> Result<Listing> {
+        if let Some((listed, listing)) = &*lock(&self.listed)
+            && *listed == id
+        {
+            return Ok(Arc::clone(listing));
+        }
+        let dir = self.dir(id)?;
+        let base = self.path(&dir);
+        let mut merges: BTreeMap<NameBuf, Merge> = BTreeMap::new();
+        for part in &dir.merged.parts {
+            for (name, entry) in list(self.layer(part.layer)?, part.node)? {
+                let merge = merges.entry(name.clone()).or_default();
+                if !merge.settled() {
+                    self.tell(merge, part.layer, entry, &|| base.join(name.as_name()))?;
+                }
+            }
+        }
+        let mut all = Vec::with_capacity(merges.len());
+        for (name, merge) in merges {
+            if let Some(node) = self.intern(id, name.as_name(), merge.finish())? {
+                all.push((name, node));
+            }
+        }
+        let listing = Arc::new(all);
+        *lock(&self.listed) = Some((id, Arc::clone(&listing)));
+        Ok(listing)
+    }
+
+    /// The layer and the node there that answer for `id`'s content.
+    fn leaf(&self, id: NodeId) -> Result<Option<Part>> {
+        Ok(match self.source(id)? {
+            Source::Leaf(part) => Some(part),
+            Source::Dir(_) => None,
+        })
+    }
+
+    fn regular(&self, id: NodeId) -> Result<(Part, &dyn Lower)> {
+        match self.leaf(id)? {
+            Some(part) => Ok((part, self.layer(part.layer)?)),
+            None => Err(Error::NotRegular { node: id, kind: strata_tree::Kind::Directory }),
+        }
+    }
+}
+
+/// A layer's complaint about its node is about ours.
+fn renamed(error: Error, id: NodeId) -> Error {
+    match error {
+        Error::NoNode(_) => Error::NoNode(id),
+        Error::NotDirectory(_) => Error::NotDirectory(id),
+        Error::NotSymlink(_) => Error::NotSymlink(id),
+        Error::NotRegular { kind, .. } => Error::NotRegular { node: id, kind },
+        other => other,
+    }
+}
+
+impl Lower for Stack {
+    fn root(&self) -> NodeId {
+        NodeId::ROOT
+    }
+
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
+        let found = self.dir(dir)?;
+        let path = || self.path(&found).join(name);
+        let merged = self.merge_name(&found.merged.parts, name, &path)?;
+        Ok(self.intern(dir, name, merged)?.map(Entry::Node))
+    }
+
+    /// `next` is the number of names up to this one, in the order of name bytes.
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let listing = self.listing(dir)?;
+        let start = usize::try_from(from).unwrap_or(usize::MAX);
+        for (index, (name, node)) in listing.iter().enumerate().skip(start) {
+            let next = index as u64 + 1;
+            let item = DirEntry { name: name.as_name(), entry: Entry::Node(*node), next };
+            if each(item).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, node: NodeId) -> Result<Node> {
+        let stat = match self.source(node)? {
+            Source::Leaf(part) => self.layer(part.layer)?.node(part.node)?.stat,
+            Source::Dir(dir) => self.dir_stat(&dir.merged)?,
+        };
+        Ok(Node { id: node, stat, marks: DirMarks::default() })
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        let Some(part) = self.leaf(node)? else { return Err(Error::NotSymlink(node)) };
+        self.layer(part.layer)?.read_link(part.node).map_err(|error| renamed(error, node))
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
+        let part = match self.source(node)? {
+            Source::Leaf(part) => Some(part),
+            Source::Dir(dir) => dir.merged.metadata,
+        };
+        match part {
+            Some(part) => self.layer(part.layer)?.xattrs(part.node),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn open(&self, node: NodeId) -> Result<File> {
+        let (part, lower) = self.regular(node)?;
+        lower.open(part.node).map_err(|error| renamed(error, node))
+    }
+
+    /// `layer` is the index of the layer in this stack; a layer is asked for the path alone.
+    fn backing(&self, node: NodeId) -> Result<Backing> {
+        let (part, lower) = self.regular(node)?;
+        let backing = lower.backing(part.node).map_err(|error| renamed(error, node))?;
+        Ok(Backing { layer: part.layer, path: backing.path })
+    }
+
+    fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {
+        Ok(Some(self.dir(dir)?.parent))
+    }
+}
