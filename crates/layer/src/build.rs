@@ -1,0 +1,569 @@
+//! A tar becoming a layer: the draft decides, this follows on disk and keeps the books.
+//!
+//! For every regular file: read, hash, and either link to a file that already has those bytes
+//! (this layer's, another layer's that is being unpacked, one of the index) or write it. Without
+//! a [`Disk`] only the books are kept, which is how fsck and rebuild derive a layer's rows anew.
+//!
+//! Invariants: at most [`SMALL`] bytes of a body are in memory; a body that no path holds any
+//! more stays in the stage's shadows until `headers.zst` has it; `bodies` has one record for each
+//! body that is not empty, in tar order.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use strata_tree::{ContentDigest, TreePath};
+
+use crate::diff::{DiffReader, Member, MemberKind, RawSink};
+use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
+use crate::error::{Error, IoContext, Result};
+use crate::headers::{Body, StreamWriter};
+use crate::index::{Index, contents};
+use crate::limits::Limits;
+use crate::stage::{Linked, Place, Stage};
+use crate::store::Staged;
+
+/// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
+const SMALL: u64 = 1 << 20;
+const CHUNK: usize = 256 << 10;
+
+/// Where the bytes of a layer go.
+pub(crate) struct Disk<'s> {
+    pub stage: Stage,
+    /// The same directory, for other unpacks to link from.
+    pub shared: Arc<OwnedFd>,
+    pub index: Index,
+    pub store_root: &'s OwnedFd,
+    pub staged: &'s Staged,
+}
+
+/// The bytes of one inode.
+#[derive(Debug, Clone, Copy)]
+struct FileContent {
+    local: usize,
+    hidden: bool,
+}
+
+/// One inode of stored bytes that this layer uses.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalContent {
+    pub digest: ContentDigest,
+    pub size: u64,
+    /// The row that it was linked from.
+    pub known: Option<i64>,
+    /// One of its names in the stage.
+    pub source: Place,
+}
+
+struct BodyRecord {
+    /// Stored bytes.
+    len: u64,
+    /// For sparse files: where they go.
+    pieces: Option<Vec<(u64, u64)>>,
+    of: BodyOf,
+}
+
+enum BodyOf {
+    File(FileId),
+    Loose(Place),
+}
+
+/// Books of a layer that has been read to its end.
+pub(crate) struct Built {
+    pub finished: Finished,
+    pub locals: Vec<LocalContent>,
+    files: Vec<Option<FileContent>>,
+    bodies: Vec<BodyRecord>,
+}
+
+/// The work.
+pub(crate) struct Build<'s> {
+    label: String,
+    limits: Limits,
+    draft: Draft,
+    files: Vec<Option<FileContent>>,
+    locals: Vec<LocalContent>,
+    latest: HashMap<ContentDigest, usize>,
+    bodies: Vec<BodyRecord>,
+    logical: u64,
+    pub(crate) disk: Option<Disk<'s>>,
+}
+
+impl<'s> Build<'s> {
+    pub(crate) fn new(label: &str, limits: Limits, disk: Option<Disk<'s>>) -> Self {
+        Self {
+            label: label.to_owned(),
+            limits,
+            draft: Draft::new(label, limits),
+            files: Vec::new(),
+            locals: Vec::new(),
+            latest: HashMap::new(),
+            bodies: Vec::new(),
+            logical: 0,
+            disk,
+        }
+    }
+
+    /// Reads the tar to the end of its members.
+    pub(crate) fn read<R: Read, S: RawSink + BodySink>(
+        &mut self,
+        reader: &mut DiffReader<R, S>,
+    ) -> Result<()> {
+        let mut position = 0;
+        let mut buffer = Vec::new();
+        while let Some(member) = reader.next()? {
+            self.member(member, position, reader, &mut buffer)?;
+            position += 1;
+        }
+        Ok(())
+    }
+
+    fn member<R: Read, S: RawSink + BodySink>(
+        &mut self,
+        member: Member,
+        position: u64,
+        reader: &mut DiffReader<R, S>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        let mut effects = Effects::default();
+        let facts = Facts {
+            perm: member.perm,
+            uid: member.uid,
+            gid: member.gid,
+            mtime: member.mtime,
+            xattrs: member.xattrs,
+        };
+        let raw = &member.path;
+        let kind = match member.kind {
+            MemberKind::Directory => {
+                self.draft.directory(raw, facts, position, &mut effects)?;
+                return self.follow(effects);
+            }
+            MemberKind::HardLink { target } => {
+                let placed = self.draft.link(raw, &target, position, &mut effects)?;
+                self.follow(effects)?;
+                if let Placed::Link { file, from, path } = placed {
+                    self.link(file, &from, &path)?;
+                }
+                return Ok(());
+            }
+            MemberKind::Symlink { target } => FileKind::Symlink(target),
+            MemberKind::CharDevice(device) => FileKind::CharDevice(device),
+            MemberKind::BlockDevice(device) => FileKind::BlockDevice(device),
+            MemberKind::Fifo => FileKind::Fifo,
+            MemberKind::Regular => FileKind::Regular { size: member.size },
+        };
+        let regular = matches!(kind, FileKind::Regular { .. });
+        let placed = self.draft.file(raw, kind, facts, position, &mut effects)?;
+        self.follow(effects)?;
+        if !regular {
+            return Ok(());
+        }
+        let content = Content { logical: member.size, pieces: member.sparse };
+        match placed {
+            Placed::File { file, path, hidden } => {
+                let place =
+                    if hidden { Place::Shadow(file.index() as u64) } else { Place::Diff(path) };
+                let local = self.content(&content, &place, reader, buffer)?;
+                self.files.resize(file.index() + 1, None);
+                self.files[file.index()] = Some(FileContent { local, hidden });
+                self.note_body(content, BodyOf::File(file));
+            }
+            // A whiteout with bytes in it: only the exact tar needs them.
+            Placed::Nothing | Placed::Link { .. } => {
+                let place = match &mut self.disk {
+                    Some(disk) => disk.stage.unused_shadow(),
+                    None => Place::Shadow(0),
+                };
+                self.content(&content, &place, reader, buffer)?;
+                self.note_body(content, BodyOf::Loose(place));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_body(&mut self, content: Content, of: BodyOf) {
+        let len = content.stored();
+        if len > 0 {
+            self.bodies.push(BodyRecord { len, pieces: content.pieces, of });
+        }
+    }
+
+    /// Does on disk what a member's placing asks for.
+    fn follow(&mut self, effects: Effects) -> Result<()> {
+        for (path, file, last) in effects.removed {
+            let content = self.files.get(file.index()).copied().flatten();
+            if let (Some(disk), Some(content)) = (&mut self.disk, content) {
+                let place = Place::Diff(path);
+                let source = &mut self.locals[content.local].source;
+                if last && !content.hidden {
+                    let shadow = Place::Shadow(file.index() as u64);
+                    disk.stage.rename(&place, &shadow)?;
+                    if *source == place {
+                        *source = shadow;
+                    }
+                } else if *source == place {
+                    let shadow = disk.stage.unused_shadow();
+                    disk.stage.rename(&place, &shadow)?;
+                    *source = shadow;
+                } else {
+                    disk.stage.remove(&place)?;
+                }
+            }
+        }
+        if let Some(disk) = &mut self.disk {
+            for path in &effects.removed_dirs {
+                disk.stage.remove_dir(path)?;
+            }
+            for path in &effects.made_dirs {
+                disk.stage.make_dir(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an inode's bytes a further name.
+    fn link(&mut self, file: FileId, from: &TreePath, to: &TreePath) -> Result<()> {
+        let Some(content) = self.files.get(file.index()).copied().flatten() else {
+            return Ok(()); // A symlink or device: it has no bytes.
+        };
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let from = match content.hidden {
+            true => Place::Shadow(file.index() as u64),
+            false => Place::Diff(from.clone()),
+        };
+        let to = Place::Diff(to.clone());
+        if disk.stage.link_own(&from, &to)? == Linked::No {
+            // The file system allows no more links: names of one inode may lie in two copies.
+            disk.stage.copy_own(&from, &to)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one body and sees to it that its bytes are at `place`.
+    fn content<R: Read, S: RawSink + BodySink>(
+        &mut self,
+        content: &Content,
+        place: &Place,
+        reader: &mut DiffReader<R, S>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize> {
+        self.bound(content, reader.offset())?;
+        if content.stored() > 0 {
+            let label = &self.label;
+            reader.sink().body().doing(|| format!("layer {label}: cannot write its headers"))?;
+        }
+        if content.logical > SMALL {
+            return self.large(content, place, reader);
+        }
+        buffer.clear();
+        buffer.resize(content.logical as usize, 0);
+        for (offset, len) in content.segments() {
+            let (from, to) = (offset as usize, (offset + len) as usize);
+            fill(reader, &mut buffer[from..to])?;
+        }
+        let digest = ContentDigest::from_bytes(Sha256::digest(&buffer[..]).into());
+        if let Some(local) = self.link_known(&digest, content.logical, place)? {
+            return Ok(local);
+        }
+        if let Some(disk) = &mut self.disk {
+            disk.stage.write(place, buffer)?;
+        }
+        Ok(self.fresh(digest, content.logical, place))
+    }
+
+    /// Too large for memory: written aside, then kept or dropped for what is there.
+    fn large<R: Read, S: RawSink + BodySink>(
+        &mut self,
+        content: &Content,
+        place: &Place,
+        reader: &mut DiffReader<R, S>,
+    ) -> Result<usize> {
+        let mut aside = match &mut self.disk {
+            Some(disk) => Some(disk.stage.temporary()?),
+            None => None,
+        };
+        let doing = || "cannot write a file of the layer".to_owned();
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        let mut at = 0;
+        for (offset, len) in content.segments() {
+            hash_zeros(&mut hasher, offset - at);
+            at = offset;
+            let end = offset + len;
+            while at < end {
+                let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
+                fill(reader, &mut chunk[..n])?;
+                hasher.update(&chunk[..n]);
+                if let Some((_, file)) = &mut aside {
+                    file.write_all_at(&chunk[..n], at).doing(doing)?;
+                }
+                at += n as u64;
+            }
+        }
+        hash_zeros(&mut hasher, content.logical - at);
+        if let Some((_, file)) = &aside {
+            file.set_len(content.logical).doing(doing)?;
+        }
+        let digest = ContentDigest::from_bytes(hasher.finalize().into());
+        let known = self.link_known(&digest, content.logical, place)?;
+        if let (Some(disk), Some((temporary, _))) = (&mut self.disk, &aside) {
+            match known {
+                Some(_) => disk.stage.remove(temporary)?,
+                None => disk.stage.rename(temporary, place)?,
+            }
+        }
+        Ok(known.unwrap_or_else(|| self.fresh(digest, content.logical, place)))
+    }
+
+    /// Links `place` to a file that has those bytes, if there is one that takes a further link.
+    fn link_known(
+        &mut self,
+        digest: &ContentDigest,
+        size: u64,
+        place: &Place,
+    ) -> Result<Option<usize>> {
+        let local = self.latest.get(digest).copied();
+        let Some(disk) = &mut self.disk else { return Ok(local) };
+        if let Some(local) = local {
+            let linked = disk.stage.link_own(&self.locals[local].source, place)?;
+            return Ok(match linked {
+                Linked::Yes => Some(local),
+                Linked::No => None,
+                Linked::Cloned => Some(self.fresh(*digest, size, place)),
+            });
+        }
+        let other = {
+            let staged = disk.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            staged.get(digest).cloned()
+        };
+        if let Some((dir, path)) = other
+            && disk.stage.link(dir.as_fd(), &path, place)? == Linked::Yes
+        {
+            return Ok(Some(self.add(*digest, size, None, place)));
+        }
+        if let Some(source) = contents::find(&disk.index.db, digest)? {
+            match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
+                Linked::Yes => return Ok(Some(self.add(*digest, size, Some(source.id), place))),
+                Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
+                Linked::No => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn fresh(&mut self, digest: ContentDigest, size: u64, place: &Place) -> usize {
+        if let Some(disk) = &self.disk {
+            let source = (Arc::clone(&disk.shared), place.path());
+            let mut staged = disk.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            staged.insert(digest, source);
+        }
+        self.add(digest, size, None, place)
+    }
+
+    fn add(
+        &mut self,
+        digest: ContentDigest,
+        size: u64,
+        known: Option<i64>,
+        place: &Place,
+    ) -> usize {
+        let local = self.locals.len();
+        self.locals.push(LocalContent { digest, size, known, source: place.clone() });
+        self.latest.insert(digest, local);
+        local
+    }
+
+    fn bound(&mut self, content: &Content, offset: u64) -> Result<()> {
+        self.logical = self.logical.saturating_add(content.logical);
+        let limits = &self.limits;
+        let sparse = offset.saturating_mul(limits.expansion).saturating_add(Limits::EXPANSION_FREE);
+        let (what, limit, option) = if self.logical > limits.layer_bytes {
+            ("bytes of files", limits.layer_bytes, "--max-layer-bytes")
+        } else if content.pieces.is_some() && self.logical > sparse {
+            ("bytes of sparse files for each byte of the tar", limits.expansion, "--max-expansion")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Limit { layer: self.label.clone(), what, limit, option })
+    }
+
+    /// What this layer has offered to other unpacks.
+    pub(crate) fn digests(&self) -> Vec<ContentDigest> {
+        self.locals.iter().map(|local| local.digest).collect()
+    }
+
+    /// Settles what had to wait for the end.
+    pub(crate) fn finish(mut self) -> Result<(Built, Option<Disk<'s>>)> {
+        let (files, locals) = (&self.files, &self.locals);
+        let digest = |file: FileId| {
+            let content = files.get(file.index()).copied().flatten();
+            content
+                .map(|content| locals[content.local].digest)
+                .ok_or_else(|| Error::damaged("the draft of a layer", "a file without content"))
+        };
+        let draft = std::mem::replace(&mut self.draft, Draft::new("", self.limits));
+        let finished = draft.finish(&digest)?;
+        for (file, from, to) in &finished.linked {
+            self.link(*file, from, to)?;
+        }
+        let Self { files, locals, bodies, disk, .. } = self;
+        Ok((Built { finished, locals, files, bodies }, disk))
+    }
+}
+
+impl Built {
+    /// The local content of row `row`, if it is the first name of a regular file.
+    pub(crate) fn locals_by_row(&self) -> HashMap<usize, usize> {
+        let regular = self.finished.regular.iter();
+        regular.filter_map(|(row, _, file)| Some((*row, self.local_of(*file)?))).collect()
+    }
+
+    /// Every image path of every local content.
+    pub(crate) fn paths_by_local(&self) -> HashMap<usize, Vec<&TreePath>> {
+        let mut paths: HashMap<usize, Vec<&TreePath>> = HashMap::new();
+        for (_, path, file) in &self.finished.regular {
+            if let Some(local) = self.local_of(*file) {
+                paths.entry(local).or_default().push(path);
+            }
+        }
+        paths
+    }
+
+    fn local_of(&self, file: FileId) -> Option<usize> {
+        self.files.get(file.index()).copied().flatten().map(|content| content.local)
+    }
+
+    /// Bytes of its regular files, each inode once.
+    pub(crate) fn apparent(&self) -> u64 {
+        let rows = self.finished.rows.iter();
+        let regular =
+            rows.filter(|row| matches!(row.kind, crate::index::rows::RowKind::Regular(_)));
+        regular.filter_map(|row| row.meta.as_ref()).map(|meta| meta.size).sum()
+    }
+
+    /// Writes `headers.zst` into the stage; gives its size in bytes.
+    pub(crate) fn write_headers(&self, stage: &mut Stage, stream: StreamWriter) -> Result<u64> {
+        let mut surviving: HashMap<FileId, &TreePath> = HashMap::new();
+        for (_, path, file) in &self.finished.regular {
+            surviving.entry(*file).or_insert(path);
+        }
+        let mut table = Vec::new();
+        let mut inline = Vec::new();
+        for body in &self.bodies {
+            let path = match &body.of {
+                BodyOf::File(file) => surviving.get(file).copied(),
+                BodyOf::Loose(_) => None,
+            };
+            table.push(match (path, &body.pieces) {
+                (Some(path), None) => Body::File(path.clone(), body.len),
+                (Some(path), Some(pieces)) => Body::Sparse(path.clone(), pieces.clone()),
+                (None, _) => {
+                    inline.push(body);
+                    Body::Inline(body.len)
+                }
+            });
+        }
+        let mut out = stage.create_beside("headers.zst")?;
+        let stage = &*stage;
+        stream.finish(&table, &mut out, &mut |frame| {
+            for body in &inline {
+                let place = match &body.of {
+                    BodyOf::File(file) => Place::Shadow(file.index() as u64),
+                    BodyOf::Loose(place) => place.clone(),
+                };
+                let file = stage.open(&place)?;
+                let whole = [(0, body.len)];
+                for (offset, len) in body.pieces.as_deref().unwrap_or(&whole) {
+                    copy_range(&file, *offset, *len, frame)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn copy_range(
+    file: &std::fs::File,
+    mut at: u64,
+    len: u64,
+    out: &mut dyn std::io::Write,
+) -> Result<()> {
+    let doing = || "cannot copy a replaced body".to_owned();
+    let end = at + len;
+    let mut chunk = vec![0; CHUNK];
+    while at < end {
+        let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
+        file.read_exact_at(&mut chunk[..n], at).doing(doing)?;
+        out.write_all(&chunk[..n]).doing(doing)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+fn hash_zeros(hasher: &mut Sha256, mut n: u64) {
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    while n > 0 {
+        let step = n.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..step as usize]);
+        n -= step;
+    }
+}
+
+/// The next bytes of the body; the reader has checked that the body is as long as its pieces.
+fn fill<R: Read, S: RawSink>(reader: &mut DiffReader<R, S>, mut buf: &mut [u8]) -> Result<()> {
+    while !buf.is_empty() {
+        match reader.read_body(buf)? {
+            0 => return Err(Error::damaged("a sparse member", "its map passes its body")),
+            n => buf = &mut buf[n..],
+        }
+    }
+    Ok(())
+}
+
+/// A body: how large the file is, and which parts of it the tar stores.
+struct Content {
+    logical: u64,
+    pieces: Option<Vec<(u64, u64)>>,
+}
+
+impl Content {
+    fn segments(&self) -> Vec<(u64, u64)> {
+        match &self.pieces {
+            Some(pieces) => pieces.clone(),
+            None if self.logical == 0 => Vec::new(),
+            None => vec![(0, self.logical)],
+        }
+    }
+
+    fn stored(&self) -> u64 {
+        match &self.pieces {
+            Some(pieces) => pieces.iter().map(|(_, len)| len).sum(),
+            None => self.logical,
+        }
+    }
+}
+
+/// A sink of raw bytes that also learns where bodies stand.
+pub(crate) trait BodySink {
+    /// The next bytes of the tar are a body.
+    fn body(&mut self) -> std::io::Result<()>;
+}
+
+/// Keeps the raw bytes for `headers.zst`, or nothing.
+pub(crate) struct Keeper(pub Option<StreamWriter>);
+
+impl RawSink for Keeper {
+    fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), |stream| stream.raw(bytes))
+    }
+}
+
+impl BodySink for Keeper {
+    fn body(&mut self) -> std::io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), StreamWriter::body)
+    }
+}

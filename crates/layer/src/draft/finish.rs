@@ -1,0 +1,210 @@
+//! From a draft to rows: what every name of the layer is, numbered breadth first.
+//!
+//! Invariants: see [`EntryRow`]; a whiteout of a name that the layer has vanishes (the layer's own
+//! entry replaces the lower one) or, for a directory, makes it opaque.
+
+use std::collections::{HashMap, VecDeque};
+
+use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
+
+use super::{DirId, Draft, Facts, FileId, FileKind, ROOT, Slot};
+use crate::error::{Error, Result};
+use crate::index::rows::{EntryRow, Meta, RowKind};
+
+/// A layer's rows before the contents are known.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// As the index keeps them; contents are asked of the caller by [`FileId`].
+    pub rows: Vec<EntryRow>,
+    /// For every row that is a regular file, and for every further name of one: path and inode.
+    pub regular: Vec<(usize, TreePath, FileId)>,
+    /// Links settled at the end: (inode, one of its names, the new name). Only regular files.
+    pub linked: Vec<(FileId, TreePath, TreePath)>,
+    /// What a person should know, one line each.
+    pub warnings: Vec<String>,
+    /// Whether a row is a link into a lower layer.
+    pub needs_lower: bool,
+}
+
+enum Item {
+    Dir(DirId),
+    File(FileId, u64),
+    Waiting(TreePath, u64),
+    Whiteout,
+}
+
+impl Draft {
+    /// Ends the draft. `content` gives the digest of each regular inode.
+    ///
+    /// # Errors
+    /// `Rule` for links that lead nowhere.
+    pub(crate) fn finish(
+        mut self,
+        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
+    ) -> Result<Finished> {
+        let linked = self.settle_links()?;
+        let mut out = Finished {
+            rows: Vec::new(),
+            regular: Vec::new(),
+            linked: Vec::new(),
+            warnings: std::mem::take(&mut self.warnings),
+            needs_lower: false,
+        };
+        out.linked = linked
+            .into_iter()
+            .filter(|(file, ..)| matches!(self.files[file.index()].kind, FileKind::Regular { .. }))
+            .collect();
+        let mut first_name: HashMap<FileId, NodeId> = HashMap::new();
+        let root_meta = self.dir_meta(ROOT, 0);
+        out.rows.push(EntryRow {
+            parent: NodeId::ROOT,
+            name: Box::default(),
+            kind: self.dir_kind(ROOT, false),
+            meta: Some(root_meta),
+            position: self.dirs[0].position,
+        });
+        let mut queue = VecDeque::from([(ROOT, NodeId::ROOT, TreePath::root())]);
+        while let Some((dir, node, path)) = queue.pop_front() {
+            let items = self.items(dir);
+            let first = out.rows.len() as u64 + 1;
+            if let RowKind::Directory { first: f, children, .. } =
+                &mut out.rows[node.0 as usize - 1].kind
+                && !items.is_empty()
+            {
+                (*f, *children) = (first, items.len() as u64);
+            }
+            for (name, hidden_below, item) in items {
+                let id = NodeId(out.rows.len() as u64 + 1);
+                let here = path.join(name.as_name());
+                let (kind, meta, position) = match item {
+                    Item::Whiteout => (RowKind::Whiteout, None, None),
+                    Item::Waiting(target, position) => {
+                        out.needs_lower = true;
+                        let target = self.below(&target).ok_or_else(|| {
+                            Error::rule(&self.label, &here, "hard links form a circle")
+                        })?;
+                        (RowKind::LowerLink(target), None, Some(position))
+                    }
+                    Item::Dir(child) => {
+                        let kind = self.dir_kind(child, hidden_below);
+                        let subdirs = self.subdirs(child);
+                        queue.push_back((child, id, here));
+                        let meta = self.dir_meta(child, subdirs);
+                        (kind, Some(meta), self.dirs[child.0].position)
+                    }
+                    Item::File(file, position) => {
+                        let node = &self.files[file.index()];
+                        if matches!(node.kind, FileKind::Regular { .. }) {
+                            out.regular.push((out.rows.len(), here, file));
+                        }
+                        if let Some(primary) = first_name.get(&file) {
+                            (RowKind::HardLink(*primary), None, Some(position))
+                        } else {
+                            first_name.insert(file, id);
+                            let (kind, size) = file_kind(&node.kind, file, content)?;
+                            (kind, Some(meta(&node.facts, size, node.names)), Some(position))
+                        }
+                    }
+                };
+                let name = name.as_bytes().into();
+                out.rows.push(EntryRow { parent: node, name, kind, meta, position });
+            }
+        }
+        let subdirs = self.subdirs(ROOT);
+        if let Some(root) = &mut out.rows[0].meta {
+            root.nlink = 2 + subdirs;
+        }
+        Ok(out)
+    }
+
+    /// The directory's names in order, whiteouts among them; `true`: the layer hides what lower
+    /// layers have under a name that is its own directory.
+    fn items(&self, dir: DirId) -> Vec<(strata_tree::NameBuf, bool, Item)> {
+        let node = &self.dirs[dir.0];
+        let mut items: Vec<_> = node
+            .children
+            .iter()
+            .map(|(name, slot)| {
+                let item = match slot {
+                    Slot::Dir(dir) => Item::Dir(*dir),
+                    Slot::File { file, position } => Item::File(*file, *position),
+                    Slot::Waiting { target, position } => Item::Waiting(target.clone(), *position),
+                };
+                (name.clone(), node.whiteouts.contains(name), item)
+            })
+            .collect();
+        let hidden = node.whiteouts.iter().filter(|name| !node.children.contains_key(*name));
+        items.extend(hidden.map(|name| (name.clone(), false, Item::Whiteout)));
+        // A directory that only whiteouts imply, itself whited out, says just that.
+        for (_, hidden_below, item) in &mut items {
+            if let Item::Dir(dir) = item
+                && *hidden_below
+                && self.dirs[dir.0].presence == Presence::Phantom
+            {
+                *item = Item::Whiteout;
+            }
+        }
+        items.sort_by(|a, b| a.0.cmp(&b.0));
+        items
+    }
+
+    fn subdirs(&self, dir: DirId) -> u32 {
+        let dirs = self.dirs[dir.0].children.values();
+        dirs.filter(|slot| matches!(slot, Slot::Dir(_))).count() as u32
+    }
+
+    fn dir_kind(&self, dir: DirId, hidden_below: bool) -> RowKind {
+        let node = &self.dirs[dir.0];
+        // Nothing below shows through, so there are no metadata to take from there.
+        let presence = match node.presence {
+            Presence::Implied if hidden_below => Presence::Explicit,
+            presence => presence,
+        };
+        let marks = DirMarks { opaque: node.opaque || hidden_below, presence };
+        RowKind::Directory { marks, first: 0, children: 0 }
+    }
+
+    fn dir_meta(&self, dir: DirId, subdirs: u32) -> Meta {
+        match &self.dirs[dir.0].facts {
+            Some(facts) => meta(facts, 0, 2 + subdirs),
+            None => {
+                let stat = Stat::unstated_dir();
+                Meta {
+                    perm: stat.perm,
+                    uid: stat.uid,
+                    gid: stat.gid,
+                    size: 0,
+                    nlink: 2 + subdirs,
+                    mtime: stat.mtime,
+                    xattrs: Vec::new(),
+                }
+            }
+        }
+    }
+}
+
+fn meta(facts: &Facts, size: u64, nlink: u32) -> Meta {
+    Meta {
+        perm: facts.perm,
+        uid: facts.uid,
+        gid: facts.gid,
+        size,
+        nlink,
+        mtime: facts.mtime,
+        xattrs: facts.xattrs.clone(),
+    }
+}
+
+fn file_kind(
+    kind: &FileKind,
+    file: FileId,
+    content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
+) -> Result<(RowKind, u64)> {
+    Ok(match kind {
+        FileKind::Regular { size } => (RowKind::Regular(content(file)?), *size),
+        FileKind::Symlink(to) => (RowKind::Symlink(to.clone()), to.len() as u64),
+        FileKind::CharDevice(device) => (RowKind::CharDevice(*device), 0),
+        FileKind::BlockDevice(device) => (RowKind::BlockDevice(*device), 0),
+        FileKind::Fifo => (RowKind::Fifo, 0),
+    })
+}

@@ -1,0 +1,231 @@
+//! Hard links: to an earlier member, to a later one, to a file of a lower layer.
+//!
+//! A link is another name of its target's inode. One whose target has not come yet waits; when
+//! the tar is read, what still waits either finds its target in this layer or, if this layer does
+//! not hide that path, becomes a link into the lower layers (the merge resolves it).
+//!
+//! Invariants: targets are resolved component by component, no symbolic link is followed; a link
+//! never targets a directory; chains of waiting links end, cycles are refused.
+
+use std::collections::HashMap;
+
+use strata_tree::{Name, TreePath};
+
+use super::{DirId, Draft, Effects, FileId, Place, Placed, ROOT, Slot};
+use crate::error::{Error, Result};
+
+/// What this layer has at a link's target.
+pub(super) enum Target {
+    File(FileId),
+    Waiting,
+    /// The layer says nothing of that path: a lower layer may have it.
+    Absent,
+    /// The layer hides the path in lower layers.
+    Hidden,
+    Directory,
+}
+
+impl Draft {
+    /// A hard link member.
+    pub(crate) fn link(
+        &mut self,
+        raw: &[u8],
+        raw_target: &[u8],
+        position: u64,
+        effects: &mut Effects,
+    ) -> Result<Placed> {
+        let path = match self.classify(raw, false)? {
+            Place::Plain(path) => path,
+            Place::Hidden(_) => return Ok(Placed::Nothing),
+            Place::Whiteout { parent, name } => {
+                self.whiteout(&parent, &name)?;
+                return Ok(Placed::Nothing);
+            }
+            Place::Opaque(dir) => {
+                self.opaque(&dir)?;
+                return Ok(Placed::Nothing);
+            }
+        };
+        let target = match self.classify(raw_target, false)? {
+            Place::Plain(target) => target,
+            Place::Hidden(target) => {
+                let Some(file) = self.hidden.get(&target).copied() else {
+                    return Err(Error::rule(
+                        &self.label,
+                        &path,
+                        format!("hard link to {target}, which no earlier member is"),
+                    ));
+                };
+                return self.name_file(file, target, path, position, effects);
+            }
+            Place::Whiteout { .. } | Place::Opaque(_) => {
+                return Err(Error::rule(&self.label, &path, "hard link to a whiteout"));
+            }
+        };
+        match self.target(&target) {
+            // GNU tar and others write a file's second occurrence as a link to itself.
+            Target::File(_) if target == path => Ok(Placed::Nothing),
+            Target::File(file) => self.name_file(file, target, path, position, effects),
+            Target::Directory => Err(Error::rule(
+                &self.label,
+                &path,
+                format!("hard link to {target}, which is a directory"),
+            )),
+            Target::Waiting if target == path => Ok(Placed::Nothing),
+            Target::Waiting | Target::Absent | Target::Hidden => {
+                self.put(&path, Slot::Waiting { target, position }, effects)?;
+                Ok(Placed::Nothing)
+            }
+        }
+    }
+
+    fn name_file(
+        &mut self,
+        file: FileId,
+        from: TreePath,
+        path: TreePath,
+        position: u64,
+        effects: &mut Effects,
+    ) -> Result<Placed> {
+        // Counted first: replacing `path` must not take the inode's last name away.
+        self.files[file.0].names += 1;
+        self.put(&path, Slot::File { file, position }, effects)?;
+        Ok(Placed::Link { file, from, path })
+    }
+
+    /// What this layer has at `path`.
+    pub(super) fn target(&self, path: &TreePath) -> Target {
+        let Some((parent, last)) = path.split_last() else { return Target::Directory };
+        let mut dir = ROOT;
+        for name in parent.names() {
+            match self.step(dir, name) {
+                Ok(Slot::Dir(next)) => dir = *next,
+                Ok(Slot::File { .. } | Slot::Waiting { .. }) => return Target::Hidden,
+                Err(absent) => return absent,
+            }
+        }
+        match self.step(dir, last) {
+            Ok(Slot::Dir(_)) => Target::Directory,
+            Ok(Slot::File { file, .. }) => Target::File(*file),
+            Ok(Slot::Waiting { .. }) => Target::Waiting,
+            Err(absent) => absent,
+        }
+    }
+
+    fn step(&self, dir: DirId, name: Name<'_>) -> std::result::Result<&Slot, Target> {
+        let node = &self.dirs[dir.0];
+        match node.children.get(name.as_bytes()) {
+            Some(slot) => Ok(slot),
+            None if node.opaque || node.whiteouts.contains(name.as_bytes()) => Err(Target::Hidden),
+            None => Err(Target::Absent),
+        }
+    }
+
+    /// Settles every waiting link; returns those that became names of this layer's inodes, as
+    /// (file, its name, the link).
+    pub(super) fn settle_links(&mut self) -> Result<Vec<(FileId, TreePath, TreePath)>> {
+        let mut waiting: HashMap<TreePath, (TreePath, u64)> = HashMap::new();
+        let mut order = Vec::new();
+        let mut todo = vec![(ROOT, TreePath::root())];
+        while let Some((dir, path)) = todo.pop() {
+            for (name, slot) in &self.dirs[dir.0].children {
+                let path = path.join(name.as_name());
+                match slot {
+                    Slot::Dir(dir) => todo.push((*dir, path)),
+                    Slot::Waiting { target, position } => {
+                        waiting.insert(path.clone(), (target.clone(), *position));
+                        order.push((*position, path));
+                    }
+                    Slot::File { .. } => {}
+                }
+            }
+        }
+        order.sort();
+        let mut settled = Vec::new();
+        for (_, link) in order {
+            // Chains are followed link by link and settled from their end, each link once.
+            let mut chain = Vec::new();
+            let mut at = link;
+            while let Some((target, position)) = waiting.remove(&at) {
+                chain.push((at, target.clone(), position));
+                at = target;
+            }
+            while let Some((link, target, position)) = chain.pop() {
+                match self.target(&target) {
+                    Target::File(file) => {
+                        self.files[file.0].names += 1;
+                        self.set_slot(&link, Slot::File { file, position });
+                        settled.push((file, target, link));
+                    }
+                    Target::Absent => {}
+                    // The target waits for good: it is a link into a lower layer, so is this.
+                    Target::Waiting if self.leads_below(&target) => {}
+                    Target::Waiting => {
+                        let rule = format!("hard link to {target}: the links form a circle");
+                        return Err(Error::rule(&self.label, &link, rule));
+                    }
+                    Target::Hidden => {
+                        let rule = format!(
+                            "hard link to {target}, which this layer hides and does not have"
+                        );
+                        return Err(Error::rule(&self.label, &link, rule));
+                    }
+                    Target::Directory => {
+                        let rule = format!("hard link to {target}, which is a directory");
+                        return Err(Error::rule(&self.label, &link, rule));
+                    }
+                }
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Whether a chain of waiting links ends at a path of which this layer says nothing.
+    fn leads_below(&self, path: &TreePath) -> bool {
+        self.below(path).is_some()
+    }
+
+    /// The path in lower layers at which a chain of waiting links ends.
+    pub(super) fn below(&self, path: &TreePath) -> Option<TreePath> {
+        let mut at = path.clone();
+        for _ in 0..=self.files.len() + self.dirs.len() + MAX_CHAIN {
+            match self.waiting_target(&at) {
+                // A link to its own path: the lower layer's file of that name stays visible.
+                Some(next) if *next == at => return Some(at),
+                Some(next) => at = next.clone(),
+                None => return matches!(self.target(&at), Target::Absent).then_some(at),
+            }
+        }
+        None
+    }
+
+    fn waiting_target(&self, path: &TreePath) -> Option<&TreePath> {
+        let (parent, last) = path.split_last()?;
+        let mut dir = ROOT;
+        for name in parent.names() {
+            match self.dirs[dir.0].children.get(name.as_bytes())? {
+                Slot::Dir(next) => dir = *next,
+                Slot::File { .. } | Slot::Waiting { .. } => return None,
+            }
+        }
+        match self.dirs[dir.0].children.get(last.as_bytes())? {
+            Slot::Waiting { target, .. } => Some(target),
+            Slot::Dir(_) | Slot::File { .. } => None,
+        }
+    }
+
+    fn set_slot(&mut self, path: &TreePath, slot: Slot) {
+        let Some((parent, last)) = path.split_last() else { return };
+        let mut dir = ROOT;
+        for name in parent.names() {
+            let Some(Slot::Dir(next)) = self.dirs[dir.0].children.get(name.as_bytes()) else {
+                return;
+            };
+            dir = *next;
+        }
+        self.dirs[dir.0].children.insert(last.to_owned(), slot);
+    }
+}
+
+/// Longer chains of links into lower layers are refused; real tars have chains of one.
+const MAX_CHAIN: usize = 64;

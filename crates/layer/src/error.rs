@@ -1,0 +1,150 @@
+//! Everything that can go wrong in a store, each naming the thing, the cause and the way out.
+//!
+//! Invariant: an error from an operation that adds something means that nothing of it was kept.
+
+use std::path::PathBuf;
+
+use strata_tree::{BlobDigest, DiffId, ImageId, TreePath};
+
+use crate::diff::DiffError;
+
+/// The result of every call on a store.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tar of a layer cannot be read.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+    /// The tar can be read, but breaks a rule for layers.
+    #[error("layer {layer}: {path}: {rule}")]
+    Rule {
+        /// The layer as the caller named it.
+        layer: String,
+        /// The member's path.
+        path: String,
+        /// What it breaks.
+        rule: String,
+    },
+    /// A bound of [`crate::Limits`] was passed.
+    #[error(
+        "layer {layer}: more than {limit} {what}; raise it with {option} if you trust the image"
+    )]
+    Limit {
+        /// The layer as the caller named it.
+        layer: String,
+        /// What there is too much of, with its unit.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+        /// The command-line option that sets it.
+        option: &'static str,
+    },
+    /// The uncompressed tar is not the one that the config names.
+    #[error(
+        "layer {layer}: the diff id is {actual}, the config says {expected}; nothing of it was kept"
+    )]
+    WrongDiffId {
+        /// The layer as the caller named it.
+        layer: String,
+        /// What the config says.
+        expected: DiffId,
+        /// What the bytes are.
+        actual: DiffId,
+    },
+    /// The transported bytes are not those that the manifest names.
+    #[error(
+        "layer {layer}: the blob is {actual} ({actual_size} bytes), the manifest says {expected} \
+         ({expected_size} bytes); nothing of it was kept"
+    )]
+    WrongBlob {
+        /// The layer as the caller named it.
+        layer: String,
+        /// What the manifest says.
+        expected: BlobDigest,
+        /// Its size in bytes.
+        expected_size: u64,
+        /// What the bytes are.
+        actual: BlobDigest,
+        /// How many there are.
+        actual_size: u64,
+    },
+    /// A layer that an image needs is not in the store.
+    #[error("layer {0} is not in the store; load the image again")]
+    NoLayer(DiffId),
+    /// An image that is not in the store.
+    #[error("image {0} is not in the store")]
+    NoImage(ImageId),
+    /// A blob that is not in the store.
+    #[error("blob {0} is not in the store; `strata fsck` tells what else is missing")]
+    NoBlob(BlobDigest),
+    /// Something is mounted, or being loaded, from what was to be removed.
+    #[error("{what} is in use: a mount or a running load holds it (see `strata mounts`)")]
+    InUse {
+        /// The image or layer.
+        what: String,
+    },
+    /// `index.db` is gone while layers are there.
+    #[error(
+        "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it", .0.display()
+    )]
+    NoIndex(PathBuf),
+    /// A later strata wrote this store.
+    #[error("the store has format {found}, this strata knows up to {newest}; use a newer strata")]
+    NewerStore {
+        /// Its version.
+        found: i64,
+        /// Ours.
+        newest: i64,
+    },
+    /// The store's own data contradict themselves.
+    #[error("{what} is damaged: {why}; run `strata fsck`")]
+    Damaged {
+        /// The file, with its layer.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// SQLite refused.
+    #[error("index.db: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A tree did not answer.
+    #[error(transparent)]
+    Tree(#[from] strata_tree::Error),
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an operating system error with what was being done.
+    pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+
+    pub(crate) fn rule(layer: &str, path: &TreePath, rule: impl Into<String>) -> Self {
+        Self::Rule { layer: layer.to_owned(), path: path.to_string(), rule: rule.into() }
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into(), why: why.into() }
+    }
+}
+
+/// Adds what was being done to an operating system error.
+pub(crate) trait IoContext<T> {
+    /// Names the action and its object.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::io(what(), source))
+    }
+}

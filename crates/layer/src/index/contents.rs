@@ -1,0 +1,90 @@
+//! Contents in the index: where a file with given bytes already lies, and what all of it weighs.
+//!
+//! Invariant: one row is one inode on disk. Its names are the rows of `entries` that point to it
+//! and, within one layer, further hard-linked names of those.
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, OptionalExtension};
+use strata_tree::{ContentDigest, DiffId, Name, TreePath};
+
+use crate::error::{Error, Result};
+
+/// A stored file to link from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// `contents.id`.
+    pub id: i64,
+    /// Its copy number.
+    pub copy: i64,
+    /// Its path below the store's root.
+    pub path: PathBuf,
+}
+
+/// The newest copy of those bytes: older ones may have all the links that they can have.
+pub(crate) fn find(db: &Connection, digest: &ContentDigest) -> Result<Option<Source>> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, copy FROM contents WHERE digest = ?1 ORDER BY copy DESC LIMIT 1",
+    )?;
+    let found = statement
+        .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, copy)) = found else { return Ok(None) };
+    let mut statement = db.prepare_cached(
+        "SELECT layers.diff_id, layers.id, parent, name FROM entries
+         JOIN layers ON layers.id = entries.layer WHERE content = ?1 LIMIT 1",
+    )?;
+    let found = statement
+        .query_row([id], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?))
+        })
+        .optional()?;
+    let Some((diff_id, layer, parent, name)) = found else {
+        return Err(Error::damaged("index.db", format!("content {id} has no entry")));
+    };
+    let path = path_of(db, layer, parent, &name)?;
+    let path =
+        crate::store::layer_path(&DiffId::from_bytes(diff_id)).join("diff").join(path.as_os_str());
+    Ok(Some(Source { id, copy, path }))
+}
+
+/// The path of the entry `name` in the directory with node `parent`.
+pub(crate) fn path_of(
+    db: &Connection,
+    layer: i64,
+    mut parent: i64,
+    name: &[u8],
+) -> Result<TreePath> {
+    let mut statement =
+        db.prepare_cached("SELECT parent, name FROM entries WHERE layer = ?1 AND node = ?2")?;
+    let mut names = vec![name.to_vec()];
+    while parent != 1 {
+        let (up, name): (i64, Vec<u8>) =
+            statement.query_row([layer, parent], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if up >= parent {
+            return Err(Error::damaged("index.db", format!("layer {layer}: node {parent}")));
+        }
+        names.push(name);
+        parent = up;
+    }
+    let mut path = TreePath::root();
+    for name in names.iter().rev() {
+        let name = Name::new(name)
+            .map_err(|why| Error::damaged("index.db", format!("layer {layer}: a name: {why}")))?;
+        path.push(name);
+    }
+    Ok(path)
+}
+
+/// Adds a copy of those bytes.
+pub(crate) fn insert(db: &Connection, digest: &ContentDigest, copy: i64, size: u64) -> Result<i64> {
+    let mut statement =
+        db.prepare_cached("INSERT INTO contents (digest, copy, size) VALUES (?1, ?2, ?3)")?;
+    Ok(statement.insert((digest.as_bytes(), copy, size as i64))?)
+}
+
+/// Whether that row is still there.
+pub(crate) fn exists(db: &Connection, id: i64) -> Result<bool> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM contents WHERE id = ?1")?;
+    Ok(statement.exists([id])?)
+}

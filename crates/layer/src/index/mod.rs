@@ -1,0 +1,137 @@
+//! `index.db`: every fact about layers, contents, images and tags, in SQLite.
+//!
+//! Write-ahead log, `synchronous=FULL`: a commit that returned survives a power cut. Writers take
+//! `BEGIN IMMEDIATE` and wait for each other, readers never wait.
+//!
+//! Invariants: a layer's rows and its directory are published by one commit (the directory is in
+//! place and durable before it); nothing reads the index on a mount's request path.
+
+pub(crate) mod contents;
+pub(crate) mod images;
+pub(crate) mod rows;
+mod schema;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use strata_tree::DiffId;
+
+use crate::error::Result;
+
+pub use images::ImageRecord;
+
+/// How long a writer waits for another before it gives up.
+const BUSY: Duration = Duration::from_secs(300);
+
+/// What the index keeps of a layer as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerRecord {
+    /// Its number in the index.
+    pub(crate) id: i64,
+    /// Its name.
+    pub diff_id: DiffId,
+    /// Bytes of its tar.
+    pub diff_size: u64,
+    /// Bytes of its `headers.zst`.
+    pub headers_size: u64,
+    /// Names in it, whiteouts included, the root not.
+    pub entries: u64,
+    /// Bytes of its regular files, each inode once.
+    pub apparent: u64,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) db: Connection,
+}
+
+impl Index {
+    /// Opens or creates the database and brings it to the newest version.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut db = Connection::open(path)?;
+        db.busy_timeout(BUSY)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        schema::migrate(&mut db)?;
+        Ok(Self { db })
+    }
+
+    /// Opens for reading a store that may not be written.
+    pub(crate) fn open_existing(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(BUSY)?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        Ok(Self { db })
+    }
+
+    /// Starts a writing transaction; waits for other writers.
+    pub(crate) fn write(&mut self) -> Result<Transaction<'_>> {
+        Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    }
+}
+
+fn layer_record(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRecord> {
+    let size = |i| row.get::<_, i64>(i).map(|v| v as u64);
+    Ok(LayerRecord {
+        id: row.get(0)?,
+        diff_id: DiffId::from_bytes(row.get(1)?),
+        diff_size: size(2)?,
+        headers_size: size(3)?,
+        entries: size(4)?,
+        apparent: size(5)?,
+    })
+}
+
+const LAYER: &str = "SELECT id, diff_id, diff_size, headers_size, entries, apparent FROM layers";
+
+/// The layer with that diff id.
+pub(crate) fn find_layer(db: &Connection, diff_id: &DiffId) -> Result<Option<LayerRecord>> {
+    let mut statement = db.prepare_cached(&format!("{LAYER} WHERE diff_id = ?1"))?;
+    Ok(statement.query_row([diff_id.as_bytes()], layer_record).optional()?)
+}
+
+/// All layers, oldest first.
+pub(crate) fn layers(db: &Connection) -> Result<Vec<LayerRecord>> {
+    let mut statement = db.prepare_cached(&format!("{LAYER} ORDER BY id"))?;
+    let rows = statement.query_map([], layer_record)?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
+
+/// Adds a layer; its rows follow with [`rows::insert`].
+pub(crate) fn insert_layer(db: &Connection, layer: &LayerRecord) -> Result<i64> {
+    db.execute(
+        "INSERT INTO layers (diff_id, diff_size, headers_size, entries, apparent)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        (
+            layer.diff_id.as_bytes(),
+            layer.diff_size as i64,
+            layer.headers_size as i64,
+            layer.entries as i64,
+            layer.apparent as i64,
+        ),
+    )?;
+    Ok(db.last_insert_rowid())
+}
+
+/// Removes a layer, its rows, and the contents that only it held.
+pub(crate) fn remove_layer(db: &Connection, layer: i64) -> Result<()> {
+    db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS dropped (content INTEGER PRIMARY KEY)")?;
+    db.execute("DELETE FROM temp.dropped", [])?;
+    db.execute(
+        "INSERT OR IGNORE INTO temp.dropped
+         SELECT content FROM entries WHERE layer = ?1 AND content IS NOT NULL",
+        [layer],
+    )?;
+    db.execute("DELETE FROM entries WHERE layer = ?1", [layer])?;
+    db.execute(
+        "DELETE FROM contents WHERE id IN (SELECT content FROM temp.dropped)
+         AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.content = contents.id)",
+        [],
+    )?;
+    db.execute("DELETE FROM layers WHERE id = ?1", [layer])?;
+    Ok(())
+}

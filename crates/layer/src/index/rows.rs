@@ -1,0 +1,311 @@
+//! One row of `entries`: the exchange form between a drafted layer, SQLite and a [`StoredLayer`].
+//!
+//! A layer is a `Vec<EntryRow>` in node order: row `i` has node `i + 1`, the root is first, and
+//! children of a directory are consecutive and sorted by name bytes.
+//!
+//! Invariants: the derivation from a tar is deterministic, so two vectors of the same layer are
+//! equal; a hard link's target is a row of an earlier node that is no link itself.
+//!
+//! [`StoredLayer`]: crate::StoredLayer
+
+use rusqlite::{Connection, Row, params};
+use strata_tree::{
+    ContentDigest, Device, DirMarks, Kind, NodeId, Presence, Stat, Timestamp, TreePath, Xattr,
+};
+
+use crate::error::{Error, Result};
+
+/// What one name of a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RowKind {
+    /// A regular file, with what its content is.
+    Regular(ContentDigest),
+    /// A directory: its children are `children` rows from node `first` on.
+    Directory { marks: DirMarks, first: u64, children: u64 },
+    /// A symbolic link with its target.
+    Symlink(Vec<u8>),
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+    /// A named pipe.
+    Fifo,
+    /// Another name of the inode of that row.
+    HardLink(NodeId),
+    /// Hides the name in lower layers.
+    Whiteout,
+    /// Another name of a lower layer's file.
+    LowerLink(TreePath),
+}
+
+/// One name of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EntryRow {
+    /// The directory that holds the name; the root is its own.
+    pub parent: NodeId,
+    /// The name; empty for the root.
+    pub name: Box<[u8]>,
+    /// What it is.
+    pub kind: RowKind,
+    /// `None` for whiteouts and links. `kind` and, for directories, `nlink` are derived.
+    pub meta: Option<Meta>,
+    /// The tar member's number, if one says this.
+    pub position: Option<u64>,
+}
+
+/// The metadata columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub perm: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub nlink: u32,
+    pub mtime: Timestamp,
+    pub xattrs: Vec<Xattr>,
+}
+
+impl EntryRow {
+    /// The inode's stat; `None` for whiteouts and links.
+    pub(crate) fn stat(&self) -> Option<Stat> {
+        let kind = match &self.kind {
+            RowKind::Regular(_) => Kind::Regular,
+            RowKind::Directory { .. } => Kind::Directory,
+            RowKind::Symlink(_) => Kind::Symlink,
+            RowKind::CharDevice(device) => Kind::CharDevice(*device),
+            RowKind::BlockDevice(device) => Kind::BlockDevice(*device),
+            RowKind::Fifo => Kind::Fifo,
+            RowKind::HardLink(_) | RowKind::Whiteout | RowKind::LowerLink(_) => return None,
+        };
+        let meta = self.meta.as_ref()?;
+        Some(Stat {
+            kind,
+            perm: meta.perm,
+            uid: meta.uid,
+            gid: meta.gid,
+            size: meta.size,
+            nlink: meta.nlink,
+            mtime: meta.mtime,
+        })
+    }
+}
+
+const KIND_REGULAR: i64 = 0;
+const KIND_DIRECTORY: i64 = 1;
+const KIND_SYMLINK: i64 = 2;
+const KIND_CHAR: i64 = 3;
+const KIND_BLOCK: i64 = 4;
+const KIND_FIFO: i64 = 5;
+const KIND_HARD_LINK: i64 = 6;
+const KIND_WHITEOUT: i64 = 7;
+const KIND_LOWER_LINK: i64 = 8;
+
+const MARK_OPAQUE: i64 = 1;
+const MARK_IMPLIED: i64 = 2;
+const MARK_PHANTOM: i64 = 4;
+
+fn marks_to_int(marks: DirMarks) -> i64 {
+    let presence = match marks.presence {
+        Presence::Explicit => 0,
+        Presence::Implied => MARK_IMPLIED,
+        Presence::Phantom => MARK_PHANTOM,
+    };
+    presence | if marks.opaque { MARK_OPAQUE } else { 0 }
+}
+
+fn marks_from_int(bits: i64) -> Option<DirMarks> {
+    let presence = match bits & !MARK_OPAQUE {
+        0 => Presence::Explicit,
+        MARK_IMPLIED => Presence::Implied,
+        MARK_PHANTOM => Presence::Phantom,
+        _ => return None,
+    };
+    Some(DirMarks { opaque: bits & MARK_OPAQUE != 0, presence })
+}
+
+/// Xattrs as `u32 name length, name, u32 value length, value`, little-endian, one after another.
+fn encode_xattrs(xattrs: &[Xattr]) -> Option<Vec<u8>> {
+    if xattrs.is_empty() {
+        return None;
+    }
+    let mut out = Vec::new();
+    for part in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+        out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        out.extend_from_slice(part);
+    }
+    Some(out)
+}
+
+fn decode_xattrs(mut bytes: &[u8]) -> Option<Vec<Xattr>> {
+    fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let (len, rest) = bytes.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        *bytes = rest;
+        Some(part)
+    }
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        let name = part(&mut bytes)?.to_vec();
+        out.push((name, part(&mut bytes)?.to_vec()));
+    }
+    Some(out)
+}
+
+/// Writes all rows of a layer; `content` gives the `contents.id` of row `i` if it is regular.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub(crate) fn insert(
+    db: &Connection,
+    layer: i64,
+    rows: &[EntryRow],
+    content: impl Fn(usize) -> Option<i64>,
+) -> Result<()> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO entries VALUES
+         (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)",
+    )?;
+    for (i, row) in rows.iter().enumerate() {
+        let (mut device, mut link, mut target) = (None, None, None);
+        let (mut first, mut children, mut marks) = (None, None, None);
+        let kind = match &row.kind {
+            RowKind::Regular(_) => KIND_REGULAR,
+            RowKind::Directory { marks: m, first: f, children: n } => {
+                marks = Some(marks_to_int(*m)).filter(|bits| *bits != 0);
+                if *n > 0 {
+                    (first, children) = (Some(*f as i64), Some(*n as i64));
+                }
+                KIND_DIRECTORY
+            }
+            RowKind::Symlink(to) => {
+                link = Some(to.as_slice());
+                KIND_SYMLINK
+            }
+            RowKind::CharDevice(d) => {
+                device = Some(*d);
+                KIND_CHAR
+            }
+            RowKind::BlockDevice(d) => {
+                device = Some(*d);
+                KIND_BLOCK
+            }
+            RowKind::Fifo => KIND_FIFO,
+            RowKind::HardLink(node) => {
+                target = Some(node.0 as i64);
+                KIND_HARD_LINK
+            }
+            RowKind::Whiteout => KIND_WHITEOUT,
+            RowKind::LowerLink(path) => {
+                link = Some(path.as_bytes());
+                KIND_LOWER_LINK
+            }
+        };
+        let meta = row.meta.as_ref();
+        statement.execute(params![
+            layer,
+            i as i64 + 1,
+            row.parent.0 as i64,
+            &row.name[..],
+            kind,
+            meta.map(|m| m.perm),
+            meta.map(|m| m.uid),
+            meta.map(|m| m.gid),
+            meta.map(|m| m.size as i64),
+            meta.map(|m| m.nlink).filter(|n| *n != 1),
+            meta.map(|m| m.mtime.seconds),
+            meta.map(|m| m.mtime.nanos).filter(|n| *n != 0),
+            device.map(|d| i64::from(d.major) << 32 | i64::from(d.minor)),
+            link,
+            target,
+            content(i),
+            first,
+            children,
+            marks,
+            row.position.map(|p| p as i64),
+            meta.and_then(|m| encode_xattrs(&m.xattrs)),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Reads all rows of a layer in node order, with the `contents.id` of each.
+///
+/// # Errors
+/// `Damaged` where a column holds what no strata writes; whatever SQLite says.
+pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<Option<i64>>)> {
+    let mut statement = db.prepare_cached(
+        "SELECT node, parent, name, kind, perm, uid, gid, entries.size, nlink, mtime, mtime_ns,
+                device, link, target, content, first, children, marks, position, xattrs, digest
+         FROM entries LEFT JOIN contents ON contents.id = entries.content
+         WHERE layer = ?1 ORDER BY node",
+    )?;
+    let mut found = statement.query([layer])?;
+    let (mut rows, mut contents) = (Vec::new(), Vec::new());
+    while let Some(row) = found.next()? {
+        let expected = rows.len() as i64 + 1;
+        let node: i64 = row.get(0)?;
+        let parsed = if node == expected { parse(row)? } else { None };
+        let Some(parsed) = parsed else {
+            return Err(Error::damaged(
+                "index.db",
+                format!("the row of layer {layer}, node {node} (expected {expected})"),
+            ));
+        };
+        rows.push(parsed);
+        contents.push(row.get(14)?);
+    }
+    Ok((rows, contents))
+}
+
+fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {
+    let device = row.get::<_, Option<i64>>(11)?;
+    let device = device.map(|d| Device { major: (d >> 32) as u32, minor: d as u32 });
+    let link = row.get::<_, Option<Vec<u8>>>(12)?;
+    let unsigned = |i| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(i)?.map(|v| v as u64));
+    let kind = match row.get::<_, i64>(3)? {
+        KIND_REGULAR => row
+            .get::<_, Option<[u8; 32]>>(20)?
+            .map(|digest| RowKind::Regular(ContentDigest::from_bytes(digest))),
+        KIND_DIRECTORY => {
+            let marks = marks_from_int(row.get::<_, Option<i64>>(17)?.unwrap_or(0));
+            let (first, children) = (unsigned(15)?.unwrap_or(0), unsigned(16)?.unwrap_or(0));
+            marks.map(|marks| RowKind::Directory { marks, first, children })
+        }
+        KIND_SYMLINK => link.map(RowKind::Symlink),
+        KIND_CHAR => device.map(RowKind::CharDevice),
+        KIND_BLOCK => device.map(RowKind::BlockDevice),
+        KIND_FIFO => Some(RowKind::Fifo),
+        KIND_HARD_LINK => unsigned(13)?.map(|node| RowKind::HardLink(NodeId(node))),
+        KIND_WHITEOUT => Some(RowKind::Whiteout),
+        KIND_LOWER_LINK => {
+            link.and_then(|path| TreePath::clamped(&path).ok()).map(RowKind::LowerLink)
+        }
+        _ => None,
+    };
+    let (Some(kind), Some(parent)) = (kind, unsigned(1)?) else { return Ok(None) };
+    let xattrs = match row.get::<_, Option<Vec<u8>>>(19)? {
+        Some(bytes) => decode_xattrs(&bytes),
+        None => Some(Vec::new()),
+    };
+    let Some(xattrs) = xattrs else { return Ok(None) };
+    let meta = match row.get::<_, Option<u16>>(4)? {
+        Some(perm) => Some(Meta {
+            perm,
+            uid: row.get(5)?,
+            gid: row.get(6)?,
+            size: unsigned(7)?.unwrap_or(0),
+            nlink: row.get::<_, Option<u32>>(8)?.unwrap_or(1),
+            mtime: Timestamp {
+                seconds: row.get(9)?,
+                nanos: row.get::<_, Option<u32>>(10)?.unwrap_or(0),
+            },
+            xattrs,
+        }),
+        None => None,
+    };
+    let name = row.get::<_, Vec<u8>>(2)?.into();
+    let parsed = EntryRow { parent: NodeId(parent), name, kind, meta, position: unsigned(18)? };
+    let has_meta =
+        !matches!(parsed.kind, RowKind::HardLink(_) | RowKind::Whiteout | RowKind::LowerLink(_));
+    Ok((has_meta == parsed.meta.is_some()).then_some(parsed))
+}

@@ -1,0 +1,369 @@
+//! A layer directory while it is being written: `staging/<token>/`, later `layers/<diff id>/`.
+//!
+//! ```text
+//! staging/<token>/diff/...       regular files and directories at their image paths
+//!                 shadow/<n>     bodies that no path holds any more, until headers.zst has them
+//!                 headers.zst
+//! ```
+//!
+//! Nothing but directories (0755) and regular files (0444) is ever made, every path comes from
+//! the draft (no link was followed to make it) and is opened beneath the stage's own descriptor,
+//! symbolic links refused.
+//!
+//! Invariants: the stage is locked exclusively as long as it lives; dropped before it is
+//! published, its directory is removed.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use strata_tree::TreePath;
+
+use crate::error::{Error, IoContext, Result};
+use crate::lock::{Lock, flock, still_there};
+
+const FILE_MODE: u32 = 0o444;
+const DIR_MODE: u32 = 0o755;
+
+/// Where a body lies, below the stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At an image path.
+    Diff(TreePath),
+    /// Among the bodies without a path.
+    Shadow(u64),
+    /// On its way to replace another.
+    Relink,
+}
+
+impl Place {
+    /// The path below the layer directory.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::Diff(path) if path.is_root() => PathBuf::from("diff"),
+            Self::Diff(path) => Path::new("diff").join(path.as_os_str()),
+            Self::Shadow(n) => PathBuf::from(format!("shadow/{n}")),
+            Self::Relink => PathBuf::from("relink"),
+        }
+    }
+}
+
+/// What became of a try to link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linked {
+    /// Done.
+    Yes,
+    /// It cannot be linked (EMLINK: no more links; ENOENT: the source is gone): write the bytes.
+    No,
+    /// The source is on another device or quota (EXDEV), its bytes were shared by reflink.
+    Cloned,
+}
+
+/// A layer directory being written.
+pub(crate) struct Stage {
+    path: PathBuf,
+    root: OwnedFd,
+    /// A umask or default ACL takes bits away from what is created.
+    fix_modes: bool,
+    /// The directory of the last file, since tars list directory by directory.
+    last_dir: Option<(PathBuf, OwnedFd)>,
+    next_temporary: u64,
+    published: bool,
+}
+
+impl Stage {
+    /// Makes and locks `staging/<token>`.
+    pub(crate) fn new(staging: &Path, token: &str) -> Result<Self> {
+        let mut n = 0u32;
+        let (path, root) = loop {
+            let path = staging.join(format!("{token}-{}-{n}", std::process::id()));
+            n += 1;
+            match rustix::fs::mkdir(&path, Mode::from_raw_mode(DIR_MODE)) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot make {}", path.display()));
+                }
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let root = match rustix::fs::open(&path, flags, Mode::empty()) {
+                Ok(root) => root,
+                // A starting process took it for a dead one's before it was locked.
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot open {}", path.display()));
+                }
+            };
+            flock(&root, Lock::Exclusive).doing(|| format!("cannot lock {}", path.display()))?;
+            if still_there(&root, &path)? {
+                break (path, root);
+            }
+        };
+        let stat = rustix::fs::fstat(&root).doing(|| format!("cannot stat {}", path.display()))?;
+        let fix_modes = stat.st_mode & 0o7777 != DIR_MODE;
+        let mut stage =
+            Self { path, root, fix_modes, last_dir: None, next_temporary: 0, published: false };
+        if fix_modes {
+            rustix::fs::fchmod(&stage.root, Mode::from_raw_mode(DIR_MODE))
+                .doing(|| format!("cannot chmod {}", stage.path.display()))?;
+        }
+        stage.mkdir(Path::new("diff"))?;
+        stage.mkdir(Path::new("shadow"))?;
+        Ok(stage)
+    }
+
+    /// The stage's own directory.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// From now on the directory is not removed when the stage is dropped. Gives the locked
+    /// descriptor.
+    pub(crate) fn keep(mut self) -> Result<OwnedFd> {
+        self.published = true;
+        self.root.try_clone().doing(|| "cannot duplicate a descriptor".into())
+    }
+
+    /// Makes a directory at an image path.
+    pub(crate) fn make_dir(&mut self, path: &TreePath) -> Result<()> {
+        self.mkdir(&Place::Diff(path.clone()).path())
+    }
+
+    fn mkdir(&mut self, path: &Path) -> Result<()> {
+        let (dir, name) = self.parent(path)?;
+        rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(DIR_MODE))
+            .doing(|| format!("cannot make {}", path.display()))?;
+        if self.fix_modes {
+            let fd = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(DIR_MODE))
+                .doing(|| format!("cannot chmod {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory at an image path.
+    pub(crate) fn remove_dir(&mut self, path: &TreePath) -> Result<()> {
+        let path = Place::Diff(path.clone()).path();
+        self.last_dir = None;
+        let (dir, name) = self.parent(&path)?;
+        rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+            .doing(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Writes a body whole.
+    pub(crate) fn write(&mut self, place: &Place, bytes: &[u8]) -> Result<()> {
+        let path = place.path();
+        let mut file = self.create(&path)?;
+        file.write_all(bytes).doing(|| format!("cannot write {}", path.display()))
+    }
+
+    /// A new file for a body too large for memory; [`Stage::rename`] gives it its place.
+    pub(crate) fn temporary(&mut self) -> Result<(Place, File)> {
+        let place = self.unused_shadow();
+        let file = self.create(&place.path())?;
+        Ok((place, file))
+    }
+
+    /// A place without an image path that nothing else uses.
+    pub(crate) fn unused_shadow(&mut self) -> Place {
+        // Counted from the top, so that they never meet the numbers of inodes.
+        let place = Place::Shadow(u64::MAX - self.next_temporary);
+        self.next_temporary += 1;
+        place
+    }
+
+    fn create(&mut self, path: &Path) -> Result<File> {
+        let fix = self.fix_modes;
+        let (dir, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(FILE_MODE))
+            .doing(|| format!("cannot create {}", path.display()))?;
+        if fix {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(FILE_MODE))
+                .doing(|| format!("cannot chmod {}", path.display()))?;
+        }
+        Ok(fd.into())
+    }
+
+    /// Moves a body.
+    pub(crate) fn rename(&mut self, from: &Place, to: &Place) -> Result<()> {
+        let (from, to) = (from.path(), to.path());
+        let doing = || format!("cannot move {} to {}", from.display(), to.display());
+        let (to_dir, to_name) = self.parent(&to)?;
+        let to_dir = to_dir.try_clone_to_owned().doing(doing)?;
+        let to_name = to_name.to_owned();
+        let (dir, name) = self.parent(&from)?;
+        rustix::fs::renameat_with(dir, name, to_dir, to_name, RenameFlags::NOREPLACE).doing(doing)
+    }
+
+    /// Removes a body.
+    pub(crate) fn remove(&mut self, place: &Place) -> Result<()> {
+        let path = place.path();
+        let (dir, name) = self.parent(&path)?;
+        rustix::fs::unlinkat(dir, name, AtFlags::empty())
+            .doing(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Makes `to` another name of the file `source` below `dir`.
+    pub(crate) fn link(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        source: &Path,
+        to: &Place,
+    ) -> Result<Linked> {
+        let path = to.path();
+        let (to_dir, name) = self.parent(&path)?;
+        match rustix::fs::linkat(dir, source, to_dir, name, AtFlags::empty()) {
+            Ok(()) => Ok(Linked::Yes),
+            Err(Errno::MLINK | Errno::NOENT) => Ok(Linked::No),
+            // EPERM: a file system without hard links.
+            Err(Errno::XDEV | Errno::PERM) => self.clone_from(dir, source, to),
+            Err(error) => Err(error)
+                .doing(|| format!("cannot link {} to {}", source.display(), path.display())),
+        }
+    }
+
+    fn clone_from(&mut self, dir: BorrowedFd<'_>, source: &Path, to: &Place) -> Result<Linked> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let Ok(from) = rustix::fs::openat(dir, source, flags, Mode::empty()) else {
+            return Ok(Linked::No);
+        };
+        let file = self.create(&to.path())?;
+        if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
+            return Ok(Linked::Cloned);
+        }
+        self.remove(to)?;
+        Ok(Linked::No)
+    }
+
+    /// Another name of one of the stage's own bodies.
+    pub(crate) fn link_own(&mut self, from: &Place, to: &Place) -> Result<Linked> {
+        let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
+        self.link(root.as_fd(), &from.path(), to)
+    }
+
+    /// A copy of one of the stage's own bodies, where a link is not to be had.
+    pub(crate) fn copy_own(&mut self, from: &Place, to: &Place) -> Result<()> {
+        let mut from = self.open(from)?;
+        let path = to.path();
+        let mut to = self.create(&path)?;
+        std::io::copy(&mut from, &mut to)
+            .map(|_| ())
+            .doing(|| format!("cannot copy to {}", path.display()))
+    }
+
+    /// Replaces the body at `place` by another name of `source`, at no moment without a file.
+    pub(crate) fn relink(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        source: &Path,
+        place: &Place,
+    ) -> Result<bool> {
+        // Not among the shadows: they are gone by then.
+        let temporary = Place::Relink;
+        match self.link(dir, source, &temporary)? {
+            Linked::Yes => {}
+            Linked::No => return Ok(false),
+            Linked::Cloned => {
+                self.remove(&temporary)?;
+                return Ok(false);
+            }
+        }
+        let path = place.path();
+        let (to_dir, name) = self.parent(&path)?;
+        let to_dir = to_dir.try_clone_to_owned().doing(|| path.display().to_string())?;
+        let name = name.to_owned();
+        rustix::fs::renameat(&self.root, temporary.path(), to_dir, name)
+            .doing(|| format!("cannot replace {}", path.display()))?;
+        // Two names of one inode: the rename then does nothing and leaves the first.
+        match rustix::fs::unlinkat(&self.root, temporary.path(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(error) => Err(error).doing(|| "cannot remove a temporary name".to_owned()),
+        }
+    }
+
+    /// Makes every other of `paths` a name of the file at `keep` again.
+    pub(crate) fn relink_own(&mut self, keep: &Place, paths: &[&TreePath]) -> Result<()> {
+        let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
+        for path in paths {
+            let place = Place::Diff((*path).clone());
+            if place != *keep {
+                self.relink(root.as_fd(), &keep.path(), &place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a body for reading.
+    pub(crate) fn open(&self, place: &Place) -> Result<File> {
+        Ok(self.open_beneath(&place.path(), OFlags::RDONLY)?.into())
+    }
+
+    /// Creates a file beside `diff/`.
+    pub(crate) fn create_beside(&mut self, name: &str) -> Result<File> {
+        self.create(Path::new(name))
+    }
+
+    /// Removes `shadow/` with what is in it.
+    pub(crate) fn drop_shadows(&mut self) -> Result<()> {
+        self.last_dir = None;
+        let path = self.path.join("shadow");
+        std::fs::remove_dir_all(&path).doing(|| format!("cannot remove {}", path.display()))
+    }
+
+    fn parent<'p>(&mut self, path: &'p Path) -> Result<(BorrowedFd<'_>, &'p Path)> {
+        let name = path.file_name().map(Path::new).unwrap_or(path);
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if parent.as_os_str().is_empty() {
+            return Ok((self.root.as_fd(), name));
+        }
+        if self.last_dir.as_ref().is_none_or(|(known, _)| known != parent) {
+            let fd = self.open_beneath(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+            self.last_dir = Some((parent.to_owned(), fd));
+        }
+        match &self.last_dir {
+            Some((_, fd)) => Ok((fd.as_fd(), name)),
+            None => Ok((self.root.as_fd(), path)),
+        }
+    }
+
+    fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        open_beneath(self.root.as_fd(), path, flags)
+            .doing(|| format!("cannot open {} in {}", path.display(), self.path.display()))
+    }
+}
+
+/// Opens a path that may not leave `root` nor pass a symbolic link.
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::io::retry_on_intr(|| rustix::fs::openat2(root, path, flags, Mode::empty(), resolve))
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            // The next start removes it: nobody holds its lock any more.
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Flushes the whole file system that holds `fd`.
+pub(crate) fn sync_filesystem(fd: BorrowedFd<'_>) -> Result<()> {
+    rustix::fs::syncfs(fd).map_err(|error| Error::io("cannot sync the file system", error))
+}

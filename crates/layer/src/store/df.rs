@@ -1,0 +1,148 @@
+//! What the store holds, in bytes: asked of the index, comparable with `du`.
+//!
+//! Invariants: `stored` in total counts every inode of contents once, so it is what `du` counts
+//! of the regular files below `layers/*/diff`; with `headers` and `directories` it is what
+//! `du --apparent-size` counts of `layers/` as a whole.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use strata_tree::DiffId;
+
+use super::Store;
+use crate::error::{IoContext, Result};
+
+/// One layer's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerUsage {
+    /// Which layer.
+    pub diff_id: DiffId,
+    /// Names in it, whiteouts included.
+    pub entries: u64,
+    /// Bytes of its regular files as the image has them, each inode once.
+    pub apparent: u64,
+    /// Bytes of distinct contents in it.
+    pub stored: u64,
+    /// The part of `stored` that other layers hold too.
+    pub shared: u64,
+    /// Bytes of its `headers.zst`.
+    pub headers: u64,
+}
+
+/// The whole store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Layer by layer, in the order in which they came.
+    pub layers: Vec<LayerUsage>,
+    /// Names in all of them.
+    pub entries: u64,
+    /// Bytes of all regular files as the images have them.
+    pub apparent: u64,
+    /// Bytes of all distinct contents: what is on disk.
+    pub stored: u64,
+    /// The part of `stored` that two layers or more hold.
+    pub shared: u64,
+    /// Bytes of all `headers.zst`.
+    pub headers: u64,
+    /// Bytes that the directories below `layers/` take, that one included.
+    pub directories: u64,
+    /// Bytes of `index.db` with its log.
+    pub index: u64,
+}
+
+impl Store {
+    /// Counts.
+    ///
+    /// # Errors
+    /// `Sqlite`, `Io`.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        let mut layers = Vec::new();
+        let index = self.index();
+        let holders = "(SELECT content, count(DISTINCT layer) AS layers FROM entries
+                        WHERE content IS NOT NULL GROUP BY content)";
+        let mut statement = index.db.prepare(&format!(
+            "SELECT coalesce(sum(size), 0),
+                    coalesce(sum(CASE WHEN held.layers > 1 THEN size ELSE 0 END), 0)
+             FROM (SELECT DISTINCT content FROM entries
+                   WHERE layer = ?1 AND content IS NOT NULL) AS mine
+             JOIN {holders} AS held ON held.content = mine.content
+             JOIN contents ON contents.id = mine.content"
+        ))?;
+        for record in crate::index::layers(&index.db)? {
+            let (stored, shared): (i64, i64) =
+                statement.query_row([record.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            layers.push(LayerUsage {
+                diff_id: record.diff_id,
+                entries: record.entries,
+                apparent: record.apparent,
+                stored: stored as u64,
+                shared: shared as u64,
+                headers: record.headers_size,
+            });
+        }
+        let (stored, shared): (i64, i64) = index.db.query_row(
+            &format!(
+                "SELECT coalesce(sum(size), 0),
+                        coalesce(sum(CASE WHEN held.layers > 1 THEN size ELSE 0 END), 0)
+                 FROM {holders} AS held JOIN contents ON contents.id = held.content"
+            ),
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        drop(statement);
+        drop(index);
+        let sum = |part: fn(&LayerUsage) -> u64| layers.iter().map(part).sum();
+        Ok(DiskUsage {
+            entries: sum(|layer| layer.entries),
+            apparent: sum(|layer| layer.apparent),
+            headers: sum(|layer| layer.headers),
+            stored: stored as u64,
+            shared: shared as u64,
+            directories: walk(&self.root.join("layers"))?.directories,
+            index: ["index.db", "index.db-wal", "index.db-shm"]
+                .iter()
+                .filter_map(|name| self.root.join(name).metadata().ok())
+                .map(|meta| meta.len())
+                .sum(),
+            layers,
+        })
+    }
+
+    /// Bytes of regular files below the layers, blobs, trees, staging and trash.
+    pub(super) fn bytes_on_disk(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for dir in ["layers", "blobs", "trees", "staging", "trash"] {
+            bytes += walk(&self.root.join(dir))?.files;
+        }
+        Ok(bytes)
+    }
+}
+
+#[derive(Default)]
+struct Walked {
+    files: u64,
+    directories: u64,
+}
+
+/// Adds up apparent sizes, each inode once; what vanishes meanwhile is not counted.
+fn walk(dir: &Path) -> Result<Walked> {
+    let mut total = Walked::default();
+    let mut seen = HashSet::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        let Ok(meta) = dir.symlink_metadata() else { continue };
+        total.directories += meta.len();
+        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+        for entry in entries {
+            let entry = entry.doing(|| format!("cannot list {}", dir.display()))?;
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                todo.push(entry.path());
+            } else if meta.nlink() == 1 || seen.insert((meta.dev(), meta.ino())) {
+                total.files += meta.len();
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,120 @@
+//! Holding a layer: as long as a [`HeldLayer`] lives, nobody removes it.
+//!
+//! Invariant: the lock is the kernel's (`flock`, shared, on the layer directory), so it dies with
+//! the holder; it is taken on the very directory whose contents are then used.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use strata_tree::{DiffId, ImageId, TreePath};
+
+use super::{Store, layer_path};
+use crate::error::{Error, IoContext, Result};
+use crate::index;
+use crate::index::rows;
+use crate::lock::{Lock, Locked, lock_path};
+use crate::stage::open_beneath;
+use crate::stored_layer::StoredLayer;
+
+/// A layer that stays as long as this, or a clone of it, lives.
+#[derive(Debug, Clone)]
+pub struct HeldLayer {
+    pub(super) diff_id: DiffId,
+    pub(super) dir: Arc<OwnedFd>,
+}
+
+impl HeldLayer {
+    /// Which layer.
+    pub fn diff_id(&self) -> &DiffId {
+        &self.diff_id
+    }
+
+    /// Its directory of contents, `diff/`, for a [`strata_tree::FlatTree`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn contents(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        open_beneath(self.dir.as_fd(), Path::new("diff"), flags)
+            .doing(|| format!("cannot open diff/ of layer {}", self.diff_id))
+    }
+
+    /// Opens one of its regular files.
+    pub(crate) fn open(&self, path: &TreePath) -> Result<File> {
+        let below = Path::new("diff").join(path.as_os_str());
+        open_beneath(self.dir.as_fd(), &below, OFlags::RDONLY | OFlags::NONBLOCK)
+            .map(File::from)
+            .doing(|| format!("cannot open {path} of layer {}", self.diff_id))
+    }
+
+    /// Opens its `headers.zst`.
+    pub(crate) fn headers(&self) -> Result<File> {
+        open_beneath(self.dir.as_fd(), Path::new("headers.zst"), OFlags::RDONLY)
+            .map(File::from)
+            .doing(|| format!("cannot open headers.zst of layer {}", self.diff_id))
+    }
+}
+
+/// An image that stays as long as this lives: for mounts.
+#[derive(Debug)]
+pub struct HeldImage {
+    _config: OwnedFd,
+}
+
+impl Store {
+    /// Holds a layer; `None` if the store does not have it.
+    ///
+    /// # Errors
+    /// `Damaged` if the index has it and `layers/` does not; `Io`.
+    pub fn hold(&self, diff_id: &DiffId) -> Result<Option<HeldLayer>> {
+        let path = self.root.join(layer_path(diff_id));
+        match lock_path(&path, Lock::Shared)? {
+            Locked::Held(dir) => {
+                // Locked first, asked second: a removal in between would have taken the row.
+                let known = index::find_layer(&self.index().db, diff_id)?.is_some();
+                Ok(known.then(|| HeldLayer { diff_id: *diff_id, dir: Arc::new(dir) }))
+            }
+            Locked::Absent | Locked::Busy => {
+                if index::find_layer(&self.index().db, diff_id)?.is_some() {
+                    return Err(Error::damaged(
+                        format!("layer {diff_id}"),
+                        "its directory is gone",
+                    ));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Holds every layer of an image, base first, and the image itself.
+    ///
+    /// # Errors
+    /// `NoImage`, `NoLayer`, and as [`Store::hold`].
+    pub fn hold_image(&self, id: &ImageId) -> Result<(HeldImage, Vec<HeldLayer>)> {
+        let config = match lock_path(&self.blob_path(&(*id).into()), Lock::Shared)? {
+            Locked::Held(config) => config,
+            Locked::Absent | Locked::Busy => return Err(Error::NoImage(*id)),
+        };
+        let image = self.image(id)?.ok_or(Error::NoImage(*id))?;
+        let mut held = Vec::new();
+        for layer in &image.layers {
+            held.push(self.hold(layer)?.ok_or(Error::NoLayer(*layer))?);
+        }
+        Ok((HeldImage { _config: config }, held))
+    }
+
+    /// Reads a held layer as a tree of its own, whiteouts and all.
+    ///
+    /// # Errors
+    /// `NoLayer`, `Damaged`, `Sqlite`.
+    pub fn lower(&self, held: &HeldLayer) -> Result<StoredLayer> {
+        let index = self.index();
+        let record =
+            index::find_layer(&index.db, &held.diff_id)?.ok_or(Error::NoLayer(held.diff_id))?;
+        let (rows, _) = rows::select(&index.db, record.id)?;
+        Ok(StoredLayer::new(held.clone(), rows))
+    }
+}

@@ -1,0 +1,171 @@
+//! The last steps of an unpack: into the index and into `layers/`, in an order that survives a
+//! crash at any point.
+//!
+//! Another process may have published some of the same contents since ours were written. Under
+//! the index's write lock nobody can any more, so here the two meet: our names become links to
+//! the published inode.
+//!
+//! Invariant: at commit, each digest of the layer has one inode in the store, unless the file
+//! system allows that inode no further link.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use rusqlite::Connection;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use strata_tree::{ContentDigest, TreePath};
+
+use super::{HeldLayer, Step, Store, Unpacked, layer_path};
+use crate::build::{Built, LocalContent};
+use crate::error::{Error, IoContext, Result};
+use crate::index::{self, LayerRecord, contents, rows};
+use crate::lock::{Lock, Locked, flock, lock_path};
+use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
+use crate::stream::StreamFacts;
+
+impl Store {
+    pub(super) fn publish(
+        &self,
+        facts: &StreamFacts,
+        headers_size: u64,
+        built: &Built,
+        mut stage: Stage,
+    ) -> Result<Unpacked> {
+        let diff_id = facts.diff_id;
+        let mut index = self.index();
+        let tx = index.write()?;
+        if index::find_layer(&tx, &diff_id)?.is_some() {
+            // An import of the same tar was faster.
+            drop(tx);
+            drop(index);
+            let layer = self.hold(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
+            return Ok(Unpacked { layer, existed: true });
+        }
+        let paths = built.paths_by_local();
+        let mut ids = Vec::new();
+        let mut relinked = false;
+        for (local, content) in built.locals.iter().enumerate() {
+            // Contents that only replaced members had are in headers.zst and nowhere else.
+            let Some(paths) = paths.get(&local) else {
+                ids.push(None);
+                continue;
+            };
+            ids.push(Some(self.reconcile(&tx, content, paths, &mut stage, &mut relinked)?));
+        }
+        let record = LayerRecord {
+            id: 0,
+            diff_id,
+            diff_size: facts.diff_size,
+            headers_size,
+            entries: built.finished.rows.len() as u64 - 1,
+            apparent: built.apparent(),
+        };
+        let layer = index::insert_layer(&tx, &record)?;
+        let by_row = built.locals_by_row();
+        rows::insert(&tx, layer, &built.finished.rows, |row| {
+            by_row.get(&row).and_then(|local| ids.get(*local).copied().flatten())
+        })?;
+        if relinked {
+            sync_filesystem(stage.root())?;
+        }
+        self.step(Step::Reconciled);
+        let from = stage.path().to_owned();
+        let target = self.root.join(layer_path(&diff_id));
+        self.move_into_place(&from, &target)?;
+        self.step(Step::Renamed);
+        let dir = stage.keep()?;
+        let layers = std::fs::File::open(self.root.join("layers"));
+        let synced = layers.and_then(|layers| layers.sync_all());
+        synced.doing(|| format!("cannot sync the directory of {}", target.display()))?;
+        self.step(Step::ParentSynced);
+        tx.commit()?;
+        drop(index);
+        self.step(Step::LayerCommitted);
+        flock(&dir, Lock::Shared).doing(|| format!("cannot lock {}", target.display()))?;
+        let layer = HeldLayer { diff_id, dir: Arc::new(dir) };
+        Ok(Unpacked { layer, existed: false })
+    }
+
+    /// The row of one content, whose names in the stage are `paths`.
+    fn reconcile(
+        &self,
+        db: &Connection,
+        content: &LocalContent,
+        paths: &[&TreePath],
+        stage: &mut Stage,
+        relinked: &mut bool,
+    ) -> Result<i64> {
+        if let Some(known) = content.known
+            && contents::exists(db, known)?
+        {
+            return Ok(known);
+        }
+        let Some(source) = contents::find(db, &content.digest)? else {
+            return contents::insert(db, &content.digest, 0, content.size);
+        };
+        if let Some(first) = paths.first()
+            && self.same_inode(&source.path, stage, first)?
+        {
+            return Ok(source.id);
+        }
+        for path in paths {
+            let place = Place::Diff((*path).clone());
+            if !stage.relink(self.root_fd.as_fd(), &source.path, &place)? {
+                // No further link to be had: from here on ours is the copy to link to. Names that
+                // were moved already go back to one inode.
+                if let Some(last) = paths.last() {
+                    let last = Place::Diff((*last).clone());
+                    stage.relink_own(&last, paths)?;
+                }
+                return contents::insert(db, &content.digest, source.copy + 1, content.size);
+            }
+            *relinked = true;
+        }
+        Ok(source.id)
+    }
+
+    fn same_inode(&self, source: &Path, stage: &Stage, path: &TreePath) -> Result<bool> {
+        let flags = rustix::fs::OFlags::RDONLY;
+        let Ok(theirs) = open_beneath(self.root_fd.as_fd(), source, flags) else {
+            return Ok(false);
+        };
+        let ours = stage.open(&Place::Diff(path.clone()))?;
+        let stat =
+            |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).doing(|| format!("cannot stat {path}"));
+        let (ours, theirs) = (stat(&ours)?, stat(&theirs)?);
+        Ok((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
+    }
+
+    /// Renames the stage to `layers/<diff id>`; what a crash left there is moved away.
+    fn move_into_place(&self, from: &Path, target: &Path) -> Result<()> {
+        loop {
+            match rustix::fs::renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot publish {}", target.display()));
+                }
+            }
+            // The index does not have it, we hold its write lock, so nobody else publishes it.
+            match lock_path(target, Lock::TryExclusive)? {
+                Locked::Held(_lock) => {
+                    self.trash(target)?;
+                }
+                Locked::Absent => {}
+                Locked::Busy => return Err(Error::InUse { what: target.display().to_string() }),
+            }
+        }
+    }
+
+    /// Takes the contents of one stage out of those that running unpacks may link from.
+    pub(super) fn forget_staged(&self, stage: &Arc<OwnedFd>, digests: &[ContentDigest]) {
+        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in digests {
+            if staged.get(digest).is_some_and(|(dir, _)| Arc::ptr_eq(dir, stage)) {
+                staged.remove(digest);
+            }
+        }
+    }
+}

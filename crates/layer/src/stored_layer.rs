@@ -1,0 +1,157 @@
+//! One layer of the store as a [`Lower`]: its rows, read from the index at once.
+//!
+//! Invariants: nodes are numbered as the rows are (root 1, breadth first), a directory's children
+//! are consecutive and sorted, so a look-up is a binary search; whiteouts and links into lower
+//! layers are entries without a node of their own.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+
+use strata_tree::{
+    Backing, DirEntry, Entry, Error, Kind, Lower, Name, Node, NodeId, Result, TreePath, Xattr,
+};
+
+use crate::index::rows::{EntryRow, RowKind};
+use crate::store::HeldLayer;
+
+/// A layer, held and read.
+#[derive(Debug)]
+pub struct StoredLayer {
+    held: HeldLayer,
+    rows: Vec<EntryRow>,
+}
+
+impl StoredLayer {
+    pub(crate) fn new(held: HeldLayer, rows: Vec<EntryRow>) -> Self {
+        Self { held, rows }
+    }
+
+    /// Whether a name of it is a link into lower layers, which only a whole stack can resolve.
+    pub fn needs_lower(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.kind, RowKind::LowerLink(_)))
+    }
+
+    fn row(&self, node: NodeId) -> Result<&EntryRow> {
+        let at = usize::try_from(node.0).ok().and_then(|n| n.checked_sub(1));
+        at.and_then(|at| self.rows.get(at)).ok_or(Error::NoNode(node))
+    }
+
+    fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
+        match self.row(dir)?.kind {
+            RowKind::Directory { children: 0, .. } => Ok((0, &[])),
+            RowKind::Directory { first, children, .. } => {
+                let from = first.wrapping_sub(1) as usize;
+                let rows = from
+                    .checked_add(children as usize)
+                    .and_then(|to| self.rows.get(from..to))
+                    .ok_or_else(|| self.corrupt(dir))?;
+                Ok((first, rows))
+            }
+            _ => Err(Error::NotDirectory(dir)),
+        }
+    }
+
+    fn corrupt(&self, node: NodeId) -> Error {
+        Error::Corrupt {
+            tree: format!("of layer {} in index.db", self.held.diff_id()),
+            what: format!("node {}", node.0),
+        }
+    }
+
+    fn entry(&self, node: NodeId) -> Result<Entry> {
+        let row = self.row(node)?;
+        match &row.kind {
+            RowKind::Whiteout => Ok(Entry::Whiteout),
+            RowKind::LowerLink(path) => Ok(Entry::LowerLink(path.clone())),
+            RowKind::HardLink(target) if *target != node => Ok(Entry::Node(self.node(*target)?)),
+            _ => Ok(Entry::Node(self.node(node)?)),
+        }
+    }
+
+    fn path(&self, node: NodeId) -> Result<TreePath> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != NodeId::ROOT {
+            let row = self.row(at)?;
+            if row.parent >= at {
+                return Err(self.corrupt(at));
+            }
+            names.push(Name::new(&row.name).map_err(|_| self.corrupt(at))?);
+            at = row.parent;
+        }
+        let mut path = TreePath::root();
+        names.into_iter().rev().for_each(|name| path.push(name));
+        Ok(path)
+    }
+
+    fn regular_path(&self, node: NodeId) -> Result<TreePath> {
+        match self.node(node)?.stat.kind {
+            Kind::Regular => self.path(node),
+            kind => Err(Error::NotRegular { node, kind }),
+        }
+    }
+}
+
+impl Lower for StoredLayer {
+    fn root(&self) -> NodeId {
+        NodeId::ROOT
+    }
+
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
+        let (first, children) = self.children(dir)?;
+        match children.binary_search_by(|row| row.name[..].cmp(name.as_bytes())) {
+            Ok(at) => self.entry(NodeId(first + at as u64)).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (first, children) = self.children(dir)?;
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        for (at, row) in children.iter().enumerate().skip(skip) {
+            let node = NodeId(first + at as u64);
+            let name = Name::new(&row.name).map_err(|_| self.corrupt(node))?;
+            let item = DirEntry { name, entry: self.entry(node)?, next: at as u64 + 1 };
+            if each(item).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, node: NodeId) -> Result<Node> {
+        let row = self.row(node)?;
+        let stat = row.stat().ok_or(Error::NoNode(node))?;
+        let marks = match row.kind {
+            RowKind::Directory { marks, .. } => marks,
+            _ => Default::default(),
+        };
+        Ok(Node { id: node, stat, marks })
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        match &self.row(node)?.kind {
+            RowKind::Symlink(target) => Ok(target.clone()),
+            _ => Err(Error::NotSymlink(node)),
+        }
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
+        let meta = self.row(node)?.meta.as_ref().ok_or(Error::NoNode(node))?;
+        Ok(meta.xattrs.clone())
+    }
+
+    fn open(&self, node: NodeId) -> Result<File> {
+        let path = self.regular_path(node)?;
+        self.held.open(&path).map_err(|error| Error::Index(error.to_string()))
+    }
+
+    fn backing(&self, node: NodeId) -> Result<Backing> {
+        Ok(Backing { layer: 0, path: self.regular_path(node)? })
+    }
+}

@@ -1,0 +1,128 @@
+//! From the transported bytes of a layer to its uncompressed tar, with both digests.
+//!
+//! ```text
+//! input ─ thread 1: blob digest, inflate ─┬─ chunks ─ thread 2: diff id
+//!                                         └─ chunks ─ the caller: TarStream as Read
+//! ```
+//!
+//! The compression is detected from the bytes: gzip (any number of members), zstd (any number of
+//! frames, skippable ones too), or none; media types are not asked. Zeros after the last gzip
+//! member are padding, as for gzip; other bytes there are an error (gzip ignores them with a
+//! warning, Go refuses them).
+//!
+//! Invariants: both digests cover every byte, also what follows the end of the archive; at most
+//! [`QUEUE`] chunks of [`CHUNK`] bytes wait for either reader, besides the window of the
+//! decompressor (up to 128 MiB if a zstd frame asks for it); no thread outlives [`decompress`].
+
+mod gzip;
+mod pipeline;
+mod source;
+
+use strata_tree::{BlobDigest, DiffId};
+
+pub use pipeline::{TarStream, decompress};
+
+/// Bytes of one chunk.
+const CHUNK: usize = 256 << 10;
+/// Chunks that wait in one channel.
+const QUEUE: usize = 4;
+
+/// How the transported bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// What is known of a layer's bytes once all have been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamFacts {
+    /// The digest of the transported bytes.
+    pub blob: BlobDigest,
+    /// How many there are.
+    pub blob_size: u64,
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Its size in bytes.
+    pub diff_size: u64,
+    /// What was detected.
+    pub compression: Compression,
+}
+
+/// Why the transported bytes do not give a tar. Offsets count transported (compressed) bytes.
+///
+/// Readers of a [`TarStream`] get it inside an [`std::io::Error`].
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The input could not be read.
+    #[error("cannot read at byte {offset} of the blob: {source}")]
+    Read {
+        /// How many bytes had been read.
+        offset: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The compressed data are damaged.
+    #[error("the {compression} data are damaged near byte {offset} of the blob: {what}")]
+    Corrupt {
+        /// gzip or zstd.
+        compression: &'static str,
+        /// How many bytes had been taken.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The compressed data end too early.
+    #[error("the {compression} data end too early, at byte {offset} of the blob")]
+    Truncated {
+        /// gzip or zstd.
+        compression: &'static str,
+        /// The length of the blob in bytes.
+        offset: u64,
+    },
+    /// A compression that no image specification names.
+    #[error("compression {0} is not supported; layers are plain, gzip or zstd")]
+    Unsupported(&'static str),
+    /// A bound of [`crate::Limits`] was passed.
+    #[error("more than {limit} {bound}; raise it with {option} if you trust the image")]
+    Limit {
+        /// What there is too much of, with its unit.
+        bound: &'static str,
+        /// The command-line option that sets the bound.
+        option: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// A thread ended without a word, or a failed stream was read on.
+    #[error("the decompression has stopped")]
+    Stopped,
+}
+
+impl From<StreamError> for std::io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match &error {
+            StreamError::Read { source, .. } | StreamError::Thread(source) => source.kind(),
+            StreamError::Corrupt { .. }
+            | StreamError::Truncated { .. }
+            | StreamError::Unsupported(_)
+            | StreamError::Limit { .. } => std::io::ErrorKind::InvalidData,
+            StreamError::Stopped => std::io::ErrorKind::Other,
+        };
+        // An `Interrupted` would be tried again by whoever reads.
+        let kind = match kind {
+            std::io::ErrorKind::Interrupted => std::io::ErrorKind::Other,
+            kind => kind,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests;
