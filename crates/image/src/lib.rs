@@ -1,1 +1,47 @@
-//! stub
+//! Images: their names, their documents, and how they come into a store.
+//!
+//! ```text
+//! SourceSpec --> Source (directory | archive) --> Found images --> layers --> Store
+//!    spec.rs     source.rs archive.rs spool.rs    found.rs         load.rs
+//!                                                 oci.rs docker.rs
+//! ```
+//! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
+//! archives and OCI layout directories; [`import`] makes an image of a plain tar;
+//! [`resolve_image`] finds an image again by what a person types. A [`Reference`] is a name, an
+//! [`ImageConfig`] tells what an image is made of.
+//!
+//! Invariants: all of a source is untrusted: sizes are capped before reading, digests checked
+//! before use in a path, every document and layer verified before the image is committed. This
+//! crate writes nothing itself; the store does.
+
+mod archive;
+mod config;
+mod docker;
+mod error;
+mod found;
+mod import;
+mod limits;
+mod load;
+mod media;
+mod oci;
+mod platform;
+mod reference;
+mod resolve;
+mod source;
+mod spec;
+mod spool;
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+pub use config::{HistoryStep, ImageConfig};
+pub use error::{BoxError, Error, Result};
+pub use import::{ImportOptions, import};
+pub use limits::Limits;
+pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
+pub use media::MediaKind;
+pub use platform::Platform;
+pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
+pub use resolve::resolve_image;
+pub use spec::SourceSpec;

@@ -1,0 +1,204 @@
+//! A plain tar becomes an image of one layer.
+//!
+//! Invariant: config and manifest depend on nothing but the tar's bytes and the options, so the
+//! same tar with the same creation time gives the same image id everywhere.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use strata_layer::{LayerInput, Progress, Store};
+
+use crate::error::{Error, Result};
+use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
+use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::source::sha256;
+use crate::spec::Place;
+use crate::spool::{self, Opened};
+
+/// How to import.
+#[derive(Default)]
+pub struct ImportOptions<'a> {
+    /// The creation time in the config, written in whole seconds; without it, now.
+    pub created: Option<Timestamp>,
+    /// What the image runs on; without it the host's platform.
+    pub platform: Option<Platform>,
+    /// A remark for the history.
+    pub message: Option<String>,
+    /// Called before the image is committed; refuses it.
+    pub chain_check: Option<&'a ChainCheck<'a>>,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    created: &'a str,
+    architecture: &'a str,
+    os: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'a str>,
+    config: Empty,
+    rootfs: Rootfs,
+    history: [Step<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct Rootfs {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    diff_ids: [String; 1],
+}
+
+#[derive(Serialize)]
+struct Step<'a> {
+    created: &'a str,
+    created_by: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Pointer,
+    layers: [Pointer; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pointer {
+    media_type: &'static str,
+    digest: String,
+    size: u64,
+}
+
+/// Imports a tar, compressed with gzip or zstd or not, from a file, a pipe or (`-`) standard input.
+///
+/// # Errors
+/// `WrongKind` for a directory, `NameWithDigest`, `Layer` for what is wrong with the tar,
+/// `Stack`, `Store`. After each of them the store is as before.
+pub fn import(
+    store: &Store,
+    tar: &Path,
+    name: &Reference,
+    options: &ImportOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Loaded> {
+    if name.digest().is_some() {
+        return Err(Error::NameWithDigest(name.to_string()));
+    }
+    let place = if tar == "-" { Place::Stdin } else { Place::Path(tar.to_owned()) };
+    let label = place.label();
+    let Opened::Stream(file) = spool::open(&place)? else {
+        return Err(Error::WrongKind(tar.to_owned()));
+    };
+    let title = name.familiar();
+    let input = LayerInput { label, diff_id: None, blob: None, reader: Box::new(file) };
+    let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
+        image: title.clone(),
+        layer: "its only layer".to_owned(),
+        source: Box::new(source),
+    })?;
+    let (layer, existed) = (unpacked.layer, unpacked.existed);
+    let diff_id = *layer.diff_id();
+    let committed = (|| {
+        let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
+        let (config, manifest) = documents(&diff_id.to_string(), size, options)?;
+        let new = NewImage {
+            title: &title,
+            names: std::slice::from_ref(name),
+            config: &config,
+            manifest: Some(&manifest),
+        };
+        commit(store, &new, std::slice::from_ref(&layer), options.chain_check)
+    })();
+    match committed {
+        Ok(id) => Ok(Loaded {
+            id,
+            references: vec![name.clone()],
+            layers: vec![LoadedLayer { diff_id, existed }],
+        }),
+        Err(error) => {
+            if !existed {
+                discard(store, vec![layer]);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The config and the manifest of a one-layer image.
+fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<(Vec<u8>, Vec<u8>)> {
+    let created = options.created.unwrap_or_else(Timestamp::now);
+    let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let config = Config {
+        created: &created,
+        architecture: &platform.architecture,
+        os: &platform.os,
+        variant: platform.variant.as_deref(),
+        config: Empty {},
+        rootfs: Rootfs { kind: "layers", diff_ids: [diff_id.to_owned()] },
+        history: [Step {
+            created: &created,
+            created_by: "strata import",
+            comment: options.message.as_deref(),
+        }],
+    };
+    let config = json(&config)?;
+    let pointer = |media_type, digest, size| Pointer { media_type, digest, size };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: OCI_MANIFEST,
+        config: pointer(OCI_CONFIG, sha256(&config).to_string(), config.len() as u64),
+        // The layer is described as it is: the tar itself, uncompressed.
+        layers: [pointer(OCI_LAYER, diff_id.to_owned(), size)],
+    };
+    let manifest = json(&manifest)?;
+    Ok((config, manifest))
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::io("writing the config", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ImageConfig;
+    use strata_tree::DiffId;
+
+    #[test]
+    fn documents_depend_on_the_options_alone() {
+        let id = DiffId::from_bytes([7; 32]);
+        let options = ImportOptions {
+            created: Some("2024-01-02T03:04:05.6Z".parse().unwrap()),
+            platform: Some("linux/arm64/v8".parse().unwrap()),
+            message: Some("from a tar".to_owned()),
+            chain_check: None,
+        };
+        let (config, manifest) = documents(&id.to_string(), 10240, &options).unwrap();
+        assert_eq!(
+            String::from_utf8(config.clone()).unwrap(),
+            format!(
+                "{{\"created\":\"2024-01-02T03:04:05Z\",\"architecture\":\"arm64\",\
+                 \"os\":\"linux\",\"variant\":\"v8\",\"config\":{{}},\"rootfs\":{{\"type\":\
+                 \"layers\",\"diff_ids\":[\"{id}\"]}},\"history\":[{{\"created\":\
+                 \"2024-01-02T03:04:05Z\",\"created_by\":\"strata import\",\"comment\":\
+                 \"from a tar\"}}]}}"
+            )
+        );
+        let read = ImageConfig::parse(&config).unwrap();
+        assert_eq!(read.diff_ids(), [id]);
+        let manifest = String::from_utf8(manifest).unwrap();
+        assert!(manifest.contains(&sha256(&config).to_string()), "{manifest}");
+        assert!(manifest.contains("\"size\":10240"), "{manifest}");
+        assert_eq!(documents(&id.to_string(), 10240, &options).unwrap().0, config);
+    }
+}

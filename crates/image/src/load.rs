@@ -1,0 +1,356 @@
+//! From a source to images in a store.
+//!
+//! ```text
+//! find the images (lists, manifests, configs: read and verified)
+//! for each:  layers, several at a time: held, or unpacked and verified by the store
+//!            the caller's check that the stack merges
+//!            config and manifest into blobs, then the image and its tags in one transaction
+//! ```
+//!
+//! Invariants: all layers of an image are held from the moment they are there until its commit,
+//! so no removal comes in between; if anything fails nothing of that image is committed, and the
+//! layers that it brought go again unless another image took them up; images of the same source
+//! that were loaded before it stay.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use strata_layer::{Event, HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_tree::{DiffId, ImageId};
+
+use crate::error::{BoxError, Error, Result};
+use crate::found::{self, Found, FoundLayer, Wanted};
+use crate::limits::Limits;
+use crate::media::MediaKind;
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::source::Source;
+use crate::spec::SourceSpec;
+
+/// Says whether layers, base first, merge into a tree.
+pub type ChainCheck<'a> = dyn Fn(&[HeldLayer]) -> std::result::Result<(), BoxError> + 'a;
+
+/// How to load.
+#[derive(Default)]
+pub struct LoadOptions<'a> {
+    /// Take the images for this platform; without it the host's where there is a choice.
+    pub platform: Option<Platform>,
+    /// A further name for the image, which must then be the only one.
+    pub name: Option<Reference>,
+    /// Layers to unpack at the same time; without it one for each processor.
+    pub threads: Option<NonZeroUsize>,
+    /// What the source may make us read.
+    pub limits: Limits,
+    /// Called before an image is committed; refuses it.
+    pub chain_check: Option<&'a ChainCheck<'a>>,
+    /// Called as soon as an image is committed, so that it is known even if a later one fails.
+    pub on_loaded: Option<&'a dyn Fn(&Loaded)>,
+}
+
+/// An image that is in the store now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its id.
+    pub id: ImageId,
+    /// The names that it was given; empty for an image without one.
+    pub references: Vec<Reference>,
+    /// Its layers, base first.
+    pub layers: Vec<LoadedLayer>,
+}
+
+/// A layer of such an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadedLayer {
+    /// Which.
+    pub diff_id: DiffId,
+    /// The store had it before.
+    pub existed: bool,
+}
+
+/// Loads the images of a source, one after another.
+///
+/// # Errors
+/// What is wrong with the source, the first layer that fails, or the store's trouble. Images
+/// loaded before the one that the error names stay; of that one nothing does.
+pub fn load(
+    store: &Store,
+    spec: &SourceSpec,
+    options: &LoadOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<Loaded>> {
+    if let Some(name) = options.name.as_ref().filter(|name| name.digest().is_some()) {
+        return Err(Error::NameWithDigest(name.to_string()));
+    }
+    let scratch = || Ok(store.scratch_file()?);
+    let source = Source::open(spec, &scratch, &options.limits)?;
+    let wanted = Wanted { spec, platform: options.platform.as_ref() };
+    let mut images = found::find(&source, &wanted)?;
+    if let Some(name) = &options.name {
+        match images.as_mut_slice() {
+            [image] => image.add_names([name.clone()]),
+            _ => {
+                return Err(Error::OneName {
+                    label: source.label,
+                    count: images.len(),
+                    name: name.familiar(),
+                });
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for image in &images {
+        let loaded = load_one(store, &source, image, options, progress)?;
+        if let Some(on_loaded) = options.on_loaded {
+            on_loaded(&loaded);
+        }
+        all.push(loaded);
+    }
+    Ok(all)
+}
+
+fn load_one(
+    store: &Store,
+    source: &Source,
+    image: &Found,
+    options: &LoadOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Loaded> {
+    let run = Run::new(store, source, image, progress);
+    let outcome = run.layers(options.threads);
+    let fetched = run.fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let committed = outcome.and_then(|()| {
+        let mut held = Vec::new();
+        let mut layers = Vec::new();
+        for diff_id in image.config.diff_ids() {
+            let (layer, existed) =
+                fetched.get(diff_id).ok_or(strata_layer::Error::NoLayer(*diff_id))?;
+            held.push(layer.clone());
+            layers.push(LoadedLayer { diff_id: *diff_id, existed: *existed });
+        }
+        let new = NewImage {
+            title: &image.title(),
+            names: &image.names,
+            config: &image.raw_config,
+            manifest: image.manifest.as_deref(),
+        };
+        let id = commit(store, &new, &held, options.chain_check)?;
+        Ok(Loaded { id, references: image.names.clone(), layers })
+    });
+    if committed.is_err() {
+        // Only what this load brought, and only once nothing here holds it any more.
+        let fresh = fetched.into_values().filter(|(_, existed)| !existed);
+        discard(store, fresh.map(|(layer, _)| layer).collect());
+    }
+    committed
+}
+
+/// Removes what a failed load brought; what another image took up meanwhile stays.
+pub(crate) fn discard(store: &Store, layers: Vec<HeldLayer>) {
+    // The failure itself is the better message; what could not be removed is left to gc.
+    if let Err(error) = store.discard_unreferenced(layers) {
+        tracing::warn!("layers of the failed load stay until `strata gc`: {error}");
+    }
+}
+
+/// An image about to be committed.
+pub(crate) struct NewImage<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) names: &'a [Reference],
+    pub(crate) config: &'a [u8],
+    pub(crate) manifest: Option<&'a [u8]>,
+}
+
+/// Checks the stack and makes the image known; `held` is its layers, base first.
+///
+/// # Errors
+/// `Stack` if the check refuses it, `Store`.
+pub(crate) fn commit(
+    store: &Store,
+    image: &NewImage<'_>,
+    held: &[HeldLayer],
+    check: Option<&ChainCheck<'_>>,
+) -> Result<ImageId> {
+    /// How often a removal of the same image may come in between.
+    const TRIES: usize = 5;
+    if let Some(check) = check {
+        check(held).map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
+    }
+    let tags: Vec<String> = image.names.iter().filter_map(Reference::store_tag).collect();
+    let mut tried = 0;
+    loop {
+        let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;
+        let id = store.put_blob(image.config)?.into();
+        let layers = held.iter().map(|layer| *layer.diff_id()).collect();
+        tried += 1;
+        match store.commit_image(&ImageRecord { id, manifest, layers }, &tags, held) {
+            Ok(()) => return Ok(id),
+            // Another process removed this very image after the blobs were put.
+            Err(strata_layer::Error::NoBlob(_)) if tried < TRIES => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The layers of one image, being fetched.
+struct Run<'a> {
+    store: &'a Store,
+    source: &'a Source,
+    image: &'a Found,
+    progress: &'a dyn Progress,
+    /// The positions to fetch: of a layer that the image has twice, the first.
+    positions: Vec<usize>,
+    next: AtomicUsize,
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+    fetched: Mutex<HashMap<DiffId, (HeldLayer, bool)>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        store: &'a Store,
+        source: &'a Source,
+        image: &'a Found,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let ids = image.config.diff_ids();
+        let mut first = HashMap::new();
+        for (position, id) in ids.iter().enumerate() {
+            first.entry(id).or_insert(position);
+        }
+        let mut positions: Vec<usize> = first.into_values().collect();
+        positions.sort_unstable();
+        Self {
+            store,
+            source,
+            image,
+            progress,
+            positions,
+            next: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            error: Mutex::new(None),
+            fetched: Mutex::default(),
+        }
+    }
+
+    /// Fetches all layers; the first failure stops the others.
+    fn layers(&self, threads: Option<NonZeroUsize>) -> Result<()> {
+        let threads = threads.or_else(|| std::thread::available_parallelism().ok());
+        let workers = threads.map_or(1, NonZeroUsize::get).min(self.positions.len());
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn work(&self) {
+        while !self.failed.load(Ordering::Relaxed) {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(&position) = self.positions.get(turn) else { return };
+            let layer = &self.image.layers[position];
+            let diff_id = self.image.config.diff_ids()[position];
+            match self.fetch(position, layer, diff_id) {
+                Ok(done) => {
+                    let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+                    fetched.insert(diff_id, done);
+                }
+                Err(error) => {
+                    let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Those that were stopped because of the first are not the cause.
+                    if !self.failed.swap(true, Ordering::Relaxed) {
+                        *first = Some(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fetch(
+        &self,
+        position: usize,
+        layer: &FoundLayer,
+        diff_id: DiffId,
+    ) -> Result<(HeldLayer, bool)> {
+        let label = diff_id.short();
+        if let Some(held) = self.store.hold(&diff_id)? {
+            self.progress.event(&label, Event::Exists);
+            return Ok((held, true));
+        }
+        let name = self.name(position, layer);
+        if layer.kind == MediaKind::EncryptedLayer {
+            return Err(Error::NotALayer {
+                image: self.image.title(),
+                layer: name,
+                why: "it is encrypted; decrypt the image first (skopeo copy --decryption-key)"
+                    .to_owned(),
+            });
+        }
+        let Some(blob) = self.source.blob(&layer.path)? else {
+            return Err(self.absent(name, layer));
+        };
+        if let Some((_, Some(said))) = layer.blob {
+            let what = format!("image {}: {name}", self.image.title());
+            self.source.check_size(&what, said, blob.size)?;
+        }
+        let input = LayerInput {
+            label,
+            diff_id: Some(diff_id),
+            blob: layer.blob.map(|(digest, _)| (digest, blob.size)),
+            reader: Box::new(Watched { inner: blob.reader, failed: &self.failed }),
+        };
+        let unpacked = self.store.unpack(input, self.progress).map_err(|source| Error::Layer {
+            image: self.image.title(),
+            layer: name,
+            source: Box::new(source),
+        })?;
+        Ok((unpacked.layer, unpacked.existed))
+    }
+
+    /// What a layer is called in errors: counted from 1, with the digest that the source has.
+    fn name(&self, position: usize, layer: &FoundLayer) -> String {
+        let count = self.image.layers.len();
+        let digest = match layer.blob {
+            Some((digest, _)) => digest.to_string(),
+            None => layer.path.to_string(),
+        };
+        format!("layer {} of {count} ({digest})", position + 1)
+    }
+
+    fn absent(&self, name: String, layer: &FoundLayer) -> Error {
+        if layer.kind == MediaKind::ForeignLayer || !layer.urls.is_empty() {
+            return Error::Foreign {
+                image: self.image.title(),
+                layer: name,
+                urls: found::listed(&layer.urls),
+            };
+        }
+        Error::Missing {
+            label: self.source.label.clone(),
+            wanted_by: format!("image {}: {name}", self.image.title()),
+            path: layer.path.to_string(),
+        }
+    }
+}
+
+/// Stops a layer when another one has failed.
+struct Watched<'a> {
+    inner: Box<dyn Read + Send + 'a>,
+    failed: &'a AtomicBool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped, as another layer of the image failed"));
+        }
+        self.inner.read(buffer)
+    }
+}

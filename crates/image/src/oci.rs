@@ -1,0 +1,412 @@
+//! `index.json`: an OCI image layout, from its index down to a manifest for each image.
+//!
+//! The top index lists images by name; an entry may itself be an index, of one image for several
+//! platforms, of which one is chosen: the one asked for, else the host's, else the only one.
+//!
+//! Invariants: every document below `index.json` is verified by size and digest before it is
+//! parsed; a document that is an index and a manifest at once is refused (readers would disagree,
+//! CVE-2021-41190); nesting ends at [`limits::INDEX_DEPTH`]. Attestations and other artifacts
+//! that lie beside images are passed over.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Deserialize;
+use strata_tree::BlobDigest;
+
+use crate::config::{ImageConfig, or_default};
+use crate::error::{Error, Result};
+use crate::found::{Found, FoundLayer, Wanted, listed};
+use crate::limits;
+use crate::media::MediaKind;
+use crate::platform::Platform;
+use crate::reference::{Reference, Tag};
+use crate::source::{Source, blob_path, path_of};
+
+const INDEX: &str = "index.json";
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+/// A pointer to a blob (OCI descriptor.md).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    pub(crate) size: i64,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) urls: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: HashMap<String, String>,
+    #[serde(default)]
+    platform: Option<Platform>,
+    #[serde(default)]
+    artifact_type: Option<String>,
+}
+
+impl Descriptor {
+    /// The digest, once it and the size are possible ones.
+    ///
+    /// # Errors
+    /// `Document`, naming `document`, the one that holds the descriptor.
+    pub(crate) fn check(&self, label: &str, document: &str) -> Result<BlobDigest> {
+        let bad = |why: String| Error::document(label, document, why);
+        let digest = self.digest.parse().map_err(|e| bad(format!("descriptor: {e}")))?;
+        if self.size < 0 {
+            return Err(bad(format!("the descriptor of {digest} has a size of {}", self.size)));
+        }
+        Ok(digest)
+    }
+
+    /// Whether this lies beside images without being one.
+    fn is_artifact(&self) -> bool {
+        self.annotations.contains_key(REFERENCE_TYPE)
+            || self.platform.as_ref().is_some_and(Platform::is_unknown)
+            || self
+                .artifact_type
+                .as_deref()
+                .is_some_and(|kind| !kind.is_empty() && MediaKind::of(kind) != MediaKind::Config)
+    }
+}
+
+/// An index or a manifest: read as one type, so that a document that is both is seen.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    #[serde(default, deserialize_with = "or_default")]
+    media_type: String,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+enum Parsed {
+    Index(Vec<Descriptor>),
+    Manifest { config: Box<Descriptor>, layers: Vec<Descriptor> },
+}
+
+fn parse(source: &Source, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
+    let bad = |why: String| Error::document(&source.label, name, why);
+    let document: Document = serde_json::from_slice(bytes)
+        .map_err(|e| bad(format!("neither an index nor a manifest: {e}")))?;
+    let own = MediaKind::of(&document.media_type);
+    if [said, own].contains(&MediaKind::Schema1) || document.fs_layers.is_some() {
+        return Err(bad(
+            "docker's schema 1, which names no diff ids, is not read; pull and save the image \
+             again with a current tool"
+                .to_owned(),
+        ));
+    }
+    let (parsed, kind) = match (document.manifests, document.config, document.layers) {
+        (Some(manifests), None, None) => (Parsed::Index(manifests), MediaKind::Index),
+        (None, Some(config), layers) => {
+            let layers = layers.unwrap_or_default();
+            (Parsed::Manifest { config: Box::new(config), layers }, MediaKind::Manifest)
+        }
+        (Some(_), ..) => {
+            return Err(bad("it is an index and a manifest at once".to_owned()));
+        }
+        (None, None, _) => {
+            return Err(bad("it has neither manifests (an index) nor a config".to_owned()));
+        }
+    };
+    for claim in [said, own] {
+        if claim != MediaKind::Unsaid && claim != kind {
+            return Err(bad(format!("it is said to be {claim:?}, and is {kind:?}")));
+        }
+    }
+    Ok(parsed)
+}
+
+/// Reads `index.json`; `None` if there is none.
+///
+/// # Errors
+/// `Document`, and those of [`Source::document`].
+pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    const LAYOUT: &str = "oci-layout";
+
+    let Some(bytes) = source.document(&path_of(INDEX))? else { return Ok(None) };
+    if let Some(bytes) = source.document(&path_of(LAYOUT))? {
+        let layout: Layout = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::document(&source.label, LAYOUT, e.to_string()))?;
+        if !layout.image_layout_version.starts_with("1.") {
+            let why = format!("version {:?}; strata reads 1.x", layout.image_layout_version);
+            return Err(Error::document(&source.label, LAYOUT, why));
+        }
+    }
+    match parse(source, INDEX, &bytes, MediaKind::Unsaid)? {
+        Parsed::Index(manifests) if manifests.len() as u64 > source.limits.images => {
+            Err(Error::Limit {
+                label: source.label.clone(),
+                what: format!("the number of images, {},", manifests.len()),
+                limit: source.limits.images,
+                option: "--max-images",
+            })
+        }
+        Parsed::Index(manifests) => Ok(Some(manifests)),
+        Parsed::Manifest { .. } => {
+            Err(Error::document(&source.label, INDEX, "it is a manifest, not an index"))
+        }
+    }
+}
+
+/// Finds the wanted images of the top index; all names are added to `known`.
+///
+/// # Errors
+/// `Missing`, `WrongDigest`, `WrongSize`, `Platform`, `Document`.
+pub(crate) fn find(
+    source: &Source,
+    wanted: &Wanted<'_>,
+    index: Vec<Descriptor>,
+    known: &mut BTreeSet<String>,
+) -> Result<Vec<Found>> {
+    let mut all: Vec<Found> = Vec::new();
+    let mut artifact = None;
+    for (name, entries) in by_name(source, wanted, index, known)? {
+        for entry in one_per_name(source, wanted, name.as_ref(), entries)? {
+            let image = match resolve(source, wanted, entry, limits::INDEX_DEPTH)? {
+                Resolved::Image(image) => image,
+                Resolved::Artifact(what) => {
+                    artifact = Some(what);
+                    continue;
+                }
+            };
+            let at = all.iter().position(|known| {
+                known.config.id() == image.config.id() && known.manifest == image.manifest
+            });
+            let at = at.unwrap_or_else(|| {
+                all.push(*image);
+                all.len() - 1
+            });
+            all[at].add_names(name.clone());
+        }
+    }
+    match artifact {
+        Some(what) if all.is_empty() => Err(Error::document(
+            &source.label,
+            &what,
+            "it is an artifact (a signature, an attestation, a chart), not a container image",
+        )),
+        _ => Ok(all),
+    }
+}
+
+type Group = (Option<Reference>, Vec<Descriptor>);
+
+/// The wanted entries, those of one name together, in the order of the index.
+fn by_name(
+    source: &Source,
+    wanted: &Wanted<'_>,
+    index: Vec<Descriptor>,
+    known: &mut BTreeSet<String>,
+) -> Result<Vec<Group>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for entry in index.into_iter().filter(|entry| !entry.is_artifact()) {
+        entry.check(&source.label, INDEX)?;
+        let (text, name) = name_of(&entry, wanted);
+        match &name {
+            Some(name) => drop(known.insert(name.familiar())),
+            None => known.extend(text.map(str::to_owned)),
+        }
+        let keep = match text {
+            Some(text) => wanted.name(text, name.as_ref()),
+            None => wanted.unnamed(),
+        };
+        if !keep {
+            continue;
+        }
+        match groups.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, entries)) if entries.iter().any(|one| one.digest == entry.digest) => {}
+            Some((_, entries)) => entries.push(entry),
+            None => groups.push((name, vec![entry])),
+        }
+    }
+    Ok(groups)
+}
+
+/// What an entry is called: the text in the index, and the name that comes of it.
+fn name_of<'a>(entry: &'a Descriptor, wanted: &Wanted<'_>) -> (Option<&'a str>, Option<Reference>) {
+    let text = |key| entry.annotations.get(key).map(String::as_str).filter(|t| !t.is_empty());
+    if let Some(full) = text(CONTAINERD_NAME)
+        && let Ok(name) = full.parse()
+    {
+        return (Some(full), Some(name));
+    }
+    let Some(short) = text(REF_NAME) else { return (None, None) };
+    let name = if short.contains(['/', ':']) {
+        short.parse().ok()
+    } else if Tag::parse(short).is_ok() {
+        wanted.spec.repository().and_then(|repo| format!("{repo}:{short}").parse().ok())
+    } else {
+        None
+    };
+    if name.is_none() {
+        tracing::warn!("the name {short:?} is not a reference; its image gets no tag");
+    }
+    (Some(short), name)
+}
+
+/// Entries of the same name can only be platforms of one image; without a name they may also be
+/// several images.
+fn one_per_name(
+    source: &Source,
+    wanted: &Wanted<'_>,
+    name: Option<&Reference>,
+    entries: Vec<Descriptor>,
+) -> Result<Vec<Descriptor>> {
+    if entries.len() < 2 || name.is_none() && entries.iter().all(|one| one.platform.is_none()) {
+        return Ok(entries);
+    }
+    let best = choose(source, INDEX, wanted.platform, entries)?;
+    match name {
+        Some(name) if best.len() > 1 => {
+            let why = format!("it gives the name {} to {} images", name.familiar(), best.len());
+            Err(Error::document(&source.label, INDEX, why))
+        }
+        _ => Ok(best),
+    }
+}
+
+/// The entries that serve the platform best: several only if they are equally good.
+fn choose(
+    source: &Source,
+    index: &str,
+    platform: Option<&Platform>,
+    entries: Vec<Descriptor>,
+) -> Result<Vec<Descriptor>> {
+    let host = Platform::host();
+    let target = platform.unwrap_or(&host);
+    let mut present = Vec::new();
+    let mut absent = Vec::new();
+    let mut offered = BTreeSet::new();
+    for entry in entries.into_iter().filter(|entry| !entry.is_artifact()) {
+        let digest = entry.check(&source.label, index)?;
+        // Without a platform an entry may be for any, and comes last.
+        let rank = entry.platform.as_ref().map_or(Some(0), |own| own.serves(target));
+        // `docker save` of one platform keeps the index of all.
+        if source.blob(&blob_path(digest))?.is_some() {
+            offered.insert(entry.platform.as_ref().map_or("unsaid".into(), Platform::to_string));
+            present.push((rank, entry));
+        } else if rank.is_some() {
+            absent.push(digest);
+        }
+    }
+    let best = present.iter().filter_map(|(rank, _)| *rank).max();
+    match best {
+        Some(best) => Ok(present
+            .into_iter()
+            .filter(|(rank, _)| *rank == Some(best))
+            .map(|(_, entry)| entry)
+            .collect()),
+        None if platform.is_none() && present.len() == 1 => {
+            Ok(present.into_iter().map(|(_, entry)| entry).collect())
+        }
+        None => match absent.first() {
+            Some(digest) => Err(Error::Missing {
+                label: source.label.clone(),
+                wanted_by: format!("{index}, for {target},"),
+                path: blob_path(*digest).to_string(),
+            }),
+            None => Err(Error::Platform {
+                label: format!("{}: {index}", source.label),
+                wanted: target.to_string(),
+                available: listed(&offered.into_iter().collect::<Vec<_>>()),
+            }),
+        },
+    }
+}
+
+enum Resolved {
+    Image(Box<Found>),
+    Artifact(String),
+}
+
+/// Follows an entry down to its manifest.
+fn resolve(
+    source: &Source,
+    wanted: &Wanted<'_>,
+    entry: Descriptor,
+    depth: usize,
+) -> Result<Resolved> {
+    let digest = entry.check(&source.label, INDEX)?;
+    let name = format!("manifest {digest}");
+    let kind = MediaKind::of(&entry.media_type);
+    if kind == MediaKind::Other {
+        return Ok(Resolved::Artifact(name));
+    }
+    let bytes = read(source, INDEX, &name, digest, entry.size)?;
+    match parse(source, &name, &bytes, kind)? {
+        Parsed::Manifest { config, layers } => image(source, &name, bytes, &config, layers),
+        Parsed::Index(_) if depth == 0 => {
+            Err(Error::document(&source.label, &name, "indexes are nested too deeply"))
+        }
+        Parsed::Index(entries) => {
+            let name = format!("index {digest}");
+            let mut best = choose(source, &name, wanted.platform, entries)?.into_iter();
+            match (best.next(), best.next()) {
+                (Some(entry), None) => resolve(source, wanted, entry, depth - 1),
+                (None, _) => Err(Error::document(&source.label, &name, "it lists no image")),
+                _ => Err(Error::document(
+                    &source.label,
+                    &name,
+                    "it lists several images for the same platform",
+                )),
+            }
+        }
+    }
+}
+
+fn read(
+    source: &Source,
+    wanted_by: &str,
+    what: &str,
+    digest: BlobDigest,
+    size: i64,
+) -> Result<Vec<u8>> {
+    source.verified(what, digest, size)?.ok_or_else(|| Error::Missing {
+        label: source.label.clone(),
+        wanted_by: wanted_by.to_owned(),
+        path: blob_path(digest).to_string(),
+    })
+}
+
+fn image(
+    source: &Source,
+    name: &str,
+    manifest: Vec<u8>,
+    config: &Descriptor,
+    layers: Vec<Descriptor>,
+) -> Result<Resolved> {
+    let is = |one: &Descriptor, kind| MediaKind::of(&one.media_type) == kind;
+    let of_image = is(config, MediaKind::Config) || is(config, MediaKind::Unsaid);
+    if !of_image || layers.iter().any(|layer| is(layer, MediaKind::Other)) {
+        return Ok(Resolved::Artifact(name.to_owned()));
+    }
+    let digest = config.check(&source.label, name)?;
+    let raw_config = read(source, name, &format!("config {digest}"), digest, config.size)?;
+    let config = ImageConfig::parse_named(&raw_config, &source.label, &format!("config {digest}"))?;
+    let layers = layers
+        .into_iter()
+        .map(|layer| {
+            let digest = layer.check(&source.label, name)?;
+            Ok(FoundLayer {
+                path: blob_path(digest),
+                blob: Some((digest, Some(layer.size))),
+                kind: MediaKind::of(&layer.media_type),
+                urls: layer.urls,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let found = Found { names: Vec::new(), manifest: Some(manifest), config, raw_config, layers };
+    Ok(Resolved::Image(Box::new(found)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Layouts, right and wrong: which images are found in them, under which names.
+
+use std::fs::File;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::found::{self, Found, Wanted};
+use crate::limits::Limits;
+use crate::reference::Reference;
+use crate::source::Source;
+use crate::spec::SourceSpec;
+use crate::support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, digest, named, on, tar_of, with};
+
+fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<Found>> {
+    let mut spec = SourceSpec::path(layout.root());
+    if let Some(only) = only {
+        spec = spec.only(only);
+    }
+    let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
+    let limits = Limits { images: 8, ..Limits::default() };
+    let source = Source::open(&spec, &scratch, &limits)?;
+    let platform = platform.map(|text| text.parse().unwrap());
+    found::find(&source, &Wanted { spec: &spec, platform: platform.as_ref() })
+}
+
+fn names(image: &Found) -> Vec<String> {
+    image.names.iter().map(Reference::familiar).collect()
+}
+
+fn manifests(found: &[Found]) -> Vec<String> {
+    found.iter().map(|image| digest(image.manifest.as_ref().unwrap())).collect()
+}
+
+fn error(layout: &Layout) -> String {
+    find(layout, None, None).unwrap_err().to_string()
+}
+
+#[test]
+fn annotations_become_names() {
+    let layer = tar_of(&[("a", "1")]);
+    for (annotations, expected) in [
+        (json!({}), vec![]),
+        (json!({"org.opencontainers.image.ref.name": "3.12"}), vec!["python:3.12"]),
+        (json!({"org.opencontainers.image.ref.name": "quay.io/a/b:1"}), vec!["quay.io/a/b:1"]),
+        (json!({"org.opencontainers.image.ref.name": "app:2"}), vec!["app:2"]),
+        (json!({"org.opencontainers.image.ref.name": "not a tag"}), vec![]),
+        (json!({"org.opencontainers.image.ref.name": ""}), vec![]),
+        (
+            json!({"io.containerd.image.name": "docker.io/library/x:1",
+                   "org.opencontainers.image.ref.name": "1"}),
+            vec!["x:1"],
+        ),
+        (
+            json!({"io.containerd.image.name": "NOT/x:1:2",
+                   "org.opencontainers.image.ref.name": "1"}),
+            vec!["python:1"],
+        ),
+    ] {
+        let layout = Layout::new("Python");
+        let image = layout.image(&[&layer], "linux/amd64");
+        layout.index(&[with(&image, "annotations", annotations.clone())]);
+        let found = find(&layout, None, None).unwrap();
+        assert_eq!(names(&found[0]), expected, "{annotations}");
+    }
+}
+
+#[test]
+fn several_images_and_names_stay_apart_and_one_can_be_chosen() {
+    let layout = Layout::new("set");
+    let one = layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64");
+    let two = layout.image(&[&tar_of(&[("a", "2")])], "linux/amd64");
+    layout.index(&[named(&one, "1"), named(&two, "2"), named(&one, "also/one:x"), two.clone()]);
+    let found = find(&layout, None, None).unwrap();
+    assert_eq!(
+        found.iter().map(names).collect::<Vec<_>>(),
+        [vec!["set:1", "also/one:x"], vec!["set:2"]]
+    );
+    for (only, name) in [("1", "set:1"), ("set:2", "set:2"), ("docker.io/also/one:x", "also/one:x")]
+    {
+        let found = find(&layout, Some(only), None).unwrap();
+        assert_eq!(found.iter().map(names).collect::<Vec<_>>(), [[name]], "{only}");
+    }
+    let error = find(&layout, Some("3"), None).unwrap_err().to_string();
+    assert!(error.ends_with("has no image 3; it has also/one:x, set:1, set:2"), "{error}");
+}
+
+#[test]
+fn a_platform_is_chosen_from_a_nested_index() {
+    let layout = Layout::new("multi");
+    let image = |n: &str, platform: &str| {
+        let layer = tar_of(&[("a", n)]);
+        on(&layout.image(&[&layer], platform.rsplit_once("/v").map_or(platform, |p| p.0)), platform)
+    };
+    let (riscv, v6, v7) =
+        (image("r", "linux/riscv64"), image("6", "linux/arm/v6"), image("7", "linux/arm/v7"));
+    let attestation = on(&image("t", "linux/unknown"), "unknown/unknown");
+    let list = |entries: &[&Value]| {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        layout.index(&[named(&layout.blob(INDEX, index.to_string()), "1")]);
+    };
+    let chosen = |platform| find(&layout, None, platform).map(|found| manifests(&found));
+    let digest_of = |image: &Value| vec![image["digest"].as_str().unwrap().to_owned()];
+
+    list(&[&riscv, &v6, &v7, &attestation]);
+    assert_eq!(chosen(Some("linux/riscv64")).unwrap(), digest_of(&riscv));
+    assert_eq!(chosen(Some("linux/arm/v7")).unwrap(), digest_of(&v7));
+    let error = chosen(Some("linux/s390x")).unwrap_err().to_string();
+    assert!(
+        error.contains("no image for linux/s390x; there is linux/arm/v6, linux/arm/v7, linux/ris"),
+        "{error}"
+    );
+    let error = chosen(Some("linux/arm")).unwrap_err().to_string();
+    assert!(error.contains("several images for the same platform"), "{error}");
+
+    // What is alone needs no choice, unless one is made.
+    list(&[&riscv, &attestation]);
+    assert_eq!(chosen(None).unwrap(), digest_of(&riscv));
+    assert!(chosen(Some("linux/arm")).is_err());
+
+    // `docker save` keeps the whole index and only one platform's blobs.
+    list(&[&riscv, &v7]);
+    layout.remove(&riscv);
+    assert_eq!(chosen(None).unwrap(), digest_of(&v7));
+    let error = chosen(Some("linux/riscv64")).unwrap_err().to_string();
+    assert!(error.contains("which is not there"), "{error}");
+}
+
+#[test]
+fn a_platform_is_chosen_among_entries_of_one_name() {
+    let layout = Layout::new("flat");
+    let one = on(&layout.image(&[&tar_of(&[("a", "1")])], "linux/mips"), "linux/mips");
+    let two = on(&layout.image(&[&tar_of(&[("a", "2")])], "linux/riscv64"), "linux/riscv64");
+    layout.index(&[named(&one, "1"), named(&two, "1")]);
+    let found = find(&layout, None, Some("linux/riscv64")).unwrap();
+    assert_eq!(manifests(&found), [two["digest"].as_str().unwrap()]);
+    assert!(error(&layout).contains("there is linux/mips, linux/riscv64"));
+    // The config counts where no index says a platform.
+    layout.index(&[layout.image(&[&tar_of(&[("a", "3")])], "linux/mips")]);
+    assert!(find(&layout, None, None).is_ok());
+    assert!(matches!(find(&layout, None, Some("linux/arm")), Err(Error::Platform { .. })));
+    // Without platforms one name cannot be two images.
+    let plain = layout.image(&[&tar_of(&[("a", "4")])], "linux/mips");
+    let other = layout.image(&[&tar_of(&[("a", "5")])], "linux/mips");
+    layout.index(&[named(&plain, "1"), named(&other, "1")]);
+    assert!(error(&layout).contains("it gives the name flat:1 to 2 images"));
+    layout.index(&[plain, other]);
+    assert_eq!(find(&layout, None, None).unwrap().len(), 2);
+}
+
+#[test]
+fn docker_tags_are_added_by_config_digest() {
+    let layout = Layout::new("saved");
+    let layer = tar_of(&[("a", "1")]);
+    let config = layout.config(&[&layer], "linux/amd64");
+    let image = layout.manifest(&config, &[layout.blob(LAYER, &layer)]);
+    layout.index(&[named(&image, "1")]);
+    let path = format!("blobs/sha256/{}", &config["digest"].as_str().unwrap()[7..]);
+    let list = json!([{"Config": path, "RepoTags": ["saved:1", "x/y:2"], "Layers": []}]);
+    layout.write("manifest.json", list.to_string());
+    let found = find(&layout, None, None).unwrap();
+    assert_eq!(found.iter().map(names).collect::<Vec<_>>(), [["saved:1", "x/y:2"]]);
+}
+
+#[test]
+fn artifacts_beside_images_are_passed_over() {
+    let layout = Layout::new("x");
+    let image = layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64");
+    let empty = layout.config(&[], "linux/amd64");
+    let text = layout.blob("application/vnd.in-toto+json", "{}");
+    let attestation = layout.manifest(&empty, &[text]);
+    let chart =
+        layout.manifest(&layout.blob("application/vnd.cncf.helm.config.v1+json", "{}"), &[]);
+    let marked = with(&image, "artifactType", json!("application/vnd.x"));
+    layout.index(&[attestation.clone(), chart, marked, image.clone()]);
+    let found = find(&layout, None, None).unwrap();
+    assert_eq!(manifests(&found), [image["digest"].as_str().unwrap()]);
+    layout.index(&[attestation]);
+    assert!(error(&layout).contains("it is an artifact"));
+}
+
+#[test]
+fn damaged_layouts_are_refused_with_the_reason() {
+    type Break = fn(&Layout, &Value) -> Vec<Value>;
+    let cases: [(&str, Break); 15] = [
+        ("has a size of -5", |_, image| vec![with(image, "size", json!(-5))]),
+        ("bytes, its descriptor says 7", |_, image| vec![with(image, "size", json!(7))]),
+        ("neither an index nor a manifest", |_, image| vec![with(image, "size", json!(1e30))]),
+        ("is not a digest", |_, image| vec![with(image, "digest", json!("sha256:../../x"))]),
+        ("which is not there", |layout, image| {
+            layout.remove(image);
+            vec![image.clone()]
+        }),
+        ("its digest is", |layout, image| {
+            let path = layout.blob_path(image);
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replacen("sha256", "sha257", 1)).unwrap();
+            vec![image.clone()]
+        }),
+        ("is an index and a manifest at once", |layout, _| {
+            let both = json!({"manifests": [], "config": null, "layers": []});
+            vec![layout.blob(INDEX, both.to_string())]
+        }),
+        ("is said to be Index, and is Manifest", |_, image| {
+            vec![with(image, "mediaType", json!(INDEX))]
+        }),
+        ("docker's schema 1", |layout, _| {
+            vec![layout.blob(MANIFEST, json!({"schemaVersion": 1, "fsLayers": []}).to_string())]
+        }),
+        ("nested too deeply", |layout, image| {
+            let wrap =
+                |inner: &Value| layout.blob(INDEX, json!({"manifests": [inner]}).to_string());
+            vec![(0..6).fold(image.clone(), |inner, _| wrap(&inner))]
+        }),
+        ("the manifest has 0 layers, the config's rootfs has 1", |layout, _| {
+            let config = layout.config(&[b"x"], "linux/amd64");
+            vec![layout.manifest(&config, &[])]
+        }),
+        ("has a size of -1", |layout, _| {
+            let config = layout.config(&[b"x"], "linux/amd64");
+            let layer = with(&layout.blob(LAYER, b"x"), "size", json!(-1));
+            vec![layout.manifest(&config, &[layer])]
+        }),
+        ("not an image config", |layout, _| vec![layout.manifest(&layout.blob(CONFIG, "[]"), &[])]),
+        ("the number of images, 9, is more than 8", |_, image| vec![image.clone(); 9]),
+        ("its list of images: it is empty", |_, _| vec![]),
+    ];
+    for (reason, damage) in cases {
+        let layout = Layout::new("x");
+        let image = layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64");
+        layout.index(&damage(&layout, &image));
+        let error = error(&layout);
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_layout_is_told_with_a_hint() {
+    let layout = Layout::new("x");
+    assert!(error(&layout).contains("its index.json is missing"));
+    std::fs::remove_file(layout.root().join("oci-layout")).unwrap();
+    layout.write("etc/passwd", "root");
+    assert!(error(&layout).contains("looks like such a root file system"));
+    layout.write("index.json", "{");
+    assert!(error(&layout).contains("index.json: neither an index nor a manifest: EOF"));
+    layout.index(&[]);
+    layout.write("oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
+    assert!(error(&layout).contains("strata reads 1.x"));
+}

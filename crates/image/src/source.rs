@@ -1,0 +1,290 @@
+//! A source of images: a directory or an archive with the same paths inside.
+//!
+//! Both answer the same two questions: the bytes of a small document, and a reader of a large
+//! blob. In a directory that is `openat2` beneath it; in an archive, a range of its file.
+//!
+//! Invariants: no path resolves outside the directory or archive, links included; only regular
+//! files are opened; a document's size is checked before it is read and reading stops there;
+//! readers use `pread`, so any number may read one archive at the same time.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use strata_tree::{BlobDigest, TreePath};
+
+use crate::archive::Archive;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::spec::SourceSpec;
+use crate::spool::{self, Opened, Scratch};
+
+/// An open source.
+#[derive(Debug)]
+pub(crate) struct Source {
+    kind: Kind,
+    /// What the user calls it.
+    pub(crate) label: String,
+    /// What it may make us read.
+    pub(crate) limits: Limits,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Directory(File),
+    Archive(Archive),
+}
+
+/// A readable blob.
+pub(crate) struct Blob<'a> {
+    /// Its size in bytes, as the directory or archive has it.
+    pub(crate) size: u64,
+    /// Its bytes, from the beginning.
+    pub(crate) reader: Box<dyn Read + Send + 'a>,
+    repeated: bool,
+}
+
+impl Source {
+    /// Opens what `spec` names.
+    ///
+    /// # Errors
+    /// `Io`, `WrongKind`, and those of reading a compressed or damaged archive.
+    pub(crate) fn open(spec: &SourceSpec, scratch: Scratch<'_>, limits: &Limits) -> Result<Self> {
+        let label = spec.label();
+        let kind = match spool::open(spec.place())? {
+            Opened::Directory(directory) => Kind::Directory(directory),
+            Opened::Stream(file) => {
+                let file = spool::plain(file, &label, scratch, limits)?;
+                Kind::Archive(Archive::index(file, &label, limits)?)
+            }
+        };
+        Ok(Self { kind, label, limits: limits.clone() })
+    }
+
+    /// The blob at `path`, open; `None` if there is none.
+    pub(crate) fn blob(&self, path: &TreePath) -> Result<Option<Blob<'_>>> {
+        match &self.kind {
+            Kind::Archive(archive) => Ok(archive.find(path).map(|extent| Blob {
+                size: extent.size,
+                reader: Box::new(Range {
+                    file: archive.file(),
+                    offset: extent.offset,
+                    left: extent.size,
+                }),
+                repeated: extent.repeated,
+            })),
+            Kind::Directory(directory) => self.open_beneath(directory, path),
+        }
+    }
+
+    fn open_beneath(&self, directory: &File, path: &TreePath) -> Result<Option<Blob<'_>>> {
+        let what = || format!("opening {path} in {}", self.label);
+        // NONBLOCK so that a fifo in a hostile layout cannot hang the open.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let opened =
+            rustix::fs::openat2(directory, path.as_os_str(), flags, Mode::empty(), resolve);
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(e) => return Err(Error::io(what(), e)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(what(), e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::document(&self.label, &path.to_string(), "not a regular file"));
+        }
+        let size = stat.st_size.unsigned_abs();
+        let reader = Range { file: File::from(fd), offset: 0, left: size };
+        Ok(Some(Blob { size, reader: Box::new(reader), repeated: false }))
+    }
+
+    /// The bytes of a small document; `None` if it is not there.
+    ///
+    /// # Errors
+    /// `Limit` before anything is read if it is too large; `Document` if the archive has it twice
+    /// (readers could disagree on which one counts).
+    pub(crate) fn document(&self, path: &TreePath) -> Result<Option<Vec<u8>>> {
+        let Some(mut blob) = self.blob(path)? else { return Ok(None) };
+        if blob.repeated {
+            return Err(Error::document(
+                &self.label,
+                &path.to_string(),
+                "the archive has several members of this name, and readers disagree on which \
+                 one counts; save the image again",
+            ));
+        }
+        if blob.size > self.limits.document_bytes {
+            return Err(Error::Limit {
+                label: self.label.clone(),
+                what: format!("the size of {path}, {} bytes,", blob.size),
+                limit: self.limits.document_bytes,
+                option: "--max-manifest-bytes",
+            });
+        }
+        let mut bytes = vec![0; blob.size as usize];
+        blob.reader
+            .read_exact(&mut bytes)
+            .map_err(|e| Error::io(format!("reading {path} in {}", self.label), e))?;
+        Ok(Some(bytes))
+    }
+
+    /// A document named by its digest, verified; `None` if it is not there.
+    ///
+    /// # Errors
+    /// `WrongSize` before it is read, `WrongDigest` after, and those of [`Source::document`].
+    pub(crate) fn verified(
+        &self,
+        what: &str,
+        digest: BlobDigest,
+        size: i64,
+    ) -> Result<Option<Vec<u8>>> {
+        let path = blob_path(digest);
+        let Some(blob) = self.blob(&path)? else { return Ok(None) };
+        self.check_size(&format!("{what} {digest}"), size, blob.size)?;
+        drop(blob);
+        let Some(bytes) = self.document(&path)? else { return Ok(None) };
+        let actual = sha256(&bytes);
+        if actual != digest {
+            return Err(Error::WrongDigest {
+                label: self.label.clone(),
+                document: what.to_owned(),
+                expected: digest,
+                actual,
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Compares a descriptor's size with what is there.
+    ///
+    /// # Errors
+    /// `WrongSize`.
+    pub(crate) fn check_size(&self, what: &str, said: i64, actual: u64) -> Result<()> {
+        if u64::try_from(said) == Ok(actual) {
+            return Ok(());
+        }
+        Err(Error::WrongSize {
+            label: self.label.clone(),
+            document: what.to_owned(),
+            expected: said,
+            actual,
+        })
+    }
+}
+
+/// Where a layout keeps the blob of a digest.
+pub(crate) fn blob_path(digest: BlobDigest) -> TreePath {
+    path_of(&format!("blobs/sha256/{}", digest.hex()))
+}
+
+/// The path of a document that the formats name: our own constants, and never refused.
+pub(crate) fn path_of(text: &str) -> TreePath {
+    TreePath::clamped(text.as_bytes()).unwrap_or_default()
+}
+
+/// The digest of bytes in memory.
+pub(crate) fn sha256(bytes: &[u8]) -> BlobDigest {
+    BlobDigest::from_bytes(Sha256::digest(bytes).into())
+}
+
+/// A range of a file, read with `pread`.
+struct Range<F> {
+    file: F,
+    offset: u64,
+    left: u64,
+}
+
+impl<F: std::borrow::Borrow<File>> Read for Range<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        let count = self.file.borrow().read_at(&mut buffer[..want], self.offset)?;
+        if count == 0 {
+            // The file shrank while it was read.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn open(path: &Path, limits: &Limits) -> Source {
+        let scratch = || -> Result<File> { Ok(tempfile::tempfile().unwrap()) };
+        Source::open(&SourceSpec::path(path), &scratch, limits).unwrap()
+    }
+
+    fn layout() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+        fs::write(dir.path().join("index.json"), "{}").unwrap();
+        let digest = sha256(b"content");
+        fs::write(dir.path().join("blobs/sha256").join(digest.hex()), "content").unwrap();
+        dir
+    }
+
+    #[test]
+    fn directory_and_archive_answer_alike() {
+        let dir = layout();
+        let tar = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(tar.reopen().unwrap());
+        builder.append_dir_all(".", dir.path()).unwrap();
+        builder.finish().unwrap();
+        for path in [dir.path(), tar.path()] {
+            let source = open(path, &Limits::default());
+            let digest = sha256(b"content");
+            assert_eq!(source.document(&path_of("index.json")).unwrap().unwrap(), b"{}");
+            assert_eq!(source.document(&path_of("manifest.json")).unwrap(), None);
+            assert_eq!(source.verified("config", digest, 7).unwrap().unwrap(), b"content");
+            for lie in [-1, 6, 8, i64::MAX, i64::MIN] {
+                let error = source.verified("config", digest, lie).unwrap_err();
+                assert!(matches!(error, Error::WrongSize { actual: 7, .. }), "{error}");
+            }
+            let mut all = Vec::new();
+            let mut blob = source.blob(&blob_path(digest)).unwrap().unwrap();
+            blob.reader.read_to_end(&mut all).unwrap();
+            assert_eq!(all, b"content");
+            let error = source.verified("config", sha256(b"absent"), 7).unwrap();
+            assert_eq!(error, None);
+        }
+    }
+
+    #[test]
+    fn documents_are_capped_and_verified() {
+        let dir = layout();
+        let digest = sha256(b"content");
+        fs::write(dir.path().join("blobs/sha256").join(digest.hex()), "Content").unwrap();
+        let source = open(dir.path(), &Limits { document_bytes: 7, ..Limits::default() });
+        let error = source.verified("manifest", digest, 7).unwrap_err();
+        assert!(matches!(error, Error::WrongDigest { expected, .. } if expected == digest));
+        let small = open(dir.path(), &Limits { document_bytes: 6, ..Limits::default() });
+        let error = small.verified("manifest", digest, 7).unwrap_err().to_string();
+        assert!(error.contains("7 bytes, is more than 6"), "{error}");
+    }
+
+    #[test]
+    fn a_layout_cannot_lead_out_of_its_directory() {
+        let dir = layout();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let blobs = dir.path().join("blobs/sha256");
+        let names: Vec<_> = (0..3_u8).map(|n| sha256(&[n])).collect();
+        std::os::unix::fs::symlink(outside.path(), blobs.join(names[0].hex())).unwrap();
+        std::os::unix::fs::symlink("../../../x", blobs.join(names[1].hex())).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, blobs.join(names[2].hex()), Mode::RUSR).unwrap();
+        let source = open(dir.path(), &Limits::default());
+        for name in names {
+            assert!(source.blob(&blob_path(name)).is_err(), "{name}");
+        }
+    }
+}
