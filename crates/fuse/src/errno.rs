@@ -1,0 +1,100 @@
+//! What the kernel is told when a request is not answered.
+//!
+//! Invariants: every refusal has exactly one number, decided here; a fault of the store (a
+//! missing or unreadable content file) is always EIO, never mistaken for a fact of the image.
+
+use fuser::Errno;
+use rustix::io::Errno as Os;
+use strata_tree::{Error as TreeError, Kind};
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The tree did not answer.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A name of more than 255 bytes.
+    #[error("the name is too long")]
+    NameTooLong,
+    /// Bytes that no name in an image can be.
+    #[error("there is no such name")]
+    NoEntry,
+    /// The node has no extended attribute of this name.
+    #[error("there is no such attribute")]
+    NoXattr,
+    /// The caller's buffer is too small.
+    #[error("the buffer is too small")]
+    Range,
+    /// A content file is shorter than its tree says.
+    #[error("the content of node {node} ends at byte {at}; the tree says it is longer")]
+    Short {
+        /// The node.
+        node: u64,
+        /// The content's true length, in bytes.
+        at: u64,
+    },
+    /// Anything that would change the tree.
+    #[error("the tree is read-only")]
+    ReadOnly,
+}
+
+/// The number for a refusal; those that are nobody's ordinary question are logged.
+pub(crate) fn errno(refusal: &Refusal) -> Errno {
+    match refusal {
+        Refusal::Tree(error) => tree_errno(error),
+        Refusal::NameTooLong => Errno::ENAMETOOLONG,
+        Refusal::NoEntry => Errno::ENOENT,
+        Refusal::NoXattr => Errno::ENODATA,
+        Refusal::Range => Errno::ERANGE,
+        Refusal::ReadOnly => Errno::EROFS,
+        Refusal::Short { .. } => {
+            tracing::error!("{refusal}");
+            Errno::EIO
+        }
+    }
+}
+
+fn tree_errno(error: &TreeError) -> Errno {
+    match error {
+        TreeError::NoNode(_) => Errno::ESTALE,
+        TreeError::NotDirectory(_) => Errno::ENOTDIR,
+        TreeError::NotRegular { kind: Kind::Directory, .. } => Errno::EISDIR,
+        TreeError::NotRegular { .. } | TreeError::NotSymlink(_) => Errno::EINVAL,
+        TreeError::TooManyLinks { .. } => Errno::ELOOP,
+        TreeError::TooLarge { .. } => Errno::EOVERFLOW,
+        TreeError::Corrupt { .. } | TreeError::DanglingLink { .. } | TreeError::Index(_) => {
+            tracing::error!("{error}");
+            Errno::EIO
+        }
+        TreeError::Io { source, .. } => {
+            tracing::error!("{error}");
+            match Os::from_io_error(source) {
+                Some(os @ (Os::MFILE | Os::NFILE | Os::NOMEM | Os::INTR)) => {
+                    Errno::from_i32(os.raw_os_error())
+                }
+                _ => Errno::EIO,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strata_tree::NodeId;
+
+    #[test]
+    fn a_fault_of_the_store_is_never_a_fact_of_the_image() {
+        let missing = std::io::Error::from_raw_os_error(Os::NOENT.raw_os_error());
+        assert_eq!(errno(&TreeError::io("open", missing).into()).code(), Errno::EIO.code());
+        let files = std::io::Error::from_raw_os_error(Os::MFILE.raw_os_error());
+        assert_eq!(errno(&TreeError::io("open", files).into()).code(), Errno::EMFILE.code());
+    }
+
+    #[test]
+    fn directories_are_told_from_other_files_without_content() {
+        let refusal = |kind| Refusal::from(TreeError::NotRegular { node: NodeId(5), kind });
+        assert_eq!(errno(&refusal(Kind::Directory)).code(), Errno::EISDIR.code());
+        assert_eq!(errno(&refusal(Kind::Fifo)).code(), Errno::EINVAL.code());
+    }
+}

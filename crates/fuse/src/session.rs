@@ -1,0 +1,139 @@
+//! The life of one mount in this process.
+//!
+//! [`serve`] shakes hands with the kernel, starts the threads, and only then makes the mount
+//! visible, so whoever sees it can use it.
+//!
+//! Invariants: when [`Session::wait`] returns, the kernel has let go of the connection and no
+//! thread of it is left; a session that is dropped takes its mount along.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use fuser::{BackgroundSession, Config, SessionACL};
+use strata_tree::{Lower, NodeId};
+
+use crate::adapter::Adapter;
+use crate::error::{Error, Result};
+use crate::mounting::Mountpoint;
+use crate::options::MountOptions;
+use crate::readonly::ReadOnly;
+use crate::unmounting::{Manner, Unmounter, device_at};
+
+/// How much the kernel reads ahead of a sequential reader, in KiB. Its own default is 128.
+const READAHEAD_KIB: u32 = 1024;
+
+/// A mount that is being served.
+#[derive(Debug)]
+pub struct Session {
+    background: Option<BackgroundSession>,
+    unmounter: Unmounter,
+}
+
+/// Mounts `tree` at `mountpoint` and serves it. The mount is usable when this returns.
+///
+/// # Errors
+/// Every [`Error`] but those of unmounting; nothing stays mounted then.
+pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) -> Result<Session> {
+    if tree.root() != NodeId::ROOT {
+        return Err(Error::RootNumber(tree.root().0));
+    }
+    let point = Mountpoint::open(mountpoint)?;
+    let connection = point.connect(options)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let adapter = Adapter::new(
+        ReadOnly::new(tree, options.facts),
+        options.profile,
+        options.default_permissions,
+        Arc::clone(&over),
+    );
+    let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.max(1));
+    let started = fuser::Session::from_fd(adapter, connection.device, acl, config)
+        .and_then(fuser::Session::spawn);
+    let background = match started {
+        Ok(background) => background,
+        Err(error) => {
+            if connection.detached.is_none() {
+                let _ = crate::unmounting::unmount(&point.path, Manner::Lazy);
+            }
+            return Err(Error::Session(error));
+        }
+    };
+    let device = match &connection.detached {
+        // Asks our own threads for the root: the first request that they answer.
+        Some(mount) => {
+            let stat = rustix::fs::fstat(mount).map_err(|errno| Error::Session(errno.into()))?;
+            point.attach(mount)?;
+            stat.st_dev
+        }
+        None => device_at(&point.path).map_err(Error::Session)?,
+    };
+    set_readahead(device);
+    let unmounter = Unmounter { path: point.path, device, over };
+    Ok(Session { background: Some(background), unmounter })
+}
+
+/// Only root may; for the others the kernel's default stays.
+fn set_readahead(device: u64) {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&file, READAHEAD_KIB.to_string()) {
+        tracing::debug!("{file}: {error}; the default read-ahead stays");
+    }
+}
+
+impl Session {
+    /// The mountpoint: absolute, without links.
+    pub fn mountpoint(&self) -> &Path {
+        self.unmounter.mountpoint()
+    }
+
+    /// Something that can unmount from another thread, while this one waits.
+    pub fn unmounter(&self) -> Unmounter {
+        self.unmounter.clone()
+    }
+
+    /// Unmounts; [`Session::wait`] then returns soon.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] with files open below; see [`Unmounter::unmount`].
+    pub fn unmount(&self) -> Result<()> {
+        self.unmounter.unmount(Manner::Clean)
+    }
+
+    /// Takes the mount out of the name space at once; files that are open go on to be served.
+    ///
+    /// # Errors
+    /// See [`Unmounter::unmount`].
+    pub fn detach(&self) -> Result<()> {
+        self.unmounter.unmount(Manner::Lazy)
+    }
+
+    /// Whether the connection to the kernel has ended.
+    pub fn is_over(&self) -> bool {
+        self.background.as_ref().is_none_or(|running| running.guard.is_finished())
+    }
+
+    /// Waits until the mount has ended, by whoever's hand.
+    ///
+    /// # Errors
+    /// [`Error::Session`] if it ended by a fault.
+    pub fn wait(mut self) -> Result<()> {
+        match self.background.take() {
+            Some(running) => running.join().map_err(Error::Session),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.is_over()
+            && let Err(error) = self.detach()
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}

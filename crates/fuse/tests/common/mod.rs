@@ -1,0 +1,103 @@
+//! Mounts for the tests: a spec becomes a tree, the tree a mount in a temporary directory.
+//!
+//! Invariants: a mount goes away with its value, also when a test fails; where there is no
+//! /dev/fuse, the tests say so and do nothing.
+
+// Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use strata_fuse::{MountOptions, Session, TreeFacts, serve};
+use strata_tree::{FlatTree, Lower, MemTree, Spec, compile, conformance};
+use tempfile::TempDir;
+
+/// Whether mounts are possible here at all.
+pub fn can_mount() -> bool {
+    let there = Path::new("/dev/fuse").exists();
+    if !there {
+        eprintln!("skipped: there is no /dev/fuse");
+    }
+    there
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A mount for one test.
+pub struct Mount {
+    // Dropped in this order: the mount before its directory.
+    pub session: Option<Session>,
+    pub root: PathBuf,
+    dir: TempDir,
+}
+
+impl Mount {
+    pub fn of(tree: Arc<dyn Lower>, options: &MountOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("mountpoint");
+        std::fs::create_dir(&root).unwrap();
+        let session = serve(tree, &root, options).unwrap();
+        Self { session: Some(session), root, dir }
+    }
+
+    /// A mount of the strictest tree.
+    pub fn mem(spec: &Spec) -> Self {
+        Self::of(Arc::new(MemTree::new(spec).unwrap()), &MountOptions::for_caller())
+    }
+
+    /// A mount of a compiled tree, as real mounts are.
+    pub fn flat(spec: &Spec, options: &MountOptions) -> Self {
+        let (tree, contents) = flat_tree(spec);
+        let facts = TreeFacts::from(&tree);
+        let mut mount = Self::of(Arc::new(tree), &MountOptions { facts, ..options.clone() });
+        std::fs::rename(contents.path(), mount.dir.path().join("contents")).unwrap();
+        // Its contents are beside the mountpoint now, and go with it.
+        let _ = contents.keep();
+        mount.root = mount.root.canonicalize().unwrap();
+        mount
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub fn session(&self) -> &Session {
+        self.session.as_ref().unwrap()
+    }
+
+    /// The directory beside the mountpoint that holds the layers' contents.
+    pub fn contents(&self) -> PathBuf {
+        self.dir.path().join("contents")
+    }
+}
+
+/// Runs a test against both kinds of tree.
+pub fn with_each(spec: &Spec, test: impl Fn(&Mount)) {
+    if can_mount() {
+        test(&Mount::mem(spec));
+        test(&Mount::flat(spec, &MountOptions::for_caller()));
+    }
+}
+
+/// Compiles a spec; its contents are laid out in the directory.
+pub fn flat_tree(spec: &Spec) -> (FlatTree, TempDir) {
+    let source = MemTree::new(spec).unwrap();
+    let contents = tempfile::tempdir().unwrap();
+    let layers = conformance::lay_out(&source, contents.path()).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    compile(&source, &file).unwrap();
+    (FlatTree::open(file, "test".to_owned(), layers).unwrap(), contents)
+}
+
+/// Bytes that differ everywhere, so that a shifted read is seen.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..length).map(next).collect()
+}
