@@ -1,2 +1,53 @@
-//! stub
-fn main() {}
+//! `strata`: the command line.
+//!
+//! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
+//! [`look`] reads images without mounting them, [`mounts`] mounts them.
+//!
+//! Invariants: results go to stdout, everything else to stderr; an error is one line that names
+//! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line); a
+//! reader that went away ends a listing quietly.
+
+mod cli;
+mod commands;
+mod context;
+mod look;
+mod mounts;
+mod progress;
+mod table;
+mod units;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    start_log(&cli);
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if this fails.
+            writeln!(std::io::stderr(), "strata: {error:#}").unwrap_or_default();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(cli: &cli::Cli) {
+    let filter = match &cli.log_level {
+        Some(level) => tracing_subscriber::EnvFilter::new(level),
+        None => tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.without_time().with_target(false).init();
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

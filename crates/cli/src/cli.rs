@@ -1,0 +1,170 @@
+//! The commands and their options.
+//!
+//! Invariant: `--help`, completions and manual pages come from here and nowhere else.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use strata_layer::Limits;
+use strata_tree::Lower;
+
+use crate::commands::{housekeeping, images, load, mount, shell};
+use crate::context::{Context, Format, OpenImage};
+use crate::{look, mounts};
+
+/// Store container images, share what is equal in them, and mount them through FUSE
+#[derive(Debug, Parser)]
+#[command(name = "strata", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// The store [default: /var/lib/stratafs for root, $XDG_DATA_HOME/stratafs else]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// How listings are printed
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    format: Format,
+    /// No progress; listings show ids only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Bounds on what one layer may ask for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits on untrusted layers")]
+struct LimitArgs {
+    /// Members of one layer [default: 4000000]
+    #[arg(long, global = true, value_name = "N")]
+    max_entries: Option<u64>,
+    /// Components of one path [default: 1024]
+    #[arg(long, global = true, value_name = "N")]
+    max_depth: Option<u64>,
+    /// Bytes of one path [default: 4096]
+    #[arg(long, global = true, value_name = "BYTES")]
+    max_path: Option<u64>,
+    /// Bytes of extended attributes of one member [default: 1048576]
+    #[arg(long, global = true, value_name = "BYTES")]
+    max_xattr_bytes: Option<u64>,
+    /// Bytes of a layer for each compressed byte [default: 2000]
+    #[arg(long, global = true, value_name = "N")]
+    max_expansion: Option<u64>,
+    /// Bytes of one uncompressed layer [default: 2^40]
+    #[arg(long, global = true, value_name = "BYTES")]
+    max_layer_bytes: Option<u64>,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            entries: self.max_entries.unwrap_or(default.entries),
+            depth: self.max_depth.unwrap_or(default.depth),
+            path_bytes: self.max_path.unwrap_or(default.path_bytes),
+            xattr_bytes: self.max_xattr_bytes.unwrap_or(default.xattr_bytes),
+            expansion: self.max_expansion.unwrap_or(default.expansion),
+            layer_bytes: self.max_layer_bytes.unwrap_or(default.layer_bytes),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Load(load::LoadArgs),
+    Import(load::ImportArgs),
+    Images(images::ImagesArgs),
+    Tag(images::TagArgs),
+    Rmi(images::RmiArgs),
+    Mount(mount::MountArgs),
+    #[command(visible_alias = "unmount")]
+    Umount(mounts::UmountArgs),
+    Mounts(mounts::MountsArgs),
+    Ls(look::LsArgs),
+    Cat(look::CatArgs),
+    Cp(look::CpArgs),
+    Stat(look::StatArgs),
+    Layers(look::LayersArgs),
+    Unpack(look::UnpackArgs),
+    Export(look::ExportArgs),
+    Df(housekeeping::DfArgs),
+    Fsck(housekeeping::FsckArgs),
+    /// Remove layers and files that no image needs
+    Gc,
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let context = Context {
+        root: Context::root_or_default(cli.root)?,
+        format: cli.format,
+        quiet: cli.quiet,
+        limits: cli.limits.limits(),
+        log_level: cli.log_level,
+    };
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut err = std::io::stderr();
+    let terminal = std::io::stdout().is_terminal();
+    let json = context.format == Format::Json;
+    let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
+    match &cli.command {
+        Command::Load(args) => load::run_load(&context, args)?,
+        Command::Import(args) => load::run_import(&context, args)?,
+        Command::Images(args) => images::run_images(&context, args, &mut screen.out)?,
+        Command::Tag(args) => images::run_tag(&context, args)?,
+        Command::Rmi(args) => images::run_rmi(&context, args, &mut screen.out)?,
+        Command::Mount(args) => mount::run(&context, args)?,
+        Command::Umount(args) => mounts::umount(&context.root, args)?,
+        Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
+        Command::Ls(args) => {
+            let image = context.open_image(args.target.reference())?;
+            look::ls(&*image.tree, args, &mut screen)?;
+        }
+        Command::Cat(args) => {
+            let mut held: Vec<OpenImage> = Vec::new();
+            let mut open = |reference: &str| {
+                let image = context.open_image(reference)?;
+                let tree: Arc<dyn Lower> = image.tree.clone();
+                held.push(image);
+                Ok(tree)
+            };
+            look::cat(&mut open, args, &mut screen)?;
+        }
+        Command::Cp(args) => {
+            let image = context.open_image(args.source.reference())?;
+            look::cp(&*image.tree, args, &mut screen)?;
+        }
+        Command::Stat(args) => {
+            let image = context.open_image(args.target.reference())?;
+            look::stat(&*image.tree, &image.record.layers, args, &mut screen)?;
+        }
+        Command::Layers(args) => {
+            look::layers(&images::layer_rows(&context, &args.reference)?, &mut screen)?;
+        }
+        Command::Unpack(args) => {
+            let image = context.open_image(&args.reference)?;
+            crate::commands::mount::refuse_inside(&context.root, &args.dir)?;
+            look::unpack(&*image.tree, args, None, &mut screen)?;
+        }
+        Command::Export(args) => {
+            let image = context.open_image(&args.reference)?;
+            look::export(&*image.tree, args, &mut screen)?;
+        }
+        Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
+        Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
+        Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
+        Command::Completions(args) => {
+            shell::run_completions(args, Cli::command(), &mut screen.out);
+        }
+        Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,
+    }
+    Ok(out.flush()?)
+}

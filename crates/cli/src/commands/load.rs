@@ -1,0 +1,108 @@
+//! `strata load` and `strata import`.
+//!
+//! Invariant: the lines of an image are printed as soon as it is committed, so that what was
+//! loaded before a failure is known.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use strata_image::{
+    ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
+};
+
+use crate::context::{Context, check_chain};
+use crate::progress;
+
+/// Load images from an archive or an OCI layout
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Archive, OCI layout directory, or - for standard input; the prefixes oci:, oci-archive:
+    /// and docker-archive: are understood, oci:DIR:TAG takes one image
+    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-")]
+    input: String,
+    /// Take the image for this platform where there is a choice
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// A further name for the image, which must be the only one
+    #[arg(short, long = "tag", value_name = "REF")]
+    name: Option<Reference>,
+    /// Layers to unpack at the same time [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Make a one-layer image of a plain tar
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The tar, plain or compressed with gzip or zstd, or - for standard input
+    #[arg(value_name = "ROOTFS.tar|-")]
+    tar: PathBuf,
+    /// The image's name
+    reference: Reference,
+    /// A remark for the image's history
+    #[arg(short, long)]
+    message: Option<String>,
+    /// The platform that the files are for [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// The creation time, for reproducible image ids [default: now]
+    #[arg(long, value_name = "TIME")]
+    created: Option<jiff::Timestamp>,
+}
+
+pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
+    let store = context.store()?;
+    let spec: SourceSpec =
+        args.input.parse().with_context(|| format!("cannot load {}", args.input))?;
+    let listener = progress::listener(context.quiet);
+    let check = |held: &[_]| check_chain(&store, held);
+    let show = |loaded: &Loaded| print_loaded(context, loaded);
+    let options = LoadOptions {
+        platform: args.platform.clone(),
+        name: args.name.clone(),
+        threads: args.jobs,
+        chain_check: Some(&check),
+        on_loaded: Some(&show),
+        ..LoadOptions::default()
+    };
+    load(&store, &spec, &options, &*listener)
+        .with_context(|| format!("cannot load {}", args.input))?;
+    Ok(())
+}
+
+pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
+    let store = context.store()?;
+    let listener = progress::listener(context.quiet);
+    let check = |held: &[_]| check_chain(&store, held);
+    let options = ImportOptions {
+        created: args.created,
+        platform: args.platform.clone(),
+        message: args.message.clone(),
+        chain_check: Some(&check),
+    };
+    let loaded = import(&store, &args.tar, &args.reference, &options, &*listener)
+        .with_context(|| format!("cannot import {}", args.tar.display()))?;
+    print_loaded(context, &loaded);
+    Ok(())
+}
+
+fn print_loaded(context: &Context, loaded: &Loaded) {
+    let mut text = String::new();
+    for reference in &loaded.references {
+        match context.quiet {
+            true => text.push_str(&format!("{}\n", loaded.id)),
+            false => text.push_str(&format!("Loaded image: {}\n", reference.familiar())),
+        }
+    }
+    if loaded.references.is_empty() {
+        match context.quiet {
+            true => text.push_str(&format!("{}\n", loaded.id)),
+            false => text.push_str(&format!("Loaded image ID: {}\n", loaded.id)),
+        }
+    }
+    // The image is in the store whether or not anybody reads this.
+    std::io::stdout().write_all(text.as_bytes()).unwrap_or_default();
+}

@@ -1,0 +1,9 @@
+//! The commands that work on the store: what comes in, what is there, what goes.
+//!
+//! Invariant: a command prints its result on stdout and everything else on stderr.
+
+pub(crate) mod housekeeping;
+pub(crate) mod images;
+pub(crate) mod load;
+pub(crate) mod mount;
+pub(crate) mod shell;

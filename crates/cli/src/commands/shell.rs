@@ -1,0 +1,40 @@
+//! `strata completions` and `strata man`: made from the command line's own definition.
+//!
+//! Invariant: nothing here knows a command by name.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Command};
+use clap_complete::Shell;
+
+/// Print shell completions
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Write manual pages
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where to write strata.1, strata-load.1, ... [default: strata.1 to standard output]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command, out: &mut impl Write) {
+    clap_complete::generate(args.shell, &mut command, "strata", out);
+}
+
+pub(crate) fn run_man(args: &ManArgs, command: Command, out: &mut impl Write) -> Result<()> {
+    match &args.dir {
+        None => Ok(clap_mangen::Man::new(command).render(out)?),
+        Some(dir) => {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make {}", dir.display()))?;
+            clap_mangen::generate_to(command, dir)
+                .with_context(|| format!("cannot write to {}", dir.display()))
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `strata export`: the whole tree of an image as one tar.
+//!
+//! Invariants: a file appears under its name only when it is whole; what is not a regular file
+//! (a pipe, a device) is written to and never replaced; no tar goes to a terminal.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use strata_layer::export::write_tree;
+use strata_tree::Lower;
+
+use super::{ExportArgs, Screen, quiet};
+
+/// Writes `tree` to `args.output`.
+///
+/// # Errors
+/// The output cannot be written or is a terminal; the tree does not answer.
+pub(crate) fn run(tree: &dyn Lower, args: &ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
+    if args.output.as_os_str() == "-" {
+        return to_screen(tree, screen);
+    }
+    let shown = args.output.display();
+    let context = || format!("cannot export {} to {shown}", args.reference);
+    match std::fs::metadata(&args.output) {
+        Ok(meta) if meta.is_dir() => bail!("{shown} is a directory; name the tar to write"),
+        Ok(meta) if !meta.is_file() => {
+            let file = OpenOptions::new().write(true).open(&args.output);
+            let mut file = file.with_context(context)?;
+            write_to(tree, &mut file, screen.err).with_context(context)
+        }
+        _ => replace(tree, &args.output, screen.err).with_context(context),
+    }
+}
+
+/// Writes `tree` as a tar to `out`.
+pub(super) fn to_screen(tree: &dyn Lower, screen: &mut Screen<'_>) -> Result<()> {
+    if screen.terminal {
+        bail!("a tar is not for a terminal; send it to a file or a pipe");
+    }
+    quiet(write_to(tree, &mut *screen.out, screen.err).context("cannot write the tar"))
+}
+
+/// Writes the tar to `out` and what it cannot hold to `err`.
+fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, out);
+    let exported = write_tree(tree, &mut out)?;
+    out.flush()?;
+    for left_out in &exported.left_out {
+        writeln!(err, "warning: {}: left out {}", left_out.path, left_out.what)?;
+    }
+    Ok(())
+}
+
+/// Writes beside `path` and renames when all is there.
+fn replace(tree: &dyn Lower, path: &Path, err: &mut dyn Write) -> Result<()> {
+    let beside = beside(path)?;
+    let file = OpenOptions::new().write(true).create_new(true).open(&beside);
+    let mut file = file.with_context(|| format!("cannot create {}", beside.display()))?;
+    let done = write_to(tree, &mut file, err);
+    let done = done.and_then(|()| Ok(std::fs::rename(&beside, path)?));
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&beside);
+    }
+    done
+}
+
+fn beside(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name().filter(|_| !ends_in_slash(path.as_os_str())) else {
+        bail!("{} does not name a file", path.display());
+    };
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".strata-{}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn ends_in_slash(text: &OsStr) -> bool {
+    text.as_encoded_bytes().ends_with(b"/")
+}

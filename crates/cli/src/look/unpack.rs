@@ -1,0 +1,42 @@
+//! `strata unpack`: the whole tree of an image as real files.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use strata_layer::checkout::{Dest, Options, Report, Watch, checkout, open_empty};
+use strata_tree::Lower;
+
+use super::{Screen, UnpackArgs};
+
+/// Unpacks `tree` into `args.dir`; `watch` is told of every name, for a progress bar. What could
+/// not be set is written to `err`.
+///
+/// # Errors
+/// The directory is not empty, the disk is full, the tree does not answer.
+pub(crate) fn run<'a>(
+    tree: &dyn Lower,
+    args: &UnpackArgs,
+    watch: Option<&'a mut Watch<'a>>,
+    screen: &mut Screen<'_>,
+) -> Result<()> {
+    let label = args.dir.display().to_string();
+    let dir = open_empty(&args.dir)?;
+    let options = Options { label: label.clone(), merge: false, watch };
+    let report =
+        checkout(tree, tree.root(), Dest::Into(dir.as_fd()), options).with_context(|| {
+            format!("cannot unpack {}; what is in {label} until now is incomplete", args.reference)
+        })?;
+    warn(&report, &label, screen)
+}
+
+/// Tells what is not as the image says.
+pub(super) fn warn(report: &Report, label: &str, screen: &mut Screen<'_>) -> Result<()> {
+    if report.is_exact() {
+        return Ok(());
+    }
+    writeln!(screen.err, "warning: {label} is not exactly what the image holds; left out:")?;
+    for group in report.skipped() {
+        writeln!(screen.err, "  {group}")?;
+    }
+    Ok(screen.err.flush()?)
+}

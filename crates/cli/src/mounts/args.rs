@@ -1,0 +1,152 @@
+//! The arguments of `strata mount`, `umount` and `mounts`.
+//!
+//! Invariant: what [`MountRequest::daemon_args`] writes, [`MountArgs`] reads back to the same
+//! request, whatever bytes the paths hold.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use strata_fuse::Profile;
+
+use super::daemon::{MountRequest, Role};
+
+/// How files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// Fastest for many files; works for everyone
+    NoOpen,
+    /// The kernel reads the store's files itself, where it allows that (root, Linux 6.9)
+    Passthrough,
+}
+
+/// Mount an image read-only
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MountArgs {
+    /// The image: a reference, or an id or the beginning of one
+    pub(crate) image: String,
+    /// The directory to mount on
+    pub(crate) directory: PathBuf,
+    /// Stay in the foreground until it is unmounted
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+    /// How files are read
+    #[arg(long, value_enum, default_value = "no-open")]
+    pub(crate) profile: ProfileArg,
+    /// Honour set-user-id bits and file capabilities of the image (root only)
+    #[arg(long)]
+    pub(crate) suid: bool,
+    /// Honour device nodes of the image (root only)
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// Forbid running programs of the image
+    #[arg(long)]
+    pub(crate) noexec: bool,
+    /// How many threads answer the kernel
+    #[arg(long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) threads: u8,
+    /// Be the daemon that is registered under this name
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with = "foreground")]
+    pub(crate) daemon: Option<String>,
+}
+
+/// Unmount an image
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UmountArgs {
+    /// The directory that it is mounted on
+    pub(crate) directory: PathBuf,
+    /// Also if files are open: they can be read until they are closed
+    #[arg(short, long)]
+    pub(crate) lazy: bool,
+}
+
+/// List the mounts
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MountsArgs {}
+
+impl MountArgs {
+    /// The request. `root` is the store's root; `globals` are the arguments before the
+    /// subcommand that the daemon is to be started with, `--root` among them.
+    pub(crate) fn request(&self, root: &Path, globals: Vec<OsString>) -> MountRequest {
+        MountRequest {
+            root: root.to_owned(),
+            image: self.image.clone(),
+            directory: self.directory.clone(),
+            profile: match self.profile {
+                ProfileArg::NoOpen => Profile::NoOpen,
+                ProfileArg::Passthrough => Profile::Passthrough,
+            },
+            suid: self.suid,
+            dev: self.dev,
+            exec: !self.noexec,
+            threads: usize::from(self.threads),
+            role: match (&self.daemon, self.foreground) {
+                (Some(name), _) => Role::Daemon(name.clone()),
+                (None, true) => Role::Foreground,
+                (None, false) => Role::Starter,
+            },
+            globals,
+        }
+    }
+}
+
+impl MountRequest {
+    /// The profile's name on the command line.
+    pub(super) fn profile_name(&self) -> &'static str {
+        match self.profile {
+            Profile::NoOpen => "no-open",
+            Profile::Passthrough => "passthrough",
+        }
+    }
+
+    /// The arguments that start the daemon for this request: `name` is its place in the
+    /// registry, `directory` its mountpoint as an absolute path.
+    pub(super) fn daemon_args(&self, name: &str, directory: &Path) -> Vec<OsString> {
+        let mut args = self.globals.clone();
+        args.extend(["mount", "--daemon", name, "--profile", self.profile_name()].map(Into::into));
+        args.extend(["--threads".into(), self.threads.to_string().into()]);
+        for (flag, wanted) in [("--suid", self.suid), ("--dev", self.dev), ("--noexec", !self.exec)]
+        {
+            if wanted {
+                args.push(flag.into());
+            }
+        }
+        args.extend(["--".into(), self.image.as_str().into(), directory.into()]);
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[derive(Parser)]
+    enum Command {
+        Mount(MountArgs),
+    }
+
+    #[test]
+    fn the_daemon_understands_what_it_is_started_with() {
+        let directory = PathBuf::from(OsString::from_vec(b"/a/-\xff dir".to_vec()));
+        let request = MountRequest {
+            root: "/store".into(),
+            image: "-odd:ref".into(),
+            directory: directory.clone(),
+            profile: Profile::Passthrough,
+            suid: true,
+            dev: false,
+            exec: false,
+            threads: 3,
+            role: Role::Starter,
+            globals: Vec::new(),
+        };
+        let mut args: Vec<OsString> = vec!["strata".into()];
+        args.extend(request.daemon_args("n", &directory));
+        let Command::Mount(parsed) = Command::parse_from(args);
+        let read = parsed.request(Path::new("/store"), Vec::new());
+        assert_eq!(read, MountRequest { role: Role::Daemon("n".into()), ..request });
+    }
+}

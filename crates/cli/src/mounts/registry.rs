@@ -1,0 +1,339 @@
+//! The registry of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon.
+//!
+//! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
+//! from before it starts. The kernel drops both however the daemon ends, so a file that can be
+//! locked belongs to a dead one.
+//!
+//! Invariants: a json file is complete and locked before it has its name; only [`clean`] and the
+//! daemon itself remove one; cleaning never touches what a living daemon holds.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use strata_fuse::Manner;
+
+use super::point;
+
+/// What the registry says of one mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Absolute, without links; its bytes, for it need not be UTF-8.
+    #[serde(with = "path_bytes")]
+    pub(crate) mountpoint: PathBuf,
+    /// The image's id.
+    pub(crate) image: String,
+    /// The image as the user named it.
+    pub(crate) reference: String,
+    /// The daemon.
+    pub(crate) pid: u32,
+    /// When the mount was ready, in seconds since 1970.
+    pub(crate) started: u64,
+    /// How files are read.
+    pub(crate) profile: String,
+    /// `suid`, `dev`, `noexec`.
+    pub(crate) options: Vec<String>,
+}
+
+mod path_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().as_bytes().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Vec::<u8>::deserialize(from).map(|bytes| OsString::from_vec(bytes).into())
+    }
+}
+
+/// A record of the registry, and whether its daemon lives.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) record: Record,
+    pub(crate) alive: bool,
+    json: PathBuf,
+}
+
+/// The directory of records.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    dir: PathBuf,
+}
+
+/// A daemon's place in the registry: while this value lives, others see it alive.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    json: PathBuf,
+    log: PathBuf,
+    _lock: File,
+}
+
+/// The seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Registry {
+    /// The registry of the store at `root`; its directory is created.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let dir = root.join("mounts");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// The same for readers: no directory is as good as an empty one.
+    pub(crate) fn existing(root: &Path) -> Self {
+        Self { dir: root.join("mounts") }
+    }
+
+    /// Waits until no one else mounts from this store; others wait while the file is open.
+    pub(crate) fn exclusively(&self) -> Result<File> {
+        let path = self.dir.join(".lock");
+        let open = || -> io::Result<File> {
+            let file = options().truncate(false).open(&path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        open().with_context(|| format!("cannot lock {}", path.display()))
+    }
+
+    /// A new name and its log, locked for whoever inherits the file.
+    pub(crate) fn create_log(&self) -> Result<(String, PathBuf, File)> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{:x}-{:x}", since.as_nanos(), std::process::id());
+        let path = self.log(&name);
+        let create = || -> io::Result<File> {
+            let file = options().create_new(true).append(true).open(&path)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
+        };
+        let file = create().with_context(|| format!("cannot create {}", path.display()))?;
+        Ok((name, path, file))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
+    }
+
+    /// Writes a record and holds its lock.
+    pub(crate) fn register(&self, name: &str, record: &Record) -> Result<Registration> {
+        let (draft, json) =
+            (self.dir.join(format!("{name}.new")), self.dir.join(format!("{name}.json")));
+        let write = || -> io::Result<File> {
+            let mut file = options().create_new(true).open(&draft)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            fs::rename(&draft, &json)?;
+            Ok(file)
+        };
+        let lock = write().with_context(|| format!("cannot write {}", json.display()))?;
+        Ok(Registration { json, log: self.log(name), _lock: lock })
+    }
+
+    /// All records, the oldest first.
+    pub(crate) fn all(&self) -> Result<Vec<Registered>> {
+        let mut all: Vec<Registered> = Vec::new();
+        for path in self.files()? {
+            if path.extension().is_some_and(|extension| extension == "json") {
+                all.extend(Registered::read(path));
+            }
+        }
+        all.sort_by_key(|one| (one.record.started, one.record.pid));
+        Ok(all)
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let read = || -> io::Result<Vec<PathBuf>> {
+            match fs::read_dir(&self.dir) {
+                Ok(names) => names.map(|entry| entry.map(|entry| entry.path())).collect(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(error) => Err(error),
+            }
+        };
+        read().with_context(|| format!("cannot read {}", self.dir.display()))
+    }
+
+    /// Takes away what dead daemons left: their mounts that answer nobody, their files.
+    pub(crate) fn clean(&self) -> Result<()> {
+        for dead in self.all()?.iter().filter(|one| !one.alive) {
+            let at = &dead.record.mountpoint;
+            if point::is_stale(at)
+                && let Err(error) = strata_fuse::unmount(at, Manner::Lazy)
+            {
+                tracing::warn!("{error}");
+                continue;
+            }
+            tracing::info!("removing the record of {}: its daemon is dead", at.display());
+            remove(&dead.json);
+        }
+        // Drafts and logs of daemons that died before they were registered, or just now.
+        for path in self.files()? {
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            if !matches!(kind, Some("log" | "new")) || path.with_extension("json").exists() {
+                continue;
+            }
+            let free = File::open(&path)
+                .and_then(|file| try_lock(&file, FlockOperation::NonBlockingLockExclusive));
+            if free.unwrap_or(false) {
+                remove(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes away what dead daemons of the store at `root` left behind.
+pub(crate) fn clean(root: &Path) -> Result<()> {
+    Registry::existing(root).clean()
+}
+
+fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).mode(0o600);
+    options
+}
+
+/// Removes a file; that it is gone already is as good.
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
+impl Registered {
+    /// `None` for a file that is gone meanwhile, or that holds no record.
+    fn read(json: PathBuf) -> Option<Self> {
+        let mut file = File::open(&json).ok()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let free = try_lock(&file, FlockOperation::NonBlockingLockShared);
+        let alive = !free.unwrap_or(false);
+        match serde_json::from_str(&text) {
+            Ok(record) => Some(Self { record, alive, json }),
+            Err(error) => {
+                tracing::warn!("{}: {error}", json.display());
+                None
+            }
+        }
+    }
+
+    /// Waits until the daemon is dead; `false` if it still lives after `limit`.
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
+        let since = Instant::now();
+        loop {
+            // A daemon that ends removes its file; the lock says it for one that was killed.
+            let Ok(file) = File::open(&self.json) else { return true };
+            if try_lock(&file, FlockOperation::NonBlockingLockShared).unwrap_or(false) {
+                return true;
+            }
+            if since.elapsed() > limit {
+                return false;
+            }
+            drop(file);
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
+impl Registration {
+    /// Leaves the registry in order: the record goes, and the log, for there is nothing to say.
+    pub(crate) fn leave(self) {
+        remove(&self.log);
+        remove(&self.json);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(mountpoint: &str) -> Record {
+        Record {
+            mountpoint: mountpoint.into(),
+            image: "sha256:0".into(),
+            reference: "app:1".into(),
+            pid: 1,
+            started: 5,
+            profile: "no-open".into(),
+            options: vec![],
+        }
+    }
+
+    fn names(registry: &Registry) -> usize {
+        registry.files().unwrap().len()
+    }
+
+    #[test]
+    fn a_record_lives_as_long_as_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (name, _, log) = registry.create_log().unwrap();
+        let held = registry.register(&name, &record("/no/such/place")).unwrap();
+        let all = registry.all().unwrap();
+        assert_eq!(all[0].record, record("/no/such/place"));
+        assert!(all[0].alive);
+        registry.clean().unwrap();
+        assert_eq!(names(&registry), 2);
+        assert!(!all[0].wait_for_end(Duration::from_millis(20)));
+
+        // It dies without leaving.
+        drop((held, log));
+        assert!(all[0].wait_for_end(Duration::ZERO));
+        assert!(!registry.all().unwrap()[0].alive);
+        registry.clean().unwrap();
+        assert_eq!(names(&registry), 0);
+    }
+
+    #[test]
+    fn leaving_takes_the_files_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (name, _, _log) = registry.create_log().unwrap();
+        registry.register(&name, &record("/x")).unwrap().leave();
+        assert_eq!(names(&registry), 0);
+    }
+
+    #[test]
+    fn a_log_whose_daemon_never_came_up_is_cleaned_and_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let (_, _, log) = registry.create_log().unwrap();
+        registry.clean().unwrap();
+        assert_eq!(names(&registry), 1);
+        drop(log);
+        registry.clean().unwrap();
+        assert_eq!(names(&registry), 0);
+    }
+
+    #[test]
+    fn no_registry_is_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Registry::existing(dir.path()).all().unwrap().is_empty());
+        clean(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,110 @@
+//! Progress of loads and checks: a bar per layer on a terminal, quiet lines in a pipe.
+//!
+//! Invariant: everything goes to stderr, so that stdout holds the result alone.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use strata_layer::{Event, Progress};
+
+/// The listener for this run: bars on a terminal, lines in a pipe, only warnings if `quiet`.
+pub(crate) fn listener(quiet: bool) -> Box<dyn Progress> {
+    if !quiet && std::io::stderr().is_terminal() {
+        Box::new(Bars::default())
+    } else {
+        Box::new(Lines { quiet })
+    }
+}
+
+/// One bar a layer.
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    layers: Mutex<HashMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    fn bar(&self, layer: &str) -> ProgressBar {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers
+            .entry(layer.to_owned())
+            .or_insert_with(|| {
+                let bar = self.all.add(ProgressBar::no_length());
+                bar.set_prefix(layer.to_owned());
+                bar.set_style(style("{prefix:12}: {msg}"));
+                bar
+            })
+            .clone()
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+impl Progress for Bars {
+    fn event(&self, layer: &str, event: Event) {
+        let bar = self.bar(layer);
+        match event {
+            Event::Waiting => bar.set_message("Waiting"),
+            Event::Exists => bar.finish_with_message("Already exists"),
+            Event::Started { total } => {
+                let counts = "{bytes}/{total_bytes} {bytes_per_sec}";
+                match total {
+                    Some(total) => {
+                        bar.set_length(total);
+                        bar.set_style(style(&format!(
+                            "{{prefix:12}}: {{msg}} [{{bar:30}}] {counts}"
+                        )));
+                    }
+                    None => bar.set_style(style("{prefix:12}: {msg} {bytes} {bytes_per_sec}")),
+                }
+                bar.set_message("Extracting");
+            }
+            Event::Read { bytes } => bar.set_position(bytes),
+            Event::Done => {
+                bar.set_style(style("{prefix:12}: {msg}"));
+                bar.finish_with_message("Done");
+            }
+        }
+    }
+
+    fn warning(&self, layer: &str, text: &str) {
+        self.all.suspend(|| warn(layer, text));
+    }
+}
+
+/// One line when a layer is done.
+struct Lines {
+    quiet: bool,
+}
+
+impl Progress for Lines {
+    fn event(&self, layer: &str, event: Event) {
+        let what = match event {
+            Event::Exists => "Already exists",
+            Event::Done => "Done",
+            Event::Waiting | Event::Started { .. } | Event::Read { .. } => return,
+        };
+        if !self.quiet {
+            line(&format!("{layer}: {what}"));
+        }
+    }
+
+    fn warning(&self, layer: &str, text: &str) {
+        warn(layer, text);
+    }
+}
+
+fn warn(layer: &str, text: &str) {
+    line(&format!("warning: layer {layer}: {text}"));
+}
+
+/// A closed stderr is no reason to stop.
+fn line(text: &str) {
+    writeln!(std::io::stderr(), "{text}").unwrap_or_default();
+}
