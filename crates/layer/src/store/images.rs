@@ -60,7 +60,8 @@ impl Store {
     /// that another image had moves.
     ///
     /// # Errors
-    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without the config.
+    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without the config or the
+    /// manifest (a removal came between: put them again).
     pub fn commit_image(
         &self,
         image: &ImageRecord,
@@ -75,6 +76,10 @@ impl Store {
         let mut index = self.index();
         let tx = index.write()?;
         self.blob(&image.id.into())?;
+        if let Some(manifest) = &image.manifest {
+            self.blob(manifest)?;
+        }
+        let replaced = images::find(&tx, &image.id)?.and_then(|old| old.manifest);
         images::put(&tx, image)?;
         for reference in tags {
             images::tag(&tx, reference, &image.id)?;
@@ -83,6 +88,27 @@ impl Store {
         tx.commit()?;
         drop(index);
         self.step(Step::ImageCommitted);
+        self.drop_blobs(replaced.into_iter().filter(|old| Some(*old) != image.manifest))
+    }
+
+    /// Removes blobs that no image names (any more).
+    fn drop_blobs(&self, digests: impl Iterator<Item = BlobDigest>) -> Result<()> {
+        let digests: Vec<BlobDigest> = digests.collect();
+        if digests.is_empty() {
+            return Ok(());
+        }
+        // Under the write lock, where a commit makes sure of its blobs.
+        let mut index = self.index();
+        let tx = index.write()?;
+        let images = images::all(&tx)?;
+        for digest in digests {
+            let named = |image: &ImageRecord| {
+                BlobDigest::from(image.id) == digest || image.manifest == Some(digest)
+            };
+            if !images.iter().any(named) {
+                self.remove_file_if_there(&self.blob_path(&digest))?;
+            }
+        }
         Ok(())
     }
 
@@ -192,11 +218,7 @@ impl Store {
         if let Some(chain) = chain_id(&image.layers).filter(|_| !chain_left) {
             self.remove_file_if_there(&self.tree_path(&chain))?;
         }
-        let manifest_left = others.iter().any(|other| other.manifest == image.manifest);
-        if let Some(manifest) = image.manifest.filter(|_| !manifest_left) {
-            self.remove_file_if_there(&self.blob_path(&manifest))?;
-        }
-        self.remove_file_if_there(&self.blob_path(&config))?;
+        self.drop_blobs(image.manifest.into_iter().chain([config]))?;
         Ok(freed.into_iter().rev().collect())
     }
 }
