@@ -13,6 +13,7 @@
 
 mod merge;
 mod stack;
+pub mod writable;
 
 pub use stack::Stack;
 
