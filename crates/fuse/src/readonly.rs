@@ -147,7 +147,7 @@ impl ReadOnly {
 }
 
 /// The size protocol of getxattr(2) and listxattr(2).
-fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
+pub(crate) fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
     let needed = u32::try_from(bytes.len()).map_err(|_| Refusal::Range)?;
     match size {
         0 => Ok(XattrAnswer::Size(needed)),
