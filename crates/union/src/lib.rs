@@ -8,8 +8,11 @@
 //! StoredLayer, StoredLayer, ... -> Stack -> compile -> FlatTree -> mount
 //! ```
 //!
-//! Invariants: nothing is written; a merged tree holds nodes only, never a whiteout, a mark or a
-//! link to a lower layer.
+//! A [`writable::Union`] puts one upper directory on top of such a tree and keeps every change
+//! there, in the kernel's format.
+//!
+//! Invariants: no lower is ever written; a merged tree holds nodes only, never a whiteout, a mark
+//! or a link to a lower layer.
 
 mod merge;
 mod stack;

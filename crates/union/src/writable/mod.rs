@@ -1,148 +1,159 @@
-//! The writable union, as its callers see it. (Signatures only; the work follows.)
+//! The writable union: one lower, usually merged of many, and one upper directory.
+//!
+//! The upper keeps every change in the kernel's own format, so that overlayfs can mount it and
+//! shows the same tree: whiteouts are character devices 0:0, an opaque directory is marked, a
+//! renamed directory says where its lower is, a file whose metadata alone have changed says so
+//! (`marks` has the names). Where overlayfs.rst documents an exception there is none here:
+//!
+//! * a node keeps its number over copy-up and remount: the upper remembers the lower's;
+//! * a lower file of several names is copied up under all of them at once, so its names stay
+//!   links of one inode, for whoever mounts the upper;
+//! * whoever has a file open sees what is written to it after its copy-up (`files`).
+//!
+//! ```text
+//! lookup, list, attr        names, listing, attrs   read the upper first, then the lower
+//! make, link                make                    made in the work directory, then moved
+//! unlink, rmdir, rename     remove, rename          with whiteouts where the lower has the name
+//! set_attr, set_xattr       attrs, xattrs           after copy_up
+//! open_file                 files                   real files, no bytes in between
+//! ```
+//!
+//! Locks, in the order in which they are taken: `claims` (one node's changes), `tree` (shared by
+//! whoever uses a path, alone by who moves a directory), `touched` (a directory's times), the
+//! table's. A copy of bytes holds a claim and nothing else.
+//!
+//! Invariants: nothing is ever written to a lower; a name in the upper is whole when it appears;
+//! after a crash at any point the tree is that before or after each call.
 
+mod acl;
+mod attrs;
+mod claims;
+mod copy_up;
+mod copying;
 mod error;
+mod files;
+mod listing;
+mod make;
+mod marks;
+mod names;
+mod open;
+mod recover;
+mod remove;
+mod rename;
+mod table;
 mod types;
+mod upper;
+mod xattrs;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use strata_tree::{Lower, NodeId, Xattr};
+use strata_tree::{Kind, Lower, NodeId, TreePath};
 
+use claims::Claims;
+use copy_up::Links;
 pub use error::{Error, Result};
+pub use files::OpenFile;
+use marks::{Mark, Marks};
+use table::{Found, Stage, Table};
 pub use types::*;
+use upper::Upper;
 
-/// One lower (usually merged of many) and one upper directory.
-pub struct Union;
+/// How many locks the directories share for their times.
+const TOUCH_LOCKS: usize = 32;
 
-/// An open regular file. Reads see what any other opener wrote, also those of a file that was
-/// opened before it was copied up.
-pub struct OpenFile;
-
-#[allow(unused_variables, missing_docs)]
-impl Union {
-    /// `upper` and `work` are directories on one file system; `work` is emptied.
-    pub fn open(lower: Arc<dyn Lower>, upper: &Path, work: &Path, o: UnionOptions) -> Result<Self> {
-        unimplemented!()
-    }
-    /// Counts one lookup for a name that is found; `None`: no such name. `ENAMETOOLONG`.
-    pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Attr>> {
-        unimplemented!()
-    }
-    /// The kernel has dropped that many lookups.
-    pub fn forget(&self, node: NodeId, lookups: u64) {
-        unimplemented!()
-    }
-    pub fn attr(&self, node: NodeId) -> Result<Attr> {
-        unimplemented!()
-    }
-    pub fn set_attr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
-        unimplemented!()
-    }
-    pub fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
-        unimplemented!()
-    }
-    /// Counts one lookup. `EEXIST`.
-    pub fn make(&self, who: &Caller, dir: NodeId, name: &[u8], new: New<'_>) -> Result<Attr> {
-        unimplemented!()
-    }
-    /// Makes a regular file and opens it for reading and writing. Counts one lookup.
-    pub fn create(
-        &self,
-        who: &Caller,
-        dir: NodeId,
-        name: &[u8],
-        perm: u16,
-    ) -> Result<(Attr, Arc<OpenFile>)> {
-        unimplemented!()
-    }
-    /// Counts one lookup.
-    pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<Attr> {
-        unimplemented!()
-    }
-    pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-    pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-    /// `whiteout`: leave a whiteout (char 0:0) at the source (`RENAME_WHITEOUT`).
-    pub fn rename(
-        &self,
-        from: (NodeId, &[u8]),
-        to: (NodeId, &[u8]),
-        mode: RenameMode,
-        whiteout: bool,
-    ) -> Result<()> {
-        unimplemented!()
-    }
-    /// A snapshot of all names of a directory, without `.` and `..`; counts no lookups.
-    pub fn list(&self, dir: NodeId) -> Result<Vec<Listed>> {
-        unimplemented!()
-    }
-    /// The directory that holds `dir` (the root's is itself).
-    pub fn parent(&self, dir: NodeId) -> Result<NodeId> {
-        unimplemented!()
-    }
-    pub fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
-        unimplemented!()
-    }
-    pub fn set_xattr(&self, n: NodeId, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
-        unimplemented!()
-    }
-    /// `ENODATA`.
-    pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-    /// `EISDIR`, `ENXIO` for what is no regular file.
-    pub fn open_file(&self, node: NodeId, how: OpenHow) -> Result<Arc<OpenFile>> {
-        unimplemented!()
-    }
-    /// How many bytes a copy-up for writing would have to copy now: worth another thread?
-    pub fn copy_up_bytes(&self, node: NodeId) -> u64 {
-        unimplemented!()
-    }
-    pub fn space(&self) -> Result<Space> {
-        unimplemented!()
-    }
-    /// Syncs a directory (fsyncdir); nothing for a lower one or a volatile union.
-    pub fn sync_dir(&self, dir: NodeId) -> Result<()> {
-        unimplemented!()
-    }
-    /// Syncs the upper's file system, for a clean end.
-    pub fn sync(&self) -> Result<()> {
-        unimplemented!()
-    }
+/// One lower and one upper. See the module.
+pub struct Union {
+    lower: Arc<dyn Lower>,
+    upper: Upper,
+    marks: Marks,
+    options: UnionOptions,
+    table: Arc<Table>,
+    claims: Claims,
+    /// Paths stay as they are while it is held.
+    tree: RwLock<()>,
+    touched: [Mutex<()>; TOUCH_LOCKS],
+    /// A directory has been moved away from its lower: paths of the lower are not those of the
+    /// merged tree everywhere.
+    redirected: AtomicBool,
+    /// Lower nodes of several names; found when first needed.
+    links: Mutex<Option<Arc<Links>>>,
 }
 
-#[allow(unused_variables, missing_docs)]
-impl OpenFile {
-    pub fn node(&self) -> NodeId {
-        unimplemented!()
+impl Union {
+    /// Puts `upper` on top of `lower`. `work` is a directory on the same file system for what is
+    /// being made; what a crash left there is completed or removed.
+    ///
+    /// # Errors
+    /// `Unusable` if the directories cannot be used together; `Upper`, `Lower`.
+    pub fn open(
+        lower: Arc<dyn Lower>,
+        upper: &Path,
+        work: &Path,
+        options: UnionOptions,
+    ) -> Result<Self> {
+        let apart = options.ownership == Ownership::Override;
+        // Only root may set trusted attributes.
+        let marks = Marks::new(options.user_marks || apart, apart);
+        let upper = Upper::open(upper, work, options.volatile)?;
+        let opaque = marks.get(upper.root(), Mark::Opaque)?.is_some_and(|value| value == b"y");
+        let root = Found {
+            id: NodeId::ROOT,
+            kind: Kind::Directory,
+            stage: Stage::Upper,
+            lower: (!opaque).then(|| lower.root()),
+            redirect: Some(TreePath::root()),
+        };
+        let union = Self {
+            lower,
+            upper,
+            marks,
+            options,
+            table: Arc::new(Table::new(root)),
+            claims: Claims::default(),
+            tree: RwLock::new(()),
+            touched: Default::default(),
+            redirected: AtomicBool::new(false),
+            links: Mutex::default(),
+        };
+        union.recover()?;
+        Ok(union)
     }
-    /// Fewer bytes only at the end.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        unimplemented!()
+
+    /// The kernel has dropped that many lookups of a node.
+    pub fn forget(&self, node: NodeId, lookups: u64) {
+        self.table.forget(node, lookups);
     }
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<usize> {
-        unimplemented!()
+
+    /// The directory that holds `dir`; the root's is the root itself.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    pub fn parent(&self, dir: NodeId) -> Result<NodeId> {
+        self.table.parent(dir)
     }
-    /// `fallocate` with its mode bits.
-    pub fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
-        unimplemented!()
+
+    /// Paths stay as they are while this is held.
+    fn steady(&self) -> RwLockReadGuard<'_, ()> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
-    /// `SEEK_DATA` or `SEEK_HOLE`; `ENXIO` past the end.
-    pub fn seek(&self, offset: u64, hole: bool) -> Result<u64> {
-        unimplemented!()
+
+    /// Nobody else uses a path while this is held.
+    fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.tree.write().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn copy_range(&self, at: u64, to: &OpenFile, to_at: u64, len: u64) -> Result<u64> {
-        unimplemented!()
-    }
-    pub fn sync(&self, data_only: bool) -> Result<()> {
-        unimplemented!()
-    }
-    /// The upper file, for passthrough: `None` while the content is a lower's, which must never
-    /// be handed to the kernel on a writable mount.
-    pub fn upper_file(&self) -> Option<Arc<std::fs::File>> {
-        unimplemented!()
+
+    /// Nobody else changes these directories' lists of names, and so their times.
+    fn touching(&self, dirs: &[NodeId]) -> Vec<MutexGuard<'_, ()>> {
+        let mut which: Vec<usize> =
+            dirs.iter().map(|dir| (dir.0 % TOUCH_LOCKS as u64) as usize).collect();
+        which.sort_unstable();
+        which.dedup();
+        let lock = |index: usize| self.touched[index].lock();
+        which.into_iter().map(|i| lock(i).unwrap_or_else(PoisonError::into_inner)).collect()
     }
 }

@@ -1,0 +1,230 @@
+//! Metadata: what `stat` shows, and changing it.
+//!
+//! Invariants: a change of metadata copies no content (but for `metacopy` off, and for a size);
+//! an inode's bits are set last, for a change of owner takes set-user-id away.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use strata_tree::{Kind, NodeId, Timestamp, Xattr};
+
+use super::Union;
+use super::error::{Doing, Error, Result};
+use super::marks::Override;
+use super::names::{inode, lower_attr};
+use super::table::{Seen, Stage};
+use super::types::{Attr, Changes, Ownership, SetMode, SetTime, Space};
+use super::upper::by_descriptor;
+
+/// What an inode of the upper is given.
+pub(super) struct Dress<'a> {
+    pub(super) kind: Kind,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) perm: u16,
+    pub(super) xattrs: &'a [Xattr],
+}
+
+impl SetTime {
+    /// What `stat` said.
+    pub(super) fn stat(time: rustix::fs::StatxTimestamp) -> Self {
+        Self::To(Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec })
+    }
+
+    fn spec(time: Option<Self>) -> Timespec {
+        match time {
+            Some(Self::To(time)) => {
+                Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanos) as _ }
+            }
+            Some(Self::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+            None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        }
+    }
+}
+
+/// Sets both times of an open inode.
+pub(super) fn set_times(fd: impl AsFd, atime: SetTime, mtime: SetTime) -> Result<()> {
+    times(fd.as_fd(), Some(atime), Some(mtime)).doing(|| "set times".to_owned())
+}
+
+fn times(fd: impl AsFd, atime: Option<SetTime>, mtime: Option<SetTime>) -> rustix::io::Result<()> {
+    let times =
+        Timestamps { last_access: SetTime::spec(atime), last_modification: SetTime::spec(mtime) };
+    rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH)
+}
+
+fn chmod(fd: impl AsFd, perm: u16) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(u32::from(perm));
+    rustix::fs::chmodat(rustix::fs::CWD, by_descriptor(fd), mode, AtFlags::empty())
+}
+
+fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
+}
+
+impl Union {
+    /// Metadata of a node.
+    ///
+    /// # Errors
+    /// `ESTALE`, `ENOENT` for a removed directory; `Upper`, `Lower`.
+    pub fn attr(&self, node: NodeId) -> Result<Attr> {
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        self.attr_of(&seen)
+    }
+
+    pub(super) fn attr_of(&self, seen: &Seen) -> Result<Attr> {
+        let generation = self.table.generation(seen.found.id);
+        if seen.found.stage > Stage::Lower {
+            if let (None, None, true) = (&seen.path, &seen.orphan, seen.found.kind.is_dir()) {
+                return Ok(gone_dir(seen, generation));
+            }
+            let attr = self.upper_attr(&seen.found, inode(self, seen)?)?;
+            return Ok(Attr { generation, ..attr });
+        }
+        let Some(lower) = seen.found.lower else { return Err(Error::Refused(Errno::STALE)) };
+        let mut attr = lower_attr(&seen.found, &self.lower.node(lower)?);
+        if seen.path.is_none() {
+            attr.stat.nlink = 0;
+        }
+        Ok(Attr { generation, ..attr })
+    }
+
+    /// Changes metadata; gives those after it.
+    ///
+    /// # Errors
+    /// `EISDIR`, `EINVAL` for the size of what is no regular file; `EPERM`; `Upper`, `Lower`.
+    pub fn set_attr(&self, node: NodeId, changes: &Changes) -> Result<Attr> {
+        let kind = self.table.see(node)?.found.kind;
+        match (changes.size, kind) {
+            (None, _) | (Some(_), Kind::Regular) => {}
+            (Some(_), Kind::Directory) => return Err(Error::Refused(Errno::ISDIR)),
+            (Some(_), _) => return Err(Error::Refused(Errno::INVAL)),
+        }
+        if *changes == Changes::default() {
+            return self.attr(node);
+        }
+        match changes.size {
+            Some(size) => self.copy_up(node, Stage::Upper, Some(size))?,
+            None => self.copy_up(node, Stage::Meta, None)?,
+        }
+        let _claim = self.claims.claim(&[node]);
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        let fd = inode(self, &seen)?;
+        if let Some(size) = changes.size {
+            self.truncate(&seen, &fd, size)?;
+        }
+        self.restate(&seen, &fd, changes)?;
+        if changes.atime.is_some() || changes.mtime.is_some() {
+            times(&fd, changes.atime, changes.mtime)?;
+        }
+        self.attr_of(&seen)
+    }
+
+    fn truncate(&self, seen: &Seen, fd: &OwnedFd, size: u64) -> Result<()> {
+        if let Some(file) = self.table.open_content(seen.found.id).and_then(|c| c.upper_file())
+            && rustix::fs::ftruncate(&*file, size).is_ok()
+        {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(by_descriptor(fd), flags, Mode::empty())?;
+        Ok(rustix::fs::ftruncate(file, size)?)
+    }
+
+    /// Changes owner and bits.
+    fn restate(&self, seen: &Seen, fd: &OwnedFd, changes: &Changes) -> Result<()> {
+        if self.options.ownership == Ownership::Override {
+            if changes.uid.is_none() && changes.gid.is_none() && changes.perm.is_none() {
+                return Ok(());
+            }
+            let now = self.upper_attr(&seen.found, fd)?.stat;
+            let stated = Override {
+                uid: changes.uid.unwrap_or(now.uid),
+                gid: changes.gid.unwrap_or(now.gid),
+                perm: changes.perm.unwrap_or(now.perm),
+                kind: stated_kind(seen.found.kind),
+            };
+            return match seen.found.kind {
+                Kind::Symlink => Ok(()), // xattr(7): symbolic links have no user attributes.
+                _ => stated.write(fd),
+            };
+        }
+        if changes.uid.is_some() || changes.gid.is_some() {
+            chown(fd, changes.uid, changes.gid)?;
+        }
+        if let Some(perm) = changes.perm {
+            chmod(fd, perm)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a new inode of the upper its owner, attributes and bits.
+    pub(super) fn dress(&self, fd: &OwnedFd, dress: &Dress<'_>) -> Result<()> {
+        let apart = self.options.ownership == Ownership::Override;
+        if apart {
+            if dress.kind != Kind::Symlink {
+                let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
+                let kind = stated_kind(dress.kind);
+                Override { uid, gid, perm, kind }.write(fd)?;
+            }
+        } else {
+            chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
+        }
+        for (name, value) in dress.xattrs {
+            match self.marks.put(fd, name, value, SetMode::Either) {
+                Ok(()) => {}
+                // What this file system or this user cannot keep is lost, not fatal, as with cp -a.
+                Err(Error::Refused(Errno::OPNOTSUPP)) => {}
+                Err(Error::Refused(Errno::PERM)) if apart => {}
+                Err(Error::Refused(errno)) => {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    return Err(errno).doing(|| format!("set {name}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !apart && dress.kind != Kind::Symlink {
+            chmod(fd, dress.perm).doing(|| "set a mode".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// The file system below the upper.
+    ///
+    /// # Errors
+    /// `Upper`.
+    pub fn space(&self) -> Result<Space> {
+        let stat =
+            rustix::fs::fstatvfs(self.upper.root()).doing(|| "ask for free space".to_owned())?;
+        Ok(Space {
+            block_size: u32::try_from(stat.f_frsize).unwrap_or(4096),
+            blocks: stat.f_blocks,
+            free: stat.f_bfree,
+            available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+            name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
+        })
+    }
+}
+
+/// The type that `override_stat` has to tell: of what is not kept as itself.
+pub(super) fn stated_kind(kind: Kind) -> Option<Kind> {
+    match kind {
+        Kind::Regular => None,
+        other => Some(other),
+    }
+}
+
+/// A removed directory that somebody still is in.
+fn gone_dir(seen: &Seen, generation: u64) -> Attr {
+    let mut stat = strata_tree::Stat::unstated_dir();
+    stat.nlink = 0;
+    let time = stat.mtime;
+    let id = seen.found.id;
+    Attr { id, generation, stat, atime: time, ctime: time, birth: None, blocks: 0 }
+}

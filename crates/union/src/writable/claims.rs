@@ -1,0 +1,51 @@
+//! Who works on which node.
+//!
+//! A copy-up takes long, and must not be joined by a removal or a second copy-up of the same
+//! node. Whoever changes a node's places or stage claims it; others wait for that node alone.
+//!
+//! Invariants: claims are taken from a node upward to the root, or several at once in order of
+//! number, and never while the union's other locks are held.
+
+use std::collections::HashSet;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use strata_tree::NodeId;
+
+/// The claimed nodes.
+#[derive(Default)]
+pub(super) struct Claims {
+    taken: Mutex<HashSet<NodeId>>,
+    released: Condvar,
+}
+
+/// Ends with its drop.
+pub(super) struct Claim<'a> {
+    claims: &'a Claims,
+    nodes: Vec<NodeId>,
+}
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for all of them, takes them together.
+    pub(super) fn claim(&self, nodes: &[NodeId]) -> Claim<'_> {
+        let mut taken = self.lock();
+        while nodes.iter().any(|node| taken.contains(node)) {
+            taken = self.released.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        taken.extend(nodes);
+        Claim { claims: self, nodes: nodes.to_vec() }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.claims.lock();
+        for node in &self.nodes {
+            taken.remove(node);
+        }
+        self.claims.released.notify_all();
+    }
+}

@@ -1,0 +1,353 @@
+//! Copy-up: a lower's node comes into the upper before it is changed.
+//!
+//! A copy is made whole in the work directory and then moved to its place, so that nobody, nor
+//! any crash, ever sees half of one. When only metadata change, the content of a regular file
+//! stays below ("metacopy"); it follows when the file is opened for writing. A file of several
+//! names comes up under all of them: the work directory has one more link to it, called
+//! `links-<number>`, until all names are in place, and `recover` completes what a crash cut off.
+//!
+//! Invariants: a directory is in the upper before anything in it is; the times of a directory do
+//! not change because something in it was copied up; holes stay holes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
+
+use super::attrs::{Dress, set_times};
+use super::copying::copy_content;
+use super::error::{Doing, Error, Result};
+use super::names::{Location, stat};
+use super::table::{Seen, Stage, Table};
+use super::types::SetTime;
+use super::upper::{Temporary, by_descriptor};
+use super::{Mark, Union};
+
+/// Lower nodes of several names, with the paths of those among the lowers.
+pub(super) type Links = HashMap<NodeId, Vec<TreePath>>;
+
+/// Nodes that stay known while this lives.
+pub(super) struct Pins<'a> {
+    table: &'a Table,
+    nodes: Vec<NodeId>,
+}
+
+impl Pins<'_> {
+    /// Keeps one more.
+    pub(super) fn add(&mut self, id: NodeId) {
+        self.table.pin(id);
+        self.nodes.push(id);
+    }
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        self.nodes.iter().for_each(|node| self.table.unpin(*node));
+    }
+}
+
+impl Union {
+    /// How many bytes opening a node for writing would copy now.
+    pub fn copy_up_bytes(&self, node: NodeId) -> u64 {
+        let Ok(seen) = self.table.see(node) else { return 0 };
+        match (seen.found.stage, seen.found.kind, seen.found.lower) {
+            (Stage::Lower | Stage::Meta, Kind::Regular, Some(lower)) => {
+                self.lower.node(lower).map_or(0, |node| node.stat.size)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Brings a directory and all above it into the upper.
+    pub(super) fn raise_dirs(&self, dir: NodeId) -> Result<()> {
+        let mut chain = Vec::new();
+        let mut here = dir;
+        while self.table.see_dir(here)?.found.stage == Stage::Lower {
+            chain.push(here);
+            here = self.table.parent(here)?;
+        }
+        chain.into_iter().rev().try_for_each(|dir| self.copy_up_one(dir, Stage::Upper, None))
+    }
+
+    /// Brings a node into the upper, to `stage` at least, with the first `keep` bytes of its
+    /// content (`None`: all).
+    pub(super) fn copy_up(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<()> {
+        let stage = match stage {
+            Stage::Meta if self.options.no_metacopy => Stage::Upper,
+            stage => stage,
+        };
+        if self.table.see(id)?.found.stage >= stage {
+            return Ok(());
+        }
+        for (dir, _) in self.table.places(id) {
+            self.raise_dirs(dir)?;
+        }
+        self.copy_up_one(id, stage, keep)
+    }
+
+    fn copy_up_one(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<()> {
+        let _claim = self.claims.claim(&[id]);
+        let seen = self.table.see(id)?;
+        // A removed file has no place for a mark: it comes up whole.
+        let stage = if seen.path.is_none() { Stage::Upper } else { stage };
+        match seen.found.stage {
+            now if now >= stage => Ok(()),
+            Stage::Meta => self.fill(&seen, keep),
+            Stage::Lower | Stage::Upper => self.copy_node(&seen, stage, keep),
+        }
+    }
+
+    /// Gives a metacopy its content; its mark goes last.
+    fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<()> {
+        let Some(lower) = seen.found.lower else {
+            return Err(Error::Refused(rustix::io::Errno::IO));
+        };
+        let path = by_descriptor(super::names::inode(self, seen)?);
+        let file: File = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "open a file to copy its content up".to_owned())?
+            .into();
+        let before = stat(&file)?;
+        copy_content(&self.lower.open(lower)?, &file, keep)?;
+        self.upper.sync_file(&file)?;
+        set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
+        self.marks.clear(&file, Mark::Metacopy)?;
+        self.marks.clear(&file, Mark::Redirect)?;
+        self.table.update(seen.found.id, |found| {
+            found.stage = Stage::Upper;
+            found.redirect = None;
+        });
+        self.rise(seen.found.id, file)
+    }
+
+    /// Openers of the node read the upper's file from now on.
+    fn rise(&self, id: NodeId, file: File) -> Result<()> {
+        if let Some(content) = self.table.open_content(id) {
+            content.rise(Arc::new(file), true);
+        }
+        Ok(())
+    }
+
+    fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<()> {
+        let id = seen.found.id;
+        let Some(lower) = seen.found.lower else {
+            return Err(Error::Refused(rustix::io::Errno::IO));
+        };
+        let node = self.lower.node(lower)?;
+        let kind = node.stat.kind;
+        let stage = if kind == Kind::Regular { stage } else { Stage::Upper };
+        let made = self.upper.temporary();
+        let target = match kind {
+            Kind::Symlink => self.lower.read_link(lower)?,
+            _ => Vec::new(),
+        };
+        let result = self.make_inode(&made, kind, &target).and_then(|(fd, file)| {
+            if let Some(file) = &file {
+                match stage {
+                    Stage::Meta => {
+                        rustix::fs::ftruncate(file, node.stat.size)
+                            .doing(|| "set the size of a metacopy".to_owned())?;
+                        self.marks.set(&fd, Mark::Metacopy, b"")?;
+                    }
+                    Stage::Lower | Stage::Upper => {
+                        copy_content(&self.lower.open(lower)?, file, keep)?;
+                        self.upper.sync_file(file)?;
+                    }
+                }
+            }
+            let stated = Dress {
+                kind,
+                uid: node.stat.uid,
+                gid: node.stat.gid,
+                perm: node.stat.perm,
+                xattrs: &self.lower.xattrs(lower)?,
+            };
+            self.dress(&fd, &stated)?;
+            if self.keeps_origin(kind) {
+                self.marks.set(&fd, Mark::Origin, id.0.to_string().as_bytes())?;
+            }
+            let mtime = SetTime::To(node.stat.mtime);
+            set_times(&fd, mtime, mtime)?;
+            self.place_copy(seen, &made, &fd, node.stat.nlink > 1 && !kind.is_dir())?;
+            Ok(file)
+        });
+        let file = match result {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = self.upper.discard(&made);
+                return Err(error);
+            }
+        };
+        self.table.update(id, |found| found.stage = found.stage.max(stage));
+        match file.filter(|_| stage == Stage::Upper) {
+            Some(file) => self.rise(id, file),
+            None => Ok(()),
+        }
+    }
+
+    /// `user.*` attributes exist on files and directories only (xattr(7)).
+    fn keeps_origin(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Directory => false, // Its place says what its lower is.
+            Kind::Regular => true,
+            _ => !self.options.user_marks,
+        }
+    }
+
+    /// Moves a finished copy to all the names that its lower has.
+    fn place_copy(&self, seen: &Seen, made: &Temporary, fd: &OwnedFd, several: bool) -> Result<()> {
+        let id = seen.found.id;
+        let others = if several { self.other_places(id)? } else { Vec::new() };
+        let mut pins = self.pins();
+        let mut names = Vec::new();
+        for path in &others {
+            if let Some((dir, name)) = path.split_last()
+                && let Some(dir) = self.know(&dir, &mut pins)?
+            {
+                self.raise_dirs(dir)?;
+                names.push((dir, name.to_owned()));
+            }
+        }
+        let steady = self.steady();
+        let Some((dir, name)) = self.table.places(id).into_iter().next() else {
+            // Removed, but still open: a file without a name.
+            drop(steady);
+            let file =
+                rustix::fs::open(by_descriptor(fd), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+            let file: File = file.doing(|| "open a removed file".to_owned())?.into();
+            self.upper.discard(made)?;
+            self.table.set_orphan(id, Arc::new(file));
+            return Ok(());
+        };
+        let link = names.iter().any(|other| *other != (dir, name.clone()));
+        let links = format!("links-{}", id.0);
+        if link {
+            let flags = AtFlags::empty();
+            rustix::fs::linkat(self.upper.work(), made.name(), self.upper.work(), &links, flags)
+                .doing(|| "link a copy of several names".to_owned())?;
+        }
+        self.quietly(dir, |fd| self.upper.place(made, fd, name.as_name(), false))?;
+        if link {
+            self.link_all(id, &links, &names)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a copy those of its names that still are the lower's.
+    pub(super) fn link_all(
+        &self,
+        id: NodeId,
+        links: &str,
+        names: &[(NodeId, NameBuf)],
+    ) -> Result<()> {
+        let work = self.upper.work();
+        for (dir, name) in names {
+            let seen = self.table.see_dir(*dir)?;
+            match self.find(&seen, name.as_name())? {
+                Some(Location::Lower(found, _)) if found.lower == Some(id) => {}
+                _ => continue,
+            }
+            self.quietly(*dir, |fd| {
+                rustix::fs::linkat(work, links, fd, name.as_bytes(), AtFlags::empty())
+                    .doing(|| format!("link {:?}", name.as_name().as_os_str()))
+            })?;
+        }
+        rustix::fs::unlinkat(work, links, AtFlags::empty()).doing(|| format!("remove {links}"))
+    }
+
+    /// Changes a directory of the upper without changing its times.
+    fn quietly(
+        &self,
+        dir: NodeId,
+        change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let _touching = self.touching(&[dir]);
+        let fd = self.upper.dir(self.table.see_dir(dir)?.place()?)?;
+        let before = stat(&fd)?;
+        change(fd.as_fd())?;
+        set_times(&fd, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))
+    }
+
+    /// Makes the directories on the way to `path` known, and keeps them so; the last one's
+    /// number, if all of them are there.
+    pub(super) fn know(&self, path: &TreePath, pins: &mut Pins<'_>) -> Result<Option<NodeId>> {
+        let _steady = self.steady();
+        let mut dir = NodeId::ROOT;
+        for name in path.names() {
+            let seen = self.table.see_dir(dir)?;
+            let Some(location) = self.find(&seen, name)? else { return Ok(None) };
+            let found = location.found();
+            if !found.kind.is_dir() {
+                return Ok(None);
+            }
+            self.table.found(dir, &name.to_owned(), found, 0, false);
+            pins.add(found.id);
+            dir = found.id;
+        }
+        Ok(Some(dir))
+    }
+
+    pub(super) fn pins(&self) -> Pins<'_> {
+        Pins { table: &self.table, nodes: Vec::new() }
+    }
+
+    /// Where the names of a lower node of several names are in the merged tree.
+    pub(super) fn other_places(&self, id: NodeId) -> Result<Vec<TreePath>> {
+        if self.redirected.load(Ordering::Relaxed) {
+            return self.search(id);
+        }
+        Ok(self.links()?.get(&id).cloned().unwrap_or_default())
+    }
+
+    /// The same once directories have moved: by looking everywhere.
+    fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
+        let _steady = self.steady();
+        let mut places = Vec::new();
+        let mut stack = vec![self.table.see(NodeId::ROOT)?];
+        while let Some(dir) = stack.pop() {
+            let path = dir.place()?.clone();
+            for item in self.merged(&dir)? {
+                let here = path.join(item.name.as_name());
+                if item.id == id {
+                    places.push(here);
+                } else if item.kind.is_dir()
+                    && let Some(location) = self.find(&dir, item.name.as_name())?
+                {
+                    let found = location.found().clone();
+                    stack.push(Seen { found, path: Some(here), orphan: None });
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// All nodes of several names among the lowers, found by one walk when first needed.
+    fn links(&self) -> Result<Arc<Links>> {
+        let mut known = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(links) = &*known {
+            return Ok(Arc::clone(links));
+        }
+        let mut links: Links = HashMap::new();
+        let mut stack = vec![(self.lower.root(), TreePath::root())];
+        while let Some((dir, path)) = stack.pop() {
+            self.lower.read_dir(dir, 0, &mut |item: DirEntry<'_>| {
+                if let Entry::Node(node) = &item.entry {
+                    let here = path.join(item.name);
+                    if node.stat.kind.is_dir() {
+                        stack.push((node.id, here));
+                    } else if node.stat.nlink > 1 {
+                        links.entry(node.id).or_default().push(here);
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        let links = Arc::new(links);
+        *known = Some(Arc::clone(&links));
+        Ok(links)
+    }
+}

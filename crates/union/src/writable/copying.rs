@@ -1,0 +1,106 @@
+//! Copying the content of one file into another, empty one.
+//!
+//! Invariants: a hole stays a hole; where the file system can share the bytes (reflink) none are
+//! copied; the source is only read.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::error::{Doing, Result};
+
+/// Bytes that are copied at a time where the kernel cannot do it by itself.
+const CHUNK: usize = 256 * 1024;
+
+/// Copies the first `keep` bytes of `from` (`None`: all) to `to`, whose size is that then.
+pub(super) fn copy_content(from: &File, to: &File, keep: Option<u64>) -> Result<()> {
+    let doing = || "copy a file up".to_owned();
+    let size = from.metadata().doing(doing)?.len();
+    let wanted = keep.map_or(size, |keep| keep.min(size));
+    if wanted == size && size > 0 && rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    rustix::fs::ftruncate(to, wanted).doing(doing)?;
+    let mut at = 0;
+    while at < wanted {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => return Ok(()), // Nothing but a hole is left.
+            Err(Errno::INVAL) => at,           // A file system that knows no holes.
+            Err(errno) => return Err(errno).doing(doing),
+        };
+        if data >= wanted {
+            return Ok(());
+        }
+        let end = match rustix::fs::seek(from, SeekFrom::Hole(data)) {
+            Ok(end) => end.min(wanted),
+            Err(Errno::INVAL | Errno::NXIO) => wanted,
+            Err(errno) => return Err(errno).doing(doing),
+        };
+        copy_part(from, to, data, end)?;
+        at = end.max(data + 1);
+    }
+    Ok(())
+}
+
+fn copy_part(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
+    let doing = || "copy a file up".to_owned();
+    let mut at = start;
+    while at < end {
+        let (mut source, mut target) = (at, at);
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), len) {
+            Ok(0) => return Ok(()), // It became shorter.
+            Ok(done) => at += done as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                break;
+            }
+            Err(errno) => return Err(errno).doing(doing),
+        }
+    }
+    let mut chunk = vec![0; CHUNK];
+    while at < end {
+        let len = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
+        let read = from.read_at(&mut chunk[..len], at).doing(doing)?;
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all_at(&chunk[..read], at).doing(doing)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn holes_stay_holes_and_the_end_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = File::options().read(true).write(true).create_new(true);
+        let from = from.open(dir.path().join("from")).unwrap();
+        from.set_len(8 << 20).unwrap();
+        from.write_all_at(b"middle", 4 << 20).unwrap();
+        for keep in [None, Some(0), Some((4 << 20) + 3), Some(1 << 30)] {
+            let path = dir.path().join("to");
+            let _ = std::fs::remove_file(&path);
+            let to = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            copy_content(&from, &to, keep).unwrap();
+            let mut bytes = Vec::new();
+            File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+            let want = keep.unwrap_or(8 << 20).min(8 << 20) as usize;
+            assert_eq!(bytes.len(), want);
+            if want > 4 << 20 {
+                let text = &b"middle"[..(want - (4 << 20)).min(6)];
+                assert_eq!(&bytes[4 << 20..][..text.len()], text);
+            }
+            let blocks = rustix::fs::fstat(&to).unwrap().st_blocks as u64 * 512;
+            assert!(blocks < 1 << 20, "{blocks} bytes in use");
+        }
+    }
+}

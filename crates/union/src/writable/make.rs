@@ -1,0 +1,229 @@
+//! Making nodes: files, directories, links and the rest.
+//!
+//! A new inode gets its owner, bits and attributes in the work directory and is then moved to its
+//! name, over a whiteout if the lower had the name once.
+//!
+//! Invariants: a directory that takes the place of a whiteout is opaque; a device 0:0 is kept as
+//! a marked file, for the device itself would be a whiteout.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use strata_tree::{Device, Kind, Name, NodeId};
+
+use super::acl::{Inherited, inherit};
+use super::attrs::Dress;
+use super::error::{Doing, Error, Result};
+use super::marks::{Mark, format_kind};
+use super::names::{InUpper, name, stat, upper_number};
+use super::table::{Found, Seen, Stage};
+use super::types::{Attr, Caller, New, OpenHow, Ownership};
+use super::upper::Temporary;
+use super::{OpenFile, Union};
+
+impl Union {
+    /// Makes a node; counts one lookup.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOENT` in a removed directory, `ENAMETOOLONG`; `Upper`, `Lower`.
+    pub fn make(&self, who: &Caller, dir: NodeId, bytes: &[u8], new: New<'_>) -> Result<Attr> {
+        let (kind, perm, target) = match new {
+            New::Plain(kind, perm) => (kind, perm, &b""[..]),
+            New::Symlink(target) => (Kind::Symlink, 0o777, target),
+        };
+        self.make_node(who, dir, name(bytes)?, kind, perm, target)
+    }
+
+    /// Makes a regular file and opens it for reading and writing; counts one lookup.
+    ///
+    /// # Errors
+    /// As [`Union::make`].
+    pub fn create(
+        &self,
+        who: &Caller,
+        dir: NodeId,
+        bytes: &[u8],
+        perm: u16,
+    ) -> Result<(Attr, Arc<OpenFile>)> {
+        let attr = self.make_node(who, dir, name(bytes)?, Kind::Regular, perm, b"")?;
+        let how = OpenHow { write: true, truncate: false };
+        match self.open_file(attr.id, how) {
+            Ok(file) => Ok((attr, file)),
+            Err(error) => {
+                self.forget(attr.id, 1);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_node(
+        &self,
+        who: &Caller,
+        dir: NodeId,
+        name: Name<'_>,
+        kind: Kind,
+        perm: u16,
+        target: &[u8],
+    ) -> Result<Attr> {
+        self.raise_dirs(dir)?;
+        let start = self.start_of(who, dir, kind, perm)?;
+        let made = self.upper.temporary();
+        let result = self.make_inode(&made, kind, target).and_then(|(fd, _)| {
+            let Inherited { uid, gid, perm, xattrs } = &start;
+            self.dress(&fd, &Dress { kind, uid: *uid, gid: *gid, perm: *perm, xattrs })?;
+            self.put_in_place(&made, &fd, dir, name, kind)
+        });
+        if result.is_err() {
+            let _ = self.upper.discard(&made);
+        }
+        result
+    }
+
+    /// What a new node takes from its directory and its maker.
+    fn start_of(&self, who: &Caller, dir: NodeId, kind: Kind, perm: u16) -> Result<Inherited> {
+        let _steady = self.steady();
+        let seen = self.table.see_dir(dir)?;
+        let fd = self.upper.node(seen.place()?)?;
+        let parent = self.owner_and_bits(&fd)?;
+        let acl = self.marks.default_acl(&fd)?;
+        let symlink = kind == Kind::Symlink;
+        Ok(inherit(who, perm, kind.is_dir(), symlink, (parent.1, parent.2, &acl)))
+    }
+
+    fn put_in_place(
+        &self,
+        made: &Temporary,
+        fd: &OwnedFd,
+        dir: NodeId,
+        name: Name<'_>,
+        kind: Kind,
+    ) -> Result<Attr> {
+        let _steady = self.steady();
+        let _touching = self.touching(&[dir]);
+        let seen = self.table.see_dir(dir)?;
+        let parent = self.upper.dir(seen.place()?)?;
+        self.settle(made, fd, &seen, &parent, name, kind.is_dir())?;
+        let id = upper_number(&stat(fd)?);
+        let found = Found { id, kind, stage: Stage::Upper, lower: None, redirect: None };
+        let generation = self.table.found(dir, &name.to_owned(), &found, 1, true);
+        if kind.is_dir() {
+            self.table.count_directory(dir, 1);
+        }
+        Ok(Attr { generation, ..self.upper_attr(&found, fd)? })
+    }
+
+    /// Moves what was made to a name that shows nothing. `EEXIST` if it does.
+    pub(super) fn settle(
+        &self,
+        made: &Temporary,
+        fd: &OwnedFd,
+        dir: &Seen,
+        parent: &OwnedFd,
+        name: Name<'_>,
+        is_dir: bool,
+    ) -> Result<()> {
+        match self.in_upper(dir, parent, name)? {
+            Some(InUpper::Node(..)) => Err(Error::Refused(Errno::EXIST)),
+            Some(InUpper::Whiteout) if is_dir => {
+                self.marks.set(fd, Mark::Opaque, b"y")?;
+                self.upper.exchange(made, parent.as_fd(), name)?;
+                self.upper.discard(made)
+            }
+            Some(InUpper::Whiteout) => self.upper.place(made, parent.as_fd(), name, true),
+            None if self.in_lower(&dir.found, name)?.is_some() => Err(Error::Refused(Errno::EXIST)),
+            None => self.upper.place(made, parent.as_fd(), name, false),
+        }
+    }
+
+    /// An inode in the work directory, without anything but its type and, for a regular file,
+    /// open.
+    pub(super) fn make_inode(
+        &self,
+        made: &Temporary,
+        kind: Kind,
+        target: &[u8],
+    ) -> Result<(OwnedFd, Option<File>)> {
+        let work = self.upper.work();
+        let doing = || format!("make {}", made.name().display());
+        let apart = self.options.ownership == Ownership::Override;
+        let node = |kind, device: u64| {
+            rustix::fs::mknodat(work, made.name(), kind, Mode::from_raw_mode(0o600), device)
+        };
+        let whole = |device: Device| rustix::fs::makedev(device.major, device.minor);
+        match kind {
+            Kind::Directory => {
+                rustix::fs::mkdirat(work, made.name(), Mode::from_raw_mode(0o700)).doing(doing)?;
+            }
+            Kind::Symlink => rustix::fs::symlinkat(target, work, made.name()).doing(doing)?,
+            Kind::CharDevice(Device { major: 0, minor: 0 }) | Kind::Regular => {
+                return self.make_file(made, kind);
+            }
+            _ if apart => return self.make_file(made, kind),
+            Kind::CharDevice(device) => {
+                node(FileType::CharacterDevice, whole(device)).doing(doing)?;
+            }
+            Kind::BlockDevice(device) => {
+                node(FileType::BlockDevice, whole(device)).doing(doing)?;
+            }
+            Kind::Fifo => node(FileType::Fifo, 0).doing(doing)?,
+            Kind::Socket => node(FileType::Socket, 0).doing(doing)?,
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(work, made.name(), flags, Mode::empty()).doing(doing)?;
+        Ok((fd, None))
+    }
+
+    /// A regular file, or one that stands for what cannot be kept as itself.
+    fn make_file(&self, made: &Temporary, kind: Kind) -> Result<(OwnedFd, Option<File>)> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let fd = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
+            .doing(|| format!("make {}", made.name().display()))?;
+        if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
+            self.marks.set(&fd, Mark::Device, format_kind(kind).as_bytes())?;
+        }
+        let file = match kind {
+            Kind::Regular => {
+                let file = fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?;
+                Some(File::from(file))
+            }
+            _ => None,
+        };
+        Ok((fd, file))
+    }
+
+    /// Gives a node a further name; counts one lookup.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOENT` if the node was removed, `EPERM` for directories, `EMLINK`.
+    pub fn link(&self, node: NodeId, dir: NodeId, bytes: &[u8]) -> Result<Attr> {
+        let name = name(bytes)?;
+        if self.table.see(node)?.found.kind.is_dir() {
+            return Err(Error::Refused(Errno::PERM));
+        }
+        self.copy_up(node, Stage::Meta, None)?;
+        self.raise_dirs(dir)?;
+        let _claim = self.claims.claim(&[node]);
+        let _steady = self.steady();
+        let _touching = self.touching(&[dir]);
+        let seen = self.table.see(node)?;
+        let (from, last) = seen.place()?.split_last().ok_or(Error::Refused(Errno::PERM))?;
+        let from = self.upper.dir(&from)?;
+        let fd = self.upper.node(seen.place()?)?;
+        self.point_below(&seen, &fd)?;
+        let made = self.upper.temporary();
+        let (old, work) = (last.as_os_str(), self.upper.work());
+        rustix::fs::linkat(from, old, work, made.name(), AtFlags::empty())?;
+        let target = self.table.see_dir(dir)?;
+        let parent = self.upper.dir(target.place()?)?;
+        if let Err(error) = self.settle(&made, &fd, &target, &parent, name, false) {
+            let _ = self.upper.discard(&made);
+            return Err(error);
+        }
+        self.table.found(dir, &name.to_owned(), &seen.found, 1, false);
+        self.attr_of(&self.table.see(node)?)
+    }
+}

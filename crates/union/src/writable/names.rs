@@ -1,0 +1,330 @@
+//! Which node a name stands for: the upper's answer first, then the lower's.
+//!
+//! Invariants: a whiteout, a mark or a private attribute is never seen from outside; a node that
+//! was copied up has its lower's number, one that was made in the upper has the upper's inode
+//! number with [`UPPER`] set, which no lower's number has.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+use strata_tree::{
+    Device, Entry, Kind, Name, NameBuf, NameError, Node, NodeId, Stat, Timestamp, TreePath,
+};
+
+use super::error::{Doing, Error, Result};
+use super::marks::{Mark, Override, parse_kind};
+use super::table::{Found, Seen, Stage};
+use super::types::{Attr, Ownership};
+use super::{Union, upper};
+
+/// Set in the numbers of nodes that no lower has.
+const UPPER: u64 = 1 << 62;
+
+/// What a name of the upper is.
+pub(super) enum InUpper {
+    /// Nothing, and the lower's is hidden.
+    Whiteout,
+    /// A node, and its inode.
+    Node(Found, OwnedFd),
+}
+
+/// Where a name was found.
+pub(super) enum Location {
+    /// In the upper.
+    Upper(Found, OwnedFd),
+    /// Only in the lower.
+    Lower(Found, Node),
+}
+
+impl Location {
+    pub(super) fn found(&self) -> &Found {
+        match self {
+            Self::Upper(found, _) | Self::Lower(found, _) => found,
+        }
+    }
+}
+
+/// A name that can be: `ENAMETOOLONG`, `ENOENT` else, as the kernel has checked the rest.
+pub(super) fn name(bytes: &[u8]) -> Result<Name<'_>> {
+    Name::new(bytes).map_err(|error| match error {
+        NameError::TooLong(_) => Error::Refused(Errno::NAMETOOLONG),
+        NameError::Empty | NameError::Dots | NameError::Forbidden => Error::Refused(Errno::NOENT),
+    })
+}
+
+impl Union {
+    /// The node called `bytes` in `dir`; counts one lookup if there is one.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG`, `ENOTDIR`, `ESTALE`; `Upper`, `Lower`.
+    pub fn lookup(&self, dir: NodeId, bytes: &[u8]) -> Result<Option<Attr>> {
+        let name = name(bytes)?;
+        let _steady = self.steady();
+        let seen = self.table.see(dir)?;
+        if !seen.found.kind.is_dir() {
+            return Err(Error::Refused(Errno::NOTDIR));
+        }
+        if seen.path.is_none() {
+            return Ok(None); // A removed directory is empty.
+        }
+        let Some(location) = self.find(&seen, name)? else { return Ok(None) };
+        let generation = self.table.found(dir, &name.to_owned(), location.found(), 1, false);
+        let attr = match &location {
+            Location::Upper(found, fd) => self.upper_attr(found, fd)?,
+            Location::Lower(found, node) => lower_attr(found, node),
+        };
+        Ok(Some(Attr { generation, ..attr }))
+    }
+
+    /// The name's node, not yet known to the table.
+    pub(super) fn find(&self, dir: &Seen, name: Name<'_>) -> Result<Option<Location>> {
+        if dir.found.stage == Stage::Upper {
+            let fd = self.upper.dir(dir.place()?)?;
+            match self.in_upper(dir, fd.as_fd(), name)? {
+                Some(InUpper::Whiteout) => return Ok(None),
+                Some(InUpper::Node(found, fd)) => return Ok(Some(Location::Upper(found, fd))),
+                None => {}
+            }
+        }
+        Ok(self.in_lower(&dir.found, name)?.map(|node| {
+            let found = Found {
+                id: node.id,
+                kind: node.stat.kind,
+                stage: Stage::Lower,
+                lower: Some(node.id),
+                redirect: None,
+            };
+            Location::Lower(found, node)
+        }))
+    }
+
+    /// What the lower has under a name of a merged directory.
+    pub(super) fn in_lower(&self, dir: &Found, name: Name<'_>) -> Result<Option<Node>> {
+        let Some(lower) = dir.lower else { return Ok(None) };
+        Ok(match self.lower.lookup(lower, name)? {
+            Some(Entry::Node(node)) => Some(node),
+            Some(Entry::Whiteout | Entry::LowerLink(_)) | None => None,
+        })
+    }
+
+    /// What the upper has under a name; `fd` is the directory there.
+    pub(super) fn in_upper(
+        &self,
+        dir: &Seen,
+        fd: impl AsFd,
+        name: Name<'_>,
+    ) -> Result<Option<InUpper>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = match rustix::fs::openat(fd, name.as_os_str(), flags, Mode::empty()) {
+            Ok(node) => node,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno).doing(|| format!("open {:?}", name.as_os_str())),
+        };
+        let stat = stat(&node)?;
+        if is_whiteout(&stat) {
+            return Ok(Some(InUpper::Whiteout));
+        }
+        let found = self.identify(&dir.found, name, &node, &stat)?;
+        Ok(Some(InUpper::Node(found, node)))
+    }
+
+    /// Reads the marks of an inode of the upper that is called `name` in `dir`.
+    fn identify(&self, dir: &Found, name: Name<'_>, fd: &OwnedFd, stat: &Statx) -> Result<Found> {
+        let kind = self.kind(fd, stat)?;
+        let own = upper_number(stat);
+        let mut found = Found { id: own, kind, stage: Stage::Upper, lower: None, redirect: None };
+        if kind.is_dir() {
+            if self.marks.get(fd, Mark::Opaque)?.is_some_and(|value| value == b"y") {
+                return Ok(found);
+            }
+            found.redirect = self.redirect(dir, fd)?;
+            let below = match &found.redirect {
+                Some(path) => self.walk_lower(path)?,
+                None => self.in_lower(dir, name)?,
+            };
+            if let Some(below) = below.filter(|node| node.stat.kind.is_dir()) {
+                found.id = below.id;
+                found.lower = Some(below.id);
+            }
+            return Ok(found);
+        }
+        let origin = self.marks.get(fd, Mark::Origin)?.and_then(|text| parse_number(&text));
+        if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
+            found.redirect = self.redirect(dir, fd)?;
+            let below = match &found.redirect {
+                Some(path) => self.walk_lower(path)?,
+                None => self.in_lower(dir, name)?,
+            };
+            let below = below.filter(|node| node.stat.kind == Kind::Regular);
+            // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
+            let below = below.ok_or(Error::Refused(Errno::IO))?;
+            found.stage = Stage::Meta;
+            found.lower = Some(below.id);
+        }
+        if let Some(origin) = origin {
+            found.id = origin;
+        }
+        Ok(found)
+    }
+
+    /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,
+    /// "Renaming directories").
+    fn redirect(&self, dir: &Found, fd: &OwnedFd) -> Result<Option<TreePath>> {
+        let Some(text) = self.marks.get(fd, Mark::Redirect)? else { return Ok(None) };
+        self.redirected.store(true, Ordering::Relaxed);
+        let bad = |_| Error::Refused(Errno::IO);
+        if text.first() == Some(&b'/') {
+            return TreePath::clamped(&text).map(Some).map_err(bad);
+        }
+        let mut path = self.table.lower_path(dir.id).ok_or(Error::Refused(Errno::IO))?;
+        path.push(NameBuf::new(&text).map_err(bad)?.as_name());
+        Ok(Some(path))
+    }
+
+    /// A node of the lower by its path there.
+    fn walk_lower(&self, path: &TreePath) -> Result<Option<Node>> {
+        let mut node = self.lower.node(self.lower.root())?;
+        for name in path.names() {
+            if !node.stat.kind.is_dir() {
+                return Ok(None);
+            }
+            match self.lower.lookup(node.id, name)? {
+                Some(Entry::Node(next)) => node = next,
+                Some(Entry::Whiteout | Entry::LowerLink(_)) | None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// The type of an inode of the upper, as the image has it.
+    fn kind(&self, fd: &OwnedFd, stat: &Statx) -> Result<Kind> {
+        let kind = kind_of(stat);
+        if kind != Kind::Regular || stat.stx_size != 0 {
+            return Ok(kind);
+        }
+        if let Some(text) = self.marks.get(fd, Mark::Device)? {
+            let device = std::str::from_utf8(&text).ok().and_then(parse_kind).flatten();
+            return Ok(device.unwrap_or(kind));
+        }
+        if self.options.ownership == Ownership::Override {
+            let stated = Override::of(fd)?.and_then(|stated| stated.kind);
+            return Ok(stated.filter(|kind| !kind.is_dir()).unwrap_or(kind));
+        }
+        Ok(kind)
+    }
+
+    /// Owner, group and permission bits of an inode of the upper.
+    pub(super) fn owner_and_bits(&self, fd: impl AsFd) -> Result<(u32, u32, u16)> {
+        if self.options.ownership == Ownership::Override
+            && let Some(stated) = Override::of(&fd)?
+        {
+            return Ok((stated.uid, stated.gid, stated.perm));
+        }
+        let stat = stat(fd)?;
+        Ok((stat.stx_uid, stat.stx_gid, stat.stx_mode & 0o7777))
+    }
+
+    /// `stat` of a node of the upper.
+    pub(super) fn upper_attr(&self, found: &Found, fd: impl AsFd) -> Result<Attr> {
+        let fd = fd.as_fd();
+        let stat = stat(fd)?;
+        let (uid, gid, perm) = self.owner_and_bits(fd)?;
+        let nlink = match found.kind {
+            Kind::Directory if found.lower.is_some() => 2 + self.subdirectories(found)?,
+            _ => stat.stx_nlink,
+        };
+        let size = match found.kind {
+            Kind::Regular | Kind::Symlink | Kind::Directory => stat.stx_size,
+            Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => 0,
+        };
+        let blocks = match found.stage {
+            Stage::Meta => size.div_ceil(512),
+            Stage::Lower | Stage::Upper => stat.stx_blocks,
+        };
+        let born = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        Ok(Attr {
+            id: found.id,
+            generation: self.table.generation(found.id),
+            stat: Stat {
+                kind: found.kind,
+                perm,
+                uid,
+                gid,
+                size,
+                nlink,
+                mtime: time(stat.stx_mtime),
+            },
+            atime: time(stat.stx_atime),
+            ctime: time(stat.stx_ctime),
+            birth: born.then(|| time(stat.stx_btime)),
+            blocks,
+        })
+    }
+}
+
+/// `stat` of a node that is only in the lower.
+pub(super) fn lower_attr(found: &Found, node: &Node) -> Attr {
+    let mtime = node.stat.mtime;
+    Attr {
+        id: found.id,
+        generation: 0,
+        stat: node.stat,
+        atime: mtime,
+        ctime: mtime,
+        birth: None,
+        blocks: node.stat.size.div_ceil(512),
+    }
+}
+
+/// Everything that `stat` knows of an open inode.
+pub(super) fn stat(fd: impl AsFd) -> Result<Statx> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::statx(fd, "", flags, wanted).doing(|| "stat a node of the upper".to_owned())
+}
+
+/// The number of a node that no lower has.
+pub(super) fn upper_number(stat: &Statx) -> NodeId {
+    NodeId(UPPER | stat.stx_ino)
+}
+
+/// overlayfs.rst, "whiteouts and opaque directories".
+pub(super) fn is_whiteout(stat: &Statx) -> bool {
+    matches!(kind_of(stat), Kind::CharDevice(Device { major: 0, minor: 0 }))
+}
+
+fn kind_of(stat: &Statx) -> Kind {
+    let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
+    match rustix::fs::FileType::from_raw_mode(u32::from(stat.stx_mode)) {
+        rustix::fs::FileType::Directory => Kind::Directory,
+        rustix::fs::FileType::Symlink => Kind::Symlink,
+        rustix::fs::FileType::CharacterDevice => Kind::CharDevice(device),
+        rustix::fs::FileType::BlockDevice => Kind::BlockDevice(device),
+        rustix::fs::FileType::Fifo => Kind::Fifo,
+        rustix::fs::FileType::Socket => Kind::Socket,
+        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => Kind::Regular,
+    }
+}
+
+fn time(time: rustix::fs::StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
+}
+
+fn parse_number(text: &[u8]) -> Option<NodeId> {
+    std::str::from_utf8(text).ok()?.parse().ok().map(NodeId)
+}
+
+/// The inode of a node of the upper, by its path or, when it has none, by what keeps it.
+pub(super) fn inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
+    match (&seen.path, &seen.orphan) {
+        (Some(path), _) => union.upper.node(path),
+        (None, Some(file)) => {
+            let path = upper::by_descriptor(file);
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .doing(|| "open a removed file".to_owned())
+        }
+        (None, None) => Err(Error::Refused(Errno::NOENT)),
+    }
+}

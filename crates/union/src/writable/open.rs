@@ -1,0 +1,96 @@
+//! Opening regular files.
+//!
+//! Invariant: a file that is open for writing is in the upper, whole.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use strata_tree::{Kind, NodeId};
+
+use super::Union;
+use super::error::{Doing, Error, Result};
+use super::files::{Content, OpenFile};
+use super::names::inode;
+use super::table::{Seen, Stage};
+use super::types::OpenHow;
+use super::upper::by_descriptor;
+
+impl Union {
+    /// Opens a regular file; for writing it is copied up first.
+    ///
+    /// # Errors
+    /// `EISDIR`, `ENXIO` for what is no regular file, `ESTALE`; `Upper`, `Lower`.
+    pub fn open_file(&self, node: NodeId, how: OpenHow) -> Result<Arc<OpenFile>> {
+        match self.table.see(node)?.found.kind {
+            Kind::Regular => {}
+            Kind::Directory => return Err(Error::Refused(Errno::ISDIR)),
+            _ => return Err(Error::Refused(Errno::NXIO)),
+        }
+        let write = how.write || how.truncate;
+        if write {
+            self.copy_up(node, Stage::Upper, how.truncate.then_some(0))?;
+        }
+        self.table.pin(node);
+        let content = match self.content_of(node, write) {
+            Ok(content) => content,
+            Err(error) => {
+                self.table.unpin(node);
+                return Err(error);
+            }
+        };
+        let volatile = self.options.volatile;
+        let file = Arc::new(OpenFile::new(node, Arc::clone(&self.table), content, volatile));
+        if how.truncate
+            && let Some(upper) = file.upper_file()
+        {
+            rustix::fs::ftruncate(&*upper, 0)?;
+        }
+        Ok(file)
+    }
+
+    /// What all openers share.
+    fn content_of(&self, node: NodeId, write: bool) -> Result<Arc<Content>> {
+        let _steady = self.steady();
+        if let Some(content) = self.table.open_content(node)
+            && (!write || content.is_writable())
+        {
+            return Ok(content);
+        }
+        let seen = self.table.see(node)?;
+        let fresh = match (seen.found.stage, seen.found.lower) {
+            (Stage::Lower | Stage::Meta, Some(lower)) => Content::lower(self.lower.open(lower)?),
+            _ => Content::upper(self.open_upper(&seen, write)?, write),
+        };
+        let content = self.table.content(node, Arc::new(fresh));
+        // It may have been copied up since, or others have it open for reading only.
+        let seen = self.table.see(node)?;
+        let late = seen.found.stage == Stage::Upper && !content.is_upper();
+        if late || write && !content.is_writable() {
+            content.rise(self.open_upper(&seen, write)?, write);
+        }
+        Ok(content)
+    }
+
+    fn open_upper(&self, seen: &Seen, write: bool) -> Result<Arc<File>> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let path = by_descriptor(inode(self, seen)?);
+        let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());
+        Ok(Arc::new(File::from(file.doing(|| "open a file of the upper".to_owned())?)))
+    }
+
+    /// Puts a directory on disk (`fsyncdir`). Does nothing for a lower's and on a volatile union.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub fn sync_dir(&self, dir: NodeId) -> Result<()> {
+        let _steady = self.steady();
+        let seen = self.table.see_dir(dir)?;
+        if self.options.volatile || seen.found.stage == Stage::Lower {
+            return Ok(());
+        }
+        let file = self.upper.content(seen.place()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::fsync(file)?)
+    }
+}

@@ -1,0 +1,100 @@
+//! The beginning and the end of an upper's use.
+//!
+//! Invariants: after [`Union::recover`] the work directory holds nothing that is being made; a
+//! copy of several names that a crash cut off has all of them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{AtFlags, Dir, Mode};
+use rustix::io::Errno;
+use strata_tree::NodeId;
+
+use super::Union;
+use super::error::{Doing, Error, Result};
+use super::upper::remove_tree;
+
+impl Union {
+    /// Completes or removes what a crash left in the work directory.
+    pub(super) fn recover(&self) -> Result<()> {
+        let doing = || "clean the work directory".to_owned();
+        let mut names: Vec<OsString> = Vec::new();
+        for entry in Dir::read_from(self.upper.work()).doing(doing)? {
+            let name = entry.doing(doing)?.file_name().to_bytes().to_vec();
+            if !matches!(&name[..], b"." | b".." | b"incompat") {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        let (links, rest): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| name.as_bytes().starts_with(b"links-"));
+        for name in &links {
+            let text = name.to_str().unwrap_or_default();
+            let Some(id) = text.strip_prefix("links-").and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            self.complete(NodeId(id), text)?;
+        }
+        for name in &rest {
+            match rustix::fs::unlinkat(self.upper.work(), name, AtFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::ISDIR | Errno::PERM) => {
+                    remove_tree(self.upper.work(), name).doing(doing)?;
+                }
+                Err(errno) => return Err(errno).doing(doing),
+            }
+        }
+        self.begin()
+    }
+
+    /// Gives a copy the names that it has not got yet. One that has none at all is dropped: the
+    /// lower shows them all.
+    fn complete(&self, id: NodeId, links: &str) -> Result<()> {
+        let stat = rustix::fs::statat(self.upper.work(), links, AtFlags::SYMLINK_NOFOLLOW)
+            .doing(|| format!("stat {links}"))?;
+        let mut names = Vec::new();
+        let mut pins = self.pins();
+        if stat.st_nlink > 1 {
+            for path in self.other_places(id)? {
+                if let Some((dir, name)) = path.split_last()
+                    && let Some(dir) = self.know(&dir, &mut pins)?
+                {
+                    self.raise_dirs(dir)?;
+                    names.push((dir, name.to_owned()));
+                }
+            }
+        }
+        let _steady = self.steady();
+        self.link_all(id, links, &names)
+    }
+
+    /// Marks the upper as not to be trusted after a crash (overlayfs.rst, "Volatile mount").
+    fn begin(&self) -> Result<()> {
+        if !self.options.volatile {
+            return Ok(());
+        }
+        let mode = Mode::from_raw_mode(0o700);
+        for name in ["incompat", "incompat/volatile"] {
+            match rustix::fs::mkdirat(self.upper.work(), name, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno).doing(|| format!("make {name}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything on disk, for a clean end.
+    ///
+    /// # Errors
+    /// `EIO`, `ENOSPC`: something that was written is lost.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;
+        if self.options.volatile {
+            let flags = AtFlags::REMOVEDIR;
+            match rustix::fs::unlinkat(self.upper.work(), "incompat/volatile", flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Error::Refused(errno)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Removing names: from the upper, or by a whiteout where the lower has them.
+//!
+//! Invariants: a name that the lower has is never without its whiteout in between; a lower file
+//! of several names comes into the upper before it loses one, for its link count; a removed node
+//! that is still in use can be read and changed to the end.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+use strata_tree::{Name, NameBuf, NodeId};
+
+use super::Union;
+use super::error::{Doing, Error, Result};
+use super::names::{Location, name};
+use super::table::{Found, Seen, Stage};
+use super::upper::Temporary;
+
+impl Union {
+    /// Removes a name that is no directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`; `Upper`, `Lower`.
+    pub fn unlink(&self, dir: NodeId, bytes: &[u8]) -> Result<()> {
+        let name = name(bytes)?;
+        let found = self.known(dir, name)?;
+        let _pinned = self.pinned(found.id);
+        if found.kind.is_dir() {
+            return Err(Error::Refused(Errno::ISDIR));
+        }
+        self.keep_links(&found)?;
+        self.raise_dirs(dir)?;
+        let _claim = self.claims.claim(&[found.id]);
+        let _steady = self.steady();
+        let _touching = self.touching(&[dir]);
+        let seen = self.table.see_dir(dir)?;
+        let parent = self.upper.dir(seen.place()?)?;
+        let location = self.find(&seen, name)?.ok_or(Error::Refused(Errno::NOENT))?;
+        let hidden = self.in_lower(&seen.found, name)?.is_some();
+        let kept = match location {
+            Location::Lower(..) => {
+                self.white_out(parent.as_fd(), name)?;
+                None
+            }
+            Location::Upper(_, fd) if hidden => {
+                let whiteout = self.new_whiteout()?;
+                self.upper.place(&whiteout, parent.as_fd(), name, true)?;
+                Some(fd)
+            }
+            Location::Upper(_, fd) => {
+                rustix::fs::unlinkat(&parent, name.as_os_str(), AtFlags::empty())?;
+                Some(fd)
+            }
+        };
+        self.table.lost(found.id, dir, &name.to_owned(), kept.map(File::from));
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`; `Upper`, `Lower`.
+    pub fn rmdir(&self, dir: NodeId, bytes: &[u8]) -> Result<()> {
+        let name = name(bytes)?;
+        let found = self.known(dir, name)?;
+        let _pinned = self.pinned(found.id);
+        if !found.kind.is_dir() {
+            return Err(Error::Refused(Errno::NOTDIR));
+        }
+        self.raise_dirs(dir)?;
+        let _claim = self.claims.claim(&[found.id]);
+        let _steady = self.steady();
+        let _touching = self.touching(&[dir, found.id]);
+        let child = self.table.see_dir(found.id)?;
+        if !self.is_empty(&child)? {
+            return Err(Error::Refused(Errno::NOTEMPTY));
+        }
+        let seen = self.table.see_dir(dir)?;
+        let parent = self.upper.dir(seen.place()?)?;
+        let hidden = self.in_lower(&seen.found, name)?.is_some();
+        if child.found.stage == Stage::Lower {
+            self.white_out(parent.as_fd(), name)?;
+        } else if hidden {
+            let whiteout = self.new_whiteout()?;
+            self.upper.exchange(&whiteout, parent.as_fd(), name)?;
+            self.upper.discard(&whiteout)?;
+        } else {
+            let out = self.upper.take_out(parent.as_fd(), name)?;
+            self.upper.discard(&out)?;
+        }
+        self.table.lost(found.id, dir, &name.to_owned(), None);
+        self.table.count_directory(dir, -1);
+        Ok(())
+    }
+
+    /// The node of a name, known to the table from now on. `ENOENT`.
+    pub(super) fn known(&self, dir: NodeId, name: Name<'_>) -> Result<Found> {
+        let _steady = self.steady();
+        let seen = self.table.see_dir(dir)?;
+        let location = self.find(&seen, name)?.ok_or(Error::Refused(Errno::NOENT))?;
+        let found = location.found().clone();
+        self.table.found(dir, &name.to_owned(), &found, 0, false);
+        Ok(found)
+    }
+
+    /// Keeps a node known while the result lives.
+    pub(super) fn pinned(&self, id: NodeId) -> super::copy_up::Pins<'_> {
+        let mut pins = self.pins();
+        pins.add(id);
+        pins
+    }
+
+    /// Before a lower file of several names loses one.
+    pub(super) fn keep_links(&self, found: &Found) -> Result<()> {
+        match (found.stage, found.lower) {
+            (Stage::Lower, Some(lower)) if self.lower.node(lower)?.stat.nlink > 1 => {
+                self.copy_up(found.id, Stage::Meta, None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a whiteout at a name that the upper does not have.
+    pub(super) fn white_out(&self, dir: impl AsFd, name: Name<'_>) -> Result<()> {
+        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+        rustix::fs::mknodat(dir, name.as_os_str(), kind, mode, 0)
+            .doing(|| format!("make a whiteout for {:?}", name.as_os_str()))
+    }
+
+    /// Makes a whiteout in the work directory.
+    pub(super) fn new_whiteout(&self) -> Result<Temporary> {
+        let made = self.upper.temporary();
+        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
+        rustix::fs::mknodat(self.upper.work(), made.name(), kind, mode, 0)
+            .doing(|| "make a whiteout".to_owned())?;
+        Ok(made)
+    }
+
+    /// Makes sure that a directory of the upper holds no whiteouts, so that another may replace
+    /// it: an empty one takes its place.
+    pub(super) fn clear_whiteouts(
+        &self,
+        dir: &Seen,
+        parent: &OwnedFd,
+        name: &NameBuf,
+    ) -> Result<()> {
+        let old = self.upper.node(dir.place()?)?;
+        let (uid, gid, perm) = self.owner_and_bits(&old)?;
+        let made = self.upper.temporary();
+        let (fd, _) = self.make_inode(&made, dir.found.kind, b"")?;
+        let xattrs = self.marks.all(&old)?;
+        let dress = super::attrs::Dress { kind: dir.found.kind, uid, gid, perm, xattrs: &xattrs };
+        self.dress(&fd, &dress)?;
+        self.marks.set(&fd, super::Mark::Opaque, b"y")?;
+        self.upper.exchange(&made, parent.as_fd(), name.as_name())?;
+        self.upper.discard(&made)
+    }
+}

@@ -1,0 +1,238 @@
+//! Moving names.
+//!
+//! ```text
+//! source               before it moves
+//! directory of the lower   marked with the lower path it comes from (redirect)
+//! directory of the upper   opaque, if the lower has a directory at the target
+//! metacopy                 marked with the lower path of its content (redirect)
+//!
+//! at the source        left behind
+//! the lower has the name   a whiteout, by the same call (RENAME_WHITEOUT, or by exchanging it
+//!                          with the one at the target)
+//! ```
+//!
+//! Invariants: every state between two calls is the tree before or after the rename; whoever
+//! moves a directory is alone with all paths; nothing is copied but metadata.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+use strata_tree::{Device, Kind, Name, NodeId};
+
+use super::error::{Doing, Error, Result};
+use super::marks::Mark;
+use super::names::{InUpper, Location, name};
+use super::table::{Found, Seen, Stage};
+use super::types::{Caller, New, RenameMode};
+use super::{Union, names};
+
+/// One end of a rename.
+struct End<'a> {
+    dir: NodeId,
+    name: Name<'a>,
+    seen: Seen,
+    fd: OwnedFd,
+    /// What the lower has under that name in that directory.
+    below: Option<Kind>,
+}
+
+impl Union {
+    /// Moves `from` to `to`. `whiteout`: a character device 0:0 is made at the source.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EEXIST`, `ENOTEMPTY`, `ENOTDIR`, `EISDIR`; `EXDEV` for a lower directory with
+    /// `no_redirect`; `Upper`, `Lower`.
+    pub fn rename(
+        &self,
+        from: (NodeId, &[u8]),
+        to: (NodeId, &[u8]),
+        mode: RenameMode,
+        whiteout: bool,
+    ) -> Result<()> {
+        let (n1, n2) = (name(from.1)?, name(to.1)?);
+        let source = self.known(from.0, n1)?;
+        let _source = self.pinned(source.id);
+        let target = match self.known(to.0, n2) {
+            Ok(found) => Some(found),
+            Err(Error::Refused(Errno::NOENT)) => None,
+            Err(error) => return Err(error),
+        };
+        let _target = target.as_ref().map(|found| self.pinned(found.id));
+        match (mode, &target) {
+            (RenameMode::NoReplace, Some(_)) => return Err(Error::Refused(Errno::EXIST)),
+            (RenameMode::Exchange, None) => return Err(Error::Refused(Errno::NOENT)),
+            (RenameMode::Replace, Some(target)) => {
+                if target.id == source.id {
+                    return Ok(()); // Two names of one inode (rename(2)).
+                }
+                check_kinds(source.kind, target.kind)?;
+            }
+            _ => {}
+        }
+        self.prepare(&source)?;
+        match (&target, mode) {
+            (Some(target), RenameMode::Exchange) => self.prepare(target)?,
+            (Some(target), _) => self.keep_links(target)?,
+            (None, _) => {}
+        }
+        self.raise_dirs(from.0)?;
+        self.raise_dirs(to.0)?;
+        let mut claimed: Vec<NodeId> = vec![source.id];
+        claimed.extend(target.as_ref().map(|found| found.id).filter(|id| *id != source.id));
+        let _claim = self.claims.claim(&claimed);
+        let moves_dir = source.kind.is_dir() || target.as_ref().is_some_and(|t| t.kind.is_dir());
+        let _alone = moves_dir.then(|| self.alone());
+        let _steady = (!moves_dir).then(|| self.steady());
+        let _touching = self.touching(&[from.0, to.0]);
+        let (here, there) = (self.end(from.0, n1)?, self.end(to.0, n2)?);
+        match mode {
+            RenameMode::Exchange => self.exchange(&here, &there)?,
+            RenameMode::Replace | RenameMode::NoReplace => {
+                self.replace(&here, &there, target.as_ref())?;
+            }
+        }
+        drop((_touching, _steady, _alone, _claim));
+        if whiteout {
+            let root = Caller { uid: 0, gid: 0, umask: 0 };
+            let device = Kind::CharDevice(Device { major: 0, minor: 0 });
+            let attr = self.make(&root, from.0, from.1, New::Plain(device, 0))?;
+            self.forget(attr.id, 1);
+        }
+        Ok(())
+    }
+
+    /// Brings what will move into the upper.
+    fn prepare(&self, found: &Found) -> Result<()> {
+        if !found.kind.is_dir() {
+            return self.copy_up(found.id, Stage::Meta, None);
+        }
+        let merged = self.table.see(found.id)?.found.lower.is_some();
+        if merged && self.options.no_redirect {
+            return Err(Error::Refused(Errno::XDEV));
+        }
+        self.raise_dirs(found.id)
+    }
+
+    fn end<'a>(&self, dir: NodeId, name: Name<'a>) -> Result<End<'a>> {
+        let seen = self.table.see_dir(dir)?;
+        let fd = self.upper.dir(seen.place()?)?;
+        let below = self.in_lower(&seen.found, name)?.map(|node| node.stat.kind);
+        Ok(End { dir, name, seen, fd, below })
+    }
+
+    /// The node at one end, which is in the upper.
+    fn at(&self, end: &End<'_>) -> Result<(Seen, OwnedFd)> {
+        match self.find(&end.seen, end.name)? {
+            Some(Location::Upper(found, fd)) => Ok((self.table.see(found.id)?, fd)),
+            Some(Location::Lower(..)) => Err(Error::Refused(Errno::AGAIN)),
+            None => Err(Error::Refused(Errno::NOENT)),
+        }
+    }
+
+    /// Makes a node of the upper independent of where it is.
+    fn unmoor(&self, seen: &Seen, fd: &OwnedFd, target: &End<'_>) -> Result<()> {
+        if seen.found.kind.is_dir() && seen.found.lower.is_none() {
+            return match target.below {
+                Some(Kind::Directory) => self.marks.set(fd, Mark::Opaque, b"y"),
+                _ => Ok(()),
+            };
+        }
+        self.point_below(seen, fd)
+    }
+
+    /// Marks a merged directory or a metacopy with the lower path of what it shows.
+    pub(super) fn point_below(&self, seen: &Seen, fd: &OwnedFd) -> Result<()> {
+        let depends = seen.found.stage == Stage::Meta
+            || seen.found.kind.is_dir() && seen.found.lower.is_some();
+        if !depends {
+            return Ok(());
+        }
+        let path = self.table.lower_path(seen.found.id).ok_or(Error::Refused(Errno::IO))?;
+        let text = [b"/", path.as_bytes()].concat();
+        self.marks.set(fd, Mark::Redirect, &text)?;
+        self.redirected.store(true, Ordering::Relaxed);
+        self.table.update(seen.found.id, |found| found.redirect = Some(path));
+        Ok(())
+    }
+
+    fn exchange(&self, here: &End<'_>, there: &End<'_>) -> Result<()> {
+        let (source, source_fd) = self.at(here)?;
+        let (target, target_fd) = self.at(there)?;
+        self.unmoor(&source, &source_fd, there)?;
+        self.unmoor(&target, &target_fd, here)?;
+        self.move_name(here, there, RenameFlags::EXCHANGE)?;
+        let (n1, n2) = (here.name.to_owned(), there.name.to_owned());
+        self.table.exchanged(source.found.id, (here.dir, &n1), target.found.id, (there.dir, &n2));
+        let is_dir = |seen: &Seen| i32::from(seen.found.kind.is_dir());
+        self.table.count_directory(here.dir, is_dir(&target) - is_dir(&source));
+        self.table.count_directory(there.dir, is_dir(&source) - is_dir(&target));
+        Ok(())
+    }
+
+    fn replace(&self, here: &End<'_>, there: &End<'_>, target: Option<&Found>) -> Result<()> {
+        let (source, source_fd) = self.at(here)?;
+        let replaced = self.make_room(there, target)?;
+        self.unmoor(&source, &source_fd, there)?;
+        let hole =
+            matches!(self.in_upper(&there.seen, &there.fd, there.name)?, Some(InUpper::Whiteout));
+        match (here.below.is_some(), hole, source.found.kind.is_dir()) {
+            // The whiteout at the target is wanted at the source, or is removed there.
+            (true, true, _) => self.move_name(here, there, RenameFlags::EXCHANGE)?,
+            (false, true, true) => {
+                self.move_name(here, there, RenameFlags::EXCHANGE)?;
+                rustix::fs::unlinkat(&here.fd, here.name.as_os_str(), AtFlags::empty())
+                    .doing(|| "remove a whiteout".to_owned())?;
+            }
+            (true, false, _) => self.move_name(here, there, RenameFlags::WHITEOUT)?,
+            (false, _, _) => self.move_name(here, there, RenameFlags::empty())?,
+        }
+        let (n1, n2) = (here.name.to_owned(), there.name.to_owned());
+        if let Some(target) = target {
+            self.table.lost(target.id, there.dir, &n2, replaced.map(File::from));
+        }
+        self.table.moved(source.found.id, (here.dir, &n1), (there.dir, &n2));
+        if source.found.kind.is_dir() {
+            let gone = i32::from(target.is_some());
+            self.table.count_directory(here.dir, -1);
+            self.table.count_directory(there.dir, 1 - gone);
+        }
+        Ok(())
+    }
+
+    /// Lets a target be replaced: a directory has to be empty, also of whiteouts. Gives what
+    /// keeps it for those who still use it.
+    fn make_room(&self, there: &End<'_>, target: Option<&Found>) -> Result<Option<OwnedFd>> {
+        let Some(target) = target else { return Ok(None) };
+        let seen = self.table.see(target.id)?;
+        if target.kind.is_dir() && !self.is_empty(&seen)? {
+            return Err(Error::Refused(Errno::NOTEMPTY));
+        }
+        if seen.found.stage == Stage::Lower {
+            // Nothing in the upper: its place is taken there, which hides it.
+            return Ok(None);
+        }
+        if target.kind.is_dir() {
+            self.clear_whiteouts(&seen, &there.fd, &there.name.to_owned())?;
+            return Ok(None);
+        }
+        names::inode(self, &seen).map(Some)
+    }
+
+    fn move_name(&self, here: &End<'_>, there: &End<'_>, flags: RenameFlags) -> Result<()> {
+        let (n1, n2) = (here.name.as_os_str(), there.name.as_os_str());
+        rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags)
+            .doing(|| format!("move {n1:?} to {n2:?}"))
+    }
+}
+
+/// rename(2).
+fn check_kinds(source: Kind, target: Kind) -> Result<()> {
+    match (source.is_dir(), target.is_dir()) {
+        (true, false) => Err(Error::Refused(Errno::NOTDIR)),
+        (false, true) => Err(Error::Refused(Errno::ISDIR)),
+        _ => Ok(()),
+    }
+}

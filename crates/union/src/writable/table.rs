@@ -1,0 +1,384 @@
+//! The nodes that the kernel knows.
+//!
+//! A node is known from the first lookup until the kernel forgets it, nobody has it open and no
+//! known node lies in it. It has the places where it is known to be (a directory one, the root
+//! none), the lower node it comes from, and a [`Stage`]: how much of it is in the upper.
+//!
+//! Invariants: everything here is in memory, and its lock is never held over a system call; a
+//! stage only ever rises; a node without a place is one that was removed and is still held.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::io::Errno;
+use strata_tree::{Kind, NameBuf, NodeId, TreePath};
+
+use super::error::{Error, Result};
+use super::files::Content;
+
+/// How much of a node is in the upper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Nothing.
+    Lower,
+    /// Its metadata; the content of the regular file is the lower's (metacopy).
+    Meta,
+    /// All of it.
+    Upper,
+}
+
+/// What is known of one node without asking the disk.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) id: NodeId,
+    pub(super) kind: Kind,
+    pub(super) stage: Stage,
+    /// The lower node that it shows or comes from.
+    pub(super) lower: Option<NodeId>,
+    /// Where that is among the lowers, if not at the same place.
+    pub(super) redirect: Option<TreePath>,
+}
+
+/// A node as an operation sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) found: Found,
+    /// Where it is in the merged tree, and so in the upper; `None` if it was removed.
+    pub(super) path: Option<TreePath>,
+    /// Its file, if it was removed while it was open.
+    pub(super) orphan: Option<Arc<File>>,
+}
+
+impl Seen {
+    /// Its path. `ENOENT` if it was removed.
+    pub(super) fn place(&self) -> Result<&TreePath> {
+        self.path.as_ref().ok_or(Error::Refused(Errno::NOENT))
+    }
+}
+
+struct Known {
+    found: Found,
+    generation: u64,
+    places: Vec<(NodeId, NameBuf)>,
+    lookups: u64,
+    /// Known nodes that lie in it, and operations under way.
+    pins: u64,
+    content: Weak<Content>,
+    orphan: Option<Arc<File>>,
+    /// How many directories are in it, once that was counted.
+    subdirectories: Option<u32>,
+}
+
+/// All of them.
+pub(super) struct Table {
+    nodes: Mutex<HashMap<NodeId, Known>>,
+}
+
+type Nodes<'a> = MutexGuard<'a, HashMap<NodeId, Known>>;
+
+impl Table {
+    /// A table that knows the root.
+    pub(super) fn new(root: Found) -> Self {
+        let known = Known {
+            found: root,
+            generation: 0,
+            places: Vec::new(),
+            lookups: 1,
+            pins: 1,
+            content: Weak::new(),
+            orphan: None,
+            subdirectories: None,
+        };
+        Self { nodes: Mutex::new(HashMap::from([(NodeId::ROOT, known)])) }
+    }
+
+    fn lock(&self) -> Nodes<'_> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node as it is now. `ESTALE` for a number that nobody was given.
+    pub(super) fn see(&self, id: NodeId) -> Result<Seen> {
+        let nodes = self.lock();
+        let known = nodes.get(&id).ok_or(Error::Refused(Errno::STALE))?;
+        let orphan = known.orphan.clone();
+        Ok(Seen { found: known.found.clone(), path: path(&nodes, id), orphan })
+    }
+
+    /// A directory that still exists. `ENOTDIR`, `ENOENT`.
+    pub(super) fn see_dir(&self, id: NodeId) -> Result<Seen> {
+        let seen = self.see(id)?;
+        match (seen.found.kind, &seen.path) {
+            (Kind::Directory, Some(_)) => Ok(seen),
+            (Kind::Directory, None) => Err(Error::Refused(Errno::NOENT)),
+            _ => Err(Error::Refused(Errno::NOTDIR)),
+        }
+    }
+
+    /// The number of its generation.
+    pub(super) fn generation(&self, id: NodeId) -> u64 {
+        self.lock().get(&id).map_or(0, |known| known.generation)
+    }
+
+    /// Takes note of a node that was found as `name` in `dir`, and of `lookups` more lookups.
+    /// `fresh`: it was made just now, so whatever had its number is gone.
+    pub(super) fn found(
+        &self,
+        dir: NodeId,
+        name: &NameBuf,
+        found: &Found,
+        lookups: u64,
+        fresh: bool,
+    ) -> u64 {
+        let mut nodes = self.lock();
+        let place = (dir, name.clone());
+        let known = match nodes.entry(found.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Known {
+                found: found.clone(),
+                generation: 0,
+                places: Vec::new(),
+                lookups: 0,
+                pins: 0,
+                content: Weak::new(),
+                orphan: None,
+                subdirectories: None,
+            }),
+        };
+        known.lookups += lookups;
+        let mut left = Vec::new();
+        if fresh
+            && known.found.stage == Stage::Upper
+            && known.places.is_empty()
+            && known.lookups > lookups
+        {
+            // The upper's file system has given the number to another inode.
+            known.generation += 1;
+            known.found = found.clone();
+            known.orphan = None;
+            known.content = Weak::new();
+        }
+        if known.found.stage <= found.stage {
+            known.found = found.clone();
+        }
+        if found.kind.is_dir() && !known.places.contains(&place) {
+            left = std::mem::take(&mut known.places);
+        }
+        let new = !known.places.contains(&place);
+        if new {
+            known.places.push(place);
+        }
+        let generation = known.generation;
+        if new && let Some(parent) = nodes.get_mut(&dir) {
+            parent.pins += 1;
+        }
+        for (dir, _) in left {
+            unpin(&mut nodes, dir);
+        }
+        generation
+    }
+
+    /// `name` in `dir` no longer is this node. `file`: what keeps it, if somebody may still ask.
+    pub(super) fn lost(&self, id: NodeId, dir: NodeId, name: &NameBuf, file: Option<File>) {
+        let mut nodes = self.lock();
+        let Some(known) = nodes.get_mut(&id) else { return };
+        let before = known.places.len();
+        known.places.retain(|(parent, known)| !(*parent == dir && known == name));
+        let gone = before != known.places.len();
+        if known.places.is_empty() && known.orphan.is_none() {
+            known.orphan = file.map(Arc::new);
+        }
+        if gone {
+            unpin(&mut nodes, dir);
+        }
+        drop_if_unused(&mut nodes, id);
+    }
+
+    /// A node has moved.
+    pub(super) fn moved(&self, id: NodeId, from: (NodeId, &NameBuf), to: (NodeId, &NameBuf)) {
+        let mut nodes = self.lock();
+        let Some(known) = nodes.get_mut(&id) else { return };
+        let Some(place) = known.places.iter_mut().find(|(dir, name)| (*dir, name) == from) else {
+            return;
+        };
+        *place = (to.0, to.1.clone());
+        if let Some(parent) = nodes.get_mut(&to.0) {
+            parent.pins += 1;
+        }
+        unpin(&mut nodes, from.0);
+    }
+
+    /// Two nodes have taken each other's place.
+    pub(super) fn exchanged(
+        &self,
+        a: NodeId,
+        at: (NodeId, &NameBuf),
+        b: NodeId,
+        bt: (NodeId, &NameBuf),
+    ) {
+        let mut nodes = self.lock();
+        for (id, from, to) in [(a, at, bt), (b, bt, at)] {
+            let places = nodes.get_mut(&id).map(|known| &mut known.places);
+            let mut places = places.into_iter().flatten();
+            if let Some(place) = places.find(|(dir, name)| (*dir, name) == from) {
+                *place = (to.0, to.1.clone());
+                if let Some(parent) = nodes.get_mut(&to.0) {
+                    parent.pins += 1;
+                }
+                unpin(&mut nodes, from.0);
+            }
+        }
+    }
+
+    /// More of a node is in the upper than before, or its lower is elsewhere.
+    pub(super) fn update(&self, id: NodeId, change: impl FnOnce(&mut Found)) {
+        if let Some(known) = self.lock().get_mut(&id) {
+            change(&mut known.found);
+        }
+    }
+
+    /// A removed node was copied up into a file without a name.
+    pub(super) fn set_orphan(&self, id: NodeId, file: Arc<File>) {
+        if let Some(known) = self.lock().get_mut(&id) {
+            known.orphan = Some(file);
+            known.found.stage = Stage::Upper;
+        }
+    }
+
+    /// The directory that holds a directory; the root's is itself.
+    pub(super) fn parent(&self, dir: NodeId) -> Result<NodeId> {
+        let nodes = self.lock();
+        let known = nodes.get(&dir).ok_or(Error::Refused(Errno::STALE))?;
+        Ok(known.places.first().map_or(dir, |(parent, _)| *parent))
+    }
+
+    /// Every place of a node: the path and the directory with the name.
+    pub(super) fn places(&self, id: NodeId) -> Vec<(NodeId, NameBuf)> {
+        self.lock().get(&id).map(|known| known.places.clone()).unwrap_or_default()
+    }
+
+    /// Where the lower of `dir` is among the lowers.
+    pub(super) fn lower_path(&self, id: NodeId) -> Option<TreePath> {
+        let nodes = self.lock();
+        let mut names = Vec::new();
+        let mut here = id;
+        let mut path = loop {
+            let known = nodes.get(&here)?;
+            known.found.lower?;
+            if let Some(redirect) = &known.found.redirect {
+                break redirect.clone();
+            }
+            if here == NodeId::ROOT {
+                break TreePath::root();
+            }
+            let (dir, name) = known.places.first()?;
+            names.push(name.clone());
+            here = *dir;
+        };
+        names.iter().rev().for_each(|name| path.push(name.as_name()));
+        Some(path)
+    }
+
+    /// The content that all openers of a node share: theirs, or else `fresh`.
+    pub(super) fn content(&self, id: NodeId, fresh: Arc<Content>) -> Arc<Content> {
+        let mut nodes = self.lock();
+        let Some(known) = nodes.get_mut(&id) else { return fresh };
+        known.content.upgrade().unwrap_or_else(|| {
+            known.content = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+
+    /// That content, if anybody has it open.
+    pub(super) fn open_content(&self, id: NodeId) -> Option<Arc<Content>> {
+        self.lock().get(&id)?.content.upgrade()
+    }
+
+    /// How many directories are in a directory, if that was counted.
+    pub(super) fn subdirectories(&self, dir: NodeId) -> Option<u32> {
+        self.lock().get(&dir)?.subdirectories
+    }
+
+    /// Takes note of that count.
+    pub(super) fn set_subdirectories(&self, dir: NodeId, count: u32) {
+        if let Some(known) = self.lock().get_mut(&dir) {
+            known.subdirectories = Some(count);
+        }
+    }
+
+    /// A directory has been made in (`1`) or removed from (`-1`) a directory.
+    pub(super) fn count_directory(&self, dir: NodeId, change: i32) {
+        if let Some(known) = self.lock().get_mut(&dir) {
+            known.subdirectories =
+                known.subdirectories.and_then(|count| count.checked_add_signed(change));
+        }
+    }
+
+    /// Keeps a node known.
+    pub(super) fn pin(&self, id: NodeId) {
+        if let Some(known) = self.lock().get_mut(&id) {
+            known.pins += 1;
+        }
+    }
+
+    /// Ends [`Table::pin`].
+    pub(super) fn unpin(&self, id: NodeId) {
+        unpin(&mut self.lock(), id);
+    }
+
+    /// The kernel has dropped that many lookups.
+    pub(super) fn forget(&self, id: NodeId, lookups: u64) {
+        let mut nodes = self.lock();
+        if let Some(known) = nodes.get_mut(&id) {
+            known.lookups = known.lookups.saturating_sub(lookups);
+        }
+        drop_if_unused(&mut nodes, id);
+    }
+
+    /// How many nodes are known.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+fn path(nodes: &HashMap<NodeId, Known>, id: NodeId) -> Option<TreePath> {
+    let mut names = Vec::new();
+    let mut here = id;
+    while here != NodeId::ROOT {
+        let (dir, name) = nodes.get(&here)?.places.first()?;
+        names.push(name);
+        here = *dir;
+    }
+    let mut path = TreePath::root();
+    names.iter().rev().for_each(|name| path.push(name.as_name()));
+    Some(path)
+}
+
+fn unpin(nodes: &mut Nodes<'_>, id: NodeId) {
+    if let Some(known) = nodes.get_mut(&id) {
+        known.pins = known.pins.saturating_sub(1);
+    }
+    drop_if_unused(nodes, id);
+}
+
+/// Forgets a node that nothing needs, and the directories that only it needed.
+fn drop_if_unused(nodes: &mut Nodes<'_>, id: NodeId) {
+    let mut queue = vec![id];
+    while let Some(id) = queue.pop() {
+        let unused = nodes.get(&id).is_some_and(|known| {
+            known.lookups == 0 && known.pins == 0 && known.content.strong_count() == 0
+        });
+        if !unused || id == NodeId::ROOT {
+            continue;
+        }
+        let places = nodes.remove(&id).map(|known| known.places).unwrap_or_default();
+        for (dir, _) in places {
+            if let Some(parent) = nodes.get_mut(&dir) {
+                parent.pins = parent.pins.saturating_sub(1);
+                queue.push(dir);
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The upper directory and its work directory: every system call on them.
+//!
+//! ```text
+//! UPPER/...             the merged tree's changes, in the kernel's own format (overlayfs.rst)
+//! WORK/work/#<n>        what is being made; renamed into UPPER when it is whole
+//! WORK/work/links-<id>  a file of several names that is being copied up: one more link to it
+//! ```
+//!
+//! Paths are those of the merged tree, resolved beneath the upper's own descriptor with every
+//! symbolic link refused, and the last component never followed.
+//!
+//! Invariants: nothing appears under UPPER that is not whole; what is in WORK/work belongs to
+//! nobody after a crash, but for `links-*`, which `recover` completes.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use strata_tree::{Name, TreePath};
+
+use super::error::{Doing, Error, Result};
+
+/// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
+const PATH_PIECE: usize = 3072;
+
+/// Both directories, open.
+pub(super) struct Upper {
+    root: OwnedFd,
+    work: OwnedFd,
+    shown: PathBuf,
+    next: AtomicU64,
+    /// Never sync.
+    pub(super) volatile: bool,
+}
+
+/// A name in the work directory.
+#[derive(Debug, Clone)]
+pub(super) struct Temporary(OsString);
+
+impl Temporary {
+    pub(super) fn name(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+fn directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| Error::Unusable {
+        path: path.display().to_string(),
+        why: format!("cannot open it: {errno}"),
+    })
+}
+
+impl Upper {
+    pub(super) fn open(upper: &Path, work: &Path, volatile: bool) -> Result<Self> {
+        let unusable =
+            |why: &str| Error::Unusable { path: upper.display().to_string(), why: why.to_owned() };
+        let root = directory(upper)?;
+        let outer = directory(work)?;
+        match rustix::fs::mkdirat(&outer, "work", Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(unusable(&format!("cannot make a work directory: {errno}"))),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let inner = rustix::fs::openat(&outer, "work", flags, Mode::empty())
+            .map_err(|errno| unusable(&format!("cannot open its work directory: {errno}")))?;
+        let device = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_dev);
+        if device(root.as_fd())? != device(inner.as_fd())? {
+            return Err(unusable(
+                "the work directory is on another file system; choose one beside",
+            ));
+        }
+        // overlayfs.rst, "Volatile mount": a crash may have lost anything of it.
+        if rustix::fs::statat(&inner, "incompat/volatile", AtFlags::empty()).is_ok() {
+            return Err(unusable(
+                "it was used without syncing and not ended cleanly; if you trust it, remove \
+                 work/incompat in its work directory, else start with a new upper",
+            ));
+        }
+        let shown = upper.to_owned();
+        Ok(Self { root, work: inner, shown, next: AtomicU64::new(1), volatile })
+    }
+
+    /// The work directory's descriptor.
+    pub(super) fn work(&self) -> BorrowedFd<'_> {
+        self.work.as_fd()
+    }
+
+    /// The upper's own descriptor.
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The path on the host, for messages.
+    pub(super) fn shown(&self, path: &TreePath) -> String {
+        self.shown.join(path.as_os_str()).display().to_string()
+    }
+
+    /// A directory of the upper, for *at calls.
+    pub(super) fn dir(&self, path: &TreePath) -> Result<OwnedFd> {
+        self.open_path(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// A node of the upper, not followed, for calls on a descriptor alone.
+    pub(super) fn node(&self, path: &TreePath) -> Result<OwnedFd> {
+        self.open_path(path, OFlags::PATH)
+    }
+
+    /// A regular file or a directory, opened for its content.
+    pub(super) fn content(&self, path: &TreePath, flags: OFlags) -> Result<File> {
+        Ok(self.open_path(path, flags)?.into())
+    }
+
+    fn open_path(&self, path: &TreePath, flags: OFlags) -> Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let doing = || format!("open {}", self.shown(path));
+        if path.is_root() {
+            return beneath(self.root.as_fd(), Path::new("."), flags).doing(doing);
+        }
+        let mut rest = path.as_bytes();
+        let mut held: Option<OwnedFd> = None;
+        while rest.len() > PATH_PIECE {
+            let cut = rest[..PATH_PIECE].iter().rposition(|byte| *byte == b'/');
+            let cut = cut.ok_or(Error::Refused(Errno::NAMETOOLONG))?;
+            let from = held.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+            let piece = Path::new(OsStr::from_bytes(&rest[..cut]));
+            held = Some(beneath(from, piece, OFlags::PATH | OFlags::CLOEXEC).doing(doing)?);
+            rest = &rest[cut + 1..];
+        }
+        let from = held.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+        beneath(from, Path::new(OsStr::from_bytes(rest)), flags).doing(doing)
+    }
+
+    /// A name in the work directory that nothing has yet.
+    pub(super) fn temporary(&self) -> Temporary {
+        Temporary(format!("#{}", self.next.fetch_add(1, Ordering::Relaxed)).into())
+    }
+
+    /// Moves what was made to its place; what is there (a whiteout, a file) is replaced only if
+    /// `replace`.
+    pub(super) fn place(
+        &self,
+        made: &Temporary,
+        dir: BorrowedFd<'_>,
+        name: Name<'_>,
+        replace: bool,
+    ) -> Result<()> {
+        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags)
+            .doing(|| format!("place {:?}", name.as_os_str()))
+    }
+
+    /// Swaps what was made with what is at its place; that is then in the work directory.
+    pub(super) fn exchange(
+        &self,
+        made: &Temporary,
+        dir: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags)
+            .doing(|| format!("exchange {:?}", name.as_os_str()))
+    }
+
+    /// Moves a name into the work directory.
+    pub(super) fn take_out(&self, dir: BorrowedFd<'_>, name: Name<'_>) -> Result<Temporary> {
+        let out = self.temporary();
+        rustix::fs::renameat(dir, name.as_os_str(), &self.work, out.name())
+            .doing(|| format!("take out {:?}", name.as_os_str()))?;
+        Ok(out)
+    }
+
+    /// Removes something from the work directory, whatever it is.
+    pub(super) fn discard(&self, made: &Temporary) -> Result<()> {
+        match rustix::fs::unlinkat(&self.work, made.name(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => remove_tree(self.work.as_fd(), made.name())
+                .doing(|| format!("remove {} from the work directory", made.name().display())),
+            Err(errno) => Err(errno)
+                .doing(|| format!("remove {} from the work directory", made.name().display())),
+        }
+    }
+
+    /// The file behind a descriptor on disk, unless syncing is off.
+    pub(super) fn sync_file(&self, file: &File) -> Result<()> {
+        if self.volatile {
+            return Ok(());
+        }
+        rustix::fs::fsync(file).doing(|| "sync a file that was copied up".to_owned())
+    }
+}
+
+/// Opens beneath `dir`, no symbolic link on the way.
+fn beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    // A link as the last component is opened itself, with O_PATH and O_NOFOLLOW (openat2(2)).
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::io::retry_on_intr(|| rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve))
+}
+
+/// The path that names what a descriptor is open on, for calls that take only paths.
+pub(super) fn by_descriptor(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+/// Removes a tree by descriptors, one level of recursion for each level of depth below `name`,
+/// on a stack of its own.
+pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    let open = |dir: BorrowedFd<'_>, name: &OsStr| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(dir, name, flags, Mode::empty())
+    };
+    let mut stack: Vec<(OwnedFd, OsString)> = vec![(open(dir, name)?, name.to_owned())];
+    loop {
+        let Some((top, _)) = stack.last() else { return Ok(()) };
+        let mut deeper = None;
+        for entry in rustix::fs::Dir::read_from(top)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match rustix::fs::unlinkat(top, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR | Errno::PERM) => {
+                    deeper = Some((open(top.as_fd(), name)?, name.to_owned()));
+                    break;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        if let Some(deeper) = deeper {
+            stack.push(deeper);
+            continue;
+        }
+        let Some((_, name)) = stack.pop() else { return Ok(()) };
+        let parent = stack.last().map_or(dir, |(fd, _)| fd.as_fd());
+        rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
+    }
+}

@@ -1,0 +1,62 @@
+//! Extended attributes of nodes.
+//!
+//! Invariants: our marks are never listed, read, set or removed by name (`marks` escapes the
+//! image's own names of that form); a symbolic link's are its own, never its target's.
+
+use rustix::io::Errno;
+use strata_tree::{NodeId, Xattr};
+
+use super::Union;
+use super::error::{Error, Result};
+use super::names::inode;
+use super::table::Stage;
+use super::types::SetMode;
+
+/// The longest name (`XATTR_NAME_MAX`), in bytes.
+const NAME_MAX: usize = 255;
+
+impl Union {
+    /// All attributes of a node, sorted by name.
+    ///
+    /// # Errors
+    /// `ESTALE`, `ENOENT`; `Upper`, `Lower`.
+    pub fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        match (seen.found.stage, seen.found.lower) {
+            (Stage::Lower, Some(lower)) => Ok(self.lower.xattrs(lower)?),
+            _ => self.marks.all(inode(self, &seen)?),
+        }
+    }
+
+    /// Sets one attribute.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA` as `mode` says; `ERANGE` for a name that is too long; what the upper's
+    /// file system says: `ENOSPC`, `E2BIG`, `EOPNOTSUPP`, `EPERM`.
+    pub fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+        if name.len() > NAME_MAX || self.marks.escape(name).len() > NAME_MAX {
+            return Err(Error::Refused(Errno::RANGE));
+        }
+        self.copy_up(node, Stage::Meta, None)?;
+        let _claim = self.claims.claim(&[node]);
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        self.marks.put(inode(self, &seen)?, name, value, mode)
+    }
+
+    /// Removes one attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`.
+    pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        if !self.xattrs(node)?.iter().any(|(known, _)| known == name) {
+            return Err(Error::Refused(Errno::NODATA));
+        }
+        self.copy_up(node, Stage::Meta, None)?;
+        let _claim = self.claims.claim(&[node]);
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        self.marks.remove(inode(self, &seen)?, name)
+    }
+}
