@@ -56,7 +56,7 @@ fn times(fd: impl AsFd, atime: Option<SetTime>, mtime: Option<SetTime>) -> rusti
 
 fn chmod(fd: impl AsFd, perm: u16) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(u32::from(perm));
-    rustix::fs::chmodat(rustix::fs::CWD, by_descriptor(fd), mode, AtFlags::empty())
+    rustix::fs::chmodat(rustix::fs::CWD, by_descriptor(fd.as_fd()), mode, AtFlags::empty())
 }
 
 fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
@@ -90,6 +90,23 @@ impl Union {
             attr.stat.nlink = 0;
         }
         Ok(Attr { generation, ..attr })
+    }
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is none, `ESTALE`; `Upper`, `Lower`.
+    pub fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        match (seen.found.kind, seen.found.stage, seen.found.lower) {
+            (Kind::Symlink, Stage::Lower, Some(lower)) => Ok(self.lower.read_link(lower)?),
+            (Kind::Symlink, ..) => {
+                let target = rustix::fs::readlinkat(inode(self, &seen)?, "", Vec::new());
+                Ok(target.doing(|| "read a link".to_owned())?.into_bytes())
+            }
+            _ => Err(Error::Refused(Errno::INVAL)),
+        }
     }
 
     /// Changes metadata; gives those after it.
@@ -131,7 +148,7 @@ impl Union {
             return Ok(());
         }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(by_descriptor(fd), flags, Mode::empty())?;
+        let file = rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())?;
         Ok(rustix::fs::ftruncate(file, size)?)
     }
 

@@ -107,7 +107,8 @@ impl Union {
         let Some(lower) = seen.found.lower else {
             return Err(Error::Refused(rustix::io::Errno::IO));
         };
-        let path = by_descriptor(super::names::inode(self, seen)?);
+        let inode = super::names::inode(self, seen)?;
+        let path = by_descriptor(inode.as_fd());
         let file: File = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
@@ -216,8 +217,11 @@ impl Union {
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
             drop(steady);
-            let file =
-                rustix::fs::open(by_descriptor(fd), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+            let file = rustix::fs::open(
+                by_descriptor(fd.as_fd()),
+                OFlags::RDWR | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
             let file: File = file.doing(|| "open a removed file".to_owned())?.into();
             self.upper.discard(made)?;
             self.table.set_orphan(id, Arc::new(file));

@@ -82,14 +82,15 @@ mod tests {
     #[test]
     fn holes_stay_holes_and_the_end_is_cut() {
         let dir = tempfile::tempdir().unwrap();
-        let from = File::options().read(true).write(true).create_new(true);
-        let from = from.open(dir.path().join("from")).unwrap();
+        let mut new = File::options();
+        new.read(true).write(true).create_new(true);
+        let from = new.open(dir.path().join("from")).unwrap();
         from.set_len(8 << 20).unwrap();
         from.write_all_at(b"middle", 4 << 20).unwrap();
         for keep in [None, Some(0), Some((4 << 20) + 3), Some(1 << 30)] {
             let path = dir.path().join("to");
             let _ = std::fs::remove_file(&path);
-            let to = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            let to = new.open(&path).unwrap();
             copy_content(&from, &to, keep).unwrap();
             let mut bytes = Vec::new();
             File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();

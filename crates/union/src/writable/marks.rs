@@ -70,20 +70,20 @@ impl Marks {
 
     /// A mark's value.
     pub(super) fn get(self, fd: impl AsFd, mark: Mark) -> Result<Option<Vec<u8>>> {
-        get(&by_descriptor(fd), self.name(mark).as_bytes())
+        get(&by_descriptor(fd.as_fd()), self.name(mark).as_bytes())
     }
 
     /// Sets a mark.
     pub(super) fn set(self, fd: impl AsFd, mark: Mark, value: &[u8]) -> Result<()> {
         let name = self.name(mark);
-        rustix::fs::setxattr(by_descriptor(fd), &name, value, XattrFlags::empty())
+        rustix::fs::setxattr(by_descriptor(fd.as_fd()), &name, value, XattrFlags::empty())
             .doing(|| format!("mark with {name}"))
     }
 
     /// Takes a mark away, if it is there.
     pub(super) fn clear(self, fd: impl AsFd, mark: Mark) -> Result<()> {
         let name = self.name(mark);
-        match rustix::fs::removexattr(by_descriptor(fd), &name) {
+        match rustix::fs::removexattr(by_descriptor(fd.as_fd()), &name) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(errno).doing(|| format!("take away the mark {name}")),
         }
@@ -114,7 +114,7 @@ impl Marks {
 
     /// The image's attributes of an inode, sorted by name.
     pub(super) fn all(self, fd: impl AsFd) -> Result<Vec<Xattr>> {
-        let path = by_descriptor(fd);
+        let path = by_descriptor(fd.as_fd());
         let mut all = Vec::new();
         for name in names(&path)? {
             if let Some(shown) = self.unescape(&name)
@@ -130,7 +130,7 @@ impl Marks {
     /// The ACL that a directory gives to what is made in it, if it has one.
     pub(super) fn default_acl(self, fd: impl AsFd) -> Result<Vec<Xattr>> {
         const NAME: &[u8] = b"system.posix_acl_default";
-        let value = get(&by_descriptor(fd), &self.escape(NAME))?;
+        let value = get(&by_descriptor(fd.as_fd()), &self.escape(NAME))?;
         Ok(value.map(|value| (NAME.to_vec(), value)).into_iter().collect())
     }
 
@@ -141,13 +141,14 @@ impl Marks {
             SetMode::Create => XattrFlags::CREATE,
             SetMode::Replace => XattrFlags::REPLACE,
         };
-        rustix::fs::setxattr(by_descriptor(fd), self.escape(name), value, flags)
+        rustix::fs::setxattr(by_descriptor(fd.as_fd()), self.escape(name), value, flags)
             .map_err(Error::Refused)
     }
 
     /// Removes one of the image's attributes. `ENODATA`.
     pub(super) fn remove(self, fd: impl AsFd, name: &[u8]) -> Result<()> {
-        rustix::fs::removexattr(by_descriptor(fd), self.escape(name)).map_err(Error::Refused)
+        rustix::fs::removexattr(by_descriptor(fd.as_fd()), self.escape(name))
+            .map_err(Error::Refused)
     }
 }
 
@@ -200,15 +201,20 @@ pub(super) struct Override {
 impl Override {
     /// Reads it off an inode.
     pub(super) fn of(fd: impl AsFd) -> Result<Option<Self>> {
-        let Some(text) = get(&by_descriptor(fd), OVERRIDE)? else { return Ok(None) };
+        let Some(text) = get(&by_descriptor(fd.as_fd()), OVERRIDE)? else { return Ok(None) };
         Ok(std::str::from_utf8(&text).ok().and_then(Self::parse))
     }
 
     /// Writes it to an inode.
     pub(super) fn write(self, fd: impl AsFd) -> Result<()> {
         let text = self.format();
-        rustix::fs::setxattr(by_descriptor(fd), OVERRIDE, text.as_bytes(), XattrFlags::empty())
-            .doing(|| "set user.containers.override_stat".to_owned())
+        rustix::fs::setxattr(
+            by_descriptor(fd.as_fd()),
+            OVERRIDE,
+            text.as_bytes(),
+            XattrFlags::empty(),
+        )
+        .doing(|| "set user.containers.override_stat".to_owned())
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -137,6 +137,12 @@ impl Union {
         self.table.parent(dir)
     }
 
+    /// How many nodes are known.
+    #[cfg(test)]
+    fn known_nodes(&self) -> usize {
+        self.table.len()
+    }
+
     /// Paths stay as they are while this is held.
     fn steady(&self) -> RwLockReadGuard<'_, ()> {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)

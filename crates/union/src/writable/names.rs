@@ -321,7 +321,7 @@ pub(super) fn inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
     match (&seen.path, &seen.orphan) {
         (Some(path), _) => union.upper.node(path),
         (None, Some(file)) => {
-            let path = upper::by_descriptor(file);
+            let path = upper::by_descriptor(file.as_fd());
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .doing(|| "open a removed file".to_owned())
         }

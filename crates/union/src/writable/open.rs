@@ -3,6 +3,7 @@
 //! Invariant: a file that is open for writing is in the upper, whole.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -75,7 +76,8 @@ impl Union {
 
     fn open_upper(&self, seen: &Seen, write: bool) -> Result<Arc<File>> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let path = by_descriptor(inode(self, seen)?);
+        let inode = inode(self, seen)?;
+        let path = by_descriptor(inode.as_fd());
         let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());
         Ok(Arc::new(File::from(file.doing(|| "open a file of the upper".to_owned())?)))
     }

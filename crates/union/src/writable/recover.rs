@@ -8,13 +8,30 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
-use strata_tree::NodeId;
+use strata_tree::{NodeId, TreePath};
 
 use super::Union;
+use super::attrs::{Dress, set_times};
 use super::error::{Doing, Error, Result};
+use super::types::SetTime;
 use super::upper::remove_tree;
 
 impl Union {
+    /// Gives the root of a new upper the metadata of the lower's root; overlayfs shows the upper's.
+    ///
+    /// # Errors
+    /// `Upper`, `Lower`.
+    pub fn adopt_root(&self) -> Result<()> {
+        let root = self.lower.root();
+        let stat = self.lower.node(root)?.stat;
+        let fd = self.upper.node(&TreePath::root())?;
+        let xattrs = self.lower.xattrs(root)?;
+        let (kind, uid, gid, perm) = (stat.kind, stat.uid, stat.gid, stat.perm);
+        self.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
+        let mtime = SetTime::To(stat.mtime);
+        set_times(&fd, mtime, mtime)
+    }
+
     /// Completes or removes what a crash left in the work directory.
     pub(super) fn recover(&self) -> Result<()> {
         let doing = || "clean the work directory".to_owned();

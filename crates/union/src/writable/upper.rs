@@ -203,8 +203,8 @@ fn beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Resul
 }
 
 /// The path that names what a descriptor is open on, for calls that take only paths.
-pub(super) fn by_descriptor(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+pub(super) fn by_descriptor(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// Removes a tree by descriptors, one level of recursion for each level of depth below `name`,

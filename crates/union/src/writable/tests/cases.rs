@@ -1,0 +1,49 @@
+//! Named cases.
+//!
+//! Invariant: each states one rule of docs/SEMANTICS.md or one failure that was found.
+
+use strata_tree::{NodeId, Spec};
+
+use super::operations::lower;
+use super::world::{READ, WRITE, World, options, read_all};
+
+#[test]
+fn an_old_descriptor_reads_what_is_written_after_copy_up() {
+    let world = World::new(lower(), options());
+    let id = world.id("a/a");
+    let old = world.union().open_file(id, READ).unwrap();
+    assert!(old.upper_file().is_none());
+    let new = world.union().open_file(id, WRITE).unwrap();
+    new.write(0, b"FIRST").unwrap();
+    assert_eq!(read_all(&old), b"FIRST");
+    assert!(old.upper_file().is_some());
+}
+
+#[test]
+fn what_the_kernel_forgets_is_not_kept() {
+    let world = World::new(lower(), options());
+    let before = world.union().known_nodes();
+    let dir = world.union().lookup(NodeId::ROOT, b"a").unwrap().unwrap().id;
+    let file = world.union().lookup(dir, b"a").unwrap().unwrap().id;
+    assert_eq!(world.union().known_nodes(), before + 2);
+    world.union().forget(dir, 1);
+    assert_eq!(world.union().known_nodes(), before + 2, "a known node lies in it");
+    world.union().forget(file, 1);
+    assert_eq!(world.union().known_nodes(), before);
+}
+
+#[test]
+fn changing_metadata_copies_no_content() {
+    use std::os::unix::fs::MetadataExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let big = vec![7; 1 << 20];
+    let world = World::new(Spec::new().file("big", &big), options());
+    let changes = crate::writable::Changes { uid: Some(5), ..Default::default() };
+    world.union().set_attr(world.id("big"), &changes).unwrap();
+    let stat = std::fs::metadata(world.upper().join("big")).unwrap();
+    assert_eq!((stat.uid(), stat.size()), (5, 1 << 20));
+    assert!(stat.blocks() < 100, "{} blocks", stat.blocks());
+    assert_eq!(world.read(world.id("big")), big[..1 << 16]);
+}

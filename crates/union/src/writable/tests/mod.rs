@@ -1,0 +1,23 @@
+//! Tests of the writable union: `model` runs random operations against a tree in memory,
+//! `cases` are named ones, `kernel` shows the upper to overlayfs.
+//!
+//! Invariant: every failure that `model` found is a named test in `cases`.
+
+mod cases;
+mod kernel;
+mod model;
+mod operations;
+mod world;
+
+use rustix::io::Errno;
+
+use super::{Error, Result};
+
+/// The errno of a refusal.
+fn refused<T>(result: Result<T>) -> Option<Errno> {
+    match result {
+        Ok(_) => None,
+        Err(Error::Refused(errno) | Error::Upper { errno, .. }) => Some(errno),
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -1,0 +1,363 @@
+//! Random operations, done to a union and to its model.
+//!
+//! Invariant: both give the same errno; the whole tree is compared after every step.
+
+use proptest::prelude::*;
+use strata_tree::{Device, Kind, Spec, TreePath};
+
+use super::model::{Answer, Inode};
+use super::refused;
+use super::world::{READ, WRITE, World, options};
+use crate::writable::{Caller, Changes, New, OpenHow, RenameMode, SetMode, SetTime};
+
+const WHO: Caller = Caller { uid: 0, gid: 0, umask: 0 };
+const NAMES: [&str; 6] = ["a", "b", "c", "d", ".wh.a", "x"];
+
+/// Directories and nodes are chosen from those that exist, by number.
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Make(u8, u8, u8),
+    Symlink(u8, u8),
+    Create(u8, u8),
+    Write(u8, u16, u8),
+    Truncate(u8, u16),
+    OpenTruncate(u8),
+    Chmod(u8, u16),
+    Chown(u8, u8, u8),
+    Times(u8, i32),
+    SetXattr(u8, u8, u8),
+    RemoveXattr(u8, u8),
+    Link(u8, u8, u8),
+    Unlink(u8, u8),
+    Rmdir(u8, u8),
+    Rename(u8, u8, u8, u8, u8),
+    RenameExisting(u8, u8, u8),
+    HoldRead(u8),
+    HoldWrite(u8),
+    WriteHeld(u8, u8),
+    Close(u8),
+    Remount,
+}
+
+pub(super) fn operation() -> impl Strategy<Value = Op> {
+    let b = any::<u8>;
+    prop_oneof![
+        3 => (b(), b(), b()).prop_map(|(d, n, k)| Op::Make(d, n, k)),
+        1 => (b(), b()).prop_map(|(d, n)| Op::Symlink(d, n)),
+        3 => (b(), b()).prop_map(|(d, n)| Op::Create(d, n)),
+        3 => (b(), 0..9000u16, b()).prop_map(|(n, at, byte)| Op::Write(n, at, byte)),
+        1 => (b(), 0..9000u16).prop_map(|(n, size)| Op::Truncate(n, size)),
+        1 => b().prop_map(Op::OpenTruncate),
+        2 => (b(), 0..0o10000u16).prop_map(|(n, perm)| Op::Chmod(n, perm)),
+        2 => (b(), b(), b()).prop_map(|(n, u, g)| Op::Chown(n, u, g)),
+        2 => (b(), any::<i32>()).prop_map(|(n, time)| Op::Times(n, time)),
+        2 => (b(), b(), b()).prop_map(|(n, name, value)| Op::SetXattr(n, name, value)),
+        1 => (b(), b()).prop_map(|(n, name)| Op::RemoveXattr(n, name)),
+        3 => (b(), b(), b()).prop_map(|(n, d, name)| Op::Link(n, d, name)),
+        4 => (b(), b()).prop_map(|(d, n)| Op::Unlink(d, n)),
+        4 => (b(), b()).prop_map(|(d, n)| Op::Rmdir(d, n)),
+        4 => (b(), b(), b(), b(), b()).prop_map(|(a, x, c, y, m)| Op::Rename(a, x, c, y, m)),
+        4 => (b(), b(), b()).prop_map(|(a, c, m)| Op::RenameExisting(a, c, m)),
+        1 => b().prop_map(Op::HoldRead),
+        1 => b().prop_map(Op::HoldWrite),
+        2 => (b(), b()).prop_map(|(n, byte)| Op::WriteHeld(n, byte)),
+        1 => b().prop_map(Op::Close),
+        1 => Just(Op::Remount),
+    ]
+}
+
+/// A lower with something of everything.
+pub(super) fn lower() -> Spec {
+    let path = |text: &str| TreePath::clamped(text.as_bytes()).unwrap();
+    Spec::new()
+        .dir("a")
+        .perm(0o750)
+        .owner(3, 4)
+        .mtime(1_000_000, 5)
+        .xattr("user.dir", "1")
+        .file("a/a", "first")
+        .owner(5, 6)
+        .mtime(2_000_000, 7)
+        .xattr("user.one", "x")
+        .file("a/b", vec![b'y'; 5000])
+        .link("a/c", &path("a/b"))
+        .dir("a/d")
+        .file("a/d/a", "deep")
+        .dir("a/d/b")
+        .file("a/d/b/a", "deeper")
+        .dir("b")
+        .link("b/a", &path("a/b"))
+        .symlink("b/b", "../a/a")
+        .char_device("b/c", 0, 0)
+        .char_device("b/d", 5, 1)
+        .fifo("c")
+        .file("d", "")
+        .file("x", "executable")
+        .perm(0o4755)
+}
+
+impl World {
+    fn dir_at(&self, choice: u8) -> (String, usize) {
+        let dirs = self.model.paths().into_iter();
+        let dirs: Vec<_> = dirs.filter(|(_, n)| self.model.inodes[*n].kind.is_dir()).collect();
+        dirs[usize::from(choice) % dirs.len()].clone()
+    }
+
+    fn node_at(&self, choice: u8) -> (String, usize) {
+        let all = self.model.paths();
+        all[usize::from(choice) % all.len()].clone()
+    }
+
+    fn file_at(&self, choice: u8) -> Option<(String, usize)> {
+        let all = self.model.paths().into_iter();
+        let files: Vec<_> =
+            all.filter(|(_, n)| self.model.inodes[*n].kind == Kind::Regular).collect();
+        (!files.is_empty()).then(|| files[usize::from(choice) % files.len()].clone())
+    }
+
+    /// Does it to both; an error says how they differ.
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), String> {
+        let name = |choice: u8| NAMES[usize::from(choice) % NAMES.len()];
+        match op {
+            Op::Make(dir, n, kind) => {
+                let device = |major, minor| Device { major, minor };
+                let kinds = [
+                    Kind::Directory,
+                    Kind::Directory,
+                    Kind::Regular,
+                    Kind::Fifo,
+                    Kind::Socket,
+                    Kind::CharDevice(device(0, 0)),
+                    Kind::CharDevice(device(1, 3)),
+                    Kind::BlockDevice(device(7, 0)),
+                ];
+                let kind = kinds[usize::from(*kind) % kinds.len()];
+                let ((path, dir), n) = (self.dir_at(*dir), name(*n));
+                let made =
+                    self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Plain(kind, 0o755));
+                same(op, refused(made), self.model.make(dir, n, Inode::new(kind, 0o755)))
+            }
+            Op::Symlink(dir, n) => {
+                let ((path, dir), n) = (self.dir_at(*dir), name(*n));
+                let made =
+                    self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Symlink(b"../to"));
+                let mut inode = Inode::new(Kind::Symlink, 0o777);
+                inode.body = b"../to".to_vec();
+                same(op, refused(made), self.model.make(dir, n, inode))
+            }
+            Op::Create(dir, n) => {
+                let ((path, dir), n) = (self.dir_at(*dir), name(*n));
+                let made = self.union().create(&WHO, self.id(&path), n.as_bytes(), 0o640);
+                let made = made.map(|(_, file)| file.write(0, b"new").unwrap());
+                let mut inode = Inode::new(Kind::Regular, 0o640);
+                inode.body = b"new".to_vec();
+                same(op, refused(made), self.model.make(dir, n, inode))
+            }
+            Op::Write(n, at, byte) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let file = self.union().open_file(self.id(&path), WRITE).unwrap();
+                self.write(node, &file, usize::from(*at), *byte);
+                Ok(())
+            }
+            Op::Truncate(n, size) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let changes = Changes { size: Some(u64::from(*size)), ..Changes::default() };
+                self.union().set_attr(self.id(&path), &changes).unwrap();
+                self.model.inodes[node].body.resize(usize::from(*size), 0);
+                self.model.inodes[node].mtime = None;
+                Ok(())
+            }
+            Op::OpenTruncate(n) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let how = OpenHow { write: true, truncate: true };
+                self.union().open_file(self.id(&path), how).unwrap();
+                self.model.inodes[node].body.clear();
+                self.model.inodes[node].mtime = None;
+                Ok(())
+            }
+            Op::Chmod(n, perm) => {
+                let (path, node) = self.node_at(*n);
+                if self.model.inodes[node].kind == Kind::Symlink {
+                    return Ok(());
+                }
+                let changes = Changes { perm: Some(*perm), ..Changes::default() };
+                self.union().set_attr(self.id(&path), &changes).unwrap();
+                self.model.inodes[node].perm = *perm;
+                Ok(())
+            }
+            Op::Chown(n, uid, gid) => {
+                let (path, node) = self.node_at(*n);
+                let (uid, gid) = (u32::from(*uid), u32::from(*gid));
+                // The kernel says what becomes of the set-user-id bits by a mode of its own.
+                let perm = self.model.inodes[node].perm & 0o1777;
+                let dir_or_link =
+                    matches!(self.model.inodes[node].kind, Kind::Directory | Kind::Symlink);
+                let perm = (!dir_or_link).then_some(perm);
+                let changes =
+                    Changes { uid: Some(uid), gid: Some(gid), perm, ..Changes::default() };
+                self.union().set_attr(self.id(&path), &changes).unwrap();
+                let inode = &mut self.model.inodes[node];
+                (inode.uid, inode.gid) = (uid, gid);
+                inode.perm = perm.unwrap_or(inode.perm);
+                Ok(())
+            }
+            Op::Times(n, time) => {
+                let (path, node) = self.node_at(*n);
+                let seconds = i64::from(*time);
+                let mtime = SetTime::To(strata_tree::Timestamp { seconds, nanos: 7 });
+                let changes = Changes { mtime: Some(mtime), ..Changes::default() };
+                self.union().set_attr(self.id(&path), &changes).unwrap();
+                self.model.inodes[node].mtime = Some(seconds);
+                Ok(())
+            }
+            Op::SetXattr(n, which, value) => {
+                let (path, node) = self.node_at(*n);
+                if !matches!(self.model.inodes[node].kind, Kind::Regular | Kind::Directory) {
+                    return Ok(()); // xattr(7): no user attributes.
+                }
+                let name = xattr(*which);
+                self.union()
+                    .set_xattr(self.id(&path), name, &[*value], SetMode::Either)
+                    .map_err(|error| error.to_string())?;
+                self.model.inodes[node].xattrs.insert(name.to_vec(), vec![*value]);
+                Ok(())
+            }
+            Op::RemoveXattr(n, which) => {
+                let (path, node) = self.node_at(*n);
+                let name = xattr(*which);
+                let removed = self.union().remove_xattr(self.id(&path), name);
+                let had = self.model.inodes[node].xattrs.remove(name);
+                same(op, refused(removed), had.map(drop).ok_or(rustix::io::Errno::NODATA))
+            }
+            Op::Link(n, dir, to) => {
+                let ((path, node), (dir_path, dir), to) =
+                    (self.node_at(*n), self.dir_at(*dir), name(*to));
+                let linked = self.union().link(self.id(&path), self.id(&dir_path), to.as_bytes());
+                same(op, refused(linked), self.model.link(node, dir, to))
+            }
+            Op::Unlink(dir, n) => {
+                let ((path, dir), n) = (self.dir_at(*dir), name(*n));
+                let removed = self.union().unlink(self.id(&path), n.as_bytes());
+                same(op, refused(removed), self.model.remove(dir, n, false))
+            }
+            Op::Rmdir(dir, n) => {
+                let ((path, dir), n) = (self.dir_at(*dir), name(*n));
+                let removed = self.union().rmdir(self.id(&path), n.as_bytes());
+                same(op, refused(removed), self.model.remove(dir, n, true))
+            }
+            Op::Rename(a, x, c, y, mode) => {
+                let (a, c) = (self.dir_at(*a), self.dir_at(*c));
+                self.rename(op, &a, name(*x), &c, name(*y), *mode)
+            }
+            Op::RenameExisting(a, c, mode) => {
+                let (from, to) = (self.node_at(*a).0, self.node_at(*c).0);
+                let split = |path: &str| match path.rsplit_once('/') {
+                    Some((dir, name)) => (dir.to_owned(), name.to_owned()),
+                    None => (String::new(), path.to_owned()),
+                };
+                let ((d1, n1), (d2, n2)) = (split(&from), split(&to));
+                if n1.is_empty() || n2.is_empty() {
+                    return Ok(());
+                }
+                let a = (d1.clone(), self.model.walk(&d1).unwrap());
+                let c = (d2.clone(), self.model.walk(&d2).unwrap());
+                self.rename(op, &a, &n1, &c, &n2, *mode)
+            }
+            Op::HoldRead(n) | Op::HoldWrite(n) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let how = if matches!(op, Op::HoldRead(_)) { READ } else { WRITE };
+                let file = self.union().open_file(self.id(&path), how).unwrap();
+                self.open.push((node, file));
+                Ok(())
+            }
+            Op::WriteHeld(n, byte) => {
+                if self.open.is_empty() {
+                    return Ok(());
+                }
+                let (node, held) = self.open[usize::from(*n) % self.open.len()].clone();
+                // Any descriptor can be opened again for writing, as through /proc/self/fd.
+                let file = self.union().open_file(held.node(), WRITE).unwrap();
+                self.write(node, &file, 3, *byte);
+                Ok(())
+            }
+            Op::Close(n) => {
+                if !self.open.is_empty() {
+                    let which = usize::from(*n) % self.open.len();
+                    self.open.remove(which);
+                }
+                Ok(())
+            }
+            Op::Remount => {
+                self.mount();
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, node: usize, file: &crate::writable::OpenFile, at: usize, byte: u8) {
+        let bytes = [byte; 5];
+        assert_eq!(file.write(at as u64, &bytes).unwrap(), 5);
+        let body = &mut self.model.inodes[node].body;
+        if body.len() < at + 5 {
+            body.resize(at + 5, 0);
+        }
+        body[at..at + 5].copy_from_slice(&bytes);
+        self.model.inodes[node].mtime = None;
+    }
+
+    fn rename(
+        &mut self,
+        op: &Op,
+        a: &(String, usize),
+        n1: &str,
+        c: &(String, usize),
+        n2: &str,
+        mode: u8,
+    ) -> Result<(), String> {
+        let mode = match mode % 4 {
+            0 => RenameMode::Exchange,
+            1 => RenameMode::NoReplace,
+            _ => RenameMode::Replace,
+        };
+        let (from, to) = (self.id(&a.0), self.id(&c.0));
+        let replace = mode != RenameMode::NoReplace;
+        let exchange = mode == RenameMode::Exchange;
+        let Some(expected) = self.model.rename((a.1, n1), (c.1, n2), replace, exchange) else {
+            return Ok(());
+        };
+        let done = self.union().rename((from, n1.as_bytes()), (to, n2.as_bytes()), mode, false);
+        same(op, refused(done), expected)
+    }
+}
+
+fn xattr(which: u8) -> &'static [u8] {
+    [&b"user.one"[..], b"user.two", b"user.overlay.opaque"][usize::from(which) % 3]
+}
+
+fn same<T>(op: &Op, got: Option<rustix::io::Errno>, expected: Answer<T>) -> Result<(), String> {
+    let expected = expected.err();
+    if got == expected {
+        return Ok(());
+    }
+    Err(format!("{op:?} gives {got:?}, expected {expected:?}"))
+}
+
+/// Runs a sequence, checking after every step; gives the world at its end.
+pub(super) fn run(ops: &[Op], world: &mut World) -> Result<(), String> {
+    world.check().map_err(|error| format!("at the start: {error}"))?;
+    for (step, op) in ops.iter().enumerate() {
+        world.apply(op).map_err(|error| format!("step {step}: {error}"))?;
+        world.check().map_err(|error| format!("after step {step}, {op:?}: {error}"))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_union_is_its_model(ops in proptest::collection::vec(operation(), 1..40)) {
+        let mut world = World::new(lower(), options());
+        run(&ops, &mut world).map_err(TestCaseError::fail)?;
+    }
+}

@@ -1,0 +1,182 @@
+//! A union over a lower in memory, with its model beside it.
+//!
+//! Invariant: [`World::check`] compares everything that a user can see.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use strata_tree::{Kind, MemTree, NodeId, Spec};
+
+use super::model::Model;
+use crate::writable::{Attr, OpenFile, OpenHow, Ownership, Union, UnionOptions};
+
+pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false };
+pub(super) const WRITE: OpenHow = OpenHow { write: true, truncate: false };
+
+/// Both, and what is held open.
+pub(super) struct World {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) spec: Spec,
+    pub(super) options: UnionOptions,
+    pub(super) union: Option<Union>,
+    pub(super) model: Model,
+    /// Numbers that were seen, by model node.
+    numbers: BTreeMap<usize, NodeId>,
+    /// Open files, by model node.
+    pub(super) open: Vec<(usize, Arc<OpenFile>)>,
+    lower: Arc<MemTree>,
+}
+
+/// Root keeps everything in the inodes; others apart.
+pub(super) fn options() -> UnionOptions {
+    let root = rustix::process::geteuid().is_root();
+    let ownership = if root { Ownership::Inode } else { Ownership::Override };
+    UnionOptions { ownership, ..UnionOptions::default() }
+}
+
+impl World {
+    pub(super) fn new(spec: Spec, options: UnionOptions) -> Self {
+        // Extended attributes of every kind are wanted, which not every /tmp has.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        for name in ["upper", "work"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let lower = Arc::new(MemTree::new(&spec).unwrap());
+        let model = Model::new(&spec);
+        let mut world = Self {
+            dir,
+            spec,
+            options,
+            union: None,
+            model,
+            numbers: BTreeMap::new(),
+            open: Vec::new(),
+            lower,
+        };
+        world.mount();
+        world.union().adopt_root().unwrap();
+        world
+    }
+
+    /// Ends the union and puts another over the same upper.
+    pub(super) fn mount(&mut self) {
+        self.open.clear();
+        self.union = None;
+        let lower = self.lower.clone();
+        let union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
+        self.union = Some(union);
+    }
+
+    pub(super) fn upper(&self) -> PathBuf {
+        self.dir.path().join("upper")
+    }
+
+    pub(super) fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    pub(super) fn union(&self) -> &Union {
+        self.union.as_ref().unwrap()
+    }
+
+    /// Looks a path up; the lookups of the way stay counted.
+    pub(super) fn attr(&self, path: &str) -> Option<Attr> {
+        let mut attr = self.union().attr(NodeId::ROOT).unwrap();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            attr = self.union().lookup(attr.id, name.as_bytes()).unwrap()?;
+        }
+        Some(attr)
+    }
+
+    pub(super) fn id(&self, path: &str) -> NodeId {
+        self.attr(path).unwrap_or_else(|| panic!("{path} is not there")).id
+    }
+
+    pub(super) fn read(&self, id: NodeId) -> Vec<u8> {
+        let file = self.union().open_file(id, READ).unwrap();
+        read_all(&file)
+    }
+
+    /// Compares the whole tree, and what is open, with the model.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        let mut ids: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (path, node) in self.model.paths() {
+            let inode = self.model.inodes[node].clone();
+            let Some(attr) = self.attr(&path) else { return Err(format!("{path:?} is missing")) };
+            let bad = |what: &str| Err(format!("{path:?}: {what}: {attr:?}, expected {inode:?}"));
+            if attr.stat.kind != inode.kind {
+                return bad("type");
+            }
+            if inode.kind != Kind::Symlink && attr.stat.perm != inode.perm {
+                return bad("mode");
+            }
+            let kept = self.options.ownership == Ownership::Inode || inode.kind != Kind::Symlink;
+            if kept && (attr.stat.uid, attr.stat.gid) != (inode.uid, inode.gid) {
+                return bad("owner");
+            }
+            if attr.stat.nlink != self.model.links(node) {
+                return bad(&format!("links, not {}", self.model.links(node)));
+            }
+            if inode.mtime.is_some_and(|mtime| mtime != attr.stat.mtime.seconds) {
+                return bad("mtime");
+            }
+            let xattrs: BTreeMap<_, _> =
+                self.union().xattrs(attr.id).unwrap().into_iter().collect();
+            if xattrs != inode.xattrs {
+                return bad(&format!("xattrs {xattrs:?}"));
+            }
+            match inode.kind {
+                Kind::Regular => {
+                    let body = self.read(attr.id);
+                    if body != inode.body || attr.stat.size != body.len() as u64 {
+                        return bad(&format!("content of {} bytes", body.len()));
+                    }
+                }
+                Kind::Symlink if self.union().read_link(attr.id).unwrap() != inode.body => {
+                    return bad("target");
+                }
+                Kind::Directory => self.check_listing(&path, node, attr.id)?,
+                _ => {}
+            }
+            if ids.insert(attr.id, node).is_some_and(|other| other != node) {
+                return bad("two nodes have this number");
+            }
+            let stable = inode.kind != Kind::Symlink || self.options.ownership == Ownership::Inode;
+            let known = *self.numbers.entry(node).or_insert(attr.id);
+            if stable && known != attr.id {
+                return bad(&format!("its number was {known:?}"));
+            }
+        }
+        for (node, file) in &self.open {
+            if read_all(file) != self.model.inodes[*node].body {
+                return Err(format!("an open descriptor of node {node} reads something else"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listing(&self, path: &str, node: usize, id: NodeId) -> Result<(), String> {
+        let mut listed = self.union().list(id).unwrap();
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        let names: Vec<&[u8]> = listed.iter().map(|item| item.name.as_bytes()).collect();
+        let wanted = self.model.inodes[node].names.keys();
+        if names != wanted.map(String::as_bytes).collect::<Vec<_>>() {
+            return Err(format!("{path:?} lists {listed:?}"));
+        }
+        for item in &listed {
+            let found = self.union().lookup(id, item.name.as_bytes()).unwrap().unwrap();
+            if (found.id, found.stat.kind) != (item.id, item.kind) {
+                return Err(format!("{path:?} lists {item:?}, which is {found:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn read_all(file: &OpenFile) -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 16];
+    let len = file.read(0, &mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
+}
