@@ -53,7 +53,7 @@ pub(crate) struct Adapter {
 impl Adapter {
     pub(crate) fn new(tree: ReadOnly, options: &MountOptions, over: Arc<AtomicBool>) -> Self {
         let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
-        let (view, checks_acls) = (View::of(options), options.default_permissions);
+        let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
         Self { tree, view, passthrough, checks_acls, no_open: false, no_opendir: false, over }
     }
 }

@@ -76,6 +76,8 @@ pub struct MountOptions {
     pub allow_root: bool,
     /// Let the kernel check modes, owners and ACLs; without it whoever may enter may read all.
     pub default_permissions: bool,
+    /// Check and show POSIX ACLs.
+    pub acl: bool,
     /// The source that the mount table shows.
     pub fsname: String,
     /// What the mount table shows as type, after `fuse.`.
@@ -106,6 +108,7 @@ impl Default for MountOptions {
             allow_other: false,
             allow_root: false,
             default_permissions: false,
+            acl: true,
             fsname: "strata".to_owned(),
             subtype: SUBTYPE.to_owned(),
             labels: Vec::new(),
@@ -134,8 +137,6 @@ pub struct WritableOptions {
     /// How long the kernel may remember names and attributes. Nobody else writes the upper, so
     /// there is no reason to ask again.
     pub timeout: Duration,
-    /// Show and check POSIX ACLs.
-    pub acl: bool,
     /// Show extended attributes.
     pub xattrs: bool,
     /// Answer fsync without syncing.
@@ -149,7 +150,6 @@ impl Default for WritableOptions {
         Self {
             mount: MountOptions { read_only: false, threads: 4, ..MountOptions::for_caller() },
             timeout: FOR_EVER,
-            acl: true,
             xattrs: true,
             no_sync: false,
             passthrough: true,

@@ -67,7 +67,7 @@ impl Mount {
             union,
             view: View::of(&options.mount),
             timeout: options.timeout,
-            acl: options.acl && options.xattrs,
+            acl: options.mount.acl && options.xattrs,
             xattrs: options.xattrs,
             no_sync: options.no_sync,
             files: Handles::default(),
