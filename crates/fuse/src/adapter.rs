@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -23,24 +23,23 @@ use fuser::{
 };
 use strata_tree::{NAME_MAX, NodeId};
 
-use crate::attr::{absent, attr_of, type_of};
+use crate::attr::{View, absent, type_of};
 use crate::errno::{Refusal, errno};
-use crate::options::Profile;
+use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
 use crate::readonly::{ReadOnly, XattrAnswer};
 
-/// The tree never changes, so the kernel may remember everything: 68 years.
-const FOR_EVER: Duration = Duration::from_secs(i32::MAX as u64);
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
 /// The largest READ, in bytes, and so the buffer that a thread grows to.
-const LARGEST_REQUEST: u32 = 1024 * 1024;
+pub(crate) const LARGEST_REQUEST: u32 = 1024 * 1024;
 /// How many requests the kernel may send ahead of being waited for.
-const BACKGROUND: u16 = 64;
+pub(crate) const BACKGROUND: u16 = 64;
 
 /// One mounted tree.
 pub(crate) struct Adapter {
     tree: ReadOnly,
+    view: View,
     passthrough: Option<Passthrough>,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
@@ -52,18 +51,14 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(
-        tree: ReadOnly,
-        profile: Profile,
-        checks_acls: bool,
-        over: Arc<AtomicBool>,
-    ) -> Self {
-        let passthrough = (profile == Profile::Passthrough).then(Passthrough::default);
-        Self { tree, passthrough, checks_acls, no_open: false, no_opendir: false, over }
+    pub(crate) fn new(tree: ReadOnly, options: &MountOptions, over: Arc<AtomicBool>) -> Self {
+        let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
+        let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
+        Self { tree, view, passthrough, checks_acls, no_open: false, no_opendir: false, over }
     }
 }
 
-fn id(ino: INodeNo) -> NodeId {
+pub(crate) fn id(ino: INodeNo) -> NodeId {
     NodeId(ino.0)
 }
 
@@ -102,7 +97,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.tree.lookup(id(parent), name.as_bytes()) {
-            Ok(Some(node)) => reply.entry(&FOR_EVER, &attr_of(&node), GENERATION),
+            Ok(Some(node)) => reply.entry(&FOR_EVER, &self.view.node(&node), GENERATION),
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(refusal) => reply.error(errno(&refusal)),
         }
@@ -113,7 +108,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.tree.node(id(ino)) {
-            Ok(node) => reply.attr(&FOR_EVER, &attr_of(&node)),
+            Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }
@@ -207,7 +202,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let listed = self.tree.list(id(ino), offset, &mut |item| {
-            let attr = attr_of(&item.node);
+            let attr = self.view.node(&item.node);
             let name = OsStr::from_bytes(item.name);
             reply.add(attr.ino, item.next, name, &FOR_EVER, &attr, GENERATION)
         });
@@ -453,7 +448,7 @@ impl Filesystem for Adapter {
 }
 
 /// Sends a size, bytes or a refusal.
-fn send_xattr(answer: Result<XattrAnswer, Refusal>, reply: ReplyXattr) {
+pub(crate) fn send_xattr(answer: Result<XattrAnswer, Refusal>, reply: ReplyXattr) {
     match answer {
         Ok(XattrAnswer::Size(size)) => reply.size(size),
         Ok(XattrAnswer::Bytes(bytes)) => reply.data(&bytes),

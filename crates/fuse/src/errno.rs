@@ -6,6 +6,7 @@
 use fuser::Errno;
 use rustix::io::Errno as Os;
 use strata_tree::{Error as TreeError, Kind};
+use strata_union::writable::Error as UnionError;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub(crate) enum Refusal {
     /// The tree did not answer.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// The writable union refused.
+    #[error(transparent)]
+    Union(#[from] UnionError),
     /// A name of more than 255 bytes.
     #[error("the name is too long")]
     NameTooLong,
@@ -33,6 +37,24 @@ pub(crate) enum Refusal {
         /// The content's true length, in bytes.
         at: u64,
     },
+    /// A combination of flags that means nothing.
+    #[error("the flags contradict each other")]
+    Flags,
+    /// Looking for data before the beginning.
+    #[error("there is nothing at this offset")]
+    BeyondEnd,
+    /// A handle that was never given out.
+    #[error("there is no open file with this handle")]
+    NoHandle,
+    /// An attribute of a kind that is turned off.
+    #[error("attributes of this kind are turned off")]
+    NotSupported,
+    /// A caller whose number has none on disk (user_namespaces(7), "Unmapped user and group IDs").
+    #[error("the caller has no number on disk")]
+    UnmappedCaller,
+    /// An owner to be set that has no number on disk.
+    #[error("the owner has no number on disk")]
+    UnmappedOwner,
     /// Anything that would change the tree.
     #[error("the tree is read-only")]
     ReadOnly,
@@ -42,6 +64,12 @@ pub(crate) enum Refusal {
 pub(crate) fn errno(refusal: &Refusal) -> Errno {
     match refusal {
         Refusal::Tree(error) => tree_errno(error),
+        Refusal::Union(error) => union_errno(error),
+        Refusal::Flags | Refusal::UnmappedOwner => Errno::EINVAL,
+        Refusal::BeyondEnd => Errno::ENXIO,
+        Refusal::NoHandle => Errno::EBADF,
+        Refusal::NotSupported => Errno::EOPNOTSUPP,
+        Refusal::UnmappedCaller => Errno::EOVERFLOW,
         Refusal::NameTooLong => Errno::ENAMETOOLONG,
         Refusal::NoEntry => Errno::ENOENT,
         Refusal::NoXattr => Errno::ENODATA,
@@ -49,6 +77,24 @@ pub(crate) fn errno(refusal: &Refusal) -> Errno {
         Refusal::ReadOnly => Errno::EROFS,
         Refusal::Short { .. } => {
             tracing::error!("{refusal}");
+            Errno::EIO
+        }
+    }
+}
+
+fn union_errno(error: &UnionError) -> Errno {
+    match error {
+        UnionError::Refused(os) => Errno::from_i32(os.raw_os_error()),
+        UnionError::Upper { errno, .. } => {
+            // Full is for the caller to hear; what else goes wrong there is worth a line.
+            if !matches!(*errno, Os::NOSPC | Os::DQUOT | Os::FBIG) {
+                tracing::error!("{error}");
+            }
+            Errno::from_i32(errno.raw_os_error())
+        }
+        UnionError::Lower(error) => tree_errno(error),
+        UnionError::Unusable { .. } => {
+            tracing::error!("{error}");
             Errno::EIO
         }
     }

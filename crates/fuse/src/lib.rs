@@ -3,17 +3,19 @@
 //! [`serve`] mounts a [`Lower`](strata_tree::Lower) at a directory and answers from a few threads
 //! of this process until the mount ends. A request passes through three thin parts: `adapter`
 //! (the kernel's types to ours, no decisions), `readonly` (what a read-only file system answers,
-//! testable without a kernel), `reads` (file contents). `mounting` and `unmounting` own the mount
-//! table; `session` ties their lives together.
+//! testable without a kernel), `reads` (file contents). [`serve_union`] does the same for a
+//! writable [`Union`](strata_union::writable::Union), by way of `writable`. `mounting` and
+//! `unmounting` own the mount table; `session` ties their lives together.
 //!
-//! Invariants: fuser's types never leave this crate; a tree's node number is the inode number
-//! that the kernel and every program see; nothing below a mount is ever written, and content is
-//! opened read-only.
+//! Invariants: fuser's types never leave this crate; a node's number is the inode number that
+//! the kernel and every program see; what a lower holds is never written, and its content is
+//! never handed to the kernel on a writable mount.
 
 mod adapter;
 mod attr;
 mod errno;
 mod error;
+mod ids;
 mod mounting;
 mod options;
 mod passthrough;
@@ -21,8 +23,10 @@ mod readonly;
 mod reads;
 mod session;
 mod unmounting;
+mod writable;
 
 pub use error::{Error, Result};
-pub use options::{MountOptions, Profile, TreeFacts};
-pub use session::{Session, serve};
+pub use ids::{IdMap, IdMapError, Ids};
+pub use options::{MountOptions, Profile, TreeFacts, WritableOptions};
+pub use session::{Session, serve, serve_union};
 pub use unmounting::{Manner, SUBTYPE, Unmounter, unmount};

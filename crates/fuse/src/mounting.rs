@@ -5,8 +5,7 @@
 //! can swap it meanwhile (CVE-2021-30465). An ordinary user asks `fusermount3`, which is
 //! started inside the held directory and checks as that user what it mounts on.
 //!
-//! Invariants: read-only always; no set-user-id and no devices unless root asked; the mountpoint
-//! is a directory; no descriptor is inherited by `fusermount3` but its socket.
+//! Invariants: no set-user-id and no devices unless root asked; the mountpoint is a directory; no descriptor is inherited by `fusermount3` but its socket.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
@@ -23,7 +22,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::error::{Error, Result};
 use crate::options::MountOptions;
-use crate::unmounting::{HELPER, SUBTYPE};
+use crate::unmounting::HELPER;
 
 /// A mountpoint, held open.
 pub(crate) struct Mountpoint {
@@ -67,6 +66,7 @@ impl Mountpoint {
             Ok(context) => connect_directly(&context, options),
             Err(Errno::PERM) if options.suid => Err(Error::NeedsRoot("--suid")),
             Err(Errno::PERM) if options.dev => Err(Error::NeedsRoot("--dev")),
+            Err(Errno::PERM) if !options.labels.is_empty() => Err(Error::NeedsRoot("a label")),
             Err(Errno::PERM) => self.connect_by_helper(options),
             Err(errno) => Err(kernel("open a FUSE file system")(errno)),
         }
@@ -122,25 +122,28 @@ fn connect_directly(context: &OwnedFd, options: &MountOptions) -> Result<Connect
     let setting = kernel("set a mount option");
     let strings = [
         ("source", options.fsname.clone()),
-        ("subtype", SUBTYPE.to_owned()),
+        ("subtype", options.subtype.clone()),
         ("fd", device.as_raw_fd().to_string()),
         ("rootmode", "40000".to_owned()),
         ("user_id", rustix::process::getuid().as_raw().to_string()),
         ("group_id", rustix::process::getgid().as_raw().to_string()),
     ];
-    for (key, value) in strings {
+    let labels = options.labels.iter().map(|(key, value)| (*key, value.clone()));
+    for (key, value) in strings.into_iter().chain(labels) {
         rustix::mount::fsconfig_set_string(context, key, value.as_str()).map_err(&setting)?;
     }
     let flags = [
-        ("ro", true),
-        ("allow_other", options.allow_other),
+        ("ro", options.read_only),
+        ("allow_other", options.allow_other || options.allow_root),
         ("default_permissions", options.default_permissions),
     ];
     for (key, _) in flags.iter().filter(|(_, wanted)| *wanted) {
         rustix::mount::fsconfig_set_flag(context, *key).map_err(&setting)?;
     }
     rustix::mount::fsconfig_create(context).map_err(kernel("create the mount"))?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOATIME, !options.atime);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !options.suid);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !options.dev);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !options.exec);
@@ -152,11 +155,15 @@ fn connect_directly(context: &OwnedFd, options: &MountOptions) -> Result<Connect
 /// `fusermount3` adds nosuid and nodev by itself for an ordinary user; we say them anyway.
 fn helper_options(options: &MountOptions) -> String {
     // A comma would begin another option.
-    let fsname = options.fsname.replace([',', '\\', '\n'], "_");
-    let mut text = format!("ro,nosuid,nodev,fsname={fsname},subtype={SUBTYPE}");
+    let plain = |text: &str| text.replace([',', '\\', '\n'], "_");
+    let (fsname, subtype) = (plain(&options.fsname), plain(&options.subtype));
+    let write = if options.read_only { "ro" } else { "rw" };
+    let mut text = format!("{write},nosuid,nodev,fsname={fsname},subtype={subtype}");
     for (name, wanted) in [
         ("noexec", !options.exec),
-        ("allow_other", options.allow_other),
+        ("noatime", !options.atime),
+        // The kernel knows no allow_root: the session refuses everyone else.
+        ("allow_other", options.allow_other || options.allow_root),
         ("default_permissions", options.default_permissions),
     ] {
         if wanted {

@@ -1,9 +1,14 @@
 //! How a tree is to be mounted.
 //!
-//! Invariants: the defaults are safe for an untrusted image: read-only always, no set-user-id,
-//! no devices.
+//! Invariants: the defaults are safe for an untrusted image: read-only, no set-user-id, no
+//! devices.
+
+use std::time::Duration;
 
 use strata_tree::FlatTree;
+
+use crate::ids::Ids;
+use crate::unmounting::SUBTYPE;
 
 /// Which of the kernel's ways to read files a mount uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +55,7 @@ impl From<&FlatTree> for TreeFacts {
     }
 }
 
-/// How a tree is to be mounted. A mount is always read-only.
+/// How a tree or a union is to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     /// How files are read.
@@ -61,12 +66,29 @@ pub struct MountOptions {
     pub dev: bool,
     /// Allow running programs.
     pub exec: bool,
+    /// Refuse all writing. A tree is always mounted so, whatever is asked here.
+    pub read_only: bool,
+    /// Keep times of access.
+    pub atime: bool,
     /// Let every user in, not just the one who mounts.
     pub allow_other: bool,
+    /// Let root in, besides the one who mounts.
+    pub allow_root: bool,
     /// Let the kernel check modes, owners and ACLs; without it whoever may enter may read all.
     pub default_permissions: bool,
+    /// Check and show POSIX ACLs.
+    pub acl: bool,
     /// The source that the mount table shows.
     pub fsname: String,
+    /// What the mount table shows as type, after `fuse.`.
+    pub subtype: String,
+    /// Labels for the kernel's security module: `context` and its kin, with their values
+    /// (mount(8)).
+    pub labels: Vec<(&'static str, String)>,
+    /// Whose the files are shown to be.
+    pub ids: Ids,
+    /// Every directory has a link count of 1, which means "not counted" (find(1)).
+    pub static_nlink: bool,
     /// How many threads answer; at least 1.
     pub threads: usize,
     /// What the caller knows of the tree.
@@ -81,9 +103,17 @@ impl Default for MountOptions {
             suid: false,
             dev: false,
             exec: true,
+            read_only: true,
+            atime: true,
             allow_other: false,
+            allow_root: false,
             default_permissions: false,
+            acl: true,
             fsname: "strata".to_owned(),
+            subtype: SUBTYPE.to_owned(),
+            labels: Vec::new(),
+            ids: Ids::default(),
+            static_nlink: false,
             threads: 2,
             facts: TreeFacts::default(),
         }
@@ -98,3 +128,34 @@ impl MountOptions {
         Self { allow_other: root, default_permissions: root, ..Self::default() }
     }
 }
+
+/// How a writable union is to be served, besides how it is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WritableOptions {
+    /// How it is mounted; [`MountOptions::profile`] and [`MountOptions::facts`] mean nothing here.
+    pub mount: MountOptions,
+    /// How long the kernel may remember names and attributes. Nobody else writes the upper, so
+    /// there is no reason to ask again.
+    pub timeout: Duration,
+    /// Show extended attributes.
+    pub xattrs: bool,
+    /// Answer fsync without syncing.
+    pub no_sync: bool,
+    /// Let the kernel read and write files of the upper by itself where it allows that.
+    pub passthrough: bool,
+}
+
+impl Default for WritableOptions {
+    fn default() -> Self {
+        Self {
+            mount: MountOptions { read_only: false, threads: 4, ..MountOptions::for_caller() },
+            timeout: FOR_EVER,
+            xattrs: true,
+            no_sync: false,
+            passthrough: true,
+        }
+    }
+}
+
+/// 68 years: the kernel counts its own time in 32 bits on some machines.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(i32::MAX as u64);

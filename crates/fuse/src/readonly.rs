@@ -126,7 +126,8 @@ impl ReadOnly {
     /// The names of all attributes, each ended by NUL, for a buffer of `size` bytes.
     pub(crate) fn xattr_names(&self, node: NodeId, size: u32) -> Result<XattrAnswer> {
         let mut names = Vec::new();
-        for (name, _) in self.tree.xattrs(node)? {
+        let all = if self.facts.has_xattrs { self.tree.xattrs(node)? } else { Vec::new() };
+        for (name, _) in all {
             names.extend_from_slice(&name);
             names.push(0);
         }
@@ -147,7 +148,7 @@ impl ReadOnly {
 }
 
 /// The size protocol of getxattr(2) and listxattr(2).
-fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
+pub(crate) fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
     let needed = u32::try_from(bytes.len()).map_err(|_| Refusal::Range)?;
     match size {
         0 => Ok(XattrAnswer::Size(needed)),

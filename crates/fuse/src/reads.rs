@@ -30,7 +30,7 @@ const STRETCH: u64 = 64;
 
 thread_local! {
     /// One buffer for each thread, as large as the largest READ so far.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(crate) static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The reader of contents.

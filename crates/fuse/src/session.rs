@@ -1,6 +1,6 @@
 //! The life of one mount in this process.
 //!
-//! [`serve`] shakes hands with the kernel, starts the threads, and only then makes the mount
+//! [`serve`] and [`serve_union`] shake hands with the kernel, start the threads, and only then make the mount
 //! visible, so whoever sees it can use it.
 //!
 //! Invariants: when [`Session::wait`] returns, the kernel has let go of the connection and no
@@ -10,15 +10,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fuser::{BackgroundSession, Config, SessionACL};
+use fuser::{BackgroundSession, Config, Filesystem, SessionACL};
 use strata_tree::{Lower, NodeId};
+use strata_union::writable::Union;
 
 use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::mounting::Mountpoint;
-use crate::options::MountOptions;
+use crate::options::{MountOptions, WritableOptions};
 use crate::readonly::ReadOnly;
 use crate::unmounting::{Manner, Unmounter, device_at};
+use crate::writable::Writable;
 
 /// How much the kernel reads ahead of a sequential reader, in KiB. Its own default is 128.
 const READAHEAD_KIB: u32 = 1024;
@@ -38,16 +40,42 @@ pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) ->
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
     }
+    let over = Arc::new(AtomicBool::new(false));
+    let adapter = Adapter::new(ReadOnly::new(tree, options.facts), options, Arc::clone(&over));
+    let options = MountOptions { read_only: true, ..options.clone() };
+    start(adapter, over, mountpoint, &options)
+}
+
+/// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
+///
+/// The union is shared: what its owner does to it while it is mounted the kernel may not notice.
+///
+/// # Errors
+/// Every [`Error`] but those of unmounting; nothing stays mounted then.
+pub fn serve_union(
+    union: Arc<Union>,
+    mountpoint: &Path,
+    options: &WritableOptions,
+) -> Result<Session> {
+    let over = Arc::new(AtomicBool::new(false));
+    let adapter = Writable::new(union, options, Arc::clone(&over));
+    start(adapter, over, mountpoint, &options.mount)
+}
+
+/// Mounts what `adapter` answers for.
+fn start(
+    adapter: impl Filesystem,
+    over: Arc<AtomicBool>,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
-    let over = Arc::new(AtomicBool::new(false));
-    let adapter = Adapter::new(
-        ReadOnly::new(tree, options.facts),
-        options.profile,
-        options.default_permissions,
-        Arc::clone(&over),
-    );
-    let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let acl = match (options.allow_other, options.allow_root) {
+        (true, _) => SessionACL::All,
+        (false, true) => SessionACL::RootAndOwner,
+        (false, false) => SessionACL::Owner,
+    };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
     let started = fuser::Session::from_fd(adapter, connection.device, acl, config)

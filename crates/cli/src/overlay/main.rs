@@ -1,0 +1,57 @@
+//! `strata-overlay`: overlay directories as a FUSE mount, in place of `fuse-overlayfs`.
+//!
+//! ```text
+//! args      the command line
+//! options   what is in its -o, and what that asks for
+//! layers    the directories, opened and merged
+//! serving   mounting, the daemon, and its end
+//! ```
+//!
+//! Invariants: when the command returns 0, the mount is usable; an error is one line on stderr,
+//! and the exit code is 1 (2 for a wrong command line); nothing is left mounted after an error.
+
+mod args;
+mod layers;
+mod options;
+mod serving;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use args::Command;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let request = match args::parse(&args) {
+        Ok(Command::Print(text)) => {
+            // Nobody reads on.
+            writeln!(std::io::stdout(), "{text}").unwrap_or_default();
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Mount(request)) => *request,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return ExitCode::from(2);
+        }
+    };
+    start_log(request.debug);
+    match serving::run(&request, &args) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell if this fails.
+    writeln!(std::io::stderr(), "strata-overlay: {text}").unwrap_or_default();
+}
+
+fn start_log(debug: bool) {
+    let level = if debug { "debug" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.without_time().with_target(false).init();
+}

@@ -1,0 +1,180 @@
+//! Mounting, the daemon, and its end.
+//!
+//! The command runs this program once more as the daemon: no fork of a running program. The
+//! daemon opens everything, mounts it, says `ready` on its standard output, which is a pipe to
+//! the command, and then lets go of all that belongs to whoever started it. If it fails before
+//! that, it says why on the standard error that both share.
+//!
+//! Invariants: the command returns 0 only when the mount is usable; the daemon afterwards holds
+//! no descriptor and no directory of whoever started it; SIGTERM, SIGINT and SIGHUP end it, and
+//! its mount first.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use strata_fuse::{Manner, Session, Unmounter};
+use strata_union::writable::Union;
+
+use super::args::{DAEMON, Request};
+use super::{complain, layers};
+
+/// What the daemon says when the mount is usable.
+const READY: &str = "ready\n";
+/// How many files may be open at once, if that can be had: one for each file that programs have
+/// open, and one for each lower.
+const FILES: u64 = 1 << 20;
+
+/// Mounts. `args` are those of this process.
+pub(crate) fn run(request: &Request, args: &[OsString]) -> Result<ExitCode> {
+    if request.daemon || request.foreground {
+        serve(request)?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        start(args)
+    }
+}
+
+/// Starts the daemon and waits until it is ready or has failed.
+fn start(args: &[OsString]) -> Result<ExitCode> {
+    let mut daemon = Command::new("/proc/self/exe")
+        .arg0("strata-overlay")
+        .arg(DAEMON)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let mut answer = String::new();
+    if let Some(mut pipe) = daemon.stdout.take() {
+        pipe.read_to_string(&mut answer).context("cannot hear the daemon")?;
+    }
+    if answer == READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = daemon.wait().context("cannot wait for the daemon")?;
+    match status.code() {
+        // It has said why.
+        Some(code) if code != 0 => Ok(ExitCode::FAILURE),
+        _ => bail!("the daemon ended early: {status}"),
+    }
+}
+
+/// Mounts, and serves until the mount is gone.
+fn serve(request: &Request) -> Result<()> {
+    let inherited = Inherited::note().context("cannot read /proc/self/fd")?;
+    for option in &request.settings.unknown {
+        complain(&format!("ignoring the unknown option {option}"));
+    }
+    raise_limits();
+    // Modes are what the programs in the mount ask for, less their own umask.
+    rustix::process::umask(Mode::empty());
+    // Caught from now on, and heeded once there is something to unmount.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
+    let (session, union) = mount(request)?;
+    if request.daemon
+        && let Err(error) = inherited.leave()
+    {
+        drop(session);
+        return Err(error).context("whoever wanted the mount is gone");
+    }
+    attend(signals, session.unmounter(), union.clone())?;
+    session.wait()?;
+    sync(union.as_deref());
+    Ok(())
+}
+
+/// Opens the directories and mounts them.
+fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
+    let settings = &request.settings;
+    let root = rustix::process::geteuid().is_root();
+    let lower = layers::merged(&settings.lower)?;
+    let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {
+        let session = strata_fuse::serve(lower, &request.mountpoint, &settings.mount(root))?;
+        return Ok((session, None));
+    };
+    let options = settings.union(root && layers::in_first_namespace());
+    let union = Arc::new(Union::open(lower, upper, work, options)?);
+    let options = settings.writable(root);
+    let session = strata_fuse::serve_union(Arc::clone(&union), &request.mountpoint, &options)?;
+    Ok((session, Some(union)))
+}
+
+/// Ends mount and process after a signal.
+fn attend(mut signals: Signals, unmounter: Unmounter, union: Option<Arc<Union>>) -> Result<()> {
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _signal in signals.forever() {
+            // A clean end ends the session, and with it the process.
+            if let Err(error) = unmounter.unmount(Manner::Clean) {
+                tracing::warn!("{error}; detaching it");
+                if let Err(error) = unmounter.unmount(Manner::Lazy) {
+                    tracing::error!("{error}");
+                }
+                sync(union.as_deref());
+                std::process::exit(0);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn sync(union: Option<&Union>) {
+    if let Some(Err(error)) = union.map(Union::sync) {
+        tracing::error!("{error}");
+    }
+}
+
+/// As many open files as can be had.
+fn raise_limits() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = limit.maximum.map(|hard| hard.max(FILES));
+    let wanted = Rlimit { current: most, maximum: most };
+    if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
+        // Only root may raise the hard limit.
+        let reachable = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, reachable) {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+        }
+    }
+}
+
+/// The descriptors that were open when the program began: a shell's locks and pipes would live
+/// on in the daemon. Directories may be given through them, so they are closed late.
+struct Inherited(Vec<i32>);
+
+impl Inherited {
+    fn note() -> io::Result<Self> {
+        let mut open = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd")? {
+            open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+        }
+        // The one that was listed with is closed by now.
+        open.retain(|fd| *fd > 2 && fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
+        Ok(Self(open))
+    }
+
+    /// Says that the mount is usable and leaves everything that belongs to whoever started us.
+    fn leave(self) -> io::Result<()> {
+        for fd in self.0 {
+            nix::unistd::close(fd)?;
+        }
+        // Fails only for the leader of a process group, which a new child never is.
+        let _ = rustix::process::setsid();
+        std::env::set_current_dir("/")?;
+        let null = File::options().write(true).open("/dev/null")?;
+        // Engines wait until nobody holds their pipe any more.
+        rustix::stdio::dup2_stderr(&null)?;
+        let mut out = io::stdout().lock();
+        out.write_all(READY.as_bytes())?;
+        out.flush()?;
+        Ok(rustix::stdio::dup2_stdout(&null)?)
+    }
+}

@@ -1,0 +1,528 @@
+//! fuser's requests to the union's calls, and back.
+//!
+//! Every method translates and decides nothing.
+//!
+//! Invariants: every reply is sent exactly once; no panic ends a thread of the session.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use strata_tree::Kind;
+use strata_union::writable::{New, Union};
+
+use super::answers::{Answer, answer, guarded};
+use super::slow::Slow;
+use super::{Mount, QUICK, Result, flags};
+use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
+use crate::attr::type_of;
+use crate::errno::{Refusal, errno};
+use crate::options::WritableOptions;
+use crate::reads::BUFFER;
+
+/// One mounted union.
+pub(crate) struct Writable {
+    mount: Arc<Mount>,
+    slow: Slow,
+    checks_modes: bool,
+    /// Set when the session ends.
+    over: Arc<AtomicBool>,
+}
+
+impl Writable {
+    pub(crate) fn new(union: Arc<Union>, options: &WritableOptions, over: Arc<AtomicBool>) -> Self {
+        let checks_modes = options.mount.default_permissions;
+        let mount = Arc::new(Mount::new(union, options));
+        Self { mount, slow: Slow::default(), checks_modes, over }
+    }
+
+    /// Answers on this thread.
+    fn answer<T>(&self, reply: impl Answer<T>, work: impl FnOnce(&Mount) -> Result<T>) {
+        answer(&self.mount, reply, work);
+    }
+
+    /// Answers on another thread if it is slow.
+    fn answer_aside<T>(
+        &self,
+        slow: bool,
+        reply: impl Answer<T> + Send + 'static,
+        work: impl FnOnce(&Mount) -> Result<T> + Send + 'static,
+    ) {
+        if slow {
+            let mount = Arc::clone(&self.mount);
+            self.slow.submit(move || answer(&mount, reply, work));
+        } else {
+            self.answer(reply, work);
+        }
+    }
+}
+
+impl Filesystem for Writable {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let offered = config.capabilities();
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_ASYNC_DIO;
+        wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_modes && self.mount.acl);
+        if !offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+            self.mount.modes.refuse("this kernel does not offer it");
+        }
+        if self.mount.modes.wants_passthrough() {
+            wanted |= InitFlags::FUSE_PASSTHROUGH;
+            // One level: uppers on a plain file system, and overlayfs may go on top of us.
+            let _ = config.set_max_stack_depth(1);
+        }
+        // What this kernel does not know is a lost speed-up, not an error.
+        let _ = config.add_capabilities(wanted & offered);
+        let _ = config.set_max_write(LARGEST_REQUEST);
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    // Names.
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer(reply, |mount| Ok(mount.union.lookup(id(parent), name.as_bytes())?));
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        guarded(|| self.mount.union.forget(id(ino), nlookup));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.answer(reply, |mount| {
+            let new = New::Plain(flags::kind(mode, rdev)?, flags::perm(mode));
+            let who = mount.caller(req, umask)?;
+            Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
+        });
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.answer(reply, |mount| {
+            let new = New::Plain(Kind::Directory, flags::perm(mode));
+            let who = mount.caller(req, umask)?;
+            Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
+        });
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.answer(reply, |mount| {
+            let new = New::Symlink(target.as_os_str().as_bytes());
+            let who = mount.caller(req, 0)?;
+            Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
+        });
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (node, dir, name) = (id(ino), id(newparent), newname.as_bytes().to_vec());
+        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
+            Ok(mount.union.link(node, dir, &name)?)
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(reply, |mount| Ok(mount.union.rmdir(id(parent), name.as_bytes())?));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(reply, |mount| {
+            let (mode, whiteout) = flags::rename(flags)?;
+            let from = (id(parent), name.as_bytes());
+            let to = (id(newparent), newname.as_bytes());
+            Ok(mount.union.rename(from, to, mode, whiteout)?)
+        });
+    }
+
+    // Inodes.
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer(reply, |mount| Ok(mount.union.attr(id(ino))?));
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let node = id(ino);
+        let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
+        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
+            Ok(mount.union.set_attr(node, &mount.owned(changes)?)?)
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.answer(reply, |mount| Ok(mount.union.read_link(id(ino))?));
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.mount.xattrs {
+            // The kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        self.answer(reply, |mount| mount.xattr(id(ino), name.as_bytes(), size));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
+        self.answer(reply, |mount| mount.xattr_names(id(ino), size, req.uid() == 0));
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        if !self.mount.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        let (node, name, value) = (id(ino), name.as_bytes().to_vec(), value.to_vec());
+        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
+            mount.set_xattr(node, &name, &value, flags::set_mode(flags)?)
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.mount.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        let (node, name) = (id(ino), name.as_bytes().to_vec());
+        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
+            mount.remove_xattr(node, &name)
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.answer(reply, |mount| Ok(mount.union.space()?));
+    }
+
+    // Files.
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.answer(reply, |mount| {
+            let who = mount.caller(req, umask)?;
+            Ok(mount.union.create(&who, id(parent), name.as_bytes(), flags::perm(mode))?)
+        });
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (node, how, privileged) = (id(ino), flags::open_how(flags), req.uid() == 0);
+        let slow = how.write && !how.truncate && self.mount.is_slow(node);
+        self.answer_aside(slow, reply, move |mount| mount.open(node, how, privileged));
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guarded(|| {
+            BUFFER.with_borrow_mut(|buffer| match self.mount.read(fh.0, offset, size, buffer) {
+                Ok(bytes) => reply.data(bytes),
+                Err(refusal) => reply.error(errno(&refusal)),
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.answer(reply, |mount| mount.write(fh.0, offset, data));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(reply, |mount| {
+            Ok(mount.file(fh.0)?.allocate(mode.cast_unsigned(), offset, length)?)
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.answer(reply, |mount| {
+            let hole = flags::seeks_hole(whence)?;
+            let offset = u64::try_from(offset).map_err(|_| Refusal::BeyondEnd)?;
+            Ok(mount.file(fh.0)?.seek(offset, hole)?)
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The answer counts in 32 bits.
+        let len = len.min(u64::from(u32::MAX));
+        self.answer_aside(len > QUICK, reply, move |mount| {
+            let (from, to) = (mount.file(fh_in.0)?, mount.file(fh_out.0)?);
+            let copied = from.copy_range(offset_in, &to, offset_out, len)?;
+            Ok(usize::try_from(copied).unwrap_or(usize::MAX))
+        });
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        if self.mount.no_sync {
+            return reply.ok();
+        }
+        self.answer_aside(true, reply, move |mount| Ok(mount.file(fh.0)?.sync(datasync)?));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(reply, |mount| {
+            let file = mount.files.remove(fh.0).ok_or(Refusal::NoHandle)?;
+            mount.modes.leave(file.node());
+            Ok(())
+        });
+    }
+
+    // Directories.
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let handle = self.mount.dirs.insert(Arc::default());
+        reply.opened(FileHandle(handle), FopenFlags::empty());
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        guarded(|| {
+            let listed = self.mount.listing(fh.0).and_then(|listing| {
+                listing.plain(&self.mount, id(ino), offset, |name, node, kind, next| {
+                    reply.add(INodeNo(node.0), next, type_of(kind), OsStr::from_bytes(name))
+                })
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(refusal) => reply.error(errno(&refusal)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        guarded(|| {
+            let time = self.mount.timeout;
+            let listed = self.mount.listing(fh.0).and_then(|listing| {
+                listing.plus(&self.mount, id(ino), offset, |name, attr, generation, next| {
+                    let name = OsStr::from_bytes(name);
+                    reply.add(attr.ino, next, name, &time, attr, fuser::Generation(generation))
+                })
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(refusal) => reply.error(errno(&refusal)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        drop(self.mount.dirs.remove(fh.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        if self.mount.no_sync {
+            return reply.ok();
+        }
+        self.answer_aside(true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
+    }
+
+    // What the kernel does by itself, the first two once it has heard ENOSYS.
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+}

@@ -1,0 +1,157 @@
+//! Modes, flags and times of the kernel's calls, as the union's types.
+//!
+//! Invariant: a combination that means nothing is refused, never guessed.
+
+use fuser::{OpenAccMode, OpenFlags, RenameFlags, TimeOrNow};
+use rustix::fs::OFlags;
+use strata_tree::Kind;
+use strata_union::writable::{Changes, OpenHow, RenameMode, SetMode, SetTime};
+
+use super::Result;
+use crate::attr::{decode_device, time_from};
+use crate::errno::Refusal;
+
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const GROUP_EXECUTE: u16 = 0o0010;
+/// `S_IFMT`.
+const TYPE_BITS: u32 = 0o170_000;
+
+/// The 12 permission bits of a mode.
+pub(super) fn perm(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// What mknod(2) makes. No type bits: a regular file.
+pub(super) fn kind(mode: u32, rdev: u32) -> Result<Kind> {
+    const REGULAR: u32 = Kind::Regular.mode_bits();
+    const FIFO: u32 = Kind::Fifo.mode_bits();
+    const SOCKET: u32 = Kind::Socket.mode_bits();
+    const CHARACTER: u32 = 0o020_000;
+    const BLOCK: u32 = 0o060_000;
+    match mode & TYPE_BITS {
+        0 | REGULAR => Ok(Kind::Regular),
+        FIFO => Ok(Kind::Fifo),
+        SOCKET => Ok(Kind::Socket),
+        CHARACTER => Ok(Kind::CharDevice(decode_device(rdev))),
+        BLOCK => Ok(Kind::BlockDevice(decode_device(rdev))),
+        _ => Err(Refusal::Flags),
+    }
+}
+
+/// How open(2) opens. O_RDONLY|O_TRUNC empties a file that the caller may write (open(2)).
+pub(super) fn open_how(flags: OpenFlags) -> OpenHow {
+    let truncate = flags.0 & OFlags::TRUNC.bits().cast_signed() != 0;
+    OpenHow { write: truncate || flags.acc_mode() != OpenAccMode::O_RDONLY, truncate }
+}
+
+/// What renameat2(2) is to do with the target, and whether a whiteout stays at the source.
+pub(super) fn rename(flags: RenameFlags) -> Result<(RenameMode, bool)> {
+    let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
+    let rest = flags.difference(RenameFlags::RENAME_WHITEOUT);
+    if rest.is_empty() {
+        Ok((RenameMode::Replace, whiteout))
+    } else if rest == RenameFlags::RENAME_NOREPLACE {
+        Ok((RenameMode::NoReplace, whiteout))
+    } else if rest == RenameFlags::RENAME_EXCHANGE && !whiteout {
+        Ok((RenameMode::Exchange, false))
+    } else {
+        Err(Refusal::Flags)
+    }
+}
+
+/// How setxattr(2) meets an attribute that exists.
+pub(super) fn set_mode(flags: i32) -> Result<SetMode> {
+    match flags {
+        0 => Ok(SetMode::Either),
+        1 => Ok(SetMode::Create),
+        2 => Ok(SetMode::Replace),
+        _ => Err(Refusal::Flags),
+    }
+}
+
+/// Whether lseek(2) looks for a hole; the kernel answers the other kinds by itself.
+pub(super) fn seeks_hole(whence: i32) -> Result<bool> {
+    match whence {
+        3 => Ok(false),
+        4 => Ok(true),
+        _ => Err(Refusal::Flags),
+    }
+}
+
+/// What SETATTR asks for.
+pub(super) fn changes(
+    mode: Option<u32>,
+    (uid, gid): (Option<u32>, Option<u32>),
+    size: Option<u64>,
+    (atime, mtime): (Option<TimeOrNow>, Option<TimeOrNow>),
+) -> Changes {
+    let time = |time: TimeOrNow| match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::To(time_from(time)),
+    };
+    Changes { perm: mode.map(perm), uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) }
+}
+
+/// The bits that stay when an ordinary user changes the content (inode(7), S_ISUID, S_ISGID);
+/// `None` if all do.
+pub(super) fn without_privileges(perm: u16) -> Option<u16> {
+    let executable = perm & GROUP_EXECUTE != 0;
+    let kept = perm & !SET_UID & !(if executable { SET_GID } else { 0 });
+    (kept != perm).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strata_tree::Device;
+
+    #[test]
+    fn renames_mean_one_thing_or_are_refused() {
+        let read = |bits| rename(RenameFlags::from_bits_retain(bits)).ok();
+        let wanted = [
+            (0, Some((RenameMode::Replace, false))),
+            (1, Some((RenameMode::NoReplace, false))),
+            (2, Some((RenameMode::Exchange, false))),
+            (3, None),
+            (4, Some((RenameMode::Replace, true))),
+            (5, Some((RenameMode::NoReplace, true))),
+            (6, None),
+            (7, None),
+            (8, None),
+        ];
+        for (bits, want) in wanted {
+            assert_eq!(read(bits), want, "{bits}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_made_by_their_type_bits() {
+        assert_eq!(kind(0o644, 0).unwrap(), Kind::Regular);
+        assert_eq!(kind(0o100_644, 0).unwrap(), Kind::Regular);
+        let null = Device { major: 1, minor: 3 };
+        assert_eq!(kind(0o020_666, 0x103).unwrap(), Kind::CharDevice(null));
+        assert_eq!(kind(0o060_666, 0x103).unwrap(), Kind::BlockDevice(null));
+        assert_eq!(kind(0o010_666, 0).unwrap(), Kind::Fifo);
+        assert_eq!(kind(0o140_666, 0).unwrap(), Kind::Socket);
+        assert!(kind(0o040_755, 0).is_err());
+        assert!(kind(0o120_777, 0).is_err());
+    }
+
+    #[test]
+    fn opening_to_empty_is_opening_to_write() {
+        let how = |flags: OFlags| open_how(OpenFlags(flags.bits().cast_signed()));
+        assert_eq!(how(OFlags::RDONLY), OpenHow { write: false, truncate: false });
+        assert_eq!(how(OFlags::TRUNC), OpenHow { write: true, truncate: true });
+        assert_eq!(how(OFlags::WRONLY), OpenHow { write: true, truncate: false });
+        assert_eq!(how(OFlags::RDWR | OFlags::APPEND), OpenHow { write: true, truncate: false });
+    }
+
+    #[test]
+    fn set_group_id_without_execution_is_no_privilege() {
+        assert_eq!(without_privileges(0o4755), Some(0o755));
+        assert_eq!(without_privileges(0o6755), Some(0o755));
+        assert_eq!(without_privileges(0o2745), None);
+        assert_eq!(without_privileges(0o0755), None);
+    }
+}

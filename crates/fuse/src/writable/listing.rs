@@ -1,0 +1,138 @@
+//! Snapshots of directories, so that positions in them stay.
+//!
+//! Position 0 is the start, 1 is after `.`, 2 after `..`, and `n + 3` after the `n`th name of the
+//! snapshot that the handle took when it was read from the start. Names that go away meanwhile
+//! move nobody else; reading from the start again (rewinddir) takes a new snapshot.
+//!
+//! Invariants: going on from a position costs nothing for what is before it; a lookup is counted
+//! for exactly those names that the kernel is told the attributes of.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fuser::FileAttr;
+use strata_tree::{Kind, NodeId};
+use strata_union::writable::{Attr, Listed};
+
+use super::{Mount, Result};
+
+/// The position after `.` and `..`.
+const AFTER_DOTS: u64 = 2;
+
+/// What one open directory remembers.
+#[derive(Default)]
+pub(super) struct Listing {
+    names: Mutex<Option<Arc<Vec<Listed>>>>,
+}
+
+impl Listing {
+    fn names(&self, mount: &Mount, dir: NodeId, position: u64) -> Result<Arc<Vec<Listed>>> {
+        if position > 0 {
+            let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(names) = &*known {
+                return Ok(Arc::clone(names));
+            }
+        }
+        let names = Arc::new(mount.union.list(dir)?);
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&names));
+        Ok(names)
+    }
+
+    /// Tells names with numbers and types from `position` on, each with the position after it,
+    /// until `full`.
+    pub(super) fn plain(
+        &self,
+        mount: &Mount,
+        dir: NodeId,
+        position: u64,
+        mut full: impl FnMut(&[u8], NodeId, Kind, u64) -> bool,
+    ) -> Result<()> {
+        let names = self.names(mount, dir, position)?;
+        if position < 1 && full(b".", dir, Kind::Directory, 1) {
+            return Ok(());
+        }
+        if position < AFTER_DOTS {
+            let parent = mount.union.parent(dir)?;
+            if full(b"..", parent, Kind::Directory, AFTER_DOTS) {
+                return Ok(());
+            }
+        }
+        for (listed, next) in rest(&names, position) {
+            if full(listed.name.as_bytes(), listed.id, listed.kind, next) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with attributes. Names that are gone are left out.
+    pub(super) fn plus(
+        &self,
+        mount: &Mount,
+        dir: NodeId,
+        position: u64,
+        mut full: impl FnMut(&[u8], &FileAttr, u64, u64) -> bool,
+    ) -> Result<()> {
+        let names = self.names(mount, dir, position)?;
+        let mut tell = |name: &[u8], attr: &Attr, next| {
+            full(name, &mount.view.attr(attr), attr.generation, next)
+        };
+        if position < 1 && tell(b".", &mount.union.attr(dir)?, 1) {
+            return Ok(());
+        }
+        if position < AFTER_DOTS {
+            let parent = mount.union.attr(mount.union.parent(dir)?)?;
+            if tell(b"..", &parent, AFTER_DOTS) {
+                return Ok(());
+            }
+        }
+        let mut told = position < AFTER_DOTS;
+        for (listed, next) in rest(&names, position) {
+            let name = listed.name.as_bytes();
+            match mount.union.lookup(dir, name) {
+                Ok(None) => {}
+                Ok(Some(attr)) if tell(name, &attr, next) => {
+                    mount.union.forget(attr.id, 1);
+                    break;
+                }
+                Ok(Some(_)) => told = true,
+                // What was told so far is counted by the kernel; it will come back for this one.
+                Err(_) if told => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names from a position on, each with the position after it.
+fn rest(names: &[Listed], position: u64) -> impl Iterator<Item = (&Listed, u64)> {
+    let first = position.saturating_sub(AFTER_DOTS);
+    let left = usize::try_from(first).ok().and_then(|first| names.get(first..)).unwrap_or_default();
+    left.iter().zip(first.saturating_add(AFTER_DOTS + 1)..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strata_tree::NameBuf;
+
+    #[test]
+    fn positions_lead_to_what_comes_after() {
+        let names: Vec<Listed> = (0..5u64)
+            .map(|n| Listed {
+                name: NameBuf::new(n.to_string().as_bytes()).unwrap(),
+                id: NodeId(n + 2),
+                kind: Kind::Regular,
+            })
+            .collect();
+        let at = |position| rest(&names, position).map(|(l, next)| (l.id.0, next)).collect();
+        let all: Vec<(u64, u64)> = at(0);
+        assert_eq!(all, [(2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]);
+        assert_eq!(at(2), all);
+        for (index, (_, next)) in all.iter().enumerate() {
+            assert_eq!(at(*next), all[index + 1..].to_vec());
+        }
+        let beyond: Vec<(u64, u64)> = at(u64::MAX);
+        assert!(beyond.is_empty());
+    }
+}

@@ -1,0 +1,196 @@
+//! A writable union as a mounted file system.
+//!
+//! [`Writable`] takes fuser's requests and hands each, translated, to the
+//! [`Union`](strata_union::writable::Union); [`Mount`] is what the requests share:
+//!
+//! ```text
+//! adapter   one method for each request: translate, ask the union, answer
+//! answers   how each kind of answer is sent, and that every request gets one
+//! flags     modes, flags and times of the kernel's calls, taken apart
+//! handles   the numbers by which the kernel names what it has open
+//! io_modes  whether the kernel reads and writes a file by itself
+//! listing   snapshots of directories, so that positions in them stay
+//! slow      threads for what would hold up everybody else
+//! ```
+//!
+//! Invariants: every request gets exactly one answer, also when a handler panics; no lock of
+//! this module is held while the union works; a file whose content is a lower's is never handed
+//! to the kernel.
+
+mod adapter;
+mod answers;
+mod flags;
+mod handles;
+mod io_modes;
+mod listing;
+mod slow;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::Request;
+use strata_tree::NodeId;
+use strata_union::writable::{Caller, Changes, OpenFile, OpenHow, SetMode, Union};
+
+pub(crate) use adapter::Writable;
+
+use crate::adapter::LARGEST_REQUEST;
+use crate::attr::View;
+use crate::errno::Refusal;
+use crate::options::WritableOptions;
+use crate::readonly::{XattrAnswer, fit};
+use handles::Handles;
+use io_modes::IoModes;
+use listing::Listing;
+
+type Result<T> = std::result::Result<T, Refusal>;
+
+/// Up to so many bytes are copied, in a copy-up or between two files, while other requests wait.
+const QUICK: u64 = 1024 * 1024;
+
+/// What all requests of one mount share.
+struct Mount {
+    union: Arc<Union>,
+    view: View,
+    timeout: Duration,
+    acl: bool,
+    xattrs: bool,
+    no_sync: bool,
+    files: Handles<Arc<OpenFile>>,
+    dirs: Handles<Arc<Listing>>,
+    modes: IoModes,
+}
+
+impl Mount {
+    fn new(union: Arc<Union>, options: &WritableOptions) -> Self {
+        Self {
+            union,
+            view: View::of(&options.mount),
+            timeout: options.timeout,
+            acl: options.mount.acl && options.xattrs,
+            xattrs: options.xattrs,
+            no_sync: options.no_sync,
+            files: Handles::default(),
+            dirs: Handles::default(),
+            modes: IoModes::new(options.passthrough),
+        }
+    }
+
+    /// Who makes something.
+    fn caller(&self, request: &Request, umask: u32) -> Result<Caller> {
+        let ids = &self.view.ids;
+        Ok(Caller {
+            uid: ids.users.written(request.uid()).ok_or(Refusal::UnmappedCaller)?,
+            gid: ids.groups.written(request.gid()).ok_or(Refusal::UnmappedCaller)?,
+            umask: flags::perm(umask),
+        })
+    }
+
+    /// Owners to be set, as they are on disk.
+    fn owned(&self, changes: Changes) -> Result<Changes> {
+        let ids = &self.view.ids;
+        let mapped = |id: Option<u32>, written: &dyn Fn(u32) -> Option<u32>| {
+            id.map(|id| written(id).ok_or(Refusal::UnmappedOwner)).transpose()
+        };
+        Ok(Changes {
+            uid: mapped(changes.uid, &|id| ids.users.written(id))?,
+            gid: mapped(changes.gid, &|id| ids.groups.written(id))?,
+            ..changes
+        })
+    }
+
+    /// Whether a change of this node has so much to copy that it must not hold up the others.
+    fn is_slow(&self, node: NodeId) -> bool {
+        self.union.copy_up_bytes(node) > QUICK
+    }
+
+    /// Opens a file. Emptying one takes its set-id bits as writing does, and only here: with
+    /// FUSE_ATOMIC_O_TRUNC the kernel leaves that to the file system, too.
+    fn open(&self, node: NodeId, how: OpenHow, privileged: bool) -> Result<Arc<OpenFile>> {
+        let file = self.union.open_file(node, how)?;
+        if how.truncate && !privileged {
+            let attr = self.union.attr(node)?;
+            if let Some(perm) = flags::without_privileges(attr.stat.perm) {
+                self.union.set_attr(node, &Changes { perm: Some(perm), ..Changes::default() })?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
+    fn xattr(&self, node: NodeId, name: &[u8], size: u32) -> Result<XattrAnswer> {
+        self.check_kind(name)?;
+        let all = self.union.xattrs(node)?;
+        let (_, value) = all.into_iter().find(|(key, _)| key == name).ok_or(Refusal::NoXattr)?;
+        fit(self.view.ids.shown_xattr(name, value), size)
+    }
+
+    /// The names of all attributes, each ended by NUL. `trusted.*` is for root (xattr(7)).
+    fn xattr_names(&self, node: NodeId, size: u32, privileged: bool) -> Result<XattrAnswer> {
+        let mut names = Vec::new();
+        let all = if self.xattrs { self.union.xattrs(node)? } else { Vec::new() };
+        for (name, _) in all {
+            let hidden = !privileged && name.starts_with(b"trusted.");
+            if !hidden && self.check_kind(&name).is_ok() {
+                names.extend_from_slice(&name);
+                names.push(0);
+            }
+        }
+        fit(names, size)
+    }
+
+    fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+        self.check_kind(name)?;
+        let written = self.view.ids.written_xattr(name, value).ok_or(Refusal::UnmappedOwner)?;
+        Ok(self.union.set_xattr(node, name, &written, mode)?)
+    }
+
+    fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        self.check_kind(name)?;
+        Ok(self.union.remove_xattr(node, name)?)
+    }
+
+    fn check_kind(&self, name: &[u8]) -> Result<()> {
+        let refused = !self.acl && name.starts_with(b"system.posix_acl_");
+        if refused { Err(Refusal::NotSupported) } else { Ok(()) }
+    }
+
+    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        self.files.get(handle).ok_or(Refusal::NoHandle)
+    }
+
+    fn listing(&self, handle: u64) -> Result<Arc<Listing>> {
+        self.dirs.get(handle).ok_or(Refusal::NoHandle)
+    }
+
+    /// Reads into the buffer: fewer bytes than `size` only at the end.
+    fn read<'b>(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
+        let size = size.min(LARGEST_REQUEST) as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let length = self.file(handle)?.read(offset, &mut buffer[..size])?;
+        Ok(&buffer[..length])
+    }
+
+    /// Writes all of it, or as much as there is room for.
+    fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let file = self.file(handle)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            match file.write(offset + done as u64, &bytes[done..]) {
+                Ok(0) => break,
+                Ok(more) => done += more,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+}
