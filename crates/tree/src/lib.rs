@@ -11,6 +11,7 @@
 mod beneath;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod dialect;
 mod digest;
 mod flat;
 mod lower;
