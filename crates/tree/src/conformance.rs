@@ -26,6 +26,10 @@ use crate::spec::{Inode, Item, Spec};
 pub type Difference = String;
 type Checked<T = ()> = Result<T, Difference>;
 
+/// A default ACL that file systems accept: rwxr-xr-x.
+const ACL: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\
+    \x04\0\x05\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+
 /// Trees that any implementation can hold: no whiteouts, no marks, no links to lower layers.
 /// The one named `sockets` is beyond what a tar can say.
 pub fn merged_specs() -> Vec<(&'static str, Spec)> {
@@ -82,7 +86,7 @@ pub fn merged_specs() -> Vec<(&'static str, Spec)> {
         .xattr("security.capability", b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0")
         .xattr("trusted.overlay.opaque", "y")
         .dir("with-acl")
-        .xattr("system.posix_acl_default", b"\x02\0\0\0\x01\0\x07\0")
+        .xattr("system.posix_acl_default", ACL)
         .symlink("link-with-xattr", "x")
         .xattr("trusted.x", "on a link");
 

@@ -11,6 +11,7 @@
 mod beneath;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod dialect;
 mod digest;
 mod flat;
 mod lower;
@@ -18,15 +19,19 @@ mod mem_tree;
 mod mmap;
 mod name;
 mod node;
+mod overlay_dir;
 mod resolve;
 mod spec;
 
 pub use beneath::open_beneath;
 pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};
 pub use flat::{FlatTree, compile};
-pub use lower::{Backing, DirEntry, Error, Lower, Result, Xattr, list};
+pub use lower::{Backing, Continues, DirEntry, Error, Lower, Redirect, Result, Xattr, list};
 pub use mem_tree::{MemTree, SpecError};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, TreePath};
 pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Timestamp};
+#[cfg(any(test, feature = "conformance"))]
+pub use overlay_dir::lay_overlay;
+pub use overlay_dir::{Dialect, DirOptions, Numbers, OverlayDir, OverrideStat, Trust};
 pub use resolve::{Follow, LINKS_MAX, resolve};
 pub use spec::{Inode, Item, Spec};

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use crate::name::{Name, TreePath};
+use crate::name::{Name, NameBuf, TreePath};
 use crate::node::{Entry, Kind, Node, NodeId};
 
 /// One extended attribute: its full name (`user.x`, `security.capability`) and its value.
@@ -33,6 +33,24 @@ pub struct Backing {
     pub layer: u32,
     /// The path below that layer's directory of contents.
     pub path: TreePath,
+}
+
+/// How the layers below are asked for a node, where not by its own name alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Continues {
+    /// Where they have it, if not at its own name.
+    pub redirect: Option<Redirect>,
+    /// The content of this regular file is theirs: only its metadata are of this layer.
+    pub metacopy: bool,
+}
+
+/// Where the layers below have a node (overlayfs.rst, "redirect_dir").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redirect {
+    /// At this path from their roots.
+    Path(TreePath),
+    /// At this name in the same directory.
+    Sibling(NameBuf),
 }
 
 /// Why a tree did not answer.
@@ -161,6 +179,15 @@ pub trait Lower: Send + Sync {
     /// `NotRegular`, `NoNode`.
     fn backing(&self, node: NodeId) -> Result<Backing>;
 
+    /// How `node` goes on in the layers below; by default at its own name and nowhere else. Only
+    /// for explicit directories and regular files.
+    ///
+    /// # Errors
+    /// `NoNode`; `Io` with `EPERM` where the tree may not say it, `EINVAL` where it says nonsense.
+    fn continues(&self, _node: NodeId) -> Result<Continues> {
+        Ok(Continues::default())
+    }
+
     /// The directory that holds `dir` (the root's is the root itself), for the `..` of listings;
     /// `None` where the tree keeps no way back.
     ///
@@ -175,7 +202,7 @@ pub trait Lower: Send + Sync {
 ///
 /// # Errors
 /// As [`Lower::read_dir`].
-pub fn list(tree: &dyn Lower, dir: NodeId) -> Result<Vec<(crate::name::NameBuf, Entry)>> {
+pub fn list(tree: &dyn Lower, dir: NodeId) -> Result<Vec<(NameBuf, Entry)>> {
     let mut all = Vec::new();
     tree.read_dir(dir, 0, &mut |item| {
         all.push((item.name.to_owned(), item.entry));

@@ -1,0 +1,145 @@
+//! The calls: stat and extended attributes of one inode, links never followed.
+//!
+//! An inode is reached as a name in an open directory or as a descriptor of its own. There are
+//! no `*at` calls for attributes that every supported kernel has; they go through
+//! `/proc/self/fd`, where the descriptor is the start of the path and only one name follows it.
+//!
+//! Invariants: a symbolic link is itself, never what it leads to; an attribute that is not there,
+//! or a file system without attributes, is an empty answer and no error.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, Statx, StatxFlags, getxattr, lgetxattr, listxattr, llistxattr, makedev, statx,
+};
+use rustix::io::{Errno, Result};
+
+use crate::name::Name;
+use crate::node::{Device, Kind, Stat, Timestamp};
+
+/// The largest list of names or value that Linux returns (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_MAX: usize = 65536;
+
+/// How an inode is reached.
+#[derive(Clone, Copy)]
+pub(super) enum Spot<'a> {
+    /// A name in an open directory.
+    Named(BorrowedFd<'a>, Name<'a>),
+    /// A descriptor of it.
+    Open(BorrowedFd<'a>),
+}
+
+impl Spot<'_> {
+    /// Its `statx`.
+    pub(super) fn stat(self) -> Result<Statx> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        match self {
+            Self::Named(dir, name) => statx(dir, name.as_os_str(), flags, StatxFlags::BASIC_STATS),
+            Self::Open(fd) => statx(fd, "", flags | AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS),
+        }
+    }
+
+    fn path(self) -> Vec<u8> {
+        match self {
+            Self::Named(dir, name) => {
+                let dir = format!("/proc/self/fd/{}/", dir.as_raw_fd());
+                [dir.as_bytes(), name.as_bytes()].concat()
+            }
+            Self::Open(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes(),
+        }
+    }
+
+    /// The names of its attributes.
+    pub(super) fn xattr_names(self) -> Result<XattrNames> {
+        let path = self.path();
+        let list = |room: &mut [u8]| match self {
+            Self::Named(..) => llistxattr(&path, room),
+            Self::Open(_) => listxattr(&path, room),
+        };
+        growing(1024, list).map(|names| XattrNames(names.unwrap_or_default()))
+    }
+
+    /// One attribute.
+    pub(super) fn xattr(self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let path = self.path();
+        growing(256, |room| match self {
+            Self::Named(..) => lgetxattr(&path, name, room),
+            Self::Open(_) => getxattr(&path, name, room),
+        })
+    }
+}
+
+/// Asks with little room, and once more with all.
+fn growing(room: usize, ask: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; room];
+    let answer = match ask(&mut bytes) {
+        Err(Errno::RANGE) => {
+            bytes.resize(XATTR_MAX, 0);
+            ask(&mut bytes)
+        }
+        first => first,
+    };
+    match answer {
+        Ok(len) => {
+            bytes.truncate(len);
+            Ok(Some(bytes))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names of an inode's attributes.
+pub(super) struct XattrNames(Vec<u8>);
+
+impl XattrNames {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.iter().any(|other| other == name.as_bytes())
+    }
+}
+
+/// The number of the device that an inode is on.
+pub(super) fn device_of(stat: &Statx) -> u64 {
+    makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// The type of an inode; `None` for types that Linux does not have.
+fn kind_of(stat: &Statx) -> Option<Kind> {
+    let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
+    Some(match u32::from(stat.stx_mode) & 0o170_000 {
+        0o140_000 => Kind::Socket,
+        0o120_000 => Kind::Symlink,
+        0o100_000 => Kind::Regular,
+        0o060_000 => Kind::BlockDevice(device),
+        0o040_000 => Kind::Directory,
+        0o020_000 => Kind::CharDevice(device),
+        0o010_000 => Kind::Fifo,
+        _ => return None,
+    })
+}
+
+/// The metadata as on disk; sizes of directories and devices are 0, as [`Stat`] says.
+pub(super) fn stat_of(stat: &Statx) -> Result<Stat> {
+    let kind = kind_of(stat).ok_or(Errno::IO)?;
+    let size = match kind {
+        Kind::Regular | Kind::Symlink => stat.stx_size,
+        Kind::Directory
+        | Kind::CharDevice(_)
+        | Kind::BlockDevice(_)
+        | Kind::Fifo
+        | Kind::Socket => 0,
+    };
+    Ok(Stat {
+        kind,
+        perm: stat.stx_mode & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        size,
+        nlink: stat.stx_nlink,
+        mtime: Timestamp { seconds: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec },
+    })
+}

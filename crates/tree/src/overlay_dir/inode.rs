@@ -1,0 +1,182 @@
+//! What one inode on disk stands for.
+//!
+//! Invariants: a whiteout is never a node; marks are read where they can be, and cost no call
+//! elsewhere: opacity and redirects on directories, whiteouts and devices on empty regular files,
+//! metacopy when it is asked for.
+
+use rustix::io::{Errno, Result};
+
+use super::OverlayDir;
+use super::disk::{Spot, XattrNames, device_of, stat_of};
+use super::known::DirFacts;
+use super::options::{OVERRIDE_NAMES, Trust};
+use crate::dialect::{Mark, Override, XattrClass, parse_kind};
+use crate::lower::{Continues, Redirect};
+use crate::name::{Name, TreePath};
+use crate::node::{Device, Kind, NodeId, Stat};
+
+/// An inode that is no whiteout.
+pub(super) struct Inode {
+    /// Its number, unless it is the root.
+    pub(super) id: NodeId,
+    pub(super) stat: Stat,
+    /// For directories.
+    pub(super) facts: Option<DirFacts>,
+}
+
+/// What reading `continues` came to.
+pub(super) enum Answer {
+    Goes(Continues),
+    /// There is such a mark and the options forbid to follow it.
+    Refused(Mark),
+    /// The redirect is no path.
+    Invalid(Vec<u8>),
+}
+
+impl OverlayDir {
+    /// Reads an inode; `None` for a whiteout. `whiteout_files`: the directory says that empty
+    /// regular files may be whiteouts. `facts` are those of a known directory.
+    pub(super) fn inode(
+        &self,
+        spot: Spot<'_>,
+        whiteout_files: bool,
+        facts: Option<DirFacts>,
+    ) -> Result<Option<Inode>> {
+        let raw = spot.stat()?;
+        let mut stat = stat_of(&raw)?;
+        if stat.kind == Kind::CharDevice(Device { major: 0, minor: 0 }) {
+            return Ok(None);
+        }
+        let mut inode = Inode {
+            id: self.numbers.number(device_of(&raw), raw.stx_ino),
+            stat,
+            facts: facts.filter(|_| stat.kind.is_dir()),
+        };
+        let is_dir = stat.kind.is_dir();
+        let empty = stat.kind == Kind::Regular && stat.size == 0;
+        if !(is_dir && inode.facts.is_none() || empty || self.overrides) {
+            return Ok(Some(inode));
+        }
+        let names = spot.xattr_names()?;
+        if is_dir && inode.facts.is_none() {
+            inode.facts = Some(self.facts(spot, &names)?);
+        }
+        for class in self.options.dialect.classes().filter(|_| empty) {
+            if whiteout_files && names.has(class.name(Mark::Whiteout)) {
+                return Ok(None);
+            }
+            if let Some(text) = read(spot, &names, class.name(Mark::StrataDevice))?
+                && let Some(kind) = std::str::from_utf8(&text).ok().and_then(parse_kind)
+            {
+                stat.kind = kind;
+            }
+        }
+        if self.overrides {
+            self.state(spot, &names, &mut stat)?;
+        }
+        inode.stat = stat;
+        Ok(Some(inode))
+    }
+
+    /// Applies the stated owner, mode and type.
+    fn state(&self, spot: Spot<'_>, names: &XattrNames, stat: &mut Stat) -> Result<()> {
+        let Some(name) = OVERRIDE_NAMES.into_iter().find(|name| names.has(name)) else {
+            return Ok(());
+        };
+        let text = read(spot, names, name)?.unwrap_or_default();
+        let stated = Override::parse(&text).ok_or(Errno::INVAL)?;
+        (stat.uid, stat.gid, stat.perm) = (stated.uid, stated.gid, stated.perm);
+        match stated.kind {
+            // What an ordinary user makes an empty file for. The rest is what it is.
+            Some(
+                kind @ (Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket),
+            ) if stat.kind == Kind::Regular && stat.size == 0 => stat.kind = kind,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the marks of a directory.
+    pub(super) fn facts(&self, spot: Spot<'_>, names: &XattrNames) -> Result<DirFacts> {
+        let mut facts = DirFacts::default();
+        for name in self.options.dialect.opaque_names() {
+            match read(spot, names, name)?.as_deref() {
+                Some(b"y") => facts.opaque = true,
+                Some(b"x") => facts.whiteout_files = true,
+                _ => {}
+            }
+        }
+        facts.redirected = self.seen(self.options.redirects, names, Mark::Redirect).is_some();
+        Ok(facts)
+    }
+
+    /// The class in which a mark counts, if it is there.
+    fn seen(&self, trust: Trust, names: &XattrNames, mark: Mark) -> Option<XattrClass> {
+        let mut classes = self.options.dialect.classes();
+        classes.find(|class| trust.sees(*class) && names.has(class.name(mark)))
+    }
+
+    /// How a directory or a regular file goes on in the layers below.
+    pub(super) fn goes_on(&self, spot: Spot<'_>, is_dir: bool) -> Result<Answer> {
+        let names = spot.xattr_names()?;
+        let mut goes = Continues::default();
+        if !is_dir {
+            if self.seen(self.options.metacopy, &names, Mark::Metacopy).is_none() {
+                return Ok(Answer::Goes(goes));
+            }
+            // The mark means nothing on other kinds.
+            if stat_of(&spot.stat()?)?.kind != Kind::Regular {
+                return Ok(Answer::Goes(goes));
+            }
+            if self.options.metacopy == Trust::Nobody {
+                return Ok(Answer::Refused(Mark::Metacopy));
+            }
+            goes.metacopy = true;
+        }
+        let Some(class) = self.seen(self.options.redirects, &names, Mark::Redirect) else {
+            return Ok(Answer::Goes(goes));
+        };
+        if self.options.redirects == Trust::Nobody {
+            return Ok(Answer::Refused(Mark::Redirect));
+        }
+        let text = read(spot, &names, class.name(Mark::Redirect))?.unwrap_or_default();
+        goes.redirect = parse_redirect(&text);
+        let parsed = goes.redirect.is_some();
+        Ok(if parsed { Answer::Goes(goes) } else { Answer::Invalid(text) })
+    }
+}
+
+/// An attribute, if it is among the names.
+fn read(spot: Spot<'_>, names: &XattrNames, name: &str) -> Result<Option<Vec<u8>>> {
+    if names.has(name) { spot.xattr(name.as_bytes()) } else { Ok(None) }
+}
+
+/// An absolute path without empty or climbing components, or one name.
+fn parse_redirect(text: &[u8]) -> Option<Redirect> {
+    let Some(absolute) = text.strip_prefix(b"/") else {
+        return Name::new(text).ok().map(|name| Redirect::Sibling(name.to_owned()));
+    };
+    let mut path = TreePath::root();
+    for name in absolute.split(|byte| *byte == b'/') {
+        path.push(Name::new(name).ok()?);
+    }
+    Some(Redirect::Path(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_paths_or_names() {
+        let path = |text: &[u8]| Some(Redirect::Path(TreePath::clamped(text).unwrap()));
+        assert_eq!(parse_redirect(b"/a/b"), path(b"a/b"));
+        assert_eq!(
+            parse_redirect(b"name"),
+            Some(Redirect::Sibling(Name::new(b"name").unwrap().to_owned()))
+        );
+        for bad in [&b""[..], b"/", b"//a", b"/a//b", b"/a/", b"/a/../b", b"a/b", b"..", b"."] {
+            assert_eq!(parse_redirect(bad), None, "{bad:?}");
+        }
+    }
+}

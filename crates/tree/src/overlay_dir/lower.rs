@@ -1,0 +1,237 @@
+//! The calls of [`Lower`] on a directory.
+//!
+//! Invariants: each call opens what it needs below the root and closes it; the position after a
+//! name is the file system's own; a device is never opened.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+
+use super::disk::Spot;
+use super::inode::{Answer, Inode};
+use super::known::DirFacts;
+use super::options::OVERRIDE_NAMES;
+use super::{OverlayDir, aufs};
+use crate::dialect::Mark;
+use crate::lower::{Backing, Continues, DirEntry, Error, Lower, Result, Xattr};
+use crate::name::{Name, TreePath};
+use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence};
+
+/// What is read of a node.
+fn node(id: NodeId, inode: &Inode) -> Node {
+    let opaque = inode.facts.is_some_and(|facts| facts.opaque);
+    let marks = DirMarks { opaque, presence: Presence::Explicit };
+    Node { id, stat: inode.stat, marks }
+}
+
+impl OverlayDir {
+    /// What is kept of a directory.
+    fn dir_facts(&self, dir: NodeId) -> Result<DirFacts> {
+        self.known_facts(dir)?.ok_or(Error::NotDirectory(dir))
+    }
+
+    fn known_facts(&self, node: NodeId) -> Result<Option<DirFacts>> {
+        if node == NodeId::ROOT {
+            return Ok(Some(self.root_facts));
+        }
+        self.known.facts(node).ok_or(Error::NoNode(node))
+    }
+
+    /// The entry for a name in the directory `dir`, open as `at`; `None` if nothing is there.
+    fn entry(
+        &self,
+        dir: NodeId,
+        facts: DirFacts,
+        at: BorrowedFd<'_>,
+        name: Name<'_>,
+    ) -> rustix::io::Result<Option<Entry>> {
+        let aufs = self.options.dialect.aufs;
+        let mut inode = match self.inode(Spot::Named(at, name), facts.whiteout_files, None) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => return Ok(Some(Entry::Whiteout)),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => {
+                let hidden = aufs && aufs::has_whiteout(at, name)?;
+                return Ok(hidden.then_some(Entry::Whiteout));
+            }
+            Err(errno) => return Err(errno),
+        };
+        if let Some(facts) = &mut inode.facts
+            && aufs
+            && !facts.opaque
+        {
+            facts.opaque = aufs::makes_opaque(at, name)?;
+        }
+        self.known.add(inode.id, dir, name, inode.facts);
+        Ok(Some(Entry::Node(node(inode.id, &inode))))
+    }
+
+    /// A known node's inode, with a descriptor good for attributes.
+    fn known_inode(&self, node: NodeId) -> Result<(OwnedFd, TreePath, Inode)> {
+        let facts = self.known_facts(node)?;
+        let (fd, path) = self.at(node)?;
+        let inode = self
+            .inode(Spot::Open(fd.as_fd()), false, facts)
+            .map_err(|errno| self.failed("reading", &path, errno))?;
+        // A whiteout was none when its number was given.
+        let inode = inode.ok_or(Error::NoNode(node))?;
+        Ok((fd, path, inode))
+    }
+}
+
+impl Lower for OverlayDir {
+    fn root(&self) -> NodeId {
+        NodeId::ROOT
+    }
+
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
+        let facts = self.dir_facts(dir)?;
+        if self.options.dialect.aufs && aufs::is_own(name) {
+            return Ok(None);
+        }
+        let failed = |path: &TreePath, errno| self.failed("reading", &path.join(name), errno);
+        if dir == NodeId::ROOT {
+            let entry = self.entry(dir, facts, self.root.as_fd(), name);
+            return entry.map_err(|errno| failed(&TreePath::root(), errno));
+        }
+        let (at, path) = self.at(dir)?;
+        self.entry(dir, facts, at.as_fd(), name).map_err(|errno| failed(&path, errno))
+    }
+
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let facts = self.dir_facts(dir)?;
+        let path = self.path(dir)?;
+        let failed = |errno| self.failed("listing", &path, errno);
+        let fd = self.reach(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut names = Dir::read_from(&fd).map_err(failed)?;
+        if from != 0 {
+            names.seek(i64::from_ne_bytes(from.to_ne_bytes())).map_err(failed)?;
+        }
+        while let Some(item) = names.read() {
+            let item = item.map_err(failed)?;
+            let Ok(own) = Name::new(item.file_name().to_bytes()) else { continue };
+            let next = u64::from_ne_bytes(item.offset().to_ne_bytes());
+            let mut name = own;
+            if self.options.dialect.aufs && aufs::is_own(own) {
+                // Told under the name that it hides, unless that is here to speak for itself.
+                let Some(hidden) = aufs::hidden(own) else { continue };
+                match Spot::Named(fd.as_fd(), hidden).stat() {
+                    Err(Errno::NOENT) => name = hidden,
+                    Ok(_) => continue,
+                    Err(errno) => return Err(failed(errno)),
+                }
+            }
+            let entry = self.entry(dir, facts, fd.as_fd(), name);
+            // Gone since: as if it had never been there.
+            let Some(entry) = entry.map_err(failed)? else { continue };
+            if next == 0 {
+                return Err(Error::Corrupt {
+                    tree: self.label.clone(),
+                    what: format!("its file system gives no positions in {path}"),
+                });
+            }
+            if each(DirEntry { name, entry, next }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, node: NodeId) -> Result<Node> {
+        let (_, _, inode) = self.known_inode(node)?;
+        Ok(self::node(node, &inode))
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        let (fd, path, inode) = self.known_inode(node)?;
+        if inode.stat.kind != Kind::Symlink {
+            return Err(Error::NotSymlink(node));
+        }
+        let target = readlinkat(&fd, "", Vec::new());
+        Ok(target.map_err(|errno| self.failed("reading", &path, errno))?.into_bytes())
+    }
+
+    fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
+        let (fd, path) = self.at(node)?;
+        let failed = |errno| self.failed("reading the attributes of", &path, errno);
+        let spot = Spot::Open(fd.as_fd());
+        let names = spot.xattr_names().map_err(failed)?;
+        let mut all = Vec::new();
+        for name in names.iter() {
+            if self.overrides && OVERRIDE_NAMES.iter().any(|own| own.as_bytes() == name) {
+                continue;
+            }
+            if let Some(shown) = self.options.dialect.shown(name)
+                && let Some(value) = spot.xattr(name).map_err(failed)?
+            {
+                all.push((shown.into_owned(), value));
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    fn open(&self, node: NodeId) -> Result<File> {
+        let (fd, path, inode) = self.known_inode(node)?;
+        let kind = inode.stat.kind;
+        if kind != Kind::Regular {
+            return Err(Error::NotRegular { node, kind });
+        }
+        let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        // Reading is no change, but only a file's owner may say so.
+        let file = match openat(CWD, &again, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::PERM) => openat(CWD, &again, flags, Mode::empty()),
+            other => other,
+        };
+        file.map(File::from).map_err(|errno| self.failed("opening", &path, errno))
+    }
+
+    /// `layer` is 0; the path is the first under which the file was seen.
+    fn backing(&self, node: NodeId) -> Result<Backing> {
+        let (_, path, inode) = self.known_inode(node)?;
+        match inode.stat.kind {
+            Kind::Regular => Ok(Backing { layer: 0, path }),
+            kind => Err(Error::NotRegular { node, kind }),
+        }
+    }
+
+    fn continues(&self, node: NodeId) -> Result<Continues> {
+        let facts = self.known_facts(node)?;
+        if node == NodeId::ROOT || facts.is_some_and(|facts| !facts.redirected) {
+            return Ok(Continues::default());
+        }
+        let (fd, path) = self.at(node)?;
+        let doing = "following the marks of";
+        let failed = |errno| self.failed(doing, &path, errno);
+        let text = |what: &str| format!("{doing} {path} in the lower {}: {what}", self.label);
+        match self.goes_on(Spot::Open(fd.as_fd()), facts.is_some()).map_err(failed)? {
+            Answer::Goes(goes) => Ok(goes),
+            Answer::Refused(Mark::Metacopy) => {
+                Err(Error::io(text("its content is in a layer below: metacopy=on"), Errno::PERM))
+            }
+            Answer::Refused(_) => {
+                Err(Error::io(text("it is redirected: redirect_dir=follow"), Errno::PERM))
+            }
+            Answer::Invalid(redirect) => Err(Error::io(
+                text(&format!("redirected to \"{}\"", redirect.escape_ascii())),
+                Errno::INVAL,
+            )),
+        }
+    }
+
+    fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {
+        self.dir_facts(dir)?;
+        if dir == NodeId::ROOT {
+            return Ok(Some(dir));
+        }
+        Ok(Some(self.known.parent(dir).ok_or(Error::NoNode(dir))?))
+    }
+}

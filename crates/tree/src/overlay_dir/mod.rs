@@ -1,0 +1,128 @@
+//! [`OverlayDir`]: a plain directory as overlayfs, podman or fuse-overlayfs lay it out.
+//!
+//! ```text
+//! options   what its names and attributes mean     known     number -> (directory, name)
+//! inode     an inode on disk -> node or whiteout   numbers   device, st_ino -> number
+//! aufs      whiteouts that are names               disk      the calls
+//! ```
+//!
+//! A node's number comes from its inode (`numbers`), so the names of one inode are one node and
+//! remounts repeat it; a number is found again by the first name that it was seen under (`known`).
+//!
+//! Invariants: one descriptor is held, the root's; every access starts there, follows no symbolic
+//! link and stays beneath; nothing is written. Mounts below the directory are crossed. A tree that
+//! changes while it is open gives old or new answers, or `Io`, but nothing from elsewhere.
+
+mod aufs;
+mod disk;
+mod inode;
+mod known;
+#[cfg(any(test, feature = "conformance"))]
+mod lay;
+mod lower;
+mod numbers;
+mod options;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::beneath::reach;
+use crate::lower::{Error, Result};
+use crate::name::TreePath;
+use crate::node::NodeId;
+
+use disk::Spot;
+use known::{DirFacts, Known};
+#[cfg(any(test, feature = "conformance"))]
+pub use lay::lay_overlay;
+pub use numbers::Numbers;
+pub use options::{Dialect, DirOptions, OverrideStat, Trust};
+
+/// A directory on disk as a lower. See the module.
+pub struct OverlayDir {
+    root: OwnedFd,
+    label: String,
+    options: DirOptions,
+    /// Whether owners may be stated in attributes, `IfRootHas` decided.
+    overrides: bool,
+    root_facts: DirFacts,
+    numbers: Arc<Numbers>,
+    known: Known,
+}
+
+impl OverlayDir {
+    /// Opens the directory at `path`, which may lead through symbolic links; the errors will
+    /// name it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(path: &Path, options: DirOptions, numbers: Arc<Numbers>) -> Result<Self> {
+        let label = path.display().to_string();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty())
+            .map_err(|errno| Error::io(format!("opening the lower {label}"), errno))?;
+        Self::new(root, label, options, numbers)
+    }
+
+    /// Takes a directory that is open, with `O_PATH` or for reading. `label` names it in errors.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn new(
+        root: OwnedFd,
+        label: String,
+        options: DirOptions,
+        numbers: Arc<Numbers>,
+    ) -> Result<Self> {
+        let mut dir = Self {
+            root,
+            label,
+            options,
+            overrides: options.override_stat == OverrideStat::Read,
+            root_facts: DirFacts::default(),
+            numbers,
+            known: Known::default(),
+        };
+        let failed = |errno| dir.failed("opening", &TreePath::root(), errno);
+        let spot = Spot::Open(dir.root.as_fd());
+        let stat = spot.stat().map_err(failed)?;
+        if !disk::stat_of(&stat).map_err(failed)?.kind.is_dir() {
+            return Err(failed(Errno::NOTDIR));
+        }
+        // Devices count in the order of first use: this one's lower comes now.
+        dir.numbers.number(disk::device_of(&stat), stat.stx_ino);
+        let names = spot.xattr_names().map_err(failed)?;
+        let says = options::OVERRIDE_NAMES.iter().any(|name| names.has(name));
+        let mut facts = dir.facts(spot, &names).map_err(failed)?;
+        facts.opaque |=
+            options.dialect.aufs && aufs::is_opaque(dir.root.as_fd()).map_err(failed)?;
+        dir.overrides |= options.override_stat == OverrideStat::IfRootHas && says;
+        dir.root_facts = facts;
+        Ok(dir)
+    }
+
+    fn failed(&self, doing: &str, path: &TreePath, errno: Errno) -> Error {
+        Error::io(format!("{doing} {path} in the lower {}", self.label), errno)
+    }
+
+    fn path(&self, node: NodeId) -> Result<TreePath> {
+        self.known.path(node).ok_or(Error::NoNode(node))
+    }
+
+    fn reach(&self, path: &TreePath, flags: OFlags) -> Result<OwnedFd> {
+        reach(self.root.as_fd(), path, flags).map_err(|errno| self.failed("opening", path, errno))
+    }
+
+    /// A descriptor of a node, good for `stat` and attributes.
+    fn at(&self, node: NodeId) -> Result<(OwnedFd, TreePath)> {
+        let path = self.path(node)?;
+        Ok((self.reach(&path, OFlags::PATH)?, path))
+    }
+}
