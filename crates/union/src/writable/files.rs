@@ -8,14 +8,16 @@
 //! the way goes from the lower to the upper and never back.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use strata_tree::NodeId;
 
-use super::error::{Error, Result};
+use super::error::{Doing, Error, Result};
 use super::table::Table;
+use super::upper::by_descriptor;
 
 /// Where the bytes of an open node are.
 pub(super) struct Content {
@@ -183,6 +185,15 @@ impl OpenFile {
             true => Ok(rustix::fs::fdatasync(&*file)?),
             false => Ok(rustix::fs::fsync(&*file)?),
         }
+    }
+
+    /// The content, opened once more for reading: nobody else moves its position.
+    pub(super) fn fresh(&self) -> Result<File> {
+        let file = self.content.files().read;
+        let path = by_descriptor(file.as_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let again = rustix::fs::open(path, flags, Mode::empty());
+        Ok(again.doing(|| "open a file once more".to_owned())?.into())
     }
 
     /// The upper's file, for passthrough; `None` while the content is a lower's.

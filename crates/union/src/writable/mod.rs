@@ -27,6 +27,7 @@
 
 mod acl;
 mod attrs;
+mod changes;
 mod claims;
 mod copy_up;
 mod copying;
@@ -54,6 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use strata_tree::{Kind, Lower, NodeId, TreePath};
 
+pub use changes::{Change, Layer, View};
 use claims::Claims;
 use copy_up::Links;
 pub use error::{Error, Result};
@@ -96,10 +98,15 @@ impl Union {
         work: &Path,
         options: UnionOptions,
     ) -> Result<Self> {
+        let union = Self::new(lower, Upper::open(upper, work, options.volatile)?, options)?;
+        union.recover()?;
+        Ok(union)
+    }
+
+    fn new(lower: Arc<dyn Lower>, upper: Upper, options: UnionOptions) -> Result<Self> {
         let apart = options.ownership == Ownership::Override;
         // Only root may set trusted attributes.
         let marks = Marks::new(options.user_marks || apart, apart);
-        let upper = Upper::open(upper, work, options.volatile)?;
         let opaque = marks.get(upper.root(), Mark::Opaque)?.is_some_and(|value| value == b"y");
         let root = Found {
             id: NodeId::ROOT,
@@ -108,7 +115,7 @@ impl Union {
             lower: (!opaque).then(|| lower.root()),
             redirect: Some(TreePath::root()),
         };
-        let union = Self {
+        Ok(Self {
             lower,
             upper,
             marks,
@@ -119,9 +126,7 @@ impl Union {
             touched: Default::default(),
             redirected: AtomicBool::new(false),
             links: Mutex::default(),
-        };
-        union.recover()?;
-        Ok(union)
+        })
     }
 
     /// The kernel has dropped that many lookups of a node.

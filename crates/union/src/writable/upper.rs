@@ -86,6 +86,13 @@ impl Upper {
         Ok(Self { root, work: inner, shown, next: AtomicU64::new(1), volatile })
     }
 
+    /// For reading: there is no work directory.
+    pub(super) fn view(upper: &Path) -> Result<Self> {
+        let (root, work) = (directory(upper)?, directory(upper)?);
+        let shown = upper.to_owned();
+        Ok(Self { root, work, shown, next: AtomicU64::new(1), volatile: false })
+    }
+
     /// The work directory's descriptor.
     pub(super) fn work(&self) -> BorrowedFd<'_> {
         self.work.as_fd()

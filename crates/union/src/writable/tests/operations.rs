@@ -360,4 +360,13 @@ proptest! {
         let mut world = World::new(lower(), options());
         run(&ops, &mut world).map_err(TestCaseError::fail)?;
     }
+
+    #[test]
+    fn the_changes_on_top_of_the_lower_are_the_merged_tree(
+        ops in proptest::collection::vec(operation(), 1..40)
+    ) {
+        let mut world = World::new(lower(), options());
+        run(&ops, &mut world).map_err(TestCaseError::fail)?;
+        world.check_changes().map_err(TestCaseError::fail)?;
+    }
 }

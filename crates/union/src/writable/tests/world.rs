@@ -3,13 +3,15 @@
 //! Invariant: [`World::check`] compares everything that a user can see.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use strata_tree::{Kind, MemTree, NodeId, Spec};
+use strata_tree::{Kind, Lower, MemTree, NodeId, Spec, list};
 
 use super::model::Model;
-use crate::writable::{Attr, OpenFile, OpenHow, Ownership, Union, UnionOptions};
+use crate::Stack;
+use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
 
 pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false };
 pub(super) const WRITE: OpenHow = OpenHow { write: true, truncate: false };
@@ -154,6 +156,67 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Stacks the upper's changes, seen as a layer, on the lower, and compares with the model; the
+    /// list of changes has to name just what differs.
+    pub(super) fn check_changes(&mut self) -> Result<(), String> {
+        self.open.clear();
+        self.union = None;
+        let view = View::open(self.lower.clone(), &self.upper(), self.options).unwrap();
+        let changes: &'static View = Box::leak(Box::new(view));
+        let layer = changes.changes().unwrap();
+        let listed: BTreeMap<String, Change> = layer
+            .list()
+            .map(|(path, change)| (path.to_string().trim_start_matches('/').to_owned(), change))
+            .collect();
+        let stack = Stack::new(vec![self.lower.clone(), Arc::new(layer)]);
+        let mut seen = BTreeMap::new();
+        let mut open = vec![(String::new(), stack.root())];
+        while let Some((path, node)) = open.pop() {
+            let stat = stack.node(node).unwrap().stat;
+            if stat.kind.is_dir() {
+                for (name, entry) in list(&stack, node).unwrap() {
+                    let name = String::from_utf8(name.as_bytes().to_vec()).unwrap();
+                    let at = if path.is_empty() { name } else { format!("{path}/{name}") };
+                    open.push((at, entry.node().unwrap().id));
+                }
+            }
+            let body = match stat.kind {
+                Kind::Regular => {
+                    let mut body = Vec::new();
+                    stack.open(node).unwrap().read_to_end(&mut body).unwrap();
+                    body
+                }
+                Kind::Symlink => stack.read_link(node).unwrap(),
+                _ => Vec::new(),
+            };
+            let xattrs: BTreeMap<_, _> = stack.xattrs(node).unwrap().into_iter().collect();
+            let perm = if stat.kind == Kind::Symlink { 0o777 } else { stat.perm };
+            seen.insert(path, (stat.kind, perm, body, xattrs));
+        }
+        let before = Model::new(&self.spec);
+        for (path, node) in self.model.paths() {
+            let inode = self.model.inodes[node].clone();
+            let perm = if inode.kind == Kind::Symlink { 0o777 } else { inode.perm };
+            let expected = (inode.kind, perm, inode.body, inode.xattrs);
+            let found = seen.remove(&path);
+            if found.as_ref() != Some(&expected) {
+                return Err(format!("{path:?}: {found:?}, expected {expected:?}"));
+            }
+            let was = before.walk(&path).is_some();
+            match listed.get(&path) {
+                Some(Change::Added) if was => return Err(format!("{path:?} is not new")),
+                Some(Change::Changed) if !was => return Err(format!("{path:?} is new")),
+                Some(Change::Deleted) => return Err(format!("{path:?} is not gone")),
+                None if !was => return Err(format!("{path:?} is new and not listed")),
+                _ => {}
+            }
+        }
+        match seen.keys().next() {
+            Some(extra) => Err(format!("{extra:?} is there as well")),
+            None => Ok(()),
+        }
     }
 
     fn check_listing(&self, path: &str, node: usize, id: NodeId) -> Result<(), String> {

@@ -1,0 +1,282 @@
+//! What an upper changes, as a layer: a [`Lower`] with whiteouts and marks, and as a list.
+//!
+//! A layer is everything that the upper holds: what was made, changed, or only copied up, and a
+//! whiteout for what was removed. A directory that was moved counts as made, with all that is in
+//! it, for no layer format knows moves; it is opaque if its new place had a directory below.
+//!
+//! Invariants: applied to the lower, the layer gives the merged tree; the view is taken once, and
+//! stays as it was even if the upper changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use strata_tree::{
+    Backing, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
+    NodeId, Presence, TreePath, Xattr,
+};
+
+use super::Union;
+use super::error::{Error, Result};
+use super::names::InUpper;
+use super::table::{Seen, Stage};
+use super::types::{OpenHow, UnionOptions};
+use super::upper::Upper;
+
+/// How a path of the merged tree differs from the lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The lower has no such path.
+    Added,
+    /// The lower has another node, or other metadata, there; or something below differs.
+    Changed,
+    /// Only the lower has it.
+    Deleted,
+}
+
+/// The view. See the module.
+pub struct Layer<'u> {
+    union: &'u Union,
+    dirs: HashMap<NodeId, Directory>,
+    nodes: HashMap<NodeId, Node>,
+    list: BTreeMap<TreePath, Change>,
+}
+
+#[derive(Default)]
+struct Directory {
+    parent: Option<NodeId>,
+    names: BTreeMap<NameBuf, Entry>,
+}
+
+/// A directory that is being read.
+struct Place {
+    id: NodeId,
+    path: TreePath,
+    /// What the lower has at the same path.
+    base: Option<Node>,
+    /// It was moved here, or lies in one that was.
+    moved: bool,
+}
+
+/// An upper to be read only, also while a union writes to it.
+pub struct View(Union);
+
+impl View {
+    /// Puts `upper` on top of `lower`.
+    ///
+    /// # Errors
+    /// `Unusable`, `Upper`, `Lower`.
+    pub fn open(lower: Arc<dyn Lower>, upper: &Path, options: UnionOptions) -> Result<Self> {
+        Union::new(lower, Upper::view(upper)?, options).map(Self)
+    }
+
+    /// What the upper changes.
+    ///
+    /// # Errors
+    /// `Upper`, `Lower`.
+    pub fn changes(&self) -> Result<Layer<'_>> {
+        self.0.changes()
+    }
+}
+
+impl Union {
+    fn changes(&self) -> Result<Layer<'_>> {
+        let base = self.lower.node(self.lower.root())?;
+        let mut layer = Layer {
+            union: self,
+            dirs: HashMap::new(),
+            nodes: HashMap::new(),
+            list: BTreeMap::new(),
+        };
+        layer.record(NodeId::ROOT, false)?;
+        let root =
+            Place { id: NodeId::ROOT, path: TreePath::root(), base: Some(base), moved: false };
+        let mut open = vec![root];
+        while let Some(place) = open.pop() {
+            layer.directory(&place, &mut open)?;
+        }
+        Ok(layer)
+    }
+
+    /// What the lower has at a name of a place, whatever the upper says.
+    fn base_of(&self, place: &Place, name: Name<'_>) -> Result<Option<Node>> {
+        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };
+        Ok(self.lower.lookup(base.id, name)?.and_then(|entry| entry.node().copied()))
+    }
+}
+
+impl Layer<'_> {
+    /// Every path that differs, sorted; a directory is changed if anything in it is.
+    pub fn list(&self) -> impl Iterator<Item = (&TreePath, Change)> {
+        self.list.iter().map(|(path, change)| (path, *change))
+    }
+
+    fn record(&mut self, id: NodeId, opaque: bool) -> Result<()> {
+        let attr = self.union.attr(id)?;
+        let marks = DirMarks { opaque, presence: Presence::Explicit };
+        self.nodes.insert(id, Node { id, stat: attr.stat, marks });
+        Ok(())
+    }
+
+    fn directory(&mut self, place: &Place, open: &mut Vec<Place>) -> Result<()> {
+        let union = self.union;
+        let seen = union.table.see_dir(place.id)?;
+        let mut names = BTreeMap::new();
+        for item in union.list(place.id)? {
+            let name = item.name.as_name();
+            let Some(attr) = union.lookup(place.id, name.as_bytes())? else { continue };
+            let child = union.table.see(attr.id)?;
+            if !place.moved && child.found.stage == Stage::Lower {
+                continue;
+            }
+            let base = union.base_of(place, name)?;
+            let moved = place.moved || is_moved(&child, base);
+            let covers = base.is_some_and(|base| base.stat.kind.is_dir());
+            let is_dir = child.found.kind.is_dir();
+            let opaque = is_dir && covers && (moved || child.found.lower.is_none());
+            self.record(attr.id, opaque)?;
+            let path = place.path.join(name);
+            let change = if base.is_some() { Change::Changed } else { Change::Added };
+            self.list.insert(path.clone(), change);
+            names.insert(item.name.clone(), Entry::Node(self.nodes[&attr.id]));
+            if is_dir {
+                open.push(Place { id: attr.id, path, base, moved });
+            }
+        }
+        self.deleted(place, &seen, &mut names)?;
+        let parent = Some(union.parent(place.id)?);
+        self.dirs.insert(place.id, Directory { parent, names });
+        Ok(())
+    }
+
+    /// What only the lower has under this directory's path.
+    fn deleted(
+        &mut self,
+        place: &Place,
+        seen: &Seen,
+        names: &mut BTreeMap<NameBuf, Entry>,
+    ) -> Result<()> {
+        let union = self.union;
+        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(()) };
+        // An opaque directory needs no whiteouts, but what it hides is gone all the same.
+        let hidden = seen.found.lower != Some(base.id);
+        let mut gone = Vec::new();
+        union.lower.read_dir(base.id, 0, &mut |item: DirEntry<'_>| {
+            if item.entry.node().is_some() {
+                gone.push(item.name.to_owned());
+            }
+            ControlFlow::Continue(())
+        })?;
+        let dir = match (seen.found.stage, hidden) {
+            (Stage::Upper, false) => Some(union.upper.dir(seen.place()?)?),
+            _ => None,
+        };
+        for name in gone {
+            let path = place.path.join(name.as_name());
+            if hidden {
+                if !names.contains_key(&name) {
+                    self.list.insert(path, Change::Deleted);
+                }
+            } else if let Some(dir) = &dir
+                && let Some(InUpper::Whiteout) = union.in_upper(seen, dir, name.as_name())?
+            {
+                names.insert(name, Entry::Whiteout);
+                self.list.insert(path, Change::Deleted);
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, dir: NodeId) -> strata_tree::Result<&Directory> {
+        match (self.dirs.get(&dir), self.nodes.contains_key(&dir)) {
+            (Some(known), _) => Ok(known),
+            (None, true) => Err(TreeError::NotDirectory(dir)),
+            (None, false) => Err(TreeError::NoNode(dir)),
+        }
+    }
+}
+
+/// Whether a merged directory shows another directory of the lower than the one at its path.
+fn is_moved(child: &Seen, base: Option<Node>) -> bool {
+    child.found.kind.is_dir()
+        && child.found.lower.is_some()
+        && child.found.lower != base.map(|base| base.id)
+}
+
+fn told(error: Error) -> TreeError {
+    match error {
+        Error::Lower(error) => error,
+        Error::Refused(errno) => TreeError::io("read the upper", errno),
+        Error::Upper { what, errno } => TreeError::io(what, errno),
+        Error::Unusable { path, why } => {
+            TreeError::io(format!("{path}: {why}"), rustix::io::Errno::INVAL)
+        }
+    }
+}
+
+impl Lower for Layer<'_> {
+    fn root(&self) -> NodeId {
+        NodeId::ROOT
+    }
+
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> strata_tree::Result<Option<Entry>> {
+        Ok(self.known(dir)?.names.get(&name.to_owned()).cloned())
+    }
+
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> strata_tree::Result<()> {
+        let names = self.known(dir)?.names.iter().enumerate();
+        for (index, (name, entry)) in names.skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+            let next = index as u64 + 1;
+            if each(DirEntry { name: name.as_name(), entry: entry.clone(), next }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, node: NodeId) -> strata_tree::Result<Node> {
+        self.nodes.get(&node).copied().ok_or(TreeError::NoNode(node))
+    }
+
+    fn read_link(&self, node: NodeId) -> strata_tree::Result<Vec<u8>> {
+        match self.node(node)?.stat.kind {
+            Kind::Symlink => self.union.read_link(node).map_err(told),
+            _ => Err(TreeError::NotSymlink(node)),
+        }
+    }
+
+    fn xattrs(&self, node: NodeId) -> strata_tree::Result<Vec<Xattr>> {
+        self.node(node)?;
+        self.union.xattrs(node).map_err(told)
+    }
+
+    fn open(&self, node: NodeId) -> strata_tree::Result<File> {
+        let kind = self.node(node)?.stat.kind;
+        if kind != Kind::Regular {
+            return Err(TreeError::NotRegular { node, kind });
+        }
+        let how = OpenHow { write: false, truncate: false };
+        let file = self.union.open_file(node, how).map_err(told)?;
+        file.fresh().map_err(told)
+    }
+
+    fn backing(&self, node: NodeId) -> strata_tree::Result<Backing> {
+        let kind = self.node(node)?.stat.kind;
+        let places = self.union.table.see(node).map_err(told)?;
+        match (kind, places.path) {
+            (Kind::Regular, Some(path)) => Ok(Backing { layer: 0, path }),
+            _ => Err(TreeError::NotRegular { node, kind }),
+        }
+    }
+
+    fn parent(&self, dir: NodeId) -> strata_tree::Result<Option<NodeId>> {
+        Ok(self.known(dir)?.parent)
+    }
+}
