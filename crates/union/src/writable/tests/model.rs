@@ -125,6 +125,12 @@ impl Model {
         if self.inodes[dir].names.contains_key(name) {
             return Err(Errno::EXIST);
         }
+        let mut inode = inode;
+        if self.inodes[dir].perm & 0o2000 != 0 {
+            // inode(7), "The set-group-ID bit".
+            inode.gid = self.inodes[dir].gid;
+            inode.perm |= if inode.kind.is_dir() { 0o2000 } else { 0 };
+        }
         self.inodes.push(inode);
         let node = self.inodes.len() - 1;
         self.inodes[dir].names.insert(name.to_owned(), node);
