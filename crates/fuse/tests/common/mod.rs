@@ -6,6 +6,9 @@
 // Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod mapping;
+pub mod union;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
