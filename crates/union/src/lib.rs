@@ -11,7 +11,10 @@
 //! Invariants: nothing is written; a merged tree holds nodes only, never a whiteout, a mark or a
 //! link to a lower layer.
 
+mod intern;
+mod listings;
 mod merge;
+mod redirect;
 mod stack;
 
 pub use stack::Stack;
