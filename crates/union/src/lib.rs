@@ -14,7 +14,10 @@
 //! Invariants: no lower is ever written; a merged tree holds nodes only, never a whiteout, a mark
 //! or a link to a lower layer.
 
+mod intern;
+mod listings;
 mod merge;
+mod redirect;
 mod stack;
 pub mod writable;
 

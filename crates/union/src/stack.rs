@@ -5,25 +5,29 @@
 //! directory of a layer is at one path, so that pair names one merged directory; a non-directory
 //! is the same inode under whatever names, hard links to lower layers included.
 //!
-//! Invariants: node ids are the stack's own, given in the order of asking, stable while it lives,
-//! 1 for the root; the locks guard the tables of this file and are never held while a layer is
+//! Where a layer says that those below have a directory at another name, `redirect` finds it.
+//!
+//! Invariants: node ids are the stack's own (`intern`), stable while it lives, 1 for the root; the locks guard the tables of this file and are never held while a layer is
 //! asked; nothing recurses, neither over layers nor over depth; listing a directory costs one
 //! pass over its parts, whatever the number of layers.
 //!
 //! Link counts are what the deciding layer knows: a name in another layer is not counted, nor
 //! is a subdirectory of another layer. Compiling the stack counts truly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use strata_tree::{
-    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Result, Stat,
-    TreePath, Xattr, list,
+    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Redirect,
+    Result, Stat, TreePath, Xattr, list,
 };
 
+use crate::intern::{Dir, Interner, Source};
+use crate::listings::{Listing, Listings};
 use crate::merge::{Merge, Merged, MergedDir, Part, Told};
+use crate::redirect::may_go_on;
 
 /// Layers merged into one tree. See the module.
 pub struct Stack {
@@ -31,8 +35,7 @@ pub struct Stack {
     lowers: Vec<Arc<dyn Lower>>,
     root: OnceLock<Arc<Dir>>,
     nodes: Mutex<Interner>,
-    /// The directory listed last: reading it on from a position must not merge it again.
-    listed: Mutex<Option<(NodeId, Listing)>>,
+    listed: Mutex<Listings>,
     /// The directory that the last link to a lower layer led into: links come in groups.
     linked: Mutex<Option<LinkDir>>,
     /// Where links to lower layers were found to lead, by the link's layer and target: a chain
@@ -40,46 +43,13 @@ pub struct Stack {
     followed: Mutex<HashMap<Link, (u32, Node)>>,
 }
 
-type Listing = Arc<Vec<(NameBuf, Node)>>;
 type Link = (u32, TreePath);
 type LinkDir = (u32, TreePath, Option<Arc<Vec<Part>>>);
-
-/// What makes a node of the stack.
-#[derive(Clone)]
-enum Source {
-    /// A non-directory of one layer.
-    Leaf(Part),
-    /// A directory of several.
-    Dir(Arc<Dir>),
-}
 
 /// Where one link to a lower layer leads: to a node of a layer, or to that layer's own link.
 enum Step {
     Leaf(u32, Node),
     Link(u32, TreePath),
-}
-
-struct Dir {
-    merged: MergedDir,
-    parent: NodeId,
-    /// `None` for the root.
-    name: Option<NameBuf>,
-}
-
-#[derive(Default)]
-struct Interner {
-    ids: HashMap<Part, NodeId>,
-    /// By node id - 2: the root, 1, is not here.
-    sources: Vec<Source>,
-}
-
-impl Interner {
-    fn intern(&mut self, key: Part, source: impl FnOnce() -> Source) -> NodeId {
-        *self.ids.entry(key).or_insert_with(|| {
-            self.sources.push(source());
-            NodeId(self.sources.len() as u64 + 1)
-        })
-    }
 }
 
 /// A panic elsewhere leaves the tables as valid as before: each change is one step.
@@ -90,11 +60,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stack {
     /// Merges `lowers`, base first, as in an image's `rootfs.diff_ids`. Asks nothing of them yet.
     /// No layers at all make an empty root.
+    ///
+    /// Node numbers are counted in the order of asking.
     pub fn new(lowers: Vec<Arc<dyn Lower>>) -> Self {
+        Self::with(lowers, Interner::counted())
+    }
+
+    /// The same for lowers whose numbers are unique among each other, but for their roots', and
+    /// below 2^62, as those of plain directories with shared `Numbers` are. Numbers are then the
+    /// lowers' own: they repeat over remounts, and a layer more on top changes none but those of
+    /// what it replaces.
+    pub fn numbered(lowers: Vec<Arc<dyn Lower>>) -> Self {
+        Self::with(lowers, Interner::numbered())
+    }
+
+    fn with(lowers: Vec<Arc<dyn Lower>>, nodes: Interner) -> Self {
         Self {
             lowers,
             root: OnceLock::new(),
-            nodes: Mutex::default(),
+            nodes: Mutex::new(nodes),
             listed: Mutex::default(),
             linked: Mutex::default(),
             followed: Mutex::default(),
@@ -117,7 +101,7 @@ impl Stack {
         u32::try_from(self.lowers.len()).unwrap_or(u32::MAX)
     }
 
-    fn layer(&self, layer: u32) -> Result<&dyn Lower> {
+    pub(crate) fn layer(&self, layer: u32) -> Result<&dyn Lower> {
         let found = usize::try_from(layer).ok().and_then(|index| self.lowers.get(index));
         found.map(AsRef::as_ref).ok_or_else(|| Error::Corrupt {
             tree: "merged of layers".to_owned(),
@@ -147,26 +131,31 @@ impl Stack {
         path: &dyn Fn() -> TreePath,
     ) -> Result<Merged> {
         let mut merge = Merge::default();
-        for part in parts {
-            if let Some(entry) = self.layer(part.layer)?.lookup(part.node, name)? {
-                self.tell(&mut merge, part.layer, entry, path)?;
-                if merge.settled() {
-                    break;
-                }
+        for (index, part) in parts.iter().enumerate() {
+            let Some(entry) = self.layer(part.layer)?.lookup(part.node, name)? else { continue };
+            let redirect = self.tell(&mut merge, part.layer, entry, path)?;
+            if let Some(redirect) = redirect {
+                let left = &parts[index + 1..];
+                self.tell_redirected(&mut merge, left, part.layer, redirect, path)?;
+                break;
+            }
+            if merge.settled() {
+                break;
             }
         }
         Ok(merge.finish())
     }
 
-    /// Tells `merge` what one layer says of a name, a link to a lower layer followed.
-    fn tell(
+    /// Tells `merge` what one layer says of a name, a link to a lower layer followed. Gives where
+    /// the layers below have it, if they are to be asked for another name.
+    pub(crate) fn tell(
         &self,
         merge: &mut Merge,
         layer: u32,
         entry: Entry,
         path: &dyn Fn() -> TreePath,
-    ) -> Result<()> {
-        merge.add(&match entry {
+    ) -> Result<Option<Redirect>> {
+        let told = match entry {
             Entry::Node(node) => Told::Node(layer, node),
             Entry::Whiteout => Told::Whiteout,
             // A non-directory under a directory is hidden and ends the search, wherever it leads.
@@ -175,13 +164,24 @@ impl Stack {
                 let (layer, node) = self.follow_link(layer, path(), target)?;
                 Told::Node(layer, node)
             }
-        });
-        Ok(())
+        };
+        merge.add(&told);
+        match told {
+            Told::Node(layer, node) if !merge.settled() && may_go_on(layer, node.id) => {
+                Ok(self.layer(layer)?.continues(node.id)?.redirect)
+            }
+            Told::Node(..) | Told::Whiteout => Ok(None),
+        }
     }
 
     /// The non-directory that a link in `layer` stands for: what its target is in the merge of
     /// the layers strictly below. Each step goes at least one layer down, so it ends.
-    fn follow_link(&self, layer: u32, path: TreePath, target: TreePath) -> Result<(u32, Node)> {
+    pub(crate) fn follow_link(
+        &self,
+        layer: u32,
+        path: TreePath,
+        target: TreePath,
+    ) -> Result<(u32, Node)> {
         let mut chain = Vec::new();
         let (mut path, mut link) = (path, (layer, target));
         let leaf = loop {
@@ -272,9 +272,7 @@ impl Stack {
         if node == NodeId::ROOT {
             return self.root_dir().map(Source::Dir);
         }
-        let index = node.0.checked_sub(2).and_then(|index| usize::try_from(index).ok());
-        let nodes = lock(&self.nodes);
-        index.and_then(|i| nodes.sources.get(i).cloned()).ok_or(Error::NoNode(node))
+        lock(&self.nodes).get(node).ok_or(Error::NoNode(node))
     }
 
     fn dir(&self, node: NodeId) -> Result<Arc<Dir>> {
@@ -305,17 +303,14 @@ impl Stack {
         match merged {
             Merged::Absent => Ok(None),
             Merged::Leaf(layer, node) => {
-                let part = Part { layer, node: node.id };
-                let id = lock(&self.nodes).intern(part, || Source::Leaf(part));
+                let id = lock(&self.nodes).leaf(Part { layer, node: node.id });
                 Ok(Some(Node { id, stat: node.stat, marks: DirMarks::default() }))
             }
             Merged::Dir(merged) => {
-                let Some(key) = merged.parts.first().copied() else { return Ok(None) };
                 let stat = self.dir_stat(&merged)?;
-                let id = lock(&self.nodes).intern(key, || {
-                    Source::Dir(Arc::new(Dir { merged, parent, name: Some(name.to_owned()) }))
-                });
-                Ok(Some(Node { id, stat, marks: DirMarks::default() }))
+                let make = || Dir { merged: merged.clone(), parent, name: Some(name.to_owned()) };
+                let id = lock(&self.nodes).dir(&merged, make);
+                Ok(id.map(|id| Node { id, stat, marks: DirMarks::default() }))
             }
         }
     }
@@ -329,34 +324,44 @@ impl Stack {
 
     /// All names of a directory, sorted by bytes.
     fn listing(&self, id: NodeId) -> Result<Listing> {
-        if let Some((listed, listing)) = &*lock(&self.listed)
-            && *listed == id
-        {
-            return Ok(Arc::clone(listing));
+        if let Some(listing) = lock(&self.listed).get(id) {
+            return Ok(listing);
         }
         let dir = self.dir(id)?;
         let base = self.path(&dir);
         let mut merges: BTreeMap<NameBuf, Merge> = BTreeMap::new();
+        // The layers below have these at other names.
+        let mut moved = BTreeSet::new();
         for part in &dir.merged.parts {
             for (name, entry) in list(self.layer(part.layer)?, part.node)? {
                 let merge = merges.entry(name.clone()).or_default();
-                if !merge.settled() {
-                    self.tell(merge, part.layer, entry, &|| base.join(name.as_name()))?;
+                if merge.settled() || moved.contains(&name) {
+                    continue;
+                }
+                let path = || base.join(name.as_name());
+                if self.tell(merge, part.layer, entry, &path)?.is_some() {
+                    moved.insert(name);
                 }
             }
         }
         let mut all = Vec::with_capacity(merges.len());
         for (name, merge) in merges {
-            if let Some(node) = self.intern(id, name.as_name(), merge.finish())? {
+            let merged = if moved.contains(&name) {
+                let path = || base.join(name.as_name());
+                self.merge_name(&dir.merged.parts, name.as_name(), &path)?
+            } else {
+                merge.finish()
+            };
+            if let Some(node) = self.intern(id, name.as_name(), merged)? {
                 all.push((name, node));
             }
         }
         let listing = Arc::new(all);
-        *lock(&self.listed) = Some((id, Arc::clone(&listing)));
+        lock(&self.listed).add(id, Arc::clone(&listing));
         Ok(listing)
     }
 
-    /// The layer and the node there that answer for `id`'s content.
+    /// The layer and the node there that make a non-directory.
     fn leaf(&self, id: NodeId) -> Result<Option<Part>> {
         Ok(match self.source(id)? {
             Source::Leaf(part) => Some(part),
@@ -364,9 +369,10 @@ impl Stack {
         })
     }
 
-    fn regular(&self, id: NodeId) -> Result<(Part, &dyn Lower)> {
+    /// The layer and the node there that have `id`'s content.
+    fn regular(&self, id: NodeId) -> Result<Part> {
         match self.leaf(id)? {
-            Some(part) => Ok((part, self.layer(part.layer)?)),
+            Some(part) => self.content(part).map_err(|error| renamed(error, id)),
             None => Err(Error::NotRegular { node: id, kind: strata_tree::Kind::Directory }),
         }
     }
@@ -439,14 +445,15 @@ impl Lower for Stack {
     }
 
     fn open(&self, node: NodeId) -> Result<File> {
-        let (part, lower) = self.regular(node)?;
-        lower.open(part.node).map_err(|error| renamed(error, node))
+        let part = self.regular(node)?;
+        self.layer(part.layer)?.open(part.node).map_err(|error| renamed(error, node))
     }
 
     /// `layer` is the index of the layer in this stack; a layer is asked for the path alone.
     fn backing(&self, node: NodeId) -> Result<Backing> {
-        let (part, lower) = self.regular(node)?;
-        let backing = lower.backing(part.node).map_err(|error| renamed(error, node))?;
+        let part = self.regular(node)?;
+        let backing = self.layer(part.layer)?.backing(part.node);
+        let backing = backing.map_err(|error| renamed(error, node))?;
         Ok(Backing { layer: part.layer, path: backing.path })
     }
 
