@@ -336,3 +336,70 @@ proptest! {
         compare_kernel_made(&layers);
     }
 }
+
+/// Counts the layers' marks, by name.
+fn marks(lowers: &[PathBuf]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    let mut todo = lowers.to_vec();
+    while let Some(path) = todo.pop() {
+        for (name, value) in xattrs(&path) {
+            let mut text = String::from_utf8_lossy(&name).into_owned();
+            if text.ends_with(".redirect") {
+                text.push_str(if value.starts_with(b"/") { " /" } else { " sibling" });
+            }
+            *counts.entry(text).or_default() += 1;
+        }
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|item| item.unwrap().path()));
+        }
+    }
+    counts
+}
+
+/// Renames on top of renames: each layer's redirects go through those of the layers below.
+#[test]
+fn redirects_go_through_redirects() {
+    if !root("redirects_go_through_redirects") {
+        return;
+    }
+    let mkdir = |path: &str| Call::Mkdir(path.into());
+    let rename = |from: &str, to: &str| Call::Rename(from.into(), to.into());
+    let write = |path: &str| Call::Write(path.into(), 7);
+    let chmod = |path: &str| Call::Chmod(path.into(), 0o11);
+    let layers = [
+        vec![mkdir("a"), mkdir("a/b"), mkdir("a/b/c"), write("a/b/c/f"), write("a/g"), write("h")],
+        vec![rename("a", "m"), write("m/b/c/from-1")],
+        vec![rename("m/b", "n"), mkdir("m/b"), write("m/b/new"), chmod("n/c/f")],
+        vec![rename("n/c", "n/d"), rename("n/d/f", "n/d/e"), Call::Link("h".into(), "i".into())],
+        vec![chmod("h"), rename("n", "a"), rename("m/g", "a/d/g"), chmod("a/d/g")],
+        vec![chmod("a/d/e"), rename("a/d/e", "e"), rename("a/d", "d"), write("d/last")],
+    ];
+    for count in 1..=layers.len() {
+        compare_kernel_made(&layers[..count]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let marks = marks(&kernel_made(dir.path(), &layers));
+    for name in ["redirect /", "redirect sibling", "metacopy", "opaque"] {
+        assert!(marks.contains_key(&format!("trusted.overlay.{name}")), "{name}: {marks:?}");
+    }
+}
+
+/// The generator reaches what it is for: else the comparison of random calls proves little.
+#[test]
+fn random_calls_leave_every_mark() {
+    if !root("random_calls_leave_every_mark") {
+        return;
+    }
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        let layers = prop::collection::vec(prop::collection::vec(call(), 1..40), 1..=4);
+        let layers = layers.new_tree(&mut runner).unwrap().current();
+        let dir = tempfile::tempdir().unwrap();
+        seen.extend(marks(&kernel_made(dir.path(), &layers)).into_keys());
+    }
+    for name in ["redirect /", "redirect sibling", "metacopy", "opaque", "overlay.opaque"] {
+        assert!(seen.contains(&format!("trusted.overlay.{name}")), "{name}: {seen:?}");
+    }
+}
