@@ -3,7 +3,8 @@
 //! ```text
 //! P = trusted.overlay.   or, without privilege,   user.overlay.     (overlayfs.rst, "userxattr")
 //! P opaque      "y": nothing of the layers below shows in this directory
-//!               "x": zero-size regular files in it that have P whiteout are whiteouts
+//!               "x": it may hold whiteouts that are files, which listings must look for
+//! P whiteout    present: this zero-size regular file is a whiteout
 //! P redirect    "/a/b" or "name": where the layers below have this directory or metacopy file
 //! P metacopy    present: the content of this regular file is in a layer below
 //! P overlay.X   the image's own attribute P X                (overlayfs.rst, "Nested mounts")
@@ -41,7 +42,8 @@ pub enum XattrClass {
 /// What one attribute says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mark {
-    /// `y`: the directory is opaque; `x`: it may hold [`Mark::Whiteout`]s.
+    /// `y`: the directory is opaque; `x`: it may hold [`Mark::Whiteout`]s, and the kernel's
+    /// listings leave those out only if it says so.
     Opaque,
     /// Where the layers below have the node.
     Redirect,
@@ -59,7 +61,7 @@ pub enum Mark {
     Uuid,
     /// The immutable and append-only flags.
     Protattr,
-    /// On a zero-size regular file in a directory that is [`Mark::Opaque`] `x`: a whiteout.
+    /// On a zero-size regular file: a whiteout.
     Whiteout,
     /// Ours: the number of the lower node that was copied up, in decimal.
     StrataOrigin,

@@ -34,14 +34,12 @@ pub(super) enum Answer {
 }
 
 impl OverlayDir {
-    /// Reads an inode; `None` for a whiteout. `whiteout_files`: the directory says that empty
-    /// regular files may be whiteouts. `facts` are those of a known directory.
-    pub(super) fn inode(
-        &self,
-        spot: Spot<'_>,
-        whiteout_files: bool,
-        facts: Option<DirFacts>,
-    ) -> Result<Option<Inode>> {
+    /// Reads an inode; `None` for a whiteout. `facts` are those of a known directory.
+    ///
+    /// An empty regular file with the mark is a whiteout whatever its directory says: the `x` in
+    /// `overlay.opaque` only lets the kernel list such names without looking at each file, and
+    /// its lookups hide them without (seen on Linux 6.18).
+    pub(super) fn inode(&self, spot: Spot<'_>, facts: Option<DirFacts>) -> Result<Option<Inode>> {
         let raw = spot.stat()?;
         let mut stat = stat_of(&raw)?;
         if stat.kind == Kind::CharDevice(Device { major: 0, minor: 0 }) {
@@ -62,7 +60,7 @@ impl OverlayDir {
             inode.facts = Some(self.facts(spot, &names)?);
         }
         for class in self.options.dialect.classes().filter(|_| empty) {
-            if whiteout_files && names.has(class.name(Mark::Whiteout)) {
+            if names.has(class.name(Mark::Whiteout)) {
                 return Ok(None);
             }
             if let Some(text) = read(spot, &names, class.name(Mark::StrataDevice))?
@@ -100,11 +98,7 @@ impl OverlayDir {
     pub(super) fn facts(&self, spot: Spot<'_>, names: &XattrNames) -> Result<DirFacts> {
         let mut facts = DirFacts::default();
         for name in self.options.dialect.opaque_names() {
-            match read(spot, names, name)?.as_deref() {
-                Some(b"y") => facts.opaque = true,
-                Some(b"x") => facts.whiteout_files = true,
-                _ => {}
-            }
+            facts.opaque |= read(spot, names, name)?.is_some_and(|value| value == b"y");
         }
         facts.redirected = self.seen(self.options.redirects, names, Mark::Redirect).is_some();
         Ok(facts)

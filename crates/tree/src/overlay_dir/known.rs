@@ -15,8 +15,6 @@ use crate::node::NodeId;
 pub(super) struct DirFacts {
     /// Nothing of the layers below shows.
     pub(super) opaque: bool,
-    /// It may hold zero-size regular files that are whiteouts.
-    pub(super) whiteout_files: bool,
     /// It has a redirect.
     pub(super) redirected: bool,
 }

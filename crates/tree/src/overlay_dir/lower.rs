@@ -44,12 +44,11 @@ impl OverlayDir {
     fn entry(
         &self,
         dir: NodeId,
-        facts: DirFacts,
         at: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> rustix::io::Result<Option<Entry>> {
         let aufs = self.options.dialect.aufs;
-        let mut inode = match self.inode(Spot::Named(at, name), facts.whiteout_files, None) {
+        let mut inode = match self.inode(Spot::Named(at, name), None) {
             Ok(Some(inode)) => inode,
             Ok(None) => return Ok(Some(Entry::Whiteout)),
             Err(Errno::NOENT | Errno::NAMETOOLONG) => {
@@ -73,7 +72,7 @@ impl OverlayDir {
         let facts = self.known_facts(node)?;
         let (fd, path) = self.at(node)?;
         let inode = self
-            .inode(Spot::Open(fd.as_fd()), false, facts)
+            .inode(Spot::Open(fd.as_fd()), facts)
             .map_err(|errno| self.failed("reading", &path, errno))?;
         // A whiteout was none when its number was given.
         let inode = inode.ok_or(Error::NoNode(node))?;
@@ -87,17 +86,17 @@ impl Lower for OverlayDir {
     }
 
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
-        let facts = self.dir_facts(dir)?;
+        self.dir_facts(dir)?;
         if self.options.dialect.aufs && aufs::is_own(name) {
             return Ok(None);
         }
         let failed = |path: &TreePath, errno| self.failed("reading", &path.join(name), errno);
         if dir == NodeId::ROOT {
-            let entry = self.entry(dir, facts, self.root.as_fd(), name);
+            let entry = self.entry(dir, self.root.as_fd(), name);
             return entry.map_err(|errno| failed(&TreePath::root(), errno));
         }
         let (at, path) = self.at(dir)?;
-        self.entry(dir, facts, at.as_fd(), name).map_err(|errno| failed(&path, errno))
+        self.entry(dir, at.as_fd(), name).map_err(|errno| failed(&path, errno))
     }
 
     fn read_dir(
@@ -106,7 +105,7 @@ impl Lower for OverlayDir {
         from: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let facts = self.dir_facts(dir)?;
+        self.dir_facts(dir)?;
         let path = self.path(dir)?;
         let failed = |errno| self.failed("listing", &path, errno);
         let fd = self.reach(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -128,7 +127,7 @@ impl Lower for OverlayDir {
                     Err(errno) => return Err(failed(errno)),
                 }
             }
-            let entry = self.entry(dir, facts, fd.as_fd(), name);
+            let entry = self.entry(dir, fd.as_fd(), name);
             // Gone since: as if it had never been there.
             let Some(entry) = entry.map_err(failed)? else { continue };
             if next == 0 {

@@ -1,6 +1,9 @@
 //! Tests of the stack: the rules one by one (`rules`), random stacks against a merge that is
-//! written the other way round (`random`, `reference`).
+//! written the other way round (`random`, `reference`), plain directories (`overlay_dirs`), and
+//! those against the kernel's own mount of them (`kernel`).
 
+mod kernel;
+mod overlay_dirs;
 mod random;
 mod reference;
 mod rules;
