@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Mount(request)) => *request,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&in_words(&error));
             return ExitCode::from(2);
         }
     };
@@ -38,10 +38,21 @@ fn main() -> ExitCode {
     match serving::run(&request, &args) {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&in_words(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, but for those whose words an earlier one has already used.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
+        match (said.is_empty(), said.ends_with(&cause)) {
+            (true, _) => cause,
+            (false, true) => said,
+            (false, false) => format!("{said}: {cause}"),
+        }
+    })
 }
 
 fn complain(text: &str) {

@@ -96,12 +96,12 @@ fn serve(request: &Request) -> Result<()> {
 fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
     let settings = &request.settings;
     let root = rustix::process::geteuid().is_root();
-    let lower = layers::merged(&settings.lower)?;
+    let options = settings.union(root && layers::in_first_namespace());
+    let lower = layers::merged(&settings.lower, options.user_marks)?;
     let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {
         let session = strata_fuse::serve(lower, &request.mountpoint, &settings.mount(root))?;
         return Ok((session, None));
     };
-    let options = settings.union(root && layers::in_first_namespace());
     let union = Arc::new(Union::open(lower, upper, work, options)?);
     let options = settings.writable(root);
     let session = strata_fuse::serve_union(Arc::clone(&union), &request.mountpoint, &options)?;
