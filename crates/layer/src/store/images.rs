@@ -60,7 +60,8 @@ impl Store {
     /// that another image had moves.
     ///
     /// # Errors
-    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without the config.
+    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without the config, or
+    /// without the manifest if the image names one.
     pub fn commit_image(
         &self,
         image: &ImageRecord,
@@ -75,6 +76,9 @@ impl Store {
         let mut index = self.index();
         let tx = index.write()?;
         self.blob(&image.id.into())?;
+        if let Some(manifest) = &image.manifest {
+            self.blob(manifest)?;
+        }
         images::put(&tx, image)?;
         for reference in tags {
             images::tag(&tx, reference, &image.id)?;
