@@ -1,4 +1,4 @@
-//! Progress of loads and checks: a bar per layer on a terminal, quiet lines in a pipe.
+//! Progress of loads, checks and unpacking: a bar per layer on a terminal, quiet lines in a pipe.
 //!
 //! Invariant: everything goes to stderr, so that stdout holds the result alone.
 
@@ -16,6 +16,16 @@ pub(crate) fn listener(quiet: bool) -> Box<dyn Progress> {
     } else {
         Box::new(Lines { quiet })
     }
+}
+
+/// A bar for unpacking `total` bytes of contents; a hidden one if there is no terminal, or `quiet`.
+pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    bar.set_style(style("Unpacking [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"));
+    bar
 }
 
 /// One bar a layer.
