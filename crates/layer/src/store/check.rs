@@ -230,9 +230,10 @@ impl Store {
             };
             match &row.kind {
                 RowKind::Directory { marks, .. }
-                    if marks.presence != strata_tree::Presence::Phantom => {
-                        expected.insert(path, None);
-                    }
+                    if marks.presence != strata_tree::Presence::Phantom =>
+                {
+                    expected.insert(path, None);
+                }
                 RowKind::Regular(_) => {
                     expected.insert(path, content(row));
                 }
