@@ -105,7 +105,8 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
     print_report(context, &report, out)?;
     let left = report.problems.len();
     if left > 0 && !args.repair {
-        bail!("{left} problems; --repair mends what can be mended");
+        let noun = if left == 1 { "problem" } else { "problems" };
+        bail!("{left} {noun}; --repair mends what can be mended");
     }
     Ok(())
 }

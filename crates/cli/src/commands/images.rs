@@ -196,7 +196,7 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
     }
     match failed.is_empty() {
         true => Ok(()),
-        false => bail!("{}", failed.join("\n")),
+        false => bail!("{}", failed.join("\nstrata: ")),
     }
 }
 

@@ -3,11 +3,11 @@
 //! Invariant: the lines of an image are printed as soon as it is committed, so that what was
 //! loaded before a failure is known.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_image::{
     ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
@@ -68,6 +68,9 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
+    if args.input == "-" && std::io::stdin().is_terminal() {
+        bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
+    }
     let store = context.store_within(args.layer_limits.limits())?;
     let spec: SourceSpec = args.input.parse().context("cannot load")?;
     let listener = progress::listener(context.quiet);
@@ -87,6 +90,12 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
 }
 
 pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
+    if args.tar.is_dir() {
+        bail!(
+            "{0} is a directory, not a tar; try: tar -C {0} -c . | strata import - REF",
+            args.tar.display()
+        );
+    }
     let store = context.store_within(args.layer_limits.limits())?;
     let listener = progress::listener(context.quiet);
     let check = |held: &[_]| check_chain(&store, held);

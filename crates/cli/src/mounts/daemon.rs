@@ -27,8 +27,8 @@ use strata_fuse::{Error, Manner, MountOptions, Profile, Session, TreeFacts, Unmo
 use strata_tree::Lower;
 
 use super::point;
-use crate::report::told;
 use super::registry::{Record, Registration, Registry, now};
+use crate::report::told;
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";
