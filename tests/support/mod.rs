@@ -57,7 +57,7 @@ impl Sandbox {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
         command.arg("--root").arg(self.path().join("store")).args(args);
         command.current_dir(self.path()).stdin(Stdio::null());
-        command.env_remove("RUST_LOG");
+        command.env_remove("RUST_LOG").env_remove("COLUMNS");
         command
     }
 

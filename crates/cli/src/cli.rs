@@ -16,23 +16,29 @@ use crate::{look, mounts, progress};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
-#[command(name = "strata", version, disable_help_subcommand = true, after_help = START)]
+#[command(name = "strata", version, disable_help_subcommand = true, after_help = START,
+          max_term_width = 100)]
 pub(crate) struct Cli {
     /// The store [default: /var/lib/stratafs for root, $XDG_DATA_HOME/stratafs else]
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
+          help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
-    /// How listings are printed
-    #[arg(long, global = true, value_enum, default_value = "table")]
+    /// How listings are printed: as a table, or as one JSON document
+    #[arg(long, global = true, value_enum, default_value = "table", help_heading = EVERYWHERE,
+          hide_possible_values = true, value_name = "table|json")]
     format: Format,
     /// No progress; listings show ids only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     quiet: bool,
     /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = EVERYWHERE)]
     pub(crate) log_level: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
+
+/// The heading of the options that every command takes.
+const EVERYWHERE: &str = "Global options";
 
 const START: &str = "\
 To look inside an image:

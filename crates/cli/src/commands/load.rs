@@ -33,7 +33,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// A further name for the image, which must be the only one
-    #[arg(short, long = "tag", value_name = "REF")]
+    #[arg(short = 't', long = "tag", value_name = "REF")]
     name: Option<Reference>,
     /// Layers to unpack at the same time [default: one for each processor]
     #[arg(long, value_name = "N")]
