@@ -162,7 +162,7 @@ fn item(line: &str) -> Result<Item, String> {
     Ok(item)
 }
 
-/// The bytes up to the closing quote, and what follows it. `\n`, `\"`, `\\`, `\xHH`, and
+/// The bytes up to the closing quote, and what follows it. `\n`, `\0`, `\"`, `\\`, `\xHH`, and
 /// `\{B*N}`: the byte B, N times.
 fn quoted(text: &str) -> Result<(Vec<u8>, &str), String> {
     let mut bytes = Vec::new();
@@ -177,6 +177,10 @@ fn quoted(text: &str) -> Result<(Vec<u8>, &str), String> {
         let length = match rest.as_bytes().first() {
             Some(b'n') => {
                 bytes.push(b'\n');
+                1
+            }
+            Some(b'0') => {
+                bytes.push(0);
                 1
             }
             Some(b'x') => {

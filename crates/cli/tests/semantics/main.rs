@@ -8,6 +8,8 @@
 //! that is compared is one that the example states, or a default that the document states; an
 //! example whose expectation is changed fails (`a_changed_expectation_is_noticed`).
 
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
 mod example;
 mod layout;
 mod seen;
