@@ -7,73 +7,45 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use strata_layer::Limits;
-use strata_tree::Lower;
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use strata_tree::{Lower, TreePath};
 
 use crate::commands::{housekeeping, images, load, mount, shell};
 use crate::context::{Context, Format, OpenImage};
-use crate::{look, mounts};
+use crate::{look, mounts, progress};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
-#[command(name = "strata", version, disable_help_subcommand = true)]
+#[command(name = "strata", version, disable_help_subcommand = true, after_help = START,
+          max_term_width = 100)]
 pub(crate) struct Cli {
     /// The store [default: /var/lib/stratafs for root, $XDG_DATA_HOME/stratafs else]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
+          help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
-    /// How listings are printed
-    #[arg(long, global = true, value_enum, default_value = "table")]
+    /// How listings are printed: as a table, or as one JSON document
+    #[arg(long, global = true, value_enum, default_value = "table", help_heading = EVERYWHERE,
+          hide_possible_values = true, value_name = "table|json")]
     format: Format,
     /// No progress; listings show ids only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     quiet: bool,
     /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = EVERYWHERE)]
     pub(crate) log_level: Option<String>,
-    #[command(flatten)]
-    limits: LimitArgs,
     #[command(subcommand)]
     command: Command,
 }
 
-/// Bounds on what one layer may ask for.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits on untrusted layers")]
-struct LimitArgs {
-    /// Members of one layer [default: 4000000]
-    #[arg(long, global = true, value_name = "N")]
-    max_entries: Option<u64>,
-    /// Components of one path [default: 1024]
-    #[arg(long, global = true, value_name = "N")]
-    max_depth: Option<u64>,
-    /// Bytes of one path [default: 4096]
-    #[arg(long, global = true, value_name = "BYTES")]
-    max_path: Option<u64>,
-    /// Bytes of extended attributes of one member [default: 1048576]
-    #[arg(long, global = true, value_name = "BYTES")]
-    max_xattr_bytes: Option<u64>,
-    /// Bytes of a layer for each compressed byte [default: 2000]
-    #[arg(long, global = true, value_name = "N")]
-    max_expansion: Option<u64>,
-    /// Bytes of one uncompressed layer [default: 2^40]
-    #[arg(long, global = true, value_name = "BYTES")]
-    max_layer_bytes: Option<u64>,
-}
+/// The heading of the options that every command takes.
+const EVERYWHERE: &str = "Global options";
 
-impl LimitArgs {
-    fn limits(&self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            entries: self.max_entries.unwrap_or(default.entries),
-            depth: self.max_depth.unwrap_or(default.depth),
-            path_bytes: self.max_path.unwrap_or(default.path_bytes),
-            xattr_bytes: self.max_xattr_bytes.unwrap_or(default.xattr_bytes),
-            expansion: self.max_expansion.unwrap_or(default.expansion),
-            layer_bytes: self.max_layer_bytes.unwrap_or(default.layer_bytes),
-        }
-    }
-}
+const START: &str = "\
+To look inside an image:
+  docker save alpine | strata load
+  strata ls -l alpine:/etc
+  mkdir look && strata mount alpine look
+  strata umount look";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -96,6 +68,8 @@ enum Command {
     Df(housekeeping::DfArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
+    ///
+    /// `strata rmi` leaves nothing behind; this is for what was interrupted, or in use then.
     Gc,
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -107,7 +81,6 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         root: Context::root_or_default(cli.root)?,
         format: cli.format,
         quiet: cli.quiet,
-        limits: cli.limits.limits(),
         log_level: cli.log_level,
     };
     let mut out = BufWriter::new(std::io::stdout());
@@ -152,7 +125,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Unpack(args) => {
             let image = context.open_image(&args.reference)?;
             crate::commands::mount::refuse_inside(&context.root, &args.dir)?;
-            look::unpack(&*image.tree, args, None, &mut screen)?;
+            let progress = progress::unpacking(context.quiet, image.tree.content_bytes());
+            let mut watch = |_: &TreePath, bytes| progress.inc(bytes);
+            let done = look::unpack(&*image.tree, args, Some(&mut watch), &mut screen);
+            progress.finish_and_clear();
+            done?;
         }
         Command::Export(args) => {
             let image = context.open_image(&args.reference)?;

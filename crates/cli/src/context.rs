@@ -30,7 +30,6 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     pub(crate) format: Format,
     pub(crate) quiet: bool,
-    pub(crate) limits: Limits,
     pub(crate) log_level: Option<String>,
 }
 
@@ -64,13 +63,14 @@ impl Context {
         }
     }
 
-    pub(crate) fn options(&self) -> StoreOptions {
-        StoreOptions { limits: self.limits, on_step: None }
-    }
-
     /// Opens the store, making it if there is none.
     pub(crate) fn store(&self) -> Result<Store> {
-        Store::open_with(&self.root, self.options())
+        self.store_within(Limits::default())
+    }
+
+    /// The same, for reading layers within `limits`.
+    pub(crate) fn store_within(&self, limits: Limits) -> Result<Store> {
+        Store::open_with(&self.root, StoreOptions { limits, on_step: None })
             .with_context(|| format!("cannot open the store at {}", self.root.display()))
     }
 

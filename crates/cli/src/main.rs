@@ -10,9 +10,11 @@
 mod cli;
 mod commands;
 mod context;
+mod limits;
 mod look;
 mod mounts;
 mod progress;
+mod report;
 mod table;
 mod units;
 
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if this fails.
-            writeln!(std::io::stderr(), "strata: {error:#}").unwrap_or_default();
+            writeln!(std::io::stderr(), "strata: {}", report::told(&error)).unwrap_or_default();
             ExitCode::FAILURE
         }
     }

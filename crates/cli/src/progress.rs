@@ -1,4 +1,4 @@
-//! Progress of loads and checks: a bar per layer on a terminal, quiet lines in a pipe.
+//! Progress of loads, checks and unpacking: a bar per layer on a terminal, quiet lines in a pipe.
 //!
 //! Invariant: everything goes to stderr, so that stdout holds the result alone.
 
@@ -18,6 +18,18 @@ pub(crate) fn listener(quiet: bool) -> Box<dyn Progress> {
     }
 }
 
+/// A bar for unpacking `total` bytes of contents; a hidden one if there is no terminal, or `quiet`.
+pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    bar.set_style(style(
+        "Unpacking [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}",
+    ));
+    bar
+}
+
 /// One bar a layer.
 #[derive(Default)]
 struct Bars {
@@ -31,10 +43,9 @@ impl Bars {
         layers
             .entry(layer.to_owned())
             .or_insert_with(|| {
-                let bar = self.all.add(ProgressBar::no_length());
-                bar.set_prefix(layer.to_owned());
-                bar.set_style(style("{prefix:12}: {msg}"));
-                bar
+                // Styled before it is added, for adding draws it.
+                let bar = ProgressBar::no_length().with_style(style("{prefix:12}: {msg}"));
+                self.all.add(bar.with_prefix(layer.to_owned()).with_message("Waiting"))
             })
             .clone()
     }
@@ -53,7 +64,7 @@ impl Progress for Bars {
             Event::Waiting => bar.set_message("Waiting"),
             Event::Exists => bar.finish_with_message("Already exists"),
             Event::Started { total } => {
-                let counts = "{bytes}/{total_bytes} {bytes_per_sec}";
+                let counts = "{decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
                 match total {
                     Some(total) => {
                         bar.set_length(total);
@@ -61,7 +72,9 @@ impl Progress for Bars {
                             "{{prefix:12}}: {{msg}} [{{bar:30}}] {counts}"
                         )));
                     }
-                    None => bar.set_style(style("{prefix:12}: {msg} {bytes} {bytes_per_sec}")),
+                    None => bar.set_style(style(
+                        "{prefix:12}: {msg} {decimal_bytes} {decimal_bytes_per_sec}",
+                    )),
                 }
                 bar.set_message("Extracting");
             }

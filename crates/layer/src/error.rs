@@ -87,7 +87,8 @@ pub enum Error {
     },
     /// `index.db` is gone while layers are there.
     #[error(
-        "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it", .0.display()
+        "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it",
+        .0.display()
     )]
     NoIndex(PathBuf),
     /// A later strata wrote this store.

@@ -7,12 +7,18 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use strata_layer::{FsckReport, Store};
+use strata_layer::{FsckReport, GcReport, Store, StoreOptions};
 
 use crate::context::{Context, Format};
+use crate::limits::LayerLimitArgs;
 use crate::{progress, table, units};
 
 /// Show what the store holds and shares
+///
+/// ENTRIES: names in the layer. APPARENT: bytes of its files as the image has them. STORED: bytes
+/// of the distinct contents among them. SHARED: the part of STORED that other layers hold too, so
+/// STORED less SHARED is what removing the layer alone frees. HEADERS: what is kept to give the
+/// exact tar back. In TOTAL each content counts once, so STORED is what is on disk.
 #[derive(Debug, Args)]
 pub(crate) struct DfArgs {
     /// Show bytes instead of rounded sizes
@@ -21,11 +27,16 @@ pub(crate) struct DfArgs {
 }
 
 /// Check the store against itself
+///
+/// Reads and hashes every file of every layer, and compares directories and index both ways.
+/// The exit code is 0 only if nothing is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct FsckArgs {
     /// Mend what can be mended: rebuild the index, take damaged images out
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    limits: LayerLimitArgs,
 }
 
 pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
@@ -89,11 +100,13 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
 
 pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write) -> Result<()> {
     let listener = progress::listener(context.quiet);
-    let report = Store::fsck(&context.root, args.repair, context.options(), &*listener)?;
+    let options = StoreOptions { limits: args.limits.limits(), on_step: None };
+    let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
     print_report(context, &report, out)?;
     let left = report.problems.len();
     if left > 0 && !args.repair {
-        bail!("{left} problems; --repair mends what can be mended");
+        let noun = if left == 1 { "problem" } else { "problems" };
+        bail!("{left} {noun}; --repair mends what can be mended");
     }
     Ok(())
 }
@@ -132,23 +145,40 @@ pub(crate) fn run_gc(context: &Context, out: &mut impl Write) -> Result<()> {
     let report = context.store()?.gc()?;
     crate::mounts::clean(&context.root)?;
     if context.format == Format::Json {
-        let names = |ids: Vec<String>| ids;
         let all = json!({
-            "layers": names(report.layers.iter().map(ToString::to_string).collect()),
-            "orphans": names(report.orphans.iter().map(|p| p.display().to_string()).collect()),
-            "blobs": names(report.blobs.iter().map(ToString::to_string).collect()),
-            "trees": names(report.trees.iter().map(ToString::to_string).collect()),
+            "layers": texts(&report.layers),
+            "orphans": report.orphans.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
+            "blobs": texts(&report.blobs),
+            "trees": texts(&report.trees),
             "freed": report.freed,
         });
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
+    print_collected(&report, out)
+}
+
+fn texts<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+fn print_collected(report: &GcReport, out: &mut impl Write) -> Result<()> {
     for layer in &report.layers {
-        writeln!(out, "Deleted: {layer}")?;
+        writeln!(out, "Deleted: layer {layer}")?;
     }
     for orphan in &report.orphans {
         writeln!(out, "Deleted: {}", orphan.display())?;
     }
-    writeln!(out, "Total reclaimed space: {}", units::size(report.freed))?;
+    for blob in &report.blobs {
+        writeln!(out, "Deleted: blob {blob}")?;
+    }
+    for tree in &report.trees {
+        writeln!(out, "Deleted: tree {tree}")?;
+    }
+    if *report == GcReport::default() {
+        writeln!(out, "Nothing to delete: images need all that is there")?;
+    } else {
+        writeln!(out, "Total reclaimed space: {}", units::size(report.freed))?;
+    }
     Ok(())
 }

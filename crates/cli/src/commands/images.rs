@@ -14,12 +14,15 @@ use strata_tree::ImageId;
 
 use crate::context::{Context, Format};
 use crate::look::LayerRow;
-use crate::units;
+use crate::{report, units};
 
 /// List images
+///
+/// The newest first. SIZE adds up the files of all layers, as docker does; `strata df` tells what
+/// is stored.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
-    /// Only this repository, or this reference
+    /// Only this repository (app), or this reference (app:1)
     reference: Option<String>,
     /// Show whole ids
     #[arg(long)]
@@ -36,6 +39,8 @@ pub(crate) struct TagArgs {
 }
 
 /// Remove names, and images that have none left
+///
+/// An image that is mounted is in use and stays. Layers go with the last image that needs them.
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
     /// Names or ids
@@ -186,12 +191,12 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
     let mut failed = Vec::new();
     for text in &args.images {
         if let Err(error) = remove(&store, text, args.force, out) {
-            failed.push(format!("{error:#}"));
+            failed.push(report::told(&error));
         }
     }
     match failed.is_empty() {
         true => Ok(()),
-        false => bail!("{}", failed.join("\n")),
+        false => bail!("{}", failed.join("\nstrata: ")),
     }
 }
 

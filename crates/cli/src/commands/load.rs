@@ -3,42 +3,54 @@
 //! Invariant: the lines of an image are printed as soon as it is committed, so that what was
 //! loaded before a failure is known.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use clap::Args;
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueHint};
 use strata_image::{
     ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
 };
 
 use crate::context::{Context, check_chain};
+use crate::limits::{LayerLimitArgs, SourceLimitArgs};
 use crate::progress;
 
 /// Load images from an archive or an OCI layout
+///
+/// Reads what `docker save`, `podman save`, skopeo, buildah and umoci write, compressed or not,
+/// and checks every digest. Layers that the store has already are not unpacked again. Of an
+/// image that is not right in every byte nothing is kept.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// Archive, OCI layout directory, or - for standard input; the prefixes oci:, oci-archive:
     /// and docker-archive: are understood, oci:DIR:TAG takes one image
-    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-")]
+    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-",
+          value_hint = ValueHint::AnyPath)]
     input: String,
     /// Take the image for this platform where there is a choice
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// A further name for the image, which must be the only one
-    #[arg(short, long = "tag", value_name = "REF")]
+    #[arg(short = 't', long = "tag", value_name = "REF")]
     name: Option<Reference>,
     /// Layers to unpack at the same time [default: one for each processor]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    layer_limits: LayerLimitArgs,
+    #[command(flatten)]
+    source_limits: SourceLimitArgs,
 }
 
 /// Make a one-layer image of a plain tar
+///
+/// The tar holds a root file system, as `docker export` or debootstrap give it.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// The tar, plain or compressed with gzip or zstd, or - for standard input
-    #[arg(value_name = "ROOTFS.tar|-")]
+    #[arg(value_name = "ROOTFS.tar|-", value_hint = ValueHint::FilePath)]
     tar: PathBuf,
     /// The image's name
     reference: Reference,
@@ -51,12 +63,16 @@ pub(crate) struct ImportArgs {
     /// The creation time, for reproducible image ids [default: now]
     #[arg(long, value_name = "TIME")]
     created: Option<jiff::Timestamp>,
+    #[command(flatten)]
+    layer_limits: LayerLimitArgs,
 }
 
 pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
-    let store = context.store()?;
-    let spec: SourceSpec =
-        args.input.parse().with_context(|| format!("cannot load {}", args.input))?;
+    if args.input == "-" && std::io::stdin().is_terminal() {
+        bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
+    }
+    let store = context.store_within(args.layer_limits.limits())?;
+    let spec: SourceSpec = args.input.parse().context("cannot load")?;
     let listener = progress::listener(context.quiet);
     let check = |held: &[_]| check_chain(&store, held);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
@@ -66,15 +82,21 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         threads: args.jobs,
         chain_check: Some(&check),
         on_loaded: Some(&show),
-        ..LoadOptions::default()
+        limits: args.source_limits.limits(&args.layer_limits),
     };
-    load(&store, &spec, &options, &*listener)
-        .with_context(|| format!("cannot load {}", args.input))?;
+    // The error names the archive itself, or the image.
+    load(&store, &spec, &options, &*listener).context("cannot load")?;
     Ok(())
 }
 
 pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
-    let store = context.store()?;
+    if args.tar.is_dir() {
+        bail!(
+            "{0} is a directory, not a tar; try: tar -C {0} -c . | strata import - REF",
+            args.tar.display()
+        );
+    }
+    let store = context.store_within(args.layer_limits.limits())?;
     let listener = progress::listener(context.quiet);
     let check = |held: &[_]| check_chain(&store, held);
     let options = ImportOptions {
@@ -84,7 +106,7 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
         chain_check: Some(&check),
     };
     let loaded = import(&store, &args.tar, &args.reference, &options, &*listener)
-        .with_context(|| format!("cannot import {}", args.tar.display()))?;
+        .context("cannot import")?;
     print_loaded(context, &loaded);
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Command};
+use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
 
 /// Print shell completions
+///
+/// For bash: strata completions bash > ~/.local/share/bash-completion/completions/strata
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
@@ -20,6 +22,7 @@ pub(crate) struct CompletionsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
     /// Where to write strata.1, strata-load.1, ... [default: strata.1 to standard output]
+    #[arg(value_hint = ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }
 

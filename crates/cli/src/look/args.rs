@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use super::refpath::RefPath;
 
@@ -71,6 +71,7 @@ pub(crate) struct CpArgs {
     pub(crate) source: RefPath,
     /// Where to copy to; with a slash at its end it must be a directory; - writes a tar to
     /// standard output
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) dest: OsString,
 }
 
@@ -104,6 +105,7 @@ pub(crate) struct UnpackArgs {
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
     /// A new or an empty directory
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 }
 
@@ -117,6 +119,6 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "REF")]
     pub(crate) reference: String,
     /// The tar to write; - is standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
 }

@@ -58,7 +58,7 @@ fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Resul
 fn replace(tree: &dyn Lower, path: &Path, err: &mut dyn Write) -> Result<()> {
     let beside = beside(path)?;
     let file = OpenOptions::new().write(true).create_new(true).open(&beside);
-    let mut file = file.with_context(|| format!("cannot create {}", beside.display()))?;
+    let mut file = file.context("cannot create a file there")?;
     let done = write_to(tree, &mut file, err);
     let done = done.and_then(|()| Ok(std::fs::rename(&beside, path)?));
     if done.is_err() {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use strata_fuse::Profile;
 
 use super::daemon::{MountRequest, Role};
@@ -21,11 +21,16 @@ pub(crate) enum ProfileArg {
 }
 
 /// Mount an image read-only
+///
+/// Returns when the mount is usable; a daemon in the background serves it until `strata umount`,
+/// or SIGTERM. No privilege is needed but fusermount3. Owners, modes, devices and attributes are
+/// shown as the image has them. An image cannot be removed while it is mounted.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountArgs {
     /// The image: a reference, or an id or the beginning of one
     pub(crate) image: String,
     /// The directory to mount on
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
     /// Stay in the foreground until it is unmounted
     #[arg(short, long)]
@@ -52,9 +57,12 @@ pub(crate) struct MountArgs {
 }
 
 /// Unmount an image
+///
+/// Says who keeps it busy if files below it are open. What a dead daemon left is taken away too.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UmountArgs {
     /// The directory that it is mounted on
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
     /// Also if files are open: they can be read until they are closed
     #[arg(short, long)]
@@ -62,6 +70,9 @@ pub(crate) struct UmountArgs {
 }
 
 /// List the mounts
+///
+/// STATUS is alive, detached (unmounted with --lazy, files still open) or dead (its daemon was
+/// killed; the next mount, umount or gc cleans up).
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountsArgs {}
 

@@ -28,6 +28,7 @@ use strata_tree::Lower;
 
 use super::point;
 use super::registry::{Record, Registration, Registry, now};
+use crate::report::told;
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";
@@ -102,6 +103,7 @@ fn start(request: &MountRequest) -> Result<()> {
     let registry = Registry::open(&request.root)?;
     registry.clean()?;
     let directory = point::prepare(&request.directory, &request.root)?;
+    let hides = point::holds_names(&directory);
     let (name, log_path, log) = registry.create_log()?;
     let mut daemon = Command::new("/proc/self/exe")
         .arg0("strata")
@@ -116,6 +118,9 @@ fn start(request: &MountRequest) -> Result<()> {
         pipe.read_to_string(&mut answer).context("cannot hear the mount daemon")?;
     }
     if answer == READY {
+        if hides {
+            note_hidden(&request.directory);
+        }
         return Ok(());
     }
     let status = daemon.wait().context("cannot wait for the mount daemon")?;
@@ -125,6 +130,14 @@ fn start(request: &MountRequest) -> Result<()> {
         "" => bail!("the mount daemon ended early ({status}): {}", last_words.trim_end()),
         message => Err(anyhow!("{message}")),
     }
+}
+
+/// Most who mount over something did not mean to.
+fn note_hidden(directory: &Path) {
+    let shown = point::shown(directory);
+    let note = format!("note: {shown} was not empty; what is in it is hidden until unmounted\n");
+    // The mount is there whether or not anybody reads this.
+    let _ = io::stderr().write_all(note.as_bytes());
 }
 
 /// The daemon's life from its first step to its last.
@@ -137,7 +150,7 @@ fn run_daemon(
     let running = match begin(request, name, open) {
         Ok(running) => running,
         Err(error) => {
-            let _ = say(&format!("{error:#}\n"));
+            let _ = say(&format!("{}\n", told(&error)));
             return Err(error);
         }
     };

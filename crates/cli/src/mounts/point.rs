@@ -92,6 +92,9 @@ pub(crate) fn resolve(directory: &Path) -> Result<PathBuf> {
 /// Says what is wrong with the directory.
 pub(crate) fn prepare(directory: &Path, root: &Path) -> Result<PathBuf> {
     let shown = directory.display();
+    if fs::symlink_metadata(directory).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        bail!("cannot mount on {shown}: there is no such directory; make it first");
+    }
     let point = resolve(directory)?;
     if is_stale(&point) {
         tracing::info!("unmounting {shown}: its daemon is dead");
@@ -112,6 +115,11 @@ pub(crate) fn prepare(directory: &Path, root: &Path) -> Result<PathBuf> {
         bail!("cannot mount on {shown}: it would hide the store {}", root.display());
     }
     Ok(point)
+}
+
+/// Whether a mount on the directory would hide something.
+pub(crate) fn holds_names(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut names| names.next().is_some())
 }
 
 /// A path for messages and tables: control characters would spoil the lines.
@@ -149,7 +157,7 @@ mod tests {
         assert!(refused("store/layers").contains("inside the store"));
         assert!(refused("").contains("would hide the store"));
         assert!(refused("file").contains("not a directory"));
-        assert!(refused("absent").contains("cannot resolve"));
+        assert!(refused("absent").contains("no such directory; make it first"));
         let good = prepare(&dir.path().join("mnt/../mnt/"), &root).unwrap();
         assert_eq!(good, dir.path().canonicalize().unwrap().join("mnt"));
     }

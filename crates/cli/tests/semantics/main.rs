@@ -1,0 +1,137 @@
+//! Every example of docs/SEMANTICS.md, run: its layers become an image, the program loads it, and
+//! what `strata ls` and (as root, with FUSE) a mount show must be what the document says.
+//!
+//! `example` reads the document, `tar` and `layout` make the image, `seen` asks the program and
+//! the mount.
+//!
+//! Invariants: the real binary does all the work, each example in a store of its own; every fact
+//! that is compared is one that the example states, or a default that the document states; an
+//! example whose expectation is changed fails (`a_changed_expectation_is_noticed`).
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+mod example;
+mod layout;
+mod seen;
+mod tar;
+
+use example::{Example, Expected, Facts};
+use seen::Store;
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS.md");
+
+fn examples() -> Vec<Example> {
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
+    example::parse(&text).unwrap_or_else(|error| panic!("docs/SEMANTICS.md: {error}"))
+}
+
+/// What became of an example.
+enum Outcome {
+    /// It was loaded; each way of looking at it, and what it showed.
+    Trees(Vec<(&'static str, Vec<Facts>)>),
+    /// It was refused with this message, and whether the store was empty afterwards.
+    Refused(String, bool),
+}
+
+fn run(example: &Example) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let layers: Vec<Vec<u8>> = example.layers.iter().map(|members| tar::build(members)).collect();
+    layout::write(&dir.path().join("image"), &layers);
+    let store = Store::new(dir.path());
+    if let Err(message) = store.load() {
+        return Outcome::Refused(message, store.is_empty());
+    }
+    let mut trees = vec![("strata ls", store.listed())];
+    trees.extend(store.mounted().map(|tree| ("the mount", tree)));
+    Outcome::Trees(trees)
+}
+
+/// Where the outcome is not what the document says.
+fn differences(expected: &Expected, outcome: &Outcome) -> Vec<String> {
+    match (expected, outcome) {
+        (Expected::Tree(expected), Outcome::Trees(trees)) => {
+            let found = trees.iter().flat_map(|(what, tree)| {
+                let lines = example::compare(expected, tree).into_iter();
+                lines.map(move |line| format!("{what}: {line}"))
+            });
+            found.collect()
+        }
+        (Expected::Error(part), Outcome::Refused(message, empty)) => {
+            let mut wrong = Vec::new();
+            if !message.contains(part) {
+                wrong.push(format!("the error is {message:?}, expected {part:?} in it"));
+            }
+            if !empty {
+                wrong.push("something of the refused image was kept".to_owned());
+            }
+            wrong
+        }
+        (Expected::Tree(_), Outcome::Refused(message, _)) => vec![format!("refused: {message}")],
+        (Expected::Error(part), Outcome::Trees(_)) => {
+            vec![format!("loaded, expected an error with {part:?}")]
+        }
+    }
+}
+
+#[test]
+fn the_document_tells_the_truth() {
+    let examples = examples();
+    assert!(examples.len() >= 40, "only {} examples found", examples.len());
+    if !seen::can_mount() {
+        eprintln!("no mounts are compared: that needs root and /dev/fuse");
+    }
+    let mut wrong = Vec::new();
+    for example in &examples {
+        for line in differences(&example.expected, &run(example)) {
+            wrong.push(format!("docs/SEMANTICS.md:{}: {line}", example.line));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_changed_expectation_is_noticed() {
+    let changed = |text: &str| {
+        let example = example::parse(text).unwrap().remove(0);
+        !differences(&example.expected, &run(&example)).is_empty()
+    };
+    let good = r#"
+```layers
+layer
+  file a/f "text" mode=0640 uid=7 mtime=1.5 user.x="y"
+  link a/h a/f
+  symlink s t
+tree
+  dir a
+  file a/f "text" mode=0640 uid=7 mtime=1.5 user.x="y"
+  link a/h a/f
+  symlink s t
+```
+"#;
+    assert!(!changed(good));
+    let expectation = good.split_once("tree").unwrap().1;
+    for (from, to) in [
+        ("dir a", "dir b"),
+        ("dir a", "dir a mode=0700"),
+        ("\"text\"", "\"texT\""),
+        ("mode=0640", "mode=0600"),
+        ("uid=7", "uid=8"),
+        ("mtime=1.5", "mtime=1.6"),
+        ("user.x=\"y\"", "user.x=\"z\""),
+        (" user.x=\"y\"", ""),
+        ("link a/h a/f", "file a/h \"text\" mode=0640 uid=7 mtime=1.5 user.x=\"y\""),
+        ("  link a/h a/f\n", ""),
+        ("symlink s t", "symlink s u"),
+        ("symlink s t", "fifo s"),
+        ("symlink s t", "symlink s t\n  dir more"),
+    ] {
+        let other = expectation.replacen(from, to, 1);
+        assert_ne!(other, expectation, "{from}");
+        let text = good.replace(expectation, &other);
+        assert!(changed(&text), "{from} changed to {to} went unnoticed");
+    }
+    let refused = "```layers\nlayer\n  file .wh. \"\"\nerror \"the name is empty\"\n```\n";
+    assert!(!changed(refused));
+    assert!(changed(&refused.replace("is empty", "is full")));
+    assert!(changed(&refused.replace(".wh.", "fine")));
+}

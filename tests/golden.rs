@@ -1,0 +1,224 @@
+//! What every command prints, word for word, on the checked-in images.
+//!
+//! The model: a test is a session, a few commands in one store; its transcript is compared with
+//! `tests/snapshots`. `$` is a command, `!` a line on standard error, `= N` an exit code that is
+//! not 0. After a wanted change: `INSTA_UPDATE=always cargo nextest run --test golden`, and read
+//! the diff.
+//!
+//! Invariant: no command is without a transcript.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Stdio;
+
+use support::talk::Talk;
+use support::{Sandbox, fixture, top};
+
+/// The columns of `strata df` but the last, whose bytes the compressor decides.
+fn without_headers(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let cells = line.split("   ").map(str::trim).filter(|cell| !cell.is_empty());
+        let cells: Vec<&str> = cells.collect();
+        match cells.len() {
+            6 => writeln!(out, "{}   [HEADERS]", cells[..5].join("   ")).unwrap(),
+            _ => writeln!(out, "{line}").unwrap(),
+        }
+    }
+    out
+}
+
+#[test]
+fn help() {
+    let mut talk = Talk::new();
+    talk.say("--help").say("-h");
+    for command in [
+        "load",
+        "import",
+        "images",
+        "tag",
+        "rmi",
+        "mount",
+        "umount",
+        "mounts",
+        "ls",
+        "cat",
+        "cp",
+        "stat",
+        "layers",
+        "unpack",
+        "export",
+        "df",
+        "fsck",
+        "gc",
+        "completions",
+        "man",
+    ] {
+        talk.say(&format!("{command} --help"));
+    }
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn every_command_shows_its_help() {
+    let sandbox = Sandbox::new();
+    // The test itself, for the snapshot may just be written anew.
+    let shown = fs::read_to_string(top().join("tests/golden.rs")).unwrap();
+    for line in sandbox.ok(&["-h"]).lines().skip_while(|line| *line != "Commands:").skip(1) {
+        let Some(command) = line.split_whitespace().next() else { break };
+        assert!(shown.contains(&format!("\"{command}\"")), "{command}");
+    }
+}
+
+#[test]
+fn load() {
+    let mut talk = Talk::new();
+    talk.say("load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("load --jobs 1 -i FIX/cases-podman-multi.docker.tar")
+        .say("load --jobs 1 -i FIX/cases.oci")
+        .say("load --jobs 1 -i oci:FIX/cases.oci:1 --tag again:v1")
+        .say("load --jobs 1 -i docker-archive:FIX/cases-docker24.docker.tar.gz")
+        .say("--quiet load -i oci-archive:FIX/busybox-gzip.oci.tar")
+        .say("load --jobs 1 -i FIX/gnusparse.oci.tar --platform linux/amd64")
+        .say("images");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn load_from_a_pipe() {
+    let mut talk = Talk::new();
+    for name in ["cases-skopeo.docker.tar", "cases-zstd.oci.tar", "cases-docker24.docker.tar.gz"] {
+        let line = "load --jobs 1";
+        let mut command = talk.sandbox.command(&["load", "--jobs", "1"]);
+        command.stdin(Stdio::from(fs::File::open(fixture(name)).unwrap()));
+        let output = command.output().unwrap();
+        talk.note(&format!("{line} < FIX/{name}"), &output);
+    }
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn import_gives_one_image_however_the_tar_is_compressed() {
+    let mut talk = Talk::new();
+    for (name, tag) in [("rootfs.tar", "a"), ("rootfs.tar.gz", "b"), ("rootfs.tar.zst", "c")] {
+        talk.say(&format!(
+            "import --created 2001-02-03T04:05:06Z --platform linux/amd64 FIX/{name} root:{tag}"
+        ));
+    }
+    talk.say("images --no-trunc").say("layers root:a");
+    let ids = talk.sandbox.ok(&["images", "-q"]);
+    assert_eq!(ids.lines().count(), 1, "{ids}");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn names() {
+    let mut talk = Talk::new();
+    talk.say("images")
+        .say("--format json images")
+        .say("load -q -i FIX/cases-podman-multi.docker.tar")
+        .say("tag stratafs.test/cases:1 mine")
+        .say("tag mine localhost:5000/team/mine:v2")
+        .say("images")
+        .say("images stratafs.test/cases2")
+        .say("images stratafs.test/cases2:also")
+        .say("images mine:latest")
+        .say("images nothing")
+        .say("images -q")
+        .say("-q images --no-trunc")
+        .say("--format json images mine")
+        .say("rmi stratafs.test/cases2:also")
+        .say("rmi 11be1e1c5819")
+        .say("rmi stratafs.test/cases2:1 mine nothing")
+        .say("rmi --force 11be1e1c5819")
+        .say("images");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn looking() {
+    let mut talk = Talk::new();
+    talk.say("-q load -i FIX/cases.oci")
+        .say("ls cases.oci:1")
+        .say("ls -l cases.oci:1:/kinds")
+        .say("ls -l cases.oci:1:/names")
+        .say("ls -ld cases.oci:1:/private")
+        .say("ls -R cases.oci:1:/lower")
+        .say("--format json ls cases.oci:1:/links")
+        .say("ls 11be:/times")
+        .say("cat cases.oci:1:/same/third cases.oci:1:/private/child")
+        .say("stat cases.oci:1")
+        .say("stat cases.oci:1:/xattrs/capability")
+        .say("stat cases.oci:1:/kinds/relative")
+        .say("stat -L cases.oci:1:/kinds/relative")
+        .say("--format json stat cases.oci:1:/xattrs/user")
+        .say("layers cases.oci:1")
+        .say("--format json layers cases.oci:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn taking_out() {
+    use sha2::Digest;
+    let mut talk = Talk::new();
+    talk.say("-q load -i FIX/cases.oci")
+        .say("export cases.oci:1 -o all.tar")
+        .say("export cases.oci:1 -o /dev/null");
+    let tar = fs::read(talk.sandbox.path().join("all.tar")).unwrap();
+    // What it says depends on who runs it: an ordinary user gives away no files.
+    talk.sandbox.ok(&["cp", "cases.oci:1:/same/third", "copy"]);
+    let copied = fs::read(talk.sandbox.path().join("copy")).unwrap();
+    assert_eq!(copied, talk.sandbox.run(&["cat", "cases.oci:1:/same/third"]).stdout);
+    let digest: [u8; 32] = sha2::Sha256::digest(&tar).into();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(talk.said, "all.tar: {} bytes, sha256 {hex}\n", tar.len()).unwrap();
+    // In the store's own directory nothing is written.
+    talk.say("unpack cases.oci:1 store/tree");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn housekeeping() {
+    let mut talk = Talk::new();
+    talk.say("df")
+        .say("fsck")
+        .say("gc")
+        .say("mounts")
+        .say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("df --bytes")
+        .say("df")
+        .say("--format json df")
+        .say("-q fsck")
+        .say("-q --format json fsck")
+        .say("gc")
+        .say("--format json gc")
+        .say("--format json mounts")
+        .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
+        .say("df");
+    insta::assert_snapshot!(without_headers(&talk.transcript()));
+}
+
+#[test]
+fn shells_and_manuals() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = sandbox.ok(&["completions", shell]);
+        assert!(text.contains("umount") && text.contains("max-manifest-bytes"), "{shell}");
+    }
+    // A file is completed where one is wanted.
+    let zsh = sandbox.ok(&["completions", "zsh"]);
+    for (option, kind) in [("-i+[", "_files"), ("--root=[", "_files -/"), ("-o+[", "_files")] {
+        let found = zsh.lines().any(|line| line.contains(option) && line.contains(kind));
+        assert!(found, "{option}");
+    }
+    assert!(sandbox.ok(&["man"]).starts_with(".ie"));
+    sandbox.ok(&["man", "pages"]);
+    let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
+    assert_eq!(pages.len(), 21);
+    let page = pages.pop().unwrap().unwrap();
+    assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
+}

@@ -1,0 +1,107 @@
+//! What the whole-program tests share: the built program with a store of its own.
+//!
+//! Invariant: a [`Sandbox`] takes its mounts and files away however its test ends.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+pub(crate) mod talk;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A directory with a store in it.
+pub(crate) struct Sandbox {
+    dir: tempfile::TempDir,
+}
+
+/// The checked-in images.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    top().join("tests/fixtures").join(name)
+}
+
+/// The top of the checkout.
+pub(crate) fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With the image `cases.oci:1` loaded.
+    pub(crate) fn with_cases() -> Self {
+        Self::with("cases.oci")
+    }
+
+    /// With the images of one fixture loaded.
+    pub(crate) fn with(name: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.ok(&["load", "-i", fixture(name).to_str().unwrap()]);
+        sandbox
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new directory.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    /// `strata --root ... ARGS`, to be run in the sandbox.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+        command.arg("--root").arg(self.path().join("store")).args(args);
+        command.current_dir(self.path()).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env_remove("COLUMNS");
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs what must succeed; its standard output.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {}: {error}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs what must fail with exit code 1; the one line of its error.
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        error
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--format", "json"];
+        all.extend(args);
+        serde_json::from_str(&self.ok(&all)).unwrap()
+    }
+
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let here = self.path().to_str().unwrap_or_default();
+        for line in table.lines().rev() {
+            let point = line.split(' ').nth(4).unwrap_or_default();
+            if point.starts_with(here) {
+                // A test that failed left it; its own message is the one that counts.
+                let _ = self.run(&["umount", "--lazy", point]);
+            }
+        }
+    }
+}

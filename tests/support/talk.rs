@@ -1,0 +1,78 @@
+//! Sessions: commands in one store, and what they said.
+//!
+//! Invariant: what differs from run to run or from one file system to the next (the sandbox's
+//! path, ages, bytes of directories and of the index) is replaced by a word in brackets, and
+//! nothing else is.
+
+use std::fmt::Write as _;
+use std::process::Output;
+
+use super::{Sandbox, fixture, top};
+
+/// A store and what was said.
+pub(crate) struct Talk {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) said: String,
+}
+
+impl Talk {
+    pub(crate) fn new() -> Self {
+        Self { sandbox: Sandbox::new(), said: String::new() }
+    }
+
+    /// Runs a command line (split at blanks; `FIX` stands for the fixtures).
+    pub(crate) fn say(&mut self, line: &str) -> &mut Self {
+        let output = self.sandbox.run(&split(line).iter().map(String::as_str).collect::<Vec<_>>());
+        self.note(line, &output);
+        self
+    }
+
+    pub(crate) fn note(&mut self, line: &str, output: &Output) {
+        writeln!(self.said, "$ strata {line}").unwrap();
+        self.said.push_str(&String::from_utf8_lossy(&output.stdout));
+        for error in String::from_utf8_lossy(&output.stderr).lines() {
+            writeln!(self.said, "! {error}").unwrap();
+        }
+        match output.status.code() {
+            Some(0) => {}
+            Some(code) => writeln!(self.said, "= {code}").unwrap(),
+            None => panic!("{line}: {}", output.status),
+        }
+        self.said.push('\n');
+    }
+
+    pub(crate) fn transcript(&self) -> String {
+        let here = self.sandbox.path().to_str().unwrap();
+        let fixtures = top().join("tests/fixtures");
+        let text = self.said.replace(fixtures.to_str().unwrap(), "FIX").replace(here, "[DIR]");
+        text.lines().map(|line| steady(line) + "\n").collect()
+    }
+}
+
+/// The words of a command line.
+fn split(line: &str) -> Vec<String> {
+    line.split(' ')
+        .map(|word| word.replace("FIX", fixture("").to_str().unwrap().trim_end_matches('/')))
+        .collect()
+}
+
+/// A line without what changes by itself.
+fn steady(line: &str) -> String {
+    let cells: Vec<&str> =
+        line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    if cells.iter().any(|cell| cell.ends_with(" ago") || *cell == "CREATED") {
+        let cells = cells.iter().map(|cell| if cell.ends_with(" ago") { "[AGE]" } else { cell });
+        return cells.collect::<Vec<_>>().join("   ");
+    }
+    if let Some(rest) = line.strip_prefix("layers/ holds ") {
+        let contents = rest.split_once("contents ").unwrap().1.split_once(',').unwrap().0;
+        return format!("layers/ holds [SIZE]: contents {contents}, [SIZES]");
+    }
+    // Of `df`; the index of `layers` is deeper.
+    for key in ["  \"headers\":", "      \"headers\":", "  \"directories\":", "  \"index\":"] {
+        if line.starts_with(key) {
+            return format!("{key} [BYTES]{}", if line.ends_with(',') { "," } else { "" });
+        }
+    }
+    line.to_owned()
+}
