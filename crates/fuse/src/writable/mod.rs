@@ -181,16 +181,6 @@ impl Mount {
 
     /// Writes all of it, or as much as there is room for.
     fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<usize> {
-        let file = self.file(handle)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            match file.write(offset + done as u64, &bytes[done..]) {
-                Ok(0) => break,
-                Ok(more) => done += more,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(done)
+        Ok(self.file(handle)?.write(offset, bytes)?)
     }
 }
