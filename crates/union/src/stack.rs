@@ -7,9 +7,10 @@
 //!
 //! Where a layer says that those below have a directory at another name, `redirect` finds it.
 //!
-//! Invariants: node ids are the stack's own (`intern`), stable while it lives, 1 for the root; the locks guard the tables of this file and are never held while a layer is
-//! asked; nothing recurses, neither over layers nor over depth; listing a directory costs one
-//! pass over its parts, whatever the number of layers.
+//! Invariants: node ids are the stack's own (`intern`), stable while it lives, 1 for the root;
+//! the locks guard the tables of this file and are never held while a layer is asked; nothing
+//! recurses, neither over layers nor over depth; listing a directory costs one pass over its
+//! parts, whatever the number of layers.
 //!
 //! Link counts are what the deciding layer knows: a name in another layer is not counted, nor
 //! is a subdirectory of another layer. Compiling the stack counts truly.

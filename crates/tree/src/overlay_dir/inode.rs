@@ -64,7 +64,8 @@ impl OverlayDir {
                 return Ok(None);
             }
             if let Some(text) = read(spot, &names, class.name(Mark::StrataDevice))?
-                && let Some(kind) = std::str::from_utf8(&text).ok().and_then(parse_kind)
+                && let Some(kind @ (Kind::CharDevice(_) | Kind::BlockDevice(_))) =
+                    std::str::from_utf8(&text).ok().and_then(parse_kind)
             {
                 stat.kind = kind;
             }

@@ -90,6 +90,26 @@ fn whiteout_files_count_as_in_the_kernel() {
 }
 
 #[test]
+fn an_empty_file_stands_for_a_device_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = XattrClass::User.name(Mark::StrataDevice);
+    let zero = Device { major: 0, minor: 0 };
+    for (text, content, kind) in [
+        ("char-0-0", "", Kind::CharDevice(zero)),
+        ("block-0-0", "", Kind::BlockDevice(zero)),
+        ("char-0-0", "content", Kind::Regular),
+        ("dir", "", Kind::Regular),
+        ("symlink", "", Kind::Regular),
+        ("nonsense", "", Kind::Regular),
+    ] {
+        fs::write(dir.path().join("f"), content).unwrap();
+        set(&dir.path().join("f"), name, text);
+        let tree = open(dir.path(), with(USER));
+        assert_eq!(node(&tree, "f").stat.kind, kind, "{text} {content}");
+    }
+}
+
+#[test]
 fn names_are_whiteouts_where_the_lower_is_aufs_like() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
