@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
-use strata_tree::{Lower, TreePath};
+use strata_tree::Lower;
 
 use crate::commands::{housekeeping, images, load, mount, shell};
 use crate::context::{Context, Format, OpenImage};
@@ -126,10 +126,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             let image = context.open_image(&args.reference)?;
             crate::commands::mount::refuse_inside(&context.root, &args.dir)?;
             let progress = progress::unpacking(context.quiet, image.tree.content_bytes());
-            let mut watch = |_: &TreePath, bytes| progress.inc(bytes);
-            let done = look::unpack(&*image.tree, args, Some(&mut watch), &mut screen);
-            progress.finish_and_clear();
-            done?;
+            look::unpack(&*image.tree, args, &progress, &mut screen)?;
         }
         Command::Export(args) => {
             let image = context.open_image(&args.reference)?;

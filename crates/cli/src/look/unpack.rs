@@ -3,29 +3,32 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use strata_layer::checkout::{Dest, Options, Report, Watch, checkout, open_empty};
-use strata_tree::Lower;
+use indicatif::ProgressBar;
+use strata_layer::checkout::{Dest, Options, Report, checkout, open_empty};
+use strata_tree::{Lower, TreePath};
 
 use super::{Screen, UnpackArgs};
 
-/// Unpacks `tree` into `args.dir`; `watch` is told of every name, for a progress bar. What could
-/// not be set is written to `err`.
+/// Unpacks `tree` into `args.dir`; `progress` counts the bytes of contents and is cleared
+/// before what could not be set is written to `err`.
 ///
 /// # Errors
 /// The directory is not empty, the disk is full, the tree does not answer.
-pub(crate) fn run<'a>(
+pub(crate) fn run(
     tree: &dyn Lower,
     args: &UnpackArgs,
-    watch: Option<&'a mut Watch<'a>>,
+    progress: &ProgressBar,
     screen: &mut Screen<'_>,
 ) -> Result<()> {
     let label = args.dir.display().to_string();
     let dir = open_empty(&args.dir)?;
-    let options = Options { label: label.clone(), merge: false, watch };
-    let report =
-        checkout(tree, tree.root(), Dest::Into(dir.as_fd()), options).with_context(|| {
-            format!("cannot unpack {}; what is in {label} until now is incomplete", args.reference)
-        })?;
+    let mut watch = |_: &TreePath, bytes| progress.inc(bytes);
+    let options = Options { label: label.clone(), merge: false, watch: Some(&mut watch) };
+    let done = checkout(tree, tree.root(), Dest::Into(dir.as_fd()), options);
+    progress.finish_and_clear();
+    let report = done.with_context(|| {
+        format!("cannot unpack {}; what is in {label} until now is incomplete", args.reference)
+    })?;
     warn(&report, &label, screen)
 }
 

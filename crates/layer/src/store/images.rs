@@ -222,3 +222,30 @@ impl Store {
         Ok(freed.into_iter().rev().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_committed_only_with_its_config_and_its_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let config = store.put_blob(b"{}").unwrap();
+        let absent = BlobDigest::from_bytes([7; 32]);
+        let commit = |id: BlobDigest, manifest| {
+            let image = ImageRecord {
+                id: ImageId::from_bytes(*id.as_bytes()),
+                manifest: Some(manifest),
+                layers: Vec::new(),
+            };
+            store.commit_image(&image, &["x:1".to_owned()], &[])
+        };
+        assert!(matches!(commit(absent, config), Err(Error::NoBlob(blob)) if blob == absent));
+        assert!(matches!(commit(config, absent), Err(Error::NoBlob(blob)) if blob == absent));
+        assert_eq!((store.images().unwrap().len(), store.tags().unwrap().len()), (0, 0));
+        let manifest = store.put_blob(b"[]").unwrap();
+        commit(config, manifest).unwrap();
+        assert_eq!(store.images().unwrap().len(), 1);
+    }
+}
