@@ -150,7 +150,8 @@ fn compare(world: &mut World) -> Result<(), String> {
     without_zero_devices(&mut seen, world);
     without_zero_devices(&mut expected, world);
     // The union's root is the lower's; overlayfs takes the upper's.
-    (seen.remove(""), expected.remove(""));
+    seen.remove("");
+    expected.remove("");
     for (path, line) in &expected {
         if seen.get(path) != Some(line) {
             return Err(format!("{path}: the kernel shows {:?}, not {line:?}", seen.get(path)));
