@@ -1,4 +1,4 @@
-//! A merged tree as one tar.
+//! A tree as a tar: a merged one whole, or a layer as a diff.
 //!
 //! Ustar with PAX headers where ustar is too small (long names, large numbers, sub-second and
 //! negative times, xattrs as `SCHILY.xattr.*`): what GNU tar, Go, libarchive and Python all read.
@@ -11,12 +11,15 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 
-use strata_tree::{Entry, Kind, Lower, NameBuf, Node, NodeId, TreePath, list};
+use strata_tree::{Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, TreePath, list};
 
 use crate::diff::{Member, MemberKind, writer};
 use crate::error::{Error, IoContext, Result};
 
 const BUFFER: usize = 256 << 10;
+/// OCI layer.md, "Whiteouts".
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..opq";
 
 /// What was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +47,22 @@ pub struct LeftOut {
 /// # Errors
 /// The tree does not answer or is not merged, a file is shorter than its size, or `out` refuses.
 pub fn write_tree(tree: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
+    write(tree, false, out)
+}
+
+/// Writes a layer, with its whiteouts and opaque marks, as a diff (OCI layer.md, "Whiteouts");
+/// else as [`write_tree`]. A name that begins with `.wh.` has no form in a diff: it is left out.
+///
+/// # Errors
+/// As [`write_tree`].
+pub fn write_changes(layer: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
+    write(layer, true, out)
+}
+
+fn write(tree: &dyn Lower, diff: bool, out: &mut dyn Write) -> Result<Exported> {
     let mut export = Export {
         tree,
+        diff,
         out: Counting { inner: out, bytes: 0 },
         first_names: HashMap::new(),
         buffer: vec![0; BUFFER],
@@ -60,7 +77,18 @@ pub fn write_tree(tree: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
             continue;
         };
         let path = dir.join(name.as_name());
+        let Some(node) = node else {
+            export.whiteout(&hiding(dir, name.as_name().as_bytes()))?;
+            continue;
+        };
+        if diff && name.as_name().as_bytes().starts_with(WHITEOUT) {
+            export.leave_out(&path, "a name that means a whiteout in a diff".into());
+            continue;
+        }
         export.node(&path, &node)?;
+        if diff && node.marks.opaque {
+            export.whiteout(&hiding(&path, OPAQUE))?;
+        }
         if node.stat.kind.is_dir() {
             let children = export.children(&path, node.id)?;
             open.push((path, children));
@@ -73,6 +101,7 @@ pub fn write_tree(tree: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
 
 struct Export<'a> {
     tree: &'a dyn Lower,
+    diff: bool,
     out: Counting<'a>,
     first_names: HashMap<NodeId, TreePath>,
     buffer: Vec<u8>,
@@ -80,16 +109,17 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// The nodes of a directory, sorted by name.
+    /// The nodes of a directory, sorted by name; `None`: a whiteout.
     fn children(
         &self,
         path: &TreePath,
         dir: NodeId,
-    ) -> Result<std::vec::IntoIter<(NameBuf, Node)>> {
+    ) -> Result<std::vec::IntoIter<(NameBuf, Option<Node>)>> {
         let mut nodes = Vec::new();
         for (name, entry) in list(self.tree, dir)? {
             match entry {
-                Entry::Node(node) => nodes.push((name, node)),
+                Entry::Node(node) => nodes.push((name, Some(node))),
+                Entry::Whiteout if self.diff => nodes.push((name, None)),
                 Entry::Whiteout => {}
                 Entry::LowerLink(target) => {
                     let path = path.join(name.as_name());
@@ -99,6 +129,31 @@ impl Export<'_> {
         }
         nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(nodes.into_iter())
+    }
+
+    /// An empty file of a name that hides another.
+    fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        let stat = Stat::unstated_dir();
+        let member = Member {
+            path: path.to_vec(),
+            kind: MemberKind::Regular,
+            perm: 0,
+            uid: 0,
+            gid: 0,
+            mtime: stat.mtime,
+            xattrs: Vec::new(),
+            offset: 0,
+            size: 0,
+            stored: 0,
+            sparse: None,
+        };
+        let written = writer::write_headers(&member, &mut self.out);
+        let shown = String::from_utf8_lossy(path).into_owned();
+        match written.doing(|| format!("cannot write {shown} to the tar"))? {
+            Ok(_) => self.exported.members += 1,
+            Err(_) => self.leave_out(&TreePath::root(), format!("the whiteout {shown}")),
+        }
+        Ok(())
     }
 
     fn node(&mut self, path: &TreePath, node: &Node) -> Result<()> {
@@ -179,6 +234,17 @@ impl Export<'_> {
 }
 
 /// `./` for the root, a slash behind directories, as tars have it.
+/// The path of `.wh.NAME` in a directory.
+fn hiding(dir: &TreePath, name: &[u8]) -> Vec<u8> {
+    let mut path = dir.as_bytes().to_vec();
+    if !dir.is_root() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(WHITEOUT);
+    path.extend_from_slice(name);
+    path
+}
+
 fn tar_path(path: &TreePath, kind: &Kind) -> Vec<u8> {
     let mut bytes = if path.is_root() { b".".to_vec() } else { path.as_bytes().to_vec() };
     if kind.is_dir() {
