@@ -5,7 +5,8 @@
 //! can swap it meanwhile (CVE-2021-30465). An ordinary user asks `fusermount3`, which is
 //! started inside the held directory and checks as that user what it mounts on.
 //!
-//! Invariants: no set-user-id and no devices unless root asked; the mountpoint is a directory; no descriptor is inherited by `fusermount3` but its socket.
+//! Invariants: no set-user-id and no devices unless root asked; the mountpoint is a directory; no
+//! descriptor is inherited by `fusermount3` but its socket.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};

@@ -1,7 +1,7 @@
 //! The life of one mount in this process.
 //!
-//! [`serve`] and [`serve_union`] shake hands with the kernel, start the threads, and only then make the mount
-//! visible, so whoever sees it can use it.
+//! [`serve`] and [`serve_union`] shake hands with the kernel, start the threads, and only then
+//! make the mount visible, so whoever sees it can use it.
 //!
 //! Invariants: when [`Session::wait`] returns, the kernel has let go of the connection and no
 //! thread of it is left; a session that is dropped takes its mount along.
