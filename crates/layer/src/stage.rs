@@ -281,8 +281,17 @@ impl Stage {
         let (to_dir, name) = self.parent(&path)?;
         let to_dir = to_dir.try_clone_to_owned().doing(|| path.display().to_string())?;
         let name = name.to_owned();
-        rustix::fs::renameat(&self.root, temporary.path(), to_dir, name)
-            .doing(|| format!("cannot replace {}", path.display()))?;
+        match rustix::fs::renameat(&self.root, temporary.path(), to_dir, name) {
+            Ok(()) => {}
+            // Where the limit is one for each directory (btrfs without extref).
+            Err(Errno::MLINK) => {
+                self.remove(&temporary)?;
+                return Ok(false);
+            }
+            Err(error) => {
+                return Err(error).doing(|| format!("cannot replace {}", path.display()));
+            }
+        }
         // Two names of one inode: the rename then does nothing and leaves the first.
         match rustix::fs::unlinkat(&self.root, temporary.path(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
@@ -295,8 +304,8 @@ impl Stage {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
         for path in paths {
             let place = Place::Diff((*path).clone());
-            if place != *keep {
-                self.relink(root.as_fd(), &keep.path(), &place)?;
+            if place != *keep && !self.relink(root.as_fd(), &keep.path(), &place)? {
+                return Err(Errno::MLINK).doing(|| format!("cannot link {path} back"));
             }
         }
         Ok(())
