@@ -44,9 +44,9 @@ impl Disk<'_> {
     /// Offers the file at `place` to other unpacks no more: it is about to leave that path.
     fn withdraw(&self, digest: &ContentDigest, place: &Place) {
         let mut staged = self.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let ours = staged.get(digest).is_some_and(|(dir, path)| {
-            Arc::ptr_eq(dir, &self.shared) && *path == place.path()
-        });
+        let ours = staged
+            .get(digest)
+            .is_some_and(|(dir, path)| Arc::ptr_eq(dir, &self.shared) && *path == place.path());
         if ours {
             staged.remove(digest);
         }
