@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
 use super::sweep::remove_all;
-use super::{HeldLayer, Store, chain_id};
+use super::{HeldLayer, Step, Store, chain_id};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, LayerRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
@@ -75,6 +75,7 @@ impl Store {
         index::remove_layer(&tx, record.id)?;
         tx.commit()?;
         drop(index);
+        self.step(Step::Unreferenced);
         self.trash_layers(doomed)?;
         Ok(true)
     }
@@ -102,6 +103,7 @@ impl Store {
                 continue;
             }
             let trashed = self.trash(&path)?;
+            self.step(Step::Trashed);
             remove_all(&trashed)?;
             report.orphans.push(path);
         }

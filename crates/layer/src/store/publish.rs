@@ -176,7 +176,8 @@ impl Store {
                     return Err(error).doing(|| format!("cannot publish {}", target.display()));
                 }
             }
-            if let Locked::Held(_lock) = lock_path(target, Lock::Shared)? {
+            let lock = lock_path(target, Lock::Shared)?;
+            if matches!(lock, Locked::Held(_)) || target.is_symlink() {
                 self.trash(target)?;
             }
         }
