@@ -252,6 +252,15 @@ fn columns<'a>(
     ]
 }
 
+/// Whether the row is a name of a regular file.
+fn has_content(rows: &[EntryRow], row: &EntryRow) -> bool {
+    let target = match &row.kind {
+        RowKind::HardLink(target) => rows.get((target.0 as usize).wrapping_sub(1)),
+        _ => Some(row),
+    };
+    target.is_some_and(|row| matches!(row.kind, RowKind::Regular(_)))
+}
+
 /// The numbers of stored rows that are not, column by column, what [`insert`] writes for `rows`,
 /// contents aside: [`select`] reads two encodings of one fact as the same, this does not.
 ///
@@ -270,12 +279,8 @@ pub(crate) fn unlike(db: &Connection, layer: i64, rows: &[EntryRow]) -> Result<V
         let xattrs = row.meta.as_ref().and_then(|meta| encode_xattrs(&meta.xattrs));
         for (at, expected) in columns(layer, i, row, xattrs.as_deref()).into_iter().enumerate() {
             let right = match (at, stored.get_ref(at)?) {
-                (CONTENT, ValueRef::Integer(_)) => {
-                    matches!(row.kind, RowKind::Regular(_) | RowKind::HardLink(_))
-                }
-                (CONTENT, actual) => {
-                    actual == ValueRef::Null && !matches!(row.kind, RowKind::Regular(_))
-                }
+                (CONTENT, ValueRef::Integer(_)) => has_content(rows, row),
+                (CONTENT, actual) => actual == ValueRef::Null && !has_content(rows, row),
                 (_, actual) => actual == expected,
             };
             if !right {

@@ -30,6 +30,14 @@ impl Place {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// In memory where that is to be had: for tests that sync a lot.
+    pub fn in_memory() -> Self {
+        match tempfile::tempdir_in("/dev/shm") {
+            Ok(dir) => Self(dir),
+            Err(_) => Self::new(),
+        }
+    }
+
     pub fn root(&self) -> PathBuf {
         self.0.path().join("store")
     }

@@ -94,7 +94,7 @@ fn a_stored_layer_conforms() {
     let mut checked = 0;
     // A tar cannot say what a socket is.
     for (name, spec) in specs.filter(|(name, _)| *name != "sockets") {
-        let place = Place::new();
+        let place = Place::in_memory();
         let store = place.open();
         let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let tree = store.lower(&unpacked.layer).unwrap();

@@ -191,7 +191,7 @@ fn child_is_killed() {
 
 /// Kills at the `nth` time that the step is reached; `false` if it is not reached that often.
 fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usize) -> bool {
-    let place = Place::new();
+    let place = Place::in_memory();
     let root = place.root();
     copy_store(prepared, &root);
     let what = format!("{} killed at {step:?} ({nth})", task.name);
@@ -235,7 +235,7 @@ fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usiz
 /// Kills one task at every step; gives the steps that it has.
 fn crash_everywhere(name: &str) -> BTreeSet<String> {
     let task = tasks().into_iter().find(|task| task.name == name).unwrap();
-    let place = Place::new();
+    let place = Place::in_memory();
     let (prepared, undisturbed) = (place.beside("prepared"), place.beside("undisturbed"));
     (task.prepare)(&prepared);
     copy_store(&prepared, &undisturbed);
@@ -295,7 +295,7 @@ crashes! {
 /// What a killed load leaves is there for nobody, but also in nobody's way.
 #[test]
 fn a_second_load_goes_on_beside_the_remains_of_a_killed_one() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let root = place.root();
     nothing(&root);
     let env = [

@@ -47,7 +47,7 @@ fn layer_dir(root: &Path, diff_id: &DiffId) -> PathBuf {
 
 /// Damages a copy of the store; the problem must name the layer and `needle`.
 fn check(origin: &Path, set: &Set, name: &str, needle: &str, damage: impl Fn(&Path)) {
-    let place = Place::new();
+    let place = Place::in_memory();
     let root = place.root();
     copy_store(origin, &root);
     let clean = (dump(&root), stored_files(&root));
@@ -86,7 +86,7 @@ fn contents(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn origin() -> (Place, Set) {
-    let place = Place::new();
+    let place = Place::in_memory();
     let set = set();
     fill(&place.root(), &set);
     assert_clean(&place.root());

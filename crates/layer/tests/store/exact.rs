@@ -54,7 +54,7 @@ fn layers() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_layer_comes_back_byte_for_byte() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let store = place.open();
     for (name, tar) in layers() {
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -71,7 +71,7 @@ fn every_layer_comes_back_byte_for_byte() {
 #[test]
 fn each_alone_too() {
     for (name, tar) in layers() {
-        let place = Place::new();
+        let place = Place::in_memory();
         let store = place.open();
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut out = Vec::new();

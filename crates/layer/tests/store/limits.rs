@@ -89,7 +89,7 @@ fn just_within_works_and_one_more_does_not() {
         ),
     ];
     for (option, limits, within, beyond) in cases {
-        let place = Place::new();
+        let place = Place::in_memory();
         let store = open(&place, limits);
         let empty = walk(&place.root());
         let unknown = |bytes: &[u8]| {
@@ -116,7 +116,7 @@ fn just_within_works_and_one_more_does_not() {
 #[test]
 fn the_longest_and_deepest_path() {
     let limits = Limits::default();
-    let place = Place::new();
+    let place = Place::in_memory();
     let store = place.open();
     let component = "d".repeat(199) + "/";
     let mut long = component.repeat(limits.path_bytes as usize / 200);
@@ -168,7 +168,7 @@ fn a_hundred_thousand_whiteouts_and_as_many_files_in_one_directory() {
             .fold(Tar::default(), |t, i| t.file(format!("{i}/.wh..wh..opq").as_bytes(), b""))
             .end()
     };
-    let place = Place::new();
+    let place = Place::in_memory();
     let store = place.open();
     let n = 100_000;
     for (kind, tar, entries, on_disk) in [
@@ -186,7 +186,7 @@ fn a_hundred_thousand_whiteouts_and_as_many_files_in_one_directory() {
 
 #[test]
 fn an_image_over_a_bound_leaves_the_store_as_it_was() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let store = open(&place, Limits { entries: 2, ..Limits::default() });
     load(&store, "first", &[&members(&["f a one"])]);
     let before = walk(&place.root());

@@ -3,8 +3,9 @@
 //!
 //! Invariant: a byte that is not marked can have any value and no query answers otherwise. Not
 //! marked are unallocated space in pages, whole pages on the free list, the version of the SQLite
-//! that wrote last, keys of inner table pages (they only separate), and the counters of
-//! `sqlite_sequence` (any larger number does).
+//! that wrote last, keys of inner table pages (they only separate), the counters of
+//! `sqlite_sequence` (any larger number does), and the type of an `INTEGER PRIMARY KEY` column
+//! (its value is the row's number, which stands elsewhere; a type of no length changes nothing).
 
 const PAGE: usize = 4096;
 
@@ -13,14 +14,23 @@ pub struct Used {
     used: Vec<bool>,
 }
 
-/// Marks the used bytes; `roots` are the root pages of all tables and indices, `counters` that
-/// of `sqlite_sequence`.
-pub fn used(bytes: Vec<u8>, roots: &[usize], counters: usize) -> Vec<bool> {
+/// What is particular in the rows of a tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    Plain,
+    /// `sqlite_sequence`.
+    Counters,
+    /// The first column is the row's number.
+    Numbered,
+}
+
+/// Marks the used bytes; `roots` are the root pages of all tables and indices.
+pub fn used(bytes: Vec<u8>, roots: &[(usize, Rows)]) -> Vec<bool> {
     let mut file = Used { used: vec![false; bytes.len()], bytes };
     file.mark(0, 96);
-    file.tree(1, false);
-    for root in roots {
-        file.tree(*root, *root == counters);
+    file.tree(1, Rows::Plain);
+    for (root, rows) in roots {
+        file.tree(*root, *rows);
     }
     file.free_list();
     file.used
@@ -51,7 +61,7 @@ impl Used {
         unreachable!()
     }
 
-    fn tree(&mut self, page: usize, counters: bool) {
+    fn tree(&mut self, page: usize, rows: Rows) {
         let start = (page - 1) * PAGE;
         let at = if page == 1 { 100 } else { start };
         let kind = self.bytes[at];
@@ -66,18 +76,18 @@ impl Used {
         }
         for n in 0..cells {
             let cell = start + self.number(at + header + 2 * n, 2);
-            self.cell(kind, cell, counters);
+            self.cell(kind, cell, rows);
         }
         if inner {
-            self.tree(self.number(at + 8, 4), counters);
+            self.tree(self.number(at + 8, 4), rows);
         }
     }
 
-    fn cell(&mut self, kind: u8, cell: usize, counters: bool) {
+    fn cell(&mut self, kind: u8, cell: usize, rows: Rows) {
         let mut at = cell;
         if kind == 2 || kind == 5 {
             self.mark(at, 4);
-            self.tree(self.number(at, 4), counters);
+            self.tree(self.number(at, 4), rows);
             at += 4;
         }
         if kind == 5 {
@@ -99,13 +109,16 @@ impl Used {
             let fitting = least + (payload - least) % (PAGE - 4);
             if fitting <= most { fitting } else { least }
         };
-        if counters {
+        if rows == Rows::Counters {
             // Header of three bytes, the table's name, the counter.
             let name = (usize::from(self.bytes[at + 1]) - 13) / 2;
             self.mark(at, 3 + name);
             return;
         }
         self.mark(at, local);
+        if rows == Rows::Numbered && kind == 13 {
+            self.used[at + 1] = false;
+        }
         let mut left = payload - local;
         if left > 0 {
             self.mark(at + local, 4);

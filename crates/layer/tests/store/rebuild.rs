@@ -34,7 +34,7 @@ fn repair(place: &Place) -> strata_layer::FsckReport {
 
 #[test]
 fn a_deleted_index_comes_back_with_the_same_rows_images_and_tags() {
-    let place = Place::new();
+    let place = Place::in_memory();
     filled(&place);
     let before = (dump(&place.root()), stored_files(&place.root()));
     assert!(before.0.len() > 25);
@@ -57,7 +57,7 @@ fn an_index_that_is_no_database_comes_back_too() {
     for (name, bytes) in
         [("empty", Vec::new()), ("text", b"text".repeat(3000)), ("zeros", vec![0; 40960])]
     {
-        let place = Place::new();
+        let place = Place::in_memory();
         filled(&place);
         let before = dump(&place.root());
         std::fs::write(place.root().join("index.db"), bytes).unwrap();
@@ -71,7 +71,7 @@ fn an_index_that_is_no_database_comes_back_too() {
 /// The old log must not be replayed into the new index.
 #[test]
 fn a_log_that_was_left_does_not_survive_the_rebuild() {
-    let place = Place::new();
+    let place = Place::in_memory();
     filled(&place);
     let before = dump(&place.root());
     // A log as a killed process leaves it: copied while the store is open.
@@ -92,7 +92,7 @@ fn a_log_that_was_left_does_not_survive_the_rebuild() {
 #[test]
 fn the_listing_comes_back_from_the_index() {
     for damage in ["gone", "cut", "flipped", "blank"] {
-        let place = Place::new();
+        let place = Place::in_memory();
         filled(&place);
         let before = dump(&place.root());
         let path = place.root().join("images.json");
@@ -121,7 +121,7 @@ fn the_listing_comes_back_from_the_index() {
 
 #[test]
 fn nothing_is_replaced_under_somebody_who_has_the_store_open() {
-    let place = Place::new();
+    let place = Place::in_memory();
     filled(&place);
     let before = dump(&place.root());
     let aside = place.beside("index.db");
@@ -136,7 +136,7 @@ fn nothing_is_replaced_under_somebody_who_has_the_store_open() {
 
 #[test]
 fn a_newer_store_is_left_alone() {
-    let place = Place::new();
+    let place = Place::in_memory();
     filled(&place);
     let db = rusqlite::Connection::open(place.root().join("index.db")).unwrap();
     db.execute_batch("CREATE TABLE more (x INTEGER); PRAGMA user_version = 99").unwrap();
