@@ -1,6 +1,6 @@
 //! What tools made comes back byte for byte: every diff of every image in tests/fixtures.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -87,8 +87,8 @@ fn every_diff_of_every_fixture_comes_back_byte_for_byte() {
     }
     // Shared between all of them it is the same.
     assert_eq!(assert_exact(&together, "all together"), all);
-    assert_eq!(fixtures.len(), 15, "{fixtures:?}");
-    assert!(images > fixtures.len() && all.len() > 15, "{images} images, {} diffs", all.len());
+    assert!(fixtures.len() >= 16, "{fixtures:?}");
+    assert!(images > fixtures.len() && all.len() > 10, "{images} images, {} diffs", all.len());
     println!("{} fixtures, {images} images, {} distinct diffs", fixtures.len(), all.len());
     drop(together);
     let options = StoreOptions::default();

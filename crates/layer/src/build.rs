@@ -20,7 +20,7 @@ use strata_tree::{ContentDigest, TreePath};
 use crate::diff::{DiffReader, Member, MemberKind, RawSink};
 use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{Body, StreamWriter};
+use crate::headers::{Body, BodySink, StreamWriter};
 use crate::index::{Index, contents};
 use crate::limits::Limits;
 use crate::stage::{Linked, Place, Stage};
@@ -576,26 +576,5 @@ impl Content {
             Some(pieces) => pieces.iter().map(|(_, len)| len).sum(),
             None => self.logical,
         }
-    }
-}
-
-/// A sink of raw bytes that also learns where bodies stand.
-pub(crate) trait BodySink {
-    /// The next bytes of the tar are a body.
-    fn body(&mut self) -> std::io::Result<()>;
-}
-
-/// Keeps the raw bytes for `headers.zst`, or nothing.
-pub(crate) struct Keeper(pub Option<StreamWriter>);
-
-impl RawSink for Keeper {
-    fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), |stream| stream.raw(bytes))
-    }
-}
-
-impl BodySink for Keeper {
-    fn body(&mut self) -> std::io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), StreamWriter::body)
     }
 }

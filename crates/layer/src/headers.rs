@@ -29,6 +29,7 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use strata_tree::TreePath;
 
+use crate::diff::RawSink;
 use crate::error::{Error, IoContext, Result};
 
 const SKIPPABLE: u32 = 0x184D_2A50;
@@ -123,6 +124,27 @@ impl StreamWriter {
         let checksum = checksum(out, &preamble)?;
         out.write_all(&checksum).doing(doing)?;
         Ok(size)
+    }
+}
+
+/// A sink of raw bytes that also learns where bodies stand.
+pub(crate) trait BodySink {
+    /// The next bytes of the tar are a body.
+    fn body(&mut self) -> io::Result<()>;
+}
+
+/// Keeps the raw bytes for `headers.zst`, or nothing.
+pub(crate) struct Keeper(pub Option<StreamWriter>);
+
+impl RawSink for Keeper {
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), |stream| stream.raw(bytes))
+    }
+}
+
+impl BodySink for Keeper {
+    fn body(&mut self) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), StreamWriter::body)
     }
 }
 

@@ -95,6 +95,9 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
     if left > 0 && !args.repair {
         bail!("{left} problems; --repair mends what can be mended");
     }
+    if left > 0 {
+        bail!("{left} problems are left; unmount what is in use and repair again");
+    }
     Ok(())
 }
 

@@ -18,10 +18,10 @@ use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
 
 use super::listing::{Found, Images, ListedImage, Listing};
 use super::{FsckReport, HeldLayer, NewIndex, Step, Store, StoreOptions, make_root};
-use crate::build::{Build, Built, Keeper};
+use crate::build::{Build, Built};
 use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{self, DiffStream};
+use crate::headers::{self, DiffStream, Keeper};
 use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
 use crate::limits::Limits;
 use crate::lock::{Lock, Locked, flock, lock_path};

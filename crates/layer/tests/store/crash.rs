@@ -162,7 +162,9 @@ fn tasks() -> Vec<Task> {
 }
 
 /// Everything that matters of a store: rows, files, all paths, the images in `images.json`.
-fn state(root: &Path) -> (Vec<String>, Vec<(PathBuf, Vec<u8>)>, BTreeSet<PathBuf>, String) {
+type State = (Vec<String>, Vec<(PathBuf, Vec<u8>)>, BTreeSet<PathBuf>, String);
+
+fn state(root: &Path) -> State {
     let files = stored_files(root).into_iter().map(|(path, (bytes, _))| (path, bytes)).collect();
     let paths = walk(root).into_keys().collect();
     let listing = fs::read(root.join("images.json")).unwrap_or_default();

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::common::{Place, assert_clean, members, stored_files, unpack, walk};
 use crate::tars::{Head, Tar};
 
-/// Everything that a write would change: content, mode, owner, times, links.
-fn sentinel(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, [u64; 4], [i64; 4])> {
+/// Everything that a write would change: content, mode, owner, links, times.
+type Sentinel = BTreeMap<PathBuf, (Vec<u8>, [u64; 4], [i64; 4])>;
+
+fn sentinel(dir: &Path) -> Sentinel {
     let mut found = BTreeMap::new();
     for path in walk(dir).into_keys().chain([PathBuf::new()]) {
         let full = dir.join(&path);
