@@ -20,7 +20,7 @@ use strata_tree::{ContentDigest, TreePath};
 use crate::diff::{DiffReader, Member, MemberKind, RawSink};
 use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{Body, StreamWriter};
+use crate::headers::{Body, BodySink, StreamWriter};
 use crate::index::{Index, contents};
 use crate::limits::Limits;
 use crate::stage::{Linked, Place, Stage};
@@ -38,6 +38,19 @@ pub(crate) struct Disk<'s> {
     pub index: Index,
     pub store_root: &'s OwnedFd,
     pub staged: &'s Staged,
+}
+
+impl Disk<'_> {
+    /// Offers the file at `place` to other unpacks no more: it is about to leave that path.
+    fn withdraw(&self, digest: &ContentDigest, place: &Place) {
+        let mut staged = self.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ours = staged
+            .get(digest)
+            .is_some_and(|(dir, path)| Arc::ptr_eq(dir, &self.shared) && *path == place.path());
+        if ours {
+            staged.remove(digest);
+        }
+    }
 }
 
 /// The bytes of one inode.
@@ -76,6 +89,9 @@ pub(crate) struct Built {
     pub finished: Finished,
     pub locals: Vec<LocalContent>,
     files: Vec<Option<FileContent>>,
+    /// Hard links whose bytes are another copy than their inode's: the file system allowed the
+    /// first no further name.
+    apart: HashMap<TreePath, usize>,
     bodies: Vec<BodyRecord>,
 }
 
@@ -87,6 +103,7 @@ pub(crate) struct Build<'s> {
     files: Vec<Option<FileContent>>,
     locals: Vec<LocalContent>,
     latest: HashMap<ContentDigest, usize>,
+    apart: HashMap<TreePath, usize>,
     bodies: Vec<BodyRecord>,
     logical: u64,
     pub(crate) disk: Option<Disk<'s>>,
@@ -101,6 +118,7 @@ impl<'s> Build<'s> {
             files: Vec::new(),
             locals: Vec::new(),
             latest: HashMap::new(),
+            apart: HashMap::new(),
             bodies: Vec::new(),
             logical: 0,
             disk,
@@ -145,8 +163,8 @@ impl<'s> Build<'s> {
             MemberKind::HardLink { target } => {
                 let placed = self.draft.link(raw, &target, position, &mut effects)?;
                 self.follow(effects)?;
-                if let Placed::Link { file, from, path } = placed {
-                    self.link(file, &from, &path)?;
+                if let Placed::Link { file, path } = placed {
+                    self.link(file, &path)?;
                 }
                 return Ok(());
             }
@@ -197,21 +215,23 @@ impl<'s> Build<'s> {
         for (path, file, last) in effects.removed {
             let content = self.files.get(file.index()).copied().flatten();
             if let (Some(disk), Some(content)) = (&mut self.disk, content) {
+                let local = self.apart.remove(&path).unwrap_or(content.local);
                 let place = Place::Diff(path);
-                let source = &mut self.locals[content.local].source;
-                if last && !content.hidden {
-                    let shadow = Place::Shadow(file.index() as u64);
-                    disk.stage.rename(&place, &shadow)?;
-                    if *source == place {
-                        *source = shadow;
-                    }
-                } else if *source == place {
-                    let shadow = disk.stage.unused_shadow();
-                    disk.stage.rename(&place, &shadow)?;
-                    *source = shadow;
+                let local = &mut self.locals[local];
+                let is_source = local.source == place;
+                let shadow = if last && !content.hidden {
+                    Place::Shadow(file.index() as u64)
+                } else if is_source {
+                    disk.stage.unused_shadow()
                 } else {
                     disk.stage.remove(&place)?;
+                    continue;
+                };
+                if is_source {
+                    disk.withdraw(&local.digest, &place);
+                    local.source = shadow.clone();
                 }
+                disk.stage.rename(&place, &shadow)?;
             }
         }
         if let Some(disk) = &mut self.disk {
@@ -226,19 +246,26 @@ impl<'s> Build<'s> {
     }
 
     /// Gives an inode's bytes a further name.
-    fn link(&mut self, file: FileId, from: &TreePath, to: &TreePath) -> Result<()> {
+    fn link(&mut self, file: FileId, to: &TreePath) -> Result<()> {
         let Some(content) = self.files.get(file.index()).copied().flatten() else {
             return Ok(()); // A symlink or device: it has no bytes.
         };
-        let Some(disk) = &mut self.disk else { return Ok(()) };
-        let from = match content.hidden {
-            true => Place::Shadow(file.index() as u64),
-            false => Place::Diff(from.clone()),
+        if self.disk.is_none() {
+            return Ok(());
+        }
+        let LocalContent { digest, size, source, .. } = self.locals[content.local].clone();
+        let place = Place::Diff(to.clone());
+        let linked = self.link_known(&digest, size, &place)?;
+        let local = match (linked, &mut self.disk) {
+            (Some(local), _) => local,
+            (None, Some(disk)) => {
+                disk.stage.copy_own(&source, &place)?;
+                self.fresh(digest, size, &place)
+            }
+            (None, None) => content.local,
         };
-        let to = Place::Diff(to.clone());
-        if disk.stage.link_own(&from, &to)? == Linked::No {
-            // The file system allows no more links: names of one inode may lie in two copies.
-            disk.stage.copy_own(&from, &to)?;
+        if local != content.local {
+            self.apart.insert(to.clone(), local);
         }
         Ok(())
     }
@@ -337,13 +364,17 @@ impl<'s> Build<'s> {
             });
         }
         let other = {
+            // Under the lock: whoever takes the file away from that path withdraws it first.
             let staged = disk.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            staged.get(digest).cloned()
+            match staged.get(digest) {
+                Some((dir, path)) => disk.stage.link(dir.as_fd(), path, place)?,
+                None => Linked::No,
+            }
         };
-        if let Some((dir, path)) = other
-            && disk.stage.link(dir.as_fd(), &path, place)? == Linked::Yes
-        {
-            return Ok(Some(self.add(*digest, size, None, place)));
+        match other {
+            Linked::Yes => return Ok(Some(self.add(*digest, size, None, place))),
+            Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
+            Linked::No => {}
         }
         if let Some(source) = contents::find(&disk.index.db, digest)? {
             match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
@@ -407,34 +438,35 @@ impl<'s> Build<'s> {
         };
         let draft = std::mem::replace(&mut self.draft, Draft::new("", self.limits));
         let finished = draft.finish(&digest)?;
-        for (file, from, to) in &finished.linked {
-            self.link(*file, from, to)?;
+        for (file, to) in &finished.linked {
+            self.link(*file, to)?;
         }
-        let Self { files, locals, bodies, disk, .. } = self;
-        Ok((Built { finished, locals, files, bodies }, disk))
+        let Self { files, locals, apart, bodies, disk, .. } = self;
+        Ok((Built { finished, locals, files, apart, bodies }, disk))
     }
 }
 
 impl Built {
-    /// The local content of row `row`, if it is the first name of a regular file.
+    /// The local content of each row that is a name of a regular file.
     pub(crate) fn locals_by_row(&self) -> HashMap<usize, usize> {
         let regular = self.finished.regular.iter();
-        regular.filter_map(|(row, _, file)| Some((*row, self.local_of(*file)?))).collect()
+        regular.filter_map(|(row, path, file)| Some((*row, self.local_of(path, *file)?))).collect()
     }
 
     /// Every image path of every local content.
     pub(crate) fn paths_by_local(&self) -> HashMap<usize, Vec<&TreePath>> {
         let mut paths: HashMap<usize, Vec<&TreePath>> = HashMap::new();
         for (_, path, file) in &self.finished.regular {
-            if let Some(local) = self.local_of(*file) {
+            if let Some(local) = self.local_of(path, *file) {
                 paths.entry(local).or_default().push(path);
             }
         }
         paths
     }
 
-    fn local_of(&self, file: FileId) -> Option<usize> {
-        self.files.get(file.index()).copied().flatten().map(|content| content.local)
+    fn local_of(&self, path: &TreePath, file: FileId) -> Option<usize> {
+        let content = self.files.get(file.index()).copied().flatten()?;
+        Some(self.apart.get(path).copied().unwrap_or(content.local))
     }
 
     /// Bytes of its regular files, each inode once.
@@ -544,26 +576,5 @@ impl Content {
             Some(pieces) => pieces.iter().map(|(_, len)| len).sum(),
             None => self.logical,
         }
-    }
-}
-
-/// A sink of raw bytes that also learns where bodies stand.
-pub(crate) trait BodySink {
-    /// The next bytes of the tar are a body.
-    fn body(&mut self) -> std::io::Result<()>;
-}
-
-/// Keeps the raw bytes for `headers.zst`, or nothing.
-pub(crate) struct Keeper(pub Option<StreamWriter>);
-
-impl RawSink for Keeper {
-    fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), |stream| stream.raw(bytes))
-    }
-}
-
-impl BodySink for Keeper {
-    fn body(&mut self) -> std::io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), StreamWriter::body)
     }
 }

@@ -1,8 +1,9 @@
 //! `headers.zst`: the diff with the file bodies taken out, from which the exact tar comes back.
 //!
 //! ```text
-//! ┌ skippable frame (32 bytes) ─────────────────────────────────────────────┐
-//! │ u32 0x184D2A50  u32 24  "STRH" u32 version=1  u64 table  u64 stream     │  lengths of frames
+//! ┌ skippable frame (64 bytes) ─────────────────────────────────────────────┐
+//! │ u32 0x184D2A50  u32 56  "STRH" u32 version=2  u64 table  u64 stream     │  lengths of frames
+//! │ sha256 of the 32 bytes before it and of all that follows it             │
 //! ├ zstd frame: table ──────────────────────────────────────────────────────┤
 //! │ u64 bodies, then for each body, in tar order:                           │
 //! │   0 u32 path length, path, u64 length          the whole file           │
@@ -15,7 +16,8 @@
 //! └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Numbers are little-endian. The file as a whole is valid zstd.
+//! Numbers are little-endian. The file as a whole is valid zstd. The checksum is there because a
+//! zstd frame has bits that change nothing in what it decodes to.
 //!
 //! Invariants: `stream` with the bodies put in is the diff, byte for byte, whatever the tar
 //! parser made of it; the paths of the table are those of regular files in the same layer.
@@ -24,14 +26,18 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Take, Write};
 use std::os::unix::fs::FileExt;
 
+use sha2::{Digest, Sha256};
 use strata_tree::TreePath;
 
+use crate::diff::RawSink;
 use crate::error::{Error, IoContext, Result};
 
 const SKIPPABLE: u32 = 0x184D_2A50;
 const MAGIC: &[u8; 4] = b"STRH";
-const VERSION: u32 = 1;
-const PREAMBLE: u64 = 32;
+const VERSION: u32 = 2;
+const PREAMBLE: u64 = 64;
+/// The part of the preamble that is not the checksum.
+const FIELDS: usize = 32;
 const BODY: u32 = u32::MAX;
 const LEVEL: i32 = 3;
 
@@ -115,8 +121,62 @@ impl StreamWriter {
         preamble.extend_from_slice(&(table_end - PREAMBLE).to_le_bytes());
         preamble.extend_from_slice(&stream_len.to_le_bytes());
         out.write_all(&preamble).doing(doing)?;
+        let checksum = checksum(out, &preamble)?;
+        out.write_all(&checksum).doing(doing)?;
         Ok(size)
     }
+}
+
+/// A sink of raw bytes that also learns where bodies stand.
+pub(crate) trait BodySink {
+    /// The next bytes of the tar are a body.
+    fn body(&mut self) -> io::Result<()>;
+}
+
+/// Keeps the raw bytes for `headers.zst`, or nothing.
+pub(crate) struct Keeper(pub Option<StreamWriter>);
+
+impl RawSink for Keeper {
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), |stream| stream.raw(bytes))
+    }
+}
+
+impl BodySink for Keeper {
+    fn body(&mut self) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), StreamWriter::body)
+    }
+}
+
+/// What the checksum of a headers file with these first fields must be.
+fn checksum(file: &File, fields: &[u8]) -> Result<[u8; 32]> {
+    let mut sha = Sha256::new();
+    sha.update(fields);
+    let mut at = PREAMBLE;
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match file.read_at(&mut chunk, at).doing(|| "cannot read headers.zst".into())? {
+            0 => return Ok(sha.finalize().into()),
+            n => {
+                sha.update(&chunk[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}
+
+/// Checks every byte of a headers file.
+///
+/// # Errors
+/// `Damaged` if one is wrong; `Io`.
+pub(crate) fn verify(headers: &File) -> Result<()> {
+    let mut preamble = [0; PREAMBLE as usize];
+    headers.read_exact_at(&mut preamble, 0).doing(|| "cannot read headers.zst".into())?;
+    let (fields, expected) = preamble.split_at(FIELDS);
+    if checksum(headers, fields)? != *expected {
+        return Err(Error::damaged("headers.zst", "its checksum does not fit"));
+    }
+    Ok(())
 }
 
 fn write_table(bodies: &[Body], out: &mut impl Write) -> io::Result<()> {

@@ -10,7 +10,8 @@ pub struct Limits {
     pub entries: u64,
     /// Components of one path (`--max-depth`).
     pub depth: u64,
-    /// Bytes of one path (`--max-path`); Linux calls take at most 4096.
+    /// Bytes of one path (`--max-path`). Linux calls take at most 4095, and a path in the store
+    /// is `layers/<64 digits>/diff/` longer.
     pub path_bytes: u64,
     /// Bytes of all extended attributes of one member (`--max-xattr-bytes`).
     pub xattr_bytes: u64,
@@ -24,6 +25,16 @@ pub struct Limits {
 impl Limits {
     /// Bytes that a layer may expand to whatever its ratio.
     pub const EXPANSION_FREE: u64 = 64 << 20;
+
+    /// No bounds: for layers that were accepted before, whatever the bounds were then.
+    pub(crate) const NONE: Self = Self {
+        entries: u64::MAX,
+        depth: u64::MAX,
+        path_bytes: u64::MAX,
+        xattr_bytes: u64::MAX,
+        expansion: u64::MAX,
+        layer_bytes: u64::MAX,
+    };
 }
 
 impl Default for Limits {
@@ -31,7 +42,7 @@ impl Default for Limits {
         Self {
             entries: 4_000_000,
             depth: 1024,
-            path_bytes: 4096,
+            path_bytes: 4000,
             xattr_bytes: 1 << 20,
             expansion: 2000,
             layer_bytes: 1 << 40,

@@ -44,7 +44,8 @@ pub(crate) fn lock_path(path: &Path, how: Lock) -> Result<Locked> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(Locked::Absent),
+            // A link is nothing of ours.
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(Locked::Absent),
             Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
         };
         match flock(&fd, how) {

@@ -25,8 +25,10 @@ use strata_tree::TreePath;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
 
-const FILE_MODE: u32 = 0o444;
-const DIR_MODE: u32 = 0o755;
+/// The mode of every file of a layer directory.
+pub(crate) const FILE_MODE: u32 = 0o444;
+/// That of every directory, its own too.
+pub(crate) const DIR_MODE: u32 = 0o755;
 
 /// Where a body lies, below the stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,31 +79,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Makes and locks `staging/<token>`.
     pub(crate) fn new(staging: &Path, token: &str) -> Result<Self> {
-        let mut n = 0u32;
-        let (path, root) = loop {
-            let path = staging.join(format!("{token}-{}-{n}", std::process::id()));
-            n += 1;
-            match rustix::fs::mkdir(&path, Mode::from_raw_mode(DIR_MODE)) {
-                Ok(()) => {}
-                Err(Errno::EXIST) => continue,
-                Err(error) => {
-                    return Err(error).doing(|| format!("cannot make {}", path.display()));
-                }
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let root = match rustix::fs::open(&path, flags, Mode::empty()) {
-                Ok(root) => root,
-                // A starting process took it for a dead one's before it was locked.
-                Err(Errno::NOENT) => continue,
-                Err(error) => {
-                    return Err(error).doing(|| format!("cannot open {}", path.display()));
-                }
-            };
-            flock(&root, Lock::Exclusive).doing(|| format!("cannot lock {}", path.display()))?;
-            if still_there(&root, &path)? {
-                break (path, root);
-            }
-        };
+        let (path, root) = locked_dir(staging, token)?;
         let stat = rustix::fs::fstat(&root).doing(|| format!("cannot stat {}", path.display()))?;
         let fix_modes = stat.st_mode & 0o7777 != DIR_MODE;
         let mut stage =
@@ -181,9 +159,13 @@ impl Stage {
     }
 
     fn create(&mut self, path: &Path) -> Result<File> {
+        self.create_as(path, OFlags::WRONLY)
+    }
+
+    fn create_as(&mut self, path: &Path, access: OFlags) -> Result<File> {
         let fix = self.fix_modes;
         let (dir, name) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(FILE_MODE))
             .doing(|| format!("cannot create {}", path.display()))?;
         if fix {
@@ -281,8 +263,17 @@ impl Stage {
         let (to_dir, name) = self.parent(&path)?;
         let to_dir = to_dir.try_clone_to_owned().doing(|| path.display().to_string())?;
         let name = name.to_owned();
-        rustix::fs::renameat(&self.root, temporary.path(), to_dir, name)
-            .doing(|| format!("cannot replace {}", path.display()))?;
+        match rustix::fs::renameat(&self.root, temporary.path(), to_dir, name) {
+            Ok(()) => {}
+            // Where the limit is one for each directory (btrfs without extref).
+            Err(Errno::MLINK) => {
+                self.remove(&temporary)?;
+                return Ok(false);
+            }
+            Err(error) => {
+                return Err(error).doing(|| format!("cannot replace {}", path.display()));
+            }
+        }
         // Two names of one inode: the rename then does nothing and leaves the first.
         match rustix::fs::unlinkat(&self.root, temporary.path(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
@@ -295,8 +286,8 @@ impl Stage {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
         for path in paths {
             let place = Place::Diff((*path).clone());
-            if place != *keep {
-                self.relink(root.as_fd(), &keep.path(), &place)?;
+            if place != *keep && !self.relink(root.as_fd(), &keep.path(), &place)? {
+                return Err(Errno::MLINK).doing(|| format!("cannot link {path} back"));
             }
         }
         Ok(())
@@ -307,9 +298,9 @@ impl Stage {
         Ok(self.open_beneath(&place.path(), OFlags::RDONLY)?.into())
     }
 
-    /// Creates a file beside `diff/`.
+    /// Creates a file beside `diff/`, to write and read it.
     pub(crate) fn create_beside(&mut self, name: &str) -> Result<File> {
-        self.create(Path::new(name))
+        self.create_as(Path::new(name), OFlags::RDWR)
     }
 
     /// Removes `shadow/` with what is in it.
@@ -350,6 +341,31 @@ pub(crate) fn open_beneath(
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::io::retry_on_intr(|| rustix::fs::openat2(root, path, flags, Mode::empty(), resolve))
+}
+
+/// Makes and locks a directory of this process in `staging`; its name begins with `token`.
+pub(crate) fn locked_dir(staging: &Path, token: &str) -> Result<(PathBuf, OwnedFd)> {
+    let mut n = 0u32;
+    loop {
+        let path = staging.join(format!("{token}-{}-{n}", std::process::id()));
+        n += 1;
+        match rustix::fs::mkdir(&path, Mode::from_raw_mode(DIR_MODE)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => continue,
+            Err(error) => return Err(error).doing(|| format!("cannot make {}", path.display())),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let root = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(root) => root,
+            // A starting process took it for a dead one's before it was locked.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
+        };
+        flock(&root, Lock::Exclusive).doing(|| format!("cannot lock {}", path.display()))?;
+        if still_there(&root, &path)? {
+            return Ok((path, root));
+        }
+    }
 }
 
 impl Drop for Stage {

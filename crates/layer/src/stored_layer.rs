@@ -36,8 +36,14 @@ impl StoredLayer {
         at.and_then(|at| self.rows.get(at)).ok_or(Error::NoNode(node))
     }
 
+    /// The row of a node; whiteouts and further names have a number in the index, but no node.
+    fn inode(&self, node: NodeId) -> Result<&EntryRow> {
+        let row = self.row(node)?;
+        if row.meta.is_some() { Ok(row) } else { Err(Error::NoNode(node)) }
+    }
+
     fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
-        match self.row(dir)?.kind {
+        match self.inode(dir)?.kind {
             RowKind::Directory { children: 0, .. } => Ok((0, &[])),
             RowKind::Directory { first, children, .. } => {
                 let from = first.wrapping_sub(1) as usize;
@@ -135,7 +141,7 @@ impl Lower for StoredLayer {
     }
 
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
-        match &self.row(node)?.kind {
+        match &self.inode(node)?.kind {
             RowKind::Symlink(target) => Ok(target.clone()),
             _ => Err(Error::NotSymlink(node)),
         }

@@ -108,6 +108,9 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
         let noun = if left == 1 { "problem" } else { "problems" };
         bail!("{left} {noun}; --repair mends what can be mended");
     }
+    if left > 0 {
+        bail!("{left} problems are left; unmount what is in use and repair again");
+    }
     Ok(())
 }
 

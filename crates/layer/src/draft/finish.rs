@@ -18,8 +18,8 @@ pub(crate) struct Finished {
     pub rows: Vec<EntryRow>,
     /// For every row that is a regular file, and for every further name of one: path and inode.
     pub regular: Vec<(usize, TreePath, FileId)>,
-    /// Links settled at the end: (inode, one of its names, the new name). Only regular files.
-    pub linked: Vec<(FileId, TreePath, TreePath)>,
+    /// Links settled at the end: inode and new name. Only regular files.
+    pub linked: Vec<(FileId, TreePath)>,
     /// What a person should know, one line each.
     pub warnings: Vec<String>,
     /// Whether a row is a link into a lower layer.

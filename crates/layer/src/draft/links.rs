@@ -56,7 +56,7 @@ impl Draft {
                         format!("hard link to {target}, which no earlier member is"),
                     ));
                 };
-                return self.name_file(file, target, path, position, effects);
+                return self.name_file(file, path, position, effects);
             }
             Place::Whiteout { .. } | Place::Opaque(_) => {
                 return Err(Error::rule(&self.label, &path, "hard link to a whiteout"));
@@ -65,7 +65,7 @@ impl Draft {
         match self.target(&target) {
             // GNU tar and others write a file's second occurrence as a link to itself.
             Target::File(_) if target == path => Ok(Placed::Nothing),
-            Target::File(file) => self.name_file(file, target, path, position, effects),
+            Target::File(file) => self.name_file(file, path, position, effects),
             Target::Directory => Err(Error::rule(
                 &self.label,
                 &path,
@@ -82,7 +82,6 @@ impl Draft {
     fn name_file(
         &mut self,
         file: FileId,
-        from: TreePath,
         path: TreePath,
         position: u64,
         effects: &mut Effects,
@@ -90,7 +89,7 @@ impl Draft {
         // Counted first: replacing `path` must not take the inode's last name away.
         self.files[file.0].names += 1;
         self.put(&path, Slot::File { file, position }, effects)?;
-        Ok(Placed::Link { file, from, path })
+        Ok(Placed::Link { file, path })
     }
 
     /// What this layer has at `path`.
@@ -121,9 +120,8 @@ impl Draft {
         }
     }
 
-    /// Settles every waiting link; returns those that became names of this layer's inodes, as
-    /// (file, its name, the link).
-    pub(super) fn settle_links(&mut self) -> Result<Vec<(FileId, TreePath, TreePath)>> {
+    /// Settles every waiting link; returns those that became names of this layer's inodes.
+    pub(super) fn settle_links(&mut self) -> Result<Vec<(FileId, TreePath)>> {
         let mut waiting: HashMap<TreePath, (TreePath, u64)> = HashMap::new();
         let mut order = Vec::new();
         let mut todo = vec![(ROOT, TreePath::root())];
@@ -155,7 +153,7 @@ impl Draft {
                     Target::File(file) => {
                         self.files[file.0].names += 1;
                         self.set_slot(&link, Slot::File { file, position });
-                        settled.push((file, target, link));
+                        settled.push((file, link));
                     }
                     Target::Absent => {}
                     // The target waits for good: it is a link into a lower layer, so is this.

@@ -109,7 +109,7 @@ pub(crate) enum Placed {
     /// An inode: if it is a regular file, its content goes to `path`, unless `hidden`.
     File { file: FileId, path: TreePath, hidden: bool },
     /// Another name of a known inode.
-    Link { file: FileId, from: TreePath, path: TreePath },
+    Link { file: FileId, path: TreePath },
     /// Nothing to keep on disk.
     Nothing,
 }

@@ -20,6 +20,7 @@ use strata_tree::DiffId;
 use crate::error::Result;
 
 pub use images::ImageRecord;
+pub(crate) use schema::NEWEST;
 
 /// How long a writer waits for another before it gives up.
 const BUSY: Duration = Duration::from_secs(300);
@@ -65,6 +66,23 @@ impl Index {
         let db = Connection::open_with_flags(path, flags)?;
         db.busy_timeout(BUSY)?;
         db.pragma_update(None, "foreign_keys", true)?;
+        Ok(Self { db })
+    }
+
+    /// The number of migrations that it has had.
+    pub(crate) fn version(&self) -> Result<i64> {
+        schema::version(&self.db)
+    }
+
+    /// Closes it; the last one to do so has its log merged into `index.db`, durably.
+    pub(crate) fn close(self) -> Result<()> {
+        Ok(self.db.close().map_err(|(_, error)| error)?)
+    }
+
+    /// An empty one in memory, for comparing.
+    pub(crate) fn reference() -> Result<Self> {
+        let mut db = Connection::open_in_memory()?;
+        schema::migrate(&mut db)?;
         Ok(Self { db })
     }
 

@@ -8,7 +8,8 @@
 //!
 //! [`StoredLayer`]: crate::StoredLayer
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row, params_from_iter};
 use strata_tree::{
     ContentDigest, Device, DirMarks, Kind, NodeId, Presence, Stat, Timestamp, TreePath, Xattr,
 };
@@ -166,66 +167,129 @@ pub(crate) fn insert(
          (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)",
     )?;
     for (i, row) in rows.iter().enumerate() {
-        let (mut device, mut link, mut target) = (None, None, None);
-        let (mut first, mut children, mut marks) = (None, None, None);
-        let kind = match &row.kind {
-            RowKind::Regular(_) => KIND_REGULAR,
-            RowKind::Directory { marks: m, first: f, children: n } => {
-                marks = Some(marks_to_int(*m)).filter(|bits| *bits != 0);
-                if *n > 0 {
-                    (first, children) = (Some(*f as i64), Some(*n as i64));
-                }
-                KIND_DIRECTORY
-            }
-            RowKind::Symlink(to) => {
-                link = Some(to.as_slice());
-                KIND_SYMLINK
-            }
-            RowKind::CharDevice(d) => {
-                device = Some(*d);
-                KIND_CHAR
-            }
-            RowKind::BlockDevice(d) => {
-                device = Some(*d);
-                KIND_BLOCK
-            }
-            RowKind::Fifo => KIND_FIFO,
-            RowKind::HardLink(node) => {
-                target = Some(node.0 as i64);
-                KIND_HARD_LINK
-            }
-            RowKind::Whiteout => KIND_WHITEOUT,
-            RowKind::LowerLink(path) => {
-                link = Some(path.as_bytes());
-                KIND_LOWER_LINK
-            }
-        };
-        let meta = row.meta.as_ref();
-        statement.execute(params![
-            layer,
-            i as i64 + 1,
-            row.parent.0 as i64,
-            &row.name[..],
-            kind,
-            meta.map(|m| m.perm),
-            meta.map(|m| m.uid),
-            meta.map(|m| m.gid),
-            meta.map(|m| m.size as i64),
-            meta.map(|m| m.nlink).filter(|n| *n != 1),
-            meta.map(|m| m.mtime.seconds),
-            meta.map(|m| m.mtime.nanos).filter(|n| *n != 0),
-            device.map(|d| i64::from(d.major) << 32 | i64::from(d.minor)),
-            link,
-            target,
-            content(i),
-            first,
-            children,
-            marks,
-            row.position.map(|p| p as i64),
-            meta.and_then(|m| encode_xattrs(&m.xattrs)),
-        ])?;
+        let xattrs = row.meta.as_ref().and_then(|meta| encode_xattrs(&meta.xattrs));
+        let mut columns = columns(layer, i, row, xattrs.as_deref());
+        columns[CONTENT] = integer(content(i));
+        statement.execute(params_from_iter(columns.map(ToSqlOutput::Borrowed)))?;
     }
     Ok(())
+}
+
+/// The columns of `entries`.
+const COLUMNS: usize = 21;
+/// The one that names the content.
+const CONTENT: usize = 15;
+
+fn integer(number: Option<i64>) -> ValueRef<'static> {
+    number.map_or(ValueRef::Null, ValueRef::Integer)
+}
+
+/// Row `i` as SQLite keeps it, but for its content.
+fn columns<'a>(
+    layer: i64,
+    i: usize,
+    row: &'a EntryRow,
+    xattrs: Option<&'a [u8]>,
+) -> [ValueRef<'a>; COLUMNS] {
+    let (mut device, mut link, mut target) = (None, None, None);
+    let (mut first, mut children, mut marks) = (None, None, None);
+    let kind = match &row.kind {
+        RowKind::Regular(_) => KIND_REGULAR,
+        RowKind::Directory { marks: m, first: f, children: n } => {
+            marks = Some(marks_to_int(*m)).filter(|bits| *bits != 0);
+            if *n > 0 {
+                (first, children) = (Some(*f as i64), Some(*n as i64));
+            }
+            KIND_DIRECTORY
+        }
+        RowKind::Symlink(to) => {
+            link = Some(to.as_slice());
+            KIND_SYMLINK
+        }
+        RowKind::CharDevice(d) => {
+            device = Some(*d);
+            KIND_CHAR
+        }
+        RowKind::BlockDevice(d) => {
+            device = Some(*d);
+            KIND_BLOCK
+        }
+        RowKind::Fifo => KIND_FIFO,
+        RowKind::HardLink(node) => {
+            target = Some(node.0 as i64);
+            KIND_HARD_LINK
+        }
+        RowKind::Whiteout => KIND_WHITEOUT,
+        RowKind::LowerLink(path) => {
+            link = Some(path.as_bytes());
+            KIND_LOWER_LINK
+        }
+    };
+    let meta = row.meta.as_ref();
+    let bytes = |bytes: Option<&'a [u8]>| bytes.map_or(ValueRef::Null, ValueRef::Blob);
+    [
+        integer(Some(layer)),
+        integer(Some(i as i64 + 1)),
+        integer(Some(row.parent.0 as i64)),
+        ValueRef::Blob(&row.name),
+        integer(Some(kind)),
+        integer(meta.map(|m| i64::from(m.perm))),
+        integer(meta.map(|m| i64::from(m.uid))),
+        integer(meta.map(|m| i64::from(m.gid))),
+        integer(meta.map(|m| m.size as i64)),
+        integer(meta.map(|m| i64::from(m.nlink)).filter(|n| *n != 1)),
+        integer(meta.map(|m| m.mtime.seconds)),
+        integer(meta.map(|m| i64::from(m.mtime.nanos)).filter(|n| *n != 0)),
+        integer(device.map(|d| i64::from(d.major) << 32 | i64::from(d.minor))),
+        bytes(link),
+        integer(target),
+        ValueRef::Null,
+        integer(first),
+        integer(children),
+        integer(marks),
+        integer(row.position.map(|p| p as i64)),
+        bytes(xattrs),
+    ]
+}
+
+/// Whether the row is a name of a regular file.
+fn has_content(rows: &[EntryRow], row: &EntryRow) -> bool {
+    let target = match &row.kind {
+        RowKind::HardLink(target) => rows.get((target.0 as usize).wrapping_sub(1)),
+        _ => Some(row),
+    };
+    target.is_some_and(|row| matches!(row.kind, RowKind::Regular(_)))
+}
+
+/// The numbers of stored rows that are not, column by column, what [`insert`] writes for `rows`,
+/// contents aside: [`select`] reads two encodings of one fact as the same, this does not.
+///
+/// # Errors
+/// Whatever SQLite says.
+pub(crate) fn unlike(db: &Connection, layer: i64, rows: &[EntryRow]) -> Result<Vec<usize>> {
+    let mut statement =
+        db.prepare_cached("SELECT * FROM entries WHERE layer = ?1 ORDER BY node")?;
+    let mut found = statement.query([layer])?;
+    let mut unlike = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let Some(stored) = found.next()? else {
+            unlike.extend(i..rows.len());
+            break;
+        };
+        let xattrs = row.meta.as_ref().and_then(|meta| encode_xattrs(&meta.xattrs));
+        for (at, expected) in columns(layer, i, row, xattrs.as_deref()).into_iter().enumerate() {
+            let right = match (at, stored.get_ref(at)?) {
+                (CONTENT, ValueRef::Integer(_)) => has_content(rows, row),
+                (CONTENT, actual) => actual == ValueRef::Null && !has_content(rows, row),
+                (_, actual) => actual == expected,
+            };
+            if !right {
+                unlike.push(i);
+                break;
+            }
+        }
+    }
+    Ok(unlike)
 }
 
 /// Reads all rows of a layer in node order, with the `contents.id` of each.

@@ -76,12 +76,15 @@ CREATE TABLE tags (
 ) STRICT, WITHOUT ROWID;
 "];
 
+/// The version of a database that has had all migrations.
+pub(crate) const NEWEST: i64 = MIGRATIONS.len() as i64;
+
 /// Brings a database to the newest version, in one transaction.
 ///
 /// # Errors
 /// `NewerStore` if a later strata made it; whatever SQLite says.
 pub(crate) fn migrate(db: &mut Connection) -> Result<()> {
-    let newest = MIGRATIONS.len() as i64;
+    let newest = NEWEST;
     if version(db)? == newest {
         return Ok(());
     }
@@ -99,6 +102,6 @@ pub(crate) fn migrate(db: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-fn version(db: &Connection) -> Result<i64> {
+pub(super) fn version(db: &Connection) -> Result<i64> {
     Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }

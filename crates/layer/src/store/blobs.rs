@@ -24,7 +24,8 @@ impl Store {
     pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobDigest> {
         let digest = BlobDigest::from_bytes(Sha256::digest(bytes).into());
         let path = self.blob_path(&digest);
-        if !path.exists() {
+        // One that is there and damaged is replaced.
+        if std::fs::read(&path).ok().as_deref() != Some(bytes) {
             self.write_aside(&path, bytes)?;
         }
         self.step(Step::BlobWritten);
@@ -58,10 +59,7 @@ impl Store {
     pub(super) fn write_aside(&self, path: &std::path::Path, bytes: &[u8]) -> Result<()> {
         let doing = || format!("cannot write {}", path.display());
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let thread = std::thread::current().id();
-        let temporary =
-            self.root.join("staging").join(format!("{name}-{}-{thread:?}", std::process::id()));
-        let mut file = std::fs::File::create(&temporary).doing(doing)?;
+        let (temporary, mut file) = self.aside(&name)?;
         file.write_all(bytes).doing(doing)?;
         file.sync_all().doing(doing)?;
         std::fs::rename(&temporary, path).doing(doing)?;

@@ -5,13 +5,18 @@
 //! `du --apparent-size` counts of `layers/` as a whole.
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, fstat, statat};
+use rustix::io::Errno;
 use strata_tree::DiffId;
 
 use super::Store;
 use crate::error::{IoContext, Result};
+use crate::stage::open_beneath;
 
 /// One layer's part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +104,7 @@ impl Store {
             headers: sum(|layer| layer.headers),
             stored: stored as u64,
             shared: shared as u64,
-            directories: walk(&self.root.join("layers"))?.directories,
+            directories: walk(self.root_fd.as_fd(), "layers")?.directories,
             index: ["index.db", "index.db-wal", "index.db-shm"]
                 .iter()
                 .filter_map(|name| self.root.join(name).metadata().ok())
@@ -113,7 +118,7 @@ impl Store {
     pub(super) fn bytes_on_disk(&self) -> Result<u64> {
         let mut bytes = 0;
         for dir in ["layers", "blobs", "trees", "staging", "trash"] {
-            bytes += walk(&self.root.join(dir))?.files;
+            bytes += walk(self.root_fd.as_fd(), dir)?.files;
         }
         Ok(bytes)
     }
@@ -125,22 +130,35 @@ struct Walked {
     directories: u64,
 }
 
-/// Adds up apparent sizes, each inode once; what vanishes meanwhile is not counted.
-fn walk(dir: &Path) -> Result<Walked> {
+/// Adds up apparent sizes below `root`, each inode once; what vanishes meanwhile is not counted.
+/// Paths below `root` may be as long as the system takes, so none is made absolute.
+fn walk(root: BorrowedFd<'_>, dir: &str) -> Result<Walked> {
     let mut total = Walked::default();
     let mut seen = HashSet::new();
-    let mut todo = vec![dir.to_owned()];
+    let mut todo = vec![PathBuf::from(dir)];
     while let Some(dir) = todo.pop() {
-        let Ok(meta) = dir.symlink_metadata() else { continue };
-        total.directories += meta.len();
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for entry in entries {
-            let entry = entry.doing(|| format!("cannot list {}", dir.display()))?;
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                todo.push(entry.path());
-            } else if meta.nlink() == 1 || seen.insert((meta.dev(), meta.ino())) {
-                total.files += meta.len();
+        let doing = || format!("cannot list {}", dir.display());
+        let fd = match open_beneath(root, &dir, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error).doing(doing),
+        };
+        total.directories += fstat(&fd).doing(doing)?.st_size as u64;
+        for entry in Dir::read_from(&fd).doing(doing)? {
+            let entry = entry.doing(doing)?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let stat = match statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error).doing(doing),
+            };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                todo.push(dir.join(OsStr::from_bytes(name.to_bytes())));
+            } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+                total.files += stat.st_size as u64;
             }
         }
     }

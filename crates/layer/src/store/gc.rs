@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
-use super::{HeldLayer, Store, chain_id};
+use super::sweep::remove_all;
+use super::{HeldLayer, Step, Store, chain_id};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, LayerRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
@@ -17,7 +18,7 @@ use crate::lock::{Lock, Locked, lock_path};
 pub struct GcReport {
     /// Layers of the index that no image had.
     pub layers: Vec<DiffId>,
-    /// Directories in `layers/` that the index did not have.
+    /// What lay in `layers/`, `blobs/` and `trees/` and the index did not have.
     pub orphans: Vec<PathBuf>,
     /// Blobs that no image needed.
     pub blobs: Vec<BlobDigest>,
@@ -60,7 +61,7 @@ impl Store {
     }
 
     /// Removes a layer if no image has it and nobody holds it; says whether it did.
-    fn collect(&self, record: &LayerRecord) -> Result<bool> {
+    pub(super) fn collect(&self, record: &LayerRecord) -> Result<bool> {
         let mut index = self.index();
         let tx = index.write()?;
         if images::referenced(&tx, &record.diff_id)? {
@@ -74,6 +75,7 @@ impl Store {
         index::remove_layer(&tx, record.id)?;
         tx.commit()?;
         drop(index);
+        self.step(Step::Unreferenced);
         self.trash_layers(doomed)?;
         Ok(true)
     }
@@ -87,18 +89,23 @@ impl Store {
         Ok(())
     }
 
-    fn gc_orphans(&self, report: &mut GcReport) -> Result<()> {
+    pub(super) fn gc_orphans(&self, report: &mut GcReport) -> Result<()> {
         for (name, path) in self.list("layers")? {
-            if let Ok(diff_id) = DiffId::from_hex(&name) {
-                let Locked::Held(_lock) = lock_path(&path, Lock::TryExclusive)? else { continue };
-                if self.layer(&diff_id)?.is_some() {
-                    continue;
-                }
-                let trashed = self.trash(&path)?;
-                std::fs::remove_dir_all(&trashed)
-                    .doing(|| format!("cannot remove {}", trashed.display()))?;
+            if path.is_symlink() {
+                remove_all(&path)?;
                 report.orphans.push(path);
+                continue;
             }
+            let Locked::Held(_lock) = lock_path(&path, Lock::TryExclusive)? else { continue };
+            if let Ok(diff_id) = DiffId::from_hex(&name)
+                && self.layer(&diff_id)?.is_some()
+            {
+                continue;
+            }
+            let trashed = self.trash(&path)?;
+            self.step(Step::Trashed);
+            remove_all(&trashed)?;
+            report.orphans.push(path);
         }
         Ok(())
     }
@@ -109,7 +116,11 @@ impl Store {
         let tx = index.write()?;
         let images = images::all(&tx)?;
         for (name, path) in self.list("blobs/sha256")? {
-            let Ok(digest) = BlobDigest::from_hex(&name) else { continue };
+            let Ok(digest) = BlobDigest::from_hex(&name) else {
+                self.remove_file_if_there(&path)?;
+                report.orphans.push(path);
+                continue;
+            };
             let needed = images.iter().any(|image| {
                 BlobDigest::from(image.id) == digest || image.manifest == Some(digest)
             });
@@ -119,7 +130,11 @@ impl Store {
             }
         }
         for (name, path) in self.list("trees")? {
-            let Ok(chain) = ChainId::from_hex(&name) else { continue };
+            let Ok(chain) = ChainId::from_hex(&name) else {
+                self.remove_file_if_there(&path)?;
+                report.orphans.push(path);
+                continue;
+            };
             if !images.iter().any(|image| chain_id(&image.layers) == Some(chain)) {
                 self.remove_file_if_there(&path)?;
                 report.trees.push(chain);

@@ -71,20 +71,23 @@ impl Store {
     /// `Damaged` if the index has it and `layers/` does not; `Io`.
     pub fn hold(&self, diff_id: &DiffId) -> Result<Option<HeldLayer>> {
         let path = self.root.join(layer_path(diff_id));
-        match lock_path(&path, Lock::Shared)? {
-            Locked::Held(dir) => {
-                // Locked first, asked second: a removal in between would have taken the row.
-                let known = index::find_layer(&self.index().db, diff_id)?.is_some();
-                Ok(known.then(|| HeldLayer { diff_id: *diff_id, dir: Arc::new(dir) }))
-            }
-            Locked::Absent | Locked::Busy => {
-                if index::find_layer(&self.index().db, diff_id)?.is_some() {
-                    return Err(Error::damaged(
-                        format!("layer {diff_id}"),
-                        "its directory is gone",
-                    ));
+        let mut row_before = None;
+        loop {
+            let locked = lock_path(&path, Lock::Shared)?;
+            // Asked second: a removal in between has taken the row.
+            let row = index::find_layer(&self.index().db, diff_id)?.map(|record| record.id);
+            match (locked, row) {
+                (_, None) => return Ok(None),
+                (Locked::Held(dir), Some(_)) => {
+                    return Ok(Some(HeldLayer { diff_id: *diff_id, dir: Arc::new(dir) }));
                 }
-                Ok(None)
+                // A row before and after, and no directory in between.
+                (Locked::Absent | Locked::Busy, row) if row == row_before => {
+                    let what = format!("layer {diff_id}");
+                    return Err(Error::damaged(what, "its directory is gone"));
+                }
+                // It may have been published between the two questions.
+                (Locked::Absent | Locked::Busy, row) => row_before = row,
             }
         }
     }

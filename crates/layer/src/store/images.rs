@@ -3,31 +3,15 @@
 //! Invariants: an image is committed only while all its layers are held and in the index; the
 //! copy is replaced, durably, before the commit, so it may name an image too many, never too few.
 
-use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
+use rusqlite::Transaction;
 use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
 
+use super::listing::{Images, Listing};
 use super::{HeldLayer, Step, Store};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::index::{self, ImageRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
-
-/// `images.json`.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub(super) struct Listing {
-    pub images: Vec<ListedImage>,
-}
-
-/// One image of it.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub(super) struct ListedImage {
-    pub id: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub manifest: Option<String>,
-    pub layers: Vec<String>,
-    pub tags: Vec<String>,
-}
 
 /// The name of a stack of layers, base first (OCI config.md, "Layer ChainID"); `None` for none.
 pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
@@ -40,28 +24,12 @@ pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
     Some(chain)
 }
 
-pub(super) fn listing(db: &Connection) -> Result<Listing> {
-    let tags = images::tags(db)?;
-    let images = images::all(db)?.into_iter().map(|image| ListedImage {
-        id: image.id.to_string(),
-        manifest: image.manifest.map(|digest| digest.to_string()),
-        layers: image.layers.iter().map(DiffId::to_string).collect(),
-        tags: tags
-            .iter()
-            .filter(|(_, id)| *id == image.id)
-            .map(|(reference, _)| reference.clone())
-            .collect(),
-    });
-    Ok(Listing { images: images.collect() })
-}
-
 impl Store {
     /// Adds an image whose layers are all held and whose config is in `blobs/`, with tags; a tag
     /// that another image had moves.
     ///
     /// # Errors
-    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without the config or the
-    /// manifest (a removal came between: put them again).
+    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without config or manifest.
     pub fn commit_image(
         &self,
         image: &ImageRecord,
@@ -73,52 +41,39 @@ impl Store {
                 return Err(Error::NoLayer(*layer));
             }
         }
-        let mut index = self.index();
-        let tx = index.write()?;
-        self.blob(&image.id.into())?;
-        if let Some(manifest) = &image.manifest {
-            self.blob(manifest)?;
-        }
-        let replaced = images::find(&tx, &image.id)?.and_then(|old| old.manifest);
-        images::put(&tx, image)?;
-        for reference in tags {
-            images::tag(&tx, reference, &image.id)?;
-        }
-        self.write_listing(&tx)?;
-        tx.commit()?;
-        drop(index);
-        self.step(Step::ImageCommitted);
-        self.drop_blobs(replaced.into_iter().filter(|old| Some(*old) != image.manifest))
-    }
-
-    /// Removes blobs that no image names (any more).
-    fn drop_blobs(&self, digests: impl Iterator<Item = BlobDigest>) -> Result<()> {
-        let digests: Vec<BlobDigest> = digests.collect();
-        if digests.is_empty() {
-            return Ok(());
-        }
-        // Under the write lock, where a commit makes sure of its blobs.
-        let mut index = self.index();
-        let tx = index.write()?;
-        let images = images::all(&tx)?;
-        for digest in digests {
-            let named = |image: &ImageRecord| {
-                BlobDigest::from(image.id) == digest || image.manifest == Some(digest)
-            };
-            if !images.iter().any(named) {
-                self.remove_file_if_there(&self.blob_path(&digest))?;
+        let replaced = self.change_images(|tx| {
+            // Under the write lock, so no collection takes them away any more.
+            self.blob(&image.id.into())?;
+            if let Some(manifest) = &image.manifest {
+                self.blob(manifest)?;
             }
+            let replaced = images::find(tx, &image.id)?.and_then(|old| old.manifest);
+            images::put(tx, image)?;
+            for reference in tags {
+                images::tag(tx, reference, &image.id)?;
+            }
+            Ok(replaced)
+        })?;
+        self.step(Step::ImageCommitted);
+        if let Some(old) = replaced.filter(|old| Some(*old) != image.manifest) {
+            let mut index = self.index();
+            let tx = index.write()?;
+            self.drop_blob(&images::all(&tx)?, &old)?;
         }
         Ok(())
     }
 
-    pub(super) fn write_listing(&self, db: &Connection) -> Result<()> {
-        let text = serde_json::to_vec_pretty(&listing(db)?)
-            .map_err(std::io::Error::from)
-            .doing(|| "cannot write images.json".into())?;
-        self.write_aside(&self.root.join("images.json"), &text)?;
+    /// One change of images or tags, in the index and in its copy.
+    fn change_images<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut index = self.index();
+        let tx = index.write()?;
+        let before = Images::of(&tx)?.state();
+        let value = change(&tx)?;
+        let listing = Listing::new(Images::of(&tx)?, before);
+        self.write_aside(&self.root.join("images.json"), &listing.text())?;
         self.step(Step::ImageListed);
-        Ok(())
+        tx.commit()?;
+        Ok(value)
     }
 
     /// All images.
@@ -166,11 +121,7 @@ impl Store {
     /// # Errors
     /// `NoImage`.
     pub fn tag(&self, reference: &str, image: &ImageId) -> Result<()> {
-        let mut index = self.index();
-        let tx = index.write()?;
-        images::tag(&tx, reference, image)?;
-        self.write_listing(&tx)?;
-        Ok(tx.commit()?)
+        self.change_images(|tx| images::tag(tx, reference, image))
     }
 
     /// Takes a name away; says whose it was.
@@ -178,12 +129,7 @@ impl Store {
     /// # Errors
     /// `Sqlite`.
     pub fn untag(&self, reference: &str) -> Result<Option<ImageId>> {
-        let mut index = self.index();
-        let tx = index.write()?;
-        let image = images::untag(&tx, reference)?;
-        self.write_listing(&tx)?;
-        tx.commit()?;
-        Ok(image)
+        self.change_images(|tx| images::untag(tx, reference))
     }
 
     /// Removes an image, its names, and the layers that no other image has; returns those, top
@@ -192,60 +138,53 @@ impl Store {
     /// # Errors
     /// `NoImage`; `InUse` if a mount holds the image or one of those layers: then nothing happened.
     pub fn remove_image(&self, id: &ImageId) -> Result<Vec<DiffId>> {
-        let config = BlobDigest::from(*id);
-        let mut index = self.index();
-        let tx = index.write()?;
-        let Some(image) = images::find(&tx, id)? else { return Err(Error::NoImage(*id)) };
-        let _config = match lock_path(&self.blob_path(&config), Lock::TryExclusive)? {
-            Locked::Busy => return Err(Error::InUse { what: format!("image {}", id.short()) }),
-            Locked::Held(lock) => Some(lock),
-            Locked::Absent => None,
-        };
-        let freed = images::remove(&tx, id)?;
-        let locks = self.lock_for_removal(&freed)?;
-        for layer in &freed {
-            if let Some(record) = index::find_layer(&tx, layer)? {
-                index::remove_layer(&tx, record.id)?;
+        let config = self.blob_path(&(*id).into());
+        let (image, freed, locks, _config) = self.change_images(|tx| {
+            let Some(image) = images::find(tx, id)? else { return Err(Error::NoImage(*id)) };
+            let config = match lock_path(&config, Lock::TryExclusive)? {
+                Locked::Busy => return Err(Error::InUse { what: format!("image {}", id.short()) }),
+                Locked::Held(lock) => Some(lock),
+                Locked::Absent => None,
+            };
+            let freed = images::remove(tx, id)?;
+            let locks = self.lock_for_removal(&freed)?;
+            for layer in &freed {
+                if let Some(record) = index::find_layer(tx, layer)? {
+                    index::remove_layer(tx, record.id)?;
+                }
             }
-        }
-        self.write_listing(&tx)?;
-        tx.commit()?;
+            Ok((image, freed, locks, config))
+        })?;
         self.step(Step::Unreferenced);
-        let others = images::all(&index.db)?;
-        drop(index);
         self.trash_layers(locks)?;
-        let chain_left = others.iter().any(|other| other.layers == image.layers);
-        if let Some(chain) = chain_id(&image.layers).filter(|_| !chain_left) {
-            self.remove_file_if_there(&self.tree_path(&chain))?;
-        }
-        self.drop_blobs(image.manifest.into_iter().chain([config]))?;
+        self.remove_files_of(&image)?;
         Ok(freed.into_iter().rev().collect())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Removes the blobs and the compiled tree that only this image, which is gone, needed.
+    fn remove_files_of(&self, image: &ImageRecord) -> Result<()> {
+        // Under the write lock: whoever commits the same image again has asked for its blobs
+        // before this, or finds that they are gone.
+        let mut index = self.index();
+        let tx = index.write()?;
+        let others = images::all(&tx)?;
+        if let Some(chain) = chain_id(&image.layers)
+            && !others.iter().any(|other| other.layers == image.layers)
+        {
+            self.remove_file_if_there(&self.tree_path(&chain))?;
+        }
+        let blobs = [image.manifest, Some(BlobDigest::from(image.id))];
+        blobs.into_iter().flatten().try_for_each(|blob| self.drop_blob(&others, &blob))
+    }
 
-    #[test]
-    fn an_image_is_committed_only_with_its_config_and_its_manifest() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let config = store.put_blob(b"{}").unwrap();
-        let absent = BlobDigest::from_bytes([7; 32]);
-        let commit = |id: BlobDigest, manifest| {
-            let image = ImageRecord {
-                id: ImageId::from_bytes(*id.as_bytes()),
-                manifest: Some(manifest),
-                layers: Vec::new(),
-            };
-            store.commit_image(&image, &["x:1".to_owned()], &[])
+    /// Removes a blob that none of `images` names.
+    fn drop_blob(&self, images: &[ImageRecord], blob: &BlobDigest) -> Result<()> {
+        let needed = |image: &ImageRecord| {
+            image.manifest == Some(*blob) || BlobDigest::from(image.id) == *blob
         };
-        assert!(matches!(commit(absent, config), Err(Error::NoBlob(blob)) if blob == absent));
-        assert!(matches!(commit(config, absent), Err(Error::NoBlob(blob)) if blob == absent));
-        assert_eq!((store.images().unwrap().len(), store.tags().unwrap().len()), (0, 0));
-        let manifest = store.put_blob(b"[]").unwrap();
-        commit(config, manifest).unwrap();
-        assert_eq!(store.images().unwrap().len(), 1);
+        match images.iter().any(needed) {
+            true => Ok(()),
+            false => self.remove_file_if_there(&self.blob_path(blob)),
+        }
     }
 }

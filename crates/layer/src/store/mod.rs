@@ -20,10 +20,15 @@
 
 mod blobs;
 mod check;
+mod check_files;
+mod check_index;
 mod df;
 mod gc;
 mod hold;
 mod images;
+mod listing;
+mod mend;
+mod new_index;
 mod publish;
 mod rebuild;
 mod sweep;
@@ -41,6 +46,7 @@ use strata_tree::{ChainId, ContentDigest, DiffId};
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
 use crate::limits::Limits;
+use crate::lock::{Lock, flock};
 
 pub use check::{FsckReport, Problem};
 pub use df::{DiskUsage, LayerUsage};
@@ -48,6 +54,8 @@ pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
 pub use unpack::{LayerInput, Unpacked};
+
+use new_index::NewIndex;
 
 /// A moment at which a crash leaves a state of its own on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +84,15 @@ pub enum Step {
     Unreferenced,
     /// The directory is in the trash.
     Trashed,
+    /// A rebuilt index is complete and durable, and not in its place yet.
+    IndexRebuilt,
+    /// It has replaced the damaged one.
+    IndexReplaced,
 }
 
 impl Step {
-    /// Every step, in the order in which a load and a removal take them.
-    pub const ALL: [Self; 12] = [
+    /// Every step, in the order in which a load, a removal and a rebuild take them.
+    pub const ALL: [Self; 14] = [
         Self::BodiesWritten,
         Self::Staged,
         Self::Synced,
@@ -93,6 +105,8 @@ impl Step {
         Self::ImageCommitted,
         Self::Unreferenced,
         Self::Trashed,
+        Self::IndexRebuilt,
+        Self::IndexReplaced,
     ];
 }
 
@@ -142,27 +156,29 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self> {
         let root_fd = make_root(root)?;
-        let store = if root.join("index.db").exists() {
-            Self::assemble(root, root_fd, options)?
-        } else {
-            if has_layers(root)? {
+        // As long as the store is open, nobody puts another index in place.
+        flock(&root_fd, Lock::Shared).doing(|| format!("cannot lock {}", root.display()))?;
+        let path = root.join("index.db");
+        if !path.exists() {
+            // Asked again after the layers: another process may have made both meanwhile.
+            if has_layers(root)? && !path.exists() {
                 return Err(Error::NoIndex(root.to_owned()));
             }
-            Self::assemble(root, root_fd, options)?
-        };
+            NewIndex::make(root)?.put_first(&path)?;
+        }
+        let store = Self::assemble(root, root_fd, options, Index::open(&path)?);
         store.sweep();
         Ok(store)
     }
 
-    fn assemble(root: &Path, root_fd: OwnedFd, options: StoreOptions) -> Result<Self> {
-        let index = Index::open(&root.join("index.db"))?;
-        Ok(Self {
+    fn assemble(root: &Path, root_fd: OwnedFd, options: StoreOptions, index: Index) -> Self {
+        Self {
             root: root.to_owned(),
             root_fd,
             options,
             index: Mutex::new(index),
             staged: Mutex::default(),
-        })
+        }
     }
 
     /// The store's directory.
@@ -194,7 +210,7 @@ impl Store {
                     .create_new(true)
                     .open(&path)
                     .doing(doing)?;
-                std::fs::remove_file(&path).doing(doing)?;
+                self.remove_file_if_there(&path)?;
                 Ok(file)
             }
         }
@@ -215,16 +231,8 @@ impl Store {
         write: impl FnOnce(&File) -> strata_tree::Result<()>,
     ) -> Result<()> {
         let target = self.tree_path(chain);
-        let temporary =
-            self.root.join("staging").join(format!("tree-{}-{}", chain.hex(), std::process::id()));
         let doing = || format!("cannot write {}", target.display());
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .doing(doing)?;
+        let (temporary, file) = self.aside("tree")?;
         let written = write(&file).map_err(Error::from);
         // Not synced: a tree that a power cut damaged fails its check and is compiled again.
         let placed = written.and_then(|()| std::fs::rename(&temporary, &target).doing(doing));
@@ -270,7 +278,9 @@ fn make_root(root: &Path) -> Result<OwnedFd> {
 
 fn has_layers(root: &Path) -> Result<bool> {
     let layers = root.join("layers");
-    let mut found =
-        std::fs::read_dir(&layers).doing(|| format!("cannot list {}", layers.display()))?;
-    Ok(found.next().is_some())
+    match std::fs::read_dir(&layers) {
+        Ok(mut found) => Ok(found.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).doing(|| format!("cannot list {}", layers.display())),
+    }
 }

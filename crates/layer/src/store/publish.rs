@@ -8,6 +8,7 @@
 //! Invariant: at commit, each digest of the layer has one inode in the store, unless the file
 //! system allows that inode no further link.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -24,6 +25,14 @@ use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
 use crate::stream::StreamFacts;
+
+/// What a content of a stage turned out to be.
+enum Reconciled {
+    /// That row's.
+    Known(i64),
+    /// The copy of that number, for which there is no row yet.
+    Copy(i64),
+}
 
 impl Store {
     pub(super) fn publish(
@@ -46,13 +55,28 @@ impl Store {
         let paths = built.paths_by_local();
         let mut ids = Vec::new();
         let mut relinked = false;
+        let mut ours = HashMap::new();
         for (local, content) in built.locals.iter().enumerate() {
             // Contents that only replaced members had are in headers.zst and nowhere else.
             let Some(paths) = paths.get(&local) else {
                 ids.push(None);
                 continue;
             };
-            ids.push(Some(self.reconcile(&tx, content, paths, &mut stage, &mut relinked)?));
+            let id = match ours.get_mut(&content.digest) {
+                // A further copy of ours: the one before it has all the names that it can have.
+                Some(copy) => {
+                    *copy += 1;
+                    contents::insert(&tx, &content.digest, *copy, content.size)?
+                }
+                None => match self.reconcile(&tx, content, paths, &mut stage, &mut relinked)? {
+                    Reconciled::Known(id) => id,
+                    Reconciled::Copy(copy) => {
+                        ours.insert(content.digest, copy);
+                        contents::insert(&tx, &content.digest, copy, content.size)?
+                    }
+                },
+            };
+            ids.push(Some(id));
         }
         let record = LayerRecord {
             id: 0,
@@ -88,7 +112,7 @@ impl Store {
         Ok(Unpacked { layer, existed: false })
     }
 
-    /// The row of one content, whose names in the stage are `paths`.
+    /// Finds the row of one content, whose names in the stage are `paths`.
     fn reconcile(
         &self,
         db: &Connection,
@@ -96,19 +120,19 @@ impl Store {
         paths: &[&TreePath],
         stage: &mut Stage,
         relinked: &mut bool,
-    ) -> Result<i64> {
+    ) -> Result<Reconciled> {
         if let Some(known) = content.known
             && contents::exists(db, known)?
         {
-            return Ok(known);
+            return Ok(Reconciled::Known(known));
         }
         let Some(source) = contents::find(db, &content.digest)? else {
-            return contents::insert(db, &content.digest, 0, content.size);
+            return Ok(Reconciled::Copy(0));
         };
         if let Some(first) = paths.first()
             && self.same_inode(&source.path, stage, first)?
         {
-            return Ok(source.id);
+            return Ok(Reconciled::Known(source.id));
         }
         for path in paths {
             let place = Place::Diff((*path).clone());
@@ -119,11 +143,11 @@ impl Store {
                     let last = Place::Diff((*last).clone());
                     stage.relink_own(&last, paths)?;
                 }
-                return contents::insert(db, &content.digest, source.copy + 1, content.size);
+                return Ok(Reconciled::Copy(source.copy + 1));
             }
             *relinked = true;
         }
-        Ok(source.id)
+        Ok(Reconciled::Known(source.id))
     }
 
     fn same_inode(&self, source: &Path, stage: &Stage, path: &TreePath) -> Result<bool> {
@@ -139,6 +163,10 @@ impl Store {
     }
 
     /// Renames the stage to `layers/<diff id>`; what a crash left there is moved away.
+    ///
+    /// The index does not have that layer and we hold the index's write lock, so what lies there
+    /// is nobody's. Waiting for the lock lets a removal that has just begun come to its end; it
+    /// moves by path, and must not move ours.
     fn move_into_place(&self, from: &Path, target: &Path) -> Result<()> {
         loop {
             match rustix::fs::renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
@@ -148,13 +176,9 @@ impl Store {
                     return Err(error).doing(|| format!("cannot publish {}", target.display()));
                 }
             }
-            // The index does not have it, we hold its write lock, so nobody else publishes it.
-            match lock_path(target, Lock::TryExclusive)? {
-                Locked::Held(_lock) => {
-                    self.trash(target)?;
-                }
-                Locked::Absent => {}
-                Locked::Busy => return Err(Error::InUse { what: target.display().to_string() }),
+            let lock = lock_path(target, Lock::Shared)?;
+            if matches!(lock, Locked::Held(_)) || target.is_symlink() {
+                self.trash(target)?;
             }
         }
     }

@@ -3,26 +3,28 @@
 //! The diff is put together again from `headers.zst` and `diff/` and read by the same code that
 //! unpacked it, so a rebuilt index equals the lost one.
 //!
-//! Invariants: only layers whose rebuilt diff has their diff id enter the index; the old file is
-//! kept aside until the new one is complete.
+//! Invariants: only layers whose rebuilt diff has their diff id enter the index; the new one is
+//! complete and durable before it replaces the old; nobody has the store open meanwhile.
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::Path;
 
 use rusqlite::Connection;
 use rustix::fs::fstat;
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
 
-use super::images::Listing;
-use super::{FsckReport, HeldLayer, Store, StoreOptions, make_root};
-use crate::build::{Build, Built, Keeper};
+use super::listing::{Found, Images, ListedImage, Listing};
+use super::{FsckReport, HeldLayer, NewIndex, Step, Store, StoreOptions, make_root};
+use crate::build::{Build, Built};
 use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
-use crate::headers::DiffStream;
+use crate::headers::{self, DiffStream, Keeper};
 use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
-use crate::lock::{Lock, Locked, lock_path};
+use crate::limits::Limits;
+use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::progress::{Event, Progress};
 
 /// A layer as its directory has it.
@@ -43,12 +45,13 @@ impl Store {
     /// Reads a layer back from its directory.
     pub(super) fn derive(&self, held: &HeldLayer) -> Result<Derived> {
         let headers = held.headers()?;
+        headers::verify(&headers)?;
         let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
         let open = |path: &TreePath| held.open(path);
         let stream = Hashing { inner: DiffStream::new(&headers, &open)?, sha: Sha256::new(), n: 0 };
         let label = held.diff_id.to_string();
-        let mut build = Build::new(&label, self.options.limits, None);
-        let mut reader = DiffReader::new(stream, label, self.options.limits, Keeper(None));
+        let mut build = Build::new(&label, Limits::NONE, None);
+        let mut reader = DiffReader::new(stream, label, Limits::NONE, Keeper(None));
         build.read(&mut reader)?;
         let (stream, _) = reader.finish()?;
         let (diff_size, actual) = (stream.n, DiffId::from_bytes(stream.sha.finalize().into()));
@@ -82,29 +85,29 @@ impl Store {
             .doing(|| format!("cannot rebuild the diff of layer {}", held.diff_id))
     }
 
-    /// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`.
+    /// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`; what it did
+    /// and what it could not take over goes into the report.
     ///
     /// # Errors
-    /// `Io`, `Sqlite`. What cannot be taken over is a problem of the report, not an error.
-    pub fn rebuild(
-        root: &std::path::Path,
+    /// `InUse` if somebody has the store open; `Io`, `Sqlite`.
+    pub(super) fn rebuild(
+        root: &Path,
         options: StoreOptions,
         progress: &dyn Progress,
-    ) -> Result<FsckReport> {
+        report: &mut FsckReport,
+    ) -> Result<()> {
         let root_fd = make_root(root)?;
-        let db = root.join("index.db");
-        for suffix in ["", "-wal", "-shm"] {
-            let old = PathBuf::from(format!("{}{suffix}", db.display()));
-            if old.exists() {
-                let aside = PathBuf::from(format!("{}.damaged{suffix}", db.display()));
-                std::fs::rename(&old, &aside)
-                    .doing(|| format!("cannot move {} aside", old.display()))?;
+        match flock(&root_fd, Lock::TryExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::InUse { what: format!("the store at {}", root.display()) });
             }
+            Err(error) => return Err(error).doing(|| format!("cannot lock {}", root.display())),
         }
-        let store = Self::assemble(root, root_fd, options)?;
-        let mut report = FsckReport::default();
+        let new = NewIndex::make(root)?;
+        let store = Self::assemble(root, root_fd, options, new.open()?);
         let mut index = store.index();
-        let tx = index.write()?;
+        let mut tx = index.write()?;
         let mut seen = Seen::default();
         for (name, path) in store.list("layers")? {
             let Ok(diff_id) = DiffId::from_hex(&name) else { continue };
@@ -112,65 +115,92 @@ impl Store {
             progress.event(&label, Event::Started { total: None });
             let Locked::Held(dir) = lock_path(&path, Lock::Shared)? else { continue };
             let held = HeldLayer { diff_id, dir: std::sync::Arc::new(dir) };
-            match store.derive(&held) {
-                Ok(derived) => {
-                    insert_derived(&tx, &held, &derived, &mut seen)?;
-                    report.layers += 1;
-                    report.repaired.push(format!("layer {label} is in the index again"));
+            let inserted = store.derive(&held).and_then(|derived| {
+                let part = tx.savepoint()?;
+                insert_derived(&part, &held, &derived, &mut seen)?;
+                Ok(part.commit()?)
+            });
+            match inserted {
+                Ok(()) => report.repaired.push(format!("layer {diff_id}: in the index again")),
+                Err(error @ Error::Sqlite(_)) => return Err(error),
+                Err(error) => {
+                    let what = format!("layer {diff_id}: {error}: taken out; load it again");
+                    report.repaired.push(what);
                 }
-                Err(error) => report.layer_problem(&diff_id, error.to_string()),
             }
             progress.event(&label, Event::Done);
         }
-        store.restore_images(&tx, &mut report)?;
+        store.restore_images(&tx, report)?;
         tx.commit()?;
-        Ok(report)
+        let images = Images::of(&index.db)?;
+        drop(index);
+        let Self { index, root_fd: _lock, options, .. } = store;
+        index.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).close()?;
+        let step = |step| options.on_step.as_ref().inspect(|hook| hook(step));
+        step(Step::IndexRebuilt);
+        new.replace(&root.join("index.db"))?;
+        step(Step::IndexReplaced);
+        report.repaired.push("index.db: made anew from the layers".to_owned());
+        let state = images.state();
+        let store =
+            Self::assemble(root, make_root(root)?, options, Index::open(&root.join("index.db"))?);
+        store.write_aside(&root.join("images.json"), &Listing::new(images, state).text())
     }
 
     fn restore_images(&self, db: &Connection, report: &mut FsckReport) -> Result<()> {
-        let path = self.root.join("images.json");
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).doing(|| format!("cannot read {}", path.display())),
-        };
-        let listing: Listing = match serde_json::from_slice(&text) {
-            Ok(listing) => listing,
-            Err(error) => {
-                report.problem(format!("images.json cannot be read ({error}): load images again"));
+        let images = match Listing::read(&self.root.join("images.json")) {
+            Found::Listing(listing) => listing.images,
+            Found::Absent => {
+                report.repaired.push("images.json: is gone too; load the images again".to_owned());
                 return Ok(());
             }
+            Found::Damaged(why, None) => {
+                report.repaired.push(format!("images.json: {why}; load the images again"));
+                return Ok(());
+            }
+            Found::Damaged(why, Some(images)) => {
+                report.repaired.push(format!("images.json: {why}; compare the tags with yours"));
+                images
+            }
         };
-        for listed in listing.images {
-            let restored = (|| -> std::result::Result<(), String> {
-                let text = |error: Error| error.to_string();
-                let digest = |error: strata_tree::DigestError| error.to_string();
-                let id: ImageId = listed.id.parse().map_err(digest)?;
-                self.blob(&id.into()).map_err(text)?;
-                let manifest = match &listed.manifest {
-                    Some(manifest) => Some(manifest.parse::<BlobDigest>().map_err(digest)?),
-                    None => None,
-                };
-                let layers = listed.layers.iter().map(|layer| layer.parse());
-                let layers = layers.collect::<std::result::Result<Vec<DiffId>, _>>();
-                let layers = layers.map_err(digest)?;
-                for layer in &layers {
-                    if index::find_layer(db, layer).map_err(text)?.is_none() {
-                        return Err(Error::NoLayer(*layer).to_string());
-                    }
-                }
-                images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
-                for reference in &listed.tags {
-                    images::tag(db, reference, &id).map_err(text)?;
-                }
-                Ok(())
-            })();
-            match restored {
-                Ok(()) => report.repaired.push(format!("image {} is listed again", listed.id)),
+        for listed in images.0 {
+            match self.restore_image(db, &listed) {
+                Ok(()) => report.repaired.push(format!("image {}: listed again", listed.id)),
                 Err(why) => {
-                    report.problem(format!("image {} cannot be restored: {why}", listed.id));
+                    let what = format!("image {}: taken out: {why}; load it again", listed.id);
+                    report.repaired.push(what);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn restore_image(
+        &self,
+        db: &Connection,
+        listed: &ListedImage,
+    ) -> std::result::Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let digest = |error: strata_tree::DigestError| error.to_string();
+        let id: ImageId = listed.id.parse().map_err(digest)?;
+        self.blob(&id.into()).map_err(text)?;
+        let manifest = match &listed.manifest {
+            Some(manifest) => Some(manifest.parse::<BlobDigest>().map_err(digest)?),
+            None => None,
+        };
+        if let Some(manifest) = &manifest {
+            self.blob(manifest).map_err(text)?;
+        }
+        let layers = listed.layers.iter().map(|layer| layer.parse());
+        let layers = layers.collect::<std::result::Result<Vec<DiffId>, _>>().map_err(digest)?;
+        for layer in &layers {
+            if index::find_layer(db, layer).map_err(text)?.is_none() {
+                return Err(Error::NoLayer(*layer).to_string());
+            }
+        }
+        images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
+        for reference in &listed.tags {
+            images::tag(db, reference, &id).map_err(text)?;
         }
         Ok(())
     }
@@ -220,11 +250,4 @@ impl<R: Read> Read for Hashing<R> {
         self.n += n as u64;
         Ok(n)
     }
-}
-
-/// Opens the index of a store only to look whether it can be read at all.
-pub(super) fn readable(root: &std::path::Path) -> Result<()> {
-    let index = Index::open(&root.join("index.db"))?;
-    index.db.query_row("SELECT count(*) FROM layers", [], |row| row.get::<_, i64>(0))?;
-    Ok(())
 }

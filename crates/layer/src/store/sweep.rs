@@ -4,14 +4,15 @@
 //! in the log and never fails the operation that came to do something else.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use strata_tree::DiffId;
 
 use super::{Step, Store, layer_path};
 use crate::error::{Error, IoContext, Result};
-use crate::lock::{Lock, Locked, lock_path};
+use crate::lock::{Lock, Locked, flock, lock_path, still_there};
 
 /// Layer directories that nobody uses, locked so that nobody starts to.
 pub(super) struct Doomed(Vec<(DiffId, OwnedFd)>);
@@ -47,7 +48,7 @@ impl Store {
     }
 
     /// Moves a directory or file to the trash; gives its new path.
-    pub(super) fn trash(&self, path: &Path) -> Result<std::path::PathBuf> {
+    pub(super) fn trash(&self, path: &Path) -> Result<PathBuf> {
         let name = path.file_name().unwrap_or(OsStr::new("x")).to_string_lossy();
         let trash = self.root.join("trash");
         for n in 0.. {
@@ -63,6 +64,27 @@ impl Store {
             }
         }
         Err(Error::damaged("trash/", "has no free name"))
+    }
+
+    /// A new file in `staging/`, locked as long as it is open.
+    pub(super) fn aside(&self, name: &str) -> Result<(PathBuf, File)> {
+        let staging = self.root.join("staging");
+        let mut n = 0u32;
+        loop {
+            let path = staging.join(format!("{name}-{}-{n}", std::process::id()));
+            let doing = || format!("cannot make {}", path.display());
+            n += 1;
+            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error).doing(doing),
+            };
+            flock(&file, Lock::Exclusive).doing(doing)?;
+            // A starting process may have taken it for a dead one's before it was locked.
+            if still_there(&file, &path)? {
+                return Ok((path, file));
+            }
+        }
     }
 
     pub(super) fn remove_file_if_there(&self, path: &Path) -> Result<()> {
@@ -86,11 +108,7 @@ impl Store {
         let entries = std::fs::read_dir(dir).doing(|| format!("cannot list {}", dir.display()))?;
         for entry in entries {
             let path = entry.doing(|| format!("cannot list {}", dir.display()))?.path();
-            // A plain file is being written by some process as long as its name holds a living
-            // process' number; a directory is locked as long as it is being written.
-            if !trash && path.is_file() && owner_lives(&path) {
-                continue;
-            }
+            // Files and directories alike are locked as long as they are being written.
             match lock_path(&path, Lock::TryExclusive)? {
                 Locked::Busy | Locked::Absent => {}
                 Locked::Held(_lock) if path.is_dir() => {
@@ -104,16 +122,14 @@ impl Store {
     }
 }
 
-/// Names in `staging/` end in the number of the process (and more) that made them.
-fn owner_lives(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let pid = name.split('-').rev().find_map(|part| part.parse::<u32>().ok());
-    pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
-}
-
-/// Removes a directory tree; whoever is faster is welcome.
-fn remove_all(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
+/// Removes a file or a directory tree; whoever is faster is welcome.
+pub(super) fn remove_all(path: &Path) -> Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if !meta.is_dir() => std::fs::remove_file(path),
+        Ok(_) => std::fs::remove_dir_all(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).doing(|| format!("cannot remove {}", path.display())),

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use strata_tree::{BlobDigest, DiffId};
 
 use super::{HeldLayer, Step, Store};
-use crate::build::{Build, Disk, Keeper};
+use crate::build::{Build, Disk};
 use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
-use crate::headers::StreamWriter;
+use crate::headers::{Keeper, StreamWriter};
 use crate::index::Index;
 use crate::lock::{Lock, flock, still_there};
 use crate::progress::{Event, Progress};

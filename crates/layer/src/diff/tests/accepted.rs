@@ -2,12 +2,14 @@
 
 use strata_tree::{Device, Timestamp};
 
-use crate::diff::testkit::{Head, Tar, plain, read_all};
+use crate::diff::testkit::{Head, Tar, plain, read_all, stored_exactly};
 use crate::diff::{Member, MemberKind};
 
 type Case = (&'static str, Tar, Member);
 
 fn check(cases: Vec<Case>) {
+    let tars: Vec<_> = cases.iter().map(|(name, tar, _)| (*name, tar.clone().end())).collect();
+    stored_exactly(tars.iter().map(|(name, tar)| (*name, tar.as_slice())));
     for (name, tar, expected) in cases {
         let members = read_all(&tar.end()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let [(member, _)] = members.as_slice() else {

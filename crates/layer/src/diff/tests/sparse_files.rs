@@ -1,6 +1,6 @@
 //! Sparse files: GNU S with and without more blocks, PAX 0.0, 0.1 and 1.0.
 
-use crate::diff::testkit::{Head, Tar, expand, read_all};
+use crate::diff::testkit::{Head, Tar, expand, read_all, stored_exactly};
 
 /// `0 x 8, "ab", 0 x 90, "cd" ... ` as the map below says.
 const MAP: [(u64, u64); 3] = [(8, 2), (100, 3), (110, 0)];
@@ -22,6 +22,7 @@ fn gnu(map: &[(u64, u64)], size: u64) -> Head {
 
 fn check(name: &str, tar: Tar) {
     let tar = tar.file(b"after", b"x").end();
+    stored_exactly([(name, tar.as_slice())]);
     let members = read_all(&tar).unwrap_or_else(|error| panic!("{name}: {error}"));
     let (member, stored) = &members[0];
     assert_eq!(member.path, b"f", "{name}");

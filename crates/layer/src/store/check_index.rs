@@ -1,0 +1,238 @@
+//! `fsck`: `index.db` as a file and as a database, and what it says of images.
+//!
+//! SQLite checks what it reads; what it does not need, it does not check. So the header and the
+//! schema are compared with what strata writes, and rows (elsewhere) column by column. No check
+//! sees bytes that mean nothing: unallocated ones inside pages, pages on the free list, the
+//! version number of the SQLite that wrote last (96..100), keys of inner pages that separate the
+//! same rows, counters of `sqlite_sequence` that are larger than they need be, and the place in a
+//! row of a column that is the row's own number.
+//!
+//! Invariant: a damaged index is a problem that is reported, never an error that ends the check.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode};
+use strata_tree::{BlobDigest, DiffId, FlatTree};
+
+use super::Store;
+use super::check::{FsckReport, Problem};
+use super::listing::{Found, Images, Listing};
+use crate::error::{Error, IoContext, Result};
+use crate::index::{Index, NEWEST};
+
+/// Bytes of the header that never change: offset and value ("Database File Format", section 1.3).
+const HEADER: [(u64, &[u8]); 8] = [
+    (0, b"SQLite format 3\0"),
+    (16, &4096_u16.to_be_bytes()),
+    (18, &[2, 2, 0, 64, 32, 32]), // write-ahead log, no reserved space, payload fractions
+    (44, &4_u32.to_be_bytes()),   // schema format
+    (48, &[0; 8]),                // cache size, largest root page
+    (56, &1_u32.to_be_bytes()),   // UTF-8
+    (64, &[0; 8]),                // incremental vacuum, application id
+    (72, &[0; 20]),               // reserved
+];
+
+/// Why the index cannot be opened and checked; `None` if it can.
+///
+/// # Errors
+/// `NewerStore`; `Io`, `Sqlite` where that says nothing of the file.
+pub(super) fn unreadable(root: &Path) -> Result<Option<String>> {
+    let path = root.join("index.db");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let nothing = !super::has_layers(root)?;
+            return Ok((!nothing).then(|| "is gone".to_owned()));
+        }
+        Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
+    };
+    // Before SQLite opens it: it mends some of these bytes without a word.
+    if let Some(what) = check_header(root, &file)? {
+        return Ok(Some(what));
+    }
+    drop(file);
+    match check_schema(&path) {
+        Ok(what) => Ok(what),
+        Err(error @ Error::NewerStore { .. }) => Err(error),
+        Err(error) => damage(error).map(Some),
+    }
+}
+
+/// What an error of SQLite says of the index, if it does.
+///
+/// # Errors
+/// The same error, if it says nothing of it.
+pub(super) fn damage(error: Error) -> Result<String> {
+    match &error {
+        Error::Sqlite(rusqlite::Error::SqliteFailure(cause, _)) => match cause.code {
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::PermissionDenied
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::DiskFull
+            | ErrorCode::OutOfMemory => Err(error),
+            _ => Ok(error.to_string()),
+        },
+        Error::Sqlite(_) | Error::Damaged { .. } => Ok(error.to_string()),
+        _ => Err(error),
+    }
+}
+
+fn check_header(root: &Path, file: &File) -> Result<Option<String>> {
+    let doing = || "cannot read index.db".to_owned();
+    let size = file.metadata().doing(doing)?.len();
+    let mut header = [0; 100];
+    if size < 512 {
+        return Ok(Some(format!("has {size} bytes, too few for a database")));
+    }
+    file.read_exact_at(&mut header, 0).doing(doing)?;
+    for (at, expected) in HEADER {
+        let found = &header[at as usize..][..expected.len()];
+        if let Some(n) = found.iter().zip(expected).position(|(a, b)| a != b) {
+            return Ok(Some(format!("byte {} of its header is wrong", at + n as u64)));
+        }
+    }
+    let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|n| header[at + n]));
+    if word(24) != word(92) {
+        return Ok(Some("its change counters (bytes 24 and 92) differ".to_owned()));
+    }
+    // With a log, pages may be on their way.
+    let log = std::fs::metadata(root.join("index.db-wal")).map_or(0, |meta| meta.len());
+    if log == 0 && u64::from(word(28)) * 4096 != size {
+        let what = format!("has {size} bytes, its header says {} pages", word(28));
+        return Ok(Some(what));
+    }
+    Ok(None)
+}
+
+/// Name, type, table, root page and text of everything in a database, and its schema's number.
+fn schema(db: &Connection) -> Result<(i64, Vec<(i64, String)>)> {
+    let cookie = db.pragma_query_value(None, "schema_version", |row| row.get(0))?;
+    let mut statement = db.prepare(
+        "SELECT rowid, json_array(type, name, tbl_name, rootpage, sql) FROM sqlite_schema
+         ORDER BY rowid",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((cookie, rows.collect::<std::result::Result<_, _>>()?))
+}
+
+fn check_schema(path: &Path) -> Result<Option<String>> {
+    let index = Index::open_existing(path)?;
+    let found = index.version()?;
+    let same = schema(&index.db)? == schema(&Index::reference()?.db)?;
+    Ok(match (same, found == NEWEST) {
+        (true, true) => None,
+        (true, false) => Some(format!("says it has version {found}, it has {NEWEST}")),
+        (false, true) => Some("its schema is not the one that strata writes".to_owned()),
+        (false, false) if found > NEWEST => {
+            return Err(Error::NewerStore { found, newest: NEWEST });
+        }
+        // An older one, which is migrated when it is opened.
+        (false, false) => None,
+    })
+}
+
+impl Store {
+    /// What SQLite and counting can tell.
+    pub(super) fn check_sqlite(&self, report: &mut FsckReport) -> Result<()> {
+        let index = self.index();
+        let mut statement = index.db.prepare("PRAGMA integrity_check")?;
+        let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+        for line in lines.collect::<std::result::Result<Vec<_>, _>>()? {
+            if line != "ok" {
+                report.index_problem(line);
+            }
+        }
+        let mut statement = index.db.prepare("PRAGMA foreign_key_check")?;
+        let broken = statement.query_map([], |_| Ok(()))?.count();
+        if broken > 0 {
+            report.index_problem(format!("{broken} rows refer to none"));
+        }
+        for (what, count) in [
+            (
+                "contents have no entry",
+                "SELECT count(*) FROM contents
+                 WHERE NOT EXISTS (SELECT 1 FROM entries WHERE content = contents.id)",
+            ),
+            (
+                "contents have another size than their entries",
+                "SELECT count(*) FROM contents JOIN entries ON content = contents.id
+                 WHERE entries.size IS NOT NULL AND entries.size <> contents.size",
+            ),
+            (
+                "counters are wrong",
+                "SELECT count(*) FROM (SELECT 'layers' AS name, max(id) AS id FROM layers
+                                 UNION SELECT 'contents', max(id) FROM contents) AS used
+                 WHERE used.id IS NOT NULL AND 1 <> (SELECT count(*) FROM sqlite_sequence AS s
+                    WHERE s.name = used.name AND typeof(seq) = 'integer' AND seq >= used.id)",
+            ),
+            (
+                "counters are of no table",
+                "SELECT count(*) FROM sqlite_sequence
+                 WHERE typeof(name) <> 'text' OR name NOT IN ('layers', 'contents')
+                    OR typeof(seq) <> 'integer' OR seq < 0",
+            ),
+        ] {
+            let n: i64 = index.db.query_row(count, [], |row| row.get(0))?;
+            if n > 0 {
+                report.index_problem(format!("{n} {what}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Images and tags against their copy, and their blobs.
+    pub(super) fn check_images(&self, report: &mut FsckReport) -> Result<()> {
+        let expected = Images::of(&self.index().db)?;
+        let state = expected.state();
+        match Listing::read(&self.root.join("images.json")) {
+            Found::Listing(listing) if listing.images == expected => {}
+            Found::Listing(listing) if listing.is_ahead_of(&state) => {
+                report.notes.push("images.json has a change that a crash kept out".to_owned());
+            }
+            Found::Listing(_) => {
+                report.index_problem("its images and tags are not those of images.json");
+            }
+            Found::Absent if expected == Images::default() => {}
+            Found::Absent => report.problems.push(Problem::Listing("is gone".to_owned())),
+            Found::Damaged(why, _) => report.problems.push(Problem::Listing(why)),
+        }
+        for image in self.images()? {
+            let blobs = [Some(BlobDigest::from(image.id)), image.manifest];
+            for digest in blobs.into_iter().flatten() {
+                if let Err(error) = self.blob(&digest) {
+                    let what = error.to_string();
+                    report.problems.push(Problem::Image { id: image.id, what });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Directories without a row, and compiled trees.
+    pub(super) fn check_leftovers(&self, report: &mut FsckReport) -> Result<()> {
+        for (name, path) in self.list("layers")? {
+            let known = match DiffId::from_hex(&name) {
+                Ok(diff_id) => self.layer(&diff_id)?.is_some(),
+                Err(_) => false,
+            };
+            if !known {
+                let what = "is in no image and not in the index; `strata gc` removes it";
+                report.notes.push(format!("{} {what}", path.display()));
+            }
+        }
+        for (_, path) in self.list("trees")? {
+            let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
+                let tree = FlatTree::open(file, path.display().to_string(), Vec::new());
+                tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())
+            });
+            if let Err(what) = tree {
+                report.problems.push(Problem::Tree { path, what });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+//! The whole flow on each file system, and what happens where links end: EMLINK, EXDEV.
+//!
+//! The tests mount images of file systems, so they need root, mkfs and loop devices; elsewhere
+//! they say so and do nothing. tmpfs needs only root.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use strata_layer::{Store, StoreOptions};
+
+use crate::common::{
+    Place, Silent, assert_clean, assert_one_inode_each, dump, files, flip, load, members,
+    stored_files, unpack, walk,
+};
+use crate::sharing::{gated, unpack_gated};
+use crate::tars::{Head, Tar};
+
+/// A file system of its own, unmounted when it is dropped.
+struct Mounted {
+    place: Place,
+    at: PathBuf,
+}
+
+impl Mounted {
+    /// `None`, with a word why, where this cannot be.
+    fn new(kind: &str, megabytes: u64, options: &[&str]) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: mounting {kind} needs root");
+            return None;
+        }
+        let place = Place::in_memory();
+        let at = place.beside("mnt");
+        std::fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        if kind == "tmpfs" {
+            mount.args(["-t", "tmpfs", "tmpfs"]);
+        } else {
+            if !Path::new("/dev/loop-control").exists() {
+                println!("skipped: {kind} needs loop devices");
+                return None;
+            }
+            let image = place.beside("image");
+            std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+            let mkfs = format!("mkfs.{kind}");
+            match Command::new(&mkfs).args(options).arg("-q").arg(&image).output() {
+                Ok(output) if output.status.success() => {}
+                Ok(output) => panic!("{mkfs}: {}", String::from_utf8_lossy(&output.stderr)),
+                Err(error) => {
+                    println!("skipped: {mkfs}: {error}");
+                    return None;
+                }
+            }
+            mount.args(["-o", "loop"]).arg(&image);
+        }
+        let output = mount.arg(&at).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(Self { place, at })
+    }
+
+    fn root(&self) -> PathBuf {
+        self.at.join("store")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.at);
+        let _ = &self.place;
+    }
+}
+
+fn unmount(at: &Path) {
+    let status = Command::new("umount").arg(at).status().unwrap();
+    assert!(status.success() || thread::panicking());
+}
+
+/// Load, share, check, damage, repair, rebuild, remove.
+fn whole_flow(root: &Path) {
+    let big = vec![6; 3 << 20];
+    let base = files(&[("a/one", b"one"), ("big", &big), ("name \u{e9}\n", b"odd name")]);
+    let over = members(&["f b/one one", "h b/link => b/one", "f a/.wh.one", "s l -> x", "c n"]);
+    let store = Store::open(root).unwrap();
+    let one = load(&store, "one", &[&base]);
+    load(&store, "two", &[&base, &over]);
+    assert_eq!(assert_one_inode_each(root), 3);
+    let (guard, held) = store.hold_image(&one).unwrap();
+    let mut out = Vec::new();
+    store.write_diff(&held[0], &mut out).unwrap();
+    assert!(out == base);
+    drop((guard, held, store));
+    assert_clean(root);
+    let before = dump(root);
+    std::fs::remove_file(root.join("index.db")).unwrap();
+    let repair = || Store::fsck(root, true, StoreOptions::default(), &Silent).unwrap();
+    assert_eq!(repair().problems, []);
+    assert_eq!(dump(root), before);
+    let damaged = stored_files(root).into_keys().find(|path| path.ends_with("b/link")).unwrap();
+    flip(&root.join("layers").join(damaged), 1);
+    assert_eq!(repair().problems, []);
+    assert_clean(root);
+    let store = Store::open(root).unwrap();
+    load(&store, "two", &[&base, &over]);
+    store.gc().unwrap();
+    for image in store.images().unwrap() {
+        store.remove_image(&image.id).unwrap();
+    }
+    store.gc().unwrap();
+    assert_eq!(walk(&root.join("layers")).len(), 0);
+    drop(store);
+    assert_clean(root);
+}
+
+macro_rules! flows {
+    ($($test:ident: $kind:literal, $megabytes:literal, $options:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            let Some(mounted) = Mounted::new($kind, $megabytes, $options) else { return };
+            whole_flow(&mounted.root());
+        }
+    )*};
+}
+
+flows! {
+    the_whole_flow_on_tmpfs: "tmpfs", 0, &[];
+    the_whole_flow_on_ext4: "ext4", 64, &["-F"];
+    the_whole_flow_on_xfs: "xfs", 320, &["-f"];
+    the_whole_flow_on_btrfs: "btrfs", 128, &["-f"];
+}
+
+/// How many inodes and names a content has in the store, and its rows.
+fn copies(root: &Path, content: &[u8]) -> (usize, usize, i64) {
+    let files: Vec<_> =
+        stored_files(root).into_values().filter(|(bytes, _)| bytes == content).collect();
+    let inodes: std::collections::HashSet<_> = files.iter().map(|(_, inode)| inode).collect();
+    let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    let rows = db.query_row(
+        "SELECT count(*) FROM contents WHERE digest = (
+            SELECT digest FROM contents GROUP BY digest ORDER BY count(*) DESC LIMIT 1)",
+        [],
+        |row| row.get(0),
+    );
+    (inodes.len(), files.len(), rows.unwrap())
+}
+
+/// Names of one content, as files of their own or as hard links of the first.
+fn many(n: usize, tag: &str, hard_links: bool) -> Tar {
+    (0..n).fold(Tar::default(), |tar, i| {
+        let name = format!("{tag}/{i}");
+        if hard_links && i > 0 {
+            tar.add(Head::new(b'1', name.as_bytes()).link(format!("{tag}/0").as_bytes()), b"")
+        } else {
+            tar.file(name.as_bytes(), b"same")
+        }
+    })
+}
+
+/// More names than an inode may have, in one layer, in the next, and in one that is being
+/// unpacked while another process publishes; then all of it once more from the directories.
+fn beyond_the_limit(root: &Path, limit: usize) {
+    let store = Store::open(root).unwrap();
+    let one = load(&store, "one", &[&many(limit + 50, "a", false).end()]);
+    assert_eq!(copies(root, b"same"), (2, limit + 50, 2));
+    load(&store, "two", &[&many(limit + 10, "b", true).end()]);
+    let (inodes, names, rows) = copies(root, b"same");
+    assert_eq!((names, rows), (2 * limit + 60, inodes as i64));
+    assert!(inodes <= 4, "{inodes} copies");
+    let usage = store.disk_usage().unwrap();
+    assert_eq!(usage.stored, 4 * inodes as u64);
+    assert_eq!(usage.apparent, 4 * (limit as u64 + 50) + 4);
+    // Written by another handle, before the store's newest copy is nearly full.
+    let other = Store::open(root).unwrap();
+    let (tar, reader, gate) = gated(many(30, "c", false), Tar::default());
+    thread::scope(|scope| {
+        let unpacking = scope.spawn(|| unpack_gated(&other, &tar, reader));
+        gate.wait();
+        let newest = stored_files(root)
+            .into_iter()
+            .filter(|(_, (bytes, _))| bytes == b"same")
+            .map(|(path, _)| root.join("layers").join(path).metadata().unwrap().nlink() as usize)
+            .filter(|links| *links < limit)
+            .min()
+            .unwrap();
+        load(&store, "filler", &[&many(limit - newest - 10, "d", false).end()]);
+        gate.open();
+        unpacking.join().unwrap();
+    });
+    load(&store, "three", &[&tar]);
+    drop((store, other));
+    assert_clean(root);
+    let before = dump(root);
+    std::fs::remove_file(root.join("index.db")).unwrap();
+    let report = Store::fsck(root, true, StoreOptions::default(), &Silent).unwrap();
+    assert_eq!(report.problems, []);
+    assert_clean(root);
+    assert_eq!(dump(root), before);
+    let store = Store::open(root).unwrap();
+    store.remove_image(&one).unwrap();
+    drop(store);
+    assert_clean(root);
+    let store = Store::open(root).unwrap();
+    for image in store.images().unwrap() {
+        store.remove_image(&image.id).unwrap();
+    }
+    assert_eq!(walk(&root.join("layers")).len(), 0);
+}
+
+#[test]
+fn more_names_than_ext4_allows() {
+    // Few bytes, many names: an inode of ext4 may have 65,000.
+    let Some(mounted) = Mounted::new("ext4", 256, &["-F", "-O", "^has_journal"]) else { return };
+    beyond_the_limit(&mounted.root(), 65_000);
+}
+
+/// Without extended references btrfs keeps all names of an inode within one directory in one
+/// item of a leaf, so the limit is one for each directory, and the lengths of the names count.
+#[test]
+fn more_names_in_a_directory_than_btrfs_without_extref_allows() {
+    let options = ["-f", "-O", "^extref,^no-holes", "-R", "^free-space-tree"];
+    let Some(mounted) = Mounted::new("btrfs", 256, &options) else { return };
+    let root = mounted.root();
+    let store = Store::open(&root).unwrap();
+    load(&store, "one", &[&many(3000, "a", false).end()]);
+    load(&store, "two", &[&many(3000, "b", true).end()]);
+    let (inodes, names, rows) = copies(&root, b"same");
+    println!("{names} names of {inodes} inodes");
+    assert_eq!((names, rows), (6000, inodes as i64));
+    drop(store);
+    assert_clean(&root);
+    let before = dump(&root);
+    std::fs::remove_file(root.join("index.db")).unwrap();
+    Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+    assert_eq!(dump(&root), before);
+    assert_clean(&root);
+}
+
+/// A layer that lies on a mount of its own cannot be linked from (EXDEV): its contents are cloned
+/// where the file system can, else written again.
+#[test]
+fn contents_on_another_mount_are_cloned_or_written_again() {
+    for (kind, megabytes, options) in [
+        ("ext4", 64, &["-F"][..]),
+        ("xfs", 320, &["-f"]),
+        ("btrfs", 128, &["-f"]),
+        ("tmpfs", 0, &[]),
+    ] {
+        let Some(mounted) = Mounted::new(kind, megabytes, options) else { continue };
+        let root = mounted.root();
+        let store = Store::open(&root).unwrap();
+        let big = vec![4; 2 << 20];
+        let base = files(&[("a", b"same"), ("big", &big)]);
+        load(&store, "one", &[&base]);
+        let layer = root.join("layers").join(crate::common::diff_id(&base).hex());
+        let bind = Command::new("mount").arg("--bind").arg(&layer).arg(&layer).status().unwrap();
+        assert!(bind.success());
+        let loaded = std::panic::catch_unwind(|| {
+            let over = files(&[("b", b"same"), ("c", b"same"), ("big-too", &big)]);
+            let store = Store::open(&root).unwrap();
+            load(&store, "two", &[&over]);
+            assert_eq!(copies(&root, b"same"), (2, 3, 2), "{kind}");
+            // The newest copy can be linked.
+            drop(unpack(&store, &files(&[("d", b"same")])).unwrap());
+            assert_eq!(copies(&root, b"same"), (2, 4, 2), "{kind}");
+        });
+        drop(store);
+        unmount(&layer);
+        loaded.unwrap();
+        assert_clean(&root);
+    }
+}
+
+/// `layers/` on another mount than `staging/`: nothing can be renamed, and the error says so.
+#[test]
+fn a_store_in_pieces_says_what_is_wrong() {
+    let Some(mounted) = Mounted::new("tmpfs", 0, &[]) else { return };
+    let root = mounted.root();
+    let store = Store::open(&root).unwrap();
+    let layers = root.join("layers");
+    let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&layers).status();
+    assert!(status.unwrap().success());
+    let error = unpack(&store, &files(&[("a", b"a")])).map(drop).unwrap_err().to_string();
+    let left = walk(&root.join("staging")).len() + walk(&layers).len();
+    unmount(&layers);
+    assert!(error.contains("cannot publish") && error.contains("cross-device"), "{error}");
+    assert_eq!(left, 0);
+    drop(store);
+    assert_clean(&root);
+}

@@ -1,0 +1,236 @@
+//! A wrong byte in `index.db` is found, wherever it means anything.
+//!
+//! Invariant of the tests: where `fsck` finds nothing, the byte is one that [`pages`] knows to
+//! mean nothing, and every row reads as before.
+//!
+//! [`pages`]: crate::pages
+
+use std::fs;
+use std::path::Path;
+
+use strata_layer::{Store, StoreOptions};
+
+use crate::common::{Place, Silent, assert_clean, dump, files, fsck, load, members};
+use crate::pages::{Rows, used};
+use crate::tars::Tar;
+
+/// Enough rows for inner pages of every table, overflow pages, and pages on the free list.
+fn fill(root: &Path) {
+    let store = Store::open(root).unwrap();
+    let many = |n: usize, tag: &str| {
+        (0..n)
+            .fold(Tar::default(), |tar, i| {
+                tar.file(format!("{tag}/{i}").as_bytes(), format!("{tag} {}", i / 2).as_bytes())
+            })
+            .end()
+    };
+    let gone = load(&store, "gone", &[&many(100, "gone")]);
+    let big_xattr = Tar::default()
+        .pax(&[("SCHILY.xattr.user.big", &[b'v'; 9000])])
+        .file(b"x", b"with an attribute")
+        .end();
+    let kinds = members(&[
+        "d d",
+        "s l -> t",
+        "c n",
+        "p p",
+        "f .wh.w",
+        "h h => low",
+        "f d/a a",
+        "h b => d/a",
+    ]);
+    let base = many(150, "kept");
+    let one = load(&store, "one:1", &[&base, &kinds]);
+    load(&store, "two:1", &[&base, &kinds, &big_xattr, &kinds]);
+    load(&store, "three:1", &[&files(&[("a", b"a")])]);
+    store.tag("one:latest", &one).unwrap();
+    store.remove_image(&gone).unwrap();
+}
+
+fn meaning(root: &Path) -> Vec<bool> {
+    let path = root.join("index.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let mut statement =
+        db.prepare("SELECT rootpage, name FROM sqlite_schema WHERE rootpage > 0").unwrap();
+    let roots = statement.query_map([], |row| {
+        let rows = match row.get::<_, String>(1)?.as_str() {
+            "sqlite_sequence" => Rows::Counters,
+            "layers" | "contents" => Rows::Numbered,
+            _ => Rows::Plain,
+        };
+        Ok((row.get::<_, i64>(0)? as usize, rows))
+    });
+    let roots: Vec<_> = roots.unwrap().map(Result::unwrap).collect();
+    used(fs::read(&path).unwrap(), &roots)
+}
+
+/// Flips bits at the offsets, of those without a meaning at one in twenty; gives how many flips
+/// were found, how many were not.
+fn flip_at(offsets: &dyn Fn(usize) -> bool, masks: &[u8]) -> (usize, usize) {
+    let place = Place::in_memory();
+    let root = place.root();
+    fill(&root);
+    assert_clean(&root);
+    let before = dump(&root);
+    let meaning = meaning(&root);
+    let path = root.join("index.db");
+    let clean = fs::read(&path).unwrap();
+    let (mut found, mut unnoticed) = (0, 0);
+    for at in (0..clean.len()).filter(|at| offsets(*at)) {
+        if !meaning[at] && at > 100 && at / 7 % 20 != 0 {
+            continue;
+        }
+        for mask in masks {
+            let mut damaged = clean.clone();
+            damaged[at] ^= mask;
+            fs::write(&path, &damaged).unwrap();
+            let report = fsck(&root);
+            let page = at / 4096 + 1;
+            if report.problems.is_empty() {
+                assert!(!meaning[at], "byte {at} (page {page}) ^ {mask:#x}: not found");
+                assert_eq!(dump(&root), before, "byte {at} (page {page}) ^ {mask:#x}");
+                unnoticed += 1;
+            } else {
+                let text: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+                assert!(text.iter().any(|t| t.starts_with("index.db: ")), "byte {at}: {text:?}");
+                found += 1;
+            }
+            for log in ["index.db-wal", "index.db-shm"] {
+                let _ = fs::remove_file(root.join(log));
+            }
+        }
+    }
+    fs::write(&path, &clean).unwrap();
+    assert_clean(&root);
+    println!(
+        "{} pages, {found} flips found, {unnoticed} in bytes without a meaning",
+        clean.len() / 4096
+    );
+    (found, unnoticed)
+}
+
+#[test]
+fn every_bit_of_the_header() {
+    let (found, unnoticed) = flip_at(&|at| at < 100, &[1, 2, 4, 8, 16, 32, 64, 128]);
+    // The four bytes with the version of the SQLite that wrote last.
+    assert_eq!((found, unnoticed), (96 * 8, 4 * 8));
+}
+
+#[test]
+fn the_beginning_of_every_page() {
+    let (found, _) = flip_at(&|at| at % 4096 < 14, &[1, 0x80]);
+    assert!(found > 400, "{found}");
+}
+
+/// What a column is, and how long, stands in front of its row; a wrong type may have no length.
+#[test]
+fn bytes_all_over_every_page_once_more() {
+    let (found, _) = flip_at(&|at| at % 37 == 11, &[0x08]);
+    assert!(found > 600, "{found}");
+}
+
+#[test]
+fn bytes_all_over_every_page() {
+    let (found, _) = flip_at(&|at| at % 61 == 7, &[0x08]);
+    assert!(found > 400, "{found}");
+}
+
+#[test]
+fn bytes_all_over_every_page_otherwise() {
+    let (found, _) = flip_at(&|at| at % 67 == 3, &[0x01]);
+    assert!(found > 400, "{found}");
+}
+
+#[test]
+fn damage_is_repaired_from_the_layers() {
+    let place = Place::in_memory();
+    let root = place.root();
+    fill(&root);
+    let before = dump(&root);
+    let path = root.join("index.db");
+    let clean = fs::read(&path).unwrap();
+    let mut repaired = 0;
+    for at in (0..clean.len()).filter(|at| at % 3001 == 20 || [18, 19, 60, 200].contains(at)) {
+        let mut damaged = fs::read(&path).unwrap();
+        if at >= damaged.len() {
+            continue;
+        }
+        damaged[at] ^= 0x11;
+        fs::write(&path, &damaged).unwrap();
+        let found = !fsck(&root).problems.is_empty();
+        let report = Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        assert_eq!(report.problems, [], "byte {at}");
+        assert_eq!(report.repaired.is_empty(), !found, "byte {at}");
+        assert_clean(&root);
+        assert_eq!(dump(&root), before, "byte {at}");
+        repaired += usize::from(found);
+    }
+    assert!(repaired > 8, "{repaired}");
+}
+
+#[test]
+fn a_cut_or_longer_index_is_found_and_repaired() {
+    for by in [-1, -4096, 1, 4096] {
+        let place = Place::in_memory();
+        let root = place.root();
+        fill(&root);
+        let before = dump(&root);
+        let file = fs::File::options().write(true).open(root.join("index.db")).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_add_signed(by)).unwrap();
+        assert!(!fsck(&root).problems.is_empty(), "{by}");
+        Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        assert_clean(&root);
+        assert_eq!(dump(&root), before, "{by}");
+    }
+}
+
+/// Facts that are wrong in the index, though the database is sound.
+#[test]
+fn wrong_facts_are_found() {
+    for (name, change) in [
+        ("owner", "UPDATE entries SET uid = 7 WHERE name = x'64'"),
+        ("null for zero", "UPDATE entries SET nlink = 1 WHERE nlink IS NULL AND kind = 0"),
+        ("column without use", "UPDATE entries SET target = 1 WHERE kind = 2"),
+        (
+            "content of another",
+            "UPDATE entries SET content = (SELECT max(id) FROM contents) WHERE kind = 6",
+        ),
+        ("content missing", "UPDATE entries SET content = NULL WHERE kind = 6"),
+        (
+            "size of a content",
+            "UPDATE contents SET size = size + 1 WHERE id = (SELECT max(id) FROM contents)",
+        ),
+        (
+            "digest",
+            "UPDATE contents SET digest = zeroblob(32) WHERE id = (SELECT max(id) FROM contents)",
+        ),
+        ("row gone", "DELETE FROM entries WHERE name = x'6c'"),
+        ("loose content", "INSERT INTO contents (digest, copy, size) VALUES (zeroblob(32), 0, 0)"),
+        (
+            "sizes of a layer",
+            "UPDATE layers SET headers_size = 1 WHERE id = (SELECT max(id) FROM layers)",
+        ),
+        ("tag", "UPDATE tags SET reference = 'one:2' WHERE reference = 'one:1'"),
+        ("tag of another", "UPDATE tags SET image = (SELECT max(id) FROM images)"),
+        ("order of layers", "UPDATE image_layers SET position = 9 - position"),
+        ("manifest", "UPDATE images SET manifest = NULL"),
+        ("counter", "UPDATE sqlite_sequence SET seq = 1"),
+        ("counter gone", "DELETE FROM sqlite_sequence WHERE name = 'contents'"),
+        ("version", "PRAGMA user_version = 7"),
+        ("index gone", "DROP INDEX entries_content"),
+        ("more", "CREATE TABLE more (x)"),
+    ] {
+        let place = Place::in_memory();
+        let root = place.root();
+        fill(&root);
+        let before = dump(&root);
+        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+        db.execute_batch(&format!("PRAGMA foreign_keys = OFF; {change}")).unwrap();
+        drop(db);
+        assert!(!fsck(&root).problems.is_empty(), "{name}");
+        let report = Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        assert_eq!(report.problems, [], "{name}");
+        assert_clean(&root);
+        assert_eq!(dump(&root), before, "{name}");
+    }
+}

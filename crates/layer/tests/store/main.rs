@@ -1,0 +1,22 @@
+//! The layer store as its users see it: exact, shared, checked, safe against crashes.
+//!
+//! `common` makes tars and stores; `tars` builds tars block by block; every other module is one
+//! promise of the store. Some need another process: it is this program once more, see
+//! [`common::child`].
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+mod common;
+mod conformance;
+mod crash;
+mod damage;
+mod escape;
+mod exact;
+mod file_systems;
+mod index_bytes;
+mod limits;
+mod pages;
+mod rebuild;
+mod removal;
+mod sharing;
+mod tars;

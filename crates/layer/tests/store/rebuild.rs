@@ -1,0 +1,151 @@
+//! `index.db` is derived: without it, or with a damaged one, the same comes back.
+
+use strata_layer::{Error, Store, StoreOptions};
+
+use crate::common::{
+    Place, Silent, assert_clean, copy_store, dump, files, fsck, load, members, stored_files,
+};
+
+fn filled(place: &Place) {
+    let store = place.open();
+    let base = members(&[
+        "d a",
+        "f a/one one",
+        "h a/link => a/one",
+        "s l -> a/one",
+        "c null",
+        "p pipe",
+        "f same/1 same",
+        "f same/2 same",
+        "f gone bytes",
+        "f gone others",
+    ]);
+    let over = members(&["f a/.wh.one", "f b/.wh..wh..opq", "h c => same/1", "f other same"]);
+    let one = load(&store, "one:1", &[&base, &over]);
+    load(&store, "two:1", &[&base, &over, &over]);
+    load(&store, "three:1", &[&files(&[("x", b"same"), ("y", b"own")])]);
+    store.tag("one:latest", &one).unwrap();
+    store.untag("three:1").unwrap();
+}
+
+fn repair(place: &Place) -> strata_layer::FsckReport {
+    Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap()
+}
+
+#[test]
+fn a_deleted_index_comes_back_with_the_same_rows_images_and_tags() {
+    let place = Place::in_memory();
+    filled(&place);
+    let before = (dump(&place.root()), stored_files(&place.root()));
+    assert!(before.0.len() > 25);
+    std::fs::remove_file(place.root().join("index.db")).unwrap();
+    assert!(matches!(Store::open(&place.root()), Err(Error::NoIndex(_))));
+    let report = fsck(&place.root());
+    assert_eq!(report.problems.len(), 1);
+    assert!(report.problems[0].to_string().contains("index.db: is gone"));
+    let report = repair(&place);
+    assert_eq!(report.problems, []);
+    assert_eq!((dump(&place.root()), stored_files(&place.root())), before);
+    assert_clean(&place.root());
+    let store = place.open();
+    let tags: Vec<_> = store.tags().unwrap().into_iter().map(|(tag, _)| tag).collect();
+    assert_eq!(tags, ["one:1", "one:latest", "two:1"]);
+}
+
+#[test]
+fn an_index_that_is_no_database_comes_back_too() {
+    for (name, bytes) in
+        [("empty", Vec::new()), ("text", b"text".repeat(3000)), ("zeros", vec![0; 40960])]
+    {
+        let place = Place::in_memory();
+        filled(&place);
+        let before = dump(&place.root());
+        std::fs::write(place.root().join("index.db"), bytes).unwrap();
+        assert_eq!(fsck(&place.root()).problems.len(), 1, "{name}");
+        assert_eq!(repair(&place).problems, [], "{name}");
+        assert_eq!(dump(&place.root()), before, "{name}");
+        assert_clean(&place.root());
+    }
+}
+
+/// The old log must not be replayed into the new index.
+#[test]
+fn a_log_that_was_left_does_not_survive_the_rebuild() {
+    let place = Place::in_memory();
+    filled(&place);
+    let before = dump(&place.root());
+    // A log as a killed process leaves it: copied while the store is open.
+    let crashed = place.beside("crashed");
+    let store = place.open();
+    store.tag("in the log", &store.images().unwrap()[0].id).unwrap();
+    copy_store(&place.root(), &crashed);
+    assert!(crashed.join("index.db-wal").metadata().unwrap().len() > 0);
+    store.untag("in the log").unwrap();
+    drop(store);
+    std::fs::copy(crashed.join("index.db-wal"), place.root().join("index.db-wal")).unwrap();
+    std::fs::write(place.root().join("index.db"), b"no database").unwrap();
+    assert_eq!(repair(&place).problems, []);
+    assert_eq!(dump(&place.root()), before);
+    assert_clean(&place.root());
+}
+
+#[test]
+fn the_listing_comes_back_from_the_index() {
+    for damage in ["gone", "cut", "flipped", "blank"] {
+        let place = Place::in_memory();
+        filled(&place);
+        let before = dump(&place.root());
+        let path = place.root().join("images.json");
+        let text = std::fs::read(&path).unwrap();
+        match damage {
+            "gone" => std::fs::remove_file(&path).unwrap(),
+            "cut" => std::fs::write(&path, &text[..text.len() / 2]).unwrap(),
+            "flipped" => {
+                let at = text.windows(5).position(|bytes| bytes == b"one:1").unwrap();
+                crate::common::change(&path, at as u64 + 4, |_| b'7');
+            }
+            _ => {
+                let at = text.iter().position(|byte| *byte == b' ').unwrap();
+                crate::common::change(&path, at as u64, |_| b'\t');
+            }
+        }
+        let report = fsck(&place.root());
+        assert_eq!(report.problems.len(), 1, "{damage}");
+        assert!(report.problems[0].to_string().contains("images.json"), "{damage}");
+        assert_eq!(repair(&place).problems, [], "{damage}");
+        assert_eq!(std::fs::read(&path).unwrap().len(), text.len(), "{damage}");
+        assert_eq!(dump(&place.root()), before, "{damage}");
+        assert_clean(&place.root());
+    }
+}
+
+#[test]
+fn nothing_is_replaced_under_somebody_who_has_the_store_open() {
+    let place = Place::in_memory();
+    filled(&place);
+    let before = dump(&place.root());
+    let aside = place.beside("index.db");
+    let store = place.open();
+    std::fs::rename(place.root().join("index.db"), &aside).unwrap();
+    let error = Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    std::fs::rename(&aside, place.root().join("index.db")).unwrap();
+    drop(store);
+    assert_eq!(dump(&place.root()), before);
+}
+
+#[test]
+fn a_newer_store_is_left_alone() {
+    let place = Place::in_memory();
+    filled(&place);
+    let db = rusqlite::Connection::open(place.root().join("index.db")).unwrap();
+    db.execute_batch("CREATE TABLE more (x INTEGER); PRAGMA user_version = 99").unwrap();
+    drop(db);
+    let before = dump(&place.root());
+    for repair in [false, true] {
+        let done = Store::fsck(&place.root(), repair, StoreOptions::default(), &Silent);
+        assert!(matches!(done, Err(Error::NewerStore { found: 99, .. })));
+    }
+    assert!(matches!(Store::open(&place.root()), Err(Error::NewerStore { found: 99, .. })));
+    assert_eq!(dump(&place.root()), before);
+}
