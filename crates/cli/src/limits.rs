@@ -20,7 +20,7 @@ pub(crate) struct LayerLimitArgs {
     /// Components of one path [default: 1024]
     #[arg(long, value_name = "N")]
     max_depth: Option<u64>,
-    /// Bytes of one path [default: 4096]
+    /// Bytes of one path [default: 4000]
     #[arg(long, value_name = "BYTES")]
     max_path: Option<u64>,
     /// Bytes of extended attributes of one member [default: 1048576]
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_help_tells_the_libraries_defaults() {
         let (layer, source) = (LayerLimits::default(), SourceLimits::default());
-        assert_eq!((layer.entries, layer.depth, layer.path_bytes), (4_000_000, 1024, 4096));
+        assert_eq!((layer.entries, layer.depth, layer.path_bytes), (4_000_000, 1024, 4000));
         assert_eq!((layer.xattr_bytes, layer.expansion), (1_048_576, 2000));
         assert_eq!((layer.layer_bytes, LayerLimits::EXPANSION_FREE), (1 << 40, 64 << 20));
         assert_eq!((source.document_bytes, source.members), (4_194_304, 100_000));
