@@ -422,11 +422,6 @@ impl<'s> Build<'s> {
         Err(Error::Limit { layer: self.label.clone(), what, limit, option })
     }
 
-    /// What this layer has offered to other unpacks.
-    pub(crate) fn digests(&self) -> Vec<ContentDigest> {
-        self.locals.iter().map(|local| local.digest).collect()
-    }
-
     /// Settles what had to wait for the end.
     pub(crate) fn finish(mut self) -> Result<(Built, Option<Disk<'s>>)> {
         let (files, locals) = (&self.files, &self.locals);

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use rusqlite::Connection;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
-use strata_tree::{ContentDigest, TreePath};
+use strata_tree::TreePath;
 
 use super::{HeldLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
@@ -184,12 +184,10 @@ impl Store {
     }
 
     /// Takes the contents of one stage out of those that running unpacks may link from.
-    pub(super) fn forget_staged(&self, stage: &Arc<OwnedFd>, digests: &[ContentDigest]) {
+    ///
+    /// All of them: one that stayed would keep the stage's descriptor, and its lock.
+    pub(super) fn forget_staged(&self, stage: &Arc<OwnedFd>) {
         let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        for digest in digests {
-            if staged.get(digest).is_some_and(|(dir, _)| Arc::ptr_eq(dir, stage)) {
-                staged.remove(digest);
-            }
-        }
+        staged.retain(|_, (dir, _)| !Arc::ptr_eq(dir, stage));
     }
 }

@@ -86,7 +86,6 @@ impl Store {
             verify(&label, &filled.0, blob, diff_id)?;
             Ok(filled)
         });
-        let digests = build.digests();
         let published = filled.and_then(|(facts, keeper)| {
             let (built, disk) = build.finish()?;
             for warning in &built.finished.warnings {
@@ -104,7 +103,7 @@ impl Store {
             self.publish(&facts, headers_size, &built, stage)
         });
         // Published or gone: from here on the index, or nobody, has these contents.
-        self.forget_staged(&shared, &digests);
+        self.forget_staged(&shared);
         published
     }
 
