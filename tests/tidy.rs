@@ -104,7 +104,10 @@ fn without_tests(text: &str) -> &str {
 
 fn is_test(path: &Path) -> bool {
     let text = path.to_str().unwrap();
-    text.contains("/tests/") || text.starts_with("tests/") || text.ends_with("/tests.rs")
+    text.contains("/tests/")
+        || text.starts_with("tests/")
+        || text.ends_with("/tests.rs")
+        || text.ends_with("/testkit.rs")
 }
 
 #[test]
