@@ -234,8 +234,9 @@ impl Store {
         let doing = || format!("cannot write {}", target.display());
         let (temporary, file) = self.aside("tree")?;
         let written = write(&file).map_err(Error::from);
-        // Not synced: a tree that a power cut damaged fails its check and is compiled again.
-        let placed = written.and_then(|()| std::fs::rename(&temporary, &target).doing(doing));
+        // Opening checks the header alone, so the rest has to be on disk before the name is.
+        let synced = written.and_then(|()| file.sync_data().doing(doing));
+        let placed = synced.and_then(|()| std::fs::rename(&temporary, &target).doing(doing));
         if placed.is_err() {
             std::fs::remove_file(&temporary).doing(doing)?;
         }
