@@ -12,7 +12,7 @@ use strata_tree::Lower;
 
 use crate::commands::{housekeeping, images, load, mount, shell};
 use crate::context::{Context, Format, OpenImage};
-use crate::{look, mounts, progress};
+use crate::{look, mounts, progress, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -58,6 +58,10 @@ enum Command {
     #[command(visible_alias = "unmount")]
     Umount(mounts::UmountArgs),
     Mounts(mounts::MountsArgs),
+    Uppers(uppers::UppersArgs),
+    Diff(uppers::DiffArgs),
+    Commit(uppers::CommitArgs),
+    Rm(uppers::RmArgs),
     Ls(look::LsArgs),
     Cat(look::CatArgs),
     Cp(look::CpArgs),
@@ -97,6 +101,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Mount(args) => mount::run(&context, args)?,
         Command::Umount(args) => mounts::umount(&context.root, args)?,
         Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
+        Command::Uppers(args) => uppers::run_uppers(&context, args, &mut screen.out)?,
+        Command::Diff(args) => uppers::run_diff(&context, args, &mut screen.out)?,
+        Command::Commit(args) => uppers::run_commit(&context, args, &mut screen.out)?,
+        Command::Rm(args) => uppers::run_rm(&context, args, &mut screen.out)?,
         Command::Ls(args) => {
             let image = context.open_image(args.target.reference())?;
             look::ls(&*image.tree, args, &mut screen)?;

@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod table;
 mod units;
+mod uppers;
 
 use std::io::Write;
 use std::process::ExitCode;
