@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, images, load, mount, shell};
+use crate::commands::{housekeeping, images, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::{look, mounts, progress, uppers};
 
@@ -51,6 +51,7 @@ To look inside an image:
 enum Command {
     Load(load::LoadArgs),
     Import(load::ImportArgs),
+    Save(save::SaveArgs),
     Images(images::ImagesArgs),
     Tag(images::TagArgs),
     Rmi(images::RmiArgs),
@@ -95,6 +96,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
+        Command::Save(args) => save::run_save(&context, args, &mut screen)?,
         Command::Images(args) => images::run_images(&context, args, &mut screen.out)?,
         Command::Tag(args) => images::run_tag(&context, args)?,
         Command::Rmi(args) => images::run_rmi(&context, args, &mut screen.out)?,

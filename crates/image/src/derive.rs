@@ -122,6 +122,12 @@ fn documents(
     let diff_ids: Vec<String> = held.iter().map(|layer| layer.diff_id().to_string()).collect();
     fields.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
     let config = bytes(&config)?;
+    let manifest = manifest_of(store, &config, held)?;
+    Ok((config, manifest))
+}
+
+/// The manifest of an image whose layers are plain tars.
+pub(crate) fn manifest_of(store: &Store, config: &[u8], held: &[HeldLayer]) -> Result<Vec<u8>> {
     let mut layers = Vec::new();
     for layer in held {
         let diff_id = *layer.diff_id();
@@ -133,12 +139,12 @@ fn documents(
         "mediaType": OCI_MANIFEST,
         "config": {
             "mediaType": OCI_CONFIG,
-            "digest": sha256(&config).to_string(),
+            "digest": sha256(config).to_string(),
             "size": config.len(),
         },
         "layers": layers,
     });
-    Ok((config, bytes(&manifest)?))
+    bytes(&manifest)
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>> {

@@ -6,7 +6,7 @@
 //!                                                 oci.rs docker.rs
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
-//! archives and OCI layout directories; [`import`] makes an image of a plain tar, [`derive()`] one
+//! archives and OCI layout directories, [`save()`] writes archives; [`import`] makes an image of a plain tar, [`derive()`] one
 //! of another image and one layer more;
 //! [`resolve_image`] finds an image again by what a person types. A [`Reference`] is a name, an
 //! [`ImageConfig`] tells what an image is made of.
@@ -29,6 +29,7 @@ mod oci;
 mod platform;
 mod reference;
 mod resolve;
+mod save;
 mod source;
 mod spec;
 mod spool;
@@ -47,4 +48,5 @@ pub use media::MediaKind;
 pub use platform::Platform;
 pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
 pub use resolve::resolve_image;
+pub use save::{Saved, save};
 pub use spec::SourceSpec;

@@ -6,4 +6,5 @@ pub(crate) mod housekeeping;
 pub(crate) mod images;
 pub(crate) mod load;
 pub(crate) mod mount;
+pub(crate) mod save;
 pub(crate) mod shell;
