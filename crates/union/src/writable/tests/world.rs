@@ -2,6 +2,7 @@
 //!
 //! Invariant: [`World::check`] compares everything that a user can see.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub(super) struct World {
     /// Open files, by model node.
     pub(super) open: Vec<(usize, Arc<OpenFile>)>,
     lower: Arc<MemTree>,
+    /// Every lookup that is not forgotten.
+    lookups: RefCell<Vec<NodeId>>,
 }
 
 /// Root keeps everything in the inodes; others apart.
@@ -55,6 +58,7 @@ impl World {
             numbers: BTreeMap::new(),
             open: Vec::new(),
             lower,
+            lookups: RefCell::default(),
         };
         world.mount();
         world.union().adopt_root().unwrap();
@@ -64,6 +68,7 @@ impl World {
     /// Ends the union and puts another over the same upper.
     pub(super) fn mount(&mut self) {
         self.open.clear();
+        self.lookups.borrow_mut().clear();
         self.union = None;
         let lower = self.lower.clone();
         let union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
@@ -87,8 +92,15 @@ impl World {
         let mut attr = self.union().attr(NodeId::ROOT).unwrap();
         for name in path.split('/').filter(|name| !name.is_empty()) {
             attr = self.union().lookup(attr.id, name.as_bytes()).unwrap()?;
+            self.lookups.borrow_mut().push(attr.id);
         }
         Some(attr)
+    }
+
+    /// As the kernel does when it needs memory; what is open stays known.
+    pub(super) fn forget_all(&self) {
+        let lookups = std::mem::take(&mut *self.lookups.borrow_mut());
+        lookups.into_iter().for_each(|id| self.union().forget(id, 1));
     }
 
     pub(super) fn id(&self, path: &str) -> NodeId {
