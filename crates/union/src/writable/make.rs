@@ -202,7 +202,10 @@ impl Union {
     pub fn link(&self, node: NodeId, dir: NodeId, bytes: &[u8]) -> Result<Attr> {
         let name = name(bytes)?;
         if self.table.see(node)?.found.kind.is_dir() {
-            return Err(Error::Refused(Errno::PERM));
+            // In Linux' order: what is there comes first.
+            let _steady = self.steady();
+            let there = self.find(&self.table.see_dir(dir)?, name)?.is_some();
+            return Err(Error::Refused(if there { Errno::EXIST } else { Errno::PERM }));
         }
         self.copy_up(node, Stage::Meta, None)?;
         self.raise_dirs(dir)?;

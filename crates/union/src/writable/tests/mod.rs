@@ -3,6 +3,7 @@
 //!
 //! Invariant: every failure that `model` found is a named test in `cases`.
 
+mod beside;
 mod cases;
 mod kernel;
 mod model;

@@ -12,7 +12,7 @@ use super::world::{READ, WRITE, World, options};
 use crate::writable::{Caller, Changes, Error, New, OpenHow, RenameMode, SetMode, SetTime};
 
 const WHO: Caller = Caller { uid: 0, gid: 0, umask: 0 };
-const NAMES: [&str; 6] = ["a", "b", "c", "d", ".wh.a", "x"];
+pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", ".wh.a", "x"];
 
 /// Directories and nodes are chosen from those that exist, by number.
 #[derive(Debug, Clone)]
@@ -93,6 +93,11 @@ pub(super) fn operation() -> impl Strategy<Value = Op> {
 
 /// A lower with something of everything.
 pub(super) fn lower() -> Spec {
+    lower_without_zero().char_device("b/c", 0, 0)
+}
+
+/// The same without a device 0:0.
+pub(super) fn lower_without_zero() -> Spec {
     let path = |text: &str| TreePath::clamped(text.as_bytes()).unwrap();
     Spec::new()
         .dir("a")
@@ -113,7 +118,6 @@ pub(super) fn lower() -> Spec {
         .dir("b")
         .link("b/a", &path("a/b"))
         .symlink("b/b", "../a/a")
-        .char_device("b/c", 0, 0)
         .char_device("b/d", 5, 1)
         .fifo("c")
         .file("d", "")
@@ -122,18 +126,18 @@ pub(super) fn lower() -> Spec {
 }
 
 impl World {
-    fn dir_at(&self, choice: u8) -> (String, usize) {
+    pub(super) fn dir_at(&self, choice: u8) -> (String, usize) {
         let dirs = self.model.paths().into_iter();
         let dirs: Vec<_> = dirs.filter(|(_, n)| self.model.inodes[*n].kind.is_dir()).collect();
         dirs[usize::from(choice) % dirs.len()].clone()
     }
 
-    fn node_at(&self, choice: u8) -> (String, usize) {
+    pub(super) fn node_at(&self, choice: u8) -> (String, usize) {
         let all = self.model.paths();
         all[usize::from(choice) % all.len()].clone()
     }
 
-    fn file_at(&self, choice: u8) -> Option<(String, usize)> {
+    pub(super) fn file_at(&self, choice: u8) -> Option<(String, usize)> {
         let all = self.model.paths().into_iter();
         let files: Vec<_> =
             all.filter(|(_, n)| self.model.inodes[*n].kind == Kind::Regular).collect();
@@ -145,18 +149,7 @@ impl World {
         let name = |choice: u8| NAMES[usize::from(choice) % NAMES.len()];
         match op {
             Op::Make(dir, n, kind) => {
-                let device = |major, minor| Device { major, minor };
-                let kinds = [
-                    Kind::Directory,
-                    Kind::Directory,
-                    Kind::Regular,
-                    Kind::Fifo,
-                    Kind::Socket,
-                    Kind::CharDevice(device(0, 0)),
-                    Kind::CharDevice(device(1, 3)),
-                    Kind::BlockDevice(device(7, 0)),
-                ];
-                let kind = kinds[usize::from(*kind) % kinds.len()];
+                let kind = kind_of(*kind);
                 let ((path, dir), n) = (self.dir_at(*dir), name(*n));
                 let made =
                     self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Plain(kind, 0o755));
@@ -450,7 +443,7 @@ impl World {
         }
     }
 
-    fn held_at(&self, choice: u8) -> Option<(usize, strata_tree::NodeId)> {
+    pub(super) fn held_at(&self, choice: u8) -> Option<(usize, strata_tree::NodeId)> {
         let (node, held) = self.open.get(usize::from(choice) % self.open.len().max(1))?;
         Some((*node, held.node()))
     }
@@ -491,8 +484,23 @@ impl World {
     }
 }
 
+pub(super) fn kind_of(choice: u8) -> Kind {
+    let device = |major, minor| Device { major, minor };
+    let kinds = [
+        Kind::Directory,
+        Kind::Directory,
+        Kind::Regular,
+        Kind::Fifo,
+        Kind::Socket,
+        Kind::CharDevice(device(0, 0)),
+        Kind::CharDevice(device(1, 3)),
+        Kind::BlockDevice(device(7, 0)),
+    ];
+    kinds[usize::from(choice) % kinds.len()]
+}
+
 /// Directory and name; `None` for the root.
-fn split(path: &str) -> Option<(String, String)> {
+pub(super) fn split(path: &str) -> Option<(String, String)> {
     match path.rsplit_once('/') {
         Some((dir, name)) => Some((dir.to_owned(), name.to_owned())),
         None if path.is_empty() => None,
@@ -500,12 +508,18 @@ fn split(path: &str) -> Option<(String, String)> {
     }
 }
 
-fn xattr(which: u8) -> &'static [u8] {
+pub(super) fn xattr(which: u8) -> &'static [u8] {
     [&b"user.one"[..], b"user.two", b"user.overlay.opaque"][usize::from(which) % 3]
+}
+
+thread_local! {
+    /// What the model said last.
+    pub(super) static SAID: std::cell::Cell<Option<Errno>> = const { std::cell::Cell::new(None) };
 }
 
 fn same<T>(op: &Op, got: Option<Errno>, expected: Answer<T>) -> Result<(), String> {
     let expected = expected.err();
+    SAID.set(expected);
     if got == expected {
         return Ok(());
     }
@@ -514,10 +528,32 @@ fn same<T>(op: &Op, got: Option<Errno>, expected: Answer<T>) -> Result<(), Strin
 
 /// Runs a sequence, checking after every step; gives the world at its end.
 pub(super) fn run(ops: &[Op], world: &mut World) -> Result<(), String> {
+    run_beside(ops, world, &mut |_, _| None)
+}
+
+/// The same; `beside` does each operation elsewhere before, and has to give the same errno.
+pub(super) fn run_beside(
+    ops: &[Op],
+    world: &mut World,
+    beside: &mut dyn FnMut(&Op, &World) -> Option<Answer<()>>,
+) -> Result<(), String> {
     world.check().map_err(|error| format!("at the start: {error}"))?;
     for (step, op) in ops.iter().enumerate() {
+        let elsewhere = beside(op, world);
+        SAID.set(None);
         world.apply(op).map_err(|error| format!("step {step}: {error}"))?;
         world.check().map_err(|error| format!("after step {step}, {op:?}: {error}"))?;
+        let said = SAID.get();
+        let renames = matches!(op, Op::Rename(..) | Op::RenameExisting(..));
+        match elsewhere {
+            None => {}
+            // A directory into itself: refused before any file system is asked.
+            Some(Err(_)) if renames && said.is_none() => {}
+            Some(done) if done.err() == said => {}
+            Some(done) => {
+                return Err(format!("step {step}: {op:?} gives {said:?}, the kernel {done:?}"));
+            }
+        }
     }
     Ok(())
 }
