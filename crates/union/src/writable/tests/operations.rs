@@ -377,7 +377,10 @@ impl World {
                 let expected = match (xattrs.contains_key(name), create) {
                     (true, true) => Err(Errno::EXIST),
                     (false, false) => Err(Errno::NODATA),
-                    _ => Ok(drop(xattrs.insert(name.to_vec(), b"once".to_vec()))),
+                    _ => {
+                        xattrs.insert(name.to_vec(), b"once".to_vec());
+                        Ok(())
+                    }
                 };
                 same(op, refused(done), expected)
             }
