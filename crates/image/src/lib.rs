@@ -6,8 +6,8 @@
 //!                                                 oci.rs docker.rs
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
-//! archives and OCI layout directories, [`save()`] writes archives; [`import`] makes an image of a plain tar, [`derive()`] one
-//! of another image and one layer more;
+//! archives and OCI layout directories; [`save()`] writes archives; [`import`] makes an image of a
+//! plain tar, [`derive()`] one of another image and one layer more;
 //! [`resolve_image`] finds an image again by what a person types. A [`Reference`] is a name, an
 //! [`ImageConfig`] tells what an image is made of.
 //!
