@@ -4,7 +4,7 @@
 
 use strata_tree::{NodeId, Spec};
 
-use super::operations::lower;
+use super::lowers::lower;
 use super::world::{READ, WRITE, World, options, read_all};
 
 #[test]

@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use strata_tree::{Device, Item, Kind, Spec};
 
 use super::beside;
-use super::operations::{lower, lower_without_zero, operation, run, run_beside};
+use super::lowers::{lower, lower_without_zero};
+use super::operations::{operation, run, run_beside};
 use super::world::{World, options};
 
 /// Lays a lower out as overlayfs wants it.

@@ -6,6 +6,7 @@
 mod beside;
 mod cases;
 mod kernel;
+mod lowers;
 mod model;
 mod operations;
 mod world;

@@ -4,8 +4,9 @@
 
 use proptest::prelude::*;
 use rustix::io::Errno;
-use strata_tree::{Device, Kind, Spec, TreePath};
+use strata_tree::{Device, Kind};
 
+use super::lowers::{layers, lower};
 use super::model::{Answer, Inode};
 use super::refused;
 use super::world::{READ, WRITE, World, options};
@@ -89,40 +90,6 @@ pub(super) fn operation() -> impl Strategy<Value = Op> {
         1 => Just(Op::Forget),
         1 => b().prop_map(Op::LongName),
     ]
-}
-
-/// A lower with something of everything.
-pub(super) fn lower() -> Spec {
-    lower_without_zero().char_device("b/c", 0, 0)
-}
-
-/// The same without a device 0:0.
-pub(super) fn lower_without_zero() -> Spec {
-    let path = |text: &str| TreePath::clamped(text.as_bytes()).unwrap();
-    Spec::new()
-        .dir("a")
-        .perm(0o750)
-        .owner(3, 4)
-        .mtime(1_000_000, 5)
-        .xattr("user.dir", "1")
-        .file("a/a", "first")
-        .owner(5, 6)
-        .mtime(2_000_000, 7)
-        .xattr("user.one", "x")
-        .file("a/b", vec![b'y'; 5000])
-        .link("a/c", &path("a/b"))
-        .dir("a/d")
-        .file("a/d/a", "deep")
-        .dir("a/d/b")
-        .file("a/d/b/a", "deeper")
-        .dir("b")
-        .link("b/a", &path("a/b"))
-        .symlink("b/b", "../a/a")
-        .char_device("b/d", 5, 1)
-        .fifo("c")
-        .file("d", "")
-        .file("x", "executable")
-        .perm(0o4755)
 }
 
 impl World {
@@ -566,7 +533,7 @@ proptest! {
 
     #[test]
     fn a_union_is_its_model(ops in proptest::collection::vec(operation(), 1..40)) {
-        let mut world = World::new(lower(), options());
+        let mut world = World::layered(layers(), lower(), options());
         run(&ops, &mut world).map_err(TestCaseError::fail)?;
     }
 
