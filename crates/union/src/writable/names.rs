@@ -152,16 +152,21 @@ impl Union {
         }
         let origin = self.marks.get(fd, Mark::Origin)?.and_then(|text| parse_number(&text));
         if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
-            found.redirect = self.redirect(dir, fd)?;
-            let below = match &found.redirect {
-                Some(path) => self.walk_lower(path)?,
-                None => self.in_lower(dir, name)?,
-            };
-            let below = below.filter(|node| node.stat.kind == Kind::Regular);
-            // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
-            let below = below.ok_or(Error::Refused(Errno::IO))?;
-            found.stage = Stage::Meta;
-            found.lower = Some(below.id);
+            let redirect = self.redirect(dir, fd)?;
+            // The content may come up meanwhile, which removes first this mark, then the redirect:
+            // with this mark still there, what was read of the other is true.
+            if self.marks.get(fd, Mark::Metacopy)?.is_some() {
+                let below = match &redirect {
+                    Some(path) => self.walk_lower(path)?,
+                    None => self.in_lower(dir, name)?,
+                };
+                let below = below.filter(|node| node.stat.kind == Kind::Regular);
+                // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
+                let below = below.ok_or(Error::Refused(Errno::IO))?;
+                found.redirect = redirect;
+                found.stage = Stage::Meta;
+                found.lower = Some(below.id);
+            }
         }
         if let Some(origin) = origin {
             found.id = origin;

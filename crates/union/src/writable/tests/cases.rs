@@ -47,3 +47,29 @@ fn changing_metadata_copies_no_content() {
     assert!(stat.blocks() < 100, "{} blocks", stat.blocks());
     assert_eq!(world.read(world.id("big")), big[..1 << 16]);
 }
+
+/// A moved metacopy loses two marks when its content comes up, one after the other.
+#[test]
+fn a_metacopy_that_is_being_filled_is_never_without_its_lower() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for _ in 0..100 {
+        let world = World::new(lower(), options());
+        let (union, id) = (world.union(), world.id("a/a"));
+        let changes = crate::writable::Changes { perm: Some(0o600), ..Default::default() };
+        union.set_attr(id, &changes).unwrap();
+        let (from, to) = ((world.id("a"), &b"a"[..]), (NodeId::ROOT, &b"moved"[..]));
+        union.rename(from, to, crate::writable::RenameMode::Replace, false).unwrap();
+        let filled = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !filled.load(Ordering::Relaxed) {
+                    assert_eq!(union.lookup(NodeId::ROOT, b"moved").unwrap().unwrap().id, id);
+                }
+            });
+            let file = union.open_file(id, WRITE);
+            filled.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+            file.unwrap();
+        });
+    }
+}
