@@ -11,7 +11,7 @@ use strata_tree::{Kind, NodeId, Timestamp, Xattr};
 
 use super::Union;
 use super::error::{Doing, Error, Result};
-use super::marks::Override;
+use super::marks::{Override, state};
 use super::names::{inode, lower_attr};
 use super::table::{Seen, Stage};
 use super::types::{Attr, Changes, Ownership, SetMode, SetTime, Space};
@@ -163,11 +163,11 @@ impl Union {
                 uid: changes.uid.unwrap_or(now.uid),
                 gid: changes.gid.unwrap_or(now.gid),
                 perm: changes.perm.unwrap_or(now.perm),
-                kind: stated_kind(seen.found.kind),
+                kind: Some(seen.found.kind),
             };
             return match seen.found.kind {
                 Kind::Symlink => Ok(()), // xattr(7): symbolic links have no user attributes.
-                _ => stated.write(fd),
+                _ => state(fd, stated),
             };
         }
         if changes.uid.is_some() || changes.gid.is_some() {
@@ -185,8 +185,8 @@ impl Union {
         if apart {
             if dress.kind != Kind::Symlink {
                 let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
-                let kind = stated_kind(dress.kind);
-                Override { uid, gid, perm, kind }.write(fd)?;
+                let kind = Some(dress.kind);
+                state(fd, Override { uid, gid, perm, kind })?;
             }
         } else {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
@@ -226,14 +226,6 @@ impl Union {
             files_free: stat.f_ffree,
             name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
         })
-    }
-}
-
-/// The type that `override_stat` has to tell: of what is not kept as itself.
-pub(super) fn stated_kind(kind: Kind) -> Option<Kind> {
-    match kind {
-        Kind::Regular => None,
-        other => Some(other),
     }
 }
 

@@ -183,7 +183,7 @@ impl Union {
         let fd = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
             .doing(|| format!("make {}", made.name().display()))?;
         if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
-            self.marks.set(&fd, Mark::Device, format_kind(kind).as_bytes())?;
+            self.marks.set(&fd, Mark::StrataDevice, format_kind(kind).as_bytes())?;
         }
         let file = match kind {
             Kind::Regular => {

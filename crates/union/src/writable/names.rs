@@ -14,7 +14,7 @@ use strata_tree::{
 };
 
 use super::error::{Doing, Error, Result};
-use super::marks::{Mark, Override, parse_kind};
+use super::marks::{Mark, parse_kind, stated};
 use super::table::{Found, Seen, Stage};
 use super::types::{Attr, Ownership};
 use super::{Union, upper};
@@ -150,7 +150,7 @@ impl Union {
             }
             return Ok(found);
         }
-        let origin = self.marks.get(fd, Mark::Origin)?.and_then(|text| parse_number(&text));
+        let origin = self.marks.get(fd, Mark::StrataOrigin)?.and_then(|text| parse_number(&text));
         if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
             let redirect = self.redirect(dir, fd)?;
             // The content may come up meanwhile, which removes first this mark, then the redirect:
@@ -209,21 +209,26 @@ impl Union {
         if kind != Kind::Regular || stat.stx_size != 0 {
             return Ok(kind);
         }
-        if let Some(text) = self.marks.get(fd, Mark::Device)? {
-            let device = std::str::from_utf8(&text).ok().and_then(parse_kind).flatten();
-            return Ok(device.unwrap_or(kind));
-        }
-        if self.options.ownership == Ownership::Override {
-            let stated = Override::of(fd)?.and_then(|stated| stated.kind);
-            return Ok(stated.filter(|kind| !kind.is_dir()).unwrap_or(kind));
-        }
-        Ok(kind)
+        let told = match self.marks.get(fd, Mark::StrataDevice)? {
+            Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
+            None if self.options.ownership == Ownership::Override => {
+                stated(fd)?.and_then(|stated| stated.kind)
+            }
+            None => None,
+        };
+        // An empty file can stand for what has no content, and for nothing else.
+        Ok(match told {
+            Some(
+                told @ (Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket),
+            ) => told,
+            Some(Kind::Regular | Kind::Directory | Kind::Symlink) | None => kind,
+        })
     }
 
     /// Owner, group and permission bits of an inode of the upper.
     pub(super) fn owner_and_bits(&self, fd: impl AsFd) -> Result<(u32, u32, u16)> {
         if self.options.ownership == Ownership::Override
-            && let Some(stated) = Override::of(&fd)?
+            && let Some(stated) = stated(&fd)?
         {
             return Ok((stated.uid, stated.gid, stated.perm));
         }
