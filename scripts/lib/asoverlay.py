@@ -40,7 +40,8 @@ def differences(upper, lower, text):
     for path in [path for path, entry in ours.items() if entry.get("rdev") == "0:0"]:
         del ours[path]
         theirs.pop(path, None)
-    return ["%s\n  strata-overlay %s\n  overlayfs      %s" % (path, ours.get(path), theirs.get(path))
+    line = "%s\n  strata-overlay %s\n  overlayfs      %s"
+    return [line % (path, ours.get(path), theirs.get(path))
             for path in sorted({*ours, *theirs}) if ours.get(path) != theirs.get(path)]
 
 

@@ -68,7 +68,7 @@ impl Union {
     /// Metadata of a node.
     ///
     /// # Errors
-    /// `ESTALE`, `ENOENT` for a removed directory; `Upper`, `Lower`.
+    /// `ESTALE`; `Upper`, `Lower`.
     pub fn attr(&self, node: NodeId) -> Result<Attr> {
         let _steady = self.steady();
         let seen = self.table.see(node)?;
@@ -78,9 +78,6 @@ impl Union {
     pub(super) fn attr_of(&self, seen: &Seen) -> Result<Attr> {
         let generation = self.table.generation(seen.found.id);
         if seen.found.stage > Stage::Lower {
-            if let (None, None, true) = (&seen.path, &seen.orphan, seen.found.kind.is_dir()) {
-                return Ok(gone_dir(seen, generation));
-            }
             let attr = self.upper_attr(&seen.found, inode(self, seen)?)?;
             return Ok(Attr { generation, ..attr });
         }
@@ -227,13 +224,4 @@ impl Union {
             name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
         })
     }
-}
-
-/// A removed directory that somebody still is in.
-fn gone_dir(seen: &Seen, generation: u64) -> Attr {
-    let mut stat = strata_tree::Stat::unstated_dir();
-    stat.nlink = 0;
-    let time = stat.mtime;
-    let id = seen.found.id;
-    Attr { id, generation, stat, atime: time, ctime: time, birth: None, blocks: 0 }
 }

@@ -242,7 +242,9 @@ impl Union {
         let stat = stat(fd)?;
         let (uid, gid, perm) = self.owner_and_bits(fd)?;
         let nlink = match found.kind {
-            Kind::Directory if found.lower.is_some() => 2 + self.subdirectories(found)?,
+            Kind::Directory if found.lower.is_some() && stat.stx_nlink > 0 => {
+                2 + self.subdirectories(found)?
+            }
             _ => stat.stx_nlink,
         };
         let size = match found.kind {
@@ -333,7 +335,7 @@ pub(super) fn inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
         (None, Some(file)) => {
             let path = upper::by_descriptor(file.as_fd());
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .doing(|| "open a removed file".to_owned())
+                .doing(|| "open a removed node".to_owned())
         }
         (None, None) => Err(Error::Refused(Errno::NOENT)),
     }

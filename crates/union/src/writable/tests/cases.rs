@@ -73,3 +73,37 @@ fn a_metacopy_that_is_being_filled_is_never_without_its_lower() {
         });
     }
 }
+
+/// The kernel fails every call on a node with EIO once its number is another's.
+#[test]
+fn a_removed_directory_that_is_in_use_keeps_its_number() {
+    use crate::writable::{Caller, New, RenameMode};
+    use strata_tree::Kind;
+    let world = World::new(lower(), options());
+    let union = world.union();
+    let who = Caller { uid: 0, gid: 0, umask: 0 };
+    let make = |name: &[u8], kind| {
+        union.make(&who, NodeId::ROOT, name, New::Plain(kind, 0o755)).unwrap().id
+    };
+    let mut gone = Vec::new();
+    for round in 0..20 {
+        let dir = make(b"gone", Kind::Directory);
+        if round % 2 == 0 {
+            union.rmdir(NodeId::ROOT, b"gone").unwrap();
+        } else {
+            gone.push(make(b"other", Kind::Directory));
+            let (from, to) = ((NodeId::ROOT, &b"other"[..]), (NodeId::ROOT, &b"gone"[..]));
+            union.rename(from, to, RenameMode::Replace, false).unwrap();
+            union.rmdir(NodeId::ROOT, b"gone").unwrap();
+        }
+        gone.push(dir);
+        let file = make(b"file", Kind::Regular);
+        assert!(!gone.contains(&file), "round {round}: {file:?} is in use");
+        union.unlink(NodeId::ROOT, b"file").unwrap();
+        union.forget(file, 1);
+        for dir in &gone {
+            assert_eq!(union.attr(*dir).unwrap().stat.nlink, 0);
+            assert!(union.list(*dir).unwrap().is_empty());
+        }
+    }
+}
