@@ -147,6 +147,7 @@ mod tests {
             started: 0,
             profile: "no-open".into(),
             options: vec!["dev".into()],
+            upper: None,
         };
         vec![
             MountInfo { record: record(b"/mnt/x", 7), status: Status::Alive, uptime: 3 },

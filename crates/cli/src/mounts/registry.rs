@@ -283,6 +283,7 @@ mod tests {
             started: 5,
             profile: "no-open".into(),
             options: vec![],
+            upper: None,
         }
     }
 
