@@ -207,12 +207,15 @@ impl Union {
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
             drop(steady);
-            let file = rustix::fs::open(
-                by_descriptor(fd.as_fd()),
-                OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::empty(),
-            );
-            let file: File = file.doing(|| "open a removed file".to_owned())?.into();
+            let file: File = match seen.found.kind {
+                Kind::Regular => {
+                    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                    rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())
+                        .doing(|| "open a removed file".to_owned())?
+                }
+                _ => fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?,
+            }
+            .into();
             self.upper.discard(made)?;
             self.table.set_orphan(id, Arc::new(file));
             return Ok(());

@@ -146,3 +146,24 @@ fn all_names_are_copied_up_while_a_directory_moves() {
         assert_eq!(union.attr(id).unwrap().stat.nlink, 3);
     }
 }
+
+#[test]
+fn metadata_of_a_removed_node_that_was_only_in_the_lower_can_change() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new(lower().dir("empty"), options());
+    let union = world.union();
+    let (dir, link, fifo) = (world.id("empty"), world.id("b/b"), world.id("c"));
+    union.rmdir(NodeId::ROOT, b"empty").unwrap();
+    union.unlink(world.id("b"), b"b").unwrap();
+    union.unlink(NodeId::ROOT, b"c").unwrap();
+    for id in [dir, link, fifo] {
+        let changes = crate::writable::Changes { uid: Some(9), ..Default::default() };
+        union.set_attr(id, &changes).unwrap();
+        union.set_xattr(id, b"trusted.a", b"b", crate::writable::SetMode::Either).unwrap();
+        let attr = union.attr(id).unwrap();
+        assert_eq!((attr.stat.uid, attr.stat.nlink), (9, 0));
+        assert!(union.xattrs(id).unwrap().contains(&(b"trusted.a".to_vec(), b"b".to_vec())));
+    }
+}
