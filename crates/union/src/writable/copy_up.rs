@@ -20,7 +20,7 @@ use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
 
 use super::attrs::{Dress, set_times};
 use super::copying::copy_content;
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Result, damaged};
 use super::names::{Location, stat};
 use super::table::{Seen, Stage, Table};
 use super::types::SetTime;
@@ -104,7 +104,7 @@ impl Union {
     /// Gives a metacopy its content; its mark goes last.
     fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<()> {
         let Some(lower) = seen.found.lower else {
-            return Err(Error::Refused(rustix::io::Errno::IO));
+            return Err(damaged("fill a metacopy that has no lower"));
         };
         let inode = super::names::inode(self, seen)?;
         let path = by_descriptor(inode.as_fd());
@@ -135,7 +135,7 @@ impl Union {
     fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<()> {
         let id = seen.found.id;
         let Some(lower) = seen.found.lower else {
-            return Err(Error::Refused(rustix::io::Errno::IO));
+            return Err(damaged("copy up a node that has no lower"));
         };
         let node = self.lower.node(lower)?;
         let kind = node.stat.kind;

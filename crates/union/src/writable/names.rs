@@ -12,7 +12,7 @@ use strata_tree::{
     Device, Entry, Kind, Name, NameBuf, NameError, Node, NodeId, Stat, Timestamp, TreePath,
 };
 
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Error, Result, damaged};
 use super::marks::{Mark, parse_kind, stated};
 use super::table::{Found, Seen, Stage};
 use super::types::{Attr, Ownership};
@@ -161,7 +161,8 @@ impl Union {
                 };
                 let below = below.filter(|node| node.stat.kind == Kind::Regular);
                 // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
-                let below = below.ok_or(Error::Refused(Errno::IO))?;
+                let below =
+                    below.ok_or_else(|| damaged("find the content of a metacopy in the lower"))?;
                 found.redirect = redirect;
                 found.stage = Stage::Meta;
                 found.lower = Some(below.id);
@@ -177,11 +178,13 @@ impl Union {
     /// "Renaming directories").
     fn redirect(&self, dir: &Found, fd: &OwnedFd) -> Result<Option<TreePath>> {
         let Some(text) = self.marks.get(fd, Mark::Redirect)? else { return Ok(None) };
-        let bad = |_| Error::Refused(Errno::IO);
+        let bad = |_| damaged("follow a redirect that is no path");
         if text.first() == Some(&b'/') {
             return TreePath::clamped(&text).map(Some).map_err(bad);
         }
-        let mut path = self.table.lower_path(dir.id).ok_or(Error::Refused(Errno::IO))?;
+        let path = self.table.lower_path(dir.id);
+        let mut path =
+            path.ok_or_else(|| damaged("follow a redirect in a directory without lower"))?;
         path.push(NameBuf::new(&text).map_err(bad)?.as_name());
         Ok(Some(path))
     }

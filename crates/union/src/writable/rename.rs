@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 use strata_tree::{Device, Kind, Name, NodeId};
 
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Error, Result, damaged};
 use super::marks::Mark;
 use super::names::{InUpper, Location, name};
 use super::table::{Found, Seen, Stage};
@@ -149,7 +149,8 @@ impl Union {
         if !depends {
             return Ok(());
         }
-        let path = self.table.lower_path(seen.found.id).ok_or(Error::Refused(Errno::IO))?;
+        let path = self.table.lower_path(seen.found.id);
+        let path = path.ok_or_else(|| damaged("tell where a moved node has its lower"))?;
         let text = [b"/", path.as_bytes()].concat();
         self.marks.set(fd, Mark::Redirect, &text)?;
         self.table.update(seen.found.id, |found| found.redirect = Some(path));
