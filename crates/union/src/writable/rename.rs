@@ -52,14 +52,13 @@ impl Union {
         whiteout: bool,
     ) -> Result<()> {
         let (n1, n2) = (name(from.1)?, name(to.1)?);
-        let source = self.known(from.0, n1)?;
-        let _source = self.pinned(source.id);
-        let target = match self.known(to.0, n2) {
+        let mut pins = self.pins();
+        let source = self.known(from.0, n1, &mut pins)?;
+        let target = match self.known(to.0, n2, &mut pins) {
             Ok(found) => Some(found),
             Err(Error::Refused(Errno::NOENT)) => None,
             Err(error) => return Err(error),
         };
-        let _target = target.as_ref().map(|found| self.pinned(found.id));
         match (mode, &target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Error::Refused(Errno::EXIST)),
             (RenameMode::Exchange, None) => return Err(Error::Refused(Errno::NOENT)),
