@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, images, load, mount, shell};
+use crate::commands::{housekeeping, images, load, mount, pull, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::{look, mounts, progress};
 
@@ -49,6 +49,7 @@ To look inside an image:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(pull::PullArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Images(images::ImagesArgs),
@@ -89,6 +90,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let json = context.format == Format::Json;
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
     match &cli.command {
+        Command::Pull(args) => pull::run(&context, args)?,
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
         Command::Images(args) => images::run_images(&context, args, &mut screen.out)?,

@@ -26,6 +26,7 @@ mod media;
 mod oci;
 mod platform;
 mod reference;
+pub mod registry;
 mod resolve;
 mod source;
 mod spec;

@@ -6,4 +6,7 @@ pub(crate) mod housekeeping;
 pub(crate) mod images;
 pub(crate) mod load;
 pub(crate) mod mount;
+pub(crate) mod pull;
+pub(crate) mod registry_config;
 pub(crate) mod shell;
+pub(crate) mod transfer;
