@@ -87,8 +87,8 @@ enum Parsed {
     Manifest { config: Box<Descriptor>, layers: Vec<Descriptor> },
 }
 
-fn parse(source: &dyn Blobs, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
-    let bad = |why: String| Error::document(source.label(), name, why);
+fn parse(label: &str, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
+    let bad = |why: String| Error::document(label, name, why);
     let document: Document = serde_json::from_slice(bytes)
         .map_err(|e| bad(format!("neither an index nor a manifest: {e}")))?;
     let own = MediaKind::of(&document.media_type);
@@ -140,7 +140,7 @@ pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
             return Err(Error::document(&source.label, LAYOUT, why));
         }
     }
-    match parse(source, INDEX, &bytes, MediaKind::Unsaid)? {
+    match parse(&source.label, INDEX, &bytes, MediaKind::Unsaid)? {
         Parsed::Index(manifests) if manifests.len() as u64 > source.limits.images => {
             Err(Error::Limit {
                 label: source.label.clone(),
@@ -358,7 +358,7 @@ fn resolve_document(
 ) -> Result<Resolved> {
     let Top { digest, kind, bytes } = document;
     let name = format!("manifest {digest}");
-    match parse(source, &name, &bytes, kind)? {
+    match parse(source.label(), &name, &bytes, kind)? {
         Parsed::Manifest { config, layers } => image(source, &name, bytes, &config, layers),
         Parsed::Index(_) if depth == 0 => {
             Err(Error::document(source.label(), &name, "indexes are nested too deeply"))
@@ -394,20 +394,20 @@ pub(crate) fn image_of(
     }
 }
 
-/// The descriptors of a manifest: its config's and its layers'.
+/// The descriptors of a manifest: its config's and its layers', all possible ones.
 ///
 /// # Errors
 /// `Document` if it is none.
-pub(crate) fn manifest_parts(
-    source: &dyn Blobs,
-    document: &Top,
-) -> Result<(Descriptor, Vec<Descriptor>)> {
-    let name = format!("manifest {}", document.digest);
-    match parse(source, &name, &document.bytes, document.kind)? {
-        Parsed::Manifest { config, layers } => Ok((*config, layers)),
-        Parsed::Index(_) => {
-            Err(Error::document(source.label(), &name, "it is an index, not a manifest"))
+pub(crate) fn manifest_parts(label: &str, bytes: &[u8]) -> Result<(Descriptor, Vec<Descriptor>)> {
+    const NAME: &str = "its manifest";
+    match parse(label, NAME, bytes, MediaKind::Unsaid)? {
+        Parsed::Manifest { config, layers } => {
+            for one in layers.iter().chain([&*config]) {
+                one.check(label, NAME)?;
+            }
+            Ok((*config, layers))
         }
+        Parsed::Index(_) => Err(Error::document(label, NAME, "it is an index, not a manifest")),
     }
 }
 

@@ -246,22 +246,15 @@ impl Client {
     fn request(&self, mut call: Call<'_>) -> Result<Answer, Refusal> {
         let mut failures = 0;
         loop {
-            let outcome = self.ask(&mut call).and_then(|answer| match answer.status {
-                429 | 500.. => {
-                    let asked = answer.header("retry-after").and_then(|text| text.parse().ok());
-                    Ok((answer, asked.map(Duration::from_secs), true))
-                }
-                _ => Ok((answer, None, false)),
-            });
             failures += 1;
-            let asked = match outcome {
-                Ok((answer, _, false)) => return Ok(answer),
-                Ok((answer, ..)) if failures >= self.retry.tries => return Ok(answer),
-                Ok((_, asked, true)) => asked,
+            let asked = match self.ask(&mut call) {
+                Ok(answer) if !matches!(answer.status, 429 | 500..) => return Ok(answer),
+                Ok(answer) if failures >= self.retry.tries => return Ok(answer),
+                Ok(answer) => answer.header("retry-after").and_then(|text| text.parse().ok()),
                 Err(why) if failures >= self.retry.tries || !why.may_pass() => return Err(why),
                 Err(_) => None,
             };
-            std::thread::sleep(self.retry.pause_after(failures, asked));
+            std::thread::sleep(self.retry.pause_after(failures, asked.map(Duration::from_secs)));
         }
     }
 

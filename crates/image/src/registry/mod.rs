@@ -20,9 +20,12 @@ mod credentials;
 mod error;
 mod health;
 mod http;
+mod pack;
 mod places;
 mod pull;
+mod push;
 mod settings;
+mod upload;
 mod url;
 
 use std::path::PathBuf;
@@ -32,7 +35,9 @@ pub use client::Retry;
 pub use credentials::{Credential, Credentials, Kept};
 pub use error::{Attempt, Refusal, RegistryError};
 pub use http::{Proxies, Timeouts};
+pub use pack::Packing;
 pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
+pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
 pub use settings::{MirrorInfo, Settings};
 
 use client::{Access, Client, Endpoint};

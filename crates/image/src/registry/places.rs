@@ -277,7 +277,13 @@ impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size - self.offset;
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        while want > 0 {
+        if want == 0 {
+            if !buffer.is_empty() {
+                self.drain();
+            }
+            return Ok(0);
+        }
+        loop {
             self.open()?;
             let Some((at, body)) = &mut self.body else { continue };
             let at = *at;
@@ -292,10 +298,6 @@ impl Read for BlobReader<'_> {
                 Err(error) => self.failed(at, broken(&error)),
             }
         }
-        if self.size == self.offset && !buffer.is_empty() {
-            self.drain();
-        }
-        Ok(0)
     }
 }
 
