@@ -39,12 +39,17 @@ fn help() {
     for command in [
         "load",
         "import",
+        "save",
         "images",
         "tag",
         "rmi",
         "mount",
         "umount",
         "mounts",
+        "uppers",
+        "diff",
+        "commit",
+        "rm",
         "ls",
         "cat",
         "cp",
@@ -218,7 +223,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 21);
+    assert_eq!(pages.len(), 26);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -10,9 +10,9 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, images, load, mount, pull, shell};
+use crate::commands::{housekeeping, images, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
-use crate::{look, mounts, progress};
+use crate::{look, mounts, progress, remote, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -49,9 +49,10 @@ To look inside an image:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Pull(pull::PullArgs),
+    Pull(remote::PullArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
+    Save(save::SaveArgs),
     Images(images::ImagesArgs),
     Tag(images::TagArgs),
     Rmi(images::RmiArgs),
@@ -59,6 +60,10 @@ enum Command {
     #[command(visible_alias = "unmount")]
     Umount(mounts::UmountArgs),
     Mounts(mounts::MountsArgs),
+    Uppers(uppers::UppersArgs),
+    Diff(uppers::DiffArgs),
+    Commit(uppers::CommitArgs),
+    Rm(uppers::RmArgs),
     Ls(look::LsArgs),
     Cat(look::CatArgs),
     Cp(look::CpArgs),
@@ -90,15 +95,20 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let json = context.format == Format::Json;
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
     match &cli.command {
-        Command::Pull(args) => pull::run(&context, args)?,
+        Command::Pull(args) => remote::pull(&context, args)?,
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
+        Command::Save(args) => save::run_save(&context, args, &mut screen)?,
         Command::Images(args) => images::run_images(&context, args, &mut screen.out)?,
         Command::Tag(args) => images::run_tag(&context, args)?,
         Command::Rmi(args) => images::run_rmi(&context, args, &mut screen.out)?,
         Command::Mount(args) => mount::run(&context, args)?,
         Command::Umount(args) => mounts::umount(&context.root, args)?,
         Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
+        Command::Uppers(args) => uppers::run_uppers(&context, args, &mut screen.out)?,
+        Command::Diff(args) => uppers::run_diff(&context, args, &mut screen.out)?,
+        Command::Commit(args) => uppers::run_commit(&context, args, &mut screen.out)?,
+        Command::Rm(args) => uppers::run_rm(&context, args, &mut screen.out)?,
         Command::Ls(args) => {
             let image = context.open_image(args.target.reference())?;
             look::ls(&*image.tree, args, &mut screen)?;

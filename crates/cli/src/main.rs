@@ -1,7 +1,8 @@
 //! `strata`: the command line.
 //!
 //! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
-//! [`look`] reads images without mounting them, [`mounts`] mounts them.
+//! [`remote`] speaks to registries, [`look`] reads images without mounting them, [`mounts`] mounts
+//! them.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line); a
@@ -14,9 +15,11 @@ mod limits;
 mod look;
 mod mounts;
 mod progress;
+mod remote;
 mod report;
 mod table;
 mod units;
+mod uppers;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -6,7 +6,8 @@
 //!                                                 oci.rs docker.rs
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
-//! archives and OCI layout directories; [`import`] makes an image of a plain tar;
+//! archives and OCI layout directories; [`save()`] writes archives; [`import`] makes an image of a
+//! plain tar, [`derive()`] one of another image and one layer more;
 //! [`resolve_image`] finds an image again by what a person types. A [`Reference`] is a name, an
 //! [`ImageConfig`] tells what an image is made of.
 //!
@@ -16,6 +17,7 @@
 
 mod archive;
 mod config;
+mod derive;
 mod docker;
 mod error;
 mod found;
@@ -28,6 +30,7 @@ mod platform;
 mod reference;
 pub mod registry;
 mod resolve;
+mod save;
 mod source;
 mod spec;
 mod spool;
@@ -37,6 +40,7 @@ mod spool;
 mod support;
 
 pub use config::{HistoryStep, ImageConfig};
+pub use derive::{DeriveOptions, derive};
 pub use error::{BoxError, Error, Result};
 pub use import::{ImportOptions, import};
 pub use limits::Limits;
@@ -45,4 +49,5 @@ pub use media::MediaKind;
 pub use platform::Platform;
 pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
 pub use resolve::resolve_image;
+pub use save::{Saved, save};
 pub use spec::SourceSpec;

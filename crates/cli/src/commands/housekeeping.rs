@@ -11,6 +11,7 @@ use strata_layer::{FsckReport, GcReport, Store, StoreOptions};
 
 use crate::context::{Context, Format};
 use crate::limits::LayerLimitArgs;
+use crate::uppers::Shelf;
 use crate::{progress, table, units};
 
 /// Show what the store holds and shares
@@ -145,20 +146,28 @@ fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) ->
 }
 
 pub(crate) fn run_gc(context: &Context, out: &mut impl Write) -> Result<()> {
-    let report = context.store()?.gc()?;
     crate::mounts::clean(&context.root)?;
+    let uppers = Shelf::new(&context.root).clean()?;
+    let report = context.store()?.gc()?;
     if context.format == Format::Json {
         let all = json!({
             "layers": texts(&report.layers),
             "orphans": report.orphans.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
             "blobs": texts(&report.blobs),
             "trees": texts(&report.trees),
+            "uppers": uppers,
             "freed": report.freed,
         });
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    print_collected(&report, out)
+    for upper in &uppers {
+        writeln!(out, "Deleted: upper {upper}")?;
+    }
+    match uppers.is_empty() {
+        false if report == GcReport::default() => Ok(()),
+        _ => print_collected(&report, out),
+    }
 }
 
 fn texts<T: ToString>(all: &[T]) -> Vec<String> {

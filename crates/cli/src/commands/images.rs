@@ -14,6 +14,7 @@ use strata_tree::ImageId;
 
 use crate::context::{Context, Format};
 use crate::look::LayerRow;
+use crate::uppers::{Shelf, Upper};
 use crate::{report, units};
 
 /// List images
@@ -188,9 +189,10 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store()?;
+    let uppers = Shelf::new(&context.root).all()?;
     let mut failed = Vec::new();
     for text in &args.images {
-        if let Err(error) = remove(&store, text, args.force, out) {
+        if let Err(error) = remove(&store, &uppers, text, args.force, out) {
             failed.push(report::told(&error));
         }
     }
@@ -202,7 +204,13 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
 
 /// By name: the name goes, and the image if it was its last. By id: the image, if it has one name
 /// at most.
-fn remove(store: &Store, text: &str, force: bool, out: &mut impl Write) -> Result<()> {
+fn remove(
+    store: &Store,
+    uppers: &[Upper],
+    text: &str,
+    force: bool,
+    out: &mut impl Write,
+) -> Result<()> {
     let image = resolve_image(store, text)?;
     let names: Vec<String> = names_of(store, &image.id)?;
     let named = text
@@ -223,6 +231,15 @@ fn remove(store: &Store, text: &str, force: bool, out: &mut impl Write) -> Resul
             names.iter().map(|name| familiar(name)).collect::<Vec<_>>().join(", ")
         ),
         Some(_) | None => {}
+    }
+    let id = image.id.to_string();
+    if let Some(upper) = uppers.iter().find(|upper| upper.image == id) {
+        bail!(
+            "unable to delete {}: upper {} is on top of it; remove that first: strata rm {}",
+            familiar(text),
+            upper.name,
+            upper.name
+        );
     }
     let freed = store
         .remove_image(&image.id)

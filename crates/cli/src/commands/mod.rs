@@ -6,7 +6,5 @@ pub(crate) mod housekeeping;
 pub(crate) mod images;
 pub(crate) mod load;
 pub(crate) mod mount;
-pub(crate) mod pull;
-pub(crate) mod registry_config;
+pub(crate) mod save;
 pub(crate) mod shell;
-pub(crate) mod transfer;

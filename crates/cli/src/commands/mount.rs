@@ -4,32 +4,68 @@
 //! of serving alone, and a broken image is reported by the command itself.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
-use crate::mounts::{self, Opened};
+use crate::mounts::{self, Opened, Served};
+use crate::uppers::{self, Held, Shelf};
 
 pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     let mut globals: Vec<OsString> = vec!["--root".into(), context.root.clone().into()];
     if let Some(level) = &context.log_level {
         globals.extend(["--log-level".into(), level.into()]);
     }
-    let request = args.request(&context.root, globals);
-    if args.daemon.is_none() {
-        drop(context.open_image(&args.image)?);
+    if args.daemon.is_some() {
+        let request = args.request(&context.root, globals, args.upper.clone());
+        return mounts::mount(&request, || open(context, args, args.upper.as_deref()));
     }
-    mounts::mount(&request, || {
-        let image = context.open_image(&args.image)?;
-        Ok(Opened {
-            facts: (&*image.tree).into(),
-            tree: image.tree,
-            image: image.record.id.to_string(),
+    drop(context.open_image(&args.image)?);
+    let upper = match args.rw || args.upper.is_some() {
+        true => {
+            let wanted = args.upper.as_deref();
+            Some(uppers::for_mount(context, wanted, args.keep, &args.image)?)
+        }
+        false => None,
+    };
+    let name = upper.as_ref().map(|(upper, _)| upper.name.clone());
+    let request = args.request(&context.root, globals, name.clone());
+    let mounted = mounts::mount(&request, || open(context, args, name.as_deref()));
+    match (&mounted, upper) {
+        // Made for nothing.
+        (Err(_), Some((upper, true))) => {
+            if let Err(error) = Shelf::new(&context.root).remove(&upper) {
+                tracing::warn!("{error:#}");
+            }
+        }
+        (Ok(()), Some((upper, _))) if args.keep => writeln!(std::io::stdout(), "{}", upper.name)?,
+        _ => {}
+    }
+    mounted
+}
+
+/// Opens what is to be served.
+fn open(context: &Context, args: &MountArgs, upper: Option<&str>) -> Result<Opened> {
+    let image = context.open_image(&args.image)?;
+    let id = image.record.id.to_string();
+    let Some(name) = upper else {
+        let facts = (&*image.tree).into();
+        return Ok(Opened {
+            served: Served::Tree(image.tree, facts),
+            image: id,
             guard: image.guard,
-        })
-    })
+        });
+    };
+    let shelf = Shelf::new(&context.root);
+    let upper = shelf.find(name)?.with_context(|| format!("upper {name} is gone"))?;
+    let held: Held = shelf.hold(&upper)?;
+    let union = shelf.open(&upper, image.tree)?;
+    let guard = Box::new((held, image.guard));
+    Ok(Opened { served: Served::Union(Arc::new(union)), image: id, guard })
 }
 
 /// Refuses a directory inside the store: what is written there would be taken for layers.

@@ -22,25 +22,49 @@ pub(crate) fn run(tree: &dyn Lower, args: &ExportArgs, screen: &mut Screen<'_>) 
     if args.output.as_os_str() == "-" {
         return to_screen(tree, screen);
     }
-    let shown = args.output.display();
-    let context = || format!("cannot export {} to {shown}", args.reference);
-    match std::fs::metadata(&args.output) {
+    let what = format!("export {}", args.reference);
+    let err = &mut *screen.err;
+    to_file(&args.output, &what, &mut |out| write_to(tree, out, err))
+}
+
+/// What writes an archive.
+pub(crate) type WriteArchive<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<()>;
+
+/// Writes an archive to a file, which appears under its name only when it is whole.
+///
+/// # Errors
+/// `cannot WHAT to OUTPUT`, with the cause.
+pub(crate) fn to_file(output: &Path, what: &str, write: WriteArchive<'_>) -> Result<()> {
+    let shown = output.display();
+    let context = || format!("cannot {what} to {shown}");
+    match std::fs::metadata(output) {
         Ok(meta) if meta.is_dir() => bail!("{shown} is a directory; name the tar to write"),
         Ok(meta) if !meta.is_file() => {
-            let file = OpenOptions::new().write(true).open(&args.output);
+            let file = OpenOptions::new().write(true).open(output);
             let mut file = file.with_context(context)?;
-            write_to(tree, &mut file, screen.err).with_context(context)
+            write(&mut file).with_context(context)
         }
-        _ => replace(tree, &args.output, screen.err).with_context(context),
+        _ => replace(output, write).with_context(context),
     }
+}
+
+/// Writes an archive to standard output, unless that is a terminal.
+///
+/// # Errors
+/// The output cannot be written or is a terminal.
+pub(crate) fn to_stdout(screen: &mut Screen<'_>, write: WriteArchive<'_>) -> Result<()> {
+    if screen.terminal {
+        bail!("a tar is not for a terminal; send it to a file or a pipe");
+    }
+    quiet(write(&mut *screen.out).context("cannot write the tar"))
 }
 
 /// Writes `tree` as a tar to `out`.
 pub(super) fn to_screen(tree: &dyn Lower, screen: &mut Screen<'_>) -> Result<()> {
-    if screen.terminal {
-        bail!("a tar is not for a terminal; send it to a file or a pipe");
-    }
-    quiet(write_to(tree, &mut *screen.out, screen.err).context("cannot write the tar"))
+    let Screen { out, err, terminal, json } = screen;
+    let mut screen =
+        Screen { out: &mut **out, err: &mut std::io::sink(), terminal: *terminal, json: *json };
+    to_stdout(&mut screen, &mut |out| write_to(tree, out, &mut **err))
 }
 
 /// Writes the tar to `out` and what it cannot hold to `err`.
@@ -55,11 +79,11 @@ fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Resul
 }
 
 /// Writes beside `path` and renames when all is there.
-fn replace(tree: &dyn Lower, path: &Path, err: &mut dyn Write) -> Result<()> {
+fn replace(path: &Path, write: WriteArchive<'_>) -> Result<()> {
     let beside = beside(path)?;
     let file = OpenOptions::new().write(true).create_new(true).open(&beside);
     let mut file = file.context("cannot create a file there")?;
-    let done = write_to(tree, &mut file, err);
+    let done = write(&mut file);
     let done = done.and_then(|()| Ok(std::fs::rename(&beside, path)?));
     if done.is_err() {
         // The first error is the one to tell.

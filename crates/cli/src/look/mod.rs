@@ -33,6 +33,7 @@ pub(crate) use args::{CatArgs, CpArgs, ExportArgs, LayersArgs, LsArgs, StatArgs,
 pub(crate) use cat::run as cat;
 pub(crate) use cp::run as cp;
 pub(crate) use export::run as export;
+pub(crate) use export::{to_file, to_stdout};
 pub(crate) use layers::{LayerRow, run as layers};
 pub(crate) use ls::run as ls;
 pub(crate) use refpath::RefPath;

@@ -20,7 +20,7 @@ pub(crate) enum ProfileArg {
     Passthrough,
 }
 
-/// Mount an image read-only
+/// Mount an image, read-only or with a writable layer
 ///
 /// Returns when the mount is usable; a daemon in the background serves it until `strata umount`,
 /// or SIGTERM. No privilege is needed but fusermount3. Owners, modes, devices and attributes are
@@ -32,6 +32,15 @@ pub(crate) struct MountArgs {
     /// The directory to mount on
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
+    /// Put a writable layer on top; it is removed when the mount ends
+    #[arg(long)]
+    pub(crate) rw: bool,
+    /// With --rw: keep the layer, and print its name
+    #[arg(long, requires = "rw", conflicts_with = "upper")]
+    pub(crate) keep: bool,
+    /// Put the writable layer NAME on top, which is made if there is none, and kept
+    #[arg(long, value_name = "NAME")]
+    pub(crate) upper: Option<String>,
     /// Stay in the foreground until it is unmounted
     #[arg(short, long)]
     pub(crate) foreground: bool,
@@ -79,8 +88,14 @@ pub(crate) struct MountsArgs {}
 impl MountArgs {
     /// The request. `root` is the store's root; `globals` are the arguments before the
     /// subcommand that the daemon is to be started with, `--root` among them.
-    pub(crate) fn request(&self, root: &Path, globals: Vec<OsString>) -> MountRequest {
+    pub(crate) fn request(
+        &self,
+        root: &Path,
+        globals: Vec<OsString>,
+        upper: Option<String>,
+    ) -> MountRequest {
         MountRequest {
+            upper,
             root: root.to_owned(),
             image: self.image.clone(),
             directory: self.directory.clone(),
@@ -123,6 +138,9 @@ impl MountRequest {
                 args.push(flag.into());
             }
         }
+        if let Some(upper) = &self.upper {
+            args.extend(["--upper".into(), upper.as_str().into()]);
+        }
         args.extend(["--".into(), self.image.as_str().into(), directory.into()]);
         args
     }
@@ -152,12 +170,14 @@ mod tests {
             exec: false,
             threads: 3,
             role: Role::Starter,
+            upper: Some("work".into()),
             globals: Vec::new(),
         };
         let mut args: Vec<OsString> = vec!["strata".into()];
         args.extend(request.daemon_args("n", &directory));
         let Command::Mount(parsed) = Command::parse_from(args);
-        let read = parsed.request(Path::new("/store"), Vec::new());
+        let upper = parsed.upper.clone();
+        let read = parsed.request(Path::new("/store"), Vec::new(), upper);
         assert_eq!(read, MountRequest { role: Role::Daemon("n".into()), ..request });
     }
 }

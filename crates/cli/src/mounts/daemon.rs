@@ -23,8 +23,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_fuse::{Error, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter};
+use strata_fuse::{
+    Error, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter, WritableOptions,
+};
 use strata_tree::Lower;
+use strata_union::writable::Union;
 
 use super::point;
 use super::registry::{Record, Registration, Registry, now};
@@ -63,6 +66,8 @@ pub(crate) struct MountRequest {
     pub(crate) exec: bool,
     /// How many threads answer.
     pub(crate) threads: usize,
+    /// The name of the writable layer on top.
+    pub(crate) upper: Option<String>,
     /// Which part this process plays.
     pub(crate) role: Role,
     /// The arguments before the subcommand that the daemon is started with.
@@ -71,14 +76,20 @@ pub(crate) struct MountRequest {
 
 /// An image that is ready to be served.
 pub(crate) struct Opened {
-    /// Its merged tree.
-    pub(crate) tree: Arc<dyn Lower>,
-    /// What is known of the tree.
-    pub(crate) facts: TreeFacts,
+    /// What is served.
+    pub(crate) served: Served,
     /// The image's id.
     pub(crate) image: String,
     /// Kept as long as the mount lives: the locks on its layers.
     pub(crate) guard: Box<dyn Any + Send>,
+}
+
+/// What a mount shows.
+pub(crate) enum Served {
+    /// A merged tree, read-only, and what is known of it.
+    Tree(Arc<dyn Lower>, TreeFacts),
+    /// A tree with a writable layer.
+    Union(Arc<Union>),
 }
 
 /// Mounts. `open` opens the image; only the process that serves it calls that.
@@ -199,6 +210,7 @@ fn close_stdout() -> io::Result<()> {
 /// A mount that is served and registered.
 struct Running {
     session: Session,
+    union: Option<Arc<Union>>,
     registration: Registration,
     signals: Signals,
     guard: Box<dyn Any + Send>,
@@ -224,14 +236,26 @@ fn begin(
         exec: request.exec,
         fsname: format!("strata:{}", request.image),
         threads: request.threads,
-        facts: opened.facts,
         ..MountOptions::for_caller()
     };
-    let session = strata_fuse::serve(opened.tree, &directory, &options)?;
+    let (session, union) = match opened.served {
+        Served::Tree(tree, facts) => {
+            let options = MountOptions { facts, ..options };
+            (strata_fuse::serve(tree, &directory, &options)?, None)
+        }
+        Served::Union(union) => {
+            // A copy-up takes long: the others go on meanwhile.
+            let mount =
+                MountOptions { read_only: false, threads: request.threads.max(4), ..options };
+            let options = WritableOptions { mount, ..WritableOptions::default() };
+            let session = strata_fuse::serve_union(Arc::clone(&union), &directory, &options)?;
+            (session, Some(union))
+        }
+    };
     let record = record(request, &opened.image, session.mountpoint());
     let registration = registry.register(name, &record)?;
     drop(alone);
-    Ok(Running { session, registration, signals, guard: opened.guard })
+    Ok(Running { session, union, registration, signals, guard: opened.guard })
 }
 
 fn record(request: &MountRequest, image: &str, mountpoint: &Path) -> Record {
@@ -244,6 +268,7 @@ fn record(request: &MountRequest, image: &str, mountpoint: &Path) -> Record {
         started: now(),
         profile: request.profile_name().to_owned(),
         options: flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect(),
+        upper: request.upper.clone(),
     }
 }
 
@@ -261,7 +286,7 @@ impl Running {
 
     /// Serves until the mount is gone or a signal says to end.
     fn run(self) -> Result<()> {
-        let Self { session, registration, mut signals, guard } = self;
+        let Self { session, union, registration, mut signals, guard } = self;
         let unmounter = session.unmounter();
         let (sender, events) = mpsc::channel();
         let signal_sender = sender.clone();
@@ -284,9 +309,11 @@ impl Running {
                 Err(mpsc::RecvError) => break Ok(()),
             }
         };
+        let synced = union.map_or(Ok(()), |union| union.sync());
         drop(guard);
         registration.leave();
-        Ok(result?)
+        result?;
+        Ok(synced?)
     }
 }
 

@@ -104,6 +104,8 @@ struct Json<'a> {
     status: Status,
     profile: &'a str,
     options: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upper: Option<&'a str>,
 }
 
 /// Writes a JSON array.
@@ -123,6 +125,7 @@ pub(crate) fn write_json(mounts: &[MountInfo], out: &mut dyn Write) -> io::Resul
                 status: *status,
                 profile: &record.profile,
                 options: &record.options,
+                upper: record.upper.as_deref(),
             }
         })
         .collect();
@@ -144,6 +147,7 @@ mod tests {
             started: 0,
             profile: "no-open".into(),
             options: vec!["dev".into()],
+            upper: None,
         };
         vec![
             MountInfo { record: record(b"/mnt/x", 7), status: Status::Alive, uptime: 3 },

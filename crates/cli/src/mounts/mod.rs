@@ -17,12 +17,12 @@ mod registry;
 mod umount;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 pub(crate) use args::{MountArgs, MountsArgs, UmountArgs};
-pub(crate) use daemon::{Opened, mount};
+pub(crate) use daemon::{Opened, Served, mount};
 pub(crate) use registry::clean;
 
 /// `strata umount`.
@@ -40,6 +40,22 @@ pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where an upper is mounted, if it is.
+pub(crate) fn mountpoint_of(root: &Path, upper: &str) -> Result<Option<PathBuf>> {
+    let mounts = list::list(root)?.into_iter().filter(|mount| mount.status != list::Status::Dead);
+    let mut records = mounts.map(|mount| mount.record);
+    let found = records.find(|record| record.upper.as_deref() == Some(upper));
+    Ok(found.map(|record| record.mountpoint))
+}
+
+/// The upper of the mount on a directory, if there is one.
+pub(crate) fn upper_at(root: &Path, directory: &Path) -> Result<Option<String>> {
+    let Ok(directory) = point::resolve(directory) else { return Ok(None) };
+    let mut mounts = list::list(root)?.into_iter();
+    let found = mounts.find(|mount| mount.record.mountpoint == directory);
+    Ok(found.and_then(|mount| mount.record.upper))
 }
 
 /// `strata mounts`.

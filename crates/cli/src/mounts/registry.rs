@@ -38,6 +38,9 @@ pub(crate) struct Record {
     pub(crate) profile: String,
     /// `suid`, `dev`, `noexec`.
     pub(crate) options: Vec<String>,
+    /// The writable layer on top.
+    #[serde(default)]
+    pub(crate) upper: Option<String>,
 }
 
 mod path_bytes {
@@ -280,6 +283,7 @@ mod tests {
             started: 5,
             profile: "no-open".into(),
             options: vec![],
+            upper: None,
         }
     }
 

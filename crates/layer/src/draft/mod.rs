@@ -304,6 +304,10 @@ impl Draft {
     /// Takes a name away, with everything below it.
     fn remove(&mut self, dir: DirId, name: Name<'_>, path: &TreePath, effects: &mut Effects) {
         let Some(slot) = self.dirs[dir.0].children.remove(name.as_bytes()) else { return };
+        if matches!(slot, Slot::File { .. } | Slot::Waiting { .. }) {
+            // It hid what lower layers have here, and a directory in its place goes on to do so.
+            self.dirs[dir.0].whiteouts.insert(name.to_owned());
+        }
         let mut todo = vec![(slot, path.clone())];
         let mut gone = Vec::new();
         while let Some((slot, path)) = todo.pop() {

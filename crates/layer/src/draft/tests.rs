@@ -133,11 +133,17 @@ accepted! {
         => ["/?", "/b 0", "/x/?", "/x/a = /b"];
     the_last_of_two_members_wins: ["f a", "s a -> b"] => ["/?", "/a -> b"];
     a_file_replaces_a_directory: ["f a/b/c", "f a"] => ["/?", "/a 1"];
-    a_directory_replaces_a_file: ["f a", "d a"] => ["/?", "/a/"];
+    a_directory_replaces_a_file: ["f a", "d a"] => ["/?", "/a/ opaque"];
+    a_whiteout_below_what_was_a_file_counts: ["f a", "f a/.wh.old", "f a/y"]
+        => ["/?", "/a/ opaque", "/a/y 2"];
+    a_whiteout_survives_a_file_in_its_directory_place: ["f a/.wh.old", "f a", "f a/y"]
+        => ["/?", "/a/ opaque", "/a/y 2"];
+    an_opaque_mark_survives_a_file_in_its_place: ["f a/.wh..wh..opq", "f a", "d a"]
+        => ["/?", "/a/ opaque"];
     a_child_of_a_file_makes_it_a_directory: ["f foo", "f foo/child"]
-        => ["/?", "/foo/?", "/foo/child 1"];
+        => ["/?", "/foo/ opaque", "/foo/child 1"];
     a_child_of_a_symlink_makes_it_a_directory: ["s a -> t", "f a/n"]
-        => ["/?", "/a/?", "/a/n 1"];
+        => ["/?", "/a/ opaque", "/a/n 1"];
     absolute_and_climbing_paths_are_clamped: ["f ../../esc", "f /abs//f", "d ./"]
         => ["/", "/abs/?", "/esc 0", "/abs/f 1"];
     a_device_zero_is_a_device: ["c foo"] => ["/?", "/foo device"];

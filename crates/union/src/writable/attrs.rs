@@ -11,7 +11,7 @@ use strata_tree::{Kind, NodeId, Timestamp, Xattr};
 
 use super::Union;
 use super::error::{Doing, Error, Result};
-use super::marks::Override;
+use super::marks::{Override, state};
 use super::names::{inode, lower_attr};
 use super::table::{Seen, Stage};
 use super::types::{Attr, Changes, Ownership, SetMode, SetTime, Space};
@@ -68,7 +68,7 @@ impl Union {
     /// Metadata of a node.
     ///
     /// # Errors
-    /// `ESTALE`, `ENOENT` for a removed directory; `Upper`, `Lower`.
+    /// `ESTALE`; `Upper`, `Lower`.
     pub fn attr(&self, node: NodeId) -> Result<Attr> {
         let _steady = self.steady();
         let seen = self.table.see(node)?;
@@ -78,9 +78,6 @@ impl Union {
     pub(super) fn attr_of(&self, seen: &Seen) -> Result<Attr> {
         let generation = self.table.generation(seen.found.id);
         if seen.found.stage > Stage::Lower {
-            if let (None, None, true) = (&seen.path, &seen.orphan, seen.found.kind.is_dir()) {
-                return Ok(gone_dir(seen, generation));
-            }
             let attr = self.upper_attr(&seen.found, inode(self, seen)?)?;
             return Ok(Attr { generation, ..attr });
         }
@@ -163,11 +160,11 @@ impl Union {
                 uid: changes.uid.unwrap_or(now.uid),
                 gid: changes.gid.unwrap_or(now.gid),
                 perm: changes.perm.unwrap_or(now.perm),
-                kind: stated_kind(seen.found.kind),
+                kind: Some(seen.found.kind),
             };
             return match seen.found.kind {
                 Kind::Symlink => Ok(()), // xattr(7): symbolic links have no user attributes.
-                _ => stated.write(fd),
+                _ => state(fd, stated),
             };
         }
         if changes.uid.is_some() || changes.gid.is_some() {
@@ -185,8 +182,8 @@ impl Union {
         if apart {
             if dress.kind != Kind::Symlink {
                 let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
-                let kind = stated_kind(dress.kind);
-                Override { uid, gid, perm, kind }.write(fd)?;
+                let kind = Some(dress.kind);
+                state(fd, Override { uid, gid, perm, kind })?;
             }
         } else {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
@@ -227,21 +224,4 @@ impl Union {
             name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
         })
     }
-}
-
-/// The type that `override_stat` has to tell: of what is not kept as itself.
-pub(super) fn stated_kind(kind: Kind) -> Option<Kind> {
-    match kind {
-        Kind::Regular => None,
-        other => Some(other),
-    }
-}
-
-/// A removed directory that somebody still is in.
-fn gone_dir(seen: &Seen, generation: u64) -> Attr {
-    let mut stat = strata_tree::Stat::unstated_dir();
-    stat.nlink = 0;
-    let time = stat.mtime;
-    let id = seen.found.id;
-    Attr { id, generation, stat, atime: time, ctime: time, birth: None, blocks: 0 }
 }

@@ -1,8 +1,9 @@
 //! What an upper changes, as a layer: a [`Lower`] with whiteouts and marks, and as a list.
 //!
-//! A layer is everything that the upper holds: what was made, changed, or only copied up, and a
-//! whiteout for what was removed. A directory that was moved counts as made, with all that is in
-//! it, for no layer format knows moves; it is opaque if its new place had a directory below.
+//! A layer is what the upper holds: what was made or changed, and a whiteout for what was removed.
+//! What was only copied up, all names of it, is no change. A directory that was moved counts as
+//! made, with all that is in it, for no layer format knows moves; it is opaque if its new place had
+//! a directory below.
 //!
 //! Invariants: applied to the lower, the layer gives the merged tree; the view is taken once, and
 //! stays as it was even if the upper changes.
@@ -10,16 +11,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use strata_tree::{
     Backing, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
-    NodeId, Presence, TreePath, Xattr,
+    NodeId, Presence, Stat, TreePath, Xattr,
 };
 
 use super::Union;
 use super::error::{Error, Result};
+use super::files::OpenFile;
 use super::names::InUpper;
 use super::table::{Seen, Stage};
 use super::types::{OpenHow, UnionOptions};
@@ -42,6 +46,15 @@ pub struct Layer<'u> {
     dirs: HashMap<NodeId, Directory>,
     nodes: HashMap<NodeId, Node>,
     list: BTreeMap<TreePath, Change>,
+    /// Paths that the lower has with the same metadata and content.
+    same: BTreeMap<TreePath, Same>,
+}
+
+/// An entry of the upper that may be no change.
+struct Same {
+    dir: NodeId,
+    name: NameBuf,
+    id: NodeId,
 }
 
 #[derive(Default)]
@@ -89,6 +102,7 @@ impl Union {
             dirs: HashMap::new(),
             nodes: HashMap::new(),
             list: BTreeMap::new(),
+            same: BTreeMap::new(),
         };
         layer.record(NodeId::ROOT, false)?;
         let root =
@@ -97,6 +111,7 @@ impl Union {
         while let Some(place) = open.pop() {
             layer.directory(&place, &mut open)?;
         }
+        layer.leave_out_the_same();
         Ok(layer)
     }
 
@@ -140,6 +155,10 @@ impl Layer<'_> {
             let path = place.path.join(name);
             let change = if base.is_some() { Change::Changed } else { Change::Added };
             self.list.insert(path.clone(), change);
+            if !moved && self.is_same(&child, base)? {
+                let same = Same { dir: place.id, name: item.name.clone(), id: attr.id };
+                self.same.insert(path.clone(), same);
+            }
             names.insert(item.name.clone(), Entry::Node(self.nodes[&attr.id]));
             if is_dir {
                 open.push(Place { id: attr.id, path, base, moved });
@@ -149,6 +168,53 @@ impl Layer<'_> {
         let parent = Some(union.parent(place.id)?);
         self.dirs.insert(place.id, Directory { parent, names });
         Ok(())
+    }
+
+    /// Whether a node of the upper is what the lower has there: copied up, and not changed.
+    fn is_same(&self, child: &Seen, base: Option<Node>) -> Result<bool> {
+        let Some(base) = base.filter(|base| base.id == child.found.id) else { return Ok(false) };
+        let union = self.union;
+        let (now, before) = (self.nodes[&child.found.id].stat, base.stat);
+        let facts = |stat: &Stat| (stat.kind, stat.perm, stat.uid, stat.gid, stat.mtime);
+        let sized = !now.kind.is_dir();
+        if facts(&now) != facts(&before)
+            || sized && now.size != before.size
+            || union.xattrs(child.found.id)? != union.lower.xattrs(base.id)?
+        {
+            return Ok(false);
+        }
+        if now.kind != Kind::Regular || child.found.stage != Stage::Upper {
+            return Ok(true);
+        }
+        let how = OpenHow { write: false, truncate: false };
+        let ours = union.open_file(child.found.id, how)?;
+        same_bytes(&ours, &union.lower.open(base.id)?, now.size)
+    }
+
+    /// Takes out what is no change: files under all their names, then directories with nothing
+    /// in them that is.
+    fn leave_out_the_same(&mut self) {
+        let mut names: HashMap<NodeId, u32> = HashMap::new();
+        for same in self.same.values() {
+            *names.entry(same.id).or_default() += 1;
+        }
+        // What is in a directory sorts after it.
+        for (path, same) in std::mem::take(&mut self.same).into_iter().rev() {
+            let stat = self.nodes[&same.id].stat;
+            let unchanged = match stat.kind {
+                Kind::Directory => {
+                    let opaque = self.nodes[&same.id].marks.opaque;
+                    !opaque && self.dirs.get(&same.id).is_none_or(|dir| dir.names.is_empty())
+                }
+                _ => names.get(&same.id) == Some(&stat.nlink),
+            };
+            if unchanged {
+                self.list.remove(&path);
+                if let Some(dir) = self.dirs.get_mut(&same.dir) {
+                    dir.names.remove(&same.name);
+                }
+            }
+        }
     }
 
     /// What only the lower has under this directory's path.
@@ -196,6 +262,24 @@ impl Layer<'_> {
             (None, false) => Err(TreeError::NoNode(dir)),
         }
     }
+}
+
+fn same_bytes(ours: &OpenFile, theirs: &File, size: u64) -> Result<bool> {
+    const CHUNK: usize = 64 * 1024;
+    let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut at = 0;
+    while at < size {
+        let len = CHUNK.min(usize::try_from(size - at).unwrap_or(CHUNK));
+        let read = ours.read(at, &mut a[..len])?;
+        if read != len || theirs.read_exact_at(&mut b[..len], at).is_err() {
+            return Err(Error::Refused(Errno::IO));
+        }
+        if a[..len] != b[..len] {
+            return Ok(false);
+        }
+        at += len as u64;
+    }
+    Ok(true)
 }
 
 /// Whether a merged directory shows another directory of the lower than the one at its path.

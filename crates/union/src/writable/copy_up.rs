@@ -169,7 +169,7 @@ impl Union {
             };
             self.dress(&fd, &stated)?;
             if self.keeps_origin(kind) {
-                self.marks.set(&fd, Mark::Origin, id.0.to_string().as_bytes())?;
+                self.marks.set(&fd, Mark::StrataOrigin, id.0.to_string().as_bytes())?;
             }
             let mtime = SetTime::To(node.stat.mtime);
             set_times(&fd, mtime, mtime)?;

@@ -183,7 +183,7 @@ impl Union {
         let fd = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
             .doing(|| format!("make {}", made.name().display()))?;
         if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
-            self.marks.set(&fd, Mark::Device, format_kind(kind).as_bytes())?;
+            self.marks.set(&fd, Mark::StrataDevice, format_kind(kind).as_bytes())?;
         }
         let file = match kind {
             Kind::Regular => {
@@ -202,7 +202,10 @@ impl Union {
     pub fn link(&self, node: NodeId, dir: NodeId, bytes: &[u8]) -> Result<Attr> {
         let name = name(bytes)?;
         if self.table.see(node)?.found.kind.is_dir() {
-            return Err(Error::Refused(Errno::PERM));
+            // In Linux' order: what is there comes first.
+            let _steady = self.steady();
+            let there = self.find(&self.table.see_dir(dir)?, name)?.is_some();
+            return Err(Error::Refused(if there { Errno::EXIST } else { Errno::PERM }));
         }
         self.copy_up(node, Stage::Meta, None)?;
         self.raise_dirs(dir)?;

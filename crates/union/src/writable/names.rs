@@ -14,7 +14,7 @@ use strata_tree::{
 };
 
 use super::error::{Doing, Error, Result};
-use super::marks::{Mark, Override, parse_kind};
+use super::marks::{Mark, parse_kind, stated};
 use super::table::{Found, Seen, Stage};
 use super::types::{Attr, Ownership};
 use super::{Union, upper};
@@ -150,18 +150,23 @@ impl Union {
             }
             return Ok(found);
         }
-        let origin = self.marks.get(fd, Mark::Origin)?.and_then(|text| parse_number(&text));
+        let origin = self.marks.get(fd, Mark::StrataOrigin)?.and_then(|text| parse_number(&text));
         if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
-            found.redirect = self.redirect(dir, fd)?;
-            let below = match &found.redirect {
-                Some(path) => self.walk_lower(path)?,
-                None => self.in_lower(dir, name)?,
-            };
-            let below = below.filter(|node| node.stat.kind == Kind::Regular);
-            // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
-            let below = below.ok_or(Error::Refused(Errno::IO))?;
-            found.stage = Stage::Meta;
-            found.lower = Some(below.id);
+            let redirect = self.redirect(dir, fd)?;
+            // The content may come up meanwhile, which removes first this mark, then the redirect:
+            // with this mark still there, what was read of the other is true.
+            if self.marks.get(fd, Mark::Metacopy)?.is_some() {
+                let below = match &redirect {
+                    Some(path) => self.walk_lower(path)?,
+                    None => self.in_lower(dir, name)?,
+                };
+                let below = below.filter(|node| node.stat.kind == Kind::Regular);
+                // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
+                let below = below.ok_or(Error::Refused(Errno::IO))?;
+                found.redirect = redirect;
+                found.stage = Stage::Meta;
+                found.lower = Some(below.id);
+            }
         }
         if let Some(origin) = origin {
             found.id = origin;
@@ -204,21 +209,26 @@ impl Union {
         if kind != Kind::Regular || stat.stx_size != 0 {
             return Ok(kind);
         }
-        if let Some(text) = self.marks.get(fd, Mark::Device)? {
-            let device = std::str::from_utf8(&text).ok().and_then(parse_kind).flatten();
-            return Ok(device.unwrap_or(kind));
-        }
-        if self.options.ownership == Ownership::Override {
-            let stated = Override::of(fd)?.and_then(|stated| stated.kind);
-            return Ok(stated.filter(|kind| !kind.is_dir()).unwrap_or(kind));
-        }
-        Ok(kind)
+        let told = match self.marks.get(fd, Mark::StrataDevice)? {
+            Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
+            None if self.options.ownership == Ownership::Override => {
+                stated(fd)?.and_then(|stated| stated.kind)
+            }
+            None => None,
+        };
+        // An empty file can stand for what has no content, and for nothing else.
+        Ok(match told {
+            Some(
+                told @ (Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket),
+            ) => told,
+            Some(Kind::Regular | Kind::Directory | Kind::Symlink) | None => kind,
+        })
     }
 
     /// Owner, group and permission bits of an inode of the upper.
     pub(super) fn owner_and_bits(&self, fd: impl AsFd) -> Result<(u32, u32, u16)> {
         if self.options.ownership == Ownership::Override
-            && let Some(stated) = Override::of(&fd)?
+            && let Some(stated) = stated(&fd)?
         {
             return Ok((stated.uid, stated.gid, stated.perm));
         }
@@ -232,7 +242,9 @@ impl Union {
         let stat = stat(fd)?;
         let (uid, gid, perm) = self.owner_and_bits(fd)?;
         let nlink = match found.kind {
-            Kind::Directory if found.lower.is_some() => 2 + self.subdirectories(found)?,
+            Kind::Directory if found.lower.is_some() && stat.stx_nlink > 0 => {
+                2 + self.subdirectories(found)?
+            }
             _ => stat.stx_nlink,
         };
         let size = match found.kind {
@@ -323,7 +335,7 @@ pub(super) fn inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
         (None, Some(file)) => {
             let path = upper::by_descriptor(file.as_fd());
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .doing(|| "open a removed file".to_owned())
+                .doing(|| "open a removed node".to_owned())
         }
         (None, None) => Err(Error::Refused(Errno::NOENT)),
     }

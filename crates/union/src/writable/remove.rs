@@ -79,6 +79,11 @@ impl Union {
         let seen = self.table.see_dir(dir)?;
         let parent = self.upper.dir(seen.place()?)?;
         let hidden = self.in_lower(&seen.found, name)?.is_some();
+        // Held as long as somebody is in it, so that nothing new gets its number meanwhile.
+        let kept = match child.found.stage {
+            Stage::Lower => None,
+            Stage::Meta | Stage::Upper => Some(self.upper.node(child.place()?)?),
+        };
         if child.found.stage == Stage::Lower {
             self.white_out(parent.as_fd(), name)?;
         } else if hidden {
@@ -89,7 +94,7 @@ impl Union {
             let out = self.upper.take_out(parent.as_fd(), name)?;
             self.upper.discard(&out)?;
         }
-        self.table.lost(found.id, dir, &name.to_owned(), None);
+        self.table.lost(found.id, dir, &name.to_owned(), kept.map(File::from));
         self.table.count_directory(dir, -1);
         Ok(())
     }

@@ -214,11 +214,11 @@ impl Union {
             // Nothing in the upper: its place is taken there, which hides it.
             return Ok(None);
         }
+        let kept = names::inode(self, &seen)?;
         if target.kind.is_dir() {
             self.clear_whiteouts(&seen, &there.fd, &there.name.to_owned())?;
-            return Ok(None);
         }
-        names::inode(self, &seen).map(Some)
+        Ok(Some(kept))
     }
 
     fn move_name(&self, here: &End<'_>, there: &End<'_>, flags: RenameFlags) -> Result<()> {

@@ -11,7 +11,9 @@ use std::process::Command;
 use proptest::prelude::*;
 use strata_tree::{Device, Item, Kind, Spec};
 
-use super::operations::{lower, operation, run};
+use super::beside;
+use super::lowers::{lower, lower_without_zero};
+use super::operations::{operation, run, run_beside};
 use super::world::{World, options};
 
 /// Lays a lower out as overlayfs wants it.
@@ -163,6 +165,33 @@ fn compare(world: &mut World) -> Result<(), String> {
     }
 }
 
+/// A mount of overlayfs, of an upper of its own.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn mount_beside(world: &World) -> Mounted {
+    let dir = world.dir.path().join("beside");
+    for name in ["", "lower", "upper", "work", "merged"] {
+        std::fs::create_dir(dir.join(name)).unwrap();
+    }
+    lay_out(&world.spec, &dir.join("lower"));
+    let shown = dir.display();
+    let options = format!(
+        "lowerdir={shown}/lower,upperdir={shown}/upper,workdir={shown}/work,\
+         index=on,redirect_dir=on,metacopy=on,xino=on"
+    );
+    let merged = dir.join("merged");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged);
+    assert!(mount.status().unwrap().success());
+    Mounted(merged)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
@@ -175,5 +204,24 @@ proptest! {
         let mut world = World::new(lower(), options());
         run(&ops, &mut world).map_err(TestCaseError::fail)?;
         compare(&mut world).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn the_kernel_does_the_same(ops in proptest::collection::vec(operation(), 1..40)) {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("left out: overlayfs needs root");
+            return Ok(());
+        }
+        let ops: Vec<_> = ops.into_iter().filter(beside::fits).collect();
+        // A device 0:0 cannot be laid out.
+        let mut world = World::new(lower_without_zero(), options());
+        let mounted = mount_beside(&world);
+        let root = mounted.0.clone();
+        run_beside(&ops, &mut world, &mut |op, world| beside::apply(op, world, &root))
+            .map_err(TestCaseError::fail)?;
+        let (mut seen, mut expected) = (tree(&root), model_tree(&world));
+        seen.remove("");
+        expected.remove("");
+        prop_assert_eq!(seen, expected);
     }
 }

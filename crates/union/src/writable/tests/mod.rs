@@ -3,8 +3,10 @@
 //!
 //! Invariant: every failure that `model` found is a named test in `cases`.
 
+mod beside;
 mod cases;
 mod kernel;
+mod lowers;
 mod model;
 mod operations;
 mod world;

@@ -139,11 +139,11 @@ impl Model {
     }
 
     pub(super) fn link(&mut self, node: usize, dir: usize, name: &str) -> Answer<()> {
-        if self.inodes[node].kind.is_dir() {
-            return Err(Errno::PERM);
-        }
         if self.inodes[dir].names.contains_key(name) {
             return Err(Errno::EXIST);
+        }
+        if self.inodes[node].kind.is_dir() {
+            return Err(Errno::PERM);
         }
         self.inodes[dir].names.insert(name.to_owned(), node);
         self.inodes[dir].mtime = None;

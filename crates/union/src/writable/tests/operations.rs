@@ -3,15 +3,17 @@
 //! Invariant: both give the same errno; the whole tree is compared after every step.
 
 use proptest::prelude::*;
-use strata_tree::{Device, Kind, Spec, TreePath};
+use rustix::io::Errno;
+use strata_tree::{Device, Kind};
 
+use super::lowers::{layers, lower};
 use super::model::{Answer, Inode};
 use super::refused;
 use super::world::{READ, WRITE, World, options};
-use crate::writable::{Caller, Changes, New, OpenHow, RenameMode, SetMode, SetTime};
+use crate::writable::{Caller, Changes, Error, New, OpenHow, RenameMode, SetMode, SetTime};
 
 const WHO: Caller = Caller { uid: 0, gid: 0, umask: 0 };
-const NAMES: [&str; 6] = ["a", "b", "c", "d", ".wh.a", "x"];
+pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", ".wh.a", "x"];
 
 /// Directories and nodes are chosen from those that exist, by number.
 #[derive(Debug, Clone)]
@@ -37,6 +39,18 @@ pub(super) enum Op {
     WriteHeld(u8, u8),
     Close(u8),
     Remount,
+    Allocate(u8, u16),
+    Punch(u8, u16),
+    CopyRange(u8, u8),
+    SeekPastEnd(u8),
+    CreateXattr(u8, u8),
+    ReplaceXattr(u8, u8),
+    RenameWhiteout(u8, u8, u8),
+    TruncateHeld(u8, u16),
+    ChmodHeld(u8, u16),
+    Sync(u8),
+    Forget,
+    LongName(u8),
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Op> {
@@ -63,52 +77,34 @@ pub(super) fn operation() -> impl Strategy<Value = Op> {
         2 => (b(), b()).prop_map(|(n, byte)| Op::WriteHeld(n, byte)),
         1 => b().prop_map(Op::Close),
         1 => Just(Op::Remount),
+        1 => (b(), 0..9000u16).prop_map(|(n, size)| Op::Allocate(n, size)),
+        1 => (b(), 0..9000u16).prop_map(|(n, at)| Op::Punch(n, at)),
+        1 => (b(), b()).prop_map(|(n, m)| Op::CopyRange(n, m)),
+        1 => b().prop_map(Op::SeekPastEnd),
+        1 => (b(), b()).prop_map(|(n, name)| Op::CreateXattr(n, name)),
+        1 => (b(), b()).prop_map(|(n, name)| Op::ReplaceXattr(n, name)),
+        1 => (b(), b(), b()).prop_map(|(n, d, name)| Op::RenameWhiteout(n, d, name)),
+        1 => (b(), 0..9000u16).prop_map(|(n, size)| Op::TruncateHeld(n, size)),
+        1 => (b(), 0..0o10000u16).prop_map(|(n, perm)| Op::ChmodHeld(n, perm)),
+        1 => b().prop_map(Op::Sync),
+        1 => Just(Op::Forget),
+        1 => b().prop_map(Op::LongName),
     ]
 }
 
-/// A lower with something of everything.
-pub(super) fn lower() -> Spec {
-    let path = |text: &str| TreePath::clamped(text.as_bytes()).unwrap();
-    Spec::new()
-        .dir("a")
-        .perm(0o750)
-        .owner(3, 4)
-        .mtime(1_000_000, 5)
-        .xattr("user.dir", "1")
-        .file("a/a", "first")
-        .owner(5, 6)
-        .mtime(2_000_000, 7)
-        .xattr("user.one", "x")
-        .file("a/b", vec![b'y'; 5000])
-        .link("a/c", &path("a/b"))
-        .dir("a/d")
-        .file("a/d/a", "deep")
-        .dir("a/d/b")
-        .file("a/d/b/a", "deeper")
-        .dir("b")
-        .link("b/a", &path("a/b"))
-        .symlink("b/b", "../a/a")
-        .char_device("b/c", 0, 0)
-        .char_device("b/d", 5, 1)
-        .fifo("c")
-        .file("d", "")
-        .file("x", "executable")
-        .perm(0o4755)
-}
-
 impl World {
-    fn dir_at(&self, choice: u8) -> (String, usize) {
+    pub(super) fn dir_at(&self, choice: u8) -> (String, usize) {
         let dirs = self.model.paths().into_iter();
         let dirs: Vec<_> = dirs.filter(|(_, n)| self.model.inodes[*n].kind.is_dir()).collect();
         dirs[usize::from(choice) % dirs.len()].clone()
     }
 
-    fn node_at(&self, choice: u8) -> (String, usize) {
+    pub(super) fn node_at(&self, choice: u8) -> (String, usize) {
         let all = self.model.paths();
         all[usize::from(choice) % all.len()].clone()
     }
 
-    fn file_at(&self, choice: u8) -> Option<(String, usize)> {
+    pub(super) fn file_at(&self, choice: u8) -> Option<(String, usize)> {
         let all = self.model.paths().into_iter();
         let files: Vec<_> =
             all.filter(|(_, n)| self.model.inodes[*n].kind == Kind::Regular).collect();
@@ -120,18 +116,7 @@ impl World {
         let name = |choice: u8| NAMES[usize::from(choice) % NAMES.len()];
         match op {
             Op::Make(dir, n, kind) => {
-                let device = |major, minor| Device { major, minor };
-                let kinds = [
-                    Kind::Directory,
-                    Kind::Directory,
-                    Kind::Regular,
-                    Kind::Fifo,
-                    Kind::Socket,
-                    Kind::CharDevice(device(0, 0)),
-                    Kind::CharDevice(device(1, 3)),
-                    Kind::BlockDevice(device(7, 0)),
-                ];
-                let kind = kinds[usize::from(*kind) % kinds.len()];
+                let kind = kind_of(*kind);
                 let ((path, dir), n) = (self.dir_at(*dir), name(*n));
                 let made =
                     self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Plain(kind, 0o755));
@@ -227,7 +212,7 @@ impl World {
                 let name = xattr(*which);
                 let removed = self.union().remove_xattr(self.id(&path), name);
                 let had = self.model.inodes[node].xattrs.remove(name);
-                same(op, refused(removed), had.map(drop).ok_or(rustix::io::Errno::NODATA))
+                same(op, refused(removed), had.map(drop).ok_or(Errno::NODATA))
             }
             Op::Link(n, dir, to) => {
                 let ((path, node), (dir_path, dir), to) =
@@ -251,14 +236,9 @@ impl World {
             }
             Op::RenameExisting(a, c, mode) => {
                 let (from, to) = (self.node_at(*a).0, self.node_at(*c).0);
-                let split = |path: &str| match path.rsplit_once('/') {
-                    Some((dir, name)) => (dir.to_owned(), name.to_owned()),
-                    None => (String::new(), path.to_owned()),
-                };
-                let ((d1, n1), (d2, n2)) = (split(&from), split(&to));
-                if n1.is_empty() || n2.is_empty() {
+                let (Some((d1, n1)), Some((d2, n2))) = (split(&from), split(&to)) else {
                     return Ok(());
-                }
+                };
                 let a = (d1.clone(), self.model.walk(&d1).unwrap());
                 let c = (d2.clone(), self.model.walk(&d2).unwrap());
                 self.rename(op, &a, &n1, &c, &n2, *mode)
@@ -291,7 +271,151 @@ impl World {
                 self.mount();
                 Ok(())
             }
+            _ => self.apply_more(op),
         }
+    }
+
+    /// The rarer ones.
+    fn apply_more(&mut self, op: &Op) -> Result<(), String> {
+        let name = |choice: u8| NAMES[usize::from(choice) % NAMES.len()];
+        match op {
+            Op::Allocate(n, size) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let size = usize::from(*size).max(1);
+                let file = self.union().open_file(self.id(&path), WRITE).unwrap();
+                file.allocate(0, 0, size as u64).unwrap();
+                let inode = &mut self.model.inodes[node];
+                inode.body.resize(inode.body.len().max(size), 0);
+                inode.mtime = None;
+                Ok(())
+            }
+            Op::Punch(n, at) => {
+                const KEEP_SIZE_AND_PUNCH: u32 = 3;
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let file = self.union().open_file(self.id(&path), WRITE).unwrap();
+                file.allocate(KEEP_SIZE_AND_PUNCH, u64::from(*at), 100).unwrap();
+                let inode = &mut self.model.inodes[node];
+                let end = inode.body.len();
+                let at = usize::from(*at).min(end);
+                inode.body[at..(at + 100).min(end)].fill(0);
+                inode.mtime = None;
+                Ok(())
+            }
+            Op::CopyRange(n, m) => {
+                let (Some(from), Some(to)) = (self.file_at(*n), self.file_at(*m)) else {
+                    return Ok(());
+                };
+                if from.1 == to.1 {
+                    return Ok(());
+                }
+                let source = self.union().open_file(self.id(&from.0), READ).unwrap();
+                let target = self.union().open_file(self.id(&to.0), WRITE).unwrap();
+                let bytes = self.model.inodes[from.1].body.clone();
+                let mut done = 0;
+                while done < bytes.len() {
+                    let left = (bytes.len() - done) as u64;
+                    done += match source.copy_range(done as u64, &target, done as u64, left) {
+                        Ok(copied) => copied as usize,
+                        // The lower in memory is another file system: then the kernel writes.
+                        Err(Error::Refused(Errno::XDEV)) => {
+                            target.write(done as u64, &bytes[done..]).unwrap()
+                        }
+                        Err(error) => return Err(error.to_string()),
+                    };
+                }
+                let inode = &mut self.model.inodes[to.1];
+                inode.body.resize(inode.body.len().max(bytes.len()), 0);
+                inode.body[..bytes.len()].copy_from_slice(&bytes);
+                inode.mtime = None;
+                Ok(())
+            }
+            Op::SeekPastEnd(n) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let file = self.union().open_file(self.id(&path), READ).unwrap();
+                let end = self.model.inodes[node].body.len() as u64;
+                same(op, refused(file.seek(end + 1, true)), Err::<(), _>(Errno::NXIO))
+            }
+            Op::CreateXattr(n, which) | Op::ReplaceXattr(n, which) => {
+                let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
+                let (name, create) = (xattr(*which), matches!(op, Op::CreateXattr(..)));
+                let mode = if create { SetMode::Create } else { SetMode::Replace };
+                let done = self.union().set_xattr(self.id(&path), name, b"once", mode);
+                let xattrs = &mut self.model.inodes[node].xattrs;
+                let expected = match (xattrs.contains_key(name), create) {
+                    (true, true) => Err(Errno::EXIST),
+                    (false, false) => Err(Errno::NODATA),
+                    _ => {
+                        xattrs.insert(name.to_vec(), b"once".to_vec());
+                        Ok(())
+                    }
+                };
+                same(op, refused(done), expected)
+            }
+            Op::RenameWhiteout(n, dir, to) => {
+                let ((path, _), (dir_path, dir), to) =
+                    (self.node_at(*n), self.dir_at(*dir), name(*to));
+                let Some((from, last)) = split(&path) else { return Ok(()) };
+                let source = self.model.walk(&from).unwrap();
+                let moved = self.model.clone().rename((source, &last), (dir, to), true, false);
+                // Onto itself, or another name of itself: nothing moves, and there is no hole.
+                let itself = self.model.inodes[dir].names.get(to)
+                    == self.model.inodes[source].names.get(&last);
+                let (Some(expected), false) = (moved, itself) else { return Ok(()) };
+                let (from_id, to_id) = (self.id(&from), self.id(&dir_path));
+                let done = self.union().rename(
+                    (from_id, last.as_bytes()),
+                    (to_id, to.as_bytes()),
+                    RenameMode::Replace,
+                    true,
+                );
+                if expected.is_ok() {
+                    let _ = self.model.rename((source, &last), (dir, to), true, false);
+                    let device = Kind::CharDevice(Device { major: 0, minor: 0 });
+                    self.model.make(source, &last, Inode::new(device, 0)).unwrap();
+                }
+                same(op, refused(done), expected)
+            }
+            Op::TruncateHeld(n, size) => {
+                let Some((node, held)) = self.held_at(*n) else { return Ok(()) };
+                let changes = Changes { size: Some(u64::from(*size)), ..Changes::default() };
+                self.union().set_attr(held, &changes).unwrap();
+                self.model.inodes[node].body.resize(usize::from(*size), 0);
+                self.model.inodes[node].mtime = None;
+                Ok(())
+            }
+            Op::ChmodHeld(n, perm) => {
+                let Some((node, held)) = self.held_at(*n) else { return Ok(()) };
+                let changes = Changes { perm: Some(*perm), ..Changes::default() };
+                let attr = self.union().set_attr(held, &changes).unwrap();
+                self.model.inodes[node].perm = *perm;
+                let links = self.model.links(node);
+                match (attr.stat.perm, attr.stat.nlink) == (*perm, links) {
+                    true => Ok(()),
+                    false => Err(format!("{op:?} gives {attr:?}, expected {links} links")),
+                }
+            }
+            Op::Sync(n) => {
+                let Some((path, _)) = self.file_at(*n) else { return Ok(()) };
+                let file = self.union().open_file(self.id(&path), READ).unwrap();
+                file.sync(true).map_err(|error| error.to_string())?;
+                self.union().sync_dir(strata_tree::NodeId::ROOT).map_err(|error| error.to_string())
+            }
+            Op::Forget => {
+                self.forget_all();
+                Ok(())
+            }
+            Op::LongName(dir) => {
+                let (path, _) = self.dir_at(*dir);
+                let found = self.union().lookup(self.id(&path), &[b'x'; 256]);
+                same(op, refused(found), Err::<(), _>(Errno::NAMETOOLONG))
+            }
+            _ => Err(format!("{op:?} is not done")),
+        }
+    }
+
+    pub(super) fn held_at(&self, choice: u8) -> Option<(usize, strata_tree::NodeId)> {
+        let (node, held) = self.open.get(usize::from(choice) % self.open.len().max(1))?;
+        Some((*node, held.node()))
     }
 
     fn write(&mut self, node: usize, file: &crate::writable::OpenFile, at: usize, byte: u8) {
@@ -330,12 +454,42 @@ impl World {
     }
 }
 
-fn xattr(which: u8) -> &'static [u8] {
+pub(super) fn kind_of(choice: u8) -> Kind {
+    let device = |major, minor| Device { major, minor };
+    let kinds = [
+        Kind::Directory,
+        Kind::Directory,
+        Kind::Regular,
+        Kind::Fifo,
+        Kind::Socket,
+        Kind::CharDevice(device(0, 0)),
+        Kind::CharDevice(device(1, 3)),
+        Kind::BlockDevice(device(7, 0)),
+    ];
+    kinds[usize::from(choice) % kinds.len()]
+}
+
+/// Directory and name; `None` for the root.
+pub(super) fn split(path: &str) -> Option<(String, String)> {
+    match path.rsplit_once('/') {
+        Some((dir, name)) => Some((dir.to_owned(), name.to_owned())),
+        None if path.is_empty() => None,
+        None => Some((String::new(), path.to_owned())),
+    }
+}
+
+pub(super) fn xattr(which: u8) -> &'static [u8] {
     [&b"user.one"[..], b"user.two", b"user.overlay.opaque"][usize::from(which) % 3]
 }
 
-fn same<T>(op: &Op, got: Option<rustix::io::Errno>, expected: Answer<T>) -> Result<(), String> {
+thread_local! {
+    /// What the model said last.
+    pub(super) static SAID: std::cell::Cell<Option<Errno>> = const { std::cell::Cell::new(None) };
+}
+
+fn same<T>(op: &Op, got: Option<Errno>, expected: Answer<T>) -> Result<(), String> {
     let expected = expected.err();
+    SAID.set(expected);
     if got == expected {
         return Ok(());
     }
@@ -344,10 +498,32 @@ fn same<T>(op: &Op, got: Option<rustix::io::Errno>, expected: Answer<T>) -> Resu
 
 /// Runs a sequence, checking after every step; gives the world at its end.
 pub(super) fn run(ops: &[Op], world: &mut World) -> Result<(), String> {
+    run_beside(ops, world, &mut |_, _| None)
+}
+
+/// The same; `beside` does each operation elsewhere before, and has to give the same errno.
+pub(super) fn run_beside(
+    ops: &[Op],
+    world: &mut World,
+    beside: &mut dyn FnMut(&Op, &World) -> Option<Answer<()>>,
+) -> Result<(), String> {
     world.check().map_err(|error| format!("at the start: {error}"))?;
     for (step, op) in ops.iter().enumerate() {
+        let elsewhere = beside(op, world);
+        SAID.set(None);
         world.apply(op).map_err(|error| format!("step {step}: {error}"))?;
         world.check().map_err(|error| format!("after step {step}, {op:?}: {error}"))?;
+        let said = SAID.get();
+        let renames = matches!(op, Op::Rename(..) | Op::RenameExisting(..));
+        match elsewhere {
+            None => {}
+            // A directory into itself: refused before any file system is asked.
+            Some(Err(_)) if renames && said.is_none() => {}
+            Some(done) if done.err() == said => {}
+            Some(done) => {
+                return Err(format!("step {step}: {op:?} gives {said:?}, the kernel {done:?}"));
+            }
+        }
     }
     Ok(())
 }
@@ -357,7 +533,7 @@ proptest! {
 
     #[test]
     fn a_union_is_its_model(ops in proptest::collection::vec(operation(), 1..40)) {
-        let mut world = World::new(lower(), options());
+        let mut world = World::layered(layers(), lower(), options());
         run(&ops, &mut world).map_err(TestCaseError::fail)?;
     }
 

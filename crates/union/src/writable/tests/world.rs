@@ -1,13 +1,15 @@
-//! A union over a lower in memory, with its model beside it.
+//! A union over a compiled lower, with its model beside it.
 //!
 //! Invariant: [`World::check`] compares everything that a user can see.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use strata_tree::{Kind, Lower, MemTree, NodeId, Spec, list};
+use strata_tree::conformance::lay_out;
+use strata_tree::{FlatTree, Kind, Lower, MemTree, NodeId, Spec, compile, list};
 
 use super::model::Model;
 use crate::Stack;
@@ -27,7 +29,9 @@ pub(super) struct World {
     numbers: BTreeMap<usize, NodeId>,
     /// Open files, by model node.
     pub(super) open: Vec<(usize, Arc<OpenFile>)>,
-    lower: Arc<MemTree>,
+    lower: Arc<FlatTree>,
+    /// Every lookup that is not forgotten.
+    lookups: RefCell<Vec<NodeId>>,
 }
 
 /// Root keeps everything in the inodes; others apart.
@@ -39,12 +43,25 @@ pub(super) fn options() -> UnionOptions {
 
 impl World {
     pub(super) fn new(spec: Spec, options: UnionOptions) -> Self {
+        Self::layered(vec![spec.clone()], spec, options)
+    }
+
+    /// Several layers, base first, that merge to `spec`: compiled, as an image is.
+    pub(super) fn layered(layers: Vec<Spec>, spec: Spec, options: UnionOptions) -> Self {
         // Extended attributes of every kind are wanted, which not every /tmp has.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         for name in ["upper", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let lower = Arc::new(MemTree::new(&spec).unwrap());
+        let layers = layers.iter().map(|layer| {
+            let layer: Arc<dyn Lower> = Arc::new(MemTree::new(layer).unwrap());
+            layer
+        });
+        let stack = Stack::new(layers.collect());
+        let compiled = tempfile::tempfile_in(dir.path()).unwrap();
+        compile(&stack, &compiled).unwrap();
+        let contents = lay_out(&stack, &dir.path().join("contents")).unwrap();
+        let lower = Arc::new(FlatTree::open(compiled, "lower".to_owned(), contents).unwrap());
         let model = Model::new(&spec);
         let mut world = Self {
             dir,
@@ -55,6 +72,7 @@ impl World {
             numbers: BTreeMap::new(),
             open: Vec::new(),
             lower,
+            lookups: RefCell::default(),
         };
         world.mount();
         world.union().adopt_root().unwrap();
@@ -64,6 +82,7 @@ impl World {
     /// Ends the union and puts another over the same upper.
     pub(super) fn mount(&mut self) {
         self.open.clear();
+        self.lookups.borrow_mut().clear();
         self.union = None;
         let lower = self.lower.clone();
         let union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
@@ -87,8 +106,15 @@ impl World {
         let mut attr = self.union().attr(NodeId::ROOT).unwrap();
         for name in path.split('/').filter(|name| !name.is_empty()) {
             attr = self.union().lookup(attr.id, name.as_bytes()).unwrap()?;
+            self.lookups.borrow_mut().push(attr.id);
         }
         Some(attr)
+    }
+
+    /// As the kernel does when it needs memory; what is open stays known.
+    pub(super) fn forget_all(&self) {
+        let lookups = std::mem::take(&mut *self.lookups.borrow_mut());
+        lookups.into_iter().for_each(|id| self.union().forget(id, 1));
     }
 
     pub(super) fn id(&self, path: &str) -> NodeId {

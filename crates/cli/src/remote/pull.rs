@@ -12,7 +12,7 @@ use clap::Args;
 use strata_image::registry::{PullOptions, Pulled, pull};
 use strata_image::{Limits, Platform, Reference, ReferenceError};
 
-use super::registry_config::RegistryArgs;
+use super::config::RegistryArgs;
 use super::transfer::Transfer;
 use crate::context::{Context, check_chain};
 use crate::limits::LayerLimitArgs;

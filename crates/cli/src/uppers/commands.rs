@@ -1,0 +1,259 @@
+//! `strata uppers`, `diff`, `commit` and `rm`.
+//!
+//! Invariant: an upper is named by its name, or by the directory that it is mounted on.
+
+use std::io::{PipeWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, ValueHint};
+use jiff::Timestamp;
+use serde_json::json;
+use strata_image::{DeriveOptions, Reference, derive, resolve_image};
+use strata_union::writable::{Change, View};
+
+use super::shelf::{Shelf, Upper};
+use crate::context::{Context, Format, OpenImage, check_chain};
+use crate::{mounts, progress, table, units};
+
+/// List the writable layers
+#[derive(Debug, Args)]
+pub(crate) struct UppersArgs {}
+
+/// List what a writable layer changes: A added, C changed, D deleted
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The upper's name, or the directory that it is mounted on
+    #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
+    upper: String,
+}
+
+/// Make an image of a writable layer and the image below it
+#[derive(Debug, Args)]
+pub(crate) struct CommitArgs {
+    /// The upper's name, or the directory that it is mounted on
+    #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
+    upper: String,
+    /// The new image's name
+    reference: Reference,
+    /// A remark for the image's history
+    #[arg(short, long)]
+    message: Option<String>,
+    /// Who made it
+    #[arg(short, long)]
+    author: Option<String>,
+    /// The creation time, for reproducible image ids [default: now]
+    #[arg(long, value_name = "TIME")]
+    created: Option<Timestamp>,
+}
+
+/// Remove writable layers
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Names
+    #[arg(required = true, value_name = "NAME")]
+    uppers: Vec<String>,
+}
+
+pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write) -> Result<()> {
+    let shelf = Shelf::new(&context.root);
+    let mut rows = Vec::new();
+    for upper in shelf.all()? {
+        let at = mounts::mountpoint_of(&context.root, &upper.name)?;
+        let bytes = shelf.bytes(&upper)?;
+        rows.push((upper, at, bytes));
+    }
+    if context.format == Format::Json {
+        let all: Vec<_> = rows
+            .iter()
+            .map(|(upper, at, bytes)| {
+                json!({
+                    "name": upper.name, "image": upper.image, "reference": upper.reference,
+                    "created": upper.created, "temporary": upper.temporary, "bytes": bytes,
+                    "mountpoint": at.as_ref().map(|path| path.display().to_string()),
+                })
+            })
+            .collect();
+        writeln!(out, "{:#}", json!(all))?;
+        return Ok(());
+    }
+    if context.quiet {
+        return rows.iter().try_for_each(|(upper, ..)| Ok(writeln!(out, "{}", upper.name)?));
+    }
+    let now = Timestamp::now();
+    let head = ["NAME", "IMAGE", "CREATED", "SIZE", "MOUNTED ON"];
+    let mut lines = vec![head.map(String::from)];
+    for (upper, at, bytes) in rows {
+        let created = i64::try_from(upper.created).ok();
+        let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        lines.push([
+            upper.name,
+            upper.reference,
+            created.map_or("N/A".to_owned(), |time| units::age(time, now)),
+            units::size(bytes),
+            at.map_or("-".to_owned(), |path| path.display().to_string()),
+        ]);
+    }
+    table::print(&lines, out)
+}
+
+/// The upper that a person means.
+fn find(context: &Context, text: &str) -> Result<Upper> {
+    let shelf = Shelf::new(&context.root);
+    let name = match mounts::upper_at(&context.root, Path::new(text))? {
+        Some(name) => name,
+        None => text.to_owned(),
+    };
+    let found = if name.contains('/') { None } else { shelf.find(&name)? };
+    found
+        .ok_or_else(|| anyhow!("no upper {text:?}, nor a mount of one; `strata uppers` lists them"))
+}
+
+/// An upper on top of its image, for reading.
+fn view(context: &Context, upper: &Upper) -> Result<(OpenImage, View)> {
+    let image = context
+        .open_image(&upper.image)
+        .with_context(|| format!("cannot open the image of upper {}", upper.name))?;
+    let view = Shelf::new(&context.root).view(upper, Arc::clone(&image.tree))?;
+    Ok((image, view))
+}
+
+pub(crate) fn run_diff(context: &Context, args: &DiffArgs, out: &mut impl Write) -> Result<()> {
+    let upper = find(context, &args.upper)?;
+    let (_image, view) = view(context, &upper)?;
+    let layer = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
+    if context.format == Format::Json {
+        let word = |change| match change {
+            Change::Added => "added",
+            Change::Changed => "changed",
+            Change::Deleted => "deleted",
+        };
+        let all: Vec<_> = layer
+            .list()
+            .map(|(path, change)| json!({ "change": word(change), "path": path.to_string() }))
+            .collect();
+        writeln!(out, "{:#}", json!(all))?;
+        return Ok(());
+    }
+    for (path, change) in layer.list() {
+        let letter = match change {
+            Change::Added => 'A',
+            Change::Changed => 'C',
+            Change::Deleted => 'D',
+        };
+        writeln!(out, "{letter} {path}")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run_commit(context: &Context, args: &CommitArgs, out: &mut impl Write) -> Result<()> {
+    let upper = find(context, &args.upper)?;
+    let (image, view) = view(context, &upper)?;
+    let layer = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
+    let store = context.store()?;
+    let listener = progress::listener(context.quiet);
+    let check = |held: &[_]| check_chain(&store, held);
+    let options = DeriveOptions {
+        created: args.created,
+        author: args.author.clone(),
+        message: args.message.clone(),
+        created_by: format!("strata commit {}", upper.name),
+        chain_check: Some(&check),
+    };
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let (derived, written) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| write_diff(&layer, writer));
+        let diff = Box::new(reader);
+        let derived = derive(&store, &image.record, diff, &args.reference, &options, &*listener);
+        (derived, writing.join())
+    });
+    let written = written.map_err(|_| anyhow!("writing the layer failed"))?;
+    // A diff that ends early is refused by its reader, for a reason that tells less.
+    let left_out = match (&derived, written) {
+        (_, Ok(left_out)) => left_out,
+        (Ok(_), Err(error)) => return Err(error),
+        (Err(_), Err(error)) if is_broken_pipe(&error) => Vec::new(),
+        (Err(_), Err(error)) => return Err(error),
+    };
+    let loaded = derived.with_context(|| format!("cannot commit upper {}", upper.name))?;
+    for line in left_out {
+        tracing::warn!("{line}");
+    }
+    writeln!(out, "{}", loaded.id)?;
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Writes the layer as a diff; says what a diff cannot hold.
+fn write_diff(
+    layer: &strata_union::writable::Layer<'_>,
+    writer: PipeWriter,
+) -> Result<Vec<String>> {
+    let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
+    let exported = strata_layer::export::write_changes(layer, &mut out)?;
+    out.flush()?;
+    let left_out = exported.left_out.into_iter();
+    Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())
+}
+
+pub(crate) fn run_rm(context: &Context, args: &RmArgs, out: &mut impl Write) -> Result<()> {
+    let shelf = Shelf::new(&context.root);
+    let mut failed = Vec::new();
+    for name in &args.uppers {
+        let removed = match shelf.find(name) {
+            Ok(Some(upper)) => shelf.remove(&upper),
+            Ok(None) => Err(anyhow!("no upper {name:?}; `strata uppers` lists them")),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => writeln!(out, "{name}")?,
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", failed.join("\nstrata: ")),
+    }
+}
+
+/// The upper that a mount asks for: an existing one, or one made for it.
+pub(crate) fn for_mount(
+    context: &Context,
+    wanted: Option<&str>,
+    keep: bool,
+    reference: &str,
+) -> Result<(Upper, bool)> {
+    let shelf = Shelf::new(&context.root);
+    let store = context.store()?;
+    let image = resolve_image(&store, reference)?;
+    if let Some(upper) = wanted.map(|name| shelf.find(name)).transpose()?.flatten() {
+        if upper.image_id()? != image.id {
+            bail!(
+                "upper {} belongs to {} ({}), not to {reference}; choose another name",
+                upper.name,
+                upper.reference,
+                upper.image_id()?.short(),
+            );
+        }
+        return Ok((upper, false));
+    }
+    let now = Timestamp::now();
+    let made = format!("{}-{:x}", image.id.short(), now.as_microsecond());
+    let upper = Upper {
+        name: wanted.map_or(made, str::to_owned),
+        image: image.id.to_string(),
+        reference: reference.to_owned(),
+        created: u64::try_from(now.as_second()).unwrap_or(0),
+        temporary: wanted.is_none() && !keep,
+        apart: !rustix::process::geteuid().is_root(),
+    };
+    shelf.create(&upper, context.open_image(reference)?.tree)?;
+    Ok((upper, true))
+}

@@ -1,0 +1,21 @@
+//! Writable layers: kept in the store, mounted on top of an image, listed, compared, committed.
+//!
+//! ```text
+//! ROOT/uppers/<name>/upper.json   which image it belongs to
+//!                   /upper/       its changes (crates/union, writable)
+//!                   /work/        what is being made
+//! ```
+//!
+//! `shelf` keeps them, `commands` are what people do with them.
+//!
+//! Invariants: a directory of `uppers/` is complete as soon as it has its name; an upper is
+//! locked (flock on its directory) while a mount writes to it; an image that an upper belongs to
+//! is not removed.
+
+mod commands;
+mod shelf;
+
+pub(crate) use commands::{
+    CommitArgs, DiffArgs, RmArgs, UppersArgs, for_mount, run_commit, run_diff, run_rm, run_uppers,
+};
+pub(crate) use shelf::{Held, Shelf, Upper};

@@ -1,0 +1,255 @@
+//! Uppers on disk.
+//!
+//! Invariants: see the module above; a temporary upper goes with the [`Held`] that was mounted.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use strata_tree::{FlatTree, ImageId, NAME_MAX, Name};
+use strata_union::writable::{Ownership, Union, UnionOptions, View};
+
+/// `upper.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upper {
+    /// Its name.
+    #[serde(skip)]
+    pub(crate) name: String,
+    /// The id of the image below.
+    pub(crate) image: String,
+    /// The image as the user named it.
+    pub(crate) reference: String,
+    /// When it was made, in seconds since 1970.
+    pub(crate) created: u64,
+    /// It goes when it is unmounted.
+    pub(crate) temporary: bool,
+    /// Owners and modes are kept in `user.containers.override_stat`.
+    pub(crate) apart: bool,
+}
+
+impl Upper {
+    /// How its marks and owners are kept: fixed when it was made.
+    pub(crate) fn options(&self) -> UnionOptions {
+        let ownership = if self.apart { Ownership::Override } else { Ownership::Inode };
+        UnionOptions { ownership, user_marks: self.apart, ..UnionOptions::default() }
+    }
+
+    /// The image below.
+    pub(crate) fn image_id(&self) -> Result<ImageId> {
+        let text = &self.image;
+        text.parse().with_context(|| format!("upper {} names the image {text:?}", self.name))
+    }
+}
+
+/// All uppers of a store.
+pub(crate) struct Shelf {
+    dir: PathBuf,
+}
+
+/// An upper that is being written. Dropped, it is let go, and removed if it was temporary.
+pub(crate) struct Held {
+    path: PathBuf,
+    temporary: bool,
+    _lock: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::error!("cannot remove the upper {}: {error}", self.path.display());
+        }
+    }
+}
+
+impl Shelf {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { dir: root.join("uppers") }
+    }
+
+    /// A name that can be: one component that does not begin with a dot.
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let fits = Name::new(name.as_bytes()).is_ok() && name.len() < NAME_MAX - 16;
+        if !fits || name.starts_with('.') {
+            bail!("{name:?} cannot be the name of an upper; use letters, digits, - and _");
+        }
+        Ok(self.dir.join(name))
+    }
+
+    /// One upper, if there is one of that name.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Upper>> {
+        let path = self.path(name)?.join("upper.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let upper: Upper = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        Ok(Some(Upper { name: name.to_owned(), ..upper }))
+    }
+
+    /// All of them, by name.
+    pub(crate) fn all(&self) -> Result<Vec<Upper>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot list {}", self.dir.display()));
+            }
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot list {}", self.dir.display()))?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
+                all.extend(self.find(name)?);
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// Makes an upper; its root looks like the image's.
+    pub(crate) fn create(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<()> {
+        let target = self.path(&upper.name)?;
+        let doing = || format!("cannot make the upper {}", upper.name);
+        let staged = self.dir.join(format!(".{}-{}", upper.name, std::process::id()));
+        let made = (|| {
+            for part in ["upper", "work"] {
+                fs::create_dir_all(staged.join(part)).with_context(doing)?;
+            }
+            let text = serde_json::to_vec_pretty(upper).with_context(doing)?;
+            fs::write(staged.join("upper.json"), text).with_context(doing)?;
+            let union =
+                Union::open(tree, &staged.join("upper"), &staged.join("work"), upper.options())?;
+            union.adopt_root().with_context(doing)?;
+            union.sync().with_context(doing)?;
+            let no_replace = rustix::fs::RenameFlags::NOREPLACE;
+            let cwd = rustix::fs::CWD;
+            match rustix::fs::renameat_with(cwd, &staged, cwd, &target, no_replace) {
+                Err(Errno::EXIST) => bail!("there is an upper {} already", upper.name),
+                placed => placed.with_context(doing),
+            }
+        })();
+        if made.is_err() {
+            // The failure itself is the better message.
+            let _ = fs::remove_dir_all(&staged);
+        }
+        made
+    }
+
+    /// Takes an upper for writing.
+    pub(crate) fn hold(&self, upper: &Upper) -> Result<Held> {
+        let path = self.path(&upper.name)?;
+        let lock = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Held { path, temporary: upper.temporary, _lock: lock }),
+            Err(Errno::WOULDBLOCK) => bail!(
+                "upper {} is mounted; an upper has one writer (see `strata mounts`)",
+                upper.name
+            ),
+            Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+
+    /// Whether a mount writes to it now.
+    pub(crate) fn is_mounted(&self, upper: &Upper) -> Result<bool> {
+        let lock = File::open(self.path(&upper.name)?)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Puts an upper on top of its image, for writing.
+    pub(crate) fn open(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<Union> {
+        let path = self.path(&upper.name)?;
+        Ok(Union::open(tree, &path.join("upper"), &path.join("work"), upper.options())?)
+    }
+
+    /// The same for reading, also while it is mounted.
+    pub(crate) fn view(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<View> {
+        Ok(View::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
+    }
+
+    /// Removes an upper that nobody has mounted.
+    pub(crate) fn remove(&self, upper: &Upper) -> Result<()> {
+        let _held = self.hold(&Upper { temporary: false, ..upper.clone() })?;
+        let path = self.path(&upper.name)?;
+        let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
+        let doing = || format!("cannot remove the upper {}", upper.name);
+        // Out of sight at once: half an upper is none.
+        fs::rename(&path, &gone).with_context(doing)?;
+        fs::remove_dir_all(&gone).with_context(doing)
+    }
+
+    /// Bytes that its files take on disk.
+    pub(crate) fn bytes(&self, upper: &Upper) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let mut bytes = 0;
+        let mut open = vec![self.path(&upper.name)?.join("upper")];
+        while let Some(path) = open.pop() {
+            let meta = match path.symlink_metadata() {
+                Ok(meta) => meta,
+                // It may be in use.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            bytes += meta.blocks() * 512;
+            if meta.is_dir() {
+                for entry in fs::read_dir(&path)? {
+                    open.push(entry?.path());
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Removes what a crash left: temporary uppers that nobody has mounted, and halves of others.
+    pub(crate) fn clean(&self) -> Result<Vec<String>> {
+        let mut gone = Vec::new();
+        for half in self.halves()? {
+            fs::remove_dir_all(&half)
+                .with_context(|| format!("cannot remove {}", half.display()))?;
+        }
+        for upper in self.all()? {
+            if upper.temporary && !self.is_mounted(&upper)? {
+                self.remove(&upper)?;
+                gone.push(upper.name);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Half-made and half-removed uppers whose process is gone.
+    fn halves(&self) -> Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut halves = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
+            let pid = name.rsplit_once('-').and_then(|(_, pid)| pid.parse::<i32>().ok());
+            let alive = pid
+                .and_then(rustix::process::Pid::from_raw)
+                .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
+            if !alive {
+                halves.push(entry.path());
+            }
+        }
+        Ok(halves)
+    }
+}

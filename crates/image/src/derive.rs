@@ -1,0 +1,153 @@
+//! An image on top of another: one more layer, one more step of history.
+//!
+//! Invariants: everything that the base's config says is kept, known here or not; the manifest
+//! describes every layer as it is, the tar itself, uncompressed.
+
+use std::io::Read;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use strata_layer::{HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_tree::BlobDigest;
+
+use crate::error::{Error, Result};
+use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
+use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::reference::Reference;
+use crate::source::sha256;
+
+/// How to derive.
+#[derive(Default)]
+pub struct DeriveOptions<'a> {
+    /// The creation time, written in whole seconds; without it, now.
+    pub created: Option<Timestamp>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// A remark for the history.
+    pub message: Option<String>,
+    /// What made it, for the history.
+    pub created_by: String,
+    /// Called before the image is committed; refuses it.
+    pub chain_check: Option<&'a ChainCheck<'a>>,
+}
+
+/// Makes an image of `base` and one layer more, whose diff is read from `diff`, and names it.
+///
+/// # Errors
+/// `NameWithDigest`, `Layer` for what is wrong with the diff, `Document` if the base's config
+/// cannot be continued, `Stack`, `Store`. After each of them the store is as before.
+pub fn derive(
+    store: &Store,
+    base: &ImageRecord,
+    diff: Box<dyn Read + Send + '_>,
+    name: &Reference,
+    options: &DeriveOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Loaded> {
+    if name.digest().is_some() {
+        return Err(Error::NameWithDigest(name.to_string()));
+    }
+    let title = name.familiar();
+    let (_, mut held) = store.hold_image(&base.id)?;
+    let input = LayerInput { label: title.clone(), diff_id: None, blob: None, reader: diff };
+    let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
+        image: title.clone(),
+        layer: "its new layer".to_owned(),
+        source: Box::new(source),
+    })?;
+    let (layer, existed) = (unpacked.layer, unpacked.existed);
+    let diff_id = *layer.diff_id();
+    held.push(layer.clone());
+    let committed = (|| {
+        let (config, manifest) = documents(store, base, &held, options)?;
+        let new = NewImage {
+            title: &title,
+            names: std::slice::from_ref(name),
+            pin: None,
+            config: &config,
+            manifest: Some(&manifest),
+        };
+        commit(store, &new, &held, options.chain_check)
+    })();
+    match committed {
+        Ok(id) => Ok(Loaded {
+            id,
+            references: vec![name.clone()],
+            layers: vec![LoadedLayer { diff_id, existed }],
+        }),
+        Err(error) => {
+            drop(held);
+            if !existed {
+                discard(store, vec![layer]);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn documents(
+    store: &Store,
+    base: &ImageRecord,
+    held: &[HeldLayer],
+    options: &DeriveOptions<'_>,
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let what = format!("config {}", base.id);
+    let wrong = |why: String| Error::document("the store", &what, why);
+    let raw = store.blob(&BlobDigest::from(base.id))?;
+    let mut config: Value =
+        serde_json::from_slice(&raw).map_err(|e| wrong(format!("not an image config: {e}")))?;
+    let created = options.created.unwrap_or_else(Timestamp::now);
+    let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut step = json!({ "created": created, "created_by": options.created_by });
+    for (key, value) in [("author", &options.author), ("comment", &options.message)] {
+        if let Some(value) = value {
+            step[key] = json!(value);
+        }
+    }
+    let Some(fields) = config.as_object_mut() else {
+        return Err(wrong("not an image config: no object".to_owned()));
+    };
+    fields.insert("created".to_owned(), json!(created));
+    if let Some(author) = &options.author {
+        fields.insert("author".to_owned(), json!(author));
+    }
+    // Go writes `null` for an empty list.
+    let history = fields.entry("history").or_insert_with(|| json!([]));
+    if history.is_null() {
+        *history = json!([]);
+    }
+    match history.as_array_mut() {
+        Some(steps) => steps.push(step),
+        None => return Err(wrong("its history is no list".to_owned())),
+    }
+    let diff_ids: Vec<String> = held.iter().map(|layer| layer.diff_id().to_string()).collect();
+    fields.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
+    let config = bytes(&config)?;
+    let manifest = manifest_of(store, &config, held)?;
+    Ok((config, manifest))
+}
+
+/// The manifest of an image whose layers are plain tars.
+pub(crate) fn manifest_of(store: &Store, config: &[u8], held: &[HeldLayer]) -> Result<Vec<u8>> {
+    let mut layers = Vec::new();
+    for layer in held {
+        let diff_id = *layer.diff_id();
+        let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
+        layers.push(json!({ "mediaType": OCI_LAYER, "digest": diff_id.to_string(), "size": size }));
+    }
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {
+            "mediaType": OCI_CONFIG,
+            "digest": sha256(config).to_string(),
+            "size": config.len(),
+        },
+        "layers": layers,
+    });
+    bytes(&manifest)
+}
+
+fn bytes(value: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::io("writing the config", e))
+}

@@ -1,0 +1,119 @@
+//! Writable mounts and what comes of them: uppers, diffs, commits, saved archives.
+//!
+//! Invariant: nothing waits for time to pass.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::Sandbox;
+
+const IMAGE: &str = "stratafs.test/busybox:1";
+
+fn busybox() -> Sandbox {
+    Sandbox::with("busybox-gzip.oci.tar")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_is_written_is_kept_listed_and_committed() {
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&point)]);
+    fs::write(point.join("etc/new"), "written").unwrap();
+    fs::remove_file(point.join("bin/ls")).unwrap();
+    fs::rename(point.join("home"), point.join("house")).unwrap();
+    let listed = &sandbox.json(&["uppers"])[0];
+    assert_eq!((&listed["name"], &listed["reference"]), (&"work".into(), &IMAGE.into()));
+    assert_eq!(listed["mountpoint"], text(&point.canonicalize().unwrap()));
+    let diff = "C /bin\nD /bin/ls\nC /etc\nA /etc/new\nD /home\nA /house\nA /house/user\n";
+    let while_mounted = sandbox.ok(&["diff", text(&point)]);
+    for line in diff.lines() {
+        assert!(while_mounted.lines().any(|seen| seen == line), "{line} is not in {while_mounted}");
+    }
+    sandbox.ok(&["umount", text(&point)]);
+    assert_eq!(sandbox.ok(&["diff", "work"]), while_mounted);
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&point)]);
+    assert_eq!(fs::read_to_string(point.join("etc/new")).unwrap(), "written");
+    sandbox.ok(&["umount", text(&point)]);
+    assert!(sandbox.fails(&["cat", &format!("{IMAGE}:/etc/new")]).contains("/etc/new"));
+
+    let error = sandbox.fails(&["rmi", "-f", IMAGE]);
+    assert!(error.contains("upper work is on top of it"), "{error}");
+    let id = sandbox.ok(&["commit", "-m", "why", "-a", "who", "work", "new/image:1"]);
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(sandbox.ok(&["cat", "new/image:1:/etc/new"]), "written");
+    assert!(!sandbox.ok(&["ls", "new/image:1:/bin"]).lines().any(|name| name == "ls"));
+    assert!(sandbox.ok(&["ls", "new/image:1:/"]).lines().any(|name| name == "house"));
+    let layers = sandbox.json(&["layers", "new/image:1"]);
+    assert_eq!(layers.as_array().unwrap().len(), 5);
+    assert_eq!(sandbox.ok(&["rm", "work"]), "work\n");
+    assert_eq!(sandbox.json(&["uppers"]), serde_json::json!([]));
+    sandbox.ok(&["rmi", IMAGE]);
+    assert!(sandbox.ok(&["fsck"]).contains("no problems"));
+}
+
+#[test]
+fn a_temporary_upper_goes_with_its_mount() {
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--rw", IMAGE, text(&point)]);
+    fs::write(point.join("file"), "gone soon").unwrap();
+    assert_eq!(sandbox.json(&["uppers"])[0]["temporary"], true);
+    sandbox.ok(&["umount", text(&point)]);
+    assert_eq!(sandbox.json(&["uppers"]), serde_json::json!([]));
+    let name = sandbox.ok(&["mount", "--rw", "--keep", IMAGE, text(&point)]);
+    fs::write(point.join("file"), "kept").unwrap();
+    sandbox.ok(&["umount", text(&point)]);
+    assert_eq!(sandbox.ok(&["diff", name.trim()]).lines().last(), Some("A /file"));
+}
+
+#[test]
+fn an_upper_has_one_writer_and_one_image() {
+    let sandbox = busybox();
+    sandbox.ok(&["load", "-i", text(&support::fixture("cases.oci"))]);
+    let (one, two) = (sandbox.dir("one"), sandbox.dir("two"));
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&one)]);
+    let error = sandbox.fails(&["mount", "--upper", "work", IMAGE, text(&two)]);
+    assert!(error.contains("an upper has one writer"), "{error}");
+    assert!(sandbox.fails(&["rm", "work"]).contains("is mounted"));
+    let error = sandbox.fails(&["mount", "--upper", "work", "cases.oci:1", text(&two)]);
+    assert!(error.contains("belongs to stratafs.test/busybox:1"), "{error}");
+    let error = sandbox.fails(&["mount", "--upper", "../out", IMAGE, text(&two)]);
+    assert!(error.contains("cannot be the name of an upper"), "{error}");
+    // Nothing was made for the mounts that failed.
+    assert_eq!(sandbox.json(&["uppers"]).as_array().unwrap().len(), 1);
+    sandbox.ok(&["umount", text(&one)]);
+}
+
+#[test]
+fn what_is_saved_is_the_same_and_loads_as_what_it_was() {
+    let sandbox = Sandbox::with("cases-docker25.docker.tar");
+    let names = ["stratafs.test/cases:2", "cases:1", "stratafs.test/cases:latest"];
+    let mut args = vec!["save", "-o", "one.tar"];
+    args.extend(names);
+    sandbox.ok(&args);
+    args[2] = "two.tar";
+    sandbox.ok(&args);
+    let read = |name: &str| fs::read(sandbox.path().join(name)).unwrap();
+    assert!(read("one.tar") == read("two.tar"), "two archives of the same images differ");
+    let other = Sandbox::new();
+    other.ok(&["load", "-i", text(&sandbox.path().join("one.tar"))]);
+    let facts = |sandbox: &Sandbox| {
+        let images = sandbox.json(&["images"]);
+        let facts = images.as_array().unwrap().iter().map(|image| {
+            format!("{}:{} {} {}", image["repository"], image["tag"], image["id"], image["layers"])
+        });
+        let mut facts: Vec<String> = facts.collect();
+        facts.sort();
+        facts
+    };
+    assert_eq!(facts(&other), facts(&sandbox));
+    assert!(other.ok(&["fsck"]).contains("no problems"));
+}
