@@ -50,6 +50,10 @@ To look inside an image:
 #[derive(Debug, Subcommand)]
 enum Command {
     Pull(remote::PullArgs),
+    Push(remote::PushArgs),
+    Login(remote::LoginArgs),
+    Logout(remote::LogoutArgs),
+    Manifest(remote::ManifestArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Save(save::SaveArgs),
@@ -96,6 +100,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
     match &cli.command {
         Command::Pull(args) => remote::pull(&context, args)?,
+        Command::Push(args) => remote::push(&context, args)?,
+        Command::Login(args) => remote::login(&context, args, &mut screen.out)?,
+        Command::Logout(args) => remote::logout(args, &mut screen.out)?,
+        Command::Manifest(args) => remote::manifest(&context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
         Command::Save(args) => save::run_save(&context, args, &mut screen)?,

@@ -8,7 +8,13 @@
 //! Invariant: the environment is read in `config` alone; everything else is told.
 
 mod config;
+mod login;
+mod manifest;
 mod pull;
+mod push;
 mod transfer;
 
+pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};
+pub(crate) use manifest::{ManifestArgs, run as manifest};
 pub(crate) use pull::{PullArgs, run as pull};
+pub(crate) use push::{PushArgs, run as push};

@@ -11,6 +11,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use strata_image::registry::PushEvent;
 use strata_layer::{Event, Progress};
 
 /// Where docker's lines go.
@@ -198,6 +199,18 @@ impl Progress for Transfer {
 }
 
 impl Transfer {
+    /// The words of a push.
+    pub(crate) fn pushing(&self, layer: &str, event: PushEvent<'_>) {
+        match event {
+            PushEvent::Preparing => self.status(layer, "Preparing", false),
+            PushEvent::Exists => self.status(layer, "Layer already exists", true),
+            PushEvent::Mounted(from) => self.status(layer, &format!("Mounted from {from}"), true),
+            PushEvent::Skipped => self.status(layer, "Skipped foreign layer", true),
+            PushEvent::Sending { bytes, total } => self.progress(layer, "Pushing", bytes, total),
+            PushEvent::Pushed => self.status(layer, "Pushed", true),
+        }
+    }
+
     fn is_known(&self, layer: &str) -> bool {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
     }
