@@ -54,6 +54,7 @@ enum Command {
     Login(remote::LoginArgs),
     Logout(remote::LogoutArgs),
     Manifest(remote::ManifestArgs),
+    Verify(remote::VerifyArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Save(save::SaveArgs),
@@ -81,6 +82,7 @@ enum Command {
     ///
     /// `strata rmi` leaves nothing behind; this is for what was interrupted, or in use then.
     Gc,
+    Info(remote::InfoArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -104,6 +106,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Login(args) => remote::login(&context, args, &mut screen.out)?,
         Command::Logout(args) => remote::logout(args, &mut screen.out)?,
         Command::Manifest(args) => remote::manifest(&context, args, &mut screen.out)?,
+        Command::Verify(args) => remote::verify(&context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
         Command::Save(args) => save::run_save(&context, args, &mut screen)?,
@@ -155,6 +158,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
+        Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
         Command::Completions(args) => {
             shell::run_completions(args, Cli::command(), &mut screen.out);
         }

@@ -210,6 +210,14 @@ pub enum Error {
         /// The new name.
         name: String,
     },
+    /// One image is wanted, and the source does not say which.
+    #[error("{label} holds several images: choose one of {available} by writing :NAME after it")]
+    Several {
+        /// The source.
+        label: String,
+        /// What there is.
+        available: String,
+    },
     /// A digest cannot be given, only had.
     #[error("{0} has a digest; a new name is a repository and a tag")]
     NameWithDigest(String),

@@ -136,6 +136,22 @@ pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
     for_platform(source, found, wanted.platform)
 }
 
+/// The one wanted image of a source.
+///
+/// # Errors
+/// `Several`, and those of [`find`].
+pub(crate) fn one(source: &Source, wanted: &Wanted<'_>) -> Result<Found> {
+    let mut all = find(source, wanted)?;
+    match (all.pop(), all.is_empty()) {
+        (Some(found), true) => Ok(found),
+        (last, _) => {
+            all.extend(last);
+            let names: Vec<String> = all.iter().map(Found::title).collect();
+            Err(Error::Several { label: source.label.clone(), available: listed(&names) })
+        }
+    }
+}
+
 /// A platform that was asked for leaves out images for others, also where no index says so.
 fn for_platform(
     source: &Source,

@@ -156,7 +156,8 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn proxies() -> Proxies {
+/// The proxies of the environment.
+pub(super) fn proxies() -> Proxies {
     let read = |name: &str| {
         let text = variable(name).or_else(|| variable(&name.to_ascii_lowercase()))?;
         text.into_string().ok()

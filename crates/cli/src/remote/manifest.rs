@@ -12,7 +12,7 @@ use strata_image::registry::fetch_document;
 
 use super::config::RegistryArgs;
 use super::pull::{Name, document_limits};
-use super::transfer::Transfer;
+use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
 
 /// Show a manifest or index of a registry, and its digest
@@ -34,7 +34,7 @@ pub(crate) struct ManifestArgs {
 pub(crate) fn run(context: &Context, args: &ManifestArgs, out: &mut impl Write) -> Result<()> {
     let registries = args.registry.registries(context)?;
     let reference = &args.name.reference;
-    let listener = Transfer::new(true);
+    let listener = Transfer::new(true, Stream::Err);
     let platform = args.platform.as_ref();
     let document =
         fetch_document(&registries, reference, platform, &document_limits(None), &listener)

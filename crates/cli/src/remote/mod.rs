@@ -8,13 +8,17 @@
 //! Invariant: the environment is read in `config` alone; everything else is told.
 
 mod config;
+mod info;
 mod login;
 mod manifest;
 mod pull;
 mod push;
 mod transfer;
+mod verify;
 
+pub(crate) use info::{InfoArgs, run as info};
 pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(crate) use manifest::{ManifestArgs, run as manifest};
-pub(crate) use pull::{PullArgs, run as pull};
+pub(crate) use pull::{LazyArgs, PullArgs, run as pull};
 pub(crate) use push::{PushArgs, run as push};
+pub(crate) use verify::{VerifyArgs, run as verify};

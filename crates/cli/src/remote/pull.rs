@@ -3,17 +3,19 @@
 //! Invariant: the lines that tell the result come once the image is committed, and the last of
 //! them is the reference, as docker has it.
 
+use std::fmt;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
-use strata_image::registry::{PullOptions, Pulled, pull};
-use strata_image::{Limits, Platform, Reference, ReferenceError};
+use clap::{Args, ValueEnum};
+use strata_image::registry::{PullOptions, Pulled, Registries, pull};
+use strata_image::{Limits, Platform, Reference, ReferenceError, resolve_image};
+use strata_layer::Store;
 
 use super::config::RegistryArgs;
-use super::transfer::Transfer;
+use super::transfer::{Stream, Transfer};
 use crate::context::{Context, check_chain};
 use crate::limits::LayerLimitArgs;
 
@@ -63,44 +65,142 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
     let store = context.store_within(args.layer_limits.limits())?;
     let registries = args.registry.registries(context)?;
-    let transfer = Transfer::new(context.quiet);
-    if args.name.is_bare {
-        transfer.line("Using default tag: latest");
-    }
-    let check = |held: &[_]| check_chain(&store, held);
-    let options = PullOptions {
-        platform: args.platform.clone(),
+    let transfer = Transfer::new(context.quiet, Stream::Out);
+    let wanted = Wanted {
+        name: &args.name,
+        platform: args.platform.as_ref(),
         threads: args.jobs,
         limits: document_limits(args.max_manifest_bytes),
-        chain_check: Some(&check),
     };
+    let pulled = fetch(&store, &registries, &wanted, &transfer)?;
+    if !context.quiet {
+        transfer.line(&status(reference, &pulled));
+    }
+    let mut out = std::io::stdout();
+    // The image is in the store whether or not anybody reads this.
+    out.write_all(format!("{reference}\n").as_bytes()).unwrap_or_default();
+    Ok(())
+}
+
+/// What is to be pulled.
+struct Wanted<'a> {
+    name: &'a Name,
+    platform: Option<&'a Platform>,
+    threads: Option<NonZeroUsize>,
+    limits: Limits,
+}
+
+fn fetch(
+    store: &Store,
+    registries: &Registries,
+    wanted: &Wanted<'_>,
+    transfer: &Transfer,
+) -> Result<Pulled> {
+    let reference = &wanted.name.reference;
+    if wanted.name.is_bare {
+        transfer.line("Using default tag: latest");
+    }
     let asked = match (reference.digest(), reference.tag()) {
         (None, Some(tag)) => tag.as_str().to_owned(),
         _ => reference.to_string(),
     };
-    transfer.line(&format!("{asked}: Pulling from {}", reference.repository().as_str()));
-    let pulled =
-        pull(&store, &registries, reference, &options, &transfer).context("cannot pull")?;
-    let mut out = std::io::stdout();
-    // The image is in the store whether or not anybody reads this.
-    out.write_all(told(reference, &pulled, context.quiet).as_bytes()).unwrap_or_default();
-    Ok(())
+    let begins = || {
+        transfer.line(&format!("{asked}: Pulling from {}", reference.repository().as_str()));
+    };
+    let check = |held: &[_]| check_chain(store, held);
+    let options = PullOptions {
+        platform: wanted.platform.cloned(),
+        threads: wanted.threads,
+        limits: wanted.limits.clone(),
+        chain_check: Some(&check),
+        on_found: Some(&begins),
+    };
+    pull(store, registries, reference, &options, transfer).context("cannot pull")
+}
+
+fn status(reference: &Reference, pulled: &Pulled) -> String {
+    let status = match pulled.newer {
+        true => "Downloaded newer image for",
+        false => "Image is up to date for",
+    };
+    format!("Digest: {}\nStatus: {status} {}", pulled.digest, reference.familiar())
+}
+
+/// When a command that needs an image asks a registry for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    /// Every time.
+    Always,
+    /// If the store does not have it.
+    Missing,
+    /// Never.
+    Never,
+}
+
+impl fmt::Display for PullWhen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Missing => "missing",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// The options of a command that pulls the image that it needs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pulling")]
+pub(crate) struct LazyArgs {
+    /// Pull the image first: always, never, or if it is missing
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PullWhen::Missing,
+          hide_possible_values = true)]
+    pull: PullWhen,
+    /// Pull the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl LazyArgs {
+    /// Brings the image into the store where that is wanted and needed. Everything that is said
+    /// goes to stderr, as docker has it when it runs an image.
+    ///
+    /// # Errors
+    /// Those of pulling. What cannot be a name, or is not to be pulled, is for the caller to
+    /// look up.
+    pub(crate) fn ensure(&self, context: &Context, image: &str) -> Result<()> {
+        let store = context.store()?;
+        let missing =
+            matches!(resolve_image(&store, image), Err(strata_image::Error::NoImage { .. }));
+        let wanted = match self.pull {
+            PullWhen::Never => false,
+            PullWhen::Missing => missing,
+            PullWhen::Always => true,
+        };
+        let Some(name) = image.parse::<Name>().ok().filter(|_| wanted) else { return Ok(()) };
+        let transfer = Transfer::new(context.quiet, Stream::Err);
+        if missing && self.pull == PullWhen::Missing {
+            let familiar = name.reference.familiar();
+            transfer.line(&format!("Unable to find image '{familiar}' locally"));
+        }
+        // What stands for the tag has been said just now.
+        let name = Name { is_bare: false, ..name };
+        let registries = self.registry.registries(context)?;
+        let wanted = Wanted {
+            name: &name,
+            platform: self.platform.as_ref(),
+            threads: None,
+            limits: document_limits(None),
+        };
+        let pulled = fetch(&store, &registries, &wanted, &transfer)?;
+        transfer.line(&status(&name.reference, &pulled));
+        Ok(())
+    }
 }
 
 /// The bounds on documents that a registry gives.
 pub(crate) fn document_limits(manifest_bytes: Option<u64>) -> Limits {
     let default = Limits::default();
     Limits { document_bytes: manifest_bytes.unwrap_or(default.document_bytes), ..default }
-}
-
-fn told(reference: &Reference, pulled: &Pulled, quiet: bool) -> String {
-    if quiet {
-        return format!("{reference}\n");
-    }
-    let status = match pulled.newer {
-        true => "Downloaded newer image for",
-        false => "Image is up to date for",
-    };
-    let name = reference.familiar();
-    format!("Digest: {}\nStatus: {status} {name}\n{reference}\n", pulled.digest)
 }

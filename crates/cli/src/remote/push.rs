@@ -12,7 +12,7 @@ use strata_image::resolve_image;
 
 use super::config::RegistryArgs;
 use super::pull::Name;
-use super::transfer::Transfer;
+use super::transfer::{Stream, Transfer};
 use crate::context::Context;
 
 /// Send an image to a registry
@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
     let store = context.store()?;
     let image = resolve_image(&store, &args.image)?;
     let registries = args.registry.registries(context)?;
-    let transfer = Transfer::new(context.quiet);
+    let transfer = Transfer::new(context.quiet, Stream::Out);
     if name.is_bare {
         transfer.line("Using default tag: latest");
     }

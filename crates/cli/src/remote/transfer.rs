@@ -3,8 +3,9 @@
 //! On a terminal each layer has a line that changes, with a bar as docker draws it. In a pipe
 //! each change of status is a line of its own, and bars are not shown.
 //!
-//! Invariants: everything is on stdout, as docker has it; a status that is shown already is not
-//! shown again; with `--quiet` nothing is shown but warnings, which go to stderr.
+//! Invariants: everything is on stdout, as docker has it, or on stderr where stdout holds
+//! another result; a status that is shown already is not shown again; with `--quiet` nothing is
+//! shown but warnings, which go to stderr.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -14,10 +15,20 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strata_image::registry::PushEvent;
 use strata_layer::{Event, Progress};
 
-/// Where docker's lines go.
+/// Docker's lines, and where they go.
 pub(crate) struct Transfer {
+    stream: Stream,
     output: Output,
     layers: Mutex<HashMap<String, Layer>>,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// They are what the command is for.
+    Out,
+    /// They are said by the way.
+    Err,
 }
 
 enum Output {
@@ -35,27 +46,46 @@ struct Layer {
 
 impl Transfer {
     /// For this run.
-    pub(crate) fn new(quiet: bool) -> Self {
-        let output = if quiet {
-            Output::Nothing
-        } else if std::io::stdout().is_terminal() {
-            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-            let size = rustix::termios::tcgetwinsize(std::io::stdout());
-            // What is no known width is docker's 80.
-            let columns = size.map_or(80, |size| size.ws_col);
-            Output::Bars { all, columns }
-        } else {
-            Output::Lines
+    pub(crate) fn new(quiet: bool, stream: Stream) -> Self {
+        let (is_terminal, target, size) = match stream {
+            Stream::Out => {
+                let out = std::io::stdout();
+                let size = rustix::termios::tcgetwinsize(&out);
+                (out.is_terminal(), ProgressDrawTarget::stdout(), size)
+            }
+            Stream::Err => {
+                let err = std::io::stderr();
+                let size = rustix::termios::tcgetwinsize(&err);
+                (err.is_terminal(), ProgressDrawTarget::stderr(), size)
+            }
         };
-        Self { output, layers: Mutex::default() }
+        let output = match (quiet, is_terminal) {
+            (true, _) => Output::Nothing,
+            (false, false) => Output::Lines,
+            (false, true) => {
+                let all = MultiProgress::with_draw_target(target);
+                // What is no known width is docker's 80.
+                Output::Bars { all, columns: size.map_or(80, |size| size.ws_col) }
+            }
+        };
+        Self { stream, output, layers: Mutex::default() }
     }
 
     /// A line that stays.
     pub(crate) fn line(&self, text: &str) {
         match &self.output {
             Output::Nothing => {}
-            Output::Lines | Output::Bars { .. } => self.suspended(|| print(text)),
+            Output::Lines | Output::Bars { .. } => self.suspended(|| self.print(text)),
         }
+    }
+
+    /// A closed stream is no reason to stop: what is being done is done for the store.
+    fn print(&self, text: &str) {
+        match self.stream {
+            Stream::Out => writeln!(std::io::stdout(), "{text}"),
+            Stream::Err => writeln!(std::io::stderr(), "{text}"),
+        }
+        .unwrap_or_default();
     }
 
     fn suspended(&self, act: impl FnOnce()) {
@@ -75,7 +105,7 @@ impl Transfer {
         text.clone_into(&mut known.status);
         match &self.output {
             Output::Nothing => {}
-            Output::Lines => print(&format!("{layer}: {text}")),
+            Output::Lines => self.print(&format!("{layer}: {text}")),
             Output::Bars { all, .. } => {
                 let bar = known.bar.get_or_insert_with(|| new_bar(all, layer));
                 match is_last {
@@ -118,11 +148,6 @@ impl Transfer {
             writeln!(std::io::stderr(), "warning: {text}").unwrap_or_default();
         });
     }
-}
-
-/// A closed stdout is no reason to stop: what is being done is done for the store.
-fn print(text: &str) {
-    writeln!(std::io::stdout(), "{text}").unwrap_or_default();
 }
 
 fn new_bar(all: &MultiProgress, layer: &str) -> ProgressBar {

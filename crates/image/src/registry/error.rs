@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// What an endpoint is said to be whose name does not resolve; that does not pass by waiting.
+pub(crate) const UNKNOWN_HOST: &str = "there is no host of this name";
+
 /// Why one endpoint failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -53,7 +56,11 @@ impl Refusal {
 
     /// Whether the same request may well succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Busy(_) | Self::Failed(_))
+        match self {
+            Self::Unreachable(why) => why != UNKNOWN_HOST,
+            Self::Busy(_) | Self::Failed(_) => true,
+            Self::NotFound(_) | Self::Denied(_) | Self::Wrong(_) | Self::Blocked(_) => false,
+        }
     }
 
     /// Whether this says that the endpoint is out of order, whatever is asked.

@@ -19,7 +19,7 @@ use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
-use super::error::Refusal;
+use super::error::{Refusal, UNKNOWN_HOST};
 use super::url::{HostPattern, Scheme, Url};
 
 /// Redirects that one request may take.
@@ -290,7 +290,7 @@ impl Http {
 /// An exchange that gave no answer.
 fn unreachable(error: &ureq::Error) -> Refusal {
     Refusal::Unreachable(match error {
-        ureq::Error::HostNotFound => "the name is not known".to_owned(),
+        ureq::Error::HostNotFound => UNKNOWN_HOST.to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Io(error) => told(error),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
@@ -309,6 +309,10 @@ fn told(error: &std::io::Error) -> String {
             "no answer in time".to_owned()
         }
         std::io::ErrorKind::UnexpectedEof => "the connection broke off".to_owned(),
-        _ => error.to_string(),
+        _ => {
+            let text = error.to_string();
+            // The resolver has no kind of its own for this; other causes of it may pass.
+            if text.contains("Name or service not known") { UNKNOWN_HOST.to_owned() } else { text }
+        }
     }
 }

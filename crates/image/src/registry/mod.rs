@@ -24,6 +24,7 @@ mod pack;
 mod places;
 mod pull;
 mod push;
+pub(crate) mod remote;
 mod settings;
 mod upload;
 mod url;
@@ -143,5 +144,11 @@ impl Registries {
         let endpoints = self.settings.pull_from(reference)?.into_iter();
         let clients = endpoints.map(|endpoint| self.client(endpoint, Access::Pull));
         Ok(Places::new(clients.collect::<Result<_>>()?, Arc::clone(&self.health)))
+    }
+
+    /// The registry itself, without its mirrors.
+    pub(crate) fn only_origin(&self, reference: &Reference) -> Result<Places> {
+        let client = self.client(self.settings.push_to(reference)?, Access::Pull)?;
+        Ok(Places::new(vec![client], Arc::clone(&self.health)))
     }
 }

@@ -192,6 +192,11 @@ impl Settings {
         self.insecure.push(pattern);
     }
 
+    /// The hosts that are listed as insecure, as they are written.
+    pub fn insecure(&self) -> Vec<String> {
+        self.insecure.iter().map(ToString::to_string).collect()
+    }
+
     /// All registries and mirrors that are configured.
     pub fn mirrors(&self) -> Vec<MirrorInfo> {
         let mut all = Vec::new();

@@ -171,6 +171,12 @@ impl FromStr for HostPattern {
     }
 }
 
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl HostPattern {
     /// Whether `host`, with its port if one is given, is meant.
     pub(crate) fn matches(&self, host: &str) -> bool {
