@@ -37,6 +37,12 @@ fn help() {
     let mut talk = Talk::new();
     talk.say("--help").say("-h");
     for command in [
+        "pull",
+        "push",
+        "login",
+        "logout",
+        "manifest",
+        "verify",
         "load",
         "import",
         "save",
@@ -60,6 +66,7 @@ fn help() {
         "df",
         "fsck",
         "gc",
+        "info",
         "completions",
         "man",
     ] {
@@ -223,7 +230,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 26);
+    assert_eq!(pages.len(), 33);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

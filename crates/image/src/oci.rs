@@ -94,7 +94,8 @@ fn parse(label: &str, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parse
     let own = MediaKind::of(&document.media_type);
     if [said, own].contains(&MediaKind::Schema1) || document.fs_layers.is_some() {
         return Err(bad(
-            "docker's schema 1, which names no diff ids, is not read; make the image again with a current tool"
+            "docker's schema 1, which names no diff ids, is not read; make the image again with \
+             a current tool"
                 .to_owned(),
         ));
     }

@@ -8,7 +8,7 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use strata_image::registry::{Credential, Credentials, Kept};
+use strata_image::registry::{Credential, Credentials, Kept, Refusal, Registries};
 
 use super::config::RegistryArgs;
 use crate::context::Context;
@@ -73,18 +73,18 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
     if alone && let Some(known) = known {
         writeln!(out, "Authenticating with existing credentials...")?;
         out.flush()?;
-        match registries.check_login(&args.registry, Some(known)) {
+        match try_login(&registries, &args.registry, known) {
             Ok(()) => {
                 writeln!(out, "Login Succeeded")?;
                 return Ok(());
             }
-            Err(error) if !std::io::stdin().is_terminal() => return Err(error.into()),
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) if !std::io::stdin().is_terminal() => return Err(error),
+            Err(error) => tracing::warn!("{error:#}"),
         }
     }
     let (username, password) = asked(args)?;
     let credential = Credential::Basic { username: username.clone(), password: password.clone() };
-    registries.check_login(&args.registry, Some(credential))?;
+    try_login(&registries, &args.registry, credential)?;
     let file = args.access.login_file()?;
     let kept = Credentials::keep(&file, &args.registry, &username, &password)?;
     if let Kept::Plainly(path) = kept {
@@ -97,6 +97,16 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
     }
     writeln!(out, "Login Succeeded")?;
     Ok(())
+}
+
+fn try_login(registries: &Registries, host: &str, credential: Credential) -> Result<()> {
+    let Err(error) = registries.check_login(host, Some(credential)) else { return Ok(()) };
+    if let strata_image::Error::Registry(refused) = &error
+        && let Some(Refusal::Denied(said)) = refused.decisive()
+    {
+        bail!("{host} does not take this name and password: {said}");
+    }
+    Err(error.into())
 }
 
 fn asked(args: &LoginArgs) -> Result<(String, String)> {

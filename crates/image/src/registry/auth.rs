@@ -187,7 +187,10 @@ mod tests {
                 scope: scope.map(Into::into),
             })
         };
-        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/ubuntu:pull,push""#;
+        let hub = concat!(
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io","#,
+            r#"scope="repository:library/ubuntu:pull,push""#
+        );
         let scope = Some("repository:library/ubuntu:pull,push");
         let expected = bearer("https://auth.docker.io/token", Some("registry.docker.io"), scope);
         assert_eq!(parse(&[hub]), expected);

@@ -274,7 +274,8 @@ impl AuthFile {
         // Through a link to the file that it names, as people keep these in other places.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let what = || format!("writing {}", path.display());
-        let dir = path.parent().unwrap_or(Path::new("."));
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir).map_err(|error| Error::io(what(), error))?;
         let mut text = Vec::new();
         let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");

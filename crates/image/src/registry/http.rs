@@ -304,6 +304,10 @@ pub(crate) fn broken(error: &std::io::Error) -> Refusal {
 }
 
 fn told(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    if let Some(ureq::Error::Timeout(_)) = inner {
+        return "no answer in time".to_owned();
+    }
     match error.kind() {
         std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
             "no answer in time".to_owned()

@@ -71,13 +71,17 @@ impl Client {
     ) -> Result<(), Refusal> {
         let mut failures = 0;
         loop {
-            let at = begun.take().map_or_else(|| self.begin(), Ok);
-            let outcome = at.and_then(|at| match blob.size <= part {
+            let at = begun.take().map_or_else(|| self.begin(), Ok)?;
+            let outcome = match blob.size <= part {
                 true => self.finish(at, blob, 0),
                 false => self.parts(at, blob, part),
-            });
+            };
             match outcome {
-                Err(why) if why.may_pass() && failures + 1 < self.retry().tries => {
+                // A registry that was restarted does not know the upload any more.
+                Err(why)
+                    if (why.may_pass() || matches!(why, Refusal::NotFound(_)))
+                        && failures + 1 < self.retry().tries =>
+                {
                     failures += 1;
                     tracing::debug!("upload of {}: {}: {why}", blob.digest, self.label());
                     std::thread::sleep(self.retry().pause_after(failures, None));
@@ -158,7 +162,8 @@ impl Client {
             Ok(Box::new(counted) as Box<dyn Read>)
         };
         match len {
-            0 => self.upload_once(method, url, headers, Body::Empty),
+            // Nothing that could have arrived in part.
+            0 => self.upload_request(method, url, headers, Body::Empty),
             len => self.upload_once(method, url, headers, Body::Stream(&open, len)),
         }
     }
