@@ -212,7 +212,11 @@ fn by_name(
             None => known.extend(text.map(str::to_owned)),
         }
         let keep = match text {
-            Some(text) => wanted.name(text, name.as_ref()),
+            Some(text) => {
+                // Also by the tag alone, which is all that other tools go by.
+                let tag = entry.annotations.get(REF_NAME);
+                wanted.name(text, name.as_ref()) || tag.is_some_and(|tag| wanted.name(tag, None))
+            }
             None => wanted.unnamed(),
         };
         if !keep {
