@@ -39,6 +39,7 @@ fn help() {
     for command in [
         "pull",
         "push",
+        "copy",
         "login",
         "logout",
         "manifest",
@@ -230,7 +231,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 33);
+    assert_eq!(pages.len(), 34);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

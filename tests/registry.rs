@@ -106,6 +106,80 @@ fn verify() {
 }
 
 #[test]
+fn copies() {
+    let mut session = Session::new();
+    let list = session.talk.sandbox.path().join("list");
+    fs::write(&list, "docker://HOST/team/cases # the first\n\noci:layout:1 oci:layout:2\n")
+        .unwrap();
+    let text = fs::read_to_string(&list).unwrap().replace("HOST", session.registry.host());
+    fs::write(&list, text).unwrap();
+    session
+        .say("copy docker://HOST/team/cases:1 oci:layout:1")
+        .say("copy oci:layout:1 oci:layout:1")
+        .say("-q copy docker://HOST/team/cases:1 oci-archive:one.tar:x")
+        .say("-q copy docker://HOST/team/cases:1 docker-archive:two.tar:x:1")
+        .say("-q copy docker-archive:two.tar strata:two:1")
+        .say("-q copy strata:two:1 docker://HOST/other/two:1")
+        .say("-q copy oci:layout:1 docker://HOST/other/one:1")
+        .say("-q copy docker://HOST/team/cases:1 docker://HOST/other/cases:1")
+        .say("-q copy docker://HOST/team/cases docker://HOST/team/cases:1 docker://HOST/all/")
+        .say("-q copy --list list oci:all")
+        .say("-q copy two:1 three:3")
+        .say("images");
+    for place in [
+        "oci:layout:1",
+        "oci:layout:2",
+        "oci-archive:one.tar",
+        "docker-archive:two.tar:x:1",
+        "strata:three:3",
+        "docker://HOST/other/two:1",
+        "docker://HOST/other/one:1",
+        "docker://HOST/other/cases:1",
+        "docker://HOST/all/team/cases:1",
+        "docker://HOST/all/team/cases",
+        "oci:all:latest",
+    ] {
+        session.say(&format!("-q verify HOST/team/cases:1 --against {place}"));
+    }
+    session
+        .say("-q verify --exact HOST/team/cases:1 --against oci:layout:1")
+        .say("-q verify --exact HOST/team/cases:1 --against docker-archive:two.tar")
+        .say("copy oci:layout:1")
+        .say("copy oci:layout:3 oci:other")
+        .say("copy oci:layout oci:other")
+        .say("copy oci:layout:1 oci:layout:2 docker://HOST/x:1")
+        .say("copy oci:layout:1 dir:x")
+        .say("copy --list list");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn a_copy_that_fails_names_nothing_at_its_destination() {
+    let registry = Registry::new();
+    registry.layout(&fixture("cases.oci"), "team/cases", "1");
+    let from = format!("docker://{}/team/cases:1", registry.host());
+    // The last layer of the image.
+    let last = "blobs/sha256:b57f6820443547ce2ee614bb3df15a8bda0862c082d6e93387dcdd8620a333be";
+    registry.rule(|seen| if seen.is("GET", last) { How::Flip } else { How::Well });
+    let sandbox = Sandbox::new();
+    sandbox.fails(&["-q", "copy", &from, "oci:layout:1"]);
+    assert!(!sandbox.path().join("layout/index.json").exists());
+    assert!(!sandbox.path().join("layout").join(last.replace("sha256:", "sha256/")).exists());
+    for archive in ["oci-archive:x.tar", "docker-archive:x.tar"] {
+        sandbox.fails(&["-q", "copy", &from, archive]);
+        assert!(!sandbox.path().join("x.tar").exists());
+    }
+    sandbox.fails(&["-q", "copy", &from, "strata:x:1"]);
+    assert_eq!(sandbox.ok(&["images", "-q"]), "");
+    let far = Registry::new();
+    sandbox.fails(&["-q", "copy", &from, &format!("docker://{}/far:1", far.host())]);
+    assert_eq!(far.stored_manifest("far", "1"), None);
+    registry.rule(|_| How::Well);
+    sandbox.ok(&["-q", "copy", &from, &format!("docker://{}/far:1", far.host())]);
+    assert_eq!(far.stored_manifest("far", "1"), registry.stored_manifest("team/cases", "1"));
+}
+
+#[test]
 fn mount_pulls_what_is_not_here() {
     let mut session = Session::new();
     session.talk.sandbox.dir("mnt");

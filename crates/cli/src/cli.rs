@@ -51,6 +51,7 @@ To look inside an image:
 enum Command {
     Pull(remote::PullArgs),
     Push(remote::PushArgs),
+    Copy(remote::CopyArgs),
     Login(remote::LoginArgs),
     Logout(remote::LogoutArgs),
     Manifest(remote::ManifestArgs),
@@ -103,6 +104,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Pull(args) => remote::pull(&context, args)?,
         Command::Push(args) => remote::push(&context, args)?,
+        Command::Copy(args) => remote::copy(&context, args)?,
         Command::Login(args) => remote::login(&context, args, &mut screen.out)?,
         Command::Logout(args) => remote::logout(args, &mut screen.out)?,
         Command::Manifest(args) => remote::manifest(&context, args, &mut screen.out)?,

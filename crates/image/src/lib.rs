@@ -17,6 +17,7 @@
 
 mod archive;
 mod config;
+mod copy;
 mod derive;
 mod docker;
 mod error;
@@ -26,6 +27,7 @@ mod import;
 mod limits;
 mod load;
 mod location;
+mod manifest;
 mod media;
 mod oci;
 mod platform;
@@ -42,6 +44,7 @@ mod spool;
 mod support;
 
 pub use config::{HistoryStep, ImageConfig};
+pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};
 pub use error::{BoxError, Error, Result};
 pub use facts::{ImageFacts, LayerFacts};

@@ -8,6 +8,7 @@
 //! Invariant: the environment is read in `config` alone; everything else is told.
 
 mod config;
+mod copy;
 mod info;
 mod login;
 mod manifest;
@@ -16,6 +17,7 @@ mod push;
 mod transfer;
 mod verify;
 
+pub(crate) use copy::{CopyArgs, run as copy};
 pub(crate) use info::{InfoArgs, run as info};
 pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(crate) use manifest::{ManifestArgs, run as manifest};

@@ -40,7 +40,7 @@ pub(crate) struct PushArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Compression {
+pub(super) enum Compression {
     Gzip,
     Zstd,
     None,

@@ -236,6 +236,15 @@ impl Transfer {
         }
     }
 
+    /// The words of a copy.
+    pub(crate) fn copying(&self, layer: &str, event: PushEvent<'_>) {
+        match event {
+            PushEvent::Sending { bytes, total } => self.progress(layer, "Copying", bytes, total),
+            PushEvent::Pushed => self.status(layer, "Copied", true),
+            other => self.pushing(layer, other),
+        }
+    }
+
     fn is_known(&self, layer: &str) -> bool {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
     }

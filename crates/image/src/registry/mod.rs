@@ -24,6 +24,7 @@ mod pack;
 mod places;
 mod pull;
 mod push;
+mod put;
 pub(crate) mod remote;
 mod settings;
 mod upload;
@@ -37,7 +38,9 @@ pub use credentials::{Credential, Credentials, Kept};
 pub use error::{Attempt, Refusal, RegistryError};
 pub use http::{Proxies, Timeouts};
 pub use pack::Packing;
+pub(crate) use pack::pack_from;
 pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
+pub(crate) use push::repacked;
 pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
 pub use settings::{MirrorInfo, Settings};
 
@@ -140,7 +143,7 @@ impl Registries {
         Ok(Client::new(Arc::clone(&self.http), endpoint, credential, access, retry))
     }
 
-    fn places(&self, reference: &Reference) -> Result<Places> {
+    pub(crate) fn places(&self, reference: &Reference) -> Result<Places> {
         let endpoints = self.settings.pull_from(reference)?.into_iter();
         let clients = endpoints.map(|endpoint| self.client(endpoint, Access::Pull));
         Ok(Places::new(clients.collect::<Result<_>>()?, Arc::clone(&self.health)))

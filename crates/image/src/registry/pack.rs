@@ -40,6 +40,11 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
+    /// Digest, size in bytes, and the file.
+    pub(crate) fn into_parts(self) -> (BlobDigest, u64, File) {
+        (self.digest, self.size, self.file)
+    }
+
     /// Its bytes from an offset on.
     pub(crate) fn open(&self, offset: u64) -> Box<dyn Read + '_> {
         Box::new(At { file: &self.file, offset })
@@ -64,27 +69,38 @@ impl Read for At<'_> {
 /// # Errors
 /// `Store` if the layer is damaged; `Io`.
 pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: Packing) -> Result<Packed> {
-    let doing = |error| Error::io(format!("packing layer {}", layer.diff_id()), error);
+    let what = format!("packing layer {}", layer.diff_id());
+    pack_from(store, packing, &what, &mut |out| write_checked(store, layer, out))
+}
+
+/// Packs what `write` writes; `what` is said of failures.
+///
+/// # Errors
+/// Those of `write`; `Io`.
+pub(crate) fn pack_from(
+    store: &Store,
+    packing: Packing,
+    what: &str,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+) -> Result<Packed> {
+    let doing = |error| Error::io(what, error);
     let file = store.scratch_file()?;
     let buffered = BufWriter::with_capacity(256 << 10, file.try_clone().map_err(doing)?);
-    let out = Hashed { inner: buffered, hasher: Sha256::new(), size: 0 };
+    let mut out = Hashed { inner: buffered, hasher: Sha256::new(), size: 0 };
     let out = match packing {
         Packing::Gzip => {
-            let mut gzip = GzBuilder::new()
-                .mtime(0)
-                .operating_system(255)
-                .write(out, flate2::Compression::new(GZIP_LEVEL));
-            write_checked(store, layer, &mut gzip)?;
+            let level = flate2::Compression::new(GZIP_LEVEL);
+            let mut gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, level);
+            write(&mut gzip)?;
             gzip.finish().map_err(doing)?
         }
         Packing::Zstd => {
             let mut zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(doing)?;
-            write_checked(store, layer, &mut zstd)?;
+            write(&mut zstd)?;
             zstd.finish().map_err(doing)?
         }
         Packing::Plain => {
-            let mut out = out;
-            write_checked(store, layer, &mut out)?;
+            write(&mut out)?;
             out
         }
     };

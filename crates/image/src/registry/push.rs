@@ -26,13 +26,14 @@ use super::error::{Refusal, RegistryError};
 use super::pack::{Packing, pack};
 use super::upload::{Mount, Outgoing};
 use crate::error::{Error, Result};
+use crate::manifest::{Described, new_manifest};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
 use crate::reference::{Reference, Tag};
 use crate::source::sha256;
 
 /// Layers that are sent at once if nothing else is said, as docker does.
-const LAYERS_AT_ONCE: usize = 5;
+pub(super) const LAYERS_AT_ONCE: usize = 5;
 /// Blobs up to here are sent in one request.
 const PART: u64 = 32 << 20;
 
@@ -114,12 +115,17 @@ pub fn push(
     let blobs = push.layers(&held)?;
 
     let config = store.blob(&image.id.into())?;
-    let config_digest = BlobDigest::from(image.id);
-    push.small(config_digest, &config)?;
+    client.put_small(image.id.into(), &config).map_err(told)?;
     let (bytes, media_type, exact) = match &origin {
         Some(origin) => origin.manifest(image, &blobs)?,
         None => {
-            let bytes = new_manifest(config_digest, config.len(), image, &blobs);
+            let layers = image.layers.iter().filter_map(|diff_id| blobs.get(diff_id));
+            let layers = layers.map(|blob| Described {
+                media_type: repacked(media::OCI_LAYER, blob.packing),
+                digest: blob.digest,
+                size: blob.size,
+            });
+            let bytes = new_manifest(&config, &layers.collect::<Vec<_>>());
             (bytes, media::OCI_MANIFEST.to_owned(), false)
         }
     };
@@ -127,8 +133,47 @@ pub fn push(
     Ok(Pushed { digest: sha256(&bytes), size: bytes.len() as u64, exact })
 }
 
-fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
+pub(super) fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
     Box::new(RegistryError::one(reference.familiar(), client.label(), why)).into()
+}
+
+/// Does the same for all, several at once; the first failure stops the others.
+///
+/// # Errors
+/// The first.
+pub(super) fn at_once<I: Sync, T: Send>(
+    threads: usize,
+    items: &[I],
+    act: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let error = Mutex::new(None);
+    let done = Mutex::new(Vec::new());
+    let work = || {
+        while !failed.load(Ordering::Relaxed)
+            && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            match act(item) {
+                Ok(one) => done.lock().unwrap_or_else(PoisonError::into_inner).push(one),
+                Err(why) => {
+                    failed.store(true, Ordering::Relaxed);
+                    let mut first = error.lock().unwrap_or_else(PoisonError::into_inner);
+                    first.get_or_insert(why);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
 }
 
 /// A layer as a registry has it.
@@ -208,7 +253,7 @@ impl Origin {
 }
 
 /// A layer's media type in the same vocabulary, for another packing.
-fn repacked(media_type: &str, packing: Option<Packing>) -> String {
+pub(crate) fn repacked(media_type: &str, packing: Option<Packing>) -> String {
     let docker = media_type.starts_with("application/vnd.docker.");
     let stem = match docker {
         true => "application/vnd.docker.image.rootfs.diff.tar",
@@ -231,38 +276,6 @@ fn packing_of(media_type: &str) -> Packing {
         text if text.ends_with(".tar") => Packing::Plain,
         _ => Packing::Gzip,
     }
-}
-
-/// For an image that came without a manifest.
-fn new_manifest(
-    config: BlobDigest,
-    config_size: usize,
-    image: &ImageRecord,
-    blobs: &HashMap<DiffId, Blob>,
-) -> Vec<u8> {
-    let layers: Vec<Value> = image
-        .layers
-        .iter()
-        .filter_map(|diff_id| blobs.get(diff_id))
-        .map(|blob| {
-            json!({
-                "mediaType": repacked(media::OCI_LAYER, blob.packing),
-                "digest": blob.digest.to_string(),
-                "size": blob.size,
-            })
-        })
-        .collect();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": media::OCI_MANIFEST,
-        "config": {
-            "mediaType": media::OCI_CONFIG,
-            "digest": config.to_string(),
-            "size": config_size,
-        },
-        "layers": layers,
-    });
-    manifest.to_string().into_bytes()
 }
 
 /// Where else on that registry layers may lie: by diff id, the repository and the blob.
@@ -309,7 +322,6 @@ impl Push<'_> {
         if self.options.part == 0 { PART } else { self.options.part }
     }
 
-    /// All layers, several at once; the first failure stops the others.
     fn layers(&self, held: &[HeldLayer]) -> Result<HashMap<DiffId, Blob>> {
         // Docker tells of the top one first.
         let mut todo: Vec<&HeldLayer> = Vec::new();
@@ -319,38 +331,9 @@ impl Push<'_> {
                 todo.push(layer);
             }
         }
-        let next = AtomicUsize::new(0);
-        let failed = AtomicBool::new(false);
-        let error = Mutex::new(None);
-        let blobs = Mutex::new(HashMap::new());
-        let work = || {
-            while !failed.load(Ordering::Relaxed)
-                && let Some(layer) = todo.get(next.fetch_add(1, Ordering::Relaxed))
-            {
-                match self.layer(layer) {
-                    Ok(blob) => {
-                        let mut blobs = blobs.lock().unwrap_or_else(PoisonError::into_inner);
-                        blobs.insert(*layer.diff_id(), blob);
-                    }
-                    Err(why) => {
-                        failed.store(true, Ordering::Relaxed);
-                        let mut first = error.lock().unwrap_or_else(PoisonError::into_inner);
-                        first.get_or_insert(why);
-                    }
-                }
-            }
-        };
         let threads = self.options.threads.map_or(LAYERS_AT_ONCE, NonZeroUsize::get);
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(todo.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(blobs.into_inner().unwrap_or_else(PoisonError::into_inner)),
-        }
+        let blobs = at_once(threads, &todo, |layer| Ok((*layer.diff_id(), self.layer(layer)?)))?;
+        Ok(blobs.into_iter().collect())
     }
 
     fn layer(&self, layer: &HeldLayer) -> Result<Blob> {
@@ -410,23 +393,6 @@ impl Push<'_> {
     }
 
     fn has(&self, digest: BlobDigest) -> Result<bool> {
-        match self.client.blob_head(digest) {
-            Ok(_) => Ok(true),
-            Err(Refusal::NotFound(_)) => Ok(false),
-            Err(why) => Err(self.said(why)),
-        }
-    }
-
-    /// A blob that is in memory.
-    fn small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<()> {
-        if self.has(digest)? {
-            return Ok(());
-        }
-        let open = |offset: u64| {
-            let at = usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len());
-            Ok(Box::new(&bytes[at..]) as Box<dyn std::io::Read>)
-        };
-        let outgoing = Outgoing { digest, size: bytes.len() as u64, open: &open, sent: &|_| {} };
-        self.client.upload(&outgoing, self.part(), None).map_err(|why| self.said(why))
+        self.client.has(digest).map_err(|why| self.said(why))
     }
 }

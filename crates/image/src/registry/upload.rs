@@ -54,6 +54,28 @@ impl Client {
         }
     }
 
+    /// Whether the repository has a blob.
+    pub(crate) fn has(&self, digest: BlobDigest) -> Result<bool, Refusal> {
+        match self.blob_head(digest) {
+            Ok(_) => Ok(true),
+            Err(Refusal::NotFound(_)) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Sends a blob that is in memory, if it is not there.
+    pub(crate) fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.has(digest)? {
+            return Ok(());
+        }
+        let open = |offset: u64| {
+            let at = usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len());
+            Ok(Box::new(&bytes[at..]) as Box<dyn Read>)
+        };
+        let size = bytes.len() as u64;
+        self.upload(&Outgoing { digest, size, open: &open, sent: &|_| {} }, size, None)
+    }
+
     fn begin(&self) -> Result<Url, Refusal> {
         let answer = self.upload_request(Method::POST, self.uploads()?, Vec::new(), Body::Empty)?;
         match answer.status {
