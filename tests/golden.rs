@@ -50,10 +50,18 @@ fn help() {
         "images",
         "tag",
         "rmi",
+        "inspect",
+        "history",
+        "image",
+        "image prune",
+        "system",
+        "system df",
+        "system prune",
         "mount",
         "umount",
         "mounts",
         "uppers",
+        "ps",
         "diff",
         "commit",
         "rm",
@@ -231,7 +239,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 34);
+    assert_eq!(pages.len(), 47);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -99,11 +99,14 @@ impl Answer {
 
 type Rule = Box<dyn FnMut(&Seen) -> How + Send>;
 
+type Manifests = BTreeMap<(String, String), (String, Vec<u8>)>;
+
 struct Shared {
     blobs: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Which repository has which blob.
     held: Mutex<Vec<(String, String)>>,
-    manifests: Mutex<BTreeMap<(String, String), (String, Vec<u8>)>>,
+    /// By repository and name: media type and bytes.
+    manifests: Mutex<Manifests>,
     uploads: Mutex<BTreeMap<String, Vec<u8>>>,
     log: Mutex<Vec<Seen>>,
     rule: Mutex<Rule>,

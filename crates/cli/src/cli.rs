@@ -10,9 +10,10 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, images, load, mount, save, shell};
+use crate::commands::{housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
-use crate::{look, mounts, progress, remote, uppers};
+use crate::images::ImageCommand;
+use crate::{images, look, mounts, progress, remote, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -23,9 +24,9 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
           help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
-    /// How listings are printed: as a table, or as one JSON document
-    #[arg(long, global = true, value_enum, default_value = "table", help_heading = EVERYWHERE,
-          hide_possible_values = true, value_name = "table|json")]
+    /// How listings are printed: as a table, as one JSON document, or by a Go template
+    #[arg(long, global = true, default_value = "table", help_heading = EVERYWHERE,
+          value_name = "table|json|TEMPLATE")]
     format: Format,
     /// No progress; listings show ids only
     #[arg(short, long, global = true, help_heading = EVERYWHERE)]
@@ -62,11 +63,17 @@ enum Command {
     Images(images::ImagesArgs),
     Tag(images::TagArgs),
     Rmi(images::RmiArgs),
+    Inspect(images::InspectArgs),
+    History(images::HistoryArgs),
+    #[command(subcommand)]
+    Image(images::ImageCommand),
+    System(images::SystemArgs),
     Mount(mount::MountArgs),
     #[command(visible_alias = "unmount")]
     Umount(mounts::UmountArgs),
     Mounts(mounts::MountsArgs),
     Uppers(uppers::UppersArgs),
+    Ps(uppers::PsArgs),
     Diff(uppers::DiffArgs),
     Commit(uppers::CommitArgs),
     Rm(uppers::RmArgs),
@@ -88,6 +95,21 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+impl Command {
+    /// Whether its rows are those that docker's templates know.
+    fn takes_templates(&self) -> bool {
+        matches!(
+            self,
+            Self::Images(_)
+                | Self::Inspect(_)
+                | Self::History(_)
+                | Self::Image(_)
+                | Self::System(_)
+                | Self::Ps(_)
+        )
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     let context = Context {
@@ -96,6 +118,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         quiet: cli.quiet,
         log_level: cli.log_level,
     };
+    if let (Format::Template(text), false) = (&context.format, cli.command.takes_templates()) {
+        template::refuse(text)?;
+    }
     let mut out = BufWriter::new(std::io::stdout());
     let mut err = std::io::stderr();
     let terminal = std::io::stdout().is_terminal();
@@ -115,9 +140,21 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Images(args) => images::run_images(&context, args, &mut screen.out)?,
         Command::Tag(args) => images::run_tag(&context, args)?,
         Command::Rmi(args) => images::run_rmi(&context, args, &mut screen.out)?,
+        Command::Inspect(args) => images::run_inspect(&context, args, &mut screen.out)?,
+        Command::History(args) => images::run_history(&context, args, &mut screen.out)?,
+        Command::Image(command) => match command {
+            ImageCommand::Ls(args) => images::run_images(&context, args, &mut screen.out)?,
+            ImageCommand::Inspect(args) => images::run_inspect(&context, args, &mut screen.out)?,
+            ImageCommand::History(args) => images::run_history(&context, args, &mut screen.out)?,
+            ImageCommand::Tag(args) => images::run_tag(&context, args)?,
+            ImageCommand::Rm(args) => images::run_rmi(&context, args, &mut screen.out)?,
+            ImageCommand::Prune(args) => images::run_prune(&context, args, &mut screen.out)?,
+        },
+        Command::System(args) => images::run_system(&context, args, &mut screen.out)?,
         Command::Mount(args) => mount::run(&context, args)?,
         Command::Umount(args) => mounts::umount(&context.root, args)?,
         Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
+        Command::Ps(args) => uppers::run_ps(&context, args, &mut screen.out)?,
         Command::Uppers(args) => uppers::run_uppers(&context, args, &mut screen.out)?,
         Command::Diff(args) => uppers::run_diff(&context, args, &mut screen.out)?,
         Command::Commit(args) => uppers::run_commit(&context, args, &mut screen.out)?,
@@ -145,7 +182,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             look::stat(&*image.tree, &image.record.layers, args, &mut screen)?;
         }
         Command::Layers(args) => {
-            look::layers(&images::layer_rows(&context, &args.reference)?, &mut screen)?;
+            look::layers(&layers::layer_rows(&context, &args.reference)?, &mut screen)?;
         }
         Command::Unpack(args) => {
             let image = context.open_image(&args.reference)?;

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,12 +17,27 @@ use strata_tree::{DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
 /// How listings are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Columns for people.
     Table,
     /// One JSON document.
     Json,
+    /// By a Go template, as docker's `--format`.
+    Template(String),
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ if text.contains("{{") => Ok(Self::Template(text.to_owned())),
+            _ => Err("it is table, json, or a template such as '{{.ID}}'".to_owned()),
+        }
+    }
 }
 
 /// The options that all commands share.

@@ -6,6 +6,8 @@
 //! Invariants: unknown fields are ignored, repeated ones refused (readers would disagree); every
 //! diff id is a whole digest; the history never has more layers than the image.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use strata_layer::Store;
@@ -47,9 +49,17 @@ struct RawConfig {
     os: String,
     #[serde(default)]
     variant: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    config: RawRun,
     rootfs: RawRootfs,
     #[serde(default, deserialize_with = "or_default")]
     history: Vec<RawStep>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+struct RawRun {
+    #[serde(rename = "Labels", default, deserialize_with = "or_default")]
+    labels: BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -151,6 +161,11 @@ impl ImageConfig {
             architecture: self.raw.architecture.clone(),
             variant: self.raw.variant.clone(),
         }
+    }
+
+    /// What a label says, if the image has it.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.raw.config.labels.get(name)?.as_str()
     }
 
     /// The diffs, base first.

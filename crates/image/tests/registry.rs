@@ -1,153 +1,22 @@
-//! Pulling from and pushing to registries that behave, and that do not.
+//! Pulling from registries that behave, and that do not.
 //!
 //! The model: a loopback registry that a rule breaks in one way; afterwards the image is in the
 //! store as it should be, or there is a clear error and nothing of it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
+mod client;
 #[path = "../../../tests/support/fake.rs"]
 mod fake;
 mod support;
 
-use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
 use fake::{Answer, How, Registry, Seen};
-use strata_image::registry::{
-    Credentials, PullOptions, Pulled, PushEvent, PushOptions, Refusal, Registries, RegistryOptions,
-    Retry, Settings, Timeouts, pull, push,
-};
-use strata_image::{Error, LoadOptions, Reference, SourceSpec, load, resolve_image};
-use strata_layer::{Event, Progress, Store};
-use support::{LAYER, Layout, digest, fixture, tar_of};
-
-struct Client {
-    dir: tempfile::TempDir,
-    store: Store,
-}
-
-#[derive(Default)]
-struct Warnings(Mutex<Vec<String>>);
-
-impl Progress for Warnings {
-    fn event(&self, _: &str, _: Event) {}
-
-    fn warning(&self, _: &str, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
-}
-
-fn quick() -> RegistryOptions {
-    RegistryOptions {
-        retry: Retry {
-            tries: 4,
-            pause: Duration::from_millis(1),
-            longest: Duration::from_millis(5),
-        },
-        ..RegistryOptions::default()
-    }
-}
-
-impl Client {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        Self { dir, store }
-    }
-
-    fn options(&self) -> RegistryOptions {
-        RegistryOptions { state: Some(self.store.root().to_owned()), ..quick() }
-    }
-
-    fn pull(&self, name: &str) -> Result<Pulled, Error> {
-        self.pull_with(name, self.options())
-    }
-
-    fn pull_with(&self, name: &str, options: RegistryOptions) -> Result<Pulled, Error> {
-        self.pull_warned(name, options, &Warnings::default())
-    }
-
-    fn pull_warned(
-        &self,
-        name: &str,
-        options: RegistryOptions,
-        warnings: &Warnings,
-    ) -> Result<Pulled, Error> {
-        let registries = Registries::new(options);
-        let reference: Reference = name.parse().unwrap();
-        pull(&self.store, &registries, &reference, &PullOptions::default(), warnings)
-    }
-
-    /// With `registries.conf`, as a mirror of `docker.io`, then this origin for it.
-    fn settings(&self, conf: &str) -> RegistryOptions {
-        let path = self.dir.path().join("registries.conf");
-        std::fs::write(&path, conf).unwrap();
-        let mut settings = Settings::default();
-        settings.add_registries_conf(&path).unwrap();
-        RegistryOptions { settings, ..self.options() }
-    }
-
-    /// Nothing of anything is in the store.
-    #[track_caller]
-    fn assert_empty(&self) {
-        assert_eq!(self.store.images().unwrap(), []);
-        assert_eq!(self.store.tags().unwrap(), []);
-        assert_eq!(self.store.layers().unwrap(), []);
-        for dir in ["layers", "staging", "blobs/sha256"] {
-            let entries = std::fs::read_dir(self.store.root().join(dir)).into_iter().flatten();
-            let left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-            assert_eq!(left, Vec::<std::ffi::OsString>::new(), "in {dir}/");
-        }
-    }
-}
-
-/// Three layers, of which the middle one is large enough to come in pieces.
-fn layers() -> [Vec<u8>; 3] {
-    let mut state = 7_u32;
-    let noise: String = (0..300_000)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            char::from(b'a' + (state >> 27) as u8 % 26)
-        })
-        .collect();
-    [
-        tar_of(&[("etc/base", "base")]),
-        tar_of(&[("big", &noise)]),
-        tar_of(&[("etc/top", "top"), (".wh.none", "")]),
-    ]
-}
-
-fn offer(registry: &Registry, name: &str, tag: &str) -> String {
-    let layout = Layout::new("x");
-    let layers = layers();
-    let image = layout.image(&[&layers[0], &layers[1], &layers[2]], "linux/amd64");
-    layout.index(&[image]);
-    registry.layout(layout.root(), name, tag)
-}
-
-fn big() -> String {
-    digest(&layers()[1])
-}
-
-fn is_big(seen: &Seen) -> bool {
-    seen.is("GET", &format!("blobs/{}", big()))
-}
-
-/// A registry with one image, `HOST/team/x:1`, and its name.
-fn one() -> (Registry, String) {
-    let registry = Registry::new();
-    offer(&registry, "team/x", "1");
-    let name = format!("{}/team/x:1", registry.host());
-    (registry, name)
-}
-
-fn attempts(error: &Error) -> &[strata_image::registry::Attempt] {
-    match error {
-        Error::Registry(error) => &error.attempts,
-        other => panic!("{other}"),
-    }
-}
+use strata_image::registry::{Credentials, Refusal, Registries, RegistryOptions, Timeouts};
+use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
+use support::{Layout, digest, fixture, tar_of};
 
 #[test]
 fn a_second_pull_moves_nothing() {
@@ -491,118 +360,4 @@ fn a_dead_mirror_is_remembered_and_a_dead_origin_is_told_of() {
     let registries = Registries::new(other.options());
     assert!(registries.down_until(&mirror_host).is_some());
     other.assert_empty();
-}
-
-#[derive(Default)]
-struct Said(Mutex<Vec<String>>);
-
-fn push_to(client: &Client, image: &str, name: &str, part: u64) -> Result<Said, Error> {
-    let registries = Registries::new(client.options());
-    let record = resolve_image(&client.store, image).unwrap();
-    let said = Said::default();
-    let listen = |layer: &str, event: PushEvent<'_>| match event {
-        PushEvent::Preparing | PushEvent::Sending { .. } => {}
-        event => said.0.lock().unwrap().push(format!("{layer} {event:?}")),
-    };
-    // One at a time where a rule counts.
-    let threads = NonZeroUsize::new(if part == 0 { 3 } else { 1 });
-    let options = PushOptions { part, threads, ..PushOptions::default() };
-    push(&client.store, &registries, &record, &name.parse().unwrap(), &options, &listen)?;
-    Ok(said)
-}
-
-impl Said {
-    fn count(self, word: &str) -> usize {
-        self.0.into_inner().unwrap().iter().filter(|line| line.contains(word)).count()
-    }
-}
-
-#[test]
-fn a_pushed_image_is_pulled_as_it_was() {
-    let (registry, name) = one();
-    let client = Client::new();
-    let pulled = client.pull(&name).unwrap();
-    let host = registry.host();
-    // The same registry has every layer; the manifest is put as it came.
-    assert_eq!(push_to(&client, &name, &name, 0).unwrap().count("Exists"), 3);
-    let moved = format!("{host}/other/x:1");
-    assert_eq!(push_to(&client, &name, &moved, 0).unwrap().count("Mounted"), 3);
-    let (was, is) =
-        (registry.stored_manifest("team/x", "1"), registry.stored_manifest("other/x", "1"));
-    assert_eq!(was, is);
-    // Another one has none of them. Uncompressed layers, as these were, go back as they came.
-    let far = Registry::new();
-    let there = format!("{}/far/x:1", far.host());
-    assert_eq!(push_to(&client, &name, &there, 0).unwrap().count("Pushed"), 3);
-    assert_eq!(far.stored_manifest("far/x", "1"), was);
-    assert_eq!(push_to(&client, &name, &there, 0).unwrap().count("Exists"), 3);
-    let other = Client::new();
-    assert_eq!(other.pull(&there).unwrap().id, pulled.id);
-}
-
-#[test]
-fn a_push_goes_on_after_trouble() {
-    let (registry, name) = one();
-    let client = Client::new();
-    client.pull(&name).unwrap();
-    let far = Registry::new();
-    let mut count = 0;
-    far.rule(move |seen| {
-        count += 1;
-        // Every third request that changes something fails, in another way each time.
-        match (seen.method.as_str(), count % 9) {
-            ("PATCH" | "PUT" | "POST", 2) => Answer::new(500).how(),
-            ("PATCH" | "PUT" | "POST", 5) => How::Nothing,
-            ("PATCH" | "PUT" | "POST", 8) => Answer::new(429).header("retry-after", "0").how(),
-            _ => How::Well,
-        }
-    });
-    let there = format!("{}/far/x:1", far.host());
-    push_to(&client, &name, &there, 10_000).unwrap();
-    assert!(far.count("PATCH", "/uploads/") >= 31);
-    assert_eq!(far.stored_blob(&big()), registry.stored_blob(&big()));
-    far.rule(|_| How::Well);
-    Client::new().pull(&there).unwrap();
-}
-
-#[test]
-fn a_push_that_is_not_allowed_says_so() {
-    let (registry, name) = one();
-    let client = Client::new();
-    client.pull(&name).unwrap();
-    registry.rule(|seen| match seen.method.as_str() {
-        "PUT" | "POST" => Answer::new(403).body(r#"{"errors":[{"code":"DENIED"}]}"#).how(),
-        _ => How::Well,
-    });
-    let error = push_to(&client, &name, &format!("{}/b/x:1", registry.host()), 0).err().unwrap();
-    assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
-    assert_eq!(registry.stored_manifest("b/x", "1"), None);
-    let pinned = format!("{}/b/x@{}", registry.host(), big());
-    assert!(matches!(push_to(&client, &name, &pinned, 0), Err(Error::NameWithDigest(_))));
-}
-
-#[test]
-fn layers_are_packed_the_same_way_every_time() {
-    let client = Client::new();
-    let layout = Layout::new("gz");
-    let layers = layers();
-    let config = layout.config(&[&layers[1]], "linux/amd64");
-    let packed = zstd::encode_all(&layers[1][..], 19).unwrap();
-    let blob = layout.blob(&format!("{LAYER}+zstd"), &packed);
-    layout.index(&[layout.manifest(&config, &[blob])]);
-    let near = Registry::new();
-    near.layout(layout.root(), "x", "1");
-    client.pull(&format!("{}/x:1", near.host())).unwrap();
-    let manifests: Vec<_> = (0..2)
-        .map(|_| {
-            let far = Registry::new();
-            let there = format!("{}/x:1", far.host());
-            push_to(&client, &format!("{}/x:1", near.host()), &there, 0).unwrap();
-            far.stored_manifest("x", "1").unwrap()
-        })
-        .collect();
-    assert_eq!(manifests[0], manifests[1]);
-    let text = String::from_utf8_lossy(&manifests[0]);
-    assert!(text.contains("tar+zstd") && text.contains(config["digest"].as_str().unwrap()));
-    assert_ne!(manifests[0], near.stored_manifest("x", "1").unwrap());
 }

@@ -3,7 +3,7 @@
 //! Invariant: a command prints its result on stdout and everything else on stderr.
 
 pub(crate) mod housekeeping;
-pub(crate) mod images;
+pub(crate) mod layers;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod save;

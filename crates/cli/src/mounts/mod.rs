@@ -23,6 +23,7 @@ use anyhow::Result;
 
 pub(crate) use args::{MountArgs, MountsArgs, UmountArgs};
 pub(crate) use daemon::{Opened, Served, mount};
+pub(crate) use list::MountInfo;
 pub(crate) use registry::clean;
 
 /// `strata umount`.
@@ -44,8 +45,7 @@ pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
 
 /// Where an upper is mounted, if it is.
 pub(crate) fn mountpoint_of(root: &Path, upper: &str) -> Result<Option<PathBuf>> {
-    let mounts = list::list(root)?.into_iter().filter(|mount| mount.status != list::Status::Dead);
-    let mut records = mounts.map(|mount| mount.record);
+    let mut records = all(root)?.into_iter().map(|mount| mount.record);
     let found = records.find(|record| record.upper.as_deref() == Some(upper));
     Ok(found.map(|record| record.mountpoint))
 }
@@ -56,6 +56,15 @@ pub(crate) fn upper_at(root: &Path, directory: &Path) -> Result<Option<String>> 
     let mut mounts = list::list(root)?.into_iter();
     let found = mounts.find(|mount| mount.record.mountpoint == directory);
     Ok(found.and_then(|mount| mount.record.upper))
+}
+
+/// The mounts of the store at `root` that are served, the oldest first.
+///
+/// # Errors
+/// If the registry cannot be read.
+pub(crate) fn all(root: &Path) -> Result<Vec<MountInfo>> {
+    let mounts = list::list(root)?.into_iter();
+    Ok(mounts.filter(|mount| mount.status != list::Status::Dead).collect())
 }
 
 /// `strata mounts`.

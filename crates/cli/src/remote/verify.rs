@@ -65,27 +65,23 @@ pub(crate) fn run(context: &Context, args: &VerifyArgs, out: &mut impl Write) ->
     let one = facts(context, &registries, args, &args.image.0)?;
     let two = facts(context, &registries, args, &args.against.0)?;
     let (same, exact) = (one.is_same_image(&two), one.is_same_manifest(&two));
-    match context.format {
-        Format::Json => {
-            let all = json!({
-                "sameImage": same,
-                "sameManifest": exact,
-                "image": shown(&args.image.0, &one),
-                "against": shown(&args.against.0, &two),
-            });
-            serde_json::to_writer_pretty(&mut *out, &all)?;
-            writeln!(out)?;
-        }
-        Format::Table if context.quiet => {}
-        Format::Table => {
-            table::print(&rows(&one, &two), out)?;
-            let said = match (same, exact) {
-                (_, true) => "Same image, same manifest",
-                (true, false) => "Same image, other manifests",
-                (false, false) => "Different images",
-            };
-            writeln!(out, "{said}")?;
-        }
+    if context.format == Format::Json {
+        let all = json!({
+            "sameImage": same,
+            "sameManifest": exact,
+            "image": shown(&args.image.0, &one),
+            "against": shown(&args.against.0, &two),
+        });
+        serde_json::to_writer_pretty(&mut *out, &all)?;
+        writeln!(out)?;
+    } else if !context.quiet {
+        table::print(&rows(&one, &two), out)?;
+        let said = match (same, exact) {
+            (_, true) => "Same image, same manifest",
+            (true, false) => "Same image, other manifests",
+            (false, false) => "Different images",
+        };
+        writeln!(out, "{said}")?;
     }
     out.flush()?;
     match (same, exact) {

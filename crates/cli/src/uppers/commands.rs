@@ -192,10 +192,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Writes the layer as a diff; says what a diff cannot hold.
-fn write_diff(
-    layer: &strata_union::writable::Layer<'_>,
-    writer: PipeWriter,
-) -> Result<Vec<String>> {
+fn write_diff(layer: &strata_union::writable::Layer, writer: PipeWriter) -> Result<Vec<String>> {
     let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
     let exported = strata_layer::export::write_changes(layer, &mut out)?;
     out.flush()?;

@@ -82,6 +82,11 @@ impl Shelf {
         Ok(self.dir.join(name))
     }
 
+    /// The directory of an upper.
+    pub(crate) fn dir_of(&self, upper: &Upper) -> Result<PathBuf> {
+        self.path(&upper.name)
+    }
+
     /// One upper, if there is one of that name.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Upper>> {
         let path = self.path(name)?.join("upper.json");

@@ -2,7 +2,7 @@
 //! what `strata ls` and (as root, with FUSE) a mount show must be what the document says.
 //!
 //! `example` reads the document, `tar` and `layout` make the image, `seen` asks the program and
-//! the mount.
+//! the mount. The examples of docs/SEMANTICS-WRITABLE.md are shell commands: `console`.
 //!
 //! Invariants: the real binary does all the work, each example in a store of its own; every fact
 //! that is compared is one that the example states, or a default that the document states; an
@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
+mod console;
 mod example;
 mod layout;
 mod seen;
@@ -19,6 +20,7 @@ use example::{Example, Expected, Facts};
 use seen::Store;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS.md");
+const WRITABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS-WRITABLE.md");
 
 fn examples() -> Vec<Example> {
     let text = std::fs::read_to_string(DOCUMENT).unwrap();
@@ -134,4 +136,46 @@ tree
     assert!(!changed(refused));
     assert!(changed(&refused.replace("is empty", "is full")));
     assert!(changed(&refused.replace(".wh.", "fine")));
+}
+
+#[test]
+fn the_document_of_writable_layers_tells_the_truth() {
+    let text = std::fs::read_to_string(WRITABLE).unwrap();
+    let document = console::parse(&text).unwrap();
+    assert!(document.examples.len() >= 20, "only {} examples found", document.examples.len());
+    let programs = console::Programs::new();
+    let mut wrong = Vec::new();
+    for example in &document.examples {
+        if !console::can_run(example) {
+            eprintln!("docs/SEMANTICS-WRITABLE.md:{}: cannot be run here", example.line);
+            continue;
+        }
+        for line in console::differences(&document, example, &programs) {
+            wrong.push(format!("docs/SEMANTICS-WRITABLE.md:{line}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_changed_output_is_noticed() {
+    let wrong = |text: &str| {
+        let document = console::parse(text).unwrap();
+        console::differences(&document, &document.examples[0], &console::Programs::new()).len()
+    };
+    let good = "```bash\nsay() { echo \"$1\"; }\n```\n```console root\n$ say a\na\n$ true\n\
+                $ for i in 1 2\n> do say $i; done\n1\n2\n$ [ -e no ] || say none\nnone\n```\n";
+    assert_eq!(wrong(good), 0);
+    for (from, to) in [
+        ("\na\n", "\nb\n"),
+        ("\na\n", "\na\na\n"),
+        ("\na\n", "\n"),
+        ("$ true", "$ false"),
+        ("$ true", "$ true\n"),
+        ("1 2", "1 3"),
+        ("$ true", "$ exit"),
+        ("\nnone\n", "\n"),
+    ] {
+        assert_eq!(wrong(&good.replacen(from, to, 1)), 1, "{from:?} changed to {to:?}");
+    }
 }

@@ -31,6 +31,7 @@ mod mend;
 mod new_index;
 mod publish;
 mod rebuild;
+mod sharing;
 mod sweep;
 mod unpack;
 
@@ -53,6 +54,7 @@ pub use df::{DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
+pub use sharing::{ImageUsage, SharedGroup, Sharing};
 pub use unpack::{LayerInput, Unpacked};
 
 use new_index::NewIndex;
@@ -142,6 +144,11 @@ pub(crate) fn layer_path(diff_id: &DiffId) -> PathBuf {
 const DIRS: [&str; 7] = ["layers", "trees", "blobs", "blobs/sha256", "mounts", "staging", "trash"];
 
 impl Store {
+    /// Where the files of a layer are, in the layer's own tree.
+    pub fn layer_files(&self, layer: &DiffId) -> PathBuf {
+        self.root.join(layer_path(layer)).join("diff")
+    }
+
     /// Opens the store at `root`, makes it if there is none, and removes what dead processes left.
     ///
     /// # Errors

@@ -41,8 +41,8 @@ pub enum Change {
 }
 
 /// The view. See the module.
-pub struct Layer<'u> {
-    union: &'u Union,
+pub struct Layer {
+    union: Arc<Union>,
     dirs: HashMap<NodeId, Directory>,
     nodes: HashMap<NodeId, Node>,
     list: BTreeMap<TreePath, Change>,
@@ -74,7 +74,7 @@ struct Place {
 }
 
 /// An upper to be read only, also while a union writes to it.
-pub struct View(Union);
+pub struct View(Arc<Union>);
 
 impl View {
     /// Puts `upper` on top of `lower`.
@@ -82,23 +82,18 @@ impl View {
     /// # Errors
     /// `Unusable`, `Upper`, `Lower`.
     pub fn open(lower: Arc<dyn Lower>, upper: &Path, options: UnionOptions) -> Result<Self> {
-        Union::new(lower, Upper::view(upper)?, options).map(Self)
+        let union = Union::new(lower, Upper::view(upper)?, options)?;
+        Ok(Self(Arc::new(union)))
     }
 
     /// What the upper changes.
     ///
     /// # Errors
     /// `Upper`, `Lower`.
-    pub fn changes(&self) -> Result<Layer<'_>> {
-        self.0.changes()
-    }
-}
-
-impl Union {
-    fn changes(&self) -> Result<Layer<'_>> {
-        let base = self.lower.node(self.lower.root())?;
+    pub fn changes(&self) -> Result<Layer> {
+        let base = self.0.lower.node(self.0.lower.root())?;
         let mut layer = Layer {
-            union: self,
+            union: Arc::clone(&self.0),
             dirs: HashMap::new(),
             nodes: HashMap::new(),
             list: BTreeMap::new(),
@@ -114,7 +109,9 @@ impl Union {
         layer.leave_out_the_same();
         Ok(layer)
     }
+}
 
+impl Union {
     /// What the lower has at a name of a place, whatever the upper says.
     fn base_of(&self, place: &Place, name: Name<'_>) -> Result<Option<Node>> {
         let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };
@@ -122,7 +119,7 @@ impl Union {
     }
 }
 
-impl Layer<'_> {
+impl Layer {
     /// Every path that differs, sorted; a directory is changed if anything in it is.
     pub fn list(&self) -> impl Iterator<Item = (&TreePath, Change)> {
         self.list.iter().map(|(path, change)| (path, *change))
@@ -136,7 +133,7 @@ impl Layer<'_> {
     }
 
     fn directory(&mut self, place: &Place, open: &mut Vec<Place>) -> Result<()> {
-        let union = self.union;
+        let union = Arc::clone(&self.union);
         let seen = union.table.see_dir(place.id)?;
         let mut names = BTreeMap::new();
         for item in union.list(place.id)? {
@@ -173,7 +170,7 @@ impl Layer<'_> {
     /// Whether a node of the upper is what the lower has there: copied up, and not changed.
     fn is_same(&self, child: &Seen, base: Option<Node>) -> Result<bool> {
         let Some(base) = base.filter(|base| base.id == child.found.id) else { return Ok(false) };
-        let union = self.union;
+        let union = Arc::clone(&self.union);
         let (now, before) = (self.nodes[&child.found.id].stat, base.stat);
         let facts = |stat: &Stat| (stat.kind, stat.perm, stat.uid, stat.gid, stat.mtime);
         let sized = !now.kind.is_dir();
@@ -224,7 +221,7 @@ impl Layer<'_> {
         seen: &Seen,
         names: &mut BTreeMap<NameBuf, Entry>,
     ) -> Result<()> {
-        let union = self.union;
+        let union = Arc::clone(&self.union);
         let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(()) };
         // An opaque directory needs no whiteouts, but what it hides is gone all the same.
         let hidden = seen.found.lower != Some(base.id);
@@ -300,7 +297,7 @@ fn told(error: Error) -> TreeError {
     }
 }
 
-impl Lower for Layer<'_> {
+impl Lower for Layer {
     fn root(&self) -> NodeId {
         NodeId::ROOT
     }

@@ -14,7 +14,6 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
@@ -202,27 +201,21 @@ impl Union {
     /// Moves a finished copy to all the names that its lower has.
     fn place_copy(&self, seen: &Seen, made: &Temporary, fd: &OwnedFd, several: bool) -> Result<()> {
         let id = seen.found.id;
-        let others = if several { self.other_places(id)? } else { Vec::new() };
         let mut pins = self.pins();
-        let mut names = Vec::new();
-        for path in &others {
-            if let Some((dir, name)) = path.split_last()
-                && let Some(dir) = self.know(&dir, &mut pins)?
-            {
-                self.raise_dirs(dir)?;
-                names.push((dir, name.to_owned()));
-            }
-        }
+        let names = if several { self.names_of(id, &mut pins)? } else { Vec::new() };
         let steady = self.steady();
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
             drop(steady);
-            let file = rustix::fs::open(
-                by_descriptor(fd.as_fd()),
-                OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::empty(),
-            );
-            let file: File = file.doing(|| "open a removed file".to_owned())?.into();
+            let file: File = match seen.found.kind {
+                Kind::Regular => {
+                    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                    rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())
+                        .doing(|| "open a removed file".to_owned())?
+                }
+                _ => fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?,
+            }
+            .into();
             self.upper.discard(made)?;
             self.table.set_orphan(id, Arc::new(file));
             return Ok(());
@@ -276,40 +269,63 @@ impl Union {
         set_times(&fd, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))
     }
 
-    /// Makes the directories on the way to `path` known, and keeps them so; the last one's
-    /// number, if all of them are there.
-    pub(super) fn know(&self, path: &TreePath, pins: &mut Pins<'_>) -> Result<Option<NodeId>> {
-        let _steady = self.steady();
-        let mut dir = NodeId::ROOT;
-        for name in path.names() {
-            let seen = self.table.see_dir(dir)?;
-            let Some(location) = self.find(&seen, name)? else { return Ok(None) };
+    /// Where a lower node of several names is in the merged tree: its names, and their
+    /// directories, which are in the upper from now on.
+    pub(super) fn names_of(
+        &self,
+        id: NodeId,
+        pins: &mut Pins<'_>,
+    ) -> Result<Vec<(NodeId, NameBuf)>> {
+        let paths = self.links()?.get(&id).cloned().unwrap_or_default();
+        // Paths are turned into directories before any of these can move.
+        let steady = self.steady();
+        let mut names = Vec::new();
+        for path in &paths {
+            names.extend(self.know(path, id, pins)?);
+        }
+        if names.len() < paths.len() {
+            // A directory on the way has moved, in this use of the upper or in an earlier one.
+            names.clear();
+            for path in self.search(id)? {
+                names.extend(self.know(&path, id, pins)?);
+            }
+        }
+        drop(steady);
+        names.iter().try_for_each(|(dir, _)| self.raise_dirs(*dir))?;
+        Ok(names)
+    }
+
+    /// The place that `path` says, if it is the node's; the directories on the way become known,
+    /// and stay so. The caller keeps the tree steady.
+    fn know(
+        &self,
+        path: &TreePath,
+        id: NodeId,
+        pins: &mut Pins<'_>,
+    ) -> Result<Option<(NodeId, NameBuf)>> {
+        let Some((above, name)) = path.split_last() else { return Ok(None) };
+        let mut dir = self.table.see(NodeId::ROOT)?;
+        for name in above.names() {
+            let Some(location) = self.find(&dir, name)? else { return Ok(None) };
             let found = location.found();
             if !found.kind.is_dir() {
                 return Ok(None);
             }
-            self.table.found(dir, &name.to_owned(), found, 0, false);
+            self.table.found(dir.found.id, &name.to_owned(), found, 0, false);
             pins.add(found.id);
-            dir = found.id;
+            dir = self.table.see(found.id)?;
         }
-        Ok(Some(dir))
+        let location = self.find(&dir, name)?;
+        let there = location.is_some_and(|location| location.found().id == id);
+        Ok(there.then(|| (dir.found.id, name.to_owned())))
     }
 
     pub(super) fn pins(&self) -> Pins<'_> {
         Pins { table: &self.table, nodes: Vec::new() }
     }
 
-    /// Where the names of a lower node of several names are in the merged tree.
-    pub(super) fn other_places(&self, id: NodeId) -> Result<Vec<TreePath>> {
-        if self.redirected.load(Ordering::Relaxed) {
-            return self.search(id);
-        }
-        Ok(self.links()?.get(&id).cloned().unwrap_or_default())
-    }
-
-    /// The same once directories have moved: by looking everywhere.
+    /// The paths of a node, by looking everywhere. The caller keeps the tree steady.
     fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
-        let _steady = self.steady();
         let mut places = Vec::new();
         let mut stack = vec![self.table.see(NodeId::ROOT)?];
         while let Some(dir) = stack.pop() {

@@ -50,7 +50,6 @@ mod xattrs;
 mod tests;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use strata_tree::{Kind, Lower, NodeId, TreePath};
@@ -79,9 +78,6 @@ pub struct Union {
     /// Paths stay as they are while it is held.
     tree: RwLock<()>,
     touched: [Mutex<()>; TOUCH_LOCKS],
-    /// A directory has been moved away from its lower: paths of the lower are not those of the
-    /// merged tree everywhere.
-    redirected: AtomicBool,
     /// Lower nodes of several names; found when first needed.
     links: Mutex<Option<Arc<Links>>>,
 }
@@ -124,7 +120,6 @@ impl Union {
             claims: Claims::default(),
             tree: RwLock::new(()),
             touched: Default::default(),
-            redirected: AtomicBool::new(false),
             links: Mutex::default(),
         })
     }

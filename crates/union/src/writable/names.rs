@@ -5,7 +5,6 @@
 //! number with [`UPPER`] set, which no lower's number has.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -178,7 +177,6 @@ impl Union {
     /// "Renaming directories").
     fn redirect(&self, dir: &Found, fd: &OwnedFd) -> Result<Option<TreePath>> {
         let Some(text) = self.marks.get(fd, Mark::Redirect)? else { return Ok(None) };
-        self.redirected.store(true, Ordering::Relaxed);
         let bad = |_| Error::Refused(Errno::IO);
         if text.first() == Some(&b'/') {
             return TreePath::clamped(&text).map(Some).map_err(bad);

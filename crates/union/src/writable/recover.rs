@@ -68,18 +68,11 @@ impl Union {
     fn complete(&self, id: NodeId, links: &str) -> Result<()> {
         let stat = rustix::fs::statat(self.upper.work(), links, AtFlags::SYMLINK_NOFOLLOW)
             .doing(|| format!("stat {links}"))?;
-        let mut names = Vec::new();
         let mut pins = self.pins();
-        if stat.st_nlink > 1 {
-            for path in self.other_places(id)? {
-                if let Some((dir, name)) = path.split_last()
-                    && let Some(dir) = self.know(&dir, &mut pins)?
-                {
-                    self.raise_dirs(dir)?;
-                    names.push((dir, name.to_owned()));
-                }
-            }
-        }
+        let names = match stat.st_nlink {
+            0 | 1 => Vec::new(),
+            _ => self.names_of(id, &mut pins)?,
+        };
         let _steady = self.steady();
         self.link_all(id, links, &names)
     }

@@ -16,7 +16,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -153,7 +152,6 @@ impl Union {
         let path = self.table.lower_path(seen.found.id).ok_or(Error::Refused(Errno::IO))?;
         let text = [b"/", path.as_bytes()].concat();
         self.marks.set(fd, Mark::Redirect, &text)?;
-        self.redirected.store(true, Ordering::Relaxed);
         self.table.update(seen.found.id, |found| found.redirect = Some(path));
         Ok(())
     }

@@ -107,3 +107,63 @@ fn a_removed_directory_that_is_in_use_keeps_its_number() {
         }
     }
 }
+
+/// `a/b`, `a/c` and `b/a` are names of one file; all of them stay so wherever they have gone.
+#[test]
+fn all_names_are_copied_up_after_a_directory_moved_before_a_remount() {
+    let mut world = World::new(lower(), options());
+    let (from, to) = ((NodeId::ROOT, &b"b"[..]), (world.id("a"), &b"moved"[..]));
+    world.union().rename(from, to, crate::writable::RenameMode::Replace, false).unwrap();
+    world.mount();
+    let file = world.union().open_file(world.id("a/c"), WRITE).unwrap();
+    file.write(0, b"changed").unwrap();
+    drop(file);
+    world.mount();
+    for path in ["a/b", "a/c", "a/moved/a"] {
+        let attr = world.attr(path).unwrap();
+        assert_eq!((attr.id, attr.stat.nlink), (world.id("a/b"), 3), "{path}");
+        assert_eq!(world.read(attr.id)[..7], *b"changed", "{path}");
+    }
+}
+
+#[test]
+fn all_names_are_copied_up_while_a_directory_moves() {
+    use crate::writable::RenameMode;
+    for _ in 0..100 {
+        let world = World::new(lower(), options());
+        let (union, a, id) = (world.union(), world.id("a"), world.id("a/c"));
+        std::thread::scope(|scope| {
+            let mover = scope.spawn(|| {
+                for _ in 0..10 {
+                    let (here, there) = ((NodeId::ROOT, &b"b"[..]), (a, &b"moved"[..]));
+                    union.rename(here, there, RenameMode::Replace, false).unwrap();
+                    union.rename(there, here, RenameMode::Replace, false).unwrap();
+                }
+            });
+            union.open_file(id, WRITE).unwrap();
+            mover.join().unwrap();
+        });
+        assert_eq!(union.attr(id).unwrap().stat.nlink, 3);
+    }
+}
+
+#[test]
+fn metadata_of_a_removed_node_that_was_only_in_the_lower_can_change() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new(lower().dir("empty"), options());
+    let union = world.union();
+    let (dir, link, fifo) = (world.id("empty"), world.id("b/b"), world.id("c"));
+    union.rmdir(NodeId::ROOT, b"empty").unwrap();
+    union.unlink(world.id("b"), b"b").unwrap();
+    union.unlink(NodeId::ROOT, b"c").unwrap();
+    for id in [dir, link, fifo] {
+        let changes = crate::writable::Changes { uid: Some(9), ..Default::default() };
+        union.set_attr(id, &changes).unwrap();
+        union.set_xattr(id, b"trusted.a", b"b", crate::writable::SetMode::Either).unwrap();
+        let attr = union.attr(id).unwrap();
+        assert_eq!((attr.stat.uid, attr.stat.nlink), (9, 0));
+        assert!(union.xattrs(id).unwrap().contains(&(b"trusted.a".to_vec(), b"b".to_vec())));
+    }
+}

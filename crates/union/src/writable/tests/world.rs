@@ -190,8 +190,7 @@ impl World {
         self.open.clear();
         self.union = None;
         let view = View::open(self.lower.clone(), &self.upper(), self.options).unwrap();
-        let changes: &'static View = Box::leak(Box::new(view));
-        let layer = changes.changes().unwrap();
+        let layer = view.changes().unwrap();
         let listed: BTreeMap<String, Change> = layer
             .list()
             .map(|(path, change)| (path.to_string().trim_start_matches('/').to_owned(), change))

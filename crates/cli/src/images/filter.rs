@@ -1,0 +1,131 @@
+//! `--filter`: which images a command means.
+//!
+//! Invariant: several filters of one key are alternatives, those of different keys all hold, as
+//! with docker.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use glob::{MatchOptions, Pattern};
+use jiff::{SignedDuration, Timestamp};
+use strata_image::resolve_image;
+use strata_layer::Store;
+
+use super::{Known, NONE, split};
+
+/// One filter, read.
+#[derive(Debug)]
+enum Filter {
+    Dangling(bool),
+    /// Made before (`true`) or after this image, in creation time.
+    Image(bool, Option<Timestamp>),
+    Label(String, Option<String>),
+    Reference(Pattern),
+    Until(Timestamp),
+}
+
+/// All filters of a command line.
+#[derive(Debug, Default)]
+pub(super) struct Filters(Vec<(String, Filter)>);
+
+impl Filters {
+    /// Reads `KEY=VALUE` texts; `allowed` are the keys that the command has.
+    pub(super) fn parse(store: &Store, texts: &[String], allowed: &[&str]) -> Result<Self> {
+        let mut filters = Vec::new();
+        for text in texts {
+            let Some((key, value)) = text.split_once('=') else {
+                bail!("--filter {text:?} is not KEY=VALUE; keys are {}", allowed.join(", "));
+            };
+            if !allowed.contains(&key) {
+                bail!("--filter {text:?}: no such key; keys are {}", allowed.join(", "));
+            }
+            let filter = read(store, key, value).with_context(|| format!("--filter {text:?}"))?;
+            filters.push((key.to_owned(), filter));
+        }
+        Ok(Self(filters))
+    }
+
+    /// Whether an image, under one of its names, is meant.
+    pub(super) fn match_row(&self, image: &Known, name: &(String, String)) -> bool {
+        self.0.iter().all(|(key, _)| {
+            let alternatives = self.0.iter().filter(|(other, _)| other == key);
+            alternatives.into_iter().any(|(_, filter)| filter.matches(image, name))
+        })
+    }
+
+    /// Whether some filter asks for this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == key)
+    }
+}
+
+fn read(store: &Store, key: &str, value: &str) -> Result<Filter> {
+    Ok(match key {
+        "dangling" => match value {
+            "true" | "1" => Filter::Dangling(true),
+            "false" | "0" => Filter::Dangling(false),
+            _ => bail!("it is true or false"),
+        },
+        "before" | "since" => {
+            let image = Known::one(store, resolve_image(store, value)?)?;
+            Filter::Image(key == "before", image.config.created())
+        }
+        "label" => match value.split_once('=') {
+            Some((name, value)) => Filter::Label(name.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value.to_owned(), None),
+        },
+        "reference" => Filter::Reference(Pattern::new(value).context("not a pattern")?),
+        "until" => Filter::Until(moment(value)?),
+        _ => bail!("no such filter"),
+    })
+}
+
+/// A time, a number of seconds since 1970, or a duration before now.
+fn moment(text: &str) -> Result<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Timestamp::from_second(seconds).context("no such time");
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        return Ok(date.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp());
+    }
+    let ago: SignedDuration = text
+        .parse()
+        .map_err(|_| anyhow!("neither a time (2024-05-06T07:08:09Z) nor an age (24h)"))?;
+    Timestamp::now().checked_sub(ago).context("no such time")
+}
+
+impl Filter {
+    fn matches(&self, image: &Known, name: &(String, String)) -> bool {
+        let created = image.config.created();
+        match self {
+            Self::Dangling(wanted) => (name.1 == NONE) == *wanted,
+            Self::Image(true, than) => created < *than,
+            Self::Image(false, than) => created > *than,
+            Self::Until(when) => created.is_none_or(|created| created < *when),
+            Self::Label(label, value) => {
+                let found = image.config.label(label);
+                found.is_some_and(|found| value.as_deref().is_none_or(|value| value == found))
+            }
+            Self::Reference(pattern) => names_match(pattern, name),
+        }
+    }
+}
+
+/// As docker's path.Match: `*` stays within one path component; a pattern without a tag is of
+/// the repository.
+fn names_match(pattern: &Pattern, (repository, tag): &(String, String)) -> bool {
+    let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+    pattern.matches_with(repository, options)
+        || pattern.matches_with(&format!("{repository}:{tag}"), options)
+}
+
+/// Whether a name is what `strata images NAME` asks for: a reference, or a pattern.
+pub(super) fn is_named(wanted: &str, name: &(String, String)) -> bool {
+    if wanted.contains(['*', '?', '[']) {
+        return Pattern::new(wanted).is_ok_and(|pattern| names_match(&pattern, name));
+    }
+    let (repository, tag) = split(wanted);
+    let bare = !wanted.rsplit('/').next().unwrap_or(wanted).contains(':');
+    name.0 == repository && (bare || name.1 == tag)
+}

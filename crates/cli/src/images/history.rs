@@ -1,0 +1,130 @@
+//! `strata history`: the steps that made an image, the newest first.
+//!
+//! Invariant: as with docker, only the newest step has the image's id; the others are of no image
+//! that exists, `<missing>`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use strata_image::resolve_image;
+
+use super::{Known, docker_time, shown_id};
+use crate::context::{Context, Format};
+use crate::template::Template;
+use crate::units;
+
+/// Show how an image was made
+///
+/// The newest step first. SIZE: bytes of the files of the step's layer; a step without a layer
+/// has 0B. With --format '{{...}}' the fields are .ID .CreatedAt .CreatedSince .CreatedBy .Size
+/// .Comment.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name or id of the image
+    image: String,
+    /// Show sizes in bytes and times as they are said
+    #[arg(long = "no-human")]
+    exact: bool,
+    /// Show whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    #[serde(rename = "ID")]
+    id: String,
+    created_at: String,
+    created_since: String,
+    created_by: String,
+    size: String,
+    comment: String,
+}
+
+const HEADS: [(&str, &str); 6] = [
+    ("ID", "IMAGE"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedBy", "CREATED BY"),
+    ("Size", "SIZE"),
+    ("Comment", "COMMENT"),
+];
+
+const MISSING: &str = "<missing>";
+
+/// Columns that docker gives a command.
+const COMMAND_WIDTH: usize = 45;
+
+pub(crate) fn run_history(
+    context: &Context,
+    args: &HistoryArgs,
+    out: &mut impl Write,
+) -> Result<()> {
+    let store = context.store()?;
+    let image = Known::one(&store, resolve_image(&store, &args.image)?)?;
+    let mut steps = Vec::new();
+    for step in image.config.history().into_iter().rev() {
+        let size = match step.layer {
+            Some((_, layer)) => store.layer(&layer)?.map_or(0, |record| record.apparent),
+            None => 0,
+        };
+        steps.push((step, size));
+    }
+    if context.format == Format::Json {
+        let steps = steps.iter().enumerate().map(|(at, (step, size))| {
+            json!({
+                "id": (at == 0).then(|| image.record.id.to_string()),
+                "created": step.created.map(|time| time.to_string()),
+                "created_by": step.created_by,
+                "layer": step.layer.map(|(_, layer)| layer.to_string()),
+                "size": size,
+                "comment": step.comment,
+            })
+        });
+        return Ok(writeln!(out, "{:#}", json!(steps.collect::<Vec<_>>()))?);
+    }
+    let now = Timestamp::now();
+    let whole = image.record.id.to_string();
+    let rows = steps.iter().enumerate().map(|(at, (step, size))| {
+        let created_by = step.created_by.unwrap_or_default().replace(['\t', '\n'], " ");
+        Row {
+            id: match at {
+                0 => shown_id(&whole, args.no_trunc).to_owned(),
+                _ => MISSING.to_owned(),
+            },
+            created_at: step.created.map_or_else(|| "N/A".to_owned(), docker_time),
+            created_since: match step.created {
+                None => "N/A".to_owned(),
+                Some(time) if args.exact => time.to_string(),
+                Some(time) => units::age(time, now),
+            },
+            created_by: if args.no_trunc { created_by } else { shortened(&created_by) },
+            size: if args.exact { size.to_string() } else { units::size(*size) },
+            comment: step.comment.unwrap_or_default().replace(['\t', '\n'], " "),
+        }
+    });
+    let rows: Vec<Row> = rows.collect();
+    if let Format::Template(text) = &context.format {
+        return Template::parse(text)?.print(&HEADS, &rows, out);
+    }
+    if context.quiet {
+        return rows.iter().try_for_each(|row| Ok(writeln!(out, "{}", row.id)?));
+    }
+    let mut lines = vec![["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"].map(String::from)];
+    for row in rows {
+        lines.push([row.id, row.created_since, row.created_by, row.size, row.comment]);
+    }
+    crate::table::print(&lines, out)
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(COMMAND_WIDTH) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect(),
+    }
+}

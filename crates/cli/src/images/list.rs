@@ -1,0 +1,178 @@
+//! `strata images`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::filter::{Filters, is_named};
+use super::{Known, NONE, docker_time, shown_id};
+use crate::context::{Context, Format};
+use crate::template::Template;
+use crate::units;
+
+/// List images
+///
+/// The newest first. SIZE adds up the files of all layers, as docker does; `strata df` tells what
+/// is stored. With --format '{{...}}' the fields are .Repository .Tag .Digest .ID .CreatedSince
+/// .CreatedAt .Size .SharedSize .UniqueSize .Containers.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Only this repository (app), this reference (app:1), or those like it ('team/*')
+    reference: Option<String>,
+    /// Taken for docker's sake: there are no intermediate images to show
+    #[arg(short, long)]
+    all: bool,
+    /// Show the digests of the manifests
+    #[arg(long)]
+    digests: bool,
+    /// Show whole ids
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only images of which this holds: dangling=true|false, label=KEY[=VALUE], before=IMAGE,
+    /// since=IMAGE, reference=PATTERN, until=TIME|AGE
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<String>,
+}
+
+/// A row as strata gives it in JSON.
+#[derive(Debug, Serialize)]
+struct Row {
+    repository: String,
+    tag: String,
+    id: String,
+    created: Option<String>,
+    size: u64,
+    layers: Vec<String>,
+    manifest: Option<String>,
+}
+
+/// A row as a template sees it: docker's fields.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerRow {
+    containers: String,
+    created_at: String,
+    created_since: String,
+    digest: String,
+    #[serde(rename = "ID")]
+    id: String,
+    repository: String,
+    shared_size: String,
+    size: String,
+    tag: String,
+    unique_size: String,
+}
+
+const HEADS: [(&str, &str); 10] = [
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+    ("Containers", "CONTAINERS"),
+];
+
+pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let allowed = ["dangling", "label", "before", "since", "reference", "until"];
+    let filters = Filters::parse(&store, &args.filters, &allowed)?;
+    let mut rows = Vec::new();
+    for image in Known::all(&store)? {
+        let created = image.config.created();
+        let size = image.size(&store)?;
+        for name in image.names() {
+            let named = args.reference.as_deref().is_none_or(|wanted| is_named(wanted, &name));
+            if named && filters.match_row(&image, &name) {
+                let row = Row {
+                    repository: name.0,
+                    tag: name.1,
+                    id: image.record.id.to_string(),
+                    created: created.map(|time| time.to_string()),
+                    size,
+                    layers: image.record.layers.iter().map(ToString::to_string).collect(),
+                    manifest: image.record.manifest.map(|digest| digest.to_string()),
+                };
+                rows.push((created, row));
+            }
+        }
+    }
+    rows.sort_by(|(a, x), (b, y)| {
+        b.cmp(a).then_with(|| (&x.repository, &x.tag).cmp(&(&y.repository, &y.tag)))
+    });
+    match &context.format {
+        Format::Json => {
+            let rows: Vec<&Row> = rows.iter().map(|(_, row)| row).collect();
+            serde_json::to_writer_pretty(&mut *out, &rows)?;
+            return Ok(writeln!(out)?);
+        }
+        Format::Template(text) => {
+            let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
+                let images = store.images()?;
+                let usage = store.sharing()?.images(&images);
+                images.into_iter().zip(usage).map(|(image, usage)| (image.id, usage)).collect()
+            } else {
+                Vec::new()
+            };
+            let rows: Vec<DockerRow> = rows
+                .iter()
+                .map(|(created, row)| {
+                    let usage = usage.iter().find(|(id, _)| id.to_string() == row.id);
+                    let size = |of: fn(&strata_layer::ImageUsage) -> u64| {
+                        usage.map_or("N/A".to_owned(), |(_, usage)| units::size(of(usage)))
+                    };
+                    DockerRow {
+                        containers: "N/A".to_owned(),
+                        created_at: created.map_or_else(not_said, docker_time),
+                        created_since: since(*created),
+                        digest: row.manifest.clone().unwrap_or_else(|| NONE.to_owned()),
+                        id: shown_id(&row.id, args.no_trunc).to_owned(),
+                        repository: row.repository.clone(),
+                        shared_size: size(|usage| usage.stored - usage.unique),
+                        size: units::size(row.size),
+                        tag: row.tag.clone(),
+                        unique_size: size(|usage| usage.unique),
+                    }
+                })
+                .collect();
+            return Template::parse(text)?.print(&HEADS, &rows, out);
+        }
+        Format::Table => {}
+    }
+    if context.quiet {
+        let mut seen: Vec<&str> = Vec::new();
+        for (_, row) in &rows {
+            if !seen.contains(&row.id.as_str()) {
+                seen.push(&row.id);
+                writeln!(out, "{}", shown_id(&row.id, args.no_trunc))?;
+            }
+        }
+        return Ok(());
+    }
+    let mut lines = vec![match args.digests {
+        true => "REPOSITORY\tTAG\tDIGEST\tIMAGE ID\tCREATED\tSIZE".to_owned(),
+        false => "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE".to_owned(),
+    }];
+    for (created, row) in &rows {
+        let mut cells = vec![row.repository.as_str(), &row.tag];
+        cells.extend(args.digests.then(|| row.manifest.as_deref().unwrap_or(NONE)));
+        let (since, size) = (since(*created), units::size(row.size));
+        cells.extend([shown_id(&row.id, args.no_trunc), &since, &size]);
+        lines.push(cells.join("\t"));
+    }
+    crate::table::print_columns(&lines, out)
+}
+
+fn since(created: Option<Timestamp>) -> String {
+    created.map_or_else(not_said, |time| units::age(time, Timestamp::now()))
+}
+
+fn not_said() -> String {
+    "N/A".to_owned()
+}

@@ -1,0 +1,125 @@
+//! Images, in docker's words: list, inspect, history, remove, prune, and what they take.
+//!
+//! [`Known`] is what the store knows of all images, read once a command.
+//!
+//! Invariant: two tags of one image are two rows; an image without a tag is one row of `<none>`.
+
+mod filter;
+mod history;
+mod inspect;
+mod list;
+mod prune;
+mod remove;
+mod system;
+
+use anyhow::Result;
+use clap::Subcommand;
+use jiff::Timestamp;
+use strata_image::{ImageConfig, Reference};
+use strata_layer::{ImageRecord, Store};
+use strata_tree::ImageId;
+
+pub(crate) use history::{HistoryArgs, run_history};
+pub(crate) use inspect::{InspectArgs, run_inspect};
+pub(crate) use list::{ImagesArgs, run_images};
+pub(crate) use prune::{PruneArgs, run_prune};
+pub(crate) use remove::{RmiArgs, TagArgs, run_rmi, run_tag};
+pub(crate) use system::{SystemArgs, run_system};
+
+/// What docker shows where there is no name.
+const NONE: &str = "<none>";
+
+/// Work on images
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    #[command(name = "ls", visible_alias = "list")]
+    Ls(ImagesArgs),
+    Inspect(InspectArgs),
+    History(HistoryArgs),
+    Tag(TagArgs),
+    #[command(name = "rm")]
+    Rm(RmiArgs),
+    Prune(PruneArgs),
+}
+
+/// One image of the store.
+pub(crate) struct Known {
+    pub(crate) record: ImageRecord,
+    pub(crate) config: ImageConfig,
+    /// Its tags as the store has them.
+    pub(crate) tags: Vec<String>,
+}
+
+impl Known {
+    /// All images.
+    pub(crate) fn all(store: &Store) -> Result<Vec<Self>> {
+        let tags = store.tags()?;
+        let images = store.images()?.into_iter();
+        images.map(|record| Self::new(store, record, &tags)).collect()
+    }
+
+    /// One image.
+    pub(crate) fn one(store: &Store, record: ImageRecord) -> Result<Self> {
+        Self::new(store, record, &store.tags()?)
+    }
+
+    fn new(store: &Store, record: ImageRecord, tags: &[(String, ImageId)]) -> Result<Self> {
+        let config = ImageConfig::of(store, &record.id)?;
+        let tags = tags.iter().filter(|(_, id)| *id == record.id);
+        Ok(Self { tags: tags.map(|(name, _)| name.clone()).collect(), record, config })
+    }
+
+    /// Repository and tag of each name; `<none>` twice if there is no name.
+    pub(crate) fn names(&self) -> Vec<(String, String)> {
+        match self.tags.is_empty() {
+            true => vec![(NONE.to_owned(), NONE.to_owned())],
+            false => self.tags.iter().map(|name| split(name)).collect(),
+        }
+    }
+
+    /// The names as people say them.
+    pub(crate) fn familiar_names(&self) -> Vec<String> {
+        self.tags.iter().map(|name| familiar(name)).collect()
+    }
+
+    /// `REPOSITORY@DIGEST` of its manifest for each repository that it is named in.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        let Some(manifest) = self.record.manifest else { return Vec::new() };
+        let mut all: Vec<String> =
+            self.tags.iter().map(|name| format!("{}@{manifest}", split(name).0)).collect();
+        all.dedup();
+        all
+    }
+
+    /// Bytes of the regular files of all its layers, as docker adds them up.
+    pub(crate) fn size(&self, store: &Store) -> Result<u64> {
+        let mut size = 0;
+        for layer in &self.record.layers {
+            size += store.layer(layer)?.map_or(0, |record| record.apparent);
+        }
+        Ok(size)
+    }
+}
+
+/// A name of the store as repository and tag.
+fn split(name: &str) -> (String, String) {
+    let familiar = familiar(name);
+    match familiar.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ => (familiar, NONE.to_owned()),
+    }
+}
+
+/// A name of the store as people say it.
+fn familiar(name: &str) -> String {
+    name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+/// `2024-05-06 07:08:09 +0000 UTC`, as docker prints times.
+fn docker_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+fn shown_id(id: &str, whole: bool) -> &str {
+    if whole { id } else { id.get(7..19).unwrap_or(id) }
+}

@@ -1,0 +1,149 @@
+//! Removing what nothing needs: `image prune`, and the part of `system prune` that is images.
+//!
+//! Invariants: nothing that is mounted or below an upper goes; nothing goes without a yes.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, Write};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use strata_layer::{Error as LayerError, Store};
+use strata_tree::{DiffId, ImageId};
+
+use super::filter::Filters;
+use super::{Known, familiar};
+use crate::context::{Context, Format};
+use crate::units;
+use crate::uppers::Shelf;
+
+/// Remove images that nothing needs
+///
+/// Without --all these are the images without a name. Images that are mounted, or that an upper
+/// is on top of, stay.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// All images that are not in use, not only those without a name
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    sure: Sure,
+    /// Only images of which this holds: until=TIME|AGE, label=KEY[=VALUE], dangling=true|false
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<String>,
+}
+
+/// Whether to ask first.
+#[derive(Debug, Args)]
+pub(super) struct Sure {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Sure {
+    /// Asks, unless told not to; no answer is a no.
+    pub(super) fn ask(&self, warning: &str, out: &mut impl Write) -> Result<bool> {
+        if self.force {
+            return Ok(true);
+        }
+        write!(out, "WARNING! {warning}\nAre you sure you want to continue? [y/N] ")?;
+        out.flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// What a prune removed.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    pub(super) untagged: Vec<String>,
+    pub(super) deleted: Vec<String>,
+    /// Bytes of contents and headers.
+    pub(super) bytes: u64,
+}
+
+pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let filters = Filters::parse(&store, &args.filters, &["until", "label", "dangling"])?;
+    let warning = match args.all {
+        true => "This will remove all images without at least one mount or upper of them.",
+        false => "This will remove all images without a name.",
+    };
+    if !args.sure.ask(warning, out)? {
+        return Ok(());
+    }
+    let pruned = prune(context, &store, args.all, &filters)?;
+    if context.format == Format::Json {
+        let all = json!({
+            "untagged": pruned.untagged, "deleted": pruned.deleted, "reclaimed": pruned.bytes,
+        });
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    pruned.print(out)?;
+    Ok(writeln!(out, "Total reclaimed space: {}", units::size(pruned.bytes))?)
+}
+
+impl Pruned {
+    /// As docker lists them; nothing if there is nothing.
+    pub(super) fn print(&self, out: &mut impl Write) -> Result<()> {
+        if self.untagged.is_empty() && self.deleted.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "Deleted Images:")?;
+        self.untagged.iter().try_for_each(|name| writeln!(out, "untagged: {name}"))?;
+        self.deleted.iter().try_for_each(|id| writeln!(out, "deleted: {id}"))?;
+        Ok(writeln!(out)?)
+    }
+}
+
+/// Removes images that nothing needs.
+pub(super) fn prune(
+    context: &Context,
+    store: &Store,
+    all: bool,
+    filters: &Filters,
+) -> Result<Pruned> {
+    let used = in_use(context)?;
+    let sharing = store.sharing()?;
+    let headers: Vec<(DiffId, u64)> =
+        store.layers()?.iter().map(|layer| (layer.diff_id, layer.headers_size)).collect();
+    let mut pruned = Pruned::default();
+    let mut gone: BTreeSet<DiffId> = BTreeSet::new();
+    for image in Known::all(store)? {
+        let named = !image.tags.is_empty();
+        let wanted = all || !named || filters.has("dangling");
+        let names = image.names();
+        let meant = names.iter().all(|name| filters.match_row(&image, name));
+        if !wanted || !meant || used.contains(&image.record.id) {
+            continue;
+        }
+        match store.remove_image(&image.record.id) {
+            Ok(layers) => {
+                pruned.untagged.extend(image.tags.iter().map(|name| familiar(name)));
+                pruned.deleted.push(image.record.id.to_string());
+                pruned.deleted.extend(layers.iter().map(ToString::to_string));
+                gone.extend(layers);
+            }
+            // Somebody has begun to use it, or was quicker.
+            Err(LayerError::InUse { .. } | LayerError::NoImage(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let headers = headers.iter().filter(|(layer, _)| gone.contains(layer));
+    pruned.bytes = sharing.freed_with(&gone) + headers.map(|(_, bytes)| bytes).sum::<u64>();
+    Ok(pruned)
+}
+
+/// The images that are mounted or below an upper.
+pub(super) fn in_use(context: &Context) -> Result<BTreeSet<ImageId>> {
+    let mut used = BTreeSet::new();
+    for upper in Shelf::new(&context.root).all()? {
+        used.insert(upper.image_id()?);
+    }
+    for mount in crate::mounts::all(&context.root)? {
+        used.extend(mount.record.image.parse::<ImageId>());
+    }
+    Ok(used)
+}

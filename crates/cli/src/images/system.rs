@@ -1,0 +1,278 @@
+//! `strata system df` and `system prune`: the store as docker's words see it.
+//!
+//! Invariants: in `system df -v` UNIQUE SIZE is what removing that image alone frees, and the
+//! contents that several images hold are on a line of their own, so that the sizes add up to the
+//! store; RECLAIMABLE is what removing all inactive things frees.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use strata_layer::{ImageUsage, Store};
+use strata_tree::{DiffId, ImageId};
+
+use super::filter::Filters;
+use super::prune::{Sure, in_use, prune};
+use super::{Known, shown_id};
+use crate::context::{Context, Format};
+use crate::template::Template;
+use crate::uppers::Shelf;
+use crate::{table, units};
+
+/// Look after the store
+#[derive(Debug, Args)]
+pub(crate) struct SystemArgs {
+    #[command(subcommand)]
+    command: SystemCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemCommand {
+    Df(DfArgs),
+    Prune(PruneArgs),
+}
+
+/// Show what images and uppers take, and what could be freed
+///
+/// `strata df` tells the same layer by layer. With --format '{{...}}' the fields are .Type
+/// .TotalCount .Active .Size .Reclaimable.
+#[derive(Debug, Args)]
+struct DfArgs {
+    /// One line an image and an upper
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Remove images, uppers and files that nothing needs
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// All images that are not in use, not only those without a name
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    sure: Sure,
+    /// Only images of which this holds: until=TIME|AGE, label=KEY[=VALUE]
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<String>,
+}
+
+pub(crate) fn run_system(context: &Context, args: &SystemArgs, out: &mut impl Write) -> Result<()> {
+    match &args.command {
+        SystemCommand::Df(args) => run_df(context, args, out),
+        SystemCommand::Prune(args) => run_prune(context, args, out),
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    r#type: String,
+    total_count: String,
+    active: String,
+    size: String,
+    reclaimable: String,
+    #[serde(skip)]
+    bytes: (u64, u64),
+}
+
+impl Row {
+    fn new(kind: &str, total: usize, active: usize, size: u64, free: u64) -> Self {
+        let share = free.saturating_mul(100).checked_div(size).unwrap_or(0);
+        Self {
+            r#type: kind.to_owned(),
+            total_count: total.to_string(),
+            active: active.to_string(),
+            size: units::size(size),
+            reclaimable: format!("{} ({share}%)", units::size(free)),
+            bytes: (size, free),
+        }
+    }
+}
+
+const HEADS: [(&str, &str); 5] = [
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+];
+
+/// An image with what it takes.
+struct Taken {
+    image: Known,
+    usage: ImageUsage,
+    active: bool,
+}
+
+/// All images, and the bytes of all contents and headers, and those of them that go with the
+/// inactive images.
+fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<(Vec<Taken>, u64, u64)> {
+    let known = Known::all(store)?;
+    let sharing = store.sharing()?;
+    let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
+    let usage = sharing.images(&records);
+    let active: BTreeSet<&DiffId> = records
+        .iter()
+        .filter(|record| used.contains(&record.id))
+        .flat_map(|record| &record.layers)
+        .collect();
+    let layers = store.layers()?;
+    let idle = layers.iter().filter(|layer| !active.contains(&layer.diff_id));
+    let idle: Vec<_> = idle.collect();
+    let headers: u64 = layers.iter().map(|layer| layer.headers_size).sum();
+    let stored: u64 = sharing.groups.iter().map(|group| group.bytes).sum();
+    let gone = idle.iter().map(|layer| layer.diff_id).collect();
+    let free = sharing.freed_with(&gone) + idle.iter().map(|layer| layer.headers_size).sum::<u64>();
+    let taken = known.into_iter().zip(usage).map(|(image, usage)| {
+        let active = used.contains(&image.record.id);
+        Taken { image, usage, active }
+    });
+    Ok((taken.collect(), stored + headers, free))
+}
+
+fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let (taken, size, free) = images(&store, &in_use(context)?)?;
+    let shelf = Shelf::new(&context.root);
+    let mut uppers = Vec::new();
+    for upper in shelf.all()? {
+        let mounted = crate::mounts::mountpoint_of(&context.root, &upper.name)?.is_some();
+        let bytes = shelf.bytes(&upper)?;
+        uppers.push((upper, mounted, bytes));
+    }
+    let sum = |wanted: fn(bool) -> bool| -> u64 {
+        uppers.iter().filter(|upper| wanted(upper.1)).map(|upper| upper.2).sum()
+    };
+    let active = taken.iter().filter(|image| image.active).count();
+    let mounted = uppers.iter().filter(|upper| upper.1).count();
+    let rows = [
+        Row::new("Images", taken.len(), active, size, free),
+        Row::new("Uppers", uppers.len(), mounted, sum(|_| true), sum(|mounted| !mounted)),
+    ];
+    match &context.format {
+        Format::Template(text) => return Template::parse(text)?.print(&HEADS, &rows, out),
+        Format::Json => {
+            let list: Vec<_> = taken
+                .iter()
+                .map(|one| {
+                    json!({
+                        "id": one.image.record.id.to_string(), "names": one.image.familiar_names(),
+                        "stored": one.usage.stored, "unique": one.usage.unique,
+                        "shared": one.usage.stored - one.usage.unique, "active": one.active,
+                    })
+                })
+                .collect();
+            let kept: Vec<_> = uppers
+                .iter()
+                .map(|(upper, mounted, bytes)| {
+                    json!({ "name": upper.name, "size": bytes, "active": mounted })
+                })
+                .collect();
+            let of = |row: &Row| json!({ "size": row.bytes.0, "reclaimable": row.bytes.1 });
+            let all = json!({
+                "images": list, "uppers": kept,
+                "totals": { "images": of(&rows[0]), "uppers": of(&rows[1]) },
+            });
+            return Ok(writeln!(out, "{all:#}")?);
+        }
+        Format::Table => {}
+    }
+    if !args.verbose {
+        let mut lines = vec![HEADS.map(|(_, head)| head.to_owned())];
+        lines.extend(
+            rows.map(|row| [row.r#type, row.total_count, row.active, row.size, row.reclaimable]),
+        );
+        return table::print(&lines, out);
+    }
+    let unique: u64 = taken.iter().map(|one| one.usage.unique).sum();
+    let stored: u64 = store.disk_usage()?.stored;
+    writeln!(out, "Images space usage:\n")?;
+    print_images(&taken, &uppers, out)?;
+    writeln!(
+        out,
+        "\nContents: {} in all = {} of one image each + {} of several",
+        units::size(stored),
+        units::size(unique),
+        units::size(stored - unique)
+    )?;
+    writeln!(out, "\nUppers space usage:\n")?;
+    let mut lines = vec![["NAME", "IMAGE", "SIZE", "MOUNTED"].map(String::from)];
+    lines.extend(uppers.iter().map(|(upper, mounted, bytes)| {
+        let mounted = if *mounted { "yes" } else { "no" };
+        [upper.name.clone(), upper.reference.clone(), units::size(*bytes), mounted.to_owned()]
+    }));
+    table::print(&lines, out)
+}
+
+fn print_images(
+    taken: &[Taken],
+    uppers: &[(crate::uppers::Upper, bool, u64)],
+    out: &mut impl Write,
+) -> Result<()> {
+    let head = [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE",
+        "UNIQUE SIZE",
+        "UPPERS",
+    ];
+    let now = Timestamp::now();
+    let mut lines = vec![head.map(String::from)];
+    for one in taken {
+        let id = one.image.record.id.to_string();
+        let created = one.image.config.created();
+        for (repository, tag) in one.image.names() {
+            lines.push([
+                repository,
+                tag,
+                shown_id(&id, false).to_owned(),
+                created.map_or("N/A".to_owned(), |time| units::age(time, now)),
+                units::size(one.usage.stored),
+                units::size(one.usage.stored - one.usage.unique),
+                units::size(one.usage.unique),
+                uppers.iter().filter(|(upper, ..)| upper.image == id).count().to_string(),
+            ]);
+        }
+    }
+    table::print(&lines, out)
+}
+
+fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let filters = Filters::parse(&store, &args.filters, &["until", "label"])?;
+    let which = match args.all {
+        true => "all images without at least one mount or upper of them",
+        false => "all images without a name",
+    };
+    let warning = format!(
+        "This will remove:\n  - {which}\n  - temporary uppers that are not mounted\n  - files \
+         that no image needs\n"
+    );
+    if !args.sure.ask(&warning, out)? {
+        return Ok(());
+    }
+    crate::mounts::clean(&context.root)?;
+    let uppers = Shelf::new(&context.root).clean()?;
+    let pruned = prune(context, &store, args.all, &filters)?;
+    let collected = store.gc()?;
+    let bytes = pruned.bytes + collected.freed;
+    if context.format == Format::Json {
+        let all = json!({
+            "uppers": uppers, "untagged": pruned.untagged, "deleted": pruned.deleted,
+            "reclaimed": bytes,
+        });
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    if !uppers.is_empty() {
+        writeln!(out, "Deleted Uppers:\n{}\n", uppers.join("\n"))?;
+    }
+    pruned.print(out)?;
+    Ok(writeln!(out, "Total reclaimed space: {}", units::size(bytes))?)
+}

@@ -1,0 +1,228 @@
+//! `--format` with a Go template, as docker takes it.
+//!
+//! ```text
+//! '{{.Repository}}:{{.Tag}}'          one line a row
+//! 'table {{.ID}}\t{{.Size}}'          columns with a heading; \t parts them
+//! '{{json .}}'                        one JSON object a row
+//! ```
+//!
+//! Beyond Go's own functions there are docker's: `json`, `join`, `split`, `lower`, `upper`,
+//! `title`, `truncate`, `pad`.
+//!
+//! Invariant: a field that a row does not have is an error, not an empty string.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use gotmpl::{MissingKey, TemplateError, ToSerdeValue, Value};
+use serde::Serialize;
+
+/// A template, read.
+pub(crate) struct Template {
+    text: String,
+    inner: gotmpl::Template,
+    table: bool,
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let (table, body) = match text.strip_prefix("table ") {
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, text),
+        };
+        // A shell's quotes keep these two as they are written.
+        let body = body.replace("\\t", "\t").replace("\\n", "\n");
+        let inner = functions(gotmpl::Template::new("").missing_key(MissingKey::Error))
+            .parse(&body)
+            .map_err(|error| anyhow!("--format {text:?} is no template: {error}"))?;
+        Ok(Self { text: text.to_owned(), inner, table })
+    }
+
+    /// Writes every row; `heads` are the fields with their headings, for a table.
+    ///
+    /// # Errors
+    /// The template asks for what the rows do not have, or `out` refuses.
+    pub(crate) fn print(
+        &self,
+        heads: &[(&str, &str)],
+        rows: &[impl Serialize],
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let known = || heads.iter().map(|(field, _)| *field).collect::<Vec<_>>().join(", ");
+        let mut lines = Vec::new();
+        if self.table {
+            let heads = heads.iter().map(|(field, head)| (Arc::from(*field), head.to_value()));
+            lines.push(self.row(&Value::Map(Arc::new(heads.collect())), &known)?);
+        }
+        for row in rows {
+            let value = row.to_serde_value().context("cannot give a row to --format")?;
+            lines.push(self.row(&value, &known)?);
+        }
+        if !self.table {
+            return lines.iter().try_for_each(|line| Ok(writeln!(out, "{line}")?));
+        }
+        crate::table::print_columns(&lines, out)
+    }
+
+    fn row(&self, value: &Value, known: &dyn Fn() -> String) -> Result<String> {
+        self.inner.execute_to_string(value).map_err(|error| match (known().as_str(), error) {
+            ("", error) => anyhow!("--format {:?}: {error}", self.text),
+            (known, error) => anyhow!("--format {:?}: {error}; fields are {known}", self.text),
+        })
+    }
+}
+
+/// Writes one value: by the template, or as indented JSON.
+pub(crate) fn print_values(
+    template: Option<&str>,
+    values: &[serde_json::Value],
+    out: &mut dyn Write,
+) -> Result<()> {
+    match template {
+        Some(text) => Template::parse(text)?.print(&[], values, out),
+        None => Ok(writeln!(out, "{:#}", serde_json::Value::from(values.to_vec()))?),
+    }
+}
+
+trait ToValue {
+    fn to_value(&self) -> Value;
+}
+
+impl ToValue for &str {
+    fn to_value(&self) -> Value {
+        Value::String(Arc::from(*self))
+    }
+}
+
+type Called = std::result::Result<Value, TemplateError>;
+
+fn functions(template: gotmpl::Template) -> gotmpl::Template {
+    let text = |name: &'static str, change: fn(&str) -> String| {
+        move |args: &[Value]| -> Called {
+            match args {
+                [Value::String(one)] => Ok(Value::String(change(one).into())),
+                _ => Err(TemplateError::Exec(format!("{name} takes one string"))),
+            }
+        }
+    };
+    template
+        .func("json", |args| match args {
+            [one] => Ok(Value::String(json_of(one)?.to_string().into())),
+            _ => Err(TemplateError::Exec("json takes one value".to_owned())),
+        })
+        .func("join", |args| match args {
+            [Value::List(list), Value::String(between)] => {
+                let all: Vec<String> = list.iter().map(ToString::to_string).collect();
+                Ok(Value::String(all.join(between).into()))
+            }
+            _ => Err(TemplateError::Exec("join takes a list and a separator".to_owned())),
+        })
+        .func("split", |args| match args {
+            [Value::String(text), Value::String(at)] => {
+                Ok(Value::List(text.split(&**at).map(|part| part.to_value()).collect()))
+            }
+            _ => Err(TemplateError::Exec("split takes a string and a separator".to_owned())),
+        })
+        .func("truncate", |args| match args {
+            [Value::String(text), Value::Int(length)] => {
+                let length = usize::try_from(*length).unwrap_or(0);
+                Ok(Value::String(text.chars().take(length).collect::<String>().into()))
+            }
+            _ => Err(TemplateError::Exec("truncate takes a string and a length".to_owned())),
+        })
+        .func("pad", |args| match args {
+            [Value::String(text), Value::Int(before), Value::Int(after)] => {
+                let spaces = |count: &i64| " ".repeat(usize::try_from(*count).unwrap_or(0));
+                Ok(Value::String(format!("{}{text}{}", spaces(before), spaces(after)).into()))
+            }
+            _ => Err(TemplateError::Exec("pad takes a string and two widths".to_owned())),
+        })
+        .func("lower", text("lower", |one| one.to_lowercase()))
+        .func("upper", text("upper", |one| one.to_uppercase()))
+        .func(
+            "title",
+            text("title", |one| {
+                let mut rest = one.chars();
+                rest.next()
+                    .map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+            }),
+        )
+}
+
+fn json_of(value: &Value) -> std::result::Result<serde_json::Value, TemplateError> {
+    Ok(match value {
+        Value::Nil => serde_json::Value::Null,
+        Value::Bool(one) => (*one).into(),
+        Value::Int(one) => (*one).into(),
+        Value::Uint(one) => (*one).into(),
+        Value::Float(one) => (*one).into(),
+        Value::String(one) => (**one).into(),
+        Value::List(list) => list.iter().map(json_of).collect::<std::result::Result<_, _>>()?,
+        Value::Map(map) => {
+            let pairs = map.iter().map(|(key, one)| Ok((key.to_string(), json_of(one)?)));
+            serde_json::Value::Object(pairs.collect::<std::result::Result<_, TemplateError>>()?)
+        }
+        _ => return Err(TemplateError::Exec("json takes data".to_owned())),
+    })
+}
+
+/// Refuses a template where only `table` and `json` exist.
+///
+/// # Errors
+/// Always.
+pub(crate) fn refuse(text: &str) -> Result<()> {
+    bail!(
+        "--format takes table or json here, not {text:?}; templates are for images, inspect, \
+           history, ps and system df"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn print(text: &str) -> Result<String> {
+        let rows = [
+            json!({ "ID": "one", "Size": 5, "Names": ["a", "b"], "In": { "x.y": true } }),
+            json!({ "ID": "seventeen", "Size": 6, "Names": [], "In": null }),
+        ];
+        let mut out = Vec::new();
+        let heads = [("ID", "IMAGE ID"), ("Size", "SIZE"), ("Names", "NAMES"), ("In", "IN")];
+        Template::parse(text)?.print(&heads, &rows, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn rows_are_as_docker_prints_them() {
+        for (text, wanted) in [
+            ("{{.ID}}:{{.Size}}", "one:5\nseventeen:6\n"),
+            (r"{{.ID}}\t{{.Size}}", "one\t5\nseventeen\t6\n"),
+            ("{{json .Names}}", "[\"a\",\"b\"]\n[]\n"),
+            ("{{join .Names \"+\"}}", "a+b\n\n"),
+            ("{{if .In}}{{index .In \"x.y\"}}{{else}}-{{end}}", "true\n-\n"),
+            ("{{range .Names}}<{{.}}>{{end}}", "<a><b>\n\n"),
+            ("{{upper .ID | printf \"%s!\"}}", "ONE!\nSEVENTEEN!\n"),
+            (
+                "{{truncate .ID 3}}{{pad .ID 1 0}}{{title .ID}}",
+                "one oneOne\nsev seventeenSeventeen\n",
+            ),
+            (r"table {{.ID}}\t{{.Size}}", "IMAGE ID    SIZE\none         5\nseventeen   6\n"),
+        ] {
+            assert_eq!(print(text).unwrap(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let error = print("{{.Nothing}}").unwrap_err().to_string();
+        assert!(error.contains("Nothing") && error.contains("ID, Size"), "{error}");
+        assert!(print("{{.ID").unwrap_err().to_string().contains("is no template"));
+    }
+}

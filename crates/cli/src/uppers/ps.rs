@@ -1,0 +1,110 @@
+//! `strata ps`: uppers as docker lists containers.
+//!
+//! Invariant: an upper that is mounted is up; one that is not is exited, and listed with --all.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Shelf;
+use crate::context::{Context, Format};
+use crate::template::Template;
+use crate::{mounts, table, units};
+
+/// List the writable layers that are mounted
+///
+/// With --format '{{...}}' the fields are .ID .Names .Image .CreatedAt .RunningFor .State .Status
+/// .Mounts .Size.
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Also those that are not mounted
+    #[arg(short, long)]
+    all: bool,
+    /// Show what they take on disk
+    #[arg(short, long)]
+    size: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    #[serde(rename = "ID")]
+    id: String,
+    names: String,
+    image: String,
+    created_at: String,
+    running_for: String,
+    state: &'static str,
+    status: String,
+    mounts: String,
+    size: String,
+}
+
+const HEADS: [(&str, &str); 9] = [
+    ("ID", "UPPER"),
+    ("Names", "NAMES"),
+    ("Image", "IMAGE"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Mounts", "MOUNTS"),
+    ("Size", "SIZE"),
+];
+
+pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> Result<()> {
+    let shelf = Shelf::new(&context.root);
+    let (mounted, now) = (mounts::all(&context.root)?, Timestamp::now());
+    let mut rows = Vec::new();
+    for upper in shelf.all()? {
+        let mount = mounted.iter().find(|m| m.record.upper.as_deref() == Some(&upper.name));
+        if mount.is_none() && !args.all {
+            continue;
+        }
+        let created = i64::try_from(upper.created).ok();
+        let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        rows.push(Row {
+            id: upper.name.clone(),
+            image: upper.reference.clone(),
+            created_at: created.map(|time| time.to_string()).unwrap_or_default(),
+            running_for: created.map_or("N/A".to_owned(), |time| units::age(time, now)),
+            state: if mount.is_some() { "running" } else { "exited" },
+            status: match mount {
+                Some(mount) => {
+                    format!("Up {}", units::duration(mount.uptime.try_into().unwrap_or(0)))
+                }
+                None => "Not mounted".to_owned(),
+            },
+            mounts: mount.map_or("-".to_owned(), |m| m.record.mountpoint.display().to_string()),
+            size: units::size(shelf.bytes(&upper)?),
+            names: upper.name,
+        });
+    }
+    match &context.format {
+        Format::Template(text) => return Template::parse(text)?.print(&HEADS, &rows, out),
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *out, &rows)?;
+            return Ok(writeln!(out)?);
+        }
+        Format::Table => {}
+    }
+    if context.quiet {
+        return rows.iter().try_for_each(|row| Ok(writeln!(out, "{}", row.id)?));
+    }
+    let mut lines = vec![["NAMES", "IMAGE", "CREATED", "STATUS", "MOUNTED ON"].join("\t")];
+    if args.size {
+        lines[0].push_str("\tSIZE");
+    }
+    for row in rows {
+        let mut line = [row.names, row.image, row.running_for, row.status, row.mounts].join("\t");
+        if args.size {
+            line.push('\t');
+            line.push_str(&row.size);
+        }
+        lines.push(line);
+    }
+    table::print_columns(&lines, out)
+}

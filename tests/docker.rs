@@ -1,0 +1,153 @@
+//! The commands that people know from docker, word for word, on the checked-in images.
+//!
+//! The model is that of `golden`: a test is a session whose transcript is in `tests/snapshots`.
+//!
+//! Invariant: what `system df` and the prunes say adds up to what `df` counts.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+mod support;
+
+use std::process::Stdio;
+
+use support::Sandbox;
+use support::talk::Talk;
+
+/// A store with two images of equal parts, one of them under three names.
+fn loaded() -> Talk {
+    let mut talk = Talk::new();
+    talk.sandbox.ok(&["-q", "load", "-i", fixture("cases-docker25.docker.tar").as_str()]);
+    talk.sandbox.ok(&["tag", "cases:1", "localhost:5000/team/cases"]);
+    talk.say("images");
+    talk
+}
+
+fn fixture(name: &str) -> String {
+    support::fixture(name).to_str().unwrap().to_owned()
+}
+
+/// One argument with blanks in it.
+fn say(talk: &mut Talk, args: &[&str]) {
+    let output = talk.sandbox.run(args);
+    talk.note(&args.join(" "), &output);
+}
+
+#[test]
+fn images_are_filtered() {
+    let mut talk = loaded();
+    for filter in [
+        "dangling=true",
+        "dangling=false",
+        "reference=*cases",
+        "reference=*/team/*",
+        "reference=cases:1",
+        "before=cases:1",
+        "since=cases:1",
+        "label=io.buildah.version",
+        "label=nothing",
+        "until=2001-02-03",
+        "until=1m",
+        "dangling=perhaps",
+        "colour=red",
+        "dangling",
+    ] {
+        talk.say(&format!("images --filter {filter} --format {{{{.Repository}}}}:{{{{.Tag}}}}"));
+    }
+    talk.say("images -f dangling=true -f dangling=false -q");
+    talk.say("images localhost:5000/*/cases");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn listings_take_templates() {
+    let mut talk = loaded();
+    talk.say("images --digests").say("images -a");
+    talk.say("image ls --format {{.ID}}|{{.Size}}|{{.SharedSize}}|{{.UniqueSize}}|{{.Digest}}");
+    say(&mut talk, &["images", "--format", r"table {{.ID}}\t{{upper .Tag}}"]);
+    say(&mut talk, &["images", "--format", r#"{{range split .Repository "/"}}<{{.}}>{{end}}"#]);
+    talk.say("images --format {{.Nothing}}").say("images --format {{.ID").say("images --format x");
+    talk.say("df --format {{.ID}}");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn history_is_told() {
+    let mut talk = loaded();
+    talk.sandbox.ok(&["-q", "load", "-i", fixture("busybox-gzip.oci.tar").as_str()]);
+    talk.say("history cases:1").say("history --no-trunc stratafs.test/busybox:1");
+    talk.say("image history -q cases:1").say("history nothing");
+    talk.say("history --no-human --format {{.ID}}|{{.Size}}|{{.Comment}} cases:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn everything_is_inspected() {
+    let mut talk = loaded();
+    talk.say("inspect cases:1");
+    say(&mut talk, &["image", "inspect", "-f", "{{.Id}} {{json .RepoTags}}", "11be1e1c5819"]);
+    say(&mut talk, &["inspect", "--format", "{{json .RootFS.Layers}}", "cases:1"]);
+    let layers = talk.sandbox.ok(&["inspect", "-f", "{{index .RootFS.Layers 0}}", "cases:1"]);
+    talk.say(&format!("inspect {}", layers.trim()));
+    talk.say(&format!("inspect --type layer {}", &layers["sha256:".len()..][..20]));
+    talk.say("inspect --type upper cases:1").say("inspect --type mount cases:1");
+    talk.say("inspect nothing cases:1 -f {{.Id}}");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn what_nothing_needs_is_pruned() {
+    let mut talk = loaded();
+    talk.say("system df").say("system df -v").say("system df --format {{.Type}}={{.Reclaimable}}");
+    talk.say("image prune -f");
+    // An image that has lost its last name to another.
+    talk.say("tag cases:1 keep").say("image rm stratafs.test/cases:2");
+    talk.sandbox.ok(&["tag", "cases:1", "stratafs.test/cases:latest"]);
+    talk.say("images");
+    let refused = |talk: &mut Talk, line: &str, answer: &str| {
+        let mut command = talk.sandbox.command(&line.split(' ').collect::<Vec<_>>());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        talk.note(&format!("{line} <<< {answer:?}"), &output);
+    };
+    refused(&mut talk, "image prune", "n\n");
+    refused(&mut talk, "system prune", "");
+    refused(&mut talk, "image prune", "y\n");
+    talk.say("image prune -a -f --filter until=2001-02-03");
+    talk.say("system prune -f").say("--format json image prune -a -f").say("images").say("ps -a");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn sizes_add_up() {
+    let sandbox = Sandbox::new();
+    for name in
+        ["cases-docker25.docker.tar", "cases-podman-multi.docker.tar", "busybox-gzip.oci.tar"]
+    {
+        sandbox.ok(&["-q", "load", "-i", fixture(name).as_str()]);
+    }
+    let json = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&sandbox.ok(&[&["--format", "json"], args].concat())).unwrap()
+    };
+    let stored =
+        |df: &serde_json::Value| df["stored"].as_u64().unwrap() + df["headers"].as_u64().unwrap();
+    let before = json(&["df"]);
+    let system = json(&["system", "df"]);
+    assert_eq!(system["totals"]["images"]["size"], stored(&before));
+    assert_eq!(system["totals"]["images"]["reclaimable"], stored(&before));
+    for image in system["images"].as_array().unwrap() {
+        // Removed alone, an image frees what is its own.
+        let content = json(&["df"])["stored"].as_u64().unwrap();
+        let now = json(&["system", "df"]);
+        let now = now["images"].as_array().unwrap().iter();
+        let unique = now.clone().find(|one| one["id"] == image["id"]).unwrap()["unique"].clone();
+        sandbox.ok(&["rmi", "-f", image["id"].as_str().unwrap()]);
+        let left = json(&["df"])["stored"].as_u64().unwrap();
+        assert_eq!(unique, content - left, "{image}");
+    }
+    sandbox.ok(&["-q", "load", "-i", fixture("cases.oci").as_str()]);
+    let before = json(&["df"]);
+    let pruned = json(&["image", "prune", "--all", "--force"]);
+    assert_eq!(pruned["reclaimed"], stored(&before));
+    assert_eq!(stored(&json(&["df"])), 0);
+}
