@@ -86,6 +86,13 @@ fn pull_by_digest() {
         .say(
             "ls HOST/team/cases@sha256:\
              c352276fb37e3d5de08bd47f5f671bc862c4814931d08fa7304ada43e1760e9e",
+        )
+        .say("images")
+        .say("inspect --format {{.RepoTags}}{{.RepoDigests}} 11be1e1c5819")
+        .say("history -q 11be1e1c5819")
+        .say(
+            "rmi HOST/team/cases@sha256:\
+             c352276fb37e3d5de08bd47f5f671bc862c4814931d08fa7304ada43e1760e9e",
         );
     insta::assert_snapshot!(session.transcript());
 }
