@@ -42,8 +42,10 @@ fn help() {
         "copy",
         "login",
         "logout",
+        "search",
         "manifest",
         "verify",
+        "serve",
         "load",
         "import",
         "save",
@@ -76,6 +78,7 @@ fn help() {
         "fsck",
         "gc",
         "info",
+        "version",
         "completions",
         "man",
     ] {
@@ -239,7 +242,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 47);
+    assert_eq!(pages.len(), 50);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -10,8 +10,9 @@ mod fake;
 mod support;
 
 use std::fs;
-use std::io::Write as _;
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -184,6 +185,144 @@ fn a_copy_that_fails_names_nothing_at_its_destination() {
     registry.rule(|_| How::Well);
     sandbox.ok(&["-q", "copy", &from, &format!("docker://{}/far:1", far.host())]);
     assert_eq!(far.stored_manifest("far", "1"), registry.stored_manifest("team/cases", "1"));
+}
+
+#[test]
+fn search_and_all_tags() {
+    let mut session = Session::new();
+    session.registry.layout(&fixture("cases.oci"), "other", "1");
+    session
+        .say("search HOST/case")
+        .say("search -q HOST/")
+        .say("pull --all-tags --jobs 1 HOST/team/cases")
+        .say("pull -q -a HOST/team/cases")
+        .say("pull -a HOST/team/cases:1")
+        .say("pull -a HOST/nothing");
+    // As Docker Hub answers.
+    session.registry.rule(|seen| match seen.path.as_str() {
+        "/v1/search?q=ngi%26nx&n=25" | "/v1/search?q=ngi%26nx&n=3" => Answer::new(200)
+            .body(concat!(
+                r#"{"num_pages":1,"num_results":2,"results":[{"name":"nginx","description":"#,
+                r#""Official build of Nginx, a web server and more than that.\u001b","#,
+                r#""star_count":20123,"is_trusted":false,"is_automated":false,"#,
+                r#""is_official":true},{"name":"team/nginx","description":null,"#,
+                r#""star_count":4,"is_automated":true,"is_official":false}]}"#
+            ))
+            .how(),
+        _ => How::Well,
+    });
+    session
+        .say("search HOST/ngi&nx")
+        .say("search --no-trunc --limit 3 HOST/ngi&nx")
+        .say("search -f stars=5 HOST/ngi&nx")
+        .say("search -f is-official=false -f is-automated=true HOST/ngi&nx")
+        .say("search -f size=5 HOST/ngi&nx")
+        .say("--format json search HOST/ngi&nx");
+    session.registry.rule(|_| Answer::new(401).how());
+    session.say("search HOST/x");
+    insta::assert_snapshot!(session.transcript());
+}
+
+/// `strata serve` in a sandbox; ended with the value.
+struct Served {
+    child: Child,
+    host: String,
+}
+
+impl Served {
+    fn new(sandbox: &Sandbox) -> Self {
+        let mut command = sandbox.command(&["-q", "serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let host = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+        Self { child, host }
+    }
+
+    /// Sends these bytes; what comes until the connection ends.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.host).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_served_store_is_a_registry() {
+    let sandbox = Sandbox::with_cases();
+    sandbox.ok(&["load", "-i", fixture("busybox-gzip.oci.tar").to_str().unwrap()]);
+    sandbox.ok(&["tag", "cases.oci:1", "localhost:1234/team/cases:2"]);
+    let served = Served::new(&sandbox);
+    let host = &served.host;
+    let other = Sandbox::new();
+    for name in ["cases.oci:1", "docker.io/library/cases.oci:1", "team/cases:2"] {
+        other.ok(&["pull", &format!("{host}/{name}")]);
+    }
+    let id = sandbox.ok(&["images", "-q", "--no-trunc", "cases.oci"]);
+    assert!(other.ok(&["images", "-q", "--no-trunc"]).lines().all(|one| one == id.trim()));
+    other.ok(&["fsck"]);
+    other.fails(&["pull", &format!("{host}/cases.oci:2")]);
+    other.fails(&["pull", &format!("{host}/nothing")]);
+    let listed = other.ok(&["search", "-q", &format!("{host}/")]);
+    assert!(listed.contains("docker.io/library/cases.oci\n"), "{listed}");
+    assert!(listed.contains("/team/cases\n"), "{listed}");
+
+    let get = |path: &str, more: &str| {
+        served
+            .ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n"))
+    };
+    let layer = "/v2/cases.oci/blobs/sha256:\
+                 696c4e1ee7ac373b9064efa3eb5137c2d4790cfce2860451febf94c148b2cc49";
+    let whole = get(layer, "");
+    let rest = get(layer, "Range: bytes=1000-\r\n");
+    assert!(rest.starts_with("HTTP/1.1 206 ") && rest.contains("content-range: bytes 1000-"));
+    let body = |answer: &str| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    assert_eq!(body(&whole)[1000..], body(&rest));
+    assert!(get(layer, "Range: bytes=99999999-\r\n").starts_with("HTTP/1.1 416 "));
+    for (request, status) in [
+        (format!("POST /v2/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n"), 405),
+        ("GET /v2/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".to_owned(), 403),
+        ("GET /v2/ HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), 400),
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        (format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000)), 400),
+        (format!("GET /../etc/passwd HTTP/1.0\r\nHost: {host}\r\n\r\n"), 404),
+        (format!("HEAD {layer} HTTP/1.0\r\nHost: {host}\r\n\r\n"), 200),
+    ] {
+        if request.starts_with("POST") {
+            // The connection stays, for there was no body.
+            let mut stream = TcpStream::connect(host).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut begin = [0; 12];
+            stream.read_exact(&mut begin).unwrap();
+            assert_eq!(&begin, b"HTTP/1.1 405");
+            continue;
+        }
+        let answer = served.ask(&request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+    }
+}
+
+#[test]
+fn serving_ends_with_a_signal() {
+    let sandbox = Sandbox::with_cases();
+    let mut served = Served::new(&sandbox);
+    // An idle connection does not hold it up.
+    let idle = TcpStream::connect(&served.host).unwrap();
+    let pid = rustix::process::Pid::from_child(&served.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(served.child.wait().unwrap().success());
+    drop(idle);
+    let error = sandbox.fails(&["serve", "--listen", "0.0.0.0:0"]);
+    assert!(error.contains("no loopback address"), "{error}");
 }
 
 #[test]

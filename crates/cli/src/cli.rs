@@ -55,8 +55,10 @@ enum Command {
     Copy(remote::CopyArgs),
     Login(remote::LoginArgs),
     Logout(remote::LogoutArgs),
+    Search(remote::SearchArgs),
     Manifest(remote::ManifestArgs),
     Verify(remote::VerifyArgs),
+    Serve(remote::ServeArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Save(save::SaveArgs),
@@ -91,6 +93,8 @@ enum Command {
     /// `strata rmi` leaves nothing behind; this is for what was interrupted, or in use then.
     Gc,
     Info(remote::InfoArgs),
+    /// Show the version
+    Version,
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -132,6 +136,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Copy(args) => remote::copy(&context, args)?,
         Command::Login(args) => remote::login(&context, args, &mut screen.out)?,
         Command::Logout(args) => remote::logout(args, &mut screen.out)?,
+        Command::Search(args) => remote::search(&context, args, &mut screen.out)?,
+        Command::Serve(args) => remote::serve(&context, args, &mut screen.out)?,
         Command::Manifest(args) => remote::manifest(&context, args, &mut screen.out)?,
         Command::Verify(args) => remote::verify(&context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(&context, args)?,
@@ -197,6 +203,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
+        Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
         Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
         Command::Completions(args) => {
             shell::run_completions(args, Cli::command(), &mut screen.out);

@@ -14,6 +14,8 @@ mod login;
 mod manifest;
 mod pull;
 mod push;
+mod search;
+mod serve;
 mod transfer;
 mod verify;
 
@@ -23,4 +25,6 @@ pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(crate) use manifest::{ManifestArgs, run as manifest};
 pub(crate) use pull::{LazyArgs, PullArgs, run as pull};
 pub(crate) use push::{PushArgs, run as push};
+pub(crate) use search::{SearchArgs, run as search};
+pub(crate) use serve::{ServeArgs, run as serve};
 pub(crate) use verify::{VerifyArgs, run as verify};

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use strata_image::registry::{PullOptions, Pulled, Registries, pull};
 use strata_image::{Limits, Platform, Reference, ReferenceError, resolve_image};
@@ -30,6 +30,9 @@ pub(crate) struct PullArgs {
     /// NAME[:TAG], NAME@DIGEST, HOST[:PORT]/NAME...
     #[arg(value_name = "REF")]
     name: Name,
+    /// Fetch every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Take the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -65,20 +68,46 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
     let store = context.store_within(args.layer_limits.limits())?;
     let registries = args.registry.registries(context)?;
-    let transfer = Transfer::new(context.quiet, Stream::Out);
-    let wanted = Wanted {
-        name: &args.name,
-        platform: args.platform.as_ref(),
-        threads: args.jobs,
-        limits: document_limits(args.max_manifest_bytes),
+    let fetched = |name: &Name| {
+        // Of its own, for the layers of the one before are history.
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        let wanted = Wanted {
+            name,
+            platform: args.platform.as_ref(),
+            threads: args.jobs,
+            limits: document_limits(args.max_manifest_bytes),
+        };
+        let pulled = fetch(&store, &registries, &wanted, &transfer)?;
+        Ok::<_, anyhow::Error>((transfer, pulled))
     };
-    let pulled = fetch(&store, &registries, &wanted, &transfer)?;
-    if !context.quiet {
-        transfer.line(&status(reference, &pulled));
-    }
+    let last = if args.all_tags {
+        if !args.name.is_bare {
+            bail!("{reference}: with --all-tags the name has neither tag nor digest");
+        }
+        let (domain, path) = (reference.domain().as_str(), reference.repository().as_str());
+        let tags = registries.tags(reference).context("cannot list the tags")?;
+        if tags.is_empty() {
+            bail!("{domain}/{path} has no tags; pull it by digest");
+        }
+        let mut newer = false;
+        for tag in tags {
+            let reference = format!("{domain}/{path}:{}", tag.as_str()).parse()?;
+            let (transfer, pulled) = fetched(&Name { reference, is_bare: false })?;
+            transfer.line(&format!("Digest: {}", pulled.digest));
+            newer |= pulled.newer;
+        }
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        transfer.line(&status(newer, &reference.familiar_name()));
+        format!("{domain}/{path}")
+    } else {
+        let (transfer, pulled) = fetched(&args.name)?;
+        transfer.line(&format!("Digest: {}", pulled.digest));
+        transfer.line(&status(pulled.newer, &reference.familiar()));
+        reference.to_string()
+    };
     let mut out = std::io::stdout();
     // The image is in the store whether or not anybody reads this.
-    out.write_all(format!("{reference}\n").as_bytes()).unwrap_or_default();
+    out.write_all(format!("{last}\n").as_bytes()).unwrap_or_default();
     Ok(())
 }
 
@@ -118,12 +147,11 @@ fn fetch(
     pull(store, registries, reference, &options, transfer).context("cannot pull")
 }
 
-fn status(reference: &Reference, pulled: &Pulled) -> String {
-    let status = match pulled.newer {
-        true => "Downloaded newer image for",
-        false => "Image is up to date for",
-    };
-    format!("Digest: {}\nStatus: {status} {}", pulled.digest, reference.familiar())
+fn status(newer: bool, name: &str) -> String {
+    match newer {
+        true => format!("Status: Downloaded newer image for {name}"),
+        false => format!("Status: Image is up to date for {name}"),
+    }
 }
 
 /// When a command that needs an image asks a registry for it.
@@ -194,7 +222,8 @@ impl LazyArgs {
             limits: document_limits(None),
         };
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;
-        transfer.line(&status(&name.reference, &pulled));
+        transfer.line(&format!("Digest: {}", pulled.digest));
+        transfer.line(&status(pulled.newer, &name.reference.familiar()));
         Ok(())
     }
 }

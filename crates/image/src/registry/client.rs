@@ -286,6 +286,12 @@ impl Client {
         }
     }
 
+    /// What the registry has at a path, whatever the answer.
+    pub(crate) fn get(&self, path: &str) -> Result<Answer, Refusal> {
+        let url = Url { path: path.to_owned(), ..self.base_with_retry()?.clone() };
+        self.request(self.call(Method::GET, url, Body::Empty))
+    }
+
     /// A manifest by tag or digest, of at most `most` bytes.
     ///
     /// # Errors

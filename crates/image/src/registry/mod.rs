@@ -26,6 +26,8 @@ mod pull;
 mod push;
 mod put;
 pub(crate) mod remote;
+mod search;
+mod serve;
 mod settings;
 mod upload;
 mod url;
@@ -42,6 +44,8 @@ pub(crate) use pack::pack_from;
 pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
 pub(crate) use push::repacked;
 pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
+pub use search::Hit;
+pub use serve::{ServeEvent, serve};
 pub use settings::{MirrorInfo, Settings};
 
 use client::{Access, Client, Endpoint};
