@@ -20,14 +20,23 @@ Usage: strata-overlay [-f] [-d] -o lowerdir=A:B,upperdir=U,workdir=W[,OPTION...]
 Shows overlay directories, A above B, as one tree at DIR; changes go to U. Without upperdir the
 tree cannot be changed. A \":\" in a directory's name is written \"\\:\", a \",\" as \"\\,\".
 
-  -f           stay in the foreground until it is unmounted
-  -d, --debug  the same, and tell every request
-  -o OPTION    volatile, userxattr, metacopy=off, redirect_dir=off, timeout=SECONDS, fsync=0,
-               threaded=0, uidmapping=INSIDE:OUTSIDE:COUNT, gidmapping=..., squash_to_root,
-               squash_to_uid=N, squash_to_gid=N, xattr_permissions=2, static_nlink, noacl,
-               noxattrs, fsname=NAME, subtype=NAME, context=LABEL, default_permissions,
-               allow_other, allow_root, ro, rw, [no]suid, [no]dev, [no]exec, [no]atime
-  -V           print the version";
+  -f             stay in the foreground until it is unmounted
+  -d, --debug    the same, and tell every request
+  -s             one thread
+  -o OPTION,...  (docs/SEMANTICS-WRITABLE.md tells more)
+    lowerdir=A:B  lowerdir+=A  upperdir=U  workdir=W
+    metacopy=on|off  redirect_dir=on|off|follow        copies of metadata alone; moved directories
+    userxattr  xattr_permissions=0|1|2                 where marks and owners are kept
+    volatile  fsync=0                                  never sync
+    uidmapping=IN:OUT:N[:...]  gidmapping=...  squash_to_root  squash_to_uid=N  squash_to_gid=N
+    static_nlink  noacl  noxattrs  timeout=SECONDS  threaded=0|1
+    context=LABEL  fscontext=LABEL  defcontext=LABEL  rootcontext=LABEL
+    fsname=NAME  subtype=NAME  default_permissions  allow_other  allow_root
+    ro  rw  [no]suid  [no]dev  [no]exec  [no]atime  relatime
+    index=  xino=  uuid=  nfs_export=off  verity=off  fast_ino  async    taken, change nothing
+    nfs_export=on  verity=on  datadir+=  plugins=  auto_unmount  sync  dirsync    errors
+  -h, --help     print this
+  -V, --version  print the version";
 
 /// What is to be done.
 #[derive(Debug)]

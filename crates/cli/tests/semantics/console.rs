@@ -102,7 +102,8 @@ pub(crate) fn can_run(example: &Example) -> bool {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|dir| dir.join(program).exists())
     };
-    let tools = there("getfattr") && there("python3") && Path::new("/dev/fuse").exists();
+    let tools = ["getfattr", "getfacl", "python3", "tar"].into_iter().all(there);
+    let tools = tools && Path::new("/dev/fuse").exists();
     let user = !root || there("setpriv");
     tools
         && match (example.user, example.kernel) {

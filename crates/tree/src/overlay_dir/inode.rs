@@ -15,6 +15,9 @@ use crate::lower::{Continues, Redirect};
 use crate::name::{Name, TreePath};
 use crate::node::{Device, Kind, NodeId, Stat};
 
+/// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
+const TARGET_MAX: u64 = 4095;
+
 /// An inode that is no whiteout.
 pub(super) struct Inode {
     /// Its number, unless it is the root.
@@ -90,6 +93,12 @@ impl OverlayDir {
             Some(
                 kind @ (Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket),
             ) if stat.kind == Kind::Regular && stat.size == 0 => stat.kind = kind,
+            // It holds the target, for a symbolic link cannot say whose it is (xattr(7)).
+            Some(Kind::Symlink)
+                if stat.kind == Kind::Regular && (1..=TARGET_MAX).contains(&stat.size) =>
+            {
+                stat.kind = Kind::Symlink;
+            }
             _ => {}
         }
         Ok(())

@@ -153,8 +153,16 @@ impl Lower for OverlayDir {
         if inode.stat.kind != Kind::Symlink {
             return Err(Error::NotSymlink(node));
         }
-        let target = readlinkat(&fd, "", Vec::new());
-        Ok(target.map_err(|errno| self.failed("reading", &path, errno))?.into_bytes())
+        let failed = |errno| self.failed("reading", &path, errno);
+        match readlinkat(&fd, "", Vec::new()) {
+            Ok(target) => Ok(target.into_bytes()),
+            // A file that stands for one (`OverlayDir::state`).
+            Err(Errno::INVAL | Errno::NOENT) => {
+                let target = std::fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+                target.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+            }
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {

@@ -99,8 +99,14 @@ impl Union {
         match (seen.found.kind, seen.found.stage, seen.found.lower) {
             (Kind::Symlink, Stage::Lower, Some(lower)) => Ok(self.lower.read_link(lower)?),
             (Kind::Symlink, ..) => {
-                let target = rustix::fs::readlinkat(inode(self, &seen)?, "", Vec::new());
-                Ok(target.doing(|| "read a link".to_owned())?.into_bytes())
+                let inode = inode(self, &seen)?;
+                match rustix::fs::readlinkat(&inode, "", Vec::new()) {
+                    Ok(target) => Ok(target.into_bytes()),
+                    // A file that stands for one (see `make`).
+                    Err(Errno::INVAL | Errno::NOENT) => std::fs::read(by_descriptor(inode.as_fd()))
+                        .doing(|| "read the target of a link".to_owned()),
+                    Err(errno) => Err(errno).doing(|| "read a link".to_owned()),
+                }
             }
             _ => Err(Error::Refused(Errno::INVAL)),
         }
@@ -162,10 +168,7 @@ impl Union {
                 perm: changes.perm.unwrap_or(now.perm),
                 kind: Some(seen.found.kind),
             };
-            return match seen.found.kind {
-                Kind::Symlink => Ok(()), // xattr(7): symbolic links have no user attributes.
-                _ => state(fd, stated),
-            };
+            return state(fd, stated);
         }
         if changes.uid.is_some() || changes.gid.is_some() {
             chown(fd, changes.uid, changes.gid)?;
@@ -180,11 +183,8 @@ impl Union {
     pub(super) fn dress(&self, fd: &OwnedFd, dress: &Dress<'_>) -> Result<()> {
         let apart = self.options.ownership == Ownership::Override;
         if apart {
-            if dress.kind != Kind::Symlink {
-                let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
-                let kind = Some(dress.kind);
-                state(fd, Override { uid, gid, perm, kind })?;
-            }
+            let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
+            state(fd, Override { uid, gid, perm, kind: Some(dress.kind) })?;
         } else {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
         }

@@ -15,14 +15,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::io::Errno;
 use strata_tree::{
     Backing, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
     NodeId, Presence, Stat, TreePath, Xattr,
 };
 
 use super::Union;
-use super::error::{Error, Result};
+use super::error::{Error, Result, damaged};
 use super::files::OpenFile;
 use super::names::InUpper;
 use super::table::{Seen, Stage};
@@ -269,7 +268,7 @@ fn same_bytes(ours: &OpenFile, theirs: &File, size: u64) -> Result<bool> {
         let len = CHUNK.min(usize::try_from(size - at).unwrap_or(CHUNK));
         let read = ours.read(at, &mut a[..len])?;
         if read != len || theirs.read_exact_at(&mut b[..len], at).is_err() {
-            return Err(Error::Refused(Errno::IO));
+            return Err(damaged("compare a file with its lower: one is shorter than it says"));
         }
         if a[..len] != b[..len] {
             return Ok(false);

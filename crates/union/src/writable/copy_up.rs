@@ -20,10 +20,10 @@ use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
 
 use super::attrs::{Dress, set_times};
 use super::copying::copy_content;
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Result, damaged};
 use super::names::{Location, stat};
-use super::table::{Seen, Stage, Table};
-use super::types::SetTime;
+use super::table::{Because, Seen, Stage, Table};
+use super::types::{Ownership, SetTime};
 use super::upper::{Temporary, by_descriptor};
 use super::{Mark, Union};
 
@@ -37,9 +37,8 @@ pub(super) struct Pins<'a> {
 }
 
 impl Pins<'_> {
-    /// Keeps one more.
-    pub(super) fn add(&mut self, id: NodeId) {
-        self.table.pin(id);
+    /// Takes over the pin of one more.
+    pub(super) fn keep(&mut self, id: NodeId) {
         self.nodes.push(id);
     }
 }
@@ -104,7 +103,7 @@ impl Union {
     /// Gives a metacopy its content; its mark goes last.
     fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<()> {
         let Some(lower) = seen.found.lower else {
-            return Err(Error::Refused(rustix::io::Errno::IO));
+            return Err(damaged("fill a metacopy that has no lower"));
         };
         let inode = super::names::inode(self, seen)?;
         let path = by_descriptor(inode.as_fd());
@@ -135,7 +134,7 @@ impl Union {
     fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<()> {
         let id = seen.found.id;
         let Some(lower) = seen.found.lower else {
-            return Err(Error::Refused(rustix::io::Errno::IO));
+            return Err(damaged("copy up a node that has no lower"));
         };
         let node = self.lower.node(lower)?;
         let kind = node.stat.kind;
@@ -189,12 +188,13 @@ impl Union {
         }
     }
 
-    /// `user.*` attributes exist on files and directories only (xattr(7)).
+    /// `user.*` attributes exist on files and directories only (xattr(7)); with owners kept apart
+    /// there is nothing else in the upper.
     fn keeps_origin(&self, kind: Kind) -> bool {
         match kind {
             Kind::Directory => false, // Its place says what its lower is.
             Kind::Regular => true,
-            _ => !self.options.user_marks,
+            _ => !self.options.user_marks || self.options.ownership == Ownership::Override,
         }
     }
 
@@ -306,13 +306,13 @@ impl Union {
         let Some((above, name)) = path.split_last() else { return Ok(None) };
         let mut dir = self.table.see(NodeId::ROOT)?;
         for name in above.names() {
-            let Some(location) = self.find(&dir, name)? else { return Ok(None) };
+            let found = self.discover(&dir, name, Because::Pinned)?;
+            let Some((location, _)) = found else { return Ok(None) };
             let found = location.found();
+            pins.keep(found.id);
             if !found.kind.is_dir() {
                 return Ok(None);
             }
-            self.table.found(dir.found.id, &name.to_owned(), found, 0, false);
-            pins.add(found.id);
             dir = self.table.see(found.id)?;
         }
         let location = self.find(&dir, name)?;

@@ -41,6 +41,11 @@ impl From<Errno> for Error {
     }
 }
 
+/// The upper says what cannot be, for `what`.
+pub(super) fn damaged(what: &str) -> Error {
+    Error::Upper { what: what.to_owned(), errno: Errno::IO }
+}
+
 /// Says what was being done when the upper failed.
 pub(super) trait Doing<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;

@@ -4,10 +4,12 @@
 //! name, over a whiteout if the lower had the name once.
 //!
 //! Invariants: a directory that takes the place of a whiteout is opaque; a device 0:0 is kept as
-//! a marked file, for the device itself would be a whiteout.
+//! a marked file, for the device itself would be a whiteout; where owners are kept apart, what is
+//! no directory is a regular file that says its type, a symbolic link one that holds its target.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -108,7 +110,7 @@ impl Union {
         self.settle(made, fd, &seen, &parent, name, kind.is_dir())?;
         let id = upper_number(&stat(fd)?);
         let found = Found { id, kind, stage: Stage::Upper, lower: None, redirect: None };
-        let generation = self.table.found(dir, &name.to_owned(), &found, 1, true);
+        let generation = self.table.made(dir, &name.to_owned(), &found, true);
         if kind.is_dir() {
             self.table.count_directory(dir, 1);
         }
@@ -157,11 +159,15 @@ impl Union {
             Kind::Directory => {
                 rustix::fs::mkdirat(work, made.name(), Mode::from_raw_mode(0o700)).doing(doing)?;
             }
-            Kind::Symlink => rustix::fs::symlinkat(target, work, made.name()).doing(doing)?,
-            Kind::CharDevice(Device { major: 0, minor: 0 }) | Kind::Regular => {
-                return self.make_file(made, kind);
+            Kind::Symlink if !apart => {
+                rustix::fs::symlinkat(target, work, made.name()).doing(doing)?;
             }
-            _ if apart => return self.make_file(made, kind),
+            Kind::CharDevice(Device { major: 0, minor: 0 }) | Kind::Regular => {
+                return self.make_file(made, kind, b"");
+            }
+            // xattr(7): a symbolic link could not say whose it is.
+            Kind::Symlink => return self.make_file(made, kind, target),
+            _ if apart => return self.make_file(made, kind, b""),
             Kind::CharDevice(device) => {
                 node(FileType::CharacterDevice, whole(device)).doing(doing)?;
             }
@@ -177,13 +183,22 @@ impl Union {
     }
 
     /// A regular file, or one that stands for what cannot be kept as itself.
-    fn make_file(&self, made: &Temporary, kind: Kind) -> Result<(OwnedFd, Option<File>)> {
+    fn make_file(
+        &self,
+        made: &Temporary,
+        kind: Kind,
+        content: &[u8],
+    ) -> Result<(OwnedFd, Option<File>)> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let fd = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
             .doing(|| format!("make {}", made.name().display()))?;
         if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
             self.marks.set(&fd, Mark::StrataDevice, format_kind(kind).as_bytes())?;
+        }
+        if !content.is_empty() {
+            let file = File::from(fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?);
+            file.write_all_at(content, 0).doing(|| "write a target".to_owned())?;
         }
         let file = match kind {
             Kind::Regular => {
@@ -226,7 +241,7 @@ impl Union {
             let _ = self.upper.discard(&made);
             return Err(error);
         }
-        self.table.found(dir, &name.to_owned(), &seen.found, 1, false);
+        self.table.made(dir, &name.to_owned(), &seen.found, false);
         self.attr_of(&self.table.see(node)?)
     }
 }

@@ -12,11 +12,14 @@ use strata_tree::{
     Device, Entry, Kind, Name, NameBuf, NameError, Node, NodeId, Stat, Timestamp, TreePath,
 };
 
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Error, Result, damaged};
 use super::marks::{Mark, parse_kind, stated};
-use super::table::{Found, Seen, Stage};
+use super::table::{Because, Found, Seen, Stage};
 use super::types::{Attr, Ownership};
 use super::{Union, upper};
+
+/// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
+const TARGET_MAX: u64 = 4095;
 
 /// Set in the numbers of nodes that no lower has.
 const UPPER: u64 = 1 << 62;
@@ -68,13 +71,31 @@ impl Union {
         if seen.path.is_none() {
             return Ok(None); // A removed directory is empty.
         }
-        let Some(location) = self.find(&seen, name)? else { return Ok(None) };
-        let generation = self.table.found(dir, &name.to_owned(), location.found(), 1, false);
+        let found = self.discover(&seen, name, Because::LookedUp)?;
+        let Some((location, generation)) = found else { return Ok(None) };
         let attr = match &location {
             Location::Upper(found, fd) => self.upper_attr(found, fd)?,
             Location::Lower(found, node) => lower_attr(found, node),
         };
         Ok(Some(Attr { generation, ..attr }))
+    }
+
+    /// The name's node, known to the table from now on; its generation.
+    pub(super) fn discover(
+        &self,
+        dir: &Seen,
+        name: Name<'_>,
+        because: Because,
+    ) -> Result<Option<(Location, u64)>> {
+        loop {
+            let since = self.table.raised();
+            let Some(location) = self.find(dir, name)? else { return Ok(None) };
+            let (found, name) = (location.found(), name.to_owned());
+            let known = self.table.found(dir.found.id, &name, found, because, since);
+            if let Some(generation) = known {
+                return Ok(Some((location, generation)));
+            }
+        }
     }
 
     /// The name's node, not yet known to the table.
@@ -161,7 +182,8 @@ impl Union {
                 };
                 let below = below.filter(|node| node.stat.kind == Kind::Regular);
                 // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
-                let below = below.ok_or(Error::Refused(Errno::IO))?;
+                let below =
+                    below.ok_or_else(|| damaged("find the content of a metacopy in the lower"))?;
                 found.redirect = redirect;
                 found.stage = Stage::Meta;
                 found.lower = Some(below.id);
@@ -177,11 +199,13 @@ impl Union {
     /// "Renaming directories").
     fn redirect(&self, dir: &Found, fd: &OwnedFd) -> Result<Option<TreePath>> {
         let Some(text) = self.marks.get(fd, Mark::Redirect)? else { return Ok(None) };
-        let bad = |_| Error::Refused(Errno::IO);
+        let bad = |_| damaged("follow a redirect that is no path");
         if text.first() == Some(&b'/') {
             return TreePath::clamped(&text).map(Some).map_err(bad);
         }
-        let mut path = self.table.lower_path(dir.id).ok_or(Error::Refused(Errno::IO))?;
+        let path = self.table.lower_path(dir.id);
+        let mut path =
+            path.ok_or_else(|| damaged("follow a redirect in a directory without lower"))?;
         path.push(NameBuf::new(&text).map_err(bad)?.as_name());
         Ok(Some(path))
     }
@@ -204,14 +228,18 @@ impl Union {
     /// The type of an inode of the upper, as the image has it.
     fn kind(&self, fd: &OwnedFd, stat: &Statx) -> Result<Kind> {
         let kind = kind_of(stat);
-        if kind != Kind::Regular || stat.stx_size != 0 {
+        let apart = self.options.ownership == Ownership::Override;
+        if kind != Kind::Regular || stat.stx_size != 0 && !apart {
             return Ok(kind);
+        }
+        let told = || Ok::<_, Error>(stated(fd)?.and_then(|stated| stated.kind));
+        if stat.stx_size != 0 {
+            let target = stat.stx_size <= TARGET_MAX && told()? == Some(Kind::Symlink);
+            return Ok(if target { Kind::Symlink } else { kind });
         }
         let told = match self.marks.get(fd, Mark::StrataDevice)? {
             Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
-            None if self.options.ownership == Ownership::Override => {
-                stated(fd)?.and_then(|stated| stated.kind)
-            }
+            None if apart => told()?,
             None => None,
         };
         // An empty file can stand for what has no content, and for nothing else.

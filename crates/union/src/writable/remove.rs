@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use strata_tree::{Name, NameBuf, NodeId};
 
 use super::Union;
+use super::copy_up::Pins;
 use super::error::{Doing, Error, Result};
 use super::names::{Location, name};
-use super::table::{Found, Seen, Stage};
+use super::table::{Because, Found, Seen, Stage};
 use super::upper::Temporary;
 
 impl Union {
@@ -24,8 +25,8 @@ impl Union {
     /// `ENOENT`, `EISDIR`; `Upper`, `Lower`.
     pub fn unlink(&self, dir: NodeId, bytes: &[u8]) -> Result<()> {
         let name = name(bytes)?;
-        let found = self.known(dir, name)?;
-        let _pinned = self.pinned(found.id);
+        let mut pins = self.pins();
+        let found = self.known(dir, name, &mut pins)?;
         if found.kind.is_dir() {
             return Err(Error::Refused(Errno::ISDIR));
         }
@@ -63,8 +64,8 @@ impl Union {
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`; `Upper`, `Lower`.
     pub fn rmdir(&self, dir: NodeId, bytes: &[u8]) -> Result<()> {
         let name = name(bytes)?;
-        let found = self.known(dir, name)?;
-        let _pinned = self.pinned(found.id);
+        let mut pins = self.pins();
+        let found = self.known(dir, name, &mut pins)?;
         if !found.kind.is_dir() {
             return Err(Error::Refused(Errno::NOTDIR));
         }
@@ -99,21 +100,14 @@ impl Union {
         Ok(())
     }
 
-    /// The node of a name, known to the table from now on. `ENOENT`.
-    pub(super) fn known(&self, dir: NodeId, name: Name<'_>) -> Result<Found> {
+    /// The node of a name, known to the table as long as `pins` live. `ENOENT`.
+    pub(super) fn known(&self, dir: NodeId, name: Name<'_>, pins: &mut Pins<'_>) -> Result<Found> {
         let _steady = self.steady();
         let seen = self.table.see_dir(dir)?;
-        let location = self.find(&seen, name)?.ok_or(Error::Refused(Errno::NOENT))?;
-        let found = location.found().clone();
-        self.table.found(dir, &name.to_owned(), &found, 0, false);
-        Ok(found)
-    }
-
-    /// Keeps a node known while the result lives.
-    pub(super) fn pinned(&self, id: NodeId) -> super::copy_up::Pins<'_> {
-        let mut pins = self.pins();
-        pins.add(id);
-        pins
+        let found = self.discover(&seen, name, Because::Pinned)?;
+        let (location, _) = found.ok_or(Error::Refused(Errno::NOENT))?;
+        pins.keep(location.found().id);
+        Ok(location.found().clone())
     }
 
     /// Before a lower file of several names loses one.

@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 use strata_tree::{Device, Kind, Name, NodeId};
 
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Error, Result, damaged};
 use super::marks::Mark;
 use super::names::{InUpper, Location, name};
 use super::table::{Found, Seen, Stage};
@@ -52,14 +52,13 @@ impl Union {
         whiteout: bool,
     ) -> Result<()> {
         let (n1, n2) = (name(from.1)?, name(to.1)?);
-        let source = self.known(from.0, n1)?;
-        let _source = self.pinned(source.id);
-        let target = match self.known(to.0, n2) {
+        let mut pins = self.pins();
+        let source = self.known(from.0, n1, &mut pins)?;
+        let target = match self.known(to.0, n2, &mut pins) {
             Ok(found) => Some(found),
             Err(Error::Refused(Errno::NOENT)) => None,
             Err(error) => return Err(error),
         };
-        let _target = target.as_ref().map(|found| self.pinned(found.id));
         match (mode, &target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Error::Refused(Errno::EXIST)),
             (RenameMode::Exchange, None) => return Err(Error::Refused(Errno::NOENT)),
@@ -149,7 +148,8 @@ impl Union {
         if !depends {
             return Ok(());
         }
-        let path = self.table.lower_path(seen.found.id).ok_or(Error::Refused(Errno::IO))?;
+        let path = self.table.lower_path(seen.found.id);
+        let path = path.ok_or_else(|| damaged("tell where a moved node has its lower"))?;
         let text = [b"/", path.as_bytes()].concat();
         self.marks.set(fd, Mark::Redirect, &text)?;
         self.table.update(seen.found.id, |found| found.redirect = Some(path));

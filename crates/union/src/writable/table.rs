@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::io::Errno;
@@ -74,6 +75,17 @@ struct Known {
 /// All of them.
 pub(super) struct Table {
     nodes: Mutex<HashMap<NodeId, Known>>,
+    /// How often anything was copied up; see [`Table::found`].
+    raised: AtomicU64,
+}
+
+/// Why a node becomes known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Because {
+    /// The kernel has looked it up.
+    LookedUp,
+    /// Somebody works on it, and unpins it.
+    Pinned,
 }
 
 type Nodes<'a> = MutexGuard<'a, HashMap<NodeId, Known>>;
@@ -91,7 +103,8 @@ impl Table {
             orphan: None,
             subdirectories: None,
         };
-        Self { nodes: Mutex::new(HashMap::from([(NodeId::ROOT, known)])) }
+        let nodes = Mutex::new(HashMap::from([(NodeId::ROOT, known)]));
+        Self { nodes, raised: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> Nodes<'_> {
@@ -121,64 +134,35 @@ impl Table {
         self.lock().get(&id).map_or(0, |known| known.generation)
     }
 
-    /// Takes note of a node that was found as `name` in `dir`, and of `lookups` more lookups.
-    /// `fresh`: it was made just now, so whatever had its number is gone.
+    /// How often anything was copied up so far.
+    pub(super) fn raised(&self) -> u64 {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
+    /// been done; gives its generation. `None`: it was found below, nothing was known of it, and
+    /// something was copied up since, perhaps this; look again.
     pub(super) fn found(
         &self,
         dir: NodeId,
         name: &NameBuf,
         found: &Found,
-        lookups: u64,
-        fresh: bool,
-    ) -> u64 {
+        because: Because,
+        since: u64,
+    ) -> Option<u64> {
         let mut nodes = self.lock();
-        let place = (dir, name.clone());
-        let known = match nodes.entry(found.id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Known {
-                found: found.clone(),
-                generation: 0,
-                places: Vec::new(),
-                lookups: 0,
-                pins: 0,
-                content: Weak::new(),
-                orphan: None,
-                subdirectories: None,
-            }),
-        };
-        known.lookups += lookups;
-        let mut left = Vec::new();
-        if fresh
-            && known.found.stage == Stage::Upper
-            && known.places.is_empty()
-            && known.lookups > lookups
-        {
-            // The upper's file system has given the number to another inode.
-            known.generation += 1;
-            known.found = found.clone();
-            known.orphan = None;
-            known.content = Weak::new();
+        let late = found.stage < Stage::Upper && self.raised() != since;
+        if late && !nodes.contains_key(&found.id) {
+            return None;
         }
-        if known.found.stage <= found.stage {
-            known.found = found.clone();
-        }
-        if found.kind.is_dir() && !known.places.contains(&place) {
-            left = std::mem::take(&mut known.places);
-        }
-        let new = !known.places.contains(&place);
-        if new {
-            known.places.push(place);
-        }
-        let generation = known.generation;
-        if new && let Some(parent) = nodes.get_mut(&dir) {
-            parent.pins += 1;
-        }
-        for (dir, _) in left {
-            unpin(&mut nodes, dir);
-        }
-        generation
+        Some(note(&mut nodes, dir, name, found, because, false))
     }
 
+    /// The same for a node that is in the upper; `fresh`: it was made just now, so whatever had
+    /// its number is gone.
+    pub(super) fn made(&self, dir: NodeId, name: &NameBuf, found: &Found, fresh: bool) -> u64 {
+        note(&mut self.lock(), dir, name, found, Because::LookedUp, fresh)
+    }
     /// `name` in `dir` no longer is this node. `file`: what keeps it, if somebody may still ask.
     pub(super) fn lost(&self, id: NodeId, dir: NodeId, name: &NameBuf, file: Option<File>) {
         let mut nodes = self.lock();
@@ -233,7 +217,9 @@ impl Table {
 
     /// More of a node is in the upper than before, or its lower is elsewhere.
     pub(super) fn update(&self, id: NodeId, change: impl FnOnce(&mut Found)) {
-        if let Some(known) = self.lock().get_mut(&id) {
+        let mut nodes = self.lock();
+        self.raised.fetch_add(1, Ordering::Release);
+        if let Some(known) = nodes.get_mut(&id) {
             change(&mut known.found);
         }
     }
@@ -341,6 +327,64 @@ impl Table {
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
+}
+
+/// Writes down what was found.
+fn note(
+    nodes: &mut Nodes<'_>,
+    dir: NodeId,
+    name: &NameBuf,
+    found: &Found,
+    because: Because,
+    fresh: bool,
+) -> u64 {
+    let place = (dir, name.clone());
+    let known = match nodes.entry(found.id) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(Known {
+            found: found.clone(),
+            generation: 0,
+            places: Vec::new(),
+            lookups: 0,
+            pins: 0,
+            content: Weak::new(),
+            orphan: None,
+            subdirectories: None,
+        }),
+    };
+    let lookups = u64::from(because == Because::LookedUp);
+    known.lookups += lookups;
+    known.pins += u64::from(because == Because::Pinned);
+    let mut left = Vec::new();
+    if fresh
+        && known.found.stage == Stage::Upper
+        && known.places.is_empty()
+        && known.lookups > lookups
+    {
+        // The upper's file system has given the number to another inode.
+        known.generation += 1;
+        known.found = found.clone();
+        known.orphan = None;
+        known.content = Weak::new();
+    }
+    if known.found.stage <= found.stage {
+        known.found = found.clone();
+    }
+    if found.kind.is_dir() && !known.places.contains(&place) {
+        left = std::mem::take(&mut known.places);
+    }
+    let new = !known.places.contains(&place);
+    if new {
+        known.places.push(place);
+    }
+    let generation = known.generation;
+    if new && let Some(parent) = nodes.get_mut(&dir) {
+        parent.pins += 1;
+    }
+    for (dir, _) in left {
+        unpin(nodes, dir);
+    }
+    generation
 }
 
 fn path(nodes: &HashMap<NodeId, Known>, id: NodeId) -> Option<TreePath> {

@@ -182,6 +182,8 @@ fn stated_owners_count_when_asked_for() {
     set(&at("device"), OVERRIDE_STAT, "0:5:0620:char-4-1");
     fs::write(at("full"), "content").unwrap();
     set(&at("full"), "user.fuseoverlayfs.override_stat", "1:1:0600:char-4-1");
+    fs::write(at("link"), "to/somewhere").unwrap();
+    set(&at("link"), OVERRIDE_STAT, "9:10:0777:symlink");
     fs::create_dir(at("dir")).unwrap();
     set(&at("dir"), "security.fuseoverlayfs.override_stat", "1:2:0700");
     let read = |when, path| {
@@ -197,6 +199,9 @@ fn stated_owners_count_when_asked_for() {
     assert_eq!(read(OverrideStat::Read, "file"), (Kind::Regular, 7, 8, 0o4711));
     assert_eq!(read(OverrideStat::Read, "device"), (tty, 0, 5, 0o620));
     assert_eq!(read(OverrideStat::Read, "full"), (Kind::Regular, 1, 1, 0o600));
+    assert_eq!(read(OverrideStat::Read, "link"), (Kind::Symlink, 9, 10, 0o777));
+    let tree = open(dir.path(), DirOptions { override_stat: OverrideStat::Read, ..with(ALL) });
+    assert_eq!(tree.read_link(node(&tree, "link").id).unwrap(), b"to/somewhere");
     assert_eq!(read(OverrideStat::Read, "dir"), (Kind::Directory, 1, 2, 0o700));
     for when in [OverrideStat::Ignored, OverrideStat::IfRootHas] {
         assert_eq!(read(when, "device"), (Kind::Regular, 0, 0, 0o644));
