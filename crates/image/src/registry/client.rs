@@ -168,16 +168,16 @@ impl Client {
             (false, true) => &[Scheme::Https, Scheme::Http],
             (false, false) => &[Scheme::Https],
         };
-        let mut failure = None;
+        let (mut failure, mut refused) = (None, None);
         for scheme in order {
             let url = Url::new(*scheme, host, "/v2/");
             if order.len() == 1 {
                 return Ok(self.base.get_or_init(|| url));
             }
             match self.http.send(&self.call(Method::GET, url.clone(), Body::Empty)) {
-                // What Go's servers say to plain http on a TLS port.
+                // What Go's servers say to plain http on a TLS port; what https says then counts.
                 Ok(answer) if answer.status == 400 && *scheme == Scheme::Http => {
-                    failure.get_or_insert(answer.refusal());
+                    refused = Some(answer.refusal());
                 }
                 Ok(_) => return Ok(self.base.get_or_init(|| url)),
                 Err(why) => {
@@ -185,7 +185,7 @@ impl Client {
                 }
             }
         }
-        Err(failure.unwrap_or(Refusal::Unreachable(String::new())))
+        Err(failure.or(refused).unwrap_or(Refusal::Unreachable(String::new())))
     }
 
     fn call<'a>(&self, method: Method, url: Url, body: Body<'a>) -> Call<'a> {
