@@ -392,6 +392,59 @@ fn logins() {
 }
 
 #[test]
+fn a_login_goes_where_the_registry_is_known() {
+    let registry = Registry::with(wants_login);
+    let sandbox = Sandbox::new();
+    let podman = sandbox.path().join("run/containers/auth.json");
+    fs::create_dir_all(podman.parent().unwrap()).unwrap();
+    let old = format!(r#"{{"auths":{{"{}":{{"auth":"b2xkOm9sZA=="}}}}}}"#, registry.host());
+    fs::write(&podman, old).unwrap();
+    sandbox.ok(&["login", "-u", "me", "-p", "secret", registry.host()]);
+    assert!(fs::read_to_string(&podman).unwrap().contains("bWU6c2VjcmV0"));
+    assert!(!sandbox.path().join("docker").exists());
+    sandbox.ok(&["login", registry.host()]);
+}
+
+/// Docker's protocol of helpers, as a script that keeps one registry's secret in a file.
+const HELPER: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+case $1 in
+  store) cat > kept ;;
+  get)
+    [ -e kept ] || { echo 'credentials not found in native keychain'; exit 1; }
+    cat kept ;;
+  erase) rm kept ;;
+esac
+"#;
+
+#[test]
+fn helpers_keep_what_files_do_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = Registry::with(wants_login);
+    registry.layout(&fixture("cases.oci"), "team/cases", "1");
+    let sandbox = Sandbox::new();
+    let bin = sandbox.dir("bin");
+    let helper = bin.join("docker-credential-test");
+    fs::write(&helper, HELPER).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.dir("docker");
+    let config = sandbox.path().join("docker/config.json");
+    fs::write(&config, r#"{"credsStore":"test"}"#).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let run = |args: &[&str]| sandbox.command(args).env("PATH", &path).output().unwrap();
+    let name = format!("{}/team/cases:1", registry.host());
+    assert!(!run(&["pull", &name]).status.success());
+    let output = run(&["login", "-u", "me", "-p", "secret", registry.host()]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), r#"{"credsStore":"test"}"#);
+    assert!(fs::read_to_string(bin.join("kept")).unwrap().contains(registry.host()));
+    assert!(run(&["pull", &name]).status.success());
+    assert!(run(&["logout", registry.host()]).status.success());
+    assert!(!bin.join("kept").exists());
+    assert!(!run(&["manifest", &name]).status.success());
+}
+
+#[test]
 fn mirrors() {
     let mut session = Session::new();
     let dead = {

@@ -237,6 +237,61 @@ impl Drop for Registry {
     }
 }
 
+/// A proxy that leads to one server, whatever it is asked for.
+pub struct Proxy {
+    host: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// It serves until the test program ends.
+    pub fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (target, log) = (target.to_owned(), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (target, log) = (target.clone(), Arc::clone(&log));
+                // A client that goes away is no failure of the test.
+                std::thread::spawn(move || {
+                    tunnel(&stream.unwrap(), &target, &log).unwrap_or_default();
+                });
+            }
+        });
+        Self { host, asked }
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The hosts and ports that it was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn tunnel(stream: &TcpStream, target: &str, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let Some(seen) = read_request(&mut reader)? else { return Ok(()) };
+    assert_eq!(seen.method, "CONNECT");
+    log.lock().unwrap().push(seen.path);
+    let far = TcpStream::connect(target)?;
+    (&*stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (mut there, mut back) = (far.try_clone()?, far);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // What ends one direction ends the tunnel.
+            std::io::copy(&mut reader, &mut there).unwrap_or_default();
+            there.shutdown(Shutdown::Write).unwrap_or_default();
+        });
+        std::io::copy(&mut back, &mut &*stream)?;
+        stream.shutdown(Shutdown::Both)
+    })
+}
+
 fn put_manifest(shared: &Shared, repository: &str, name: &str, media_type: &str, bytes: &[u8]) {
     let mut manifests = shared.manifests.lock().unwrap();
     for name in [name.to_owned(), digest(bytes)] {

@@ -13,8 +13,10 @@ mod support;
 use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
-use fake::{Answer, How, Registry, Seen};
-use strata_image::registry::{Credentials, Refusal, Registries, RegistryOptions, Timeouts};
+use fake::{Answer, How, Proxy, Registry, Seen};
+use strata_image::registry::{
+    Credentials, Proxies, Refusal, Registries, RegistryOptions, Timeouts,
+};
 use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
 use support::{Layout, digest, fixture, tar_of};
 
@@ -294,6 +296,27 @@ fn tokens_are_fetched_once() {
     assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
     client.assert_empty();
+}
+
+#[test]
+fn proxies_are_gone_by() {
+    let (registry, _) = one();
+    let proxy = Proxy::to(registry.host());
+    let address = Some(format!("http://{}", proxy.host()));
+    let client = Client::new();
+    let pull = |none_for: &str| {
+        let options = client.settings("[[registry]]\nlocation='registry.invalid'\ninsecure=true");
+        let (http, https) = (address.clone(), address.clone());
+        let proxies = Proxies { http, https, none_for: none_for.to_owned() };
+        client.pull_with("registry.invalid/team/x:1", RegistryOptions { proxies, ..options })
+    };
+    let error = pull("other, .invalid").unwrap_err();
+    assert!(matches!(attempts(&error)[0].why, Refusal::Unreachable(_)), "{error}");
+    assert!(proxy.asked().is_empty());
+    pull("other, *.example").unwrap();
+    let asked = proxy.asked();
+    assert!(asked.contains(&"registry.invalid:443".to_owned()), "{asked:?}");
+    assert!(asked.contains(&"registry.invalid:80".to_owned()), "{asked:?}");
 }
 
 fn mirrored(mirror: &str, origin: &str) -> String {

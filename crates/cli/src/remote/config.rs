@@ -76,11 +76,20 @@ impl RegistryArgs {
         self.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from))
     }
 
-    /// The file that a login is kept in.
-    pub(crate) fn login_file(&self) -> Result<PathBuf> {
-        self.chosen_file()
-            .or_else(docker_config)
-            .context("neither DOCKER_CONFIG nor HOME is set; say --authfile FILE")
+    /// The file that a login to a registry is kept in: the one that knows the registry already,
+    /// for it is asked first, else docker's.
+    pub(crate) fn login_file(&self, host: &str) -> Result<PathBuf> {
+        if let Some(file) = self.chosen_file() {
+            return Ok(file);
+        }
+        for file in self.auth_files() {
+            let known = Credentials::load(std::slice::from_ref(&file))
+                .and_then(|one| Ok(one.find(host, "")?.is_some()));
+            if known.context("cannot read the credentials")? {
+                return Ok(file);
+            }
+        }
+        docker_config().context("neither DOCKER_CONFIG nor HOME is set; say --authfile FILE")
     }
 
     /// Every file that may hold a login, for forgetting it.

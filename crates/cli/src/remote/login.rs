@@ -19,8 +19,9 @@ const PASSWORD_BYTES: u64 = 64 << 10;
 
 /// Log in to a registry
 ///
-/// The credential is tried, then kept where docker keeps it (or in --authfile, or in
-/// $REGISTRY_AUTH_FILE), with the credential helper that is set up there if there is one.
+/// The credential is tried, then kept in the file that knows the registry already, else where
+/// docker keeps it (or in --authfile, or in $REGISTRY_AUTH_FILE), with the credential helper that
+/// is set up there if there is one.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// The registry [default: docker.io]
@@ -85,7 +86,7 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
     let (username, password) = asked(args)?;
     let credential = Credential::Basic { username: username.clone(), password: password.clone() };
     try_login(&registries, &args.registry, credential)?;
-    let file = args.access.login_file()?;
+    let file = args.access.login_file(&args.registry)?;
     let kept = Credentials::keep(&file, &args.registry, &username, &password)?;
     if let Kept::Plainly(path) = kept {
         let mut err = std::io::stderr();

@@ -75,7 +75,8 @@ impl<'a> Remote<'a> {
                 let found = client.manifest(&name, most)?;
                 if !client.endpoint.is_origin {
                     let text = format!(
-                        "{what}: the registry itself did not answer; {} says that the tag is {}",
+                        "{what}: the registry itself did not answer lately; {} says that the tag \
+                         is {}",
                         client.endpoint.host, found.digest
                     );
                     progress.warning("", &text);
