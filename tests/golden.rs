@@ -37,6 +37,15 @@ fn help() {
     let mut talk = Talk::new();
     talk.say("--help").say("-h");
     for command in [
+        "pull",
+        "push",
+        "copy",
+        "login",
+        "logout",
+        "search",
+        "manifest",
+        "verify",
+        "serve",
         "load",
         "import",
         "save",
@@ -68,6 +77,8 @@ fn help() {
         "df",
         "fsck",
         "gc",
+        "info",
+        "version",
         "completions",
         "man",
     ] {
@@ -231,7 +242,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 39);
+    assert_eq!(pages.len(), 50);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

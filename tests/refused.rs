@@ -193,7 +193,7 @@ fn mounts_that_cannot_be() {
     talk.say("-q load -i FIX/cases.oci");
     fs::write(talk.sandbox.path().join("file"), "").unwrap();
     fs::create_dir(talk.sandbox.path().join("mnt")).unwrap();
-    talk.say("mount nothing mnt")
+    talk.say("mount --pull=never nothing mnt")
         .say("mount cases.oci:1 absent")
         .say("mount cases.oci:1 file")
         .say("mount cases.oci:1 store")

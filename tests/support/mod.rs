@@ -58,6 +58,14 @@ impl Sandbox {
         command.arg("--root").arg(self.path().join("store")).args(args);
         command.current_dir(self.path()).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env_remove("COLUMNS");
+        // No registry, mirror or proxy of this machine, and nobody's credentials.
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_ascii_uppercase());
+        }
+        command.env("CONTAINERS_REGISTRIES_CONF", self.path().join("registries.conf"));
+        command.env("DOCKER_CONFIG", self.path().join("docker"));
+        command.env("XDG_CONFIG_HOME", self.path().join("config"));
+        command.env("XDG_RUNTIME_DIR", self.path().join("run")).env_remove("REGISTRY_AUTH_FILE");
         command
     }
 

@@ -13,7 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{images, look, mounts, progress, template, uppers};
+use crate::{images, look, mounts, progress, remote, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -50,6 +50,15 @@ To look inside an image:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Pull(remote::PullArgs),
+    Push(remote::PushArgs),
+    Copy(remote::CopyArgs),
+    Login(remote::LoginArgs),
+    Logout(remote::LogoutArgs),
+    Search(remote::SearchArgs),
+    Manifest(remote::ManifestArgs),
+    Verify(remote::VerifyArgs),
+    Serve(remote::ServeArgs),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Save(save::SaveArgs),
@@ -83,6 +92,9 @@ enum Command {
     ///
     /// `strata rmi` leaves nothing behind; this is for what was interrupted, or in use then.
     Gc,
+    Info(remote::InfoArgs),
+    /// Show the version
+    Version,
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
 }
@@ -119,6 +131,15 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let json = context.format == Format::Json;
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
     match &cli.command {
+        Command::Pull(args) => remote::pull(&context, args)?,
+        Command::Push(args) => remote::push(&context, args)?,
+        Command::Copy(args) => remote::copy(&context, args)?,
+        Command::Login(args) => remote::login(&context, args, &mut screen.out)?,
+        Command::Logout(args) => remote::logout(args, &mut screen.out)?,
+        Command::Search(args) => remote::search(&context, args, &mut screen.out)?,
+        Command::Serve(args) => remote::serve(&context, args, &mut screen.out)?,
+        Command::Manifest(args) => remote::manifest(&context, args, &mut screen.out)?,
+        Command::Verify(args) => remote::verify(&context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(&context, args)?,
         Command::Import(args) => load::run_import(&context, args)?,
         Command::Save(args) => save::run_save(&context, args, &mut screen)?,
@@ -182,6 +203,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
+        Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
         Command::Completions(args) => {
             shell::run_completions(args, Cli::command(), &mut screen.out);
         }

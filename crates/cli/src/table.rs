@@ -1,6 +1,7 @@
 //! Columns for people, as docker aligns them.
 //!
-//! Invariant: a column is as wide as its widest cell and three spaces; the last is not padded.
+//! Invariant: a column is as wide as its widest cell and three spaces; the last is not padded,
+//! and no line ends with blanks.
 
 use std::io::Write;
 
@@ -35,7 +36,7 @@ fn print_cells(rows: &[Vec<&str>], out: &mut dyn Write) -> Result<()> {
                 line.extend(std::iter::repeat_n(' ', width + 3 - cell.chars().count()));
             }
         }
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }

@@ -12,9 +12,9 @@ use strata_tree::BlobDigest;
 
 use crate::error::{Error, Result};
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
-use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::manifest::{Described, new_manifest};
+use crate::media::OCI_LAYER;
 use crate::reference::Reference;
-use crate::source::sha256;
 
 /// How to derive.
 #[derive(Default)]
@@ -63,6 +63,7 @@ pub fn derive(
         let new = NewImage {
             title: &title,
             names: std::slice::from_ref(name),
+            pin: None,
             config: &config,
             manifest: Some(&manifest),
         };
@@ -132,19 +133,10 @@ pub(crate) fn manifest_of(store: &Store, config: &[u8], held: &[HeldLayer]) -> R
     for layer in held {
         let diff_id = *layer.diff_id();
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
-        layers.push(json!({ "mediaType": OCI_LAYER, "digest": diff_id.to_string(), "size": size }));
+        let digest = BlobDigest::from_bytes(*diff_id.as_bytes());
+        layers.push(Described { media_type: OCI_LAYER.to_owned(), digest, size });
     }
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {
-            "mediaType": OCI_CONFIG,
-            "digest": sha256(config).to_string(),
-            "size": config.len(),
-        },
-        "layers": layers,
-    });
-    bytes(&manifest)
+    Ok(new_manifest(config, &layers))
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>> {

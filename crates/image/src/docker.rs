@@ -161,7 +161,8 @@ pub(crate) fn find(
                 layer(source, text, diff_id.and_then(|id| item.layer_sources.get(&id)))
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut image = Found { names: Vec::new(), manifest: None, config, raw_config, layers };
+        let (pin, manifest) = (None, None);
+        let mut image = Found { names: Vec::new(), pin, manifest, config, raw_config, layers };
         image.add_names(names);
         all.push(image);
     }

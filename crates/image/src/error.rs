@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use strata_tree::{BlobDigest, ImageId};
 
 use crate::reference::ReferenceError;
+use crate::registry::RegistryError;
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -209,6 +210,14 @@ pub enum Error {
         /// The new name.
         name: String,
     },
+    /// One image is wanted, and the source does not say which.
+    #[error("{label} holds several images: choose one of {available} by writing :NAME after it")]
+    Several {
+        /// The source.
+        label: String,
+        /// What there is.
+        available: String,
+    },
     /// A digest cannot be given, only had.
     #[error("{0} has a digest; a new name is a repository and a tag")]
     NameWithDigest(String),
@@ -235,6 +244,19 @@ pub enum Error {
         /// The images that it could be.
         candidates: Vec<ImageId>,
     },
+    /// A credential helper failed.
+    #[error(
+        "docker-credential-{helper}: {why}; see credHelpers and credsStore in the credentials file"
+    )]
+    Helper {
+        /// Its name without the prefix.
+        helper: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// Registries did not do what they were asked.
+    #[error(transparent)]
+    Registry(#[from] Box<RegistryError>),
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),

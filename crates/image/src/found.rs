@@ -22,6 +22,8 @@ use crate::spec::SourceSpec;
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) names: Vec<Reference>,
+    /// The repository and digest by which it was asked for, where that is all the name it has.
+    pub(crate) pin: Option<Reference>,
     /// The manifest's bytes, if the format has one for each image.
     pub(crate) manifest: Option<Vec<u8>>,
     pub(crate) config: ImageConfig,
@@ -45,14 +47,15 @@ pub(crate) struct FoundLayer {
 impl Found {
     /// What the image is called in messages: its first name, else its short id.
     pub(crate) fn title(&self) -> String {
-        self.names.first().map_or_else(|| self.config.id().short(), Reference::familiar)
+        let name = self.names.first().or(self.pin.as_ref());
+        name.map_or_else(|| self.config.id().short(), Reference::familiar)
     }
 
     /// Checks what must hold before a layer is read.
     ///
     /// # Errors
     /// `LayerCount`.
-    fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self> {
         let (layers, diff_ids) = (self.layers.len(), self.config.diff_ids().len());
         if layers != diff_ids {
             return Err(Error::LayerCount { image: self.title(), layers, diff_ids });
@@ -131,6 +134,22 @@ pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
     }
     let found = found.into_iter().map(Found::checked).collect::<Result<Vec<_>>>()?;
     for_platform(source, found, wanted.platform)
+}
+
+/// The one wanted image of a source.
+///
+/// # Errors
+/// `Several`, and those of [`find`].
+pub(crate) fn one(source: &Source, wanted: &Wanted<'_>) -> Result<Found> {
+    let mut all = find(source, wanted)?;
+    match (all.pop(), all.is_empty()) {
+        (Some(found), true) => Ok(found),
+        (last, _) => {
+            all.extend(last);
+            let names: Vec<String> = all.iter().map(Found::title).collect();
+            Err(Error::Several { label: source.label.clone(), available: listed(&names) })
+        }
+    }
 }
 
 /// A platform that was asked for leaves out images for others, also where no index says so.

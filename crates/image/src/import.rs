@@ -113,6 +113,7 @@ pub fn import(
         let new = NewImage {
             title: &title,
             names: std::slice::from_ref(name),
+            pin: None,
             config: &config,
             manifest: Some(&manifest),
         };

@@ -17,17 +17,22 @@
 
 mod archive;
 mod config;
+mod copy;
 mod derive;
 mod docker;
 mod error;
+mod facts;
 mod found;
 mod import;
 mod limits;
 mod load;
+mod location;
+mod manifest;
 mod media;
 mod oci;
 mod platform;
 mod reference;
+pub mod registry;
 mod resolve;
 mod save;
 mod source;
@@ -39,11 +44,14 @@ mod spool;
 mod support;
 
 pub use config::{HistoryStep, ImageConfig};
+pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};
 pub use error::{BoxError, Error, Result};
+pub use facts::{ImageFacts, LayerFacts};
 pub use import::{ImportOptions, import};
 pub use limits::Limits;
 pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
+pub use location::{Format, Location, LocationError};
 pub use media::MediaKind;
 pub use platform::Platform;
 pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::source::Source;
+use crate::source::{Blobs, Source, check_size};
 use crate::spec::SourceSpec;
 
 /// Says whether layers, base first, merge into a tree.
@@ -111,9 +111,13 @@ pub fn load(
     Ok(all)
 }
 
-fn load_one(
+/// Brings one image into the store.
+///
+/// # Errors
+/// The first layer that fails, what the check says, or the store's trouble: nothing of it stays.
+pub(crate) fn load_one(
     store: &Store,
-    source: &Source,
+    source: &dyn Blobs,
     image: &Found,
     options: &LoadOptions<'_>,
     progress: &dyn Progress,
@@ -133,6 +137,7 @@ fn load_one(
         let new = NewImage {
             title: &image.title(),
             names: &image.names,
+            pin: image.pin.as_ref(),
             config: &image.raw_config,
             manifest: image.manifest.as_deref(),
         };
@@ -159,6 +164,8 @@ pub(crate) fn discard(store: &Store, layers: Vec<HeldLayer>) {
 pub(crate) struct NewImage<'a> {
     pub(crate) title: &'a str,
     pub(crate) names: &'a [Reference],
+    /// See [`Found::pin`].
+    pub(crate) pin: Option<&'a Reference>,
     pub(crate) config: &'a [u8],
     pub(crate) manifest: Option<&'a [u8]>,
 }
@@ -178,7 +185,8 @@ pub(crate) fn commit(
     if let Some(check) = check {
         check(held).map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
     }
-    let tags: Vec<String> = image.names.iter().filter_map(Reference::store_tag).collect();
+    let tags = image.names.iter().filter_map(Reference::store_tag);
+    let tags: Vec<String> = tags.chain(image.pin.and_then(Reference::store_pin)).collect();
     let mut tried = 0;
     loop {
         let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;
@@ -197,10 +205,10 @@ pub(crate) fn commit(
 /// The layers of one image, being fetched.
 struct Run<'a> {
     store: &'a Store,
-    source: &'a Source,
+    source: &'a dyn Blobs,
     image: &'a Found,
     progress: &'a dyn Progress,
-    /// The positions to fetch: of a layer that the image has twice, the first.
+    /// The positions that count: of a layer that the image has twice, the first.
     positions: Vec<usize>,
     next: AtomicUsize,
     failed: AtomicBool,
@@ -211,7 +219,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         store: &'a Store,
-        source: &'a Source,
+        source: &'a dyn Blobs,
         image: &'a Found,
         progress: &'a dyn Progress,
     ) -> Self {
@@ -237,13 +245,14 @@ impl<'a> Run<'a> {
 
     /// Fetches all layers; the first failure stops the others.
     fn layers(&self, threads: Option<NonZeroUsize>) -> Result<()> {
+        let missing = self.hold_known()?;
         let threads = threads.or_else(|| std::thread::available_parallelism().ok());
-        let workers = threads.map_or(1, NonZeroUsize::get).min(self.positions.len());
+        let workers = threads.map_or(1, NonZeroUsize::get).min(missing.len());
         std::thread::scope(|scope| {
             for _ in 1..workers {
-                scope.spawn(|| self.work());
+                scope.spawn(|| self.work(&missing));
             }
-            self.work();
+            self.work(&missing);
         });
         match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
@@ -251,10 +260,31 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn work(&self) {
+    /// Holds the layers that the store has, base first; gives the positions of the others.
+    fn hold_known(&self) -> Result<Vec<usize>> {
+        let mut missing = Vec::new();
+        for &position in &self.positions {
+            let diff_id = self.image.config.diff_ids()[position];
+            let label = self.source.layer_label(&self.image.layers[position], &diff_id);
+            match self.store.hold(&diff_id)? {
+                Some(held) => {
+                    self.progress.event(&label, Event::Exists);
+                    let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+                    fetched.insert(diff_id, (held, true));
+                }
+                None => {
+                    self.progress.event(&label, Event::Waiting);
+                    missing.push(position);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    fn work(&self, missing: &[usize]) {
         while !self.failed.load(Ordering::Relaxed) {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(&position) = self.positions.get(turn) else { return };
+            let Some(&position) = missing.get(turn) else { return };
             let layer = &self.image.layers[position];
             let diff_id = self.image.config.diff_ids()[position];
             match self.fetch(position, layer, diff_id) {
@@ -279,11 +309,7 @@ impl<'a> Run<'a> {
         layer: &FoundLayer,
         diff_id: DiffId,
     ) -> Result<(HeldLayer, bool)> {
-        let label = diff_id.short();
-        if let Some(held) = self.store.hold(&diff_id)? {
-            self.progress.event(&label, Event::Exists);
-            return Ok((held, true));
-        }
+        let label = self.source.layer_label(layer, &diff_id);
         let name = self.name(position, layer);
         if layer.kind == MediaKind::EncryptedLayer {
             return Err(Error::NotALayer {
@@ -293,25 +319,33 @@ impl<'a> Run<'a> {
                     .to_owned(),
             });
         }
-        let Some(blob) = self.source.blob(&layer.path)? else {
-            return Err(self.absent(name, layer));
-        };
-        if let Some((_, Some(said))) = layer.blob {
-            let what = format!("image {}: {name}", self.image.title());
-            self.source.check_size(&what, said, blob.size)?;
+        loop {
+            let Some(blob) = self.source.layer(layer)? else {
+                return Err(self.absent(name, layer));
+            };
+            if let Some((_, Some(said))) = layer.blob {
+                let what = format!("image {}: {name}", self.image.title());
+                check_size(self.source.label(), &what, said, blob.size)?;
+            }
+            let input = LayerInput {
+                label: label.clone(),
+                diff_id: Some(diff_id),
+                blob: layer.blob.map(|(digest, _)| (digest, blob.size)),
+                reader: Box::new(Watched { inner: blob.reader, failed: &self.failed }),
+            };
+            let error = match self.store.unpack(input, self.progress) {
+                Ok(unpacked) => return Ok((unpacked.layer, unpacked.existed)),
+                Err(source) => Error::Layer {
+                    image: self.image.title(),
+                    layer: name.clone(),
+                    source: Box::new(source),
+                },
+            };
+            if self.failed.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            self.source.refused(layer, error)?;
         }
-        let input = LayerInput {
-            label,
-            diff_id: Some(diff_id),
-            blob: layer.blob.map(|(digest, _)| (digest, blob.size)),
-            reader: Box::new(Watched { inner: blob.reader, failed: &self.failed }),
-        };
-        let unpacked = self.store.unpack(input, self.progress).map_err(|source| Error::Layer {
-            image: self.image.title(),
-            layer: name,
-            source: Box::new(source),
-        })?;
-        Ok((unpacked.layer, unpacked.existed))
     }
 
     /// What a layer is called in errors: counted from 1, with the digest that the source has.
@@ -333,7 +367,7 @@ impl<'a> Run<'a> {
             };
         }
         Error::Missing {
-            label: self.source.label.clone(),
+            label: self.source.label().to_owned(),
             wanted_by: format!("image {}: {name}", self.image.title()),
             path: layer.path.to_string(),
         }

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
 use crate::reference::{Reference, Tag};
-use crate::source::{Source, blob_path, path_of};
+use crate::source::{Blobs, Source, blob_path, path_of};
 
 const INDEX: &str = "index.json";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -87,15 +87,15 @@ enum Parsed {
     Manifest { config: Box<Descriptor>, layers: Vec<Descriptor> },
 }
 
-fn parse(source: &Source, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
-    let bad = |why: String| Error::document(&source.label, name, why);
+fn parse(label: &str, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
+    let bad = |why: String| Error::document(label, name, why);
     let document: Document = serde_json::from_slice(bytes)
         .map_err(|e| bad(format!("neither an index nor a manifest: {e}")))?;
     let own = MediaKind::of(&document.media_type);
     if [said, own].contains(&MediaKind::Schema1) || document.fs_layers.is_some() {
         return Err(bad(
-            "docker's schema 1, which names no diff ids, is not read; pull and save the image \
-             again with a current tool"
+            "docker's schema 1, which names no diff ids, is not read; make the image again with \
+             a current tool"
                 .to_owned(),
         ));
     }
@@ -141,7 +141,7 @@ pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
             return Err(Error::document(&source.label, LAYOUT, why));
         }
     }
-    match parse(source, INDEX, &bytes, MediaKind::Unsaid)? {
+    match parse(&source.label, INDEX, &bytes, MediaKind::Unsaid)? {
         Parsed::Index(manifests) if manifests.len() as u64 > source.limits.images => {
             Err(Error::Limit {
                 label: source.label.clone(),
@@ -171,7 +171,7 @@ pub(crate) fn find(
     let mut artifact = None;
     for (name, entries) in by_name(source, wanted, index, known)? {
         for entry in one_per_name(source, wanted, name.as_ref(), entries)? {
-            let image = match resolve(source, wanted, entry, limits::INDEX_DEPTH)? {
+            let image = match resolve(source, wanted.platform, &entry, limits::INDEX_DEPTH)? {
                 Resolved::Image(image) => image,
                 Resolved::Artifact(what) => {
                     artifact = Some(what);
@@ -189,11 +189,7 @@ pub(crate) fn find(
         }
     }
     match artifact {
-        Some(what) if all.is_empty() => Err(Error::document(
-            &source.label,
-            &what,
-            "it is an artifact (a signature, an attestation, a chart), not a container image",
-        )),
+        Some(what) if all.is_empty() => Err(no_image(&source.label, &what)),
         _ => Ok(all),
     }
 }
@@ -216,7 +212,11 @@ fn by_name(
             None => known.extend(text.map(str::to_owned)),
         }
         let keep = match text {
-            Some(text) => wanted.name(text, name.as_ref()),
+            Some(text) => {
+                // Also by the tag alone, which is all that other tools go by.
+                let tag = entry.annotations.get(REF_NAME);
+                wanted.name(text, name.as_ref()) || tag.is_some_and(|tag| wanted.name(tag, None))
+            }
             None => wanted.unnamed(),
         };
         if !keep {
@@ -276,7 +276,7 @@ fn one_per_name(
 
 /// The entries that serve the platform best: several only if they are equally good.
 fn choose(
-    source: &Source,
+    source: &dyn Blobs,
     index: &str,
     platform: Option<&Platform>,
     entries: Vec<Descriptor>,
@@ -287,11 +287,11 @@ fn choose(
     let mut absent = Vec::new();
     let mut offered = BTreeSet::new();
     for entry in entries.into_iter().filter(|entry| !entry.is_artifact()) {
-        let digest = entry.check(&source.label, index)?;
+        let digest = entry.check(source.label(), index)?;
         // Without a platform an entry may be for any, and comes last.
         let rank = entry.platform.as_ref().map_or(Some(0), |own| own.serves(target));
         // `docker save` of one platform keeps the index of all.
-        if source.blob(&blob_path(digest))?.is_some() {
+        if source.offers(digest)? {
             offered.insert(entry.platform.as_ref().map_or("unsaid".into(), Platform::to_string));
             present.push((rank, entry));
         } else if rank.is_some() {
@@ -310,12 +310,12 @@ fn choose(
         }
         None => match absent.first() {
             Some(digest) => Err(Error::Missing {
-                label: source.label.clone(),
+                label: source.label().to_owned(),
                 wanted_by: format!("{index}, for {target},"),
                 path: blob_path(*digest).to_string(),
             }),
             None => Err(Error::Platform {
-                label: format!("{}: {index}", source.label),
+                label: format!("{}: {index}", source.label()),
                 wanted: target.to_string(),
                 available: listed(&offered.into_iter().collect::<Vec<_>>()),
             }),
@@ -330,31 +330,52 @@ enum Resolved {
 
 /// Follows an entry down to its manifest.
 fn resolve(
-    source: &Source,
-    wanted: &Wanted<'_>,
-    entry: Descriptor,
+    source: &dyn Blobs,
+    platform: Option<&Platform>,
+    entry: &Descriptor,
     depth: usize,
 ) -> Result<Resolved> {
-    let digest = entry.check(&source.label, INDEX)?;
+    let digest = entry.check(source.label(), INDEX)?;
     let name = format!("manifest {digest}");
     let kind = MediaKind::of(&entry.media_type);
     if kind == MediaKind::Other {
         return Ok(Resolved::Artifact(name));
     }
-    let bytes = read(source, INDEX, &name, digest, entry.size)?;
-    match parse(source, &name, &bytes, kind)? {
+    let bytes = source.manifest(&name, digest, entry.size)?;
+    let bytes = bytes.ok_or_else(|| missing(source, INDEX, digest))?;
+    let document = Top { digest, kind, bytes };
+    resolve_document(source, platform, document, depth)
+}
+
+/// An index or manifest, verified.
+pub(crate) struct Top {
+    pub(crate) digest: BlobDigest,
+    /// What it is said to be.
+    pub(crate) kind: MediaKind,
+    pub(crate) bytes: Vec<u8>,
+}
+
+fn resolve_document(
+    source: &dyn Blobs,
+    platform: Option<&Platform>,
+    document: Top,
+    depth: usize,
+) -> Result<Resolved> {
+    let Top { digest, kind, bytes } = document;
+    let name = format!("manifest {digest}");
+    match parse(source.label(), &name, &bytes, kind)? {
         Parsed::Manifest { config, layers } => image(source, &name, bytes, &config, layers),
         Parsed::Index(_) if depth == 0 => {
-            Err(Error::document(&source.label, &name, "indexes are nested too deeply"))
+            Err(Error::document(source.label(), &name, "indexes are nested too deeply"))
         }
         Parsed::Index(entries) => {
             let name = format!("index {digest}");
-            let mut best = choose(source, &name, wanted.platform, entries)?.into_iter();
+            let mut best = choose(source, &name, platform, entries)?.into_iter();
             match (best.next(), best.next()) {
-                (Some(entry), None) => resolve(source, wanted, entry, depth - 1),
-                (None, _) => Err(Error::document(&source.label, &name, "it lists no image")),
+                (Some(entry), None) => resolve(source, platform, &entry, depth - 1),
+                (None, _) => Err(Error::document(source.label(), &name, "it lists no image")),
                 _ => Err(Error::document(
-                    &source.label,
+                    source.label(),
                     &name,
                     "it lists several images for the same platform",
                 )),
@@ -363,22 +384,59 @@ fn resolve(
     }
 }
 
-fn read(
-    source: &Source,
-    wanted_by: &str,
-    what: &str,
-    digest: BlobDigest,
-    size: i64,
-) -> Result<Vec<u8>> {
-    source.verified(what, digest, size)?.ok_or_else(|| Error::Missing {
-        label: source.label.clone(),
+/// The image of a document: of the platform if it is an index.
+///
+/// # Errors
+/// As [`find`]; `Document` for an artifact that is no image.
+pub(crate) fn image_of(
+    source: &dyn Blobs,
+    platform: Option<&Platform>,
+    document: Top,
+) -> Result<Found> {
+    match resolve_document(source, platform, document, limits::INDEX_DEPTH)? {
+        Resolved::Image(image) => image.checked(),
+        Resolved::Artifact(what) => Err(no_image(source.label(), &what)),
+    }
+}
+
+/// The descriptors of a manifest: its config's and its layers', all possible ones.
+///
+/// # Errors
+/// `Document` if it is none.
+pub(crate) fn manifest_parts(label: &str, bytes: &[u8]) -> Result<(Descriptor, Vec<Descriptor>)> {
+    const NAME: &str = "its manifest";
+    match parse(label, NAME, bytes, MediaKind::Unsaid)? {
+        Parsed::Manifest { config, layers } => {
+            for one in layers.iter().chain([&*config]) {
+                one.check(label, NAME)?;
+            }
+            Ok((*config, layers))
+        }
+        Parsed::Index(_) => Err(Error::document(label, NAME, "it is an index, not a manifest")),
+    }
+}
+
+/// What a manifest or index says of itself.
+pub(crate) fn media_type_of(bytes: &[u8]) -> Option<String> {
+    let document: Document = serde_json::from_slice(bytes).ok()?;
+    Some(document.media_type).filter(|text| !text.is_empty())
+}
+
+fn no_image(label: &str, what: &str) -> Error {
+    let why = "it is an artifact (a signature, an attestation, a chart), not a container image";
+    Error::document(label, what, why)
+}
+
+fn missing(source: &dyn Blobs, wanted_by: &str, digest: BlobDigest) -> Error {
+    Error::Missing {
+        label: source.label().to_owned(),
         wanted_by: wanted_by.to_owned(),
         path: blob_path(digest).to_string(),
-    })
+    }
 }
 
 fn image(
-    source: &Source,
+    source: &dyn Blobs,
     name: &str,
     manifest: Vec<u8>,
     config: &Descriptor,
@@ -389,13 +447,15 @@ fn image(
     if !of_image || layers.iter().any(|layer| is(layer, MediaKind::Other)) {
         return Ok(Resolved::Artifact(name.to_owned()));
     }
-    let digest = config.check(&source.label, name)?;
-    let raw_config = read(source, name, &format!("config {digest}"), digest, config.size)?;
-    let config = ImageConfig::parse_named(&raw_config, &source.label, &format!("config {digest}"))?;
+    let digest = config.check(source.label(), name)?;
+    let raw_config = source.config(&format!("config {digest}"), digest, config.size)?;
+    let raw_config = raw_config.ok_or_else(|| missing(source, name, digest))?;
+    let config =
+        ImageConfig::parse_named(&raw_config, source.label(), &format!("config {digest}"))?;
     let layers = layers
         .into_iter()
         .map(|layer| {
-            let digest = layer.check(&source.label, name)?;
+            let digest = layer.check(source.label(), name)?;
             Ok(FoundLayer {
                 path: blob_path(digest),
                 blob: Some((digest, Some(layer.size))),
@@ -404,7 +464,9 @@ fn image(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let found = Found { names: Vec::new(), manifest: Some(manifest), config, raw_config, layers };
+    let names = Vec::new();
+    let manifest = Some(manifest);
+    let found = Found { names, pin: None, manifest, config, raw_config, layers };
     Ok(Resolved::Image(Box::new(found)))
 }
 

@@ -245,6 +245,13 @@ impl Reference {
         Some(format!("{}/{}:{}", self.domain.as_str(), self.repository.as_str(), tag.as_str()))
     }
 
+    /// What a store keeps for an image that was asked for by digest alone, as docker does: the
+    /// complete text without a tag; `None` without a digest.
+    pub fn store_pin(&self) -> Option<String> {
+        let digest = self.digest?;
+        Some(format!("{}/{}@{digest}", self.domain.as_str(), self.repository.as_str()))
+    }
+
     fn with_suffix(&self, mut text: String) -> String {
         if let Some(tag) = &self.tag {
             text.push(':');
@@ -417,5 +424,11 @@ mod tests {
         assert_eq!(tag("x"), Some("docker.io/library/x:latest".to_owned()));
         assert_eq!(tag(&format!("x:1@sha256:{hex}")), Some("docker.io/library/x:1".to_owned()));
         assert_eq!(tag(&format!("x@sha256:{hex}")), None);
+        let pin = |text: &str| text.parse::<Reference>().unwrap().store_pin();
+        assert_eq!(pin("x"), None);
+        assert_eq!(
+            pin(&format!("x:1@sha256:{hex}")),
+            Some(format!("docker.io/library/x@sha256:{hex}"))
+        );
     }
 }

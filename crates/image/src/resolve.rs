@@ -49,6 +49,11 @@ fn by_reference(
     reference: &Reference,
 ) -> Result<Option<ImageRecord>> {
     if let Some(digest) = reference.digest() {
+        // Pulled by this very digest, which may be that of an index.
+        let pin = reference.store_pin();
+        if let Some((_, id)) = tags.iter().find(|(tag, _)| Some(tag) == pin.as_ref()) {
+            return Ok(store.image(id)?);
+        }
         // A pinned manifest must belong to an image of that repository.
         let ids = of_repository(tags, reference).map(|(_, id)| id);
         for id in ids {

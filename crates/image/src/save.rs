@@ -11,7 +11,7 @@
 //! however many images have it; nothing is held in memory but documents.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 use strata_layer::{HeldLayer, ImageRecord, Store};
@@ -40,10 +40,7 @@ pub struct Saved {
 /// # Errors
 /// `Store` for what is missing or damaged, `Io` if `out` refuses.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> {
-    let mut archive = Archive { out, there: BTreeSet::new() };
-    archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    archive.directory("blobs/")?;
-    archive.directory("blobs/sha256/")?;
+    let mut archive = Archive::begin(out)?;
     let (mut index, mut docker) = (Vec::new(), Vec::new());
     for saved in images {
         let (_, held) = store.hold_image(&saved.image.id)?;
@@ -64,14 +61,7 @@ pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> 
             "Layers": held.iter().map(|layer| layer_path(layer.diff_id())).collect::<Vec<_>>(),
         }));
     }
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": index,
-    });
-    archive.file("index.json", &bytes(&index)?)?;
-    archive.file("manifest.json", &bytes(&json!(docker))?)?;
-    archive.end()
+    archive.lists(&index, Some(&docker))
 }
 
 /// The image in an OCI index: once for each of its names, or once without.
@@ -101,12 +91,22 @@ fn bytes(value: &Value) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::io("writing an index", e))
 }
 
-struct Archive<'a> {
+/// An archive that is being written.
+pub(crate) struct Archive<'a> {
     out: &'a mut dyn Write,
     there: BTreeSet<String>,
 }
 
-impl Archive<'_> {
+impl<'a> Archive<'a> {
+    /// Writes what every layout begins with.
+    pub(crate) fn begin(out: &'a mut dyn Write) -> Result<Self> {
+        let mut archive = Self { out, there: BTreeSet::new() };
+        archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        archive.directory("blobs/")?;
+        archive.directory("blobs/sha256/")?;
+        Ok(archive)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|e| Error::io("writing the archive", e))
     }
@@ -140,7 +140,8 @@ impl Archive<'_> {
         self.pad(bytes.len() as u64)
     }
 
-    fn blob(&mut self, digest: &BlobDigest, bytes: &[u8]) -> Result<()> {
+    /// A document, unless it is there.
+    pub(crate) fn blob(&mut self, digest: &BlobDigest, bytes: &[u8]) -> Result<()> {
         let path = blob_path(digest);
         if self.there.insert(path.clone()) { self.file(&path, bytes) } else { Ok(()) }
     }
@@ -161,7 +162,56 @@ impl Archive<'_> {
         self.pad(size)
     }
 
-    fn end(&mut self) -> Result<()> {
+    /// A blob of `size` bytes that is opened and read, unless it is there; `told` hears how many
+    /// bytes have been written. Says whether it was not there.
+    pub(crate) fn stream<'r>(
+        &mut self,
+        digest: &BlobDigest,
+        size: u64,
+        open: &dyn Fn() -> Result<Box<dyn Read + Send + 'r>>,
+        told: &dyn Fn(u64),
+    ) -> Result<bool> {
+        let path = blob_path(digest);
+        if !self.there.insert(path.clone()) {
+            return Ok(false);
+        }
+        let mut reader = open()?;
+        self.header(&path, EntryType::Regular, size)?;
+        let reading = |error| Error::io(format!("reading blob {digest}"), error);
+        let (mut buffer, mut written) = (vec![0; 256 << 10], 0);
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(reading(error)),
+            };
+            written += count as u64;
+            if written > size {
+                break;
+            }
+            self.write(&buffer[..count])?;
+            told(written);
+        }
+        if written != size {
+            let what = format!("it has not the {size} bytes that its descriptor says");
+            return Err(reading(std::io::Error::other(what)));
+        }
+        self.pad(size)?;
+        Ok(true)
+    }
+
+    /// The lists of images, and the end.
+    pub(crate) fn lists(&mut self, index: &[Value], docker: Option<&[Value]>) -> Result<()> {
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": index,
+        });
+        self.file("index.json", &bytes(&index)?)?;
+        if let Some(docker) = docker {
+            self.file("manifest.json", &bytes(&json!(docker))?)?;
+        }
         self.write(&[0; 2 * BLOCK])
     }
 }

@@ -14,13 +14,54 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use strata_tree::{BlobDigest, TreePath};
+use strata_tree::{BlobDigest, DiffId, TreePath};
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};
+use crate::found::FoundLayer;
 use crate::limits::Limits;
 use crate::spec::SourceSpec;
 use crate::spool::{self, Opened, Scratch};
+
+/// Where documents and layers of images come from: files (a [`Source`]) or a registry.
+pub(crate) trait Blobs: Sync {
+    /// What the user calls it.
+    fn label(&self) -> &str;
+
+    /// Whether it can have the blob, as far as that is known without reading it.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn offers(&self, digest: BlobDigest) -> Result<bool>;
+
+    /// An index or manifest, verified; `None` if it is not there.
+    ///
+    /// # Errors
+    /// `WrongSize`, `WrongDigest`, `Limit`, and those of reading.
+    fn manifest(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>>;
+
+    /// A config, verified; `None` if it is not there.
+    ///
+    /// # Errors
+    /// As [`Blobs::manifest`].
+    fn config(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>>;
+
+    /// The bytes of a layer, open; `None` if they are not there.
+    ///
+    /// # Errors
+    /// Those of opening.
+    fn layer(&self, layer: &FoundLayer) -> Result<Option<Blob<'_>>>;
+
+    /// What progress calls a layer.
+    fn layer_label(&self, layer: &FoundLayer, diff_id: &DiffId) -> String;
+
+    /// Told that the store refused the bytes of a layer. With `Ok` another place may have better
+    /// ones, and [`Blobs::layer`] gives them.
+    ///
+    /// # Errors
+    /// `error`, if that is the end of it.
+    fn refused(&self, layer: &FoundLayer, error: Error) -> Result<()>;
+}
 
 /// An open source.
 #[derive(Debug)]
@@ -45,6 +86,13 @@ pub(crate) struct Blob<'a> {
     /// Its bytes, from the beginning.
     pub(crate) reader: Box<dyn Read + Send + 'a>,
     repeated: bool,
+}
+
+impl<'a> Blob<'a> {
+    /// A blob of `size` bytes that `reader` gives.
+    pub(crate) fn new(size: u64, reader: Box<dyn Read + Send + 'a>) -> Self {
+        Self { size, reader, repeated: false }
+    }
 }
 
 impl Source {
@@ -98,7 +146,7 @@ impl Source {
         }
         let size = stat.st_size.unsigned_abs();
         let reader = Range { file: File::from(fd), offset: 0, left: size };
-        Ok(Some(Blob { size, reader: Box::new(reader), repeated: false }))
+        Ok(Some(Blob::new(size, Box::new(reader))))
     }
 
     /// The bytes of a small document; `None` if it is not there.
@@ -146,33 +194,76 @@ impl Source {
         self.check_size(&format!("{what} {digest}"), size, blob.size)?;
         drop(blob);
         let Some(bytes) = self.document(&path)? else { return Ok(None) };
-        let actual = sha256(&bytes);
-        if actual != digest {
-            return Err(Error::WrongDigest {
-                label: self.label.clone(),
-                document: what.to_owned(),
-                expected: digest,
-                actual,
-            });
-        }
+        check_digest(&self.label, what, digest, &bytes)?;
         Ok(Some(bytes))
     }
 
-    /// Compares a descriptor's size with what is there.
-    ///
-    /// # Errors
-    /// `WrongSize`.
-    pub(crate) fn check_size(&self, what: &str, said: i64, actual: u64) -> Result<()> {
-        if u64::try_from(said) == Ok(actual) {
-            return Ok(());
-        }
-        Err(Error::WrongSize {
-            label: self.label.clone(),
-            document: what.to_owned(),
-            expected: said,
-            actual,
-        })
+    fn check_size(&self, what: &str, said: i64, actual: u64) -> Result<()> {
+        check_size(&self.label, what, said, actual)
     }
+}
+
+impl Blobs for Source {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn offers(&self, digest: BlobDigest) -> Result<bool> {
+        Ok(self.blob(&blob_path(digest))?.is_some())
+    }
+
+    fn manifest(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>> {
+        self.verified(what, digest, size)
+    }
+
+    fn config(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>> {
+        self.verified(what, digest, size)
+    }
+
+    fn layer(&self, layer: &FoundLayer) -> Result<Option<Blob<'_>>> {
+        self.blob(&layer.path)
+    }
+
+    fn layer_label(&self, _: &FoundLayer, diff_id: &DiffId) -> String {
+        diff_id.short()
+    }
+
+    fn refused(&self, _: &FoundLayer, error: Error) -> Result<()> {
+        Err(error)
+    }
+}
+
+/// Compares a descriptor's size with what is there.
+///
+/// # Errors
+/// `WrongSize`.
+pub(crate) fn check_size(label: &str, what: &str, said: i64, actual: u64) -> Result<()> {
+    if u64::try_from(said) == Ok(actual) {
+        return Ok(());
+    }
+    Err(Error::WrongSize {
+        label: label.to_owned(),
+        document: what.to_owned(),
+        expected: said,
+        actual,
+    })
+}
+
+/// Compares the bytes of a document with the digest that names it.
+///
+/// # Errors
+/// `WrongDigest`.
+pub(crate) fn check_digest(
+    label: &str,
+    what: &str,
+    expected: BlobDigest,
+    bytes: &[u8],
+) -> Result<()> {
+    let actual = sha256(bytes);
+    if actual == expected {
+        return Ok(());
+    }
+    Err(Error::WrongDigest { label: label.to_owned(), document: what.to_owned(), expected, actual })
 }
 
 /// Where a layout keeps the blob of a digest.

@@ -112,7 +112,13 @@ pub(crate) fn plain(
     spool(&file, label, scratch, limits)
 }
 
-fn spool(mut input: impl Read, label: &str, scratch: Scratch<'_>, limits: &Limits) -> Result<File> {
+/// A stream, plain, in a scratch file.
+pub(crate) fn spool(
+    mut input: impl Read,
+    label: &str,
+    scratch: Scratch<'_>,
+    limits: &Limits,
+) -> Result<File> {
     let reading = |e: io::Error| Error::io(format!("reading {label}"), e);
     let mut head = Vec::with_capacity(MAGIC);
     input.by_ref().take(MAGIC as u64).read_to_end(&mut head).map_err(reading)?;

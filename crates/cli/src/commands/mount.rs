@@ -24,6 +24,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
         let request = args.request(&context.root, globals, args.upper.clone());
         return mounts::mount(&request, || open(context, args, args.upper.as_deref()));
     }
+    args.lazy.ensure(context, &args.image)?;
     drop(context.open_image(&args.image)?);
     let upper = match args.rw || args.upper.is_some() {
         true => {

@@ -79,7 +79,8 @@ impl Known {
 
     /// The names as people say them.
     pub(crate) fn familiar_names(&self) -> Vec<String> {
-        self.tags.iter().map(|name| familiar(name)).collect()
+        // A digest that it was pulled by is not a name of its own.
+        self.tags.iter().filter(|name| !name.contains('@')).map(|name| familiar(name)).collect()
     }
 
     /// `REPOSITORY@DIGEST` of its manifest for each repository that it is named in.
@@ -104,6 +105,9 @@ impl Known {
 /// A name of the store as repository and tag.
 fn split(name: &str) -> (String, String) {
     let familiar = familiar(name);
+    if let Some((repository, _)) = familiar.split_once('@') {
+        return (repository.to_owned(), NONE.to_owned());
+    }
     match familiar.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
         _ => (familiar, NONE.to_owned()),

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use strata_fuse::Profile;
 
 use super::daemon::{MountRequest, Role};
+use crate::remote::LazyArgs;
 
 /// How files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,7 +25,8 @@ pub(crate) enum ProfileArg {
 ///
 /// Returns when the mount is usable; a daemon in the background serves it until `strata umount`,
 /// or SIGTERM. No privilege is needed but fusermount3. Owners, modes, devices and attributes are
-/// shown as the image has them. An image cannot be removed while it is mounted.
+/// shown as the image has them. An image cannot be removed while it is mounted. An image that is
+/// not in the store is pulled first.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountArgs {
     /// The image: a reference, or an id or the beginning of one
@@ -63,6 +65,8 @@ pub(crate) struct MountArgs {
     /// Be the daemon that is registered under this name
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "foreground")]
     pub(crate) daemon: Option<String>,
+    #[command(flatten)]
+    pub(crate) lazy: LazyArgs,
 }
 
 /// Unmount an image

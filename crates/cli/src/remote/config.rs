@@ -1,0 +1,189 @@
+//! How registries are spoken to: options, environment and files, read here and passed on.
+//!
+//! ```text
+//! credentials  --authfile, $REGISTRY_AUTH_FILE, or in this order
+//!              $XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json,
+//!              $DOCKER_CONFIG/config.json (~/.docker)
+//! registries   /etc/docker/daemon.json; $CONTAINERS_REGISTRIES_CONF, or registries.conf and
+//!              registries.conf.d/*.conf in ~/.config/containers or else in /etc/containers;
+//!              /etc/stratafs/registries.conf, ~/.config/stratafs/registries.conf
+//! proxies      HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, in capitals or not
+//! ```
+//!
+//! Invariant: this is the only place where the environment is asked about registries; what is
+//! said later (own configuration) replaces what is said earlier about the same registry.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueHint};
+use strata_image::registry::{Credentials, Proxies, Registries, RegistryOptions, Settings};
+
+use crate::context::Context;
+
+/// The options of every command that speaks to a registry.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegistryArgs {
+    /// Check certificates, and use plain http only with this machine and with registries that
+    /// are listed as insecure
+    #[arg(long, value_name = "true|false", default_value_t = true, num_args = 0..=1,
+          action = clap::ArgAction::Set, default_missing_value = "true", require_equals = true,
+          hide_possible_values = true)]
+    tls_verify: bool,
+    /// The file with the credentials [default: those of docker and podman]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authfile: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    /// All registries, as the configuration has them.
+    pub(crate) fn registries(&self, context: &Context) -> Result<Registries> {
+        let options = RegistryOptions {
+            settings: settings()?,
+            credentials: self.credentials()?,
+            proxies: proxies(),
+            roots: roots(),
+            no_tls_verify: !self.tls_verify,
+            // Where there is no store there is nothing to remember in.
+            state: Some(context.root.clone()).filter(|root| root.is_dir()),
+            ..RegistryOptions::default()
+        };
+        Ok(Registries::new(options))
+    }
+
+    fn credentials(&self) -> Result<Credentials> {
+        Credentials::load(&self.auth_files()).context("cannot read the credentials")
+    }
+
+    /// The files that are asked, in order.
+    fn auth_files(&self) -> Vec<PathBuf> {
+        if let Some(file) = self.chosen_file() {
+            return vec![file];
+        }
+        let mut files = Vec::new();
+        let runtime = variable("XDG_RUNTIME_DIR").map_or_else(
+            || PathBuf::from(format!("/run/containers/{}", rustix::process::geteuid().as_raw())),
+            |dir| PathBuf::from(dir).join("containers"),
+        );
+        files.push(runtime.join("auth.json"));
+        files.extend(config_dir().map(|dir| dir.join("containers/auth.json")));
+        files.extend(docker_config());
+        files
+    }
+
+    fn chosen_file(&self) -> Option<PathBuf> {
+        self.authfile.clone().or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from))
+    }
+
+    /// The file that a login to a registry is kept in: the one that knows the registry already,
+    /// for it is asked first, else docker's.
+    pub(crate) fn login_file(&self, host: &str) -> Result<PathBuf> {
+        if let Some(file) = self.chosen_file() {
+            return Ok(file);
+        }
+        for file in self.auth_files() {
+            let known = Credentials::load(std::slice::from_ref(&file))
+                .and_then(|one| Ok(one.find(host, "")?.is_some()));
+            if known.context("cannot read the credentials")? {
+                return Ok(file);
+            }
+        }
+        docker_config().context("neither DOCKER_CONFIG nor HOME is set; say --authfile FILE")
+    }
+
+    /// Every file that may hold a login, for forgetting it.
+    pub(crate) fn logout_files(&self) -> Vec<PathBuf> {
+        self.auth_files()
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn home() -> Option<PathBuf> {
+    variable("HOME").map(PathBuf::from)
+}
+
+fn config_dir() -> Option<PathBuf> {
+    let named = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    named.or_else(|| home().map(|home| home.join(".config")))
+}
+
+fn docker_config() -> Option<PathBuf> {
+    let dir = variable("DOCKER_CONFIG").map(PathBuf::from);
+    dir.or_else(|| home().map(|home| home.join(".docker"))).map(|dir| dir.join("config.json"))
+}
+
+fn settings() -> Result<Settings> {
+    let mut settings = Settings::default();
+    read_settings(&mut settings).context("cannot read the configuration of registries")?;
+    Ok(settings)
+}
+
+fn read_settings(settings: &mut Settings) -> Result<()> {
+    let user = config_dir();
+    settings.add_daemon_json(Path::new("/etc/docker/daemon.json"))?;
+    if let Some(user) = &user {
+        settings.add_daemon_json(&user.join("docker/daemon.json"))?;
+    }
+    match variable("CONTAINERS_REGISTRIES_CONF") {
+        Some(file) => settings.add_registries_conf(Path::new(&file))?,
+        None => {
+            let own = user.as_ref().map(|user| user.join("containers"));
+            let own = own.filter(|dir| dir.join("registries.conf").exists());
+            let dir = own.unwrap_or_else(|| PathBuf::from("/etc/containers"));
+            settings.add_registries_conf(&dir.join("registries.conf"))?;
+            for file in drop_ins(&dir.join("registries.conf.d"))? {
+                settings.add_registries_conf(&file)?;
+            }
+        }
+    }
+    settings.add_registries_conf(Path::new("/etc/stratafs/registries.conf"))?;
+    if let Some(user) = &user {
+        settings.add_registries_conf(&user.join("stratafs/registries.conf"))?;
+    }
+    Ok(())
+}
+
+/// The `*.conf` files of a directory, sorted by name.
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", dir.display())),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+        if path.extension().is_some_and(|end| end == "conf") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The proxies of the environment.
+pub(super) fn proxies() -> Proxies {
+    let read = |name: &str| {
+        let text = variable(name).or_else(|| variable(&name.to_ascii_lowercase()))?;
+        text.into_string().ok()
+    };
+    let all = read("ALL_PROXY");
+    Proxies {
+        http: read("HTTP_PROXY").or_else(|| all.clone()),
+        https: read("HTTPS_PROXY").or(all),
+        none_for: read("NO_PROXY").unwrap_or_default(),
+    }
+}
+
+/// The system's certificates.
+fn roots() -> Vec<Vec<u8>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!("a root certificate cannot be read: {error}");
+    }
+    found.certs.into_iter().map(|cert| cert.to_vec()).collect()
+}

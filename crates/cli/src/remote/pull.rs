@@ -1,0 +1,235 @@
+//! `strata pull`: docker's words, our store.
+//!
+//! Invariant: the lines that tell the result come once the image is committed, and the last of
+//! them is the reference, as docker has it.
+
+use std::fmt;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use strata_image::registry::{PullOptions, Pulled, Registries, pull};
+use strata_image::{Limits, Platform, Reference, ReferenceError, resolve_image};
+use strata_layer::Store;
+
+use super::config::RegistryArgs;
+use super::transfer::{Stream, Transfer};
+use crate::context::{Context, check_chain};
+use crate::limits::LayerLimitArgs;
+
+/// Fetch an image from a registry
+///
+/// A short name means Docker Hub: alpine is docker.io/library/alpine:latest. Only layers that
+/// the store does not have are fetched, several at once, and unpacked as they come. Mirrors of
+/// registries.conf and daemon.json are asked first; what they give is checked against the digest
+/// that the registry itself, or the name, says.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// NAME[:TAG], NAME@DIGEST, HOST[:PORT]/NAME...
+    #[arg(value_name = "REF")]
+    name: Name,
+    /// Fetch every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Take the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    /// Layers to fetch at the same time [default: 3, or one for each processor if those are more]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    layer_limits: LayerLimitArgs,
+    /// Bytes of one index, manifest or config [default: 4194304]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits on untrusted documents")]
+    max_manifest_bytes: Option<u64>,
+}
+
+/// A reference, and whether it was given with a tag or digest.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    pub(crate) reference: Reference,
+    pub(crate) is_bare: bool,
+}
+
+impl FromStr for Name {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, ReferenceError> {
+        let last = text.rsplit('/').next().unwrap_or(text);
+        Ok(Self { reference: text.parse()?, is_bare: !last.contains([':', '@']) })
+    }
+}
+
+pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
+    let reference = &args.name.reference;
+    let store = context.store_within(args.layer_limits.limits())?;
+    let registries = args.registry.registries(context)?;
+    let fetched = |name: &Name| {
+        // Of its own, for the layers of the one before are history.
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        let wanted = Wanted {
+            name,
+            platform: args.platform.as_ref(),
+            threads: args.jobs,
+            limits: document_limits(args.max_manifest_bytes),
+        };
+        let pulled = fetch(&store, &registries, &wanted, &transfer)?;
+        Ok::<_, anyhow::Error>((transfer, pulled))
+    };
+    let last = if args.all_tags {
+        if !args.name.is_bare {
+            bail!("{reference}: with --all-tags the name has neither tag nor digest");
+        }
+        let (domain, path) = (reference.domain().as_str(), reference.repository().as_str());
+        let tags = registries.tags(reference).context("cannot list the tags")?;
+        if tags.is_empty() {
+            bail!("{domain}/{path} has no tags; pull it by digest");
+        }
+        let mut newer = false;
+        for tag in tags {
+            let reference = format!("{domain}/{path}:{}", tag.as_str()).parse()?;
+            let (transfer, pulled) = fetched(&Name { reference, is_bare: false })?;
+            transfer.line(&format!("Digest: {}", pulled.digest));
+            newer |= pulled.newer;
+        }
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        transfer.line(&status(newer, &reference.familiar_name()));
+        format!("{domain}/{path}")
+    } else {
+        let (transfer, pulled) = fetched(&args.name)?;
+        transfer.line(&format!("Digest: {}", pulled.digest));
+        transfer.line(&status(pulled.newer, &reference.familiar()));
+        reference.to_string()
+    };
+    let mut out = std::io::stdout();
+    // The image is in the store whether or not anybody reads this.
+    out.write_all(format!("{last}\n").as_bytes()).unwrap_or_default();
+    Ok(())
+}
+
+/// What is to be pulled.
+struct Wanted<'a> {
+    name: &'a Name,
+    platform: Option<&'a Platform>,
+    threads: Option<NonZeroUsize>,
+    limits: Limits,
+}
+
+fn fetch(
+    store: &Store,
+    registries: &Registries,
+    wanted: &Wanted<'_>,
+    transfer: &Transfer,
+) -> Result<Pulled> {
+    let reference = &wanted.name.reference;
+    if wanted.name.is_bare {
+        transfer.line("Using default tag: latest");
+    }
+    let asked = match (reference.digest(), reference.tag()) {
+        (None, Some(tag)) => tag.as_str().to_owned(),
+        _ => reference.to_string(),
+    };
+    let begins = || {
+        transfer.line(&format!("{asked}: Pulling from {}", reference.repository().as_str()));
+    };
+    let check = |held: &[_]| check_chain(store, held);
+    let options = PullOptions {
+        platform: wanted.platform.cloned(),
+        threads: wanted.threads,
+        limits: wanted.limits.clone(),
+        chain_check: Some(&check),
+        on_found: Some(&begins),
+    };
+    pull(store, registries, reference, &options, transfer).context("cannot pull")
+}
+
+fn status(newer: bool, name: &str) -> String {
+    match newer {
+        true => format!("Status: Downloaded newer image for {name}"),
+        false => format!("Status: Image is up to date for {name}"),
+    }
+}
+
+/// When a command that needs an image asks a registry for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    /// Every time.
+    Always,
+    /// If the store does not have it.
+    Missing,
+    /// Never.
+    Never,
+}
+
+impl fmt::Display for PullWhen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Missing => "missing",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// The options of a command that pulls the image that it needs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pulling")]
+pub(crate) struct LazyArgs {
+    /// Pull the image first: always, never, or if it is missing
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = PullWhen::Missing,
+          hide_possible_values = true)]
+    pull: PullWhen,
+    /// Pull the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl LazyArgs {
+    /// Brings the image into the store where that is wanted and needed. Everything that is said
+    /// goes to stderr, as docker has it when it runs an image.
+    ///
+    /// # Errors
+    /// Those of pulling. What cannot be a name, or is not to be pulled, is for the caller to
+    /// look up.
+    pub(crate) fn ensure(&self, context: &Context, image: &str) -> Result<()> {
+        let store = context.store()?;
+        let missing =
+            matches!(resolve_image(&store, image), Err(strata_image::Error::NoImage { .. }));
+        let wanted = match self.pull {
+            PullWhen::Never => false,
+            PullWhen::Missing => missing,
+            PullWhen::Always => true,
+        };
+        let Some(name) = image.parse::<Name>().ok().filter(|_| wanted) else { return Ok(()) };
+        let transfer = Transfer::new(context.quiet, Stream::Err);
+        if missing && self.pull == PullWhen::Missing {
+            let familiar = name.reference.familiar();
+            transfer.line(&format!("Unable to find image '{familiar}' locally"));
+        }
+        // What stands for the tag has been said just now.
+        let name = Name { is_bare: false, ..name };
+        let registries = self.registry.registries(context)?;
+        let wanted = Wanted {
+            name: &name,
+            platform: self.platform.as_ref(),
+            threads: None,
+            limits: document_limits(None),
+        };
+        let pulled = fetch(&store, &registries, &wanted, &transfer)?;
+        transfer.line(&format!("Digest: {}", pulled.digest));
+        transfer.line(&status(pulled.newer, &name.reference.familiar()));
+        Ok(())
+    }
+}
+
+/// The bounds on documents that a registry gives.
+pub(crate) fn document_limits(manifest_bytes: Option<u64>) -> Limits {
+    let default = Limits::default();
+    Limits { document_bytes: manifest_bytes.unwrap_or(default.document_bytes), ..default }
+}

@@ -1,0 +1,92 @@
+//! `strata push`: docker's words, our store.
+//!
+//! Invariant: the line with the digest comes once the registry has the manifest.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use strata_image::registry::{Packing, PushOptions, push};
+use strata_image::resolve_image;
+
+use super::config::RegistryArgs;
+use super::pull::Name;
+use super::transfer::{Stream, Transfer};
+use crate::context::Context;
+
+/// Send an image to a registry
+///
+/// What the registry has already is not sent; what another of its repositories has is mounted
+/// from there. Where the registry has the very blobs that the image was pulled as, its manifest
+/// is pushed byte for byte and keeps its digest. Other layers are compressed anew, the same way
+/// every time, so their digests, and the manifest's, are new; the image id is not.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The image; without DESTINATION its name says where to
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The name to push it under
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<Name>,
+    /// How layers that the registry does not have are sent [default: as they came, else gzip]
+    #[arg(long, value_name = "gzip|zstd|none", hide_possible_values = true)]
+    compression: Option<Compression>,
+    /// Layers to send at the same time [default: 5]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Compression {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Gzip => Self::Gzip,
+            Compression::Zstd => Self::Zstd,
+            Compression::None => Self::Plain,
+        }
+    }
+}
+
+pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
+    let name = match &args.destination {
+        Some(name) => name.clone(),
+        None => args.image.parse().context("an image id says no place to push to")?,
+    };
+    let store = context.store()?;
+    let image = resolve_image(&store, &args.image)?;
+    let registries = args.registry.registries(context)?;
+    let transfer = Transfer::new(context.quiet, Stream::Out);
+    if name.is_bare {
+        transfer.line("Using default tag: latest");
+    }
+    let reference = &name.reference;
+    let (domain, path) = (reference.domain().as_str(), reference.repository().as_str());
+    transfer.line(&format!("The push refers to repository [{domain}/{path}]"));
+    let options = PushOptions {
+        packing: args.compression.map(Packing::from),
+        threads: args.jobs,
+        ..PushOptions::default()
+    };
+    let listen = |layer: &str, event: strata_image::registry::PushEvent<'_>| {
+        transfer.pushing(layer, event);
+    };
+    let pushed =
+        push(&store, &registries, &image, reference, &options, &listen).context("cannot push")?;
+    let tag = reference.tag().map_or("latest", |tag| tag.as_str());
+    let text = match context.quiet {
+        true => format!("{reference}\n"),
+        false => format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size),
+    };
+    // The registry has the image whether or not anybody reads this.
+    std::io::stdout().write_all(text.as_bytes()).unwrap_or_default();
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! Images from one place to another, without a way through the store unless it is one of them.
+//!
+//! ```text
+//! registry   ---+                  +--> registry     blobs streamed, mounted where they are
+//! OCI layout ---+--> Outbound -----+--> OCI layout   blobs/, then index.json
+//! archives   ---+   (outbound.rs)  +--> archives     one tar for all images that go into it
+//! store      ---+                  +--> store        what pull and load do
+//! ```
+//!
+//! Invariants: where the source has a manifest and the destination keeps blobs, every byte and
+//! every digest stays; else layers are the diffs themselves, checked against their diff ids, or
+//! for a registry packed the same way every time. What names the image comes last, so a
+//! destination never names what is not there. Of an index the image for one platform is copied.
+
+mod archive;
+mod layout;
+mod outbound;
+
+pub use archive::ArchiveWriter;
+pub(crate) use outbound::{OutLayer, Outbound};
+
+use std::path::{Path, PathBuf};
+
+use strata_layer::{Progress, Store};
+use strata_tree::{BlobDigest, ImageId};
+
+use crate::error::{Error, Result};
+use crate::found::{self, Found, Wanted};
+use crate::limits::Limits;
+use crate::load::{ChainCheck, LoadOptions, load_one};
+use crate::location::Location;
+use crate::media::MediaKind;
+use crate::oci::{Top, image_of};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::registry::remote::{Remote, check_platform};
+use crate::registry::{Packing, PushEvent, PushListener, PushOptions, Registries, push};
+use crate::resolve::resolve_image;
+use crate::source::{Blobs, Source, sha256};
+use outbound::Form;
+
+/// How to copy.
+#[derive(Default)]
+pub struct CopyOptions<'a> {
+    /// Of an index the image for this platform; without it the host's.
+    pub platform: Option<Platform>,
+    /// How layers are packed for a registry; without it as they are, else gzip.
+    pub packing: Option<Packing>,
+    /// What sources may make us read.
+    pub limits: Limits,
+    /// Called before an image comes into the store; refuses it.
+    pub chain_check: Option<&'a ChainCheck<'a>>,
+}
+
+/// Where an image goes.
+pub enum Target<'a, 'w> {
+    /// To a registry, under this name.
+    Registry(Reference),
+    /// Into an OCI layout directory, made if it is not there; an image of that name is replaced.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// What the image is called there; without it as in the source.
+        name: Option<String>,
+    },
+    /// Into an archive that is being written.
+    Archive {
+        /// The archive.
+        archive: &'a mut ArchiveWriter<'w>,
+        /// What the image is called there; without it as in the source.
+        name: Option<String>,
+    },
+    /// Into the store, under this name, or as in the source.
+    Store(Option<Reference>),
+}
+
+/// What was copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// The image's id.
+    pub id: ImageId,
+    /// Its manifest at the destination, if there is one.
+    pub manifest: Option<BlobDigest>,
+}
+
+/// Who is told.
+pub struct Listeners<'a> {
+    /// What comes into the store.
+    pub pulling: &'a dyn Progress,
+    /// What goes elsewhere.
+    pub pushing: &'a PushListener<'a>,
+}
+
+/// Copies one image.
+///
+/// # Errors
+/// What the source or the destination is refused for; the destination then does not name the
+/// image. `Several` if the source does not say which image.
+pub fn copy(
+    store: &Store,
+    registries: &Registries,
+    from: &Location,
+    to: Target<'_, '_>,
+    options: &CopyOptions<'_>,
+    listeners: &Listeners<'_>,
+) -> Result<Copied> {
+    match from {
+        Location::Registry(reference) => {
+            let places = registries.places(reference)?;
+            let source = Remote::new(places, Some(store), reference, &options.limits);
+            let top = source.top(reference, listeners.pulling)?;
+            let kind = MediaKind::of(&top.media_type);
+            let host = Platform::host();
+            let wanted = options.platform.as_ref().unwrap_or(&host);
+            let top = Top { digest: top.digest, kind, bytes: top.bytes };
+            let mut found = image_of(&source, Some(wanted), top)?;
+            if let Some(platform) = &options.platform {
+                check_platform(&source, &found.config.platform(), platform)?;
+            }
+            if reference.digest().is_none() {
+                found.names.push(reference.clone());
+            }
+            let copy = Copy { store, registries, options, listeners, home: Some(reference) };
+            copy.found(&source, found, to)
+        }
+        Location::Files { path, name, .. } => {
+            let spec = Location::source(path, name.as_deref());
+            let scratch = || Ok(store.scratch_file()?);
+            let source = Source::open(&spec, &scratch, &options.limits)?;
+            let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };
+            let found = found::one(&source, &wanted)?;
+            let copy = Copy { store, registries, options, listeners, home: None };
+            copy.found(&source, found, to)
+        }
+        Location::Stored(text) => stored(store, registries, text, to, options, listeners),
+    }
+}
+
+/// An image of the store.
+fn stored(
+    store: &Store,
+    registries: &Registries,
+    text: &str,
+    to: Target<'_, '_>,
+    options: &CopyOptions<'_>,
+    listeners: &Listeners<'_>,
+) -> Result<Copied> {
+    let image = resolve_image(store, text)?;
+    match to {
+        Target::Registry(reference) => {
+            let how = PushOptions { packing: options.packing, ..PushOptions::default() };
+            let pushed = push(store, registries, &image, &reference, &how, listeners.pushing)?;
+            Ok(Copied { id: image.id, manifest: Some(pushed.digest) })
+        }
+        Target::Store(name) => {
+            if let Some(name) = name {
+                let tag = name.store_tag().filter(|_| name.digest().is_none());
+                let tag = tag.ok_or_else(|| Error::NameWithDigest(name.to_string()))?;
+                store.tag(&tag, &image.id)?;
+            }
+            Ok(Copied { id: image.id, manifest: image.manifest })
+        }
+        to => {
+            let outbound = outbound::of_store(store, &image, text)?;
+            written(&outbound, to, listeners)
+        }
+    }
+}
+
+/// Writes an image into files.
+fn written(
+    outbound: &Outbound<'_>,
+    to: Target<'_, '_>,
+    listeners: &Listeners<'_>,
+) -> Result<Copied> {
+    match to {
+        Target::Layout { path, name } => {
+            layout::write(&path, outbound, name.as_deref(), listeners.pushing)?;
+        }
+        Target::Archive { archive, name } => {
+            archive.image(outbound, name.as_deref(), listeners.pushing)?;
+        }
+        Target::Registry(_) | Target::Store(_) => {}
+    }
+    Ok(Copied { id: outbound.id, manifest: Some(sha256(&outbound.manifest)) })
+}
+
+struct Copy<'a> {
+    store: &'a Store,
+    registries: &'a Registries,
+    options: &'a CopyOptions<'a>,
+    listeners: &'a Listeners<'a>,
+    /// The registry that it comes from.
+    home: Option<&'a Reference>,
+}
+
+impl Copy<'_> {
+    fn found(&self, source: &dyn Blobs, mut found: Found, to: Target<'_, '_>) -> Result<Copied> {
+        let form = match &to {
+            Target::Store(_) => return self.to_store(source, found, to),
+            Target::Registry(_) => match self.options.packing {
+                None if outbound::is_whole(&found) => Form::AsItIs,
+                packing => Form::Packed(packing.unwrap_or_default()),
+            },
+            Target::Archive { archive, .. } if archive.wants_plain() => Form::Plain,
+            Target::Layout { .. } | Target::Archive { .. } => match outbound::is_whole(&found) {
+                true => Form::AsItIs,
+                false => Form::Plain,
+            },
+        };
+        let names = std::mem::take(&mut found.names);
+        let limits = &self.options.limits;
+        let outbound = outbound::of_found(self.store, source, &found, names, form, limits)?;
+        let Target::Registry(reference) = &to else {
+            return written(&outbound, to, self.listeners);
+        };
+        let digest =
+            self.registries.put(&outbound, reference, self.home, self.listeners.pushing)?;
+        Ok(Copied { id: outbound.id, manifest: Some(digest) })
+    }
+
+    fn to_store(&self, source: &dyn Blobs, mut found: Found, to: Target<'_, '_>) -> Result<Copied> {
+        if let Target::Store(Some(name)) = to {
+            if name.digest().is_some() {
+                return Err(Error::NameWithDigest(name.to_string()));
+            }
+            found.names = vec![name];
+        }
+        let options = LoadOptions {
+            limits: self.options.limits.clone(),
+            chain_check: self.options.chain_check,
+            ..LoadOptions::default()
+        };
+        let manifest = found.manifest.as_deref().map(sha256);
+        let loaded = load_one(self.store, source, &found, &options, self.listeners.pulling)?;
+        Ok(Copied { id: loaded.id, manifest })
+    }
+}
+
+/// What an image is called in a file: the tag that OCI layouts know, and the whole name.
+fn called(names: &[Reference], name: Option<&str>) -> Vec<(String, Option<Reference>)> {
+    match name {
+        // As skopeo does: the text as it is.
+        Some(text) => vec![(text.to_owned(), text.parse().ok().filter(|_| text.contains(':')))],
+        None => names
+            .iter()
+            .filter_map(|name| Some((name.tag()?.as_str().to_owned(), Some(name.clone()))))
+            .collect(),
+    }
+}
+
+/// Tells of all layers before the first is copied, each once.
+pub(crate) fn prepare<'o, 'a>(
+    outbound: &'o Outbound<'a>,
+    listen: &PushListener<'_>,
+) -> Vec<&'o OutLayer<'a>> {
+    let mut todo: Vec<&OutLayer<'_>> = Vec::new();
+    for layer in &outbound.layers {
+        if !todo.iter().any(|known| known.digest == layer.digest) {
+            listen(&layer.digest.short(), PushEvent::Preparing);
+            todo.push(layer);
+        }
+    }
+    todo
+}
+
+/// Where a layout keeps a blob.
+fn blob_name(digest: &BlobDigest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

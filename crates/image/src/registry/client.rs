@@ -1,0 +1,435 @@
+//! One repository at one endpoint: the distribution API, with credentials and retries.
+//!
+//! ```text
+//! request --> 401 --> challenge --> token or basic --> request again
+//!         --> 429, 5xx, no answer --> wait, a little longer each time --> request again
+//! ```
+//! (distribution specification 1.1, "API".)
+//!
+//! Invariants: a request is repeated only if it may be (nothing here is not); a token is kept
+//! for this repository alone and renewed once when it is refused; the scheme is found once and
+//! then stays, http being tried only where it is allowed.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use strata_tree::BlobDigest;
+use ureq::http::Method;
+
+use super::auth::{self, Challenge};
+use super::credentials::Credential;
+use super::error::{Attempt, Refusal};
+use super::http::{Answer, Body, Call, Http};
+use super::url::{Scheme, Url, is_loopback};
+use crate::source::sha256;
+
+/// What we read, in the order of preference.
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1";
+
+/// How often, and after which pauses, something that may pass is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries in a row without any progress, the first one included.
+    pub tries: u32,
+    /// The first pause; each further one is twice as long.
+    pub pause: Duration,
+    /// The longest pause, also if the server names one.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { tries: 5, pause: Duration::from_millis(250), longest: Duration::from_secs(30) }
+    }
+}
+
+impl Retry {
+    /// The pause after so many failures; the server may ask for a longer one.
+    pub(crate) fn pause_after(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        doubled.max(asked.unwrap_or_default()).min(self.longest)
+    }
+}
+
+/// Where and how a repository is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// Host, with its port if one is given.
+    pub(crate) host: String,
+    pub(crate) repository: String,
+    /// Plain http, and https with any certificate, are allowed.
+    pub(crate) insecure: bool,
+    /// Whether this is where the name says that the image is.
+    pub(crate) is_origin: bool,
+}
+
+/// What may be asked of a repository (scopes of docker's token authentication).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    Pull,
+    Push,
+}
+
+impl Access {
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+/// A manifest as the registry gave it.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchedManifest {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) media_type: String,
+    pub(crate) digest: BlobDigest,
+}
+
+/// How a HEAD request for a blob or manifest was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) digest: Option<BlobDigest>,
+    pub(crate) size: Option<u64>,
+}
+
+/// A connection to a repository.
+pub(crate) struct Client {
+    http: Arc<Http>,
+    pub(crate) endpoint: Endpoint,
+    credential: Option<Credential>,
+    access: Access,
+    retry: Retry,
+    base: OnceLock<Url>,
+    authorization: Mutex<Option<String>>,
+    /// Repositories that a token must cover too, for mounting from them.
+    also: Mutex<Vec<String>>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        http: Arc<Http>,
+        endpoint: Endpoint,
+        credential: Option<Credential>,
+        access: Access,
+        retry: Retry,
+    ) -> Self {
+        Self {
+            http,
+            endpoint,
+            credential,
+            access,
+            retry,
+            base: OnceLock::new(),
+            authorization: Mutex::default(),
+            also: Mutex::default(),
+        }
+    }
+
+    /// What errors call it.
+    pub(crate) fn label(&self) -> String {
+        let Endpoint { host, repository, .. } = &self.endpoint;
+        match self.base.get() {
+            Some(base) => format!("{}/{repository}", base.origin()),
+            None => format!("{host}/{repository}"),
+        }
+    }
+
+    pub(crate) fn attempt(&self, why: Refusal) -> Attempt {
+        Attempt { endpoint: self.label(), why }
+    }
+
+    pub(crate) fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// Lets the next token also read from `repository`.
+    pub(crate) fn cover(&self, repository: &str) {
+        let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
+        if !also.iter().any(|known| known == repository) {
+            also.push(repository.to_owned());
+            *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// The registry's root, its scheme found by asking once where there is a choice.
+    fn base(&self) -> Result<&Url, Refusal> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let host = api_host(&self.endpoint.host);
+        let loopback = is_loopback(host);
+        let order: &[Scheme] = match (loopback, self.endpoint.insecure) {
+            (true, _) => &[Scheme::Http, Scheme::Https],
+            (false, true) => &[Scheme::Https, Scheme::Http],
+            (false, false) => &[Scheme::Https],
+        };
+        let (mut failure, mut refused) = (None, None);
+        for scheme in order {
+            let url = Url::new(*scheme, host, "/v2/");
+            if order.len() == 1 {
+                return Ok(self.base.get_or_init(|| url));
+            }
+            match self.http.send(&self.call(Method::GET, url.clone(), Body::Empty)) {
+                // What Go's servers say to plain http on a TLS port; what https says then counts.
+                Ok(answer) if answer.status == 400 && *scheme == Scheme::Http => {
+                    refused = Some(answer.refusal());
+                }
+                Ok(_) => return Ok(self.base.get_or_init(|| url)),
+                Err(why) => {
+                    failure.get_or_insert(why);
+                }
+            }
+        }
+        Err(failure.or(refused).unwrap_or(Refusal::Unreachable(String::new())))
+    }
+
+    fn call<'a>(&self, method: Method, url: Url, body: Body<'a>) -> Call<'a> {
+        let headers = Vec::new();
+        let verify = !self.endpoint.insecure;
+        Call { method, url, headers, body, authorization: None, verify }
+    }
+
+    /// Asks once, twice if it has to say first who it is.
+    fn ask(&self, call: &mut Call<'_>) -> Result<Answer, Refusal> {
+        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let base = self.base()?;
+        // An upload may be sent elsewhere; what is ours goes to the registry alone.
+        let ours = call.url.same_origin(base);
+        call.authorization = known.filter(|_| ours);
+        let answer = self.http.send(call)?;
+        if answer.status != 401 || !ours {
+            return Ok(answer);
+        }
+        let values = answer.headers.get_all("www-authenticate");
+        let Some(challenge) = Challenge::parse(values.iter().filter_map(|v| v.to_str().ok()))
+        else {
+            return Ok(answer);
+        };
+        if !answer.url.same_origin(base) {
+            return Ok(answer);
+        }
+        let Some(fresh) = self.authorize(base, &challenge)? else { return Ok(answer) };
+        if call.authorization.as_ref() == Some(&fresh) {
+            return Ok(answer);
+        }
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh.clone());
+        call.authorization = Some(fresh);
+        self.http.send(call)
+    }
+
+    fn authorize(&self, base: &Url, challenge: &Challenge) -> Result<Option<String>, Refusal> {
+        match challenge {
+            Challenge::Basic => Ok(self.credential.as_ref().and_then(Credential::basic)),
+            Challenge::Bearer { realm, service, scope } => {
+                let mut wanted = match self.endpoint.repository.as_str() {
+                    // A login asks for no repository.
+                    "" => scope.clone().unwrap_or_default(),
+                    own => format!("repository:{own}:{}", self.access.actions()),
+                };
+                for other in self.also.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    wanted.push_str(&format!(" repository:{other}:pull"));
+                }
+                let credential = self.credential.as_ref();
+                let verify = !self.endpoint.insecure;
+                let challenge = (realm.as_str(), service.as_deref(), wanted.as_str());
+                auth::fetch(&self.http, base, challenge, credential, verify).map(Some)
+            }
+        }
+    }
+
+    /// Asks until there is an answer that will not change by asking again.
+    fn request(&self, mut call: Call<'_>) -> Result<Answer, Refusal> {
+        let mut failures = 0;
+        loop {
+            failures += 1;
+            let asked = match self.ask(&mut call) {
+                Ok(answer) if !matches!(answer.status, 429 | 500..) => return Ok(answer),
+                Ok(answer) if failures >= self.retry.tries => return Ok(answer),
+                Ok(answer) => answer.header("retry-after").and_then(|text| text.parse().ok()),
+                Err(why) if failures >= self.retry.tries || !why.may_pass() => return Err(why),
+                Err(_) => None,
+            };
+            std::thread::sleep(self.retry.pause_after(failures, asked.map(Duration::from_secs)));
+        }
+    }
+
+    fn url(&self, rest: &str) -> Result<Url, Refusal> {
+        let base = self.base_with_retry()?;
+        Ok(Url { path: format!("/v2/{}/{rest}", self.endpoint.repository), ..base.clone() })
+    }
+
+    fn base_with_retry(&self) -> Result<&Url, Refusal> {
+        let mut failures = 0;
+        loop {
+            match self.base() {
+                Err(why) if why.may_pass() && failures + 1 < self.retry.tries => {
+                    failures += 1;
+                    std::thread::sleep(self.retry.pause_after(failures, None));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether the registry is there and takes our credentials.
+    pub(crate) fn ping(&self) -> Result<(), Refusal> {
+        let url = self.base_with_retry()?.clone();
+        let answer = self.request(self.call(Method::GET, url, Body::Empty))?;
+        match answer.status {
+            200 => Ok(()),
+            _ => Err(answer.refusal()),
+        }
+    }
+
+    /// What the registry has at a path, whatever the answer.
+    pub(crate) fn get(&self, path: &str) -> Result<Answer, Refusal> {
+        let url = Url { path: path.to_owned(), ..self.base_with_retry()?.clone() };
+        self.request(self.call(Method::GET, url, Body::Empty))
+    }
+
+    /// A manifest by tag or digest, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// `Wrong` if it is not what the digest in `wanted`, or the registry itself, says.
+    pub(crate) fn manifest(
+        &self,
+        wanted: &ManifestName,
+        most: u64,
+    ) -> Result<FetchedManifest, Refusal> {
+        let mut call = self.call(Method::GET, self.url(&wanted.path())?, Body::Empty);
+        call.headers.push(("accept", ACCEPT.to_owned()));
+        let answer = self.request(call)?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        let media_type = answer.header("content-type").unwrap_or_default().to_owned();
+        let said = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
+        let bytes = answer.bytes(most)?;
+        let digest = sha256(&bytes);
+        let expected = match wanted {
+            ManifestName::Digest(digest) => Some(*digest),
+            ManifestName::Tag(_) => said,
+        };
+        match expected.filter(|expected| *expected != digest) {
+            Some(expected) => {
+                Err(Refusal::Wrong(format!("the manifest is {digest}, expected {expected}")))
+            }
+            None => Ok(FetchedManifest { bytes, media_type, digest }),
+        }
+    }
+
+    /// Whether a manifest is there, and which.
+    pub(crate) fn manifest_head(&self, wanted: &ManifestName) -> Result<Head, Refusal> {
+        let mut call = self.call(Method::HEAD, self.url(&wanted.path())?, Body::Empty);
+        call.headers.push(("accept", ACCEPT.to_owned()));
+        head(self.request(call)?)
+    }
+
+    /// Whether a blob is there.
+    pub(crate) fn blob_head(&self, digest: BlobDigest) -> Result<Head, Refusal> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        head(self.request(self.call(Method::HEAD, url, Body::Empty))?)
+    }
+
+    /// Asks once for a blob from byte `offset` on. The answer is 200 or 206, or an error.
+    pub(crate) fn blob(&self, digest: BlobDigest, offset: u64) -> Result<Answer, Refusal> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let mut call = self.call(Method::GET, url, Body::Empty);
+        if offset > 0 {
+            call.headers.push(("range", format!("bytes={offset}-")));
+        }
+        let answer = self.ask(&mut call)?;
+        match answer.status {
+            200 => Ok(answer),
+            206 if offset > 0 => Ok(answer),
+            _ => Err(answer.refusal()),
+        }
+    }
+
+    /// Puts a manifest under a tag or its digest.
+    pub(crate) fn put_manifest(
+        &self,
+        name: &ManifestName,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        let url = self.url(&name.path())?;
+        let mut call = self.call(Method::PUT, url, Body::Bytes(bytes));
+        call.headers.push(("content-type", media_type.to_owned()));
+        let answer = self.request(call)?;
+        match answer.status {
+            200..=299 => Ok(()),
+            _ => Err(answer.refusal()),
+        }
+    }
+
+    /// Sends a request on behalf of an upload, with the same patience as all others.
+    pub(super) fn upload_request(
+        &self,
+        method: Method,
+        url: Url,
+        headers: Vec<(&'static str, String)>,
+        body: Body<'_>,
+    ) -> Result<Answer, Refusal> {
+        let mut call = self.call(method, url, body);
+        call.headers = headers;
+        self.request(call)
+    }
+
+    /// The same once, for a body that may have arrived in part.
+    pub(super) fn upload_once(
+        &self,
+        method: Method,
+        url: Url,
+        headers: Vec<(&'static str, String)>,
+        body: Body<'_>,
+    ) -> Result<Answer, Refusal> {
+        let mut call = self.call(method, url, body);
+        call.headers = headers;
+        self.ask(&mut call)
+    }
+
+    /// Where uploads begin.
+    pub(super) fn uploads(&self) -> Result<Url, Refusal> {
+        self.url("blobs/uploads/")
+    }
+}
+
+fn head(answer: Answer) -> Result<Head, Refusal> {
+    if answer.status != 200 {
+        return Err(answer.refusal());
+    }
+    Ok(Head {
+        digest: answer.header("docker-content-digest").and_then(|text| text.parse().ok()),
+        size: answer.header("content-length").and_then(|text| text.parse().ok()),
+    })
+}
+
+/// By what a manifest is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ManifestName {
+    Tag(String),
+    Digest(BlobDigest),
+}
+
+impl ManifestName {
+    fn path(&self) -> String {
+        match self {
+            Self::Tag(tag) => format!("manifests/{tag}"),
+            Self::Digest(digest) => format!("manifests/{digest}"),
+        }
+    }
+}
+
+/// Where the API of a registry is: Docker Hub's is not at its name.
+fn api_host(host: &str) -> &str {
+    match host {
+        "docker.io" => "registry-1.docker.io",
+        other => other,
+    }
+}

@@ -1,0 +1,322 @@
+//! HTTP: one exchange at a time, with the redirects that it leads to.
+//!
+//! ```text
+//! Call (method, address, headers, body that can be sent again)
+//!   --> agent for (verified or not, by proxy or not) --> Answer (status, headers, reader)
+//! ```
+//!
+//! Invariants: `Authorization` goes to the origin (scheme, host and port) that it is meant for
+//! and is dropped at the first redirect elsewhere; no redirect leads from https to http; a
+//! server that stops sending is given up after [`Timeouts::silence`]; a body larger than asked
+//! for is not read. Nothing here reads the environment: proxies and roots are passed in.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Method, Request};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy, SendBody};
+
+use super::error::{Refusal, UNKNOWN_HOST};
+use super::url::{HostPattern, Scheme, Url};
+
+/// Redirects that one request may take.
+const REDIRECTS: usize = 10;
+/// Bytes of an error document that are looked at.
+const ERROR_BYTES: u64 = 64 << 10;
+
+/// How long to wait, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the first byte of an answer, and between any two of its bytes.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(30), silence: Duration::from_secs(60) }
+    }
+}
+
+/// Which proxies to go by, as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For http addresses.
+    pub http: Option<String>,
+    /// For https addresses.
+    pub https: Option<String>,
+    /// Hosts, domains and address ranges to be spoken to directly, separated by commas.
+    pub none_for: String,
+}
+
+impl Proxies {
+    fn of(&self, url: &Url) -> Option<&str> {
+        let proxy = match url.scheme {
+            Scheme::Http => self.http.as_deref(),
+            Scheme::Https => self.https.as_deref(),
+        };
+        let direct = super::url::is_loopback(&url.host)
+            || self.none_for.split(',').filter(|text| !text.trim().is_empty()).any(|text| {
+                text.parse().is_ok_and(|pattern: HostPattern| pattern.matches_domain(&url.host))
+            });
+        proxy.filter(|proxy| !proxy.is_empty() && !direct)
+    }
+}
+
+/// A request.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Body<'a>,
+    /// For the origin of `url` alone.
+    pub(crate) authorization: Option<String>,
+    /// Whether certificates are checked.
+    pub(crate) verify: bool,
+}
+
+/// What a request sends.
+#[derive(Clone, Copy)]
+pub(crate) enum Body<'a> {
+    Empty,
+    Bytes(&'a [u8]),
+    /// A reader for each time that it is sent, and its length in bytes.
+    Stream(&'a (dyn Fn() -> std::io::Result<Box<dyn Read + 'a>> + 'a), u64),
+}
+
+/// A response whose body is yet to be read.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// Where it came from in the end.
+    pub(crate) url: Url,
+    body: ureq::Body,
+}
+
+impl Answer {
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The body as it comes.
+    pub(crate) fn into_reader(self) -> Box<dyn Read + Send> {
+        Box::new(self.body.into_reader())
+    }
+
+    /// The whole body, of at most `most` bytes.
+    pub(crate) fn bytes(self, most: u64) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::new();
+        let url = self.url.to_string();
+        // A length that the server names itself is no reason to reserve memory.
+        let mut reader = self.body.into_reader().take(most.saturating_add(1));
+        reader.read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+        if bytes.len() as u64 > most {
+            return Err(Refusal::Failed(format!("{url} is larger than {most} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// What a status other than a success means (distribution specification, "Error codes").
+    pub(crate) fn refusal(self) -> Refusal {
+        #[derive(serde::Deserialize)]
+        struct Errors {
+            errors: Vec<One>,
+        }
+        #[derive(serde::Deserialize)]
+        struct One {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        let status = self.status;
+        let mut text = Vec::new();
+        // Where the explanation cannot be read, the status alone has to do.
+        let read = self.body.into_reader().take(ERROR_BYTES).read_to_end(&mut text);
+        let said = read.ok().and_then(|_| serde_json::from_slice::<Errors>(&text).ok());
+        let said = said.and_then(|said| said.errors.into_iter().next());
+        let detail = match said {
+            Some(One { code, message }) if message.is_empty() => format!("{status}, {code}"),
+            Some(One { code, message }) if code.is_empty() => format!("{status}, {message}"),
+            Some(One { code, message }) => format!("{status} {code}, {message}"),
+            None => format!("status {status}"),
+        };
+        let detail: String = detail.chars().filter(|c| !c.is_control()).take(300).collect();
+        match status {
+            404 => Refusal::NotFound(detail),
+            401 | 403 => Refusal::Denied(detail),
+            429 => Refusal::Busy(detail),
+            _ => Refusal::Failed(detail),
+        }
+    }
+}
+
+type AgentKey = (bool, Option<String>);
+
+/// The connections.
+pub(crate) struct Http {
+    timeouts: Timeouts,
+    proxies: Proxies,
+    roots: RootCerts,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+    agents: Mutex<HashMap<AgentKey, Agent>>,
+}
+
+impl Http {
+    /// `roots` are the certificates that are trusted, in DER.
+    pub(crate) fn new(timeouts: Timeouts, proxies: Proxies, roots: &[Vec<u8>]) -> Self {
+        let roots = roots.iter().map(|der| Certificate::from_der(der).to_owned());
+        Self {
+            timeouts,
+            proxies,
+            roots: RootCerts::from(roots),
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            agents: Mutex::default(),
+        }
+    }
+
+    fn agent(&self, url: &Url, verify: bool) -> Result<Agent, Refusal> {
+        let proxy = self.proxies.of(url);
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (verify, proxy.map(str::to_owned));
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let proxy = proxy
+            .map(|text| {
+                // The address may hold a password and is not repeated.
+                let bad = |_| Refusal::Unreachable("the proxy's address is no address".to_owned());
+                Proxy::new(text).map_err(bad)
+            })
+            .transpose()?;
+        let tls = TlsConfig::builder()
+            .root_certs(self.roots.clone())
+            .disable_verification(!verify)
+            .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
+            .build();
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .tls_config(tls)
+            .proxy(proxy)
+            .user_agent(concat!("strata/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(self.timeouts.connect))
+            .timeout_recv_response(Some(self.timeouts.silence))
+            .timeout_per_read(Some(self.timeouts.silence))
+            .timeout_per_write(Some(self.timeouts.silence))
+            .build()
+            .new_agent();
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    /// Sends a request and follows where it leads.
+    ///
+    /// # Errors
+    /// `Unreachable` without an answer, `Failed` for redirects that are not followed. Every
+    /// status is an answer.
+    pub(crate) fn send(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+        let mut url = call.url.clone();
+        let mut method = call.method.clone();
+        let mut body = call.body;
+        for _ in 0..=REDIRECTS {
+            let answer = self.exchange(call, &method, &url, body)?;
+            let location = match answer.status {
+                301 | 302 | 303 | 307 | 308 => answer.header("location"),
+                _ => return Ok(answer),
+            };
+            let next = location.and_then(|location| url.join(location)).ok_or_else(|| {
+                Refusal::Failed(format!("{url} redirects to an address that is not followed"))
+            })?;
+            if url.scheme == Scheme::Https && next.scheme == Scheme::Http {
+                let why = format!("{url} redirects from https to http, to {}", next.origin());
+                return Err(Refusal::Failed(why));
+            }
+            // RFC 9110, 15.4: 303 is a GET; so is, in practice, an old redirect of a POST.
+            let rewritten = answer.status == 303
+                || matches!(answer.status, 301 | 302) && method == Method::POST;
+            if rewritten && method != Method::HEAD {
+                (method, body) = (Method::GET, Body::Empty);
+            }
+            url = next;
+        }
+        Err(Refusal::Failed(format!("{} redirects more than {REDIRECTS} times", call.url)))
+    }
+
+    fn exchange(
+        &self,
+        call: &Call<'_>,
+        method: &Method,
+        url: &Url,
+        body: Body<'_>,
+    ) -> Result<Answer, Refusal> {
+        let mut request = Request::builder().method(method.clone()).uri(url.whole());
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(authorization) = &call.authorization
+            && url.same_origin(&call.url)
+        {
+            request = request.header("authorization", authorization);
+        }
+        let agent = self.agent(url, call.verify)?;
+        let bad = |error: ureq::http::Error| Refusal::Failed(format!("{url}: {error}"));
+        let answer = match body {
+            Body::Empty if matches!(*method, Method::GET | Method::HEAD) => {
+                agent.run(request.body(()).map_err(bad)?)
+            }
+            // Registries want a length even of nothing.
+            Body::Empty => agent.run(request.body(&[][..]).map_err(bad)?),
+            Body::Bytes(bytes) => agent.run(request.body(bytes).map_err(bad)?),
+            Body::Stream(open, size) => {
+                let mut reader = open().map_err(|error| Refusal::Failed(error.to_string()))?;
+                let request = request.header("content-length", size);
+                let request = request.body(SendBody::from_reader(&mut reader)).map_err(bad)?;
+                agent.run(request)
+            }
+        };
+        let answer = answer.map_err(|error| unreachable(&error))?;
+        let (head, body) = answer.into_parts();
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, url: url.clone(), body })
+    }
+}
+
+/// An exchange that gave no answer.
+fn unreachable(error: &ureq::Error) -> Refusal {
+    Refusal::Unreachable(match error {
+        ureq::Error::HostNotFound => UNKNOWN_HOST.to_owned(),
+        ureq::Error::ConnectionFailed => "no connection".to_owned(),
+        ureq::Error::Io(error) => told(error),
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        other => other.to_string(),
+    })
+}
+
+/// A body that broke off.
+pub(crate) fn broken(error: &std::io::Error) -> Refusal {
+    Refusal::Unreachable(told(error))
+}
+
+fn told(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    if let Some(ureq::Error::Timeout(_)) = inner {
+        return "no answer in time".to_owned();
+    }
+    match error.kind() {
+        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
+            "no answer in time".to_owned()
+        }
+        std::io::ErrorKind::UnexpectedEof => "the connection broke off".to_owned(),
+        _ => {
+            let text = error.to_string();
+            // The resolver has no kind of its own for this; other causes of it may pass.
+            if text.contains("Name or service not known") { UNKNOWN_HOST.to_owned() } else { text }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A stored layer as a blob again: compressed the same way every time.
+//!
+//! Invariants: the same diff gives the same bytes, whoever packs it: fixed levels, one thread,
+//! no time and no name in the gzip header; the blob lies in an unnamed file of the store's
+//! staging directory and goes with it; the diff is the exact tar that came in.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+
+use flate2::GzBuilder;
+use sha2::{Digest, Sha256};
+use strata_layer::{HeldLayer, Store};
+use strata_tree::{BlobDigest, DiffId};
+
+use crate::error::{Error, Result};
+
+/// zlib's default, which docker and skopeo use too.
+const GZIP_LEVEL: u32 = 6;
+/// zstd's default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// How a layer is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// gzip, which every registry and client takes.
+    #[default]
+    Gzip,
+    /// zstd, which newer ones take.
+    Zstd,
+    /// The tar as it is.
+    Plain,
+}
+
+/// A packed layer.
+pub(crate) struct Packed {
+    pub(crate) digest: BlobDigest,
+    pub(crate) size: u64,
+    file: File,
+}
+
+impl Packed {
+    /// Digest, size in bytes, and the file.
+    pub(crate) fn into_parts(self) -> (BlobDigest, u64, File) {
+        (self.digest, self.size, self.file)
+    }
+
+    /// Its bytes from an offset on.
+    pub(crate) fn open(&self, offset: u64) -> Box<dyn Read + '_> {
+        Box::new(At { file: &self.file, offset })
+    }
+}
+
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+/// Packs a layer, and checks on the way that its diff is what its name says.
+///
+/// # Errors
+/// `Store` if the layer is damaged; `Io`.
+pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: Packing) -> Result<Packed> {
+    let what = format!("packing layer {}", layer.diff_id());
+    pack_from(store, packing, &what, &mut |out| write_checked(store, layer, out))
+}
+
+/// Packs what `write` writes; `what` is said of failures.
+///
+/// # Errors
+/// Those of `write`; `Io`.
+pub(crate) fn pack_from(
+    store: &Store,
+    packing: Packing,
+    what: &str,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+) -> Result<Packed> {
+    let doing = |error| Error::io(what, error);
+    let file = store.scratch_file()?;
+    let buffered = BufWriter::with_capacity(256 << 10, file.try_clone().map_err(doing)?);
+    let mut out = Hashed { inner: buffered, hasher: Sha256::new(), size: 0 };
+    let out = match packing {
+        Packing::Gzip => {
+            let level = flate2::Compression::new(GZIP_LEVEL);
+            let mut gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, level);
+            write(&mut gzip)?;
+            gzip.finish().map_err(doing)?
+        }
+        Packing::Zstd => {
+            let mut zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(doing)?;
+            write(&mut zstd)?;
+            zstd.finish().map_err(doing)?
+        }
+        Packing::Plain => {
+            write(&mut out)?;
+            out
+        }
+    };
+    let Hashed { mut inner, hasher, size } = out;
+    inner.flush().map_err(doing)?;
+    Ok(Packed { digest: BlobDigest::from_bytes(hasher.finalize().into()), size, file })
+}
+
+fn write_checked(store: &Store, layer: &HeldLayer, out: &mut dyn Write) -> Result<()> {
+    let mut out = Hashed { inner: out, hasher: Sha256::new(), size: 0 };
+    store.write_diff(layer, &mut out)?;
+    let actual = DiffId::from_bytes(out.hasher.finalize().into());
+    if actual != *layer.diff_id() {
+        return Err(Error::document(
+            "the store",
+            &format!("layer {}", layer.diff_id()),
+            format!("its diff is {actual} now; run `strata fsck`"),
+        ));
+    }
+    Ok(())
+}
+
+struct Hashed<W> {
+    inner: W,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

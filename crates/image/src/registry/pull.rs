@@ -1,0 +1,156 @@
+//! From a name to an image in the store.
+//!
+//! ```text
+//! tag --> the origin says the digest --> whoever has it gives the document
+//!     --> (index: the platform's manifest) --> config --> missing layers, several at once
+//! ```
+//!
+//! Invariant: all that [`crate::load`] promises holds here too, for the same code verifies,
+//! unpacks and commits.
+
+use std::num::NonZeroUsize;
+
+use strata_layer::{Event, Progress, Store};
+use strata_tree::{BlobDigest, ImageId};
+
+use super::Registries;
+use super::client::FetchedManifest;
+use super::remote::{Remote, check_platform};
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::load::{ChainCheck, LoadOptions, LoadedLayer, load_one};
+use crate::media::MediaKind;
+use crate::oci::{Top, image_of};
+use crate::platform::Platform;
+use crate::reference::Reference;
+
+/// Layers that are fetched at once if nothing else is said, as docker does.
+const LAYERS_AT_ONCE: usize = 3;
+
+/// How to pull.
+#[derive(Default)]
+pub struct PullOptions<'a> {
+    /// The platform; without it the host's.
+    pub platform: Option<Platform>,
+    /// Layers to fetch and unpack at the same time; without it three, or one a processor.
+    pub threads: Option<NonZeroUsize>,
+    /// What registries may make us read.
+    pub limits: Limits,
+    /// Called before the image is committed; refuses it.
+    pub chain_check: Option<&'a ChainCheck<'a>>,
+    /// Called once it is known what the name stands for.
+    pub on_found: Option<&'a dyn Fn()>,
+}
+
+/// An image that was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its id.
+    pub id: ImageId,
+    /// The digest that the name stood for: an index's, or the manifest's.
+    pub digest: BlobDigest,
+    /// Its layers, base first.
+    pub layers: Vec<LoadedLayer>,
+    /// The name means something else now than before, or is new.
+    pub newer: bool,
+}
+
+/// Brings the image of a name into the store.
+///
+/// # Errors
+/// `Registry`, and everything that [`crate::load`] refuses. Then nothing of the image stays.
+pub fn pull(
+    store: &Store,
+    registries: &Registries,
+    reference: &Reference,
+    options: &PullOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Pulled> {
+    let places = registries.places(reference)?;
+    let source = Remote::new(places, Some(store), reference, &options.limits);
+    let top = source.top(reference, progress)?;
+    let digest = top.digest;
+    if let Some(on_found) = options.on_found {
+        on_found();
+    }
+    let host = Platform::host();
+    let platform = options.platform.as_ref().unwrap_or(&host);
+    let document = Top { digest, kind: MediaKind::of(&top.media_type), bytes: top.bytes };
+    let mut found = image_of(&source, Some(platform), document)?;
+    if let Some(platform) = &options.platform {
+        check_platform(&source, &found.config.platform(), platform)?;
+    }
+    let name = match reference.digest() {
+        // As docker: a digest makes no tag, also beside one.
+        Some(_) => {
+            found.pin = Some(reference.clone());
+            reference.store_pin()
+        }
+        None => {
+            found.names.push(reference.clone());
+            reference.store_tag()
+        }
+    };
+    let id = found.config.id();
+    let before = store.tags()?.into_iter().find(|(tag, _)| Some(tag) == name.as_ref());
+    let newer = before.is_none_or(|(_, image)| image != id);
+    let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = options.threads.or_else(|| NonZeroUsize::new(cpus().max(LAYERS_AT_ONCE)));
+    let load = LoadOptions {
+        threads,
+        limits: options.limits.clone(),
+        chain_check: options.chain_check,
+        ..LoadOptions::default()
+    };
+    // An image that is there as a whole is not told of layer by layer.
+    let progress: &dyn Progress =
+        if store.image(&id)?.is_some() { &Silent(progress) } else { progress };
+    let loaded = load_one(store, &source, &found, &load, progress)?;
+    Ok(Pulled { id: loaded.id, digest, layers: loaded.layers, newer })
+}
+
+/// Passes on nothing but warnings.
+struct Silent<'a>(&'a dyn Progress);
+
+impl Progress for Silent<'_> {
+    fn event(&self, _: &str, _: Event) {}
+
+    fn warning(&self, layer: &str, text: &str) {
+        self.0.warning(layer, text);
+    }
+}
+
+/// A manifest or index, as a registry keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Their digest.
+    pub digest: BlobDigest,
+    /// What it is.
+    pub media_type: String,
+}
+
+/// Fetches what a name stands for, or the manifest of one platform of it.
+///
+/// # Errors
+/// `Registry`; with a platform also what the documents are refused for.
+pub fn fetch_document(
+    registries: &Registries,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<Document> {
+    let places = registries.places(reference)?;
+    let source = Remote::new(places, None, reference, limits);
+    let top = source.top(reference, progress)?;
+    let FetchedManifest { bytes, media_type, digest } = top;
+    let Some(platform) = platform else { return Ok(Document { bytes, digest, media_type }) };
+    let document = Top { digest, kind: MediaKind::of(&media_type), bytes };
+    let found = image_of(&source, Some(platform), document)?;
+    check_platform(&source, &found.config.platform(), platform)?;
+    let bytes = found.manifest.unwrap_or_default();
+    let media_type = crate::oci::media_type_of(&bytes).unwrap_or(media_type);
+    Ok(Document { digest: crate::source::sha256(&bytes), bytes, media_type })
+}

@@ -1,0 +1,398 @@
+//! From an image in the store to a registry.
+//!
+//! ```text
+//! each layer: is the blob that it came as there?  -> Exists
+//!             is it in another repository there?  -> Mounted
+//!             pack it; is that blob there?        -> Exists, else upload -> Pushed
+//! then the config, then the manifest under its tag
+//! ```
+//!
+//! Invariants: the manifest is put last, so that a tag never names what is not there; if every
+//! layer is there as the blob that the stored manifest names, that manifest is put byte for
+//! byte, else a new one that names the new blobs and keeps all else.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use strata_layer::{HeldLayer, ImageRecord, Store};
+use strata_tree::{BlobDigest, DiffId};
+
+use super::Registries;
+use super::client::{Access, Client, ManifestName};
+use super::error::{Refusal, RegistryError};
+use super::pack::{Packing, pack};
+use super::upload::{Mount, Outgoing};
+use crate::error::{Error, Result};
+use crate::manifest::{Described, new_manifest};
+use crate::media::{self, MediaKind};
+use crate::oci::{manifest_parts, media_type_of};
+use crate::reference::{Reference, Tag};
+use crate::source::sha256;
+
+/// Layers that are sent at once if nothing else is said, as docker does.
+pub(super) const LAYERS_AT_ONCE: usize = 5;
+/// Blobs up to here are sent in one request.
+const PART: u64 = 32 << 20;
+
+/// How to push.
+#[derive(Debug, Clone, Default)]
+pub struct PushOptions {
+    /// How layers are packed that are not there yet; without it as they came, else gzip.
+    pub packing: Option<Packing>,
+    /// Layers at the same time; without it five.
+    pub threads: Option<NonZeroUsize>,
+    /// The largest request, in bytes; 0 for 32 MiB.
+    pub part: u64,
+}
+
+/// What happens to a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushEvent<'a> {
+    /// It is in line.
+    Preparing,
+    /// The repository has it.
+    Exists,
+    /// The registry has it, in this other repository.
+    Mounted(&'a str),
+    /// It is foreign, and stays where its urls say.
+    Skipped,
+    /// It is being sent.
+    Sending {
+        /// Bytes sent.
+        bytes: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// It is there now.
+    Pushed,
+}
+
+/// Listens; called from several threads with the short diff id.
+pub type PushListener<'a> = dyn Fn(&str, PushEvent<'_>) + Sync + 'a;
+
+/// What was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest's digest.
+    pub digest: BlobDigest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// It is the manifest that the image came with.
+    pub exact: bool,
+}
+
+/// Pushes an image under a name with a tag.
+///
+/// # Errors
+/// `NameWithDigest`; `Registry`; `Store` if the image is gone or damaged.
+pub fn push(
+    store: &Store,
+    registries: &Registries,
+    image: &ImageRecord,
+    reference: &Reference,
+    options: &PushOptions,
+    listen: &PushListener<'_>,
+) -> Result<Pushed> {
+    let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
+    let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
+    let (_config, held) = store.hold_image(&image.id)?;
+    let endpoint = registries.settings.push_to(reference)?;
+    let client = registries.client(endpoint, Access::Push)?;
+    let told = |why| said(reference, &client, why);
+    let origin = Origin::read(store, image);
+    let push = Push {
+        store,
+        client: &client,
+        options,
+        listen,
+        reference,
+        origin: origin.as_ref(),
+        elsewhere: elsewhere(store, reference)?,
+    };
+    let blobs = push.layers(&held)?;
+
+    let config = store.blob(&image.id.into())?;
+    client.put_small(image.id.into(), &config).map_err(told)?;
+    let (bytes, media_type, exact) = match &origin {
+        Some(origin) => origin.manifest(image, &blobs)?,
+        None => {
+            let layers = image.layers.iter().filter_map(|diff_id| blobs.get(diff_id));
+            let layers = layers.map(|blob| Described {
+                media_type: repacked(media::OCI_LAYER, blob.packing),
+                digest: blob.digest,
+                size: blob.size,
+            });
+            let bytes = new_manifest(&config, &layers.collect::<Vec<_>>());
+            (bytes, media::OCI_MANIFEST.to_owned(), false)
+        }
+    };
+    client.put_manifest(&ManifestName::Tag(tag.to_owned()), &media_type, &bytes).map_err(told)?;
+    Ok(Pushed { digest: sha256(&bytes), size: bytes.len() as u64, exact })
+}
+
+pub(super) fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
+    Box::new(RegistryError::one(reference.familiar(), client.label(), why)).into()
+}
+
+/// Does the same for all, several at once; the first failure stops the others.
+///
+/// # Errors
+/// The first.
+pub(super) fn at_once<I: Sync, T: Send>(
+    threads: usize,
+    items: &[I],
+    act: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let error = Mutex::new(None);
+    let done = Mutex::new(Vec::new());
+    let work = || {
+        while !failed.load(Ordering::Relaxed)
+            && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            match act(item) {
+                Ok(one) => done.lock().unwrap_or_else(PoisonError::into_inner).push(one),
+                Err(why) => {
+                    failed.store(true, Ordering::Relaxed);
+                    let mut first = error.lock().unwrap_or_else(PoisonError::into_inner);
+                    first.get_or_insert(why);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// A layer as a registry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Blob {
+    digest: BlobDigest,
+    size: u64,
+    /// How it was packed here; `None` if it is the blob that it came as.
+    packing: Option<Packing>,
+}
+
+/// The manifest that the image came with.
+struct Origin {
+    bytes: Vec<u8>,
+    layers: HashMap<DiffId, OriginLayer>,
+}
+
+#[derive(Debug, Clone)]
+struct OriginLayer {
+    digest: BlobDigest,
+    size: u64,
+    media_type: String,
+    kind: MediaKind,
+}
+
+impl Origin {
+    /// That of an image, if it has one that fits it.
+    fn read(store: &Store, image: &ImageRecord) -> Option<Self> {
+        let bytes = store.blob(&image.manifest?).ok()?;
+        let (config, descriptors) = manifest_parts("the store", &bytes).ok()?;
+        if config.digest != image.id.to_string() || descriptors.len() != image.layers.len() {
+            return None;
+        }
+        let mut layers = HashMap::new();
+        for (diff_id, one) in image.layers.iter().zip(descriptors) {
+            let layer = OriginLayer {
+                digest: one.digest.parse().ok()?,
+                size: u64::try_from(one.size).ok()?,
+                kind: MediaKind::of(&one.media_type),
+                media_type: one.media_type,
+            };
+            layers.insert(*diff_id, layer);
+        }
+        Some(Self { bytes, layers })
+    }
+
+    /// The manifest for these blobs, its media type, and whether it is the one that came.
+    fn manifest(
+        &self,
+        image: &ImageRecord,
+        blobs: &HashMap<DiffId, Blob>,
+    ) -> Result<(Vec<u8>, String, bool)> {
+        let own = media_type_of(&self.bytes).unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
+        let wrong = |error: serde_json::Error| {
+            Error::document("the store", "its manifest", error.to_string())
+        };
+        let mut manifest: Value = serde_json::from_slice(&self.bytes).map_err(wrong)?;
+        let mut exact = true;
+        let entries = manifest.get_mut("layers").and_then(Value::as_array_mut);
+        for (entry, diff_id) in entries.into_iter().flatten().zip(&image.layers) {
+            let (Some(blob), Some(was)) = (blobs.get(diff_id), self.layers.get(diff_id)) else {
+                continue;
+            };
+            if (blob.digest, blob.size) == (was.digest, was.size) {
+                continue;
+            }
+            exact = false;
+            entry["digest"] = json!(blob.digest.to_string());
+            entry["size"] = json!(blob.size);
+            entry["mediaType"] = json!(repacked(&was.media_type, blob.packing));
+        }
+        match exact {
+            true => Ok((self.bytes.clone(), own, true)),
+            false => Ok((serde_json::to_vec(&manifest).map_err(wrong)?, own, false)),
+        }
+    }
+}
+
+/// A layer's media type in the same vocabulary, for another packing.
+pub(crate) fn repacked(media_type: &str, packing: Option<Packing>) -> String {
+    let docker = media_type.starts_with("application/vnd.docker.");
+    let stem = match docker {
+        true => "application/vnd.docker.image.rootfs.diff.tar",
+        false => media::OCI_LAYER,
+    };
+    let end = match (packing, docker) {
+        (None | Some(Packing::Gzip), true) => ".gzip",
+        (None | Some(Packing::Gzip), false) => "+gzip",
+        (Some(Packing::Zstd), true) => ".zstd",
+        (Some(Packing::Zstd), false) => "+zstd",
+        (Some(Packing::Plain), _) => "",
+    };
+    format!("{stem}{end}")
+}
+
+/// The packing that a media type claims; the claim may be wrong, and any packing is right.
+fn packing_of(media_type: &str) -> Packing {
+    match media_type {
+        text if text.ends_with("zstd") => Packing::Zstd,
+        text if text.ends_with(".tar") => Packing::Plain,
+        _ => Packing::Gzip,
+    }
+}
+
+/// Where else on that registry layers may lie: by diff id, the repository and the blob.
+type Elsewhere = HashMap<DiffId, Vec<(String, BlobDigest, u64, String)>>;
+
+fn elsewhere(store: &Store, reference: &Reference) -> Result<Elsewhere> {
+    let mut found = Elsewhere::new();
+    for (tag, id) in store.tags()? {
+        let Ok(name) = tag.parse::<Reference>() else { continue };
+        if name.domain() != reference.domain() || name.repository() == reference.repository() {
+            continue;
+        }
+        let Some(origin) = store.image(&id)?.and_then(|image| Origin::read(store, &image)) else {
+            continue;
+        };
+        for (diff_id, layer) in origin.layers {
+            if layer.kind == MediaKind::ForeignLayer {
+                continue;
+            }
+            let repository = name.repository().as_str().to_owned();
+            let all = found.entry(diff_id).or_default();
+            all.push((repository, layer.digest, layer.size, layer.media_type));
+        }
+    }
+    Ok(found)
+}
+
+struct Push<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    options: &'a PushOptions,
+    listen: &'a PushListener<'a>,
+    reference: &'a Reference,
+    origin: Option<&'a Origin>,
+    elsewhere: Elsewhere,
+}
+
+impl Push<'_> {
+    fn said(&self, why: Refusal) -> Error {
+        said(self.reference, self.client, why)
+    }
+
+    fn part(&self) -> u64 {
+        if self.options.part == 0 { PART } else { self.options.part }
+    }
+
+    fn layers(&self, held: &[HeldLayer]) -> Result<HashMap<DiffId, Blob>> {
+        // Docker tells of the top one first.
+        let mut todo: Vec<&HeldLayer> = Vec::new();
+        for layer in held.iter().rev() {
+            if !todo.iter().any(|known| known.diff_id() == layer.diff_id()) {
+                (self.listen)(&layer.diff_id().short(), PushEvent::Preparing);
+                todo.push(layer);
+            }
+        }
+        let threads = self.options.threads.map_or(LAYERS_AT_ONCE, NonZeroUsize::get);
+        let blobs = at_once(threads, &todo, |layer| Ok((*layer.diff_id(), self.layer(layer)?)))?;
+        Ok(blobs.into_iter().collect())
+    }
+
+    fn layer(&self, layer: &HeldLayer) -> Result<Blob> {
+        let diff_id = layer.diff_id();
+        let label = diff_id.short();
+        let was = self.origin.and_then(|origin| origin.layers.get(diff_id));
+        if let Some(was) = was {
+            let blob = Blob { digest: was.digest, size: was.size, packing: None };
+            if was.kind == MediaKind::ForeignLayer {
+                (self.listen)(&label, PushEvent::Skipped);
+                return Ok(blob);
+            }
+            if self.has(was.digest)? {
+                (self.listen)(&label, PushEvent::Exists);
+                return Ok(blob);
+            }
+        }
+        let mut begun = None;
+        for (repository, digest, size, media_type) in
+            self.elsewhere.get(diff_id).into_iter().flatten()
+        {
+            self.client.cover(repository);
+            match self.client.mount(*digest, repository) {
+                Ok(Mount::Done) => {
+                    (self.listen)(&label, PushEvent::Mounted(repository));
+                    let same = was.is_some_and(|was| was.digest == *digest);
+                    let packing = (!same).then(|| packing_of(media_type));
+                    return Ok(Blob { digest: *digest, size: *size, packing });
+                }
+                Ok(Mount::Upload(at)) => {
+                    begun = Some(at);
+                    break;
+                }
+                // Not to be had from there; then the bytes are sent.
+                Err(why) => tracing::debug!("{label} is not mounted from {repository}: {why}"),
+            }
+        }
+        let claimed = was.map(|was| packing_of(&was.media_type));
+        let packing = self.options.packing.or(claimed).unwrap_or_default();
+        let packed = pack(self.store, layer, packing)?;
+        let same = was.is_some_and(|was| was.digest == packed.digest);
+        let blob =
+            Blob { digest: packed.digest, size: packed.size, packing: (!same).then_some(packing) };
+        // With the same digest the answer is known.
+        if !same && self.has(packed.digest)? {
+            (self.listen)(&label, PushEvent::Exists);
+            return Ok(blob);
+        }
+        let total = packed.size;
+        let sent = |bytes| (self.listen)(&label, PushEvent::Sending { bytes, total });
+        let open = |offset| Ok(packed.open(offset));
+        let outgoing =
+            Outgoing { digest: packed.digest, size: packed.size, open: &open, sent: &sent };
+        self.client.upload(&outgoing, self.part(), begun).map_err(|why| self.said(why))?;
+        (self.listen)(&label, PushEvent::Pushed);
+        Ok(blob)
+    }
+
+    fn has(&self, digest: BlobDigest) -> Result<bool> {
+        self.client.has(digest).map_err(|why| self.said(why))
+    }
+}

@@ -1,0 +1,92 @@
+//! From somewhere else to a registry, blob by blob, as it is.
+//!
+//! Invariants: the manifest is put last; a blob that the registry has, here or in the repository
+//! that the image comes from, is not sent; a blob whose transfer breaks is sent anew as a whole,
+//! for its source may not have it in parts.
+
+use std::io::{self, Read};
+
+use strata_tree::BlobDigest;
+
+use super::Registries;
+use super::client::{Access, Client, ManifestName};
+use super::push::{LAYERS_AT_ONCE, PushEvent, PushListener, at_once, said};
+use super::upload::{Mount, Outgoing};
+use crate::copy::{OutLayer, Outbound, prepare};
+use crate::error::{Error, Result};
+use crate::reference::{Reference, Tag};
+use crate::source::sha256;
+
+impl Registries {
+    /// Puts an image under a name with a tag; gives its manifest's digest.
+    ///
+    /// # Errors
+    /// `NameWithDigest`, `Registry`, and those of reading the image.
+    pub(crate) fn put(
+        &self,
+        image: &Outbound<'_>,
+        reference: &Reference,
+        home: Option<&Reference>,
+        listen: &PushListener<'_>,
+    ) -> Result<BlobDigest> {
+        let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
+        let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
+        let client = self.client(self.settings.push_to(reference)?, Access::Push)?;
+        let told = |why| said(reference, &client, why);
+        let near = home.filter(|home| home.domain() == reference.domain());
+        let near = near.map(|home| home.repository().as_str());
+        let put = Put { client: &client, reference, near, listen };
+        let todo = prepare(image, listen);
+        at_once(LAYERS_AT_ONCE, &todo, |layer| put.layer(layer))?;
+        client.put_small(image.id.into(), &image.config).map_err(told)?;
+        let name = ManifestName::Tag(tag.to_owned());
+        client.put_manifest(&name, &image.media_type, &image.manifest).map_err(told)?;
+        Ok(sha256(&image.manifest))
+    }
+}
+
+struct Put<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    /// The repository on the same registry that has the image.
+    near: Option<&'a str>,
+    listen: &'a PushListener<'a>,
+}
+
+impl Put<'_> {
+    fn layer(&self, layer: &OutLayer<'_>) -> Result<()> {
+        let label = layer.digest.short();
+        let told = |why| said(self.reference, self.client, why);
+        if layer.foreign {
+            (self.listen)(&label, PushEvent::Skipped);
+            return Ok(());
+        }
+        if self.client.has(layer.digest).map_err(told)? {
+            (self.listen)(&label, PushEvent::Exists);
+            return Ok(());
+        }
+        let mut begun = None;
+        if let Some(near) = self.near {
+            self.client.cover(near);
+            match self.client.mount(layer.digest, near) {
+                Ok(Mount::Done) => {
+                    (self.listen)(&label, PushEvent::Mounted(near));
+                    return Ok(());
+                }
+                Ok(Mount::Upload(at)) => begun = Some(at),
+                Err(why) => tracing::debug!("{label} is not mounted from {near}: {why}"),
+            }
+        }
+        let total = layer.size;
+        let sent = |bytes| (self.listen)(&label, PushEvent::Sending { bytes, total });
+        let open = |offset: u64| {
+            let mut reader = (layer.open)().map_err(io::Error::other)?;
+            io::copy(&mut reader.by_ref().take(offset), &mut io::sink())?;
+            Ok(reader as Box<dyn Read>)
+        };
+        let outgoing = Outgoing { digest: layer.digest, size: total, open: &open, sent: &sent };
+        self.client.upload(&outgoing, u64::MAX, begun).map_err(told)?;
+        (self.listen)(&label, PushEvent::Pushed);
+        Ok(())
+    }
+}

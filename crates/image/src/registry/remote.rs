@@ -1,0 +1,220 @@
+//! A registry as a source of documents and layers, for the code that loads.
+//!
+//! Invariants: what a mirror gives has the digest that the user or the origin named; only where
+//! the origin does not answer a mirror's word for a tag is taken, with a warning; what the store
+//! has is not fetched again.
+
+use std::io::Read;
+
+use strata_layer::{Progress, Store};
+use strata_tree::{BlobDigest, DiffId};
+
+use super::client::{FetchedManifest, ManifestName};
+use super::error::{Refusal, RegistryError};
+use super::places::Places;
+use crate::error::{Error, Result};
+use crate::found::FoundLayer;
+use crate::limits::Limits;
+use crate::media::MediaKind;
+use crate::platform::Platform;
+use crate::reference::{Reference, Tag};
+use crate::source::{Blob, Blobs, check_digest, check_size};
+
+/// The places of one image as a source of documents and layers.
+pub(crate) struct Remote<'a> {
+    places: Places,
+    store: Option<&'a Store>,
+    label: String,
+    limits: Limits,
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn new(
+        places: Places,
+        store: Option<&'a Store>,
+        reference: &Reference,
+        limits: &Limits,
+    ) -> Self {
+        Self { places, store, label: reference.familiar(), limits: limits.clone() }
+    }
+
+    /// The document that the name stands for.
+    pub(crate) fn top(
+        &self,
+        reference: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<FetchedManifest> {
+        let what = self.label.as_str();
+        let most = self.limits.document_bytes;
+        let by_digest = |digest| {
+            let name = ManifestName::Digest(digest);
+            self.places.first(what, |client| client.manifest(&name, most))
+        };
+        if let Some(digest) = reference.digest() {
+            return Ok(by_digest(digest)?);
+        }
+        let tag = reference.tag().map_or("latest", Tag::as_str);
+        let name = ManifestName::Tag(tag.to_owned());
+        let origin = self.places.origin().filter(|_| self.places.has_mirrors());
+        if let Some(origin) = origin.filter(|origin| !self.places.is_down(origin)) {
+            match self.places.ask(origin, |client| client.manifest_head(&name)) {
+                Ok(head) => {
+                    if let Some(digest) = head.digest {
+                        return Ok(by_digest(digest)?);
+                    }
+                    // It does not say; then the document itself has to come from there.
+                    let found = self.places.ask(origin, |client| client.manifest(&name, most));
+                    return found.map_err(|why| self.only(origin.label(), why));
+                }
+                Err(why @ Refusal::NotFound(_)) => return Err(self.only(origin.label(), why)),
+                Err(why) => tracing::debug!("{what}: {}: {why}", origin.label()),
+            }
+        }
+        self.places
+            .first(what, |client| {
+                let found = client.manifest(&name, most)?;
+                if !client.endpoint.is_origin {
+                    let text = format!(
+                        "{what}: the registry itself did not answer lately; {} says that the tag \
+                         is {}",
+                        client.endpoint.host, found.digest
+                    );
+                    progress.warning("", &text);
+                }
+                Ok(found)
+            })
+            .map_err(Error::from)
+    }
+
+    fn only(&self, endpoint: String, why: Refusal) -> Error {
+        Box::new(RegistryError::one(self.label.as_str(), endpoint, why)).into()
+    }
+
+    /// What the store has under that digest.
+    fn known(&self, digest: BlobDigest) -> Result<Option<Vec<u8>>> {
+        let Some(store) = self.store else { return Ok(None) };
+        match store.blob(&digest) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Fetched anew; a damaged one is replaced when the image is committed or by fsck.
+            Err(strata_layer::Error::NoBlob(_) | strata_layer::Error::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn within_limit(&self, what: &str, size: i64) -> Result<u64> {
+        match u64::try_from(size) {
+            Ok(size) if size <= self.limits.document_bytes => Ok(size),
+            _ => Err(Error::Limit {
+                label: self.label.clone(),
+                what: format!("the size of {what}, {size} bytes,"),
+                limit: self.limits.document_bytes,
+                option: "--max-manifest-bytes",
+            }),
+        }
+    }
+}
+
+impl Blobs for Remote<'_> {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn offers(&self, _: BlobDigest) -> Result<bool> {
+        // What an index lists is taken to be there until it is asked for.
+        Ok(true)
+    }
+
+    fn manifest(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>> {
+        let most = self.within_limit(what, size)?;
+        let bytes = match self.known(digest)? {
+            Some(bytes) => bytes,
+            None => {
+                let name = ManifestName::Digest(digest);
+                let what = format!("{}: {what}", self.label);
+                self.places.first(&what, |client| client.manifest(&name, most))?.bytes
+            }
+        };
+        check_size(&self.label, what, size, bytes.len() as u64)?;
+        Ok(Some(bytes))
+    }
+
+    fn config(&self, what: &str, digest: BlobDigest, size: i64) -> Result<Option<Vec<u8>>> {
+        let most = self.within_limit(what, size)?;
+        if let Some(bytes) = self.known(digest)? {
+            check_size(&self.label, what, size, bytes.len() as u64)?;
+            return Ok(Some(bytes));
+        }
+        loop {
+            let mut bytes = Vec::new();
+            if self.places.blob(digest, most).read_to_end(&mut bytes).is_err() {
+                let mut error = self.places.failures(digest);
+                error.what = format!("{}: {what}", self.label);
+                return Err(error.into());
+            }
+            match check_digest(&self.label, what, digest, &bytes) {
+                Ok(()) => return Ok(Some(bytes)),
+                Err(error) if self.places.wrong(digest, "its digest is another") => {
+                    tracing::debug!("{error}; another place is asked");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn layer(&self, layer: &FoundLayer) -> Result<Option<Blob<'_>>> {
+        let Some((digest, Some(size))) = layer.blob else { return Ok(None) };
+        let size = size.unsigned_abs();
+        if layer.kind == MediaKind::ForeignLayer {
+            // Registries may have it all the same.
+            let head = self.places.first(&self.label, |client| client.blob_head(digest));
+            match head {
+                Ok(_) => {}
+                Err(error) if matches!(error.decisive(), Some(Refusal::NotFound(_))) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(Blob::new(size, Box::new(self.places.blob(digest, size)))))
+    }
+
+    fn layer_label(&self, layer: &FoundLayer, diff_id: &DiffId) -> String {
+        layer.blob.map_or_else(|| diff_id.short(), |(digest, _)| digest.short())
+    }
+
+    fn refused(&self, layer: &FoundLayer, error: Error) -> Result<()> {
+        use strata_layer::Error as Layer;
+        let Error::Layer { source, .. } = &error else { return Err(error) };
+        // With the right blob and the wrong diff id it is the image that is wrong.
+        let by_content = matches!(
+            **source,
+            Layer::Diff(_) | Layer::WrongBlob { .. } | Layer::Rule { .. } | Layer::Limit { .. }
+        );
+        let Some((digest, _)) = layer.blob.filter(|_| by_content) else { return Err(error) };
+        if self.places.wrong(digest, &source.to_string()) {
+            tracing::debug!("{error}; another place is asked");
+            return Ok(());
+        }
+        if !self.places.has_mirrors() {
+            return Err(error);
+        }
+        let mut all = self.places.failures(digest);
+        all.what = format!("{}: layer {digest}", self.label);
+        Err(all.into())
+    }
+}
+
+/// An image without an index says in its config alone what it is for.
+///
+/// # Errors
+/// `Platform`.
+pub(crate) fn check_platform(source: &Remote<'_>, own: &Platform, wanted: &Platform) -> Result<()> {
+    if own.os.is_empty() || own.serves(wanted).is_some() {
+        return Ok(());
+    }
+    Err(Error::Platform {
+        label: source.label.clone(),
+        wanted: wanted.to_string(),
+        available: own.to_string(),
+    })
+}

@@ -1,0 +1,247 @@
+//! HTTP/1.1, as much of it as a server of files needs.
+//!
+//! Invariants: a head is at most 16 KiB and comes within a minute; a request with a body is
+//! answered and its connection ended, so that no body is ever taken for a request; at most
+//! [`CONNECTIONS`] are open at a time, further ones wait.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Request, Response, ServeEvent, Shelf};
+use crate::registry::url::is_loopback;
+
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 16 << 10;
+const HEADERS: usize = 64;
+/// Bytes that are read after the last answer and thrown away.
+const LEFT_BYTES: u64 = 1 << 20;
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+/// How long a client may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Accepts connections, each served by a thread.
+///
+/// # Errors
+/// Those of accepting.
+pub(super) fn accept(
+    shelf: &Shelf<'_>,
+    listener: &TcpListener,
+    stopped: &(dyn Fn() -> bool + Sync),
+    listen: &(dyn Fn(&ServeEvent) + Sync),
+) -> io::Result<()> {
+    let open = Open::default();
+    std::thread::scope(|scope| {
+        let outcome = loop {
+            let stream = match listener.accept() {
+                _ if stopped() => break Ok(()),
+                Ok((stream, _)) => stream,
+                // What a single client did.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => break Err(error),
+            };
+            let turn = match open.wait(&stream) {
+                Ok(turn) => turn,
+                Err(error) => break Err(error),
+            };
+            scope.spawn(move || {
+                let _turn = turn;
+                if let Err(error) = connection(shelf, stream, stopped, listen) {
+                    tracing::debug!("a connection ended: {error}");
+                }
+            });
+        };
+        open.end();
+        outcome
+    })
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Open {
+    streams: Mutex<BTreeMap<u64, TcpStream>>,
+    fewer: Condvar,
+}
+
+struct Turn<'a>(&'a Open, u64);
+
+impl Open {
+    /// Waits until there may be one more.
+    fn wait(&self, stream: &TcpStream) -> io::Result<Turn<'_>> {
+        let stream = stream.try_clone()?;
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        while streams.len() >= CONNECTIONS {
+            streams = self.fewer.wait(streams).unwrap_or_else(PoisonError::into_inner);
+        }
+        let number = streams.last_key_value().map_or(0, |(last, _)| last + 1);
+        streams.insert(number, stream);
+        Ok(Turn(self, number))
+    }
+
+    /// No further requests; what is being answered is.
+    fn end(&self) {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in streams.values() {
+            if let Err(error) = stream.shutdown(Shutdown::Read) {
+                tracing::debug!("a connection is gone already: {error}");
+            }
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.fewer.notify_one();
+    }
+}
+
+/// What a head says.
+struct Head {
+    method: String,
+    path: String,
+    host: String,
+    from: Option<u64>,
+    has_body: bool,
+    close: bool,
+}
+
+fn connection(
+    shelf: &Shelf<'_>,
+    mut stream: TcpStream,
+    stopped: &dyn Fn() -> bool,
+    listen: &dyn Fn(&ServeEvent),
+) -> io::Result<()> {
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::new();
+    while !stopped() {
+        let Some(head) = read_head(&mut stream, &mut buffer)? else { return Ok(()) };
+        let (head, response) = match head {
+            Ok(head) if !is_loopback(&head.host) => {
+                let response = Response::error(403, "DENIED", "this is for this machine alone");
+                (head, response)
+            }
+            Ok(head) => {
+                let Head { method, path, from, .. } = &head;
+                let response = shelf.answer(&Request { method, path, from: *from });
+                (head, response)
+            }
+            Err(()) => {
+                let head = Head {
+                    method: "?".to_owned(),
+                    path: String::new(),
+                    host: String::new(),
+                    from: None,
+                    has_body: true,
+                    close: true,
+                };
+                (head, Response::error(400, "UNSUPPORTED", "that is no request"))
+            }
+        };
+        let close = head.close || head.has_body;
+        let Head { method, path, .. } = head;
+        let is_head = method == "HEAD";
+        listen(&ServeEvent { method, path, status: response.status });
+        write_response(shelf, &stream, &response, is_head, close)?;
+        if close {
+            return linger(&mut stream);
+        }
+    }
+    Ok(())
+}
+
+/// Ends a connection so that the client reads the answer even if it is still sending: what is
+/// unread when a socket closes makes the answer be thrown away.
+fn linger(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    io::copy(&mut stream.take(LEFT_BYTES), &mut io::sink())?;
+    Ok(())
+}
+
+/// The next head; `None` at the end of the connection. What follows it stays in `buffer`.
+fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Result<Head, ()>>> {
+    let mut chunk = [0; 4096];
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(buffer) {
+            Ok(httparse::Status::Complete(length)) => {
+                let head = head_of(&request);
+                buffer.drain(..length);
+                return Ok(Some(head));
+            }
+            Ok(httparse::Status::Partial) if buffer.len() < HEAD_BYTES => {}
+            Ok(httparse::Status::Partial) | Err(_) => return Ok(Some(Err(()))),
+        }
+        match stream.read(&mut chunk)? {
+            0 => return Ok(None),
+            count => buffer.extend_from_slice(&chunk[..count]),
+        }
+    }
+}
+
+fn head_of(request: &httparse::Request<'_, '_>) -> Result<Head, ()> {
+    let get = |name: &str| {
+        let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
+    };
+    let (Some(method), Some(path)) = (request.method, request.path) else { return Err(()) };
+    let connection = get("connection").unwrap_or_default().to_ascii_lowercase();
+    let length = get("content-length").unwrap_or_else(|| "0".to_owned());
+    // RFC 9110, 14.1.2; other ranges than `N-` may be answered with everything.
+    let from = get("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
+    Ok(Head {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: get("host").ok_or(())?,
+        from,
+        has_body: length != "0" || get("transfer-encoding").is_some(),
+        close: connection.contains("close") || request.version != Some(1),
+    })
+}
+
+fn write_response(
+    shelf: &Shelf<'_>,
+    stream: &TcpStream,
+    response: &Response,
+    is_head: bool,
+    close: bool,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, stream);
+    write!(out, "HTTP/1.1 {} {}\r\n", response.status, reason(response.status))?;
+    write!(out, "content-length: {}\r\n", response.length)?;
+    out.write_all(b"docker-distribution-api-version: registry/2.0\r\n")?;
+    out.write_all(b"x-content-type-options: nosniff\r\n")?;
+    for (name, value) in &response.headers {
+        write!(out, "{name}: {value}\r\n")?;
+    }
+    if close {
+        out.write_all(b"connection: close\r\n")?;
+    }
+    out.write_all(b"\r\n")?;
+    if !is_head {
+        shelf.write(&response.body, &mut out).map_err(io::Error::other)?;
+    }
+    out.flush()
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        206 => "Partial Content",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        416 => "Range Not Satisfiable",
+        _ => "Internal Server Error",
+    }
+}

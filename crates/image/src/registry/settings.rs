@@ -1,0 +1,488 @@
+//! Which endpoints a name leads to: mirrors, rewritten names, blocked and insecure registries.
+//!
+//! ```text
+//! registries.conf (containers, version 2)    [[registry]] prefix, location, insecure, blocked
+//!                                            [[registry.mirror]] location, insecure,
+//!                                              pull-from-mirror = all | digest-only | tag-only
+//! daemon.json (docker)                       registry-mirrors (of Docker Hub),
+//!                                            insecure-registries
+//! ```
+//! (containers-registries.conf(5); dockerd reference, "Daemon configuration file".)
+//!
+//! A name belongs to the `[[registry]]` whose prefix is the longest that fits. Its mirrors come
+//! first, in order, then the daemon's for Docker Hub, then the registry itself.
+//!
+//! Invariants: a short name means Docker Hub and nothing else, whatever
+//! `unqualified-search-registries` says; a blocked registry is asked for nothing, nor are its
+//! mirrors; mirrors are for pulling only.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::client::Endpoint;
+use super::error::{Refusal, RegistryError};
+use super::url::{HostPattern, Scheme, Url};
+use crate::error::{Error, Result};
+use crate::reference::Reference;
+
+const HUB: &str = "docker.io";
+
+/// What the configuration says.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    registries: Vec<Registry>,
+    hub_mirrors: Vec<Url>,
+    insecure: Vec<HostPattern>,
+    /// The files that it was read from.
+    pub sources: Vec<PathBuf>,
+}
+
+/// One registry or mirror, as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorInfo {
+    /// For which names it is.
+    pub prefix: String,
+    /// Where it is.
+    pub location: String,
+    /// Plain http and any certificate are allowed.
+    pub insecure: bool,
+    /// Nothing of it may be pulled.
+    pub blocked: bool,
+    /// What it may be asked for: `all`, `digest-only` or `tag-only`.
+    pub pulls: &'static str,
+    /// It stands in for the registry of that prefix.
+    pub is_mirror: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Registry {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    location: String,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default)]
+    mirror_by_digest_only: bool,
+    #[serde(default)]
+    mirror: Vec<Mirror>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Mirror {
+    location: String,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    pull_from_mirror: Pulls,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Pulls {
+    #[default]
+    #[serde(alias = "")]
+    All,
+    DigestOnly,
+    TagOnly,
+}
+
+impl Pulls {
+    fn text(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::DigestOnly => "digest-only",
+            Self::TagOnly => "tag-only",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RegistriesConf {
+    #[serde(default)]
+    registry: Vec<Registry>,
+    /// The tables of version 1.
+    registries: Option<toml::Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct DaemonJson {
+    #[serde(default)]
+    registry_mirrors: Vec<String>,
+    #[serde(default)]
+    insecure_registries: Vec<String>,
+}
+
+impl Settings {
+    /// Adds a `registries.conf`; a registry that is known already is replaced. A file that is
+    /// not there adds nothing.
+    ///
+    /// # Errors
+    /// `Document`, `Io`.
+    pub fn add_registries_conf(&mut self, path: &Path) -> Result<()> {
+        let Some(text) = read(path)? else { return Ok(()) };
+        let bad = |why: String| Error::document(&path.display().to_string(), "registries", why);
+        let conf: RegistriesConf = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if conf.registries.is_some() {
+            return Err(bad("it is of version 1; write [[registry]] tables".to_owned()));
+        }
+        for mut registry in conf.registry {
+            for place in registry.mirror.iter_mut().map(|mirror| &mut mirror.location) {
+                *place = place.trim_end_matches('/').to_owned();
+                if !is_location(place) {
+                    return Err(bad(format!("{place:?} is not the location of a mirror")));
+                }
+            }
+            registry.location = registry.location.trim_end_matches('/').to_owned();
+            if registry.prefix.is_empty() {
+                registry.prefix.clone_from(&registry.location);
+            }
+            if registry.prefix.is_empty() {
+                return Err(bad("a [[registry]] has neither prefix nor location".to_owned()));
+            }
+            let wild = registry.prefix.starts_with("*.");
+            if !wild && registry.location.is_empty() {
+                registry.location.clone_from(&registry.prefix);
+            }
+            if !registry.location.is_empty() && !is_location(&registry.location) {
+                return Err(bad(format!("{:?} is not a location", registry.location)));
+            }
+            self.registries.retain(|known| known.prefix != registry.prefix);
+            self.registries.push(registry);
+        }
+        self.sources.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Adds docker's `daemon.json`. A file that is not there adds nothing.
+    ///
+    /// # Errors
+    /// `Document`, `Io`.
+    pub fn add_daemon_json(&mut self, path: &Path) -> Result<()> {
+        let Some(text) = read(path)? else { return Ok(()) };
+        let bad = |why: String| Error::document(&path.display().to_string(), "registries", why);
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        let conf: DaemonJson = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        for mirror in &conf.registry_mirrors {
+            let url = Url::parse(mirror).filter(|url| url.path == "/");
+            let url =
+                url.ok_or_else(|| bad(format!("{mirror:?} is not the address of a mirror")))?;
+            self.hub_mirrors.push(url);
+        }
+        if !conf.registry_mirrors.is_empty() || !conf.insecure_registries.is_empty() {
+            self.sources.push(path.to_owned());
+        }
+        for text in conf.insecure_registries {
+            self.add_insecure(&text);
+        }
+        Ok(())
+    }
+
+    /// Allows plain http and any certificate for a host, a `*.domain` or a range of addresses.
+    pub fn add_insecure(&mut self, text: &str) {
+        let Ok(pattern) = text.parse();
+        self.insecure.push(pattern);
+    }
+
+    /// The hosts that are listed as insecure, as they are written.
+    pub fn insecure(&self) -> Vec<String> {
+        self.insecure.iter().map(ToString::to_string).collect()
+    }
+
+    /// All registries and mirrors that are configured.
+    pub fn mirrors(&self) -> Vec<MirrorInfo> {
+        let mut all = Vec::new();
+        for registry in &self.registries {
+            let Registry { prefix, location, insecure, blocked, .. } = registry.clone();
+            for mirror in &registry.mirror {
+                all.push(MirrorInfo {
+                    prefix: prefix.clone(),
+                    location: mirror.location.clone(),
+                    insecure: mirror.insecure || self.is_insecure(host_of(&mirror.location)),
+                    blocked,
+                    pulls: registry.pulls(mirror).text(),
+                    is_mirror: true,
+                });
+            }
+            let insecure = insecure || self.is_insecure(host_of(&location));
+            let pulls = Pulls::All.text();
+            all.push(MirrorInfo { prefix, location, insecure, blocked, pulls, is_mirror: false });
+        }
+        for url in &self.hub_mirrors {
+            all.push(MirrorInfo {
+                prefix: HUB.to_owned(),
+                location: url.host.clone(),
+                insecure: url.scheme == Scheme::Http || self.is_insecure(&url.host),
+                blocked: false,
+                pulls: Pulls::All.text(),
+                is_mirror: true,
+            });
+        }
+        all
+    }
+
+    fn is_insecure(&self, host: &str) -> bool {
+        self.insecure.iter().any(|pattern| pattern.matches(host))
+    }
+
+    fn registry_of(&self, reference: &Reference) -> Option<&Registry> {
+        let fitting = self.registries.iter().filter(|one| one.rest(reference).is_some());
+        fitting.max_by_key(|one| one.prefix.len())
+    }
+
+    /// Who is asked for an image, in order; the origin is the last.
+    ///
+    /// # Errors
+    /// `Blocked`.
+    pub(crate) fn pull_from(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
+        let origin = self.push_to(reference)?;
+        let mut all = Vec::new();
+        if let Some(registry) = self.registry_of(reference) {
+            for mirror in &registry.mirror {
+                let wanted = match registry.pulls(mirror) {
+                    Pulls::All => true,
+                    Pulls::DigestOnly => reference.digest().is_some(),
+                    Pulls::TagOnly => reference.digest().is_none(),
+                };
+                let name = registry.rewrite(&mirror.location, reference);
+                if let Some(name) = name.filter(|_| wanted) {
+                    all.push(self.endpoint(&name, mirror.insecure, false));
+                }
+            }
+        }
+        if reference.domain().as_str() == HUB {
+            all.extend(self.hub_mirrors.iter().map(|url| Endpoint {
+                host: url.host.clone(),
+                repository: reference.repository().as_str().to_owned(),
+                insecure: url.scheme == Scheme::Http || self.is_insecure(&url.host),
+                is_origin: false,
+            }));
+        }
+        all.retain(|one| (&one.host, &one.repository) != (&origin.host, &origin.repository));
+        all.push(origin);
+        Ok(all)
+    }
+
+    /// Where an image belongs.
+    ///
+    /// # Errors
+    /// `Blocked`.
+    pub(crate) fn push_to(&self, reference: &Reference) -> Result<Endpoint> {
+        let name = format!("{}/{}", reference.domain().as_str(), reference.repository().as_str());
+        let Some(registry) = self.registry_of(reference) else {
+            return Ok(self.endpoint(&name, false, true));
+        };
+        if registry.blocked {
+            let why = format!("registries.conf blocks {}", registry.prefix);
+            let error = RegistryError::one(reference.familiar(), name, Refusal::Blocked(why));
+            return Err(Box::new(error).into());
+        }
+        let name = registry.rewrite(&registry.location, reference).unwrap_or(name);
+        Ok(self.endpoint(&name, registry.insecure, true))
+    }
+
+    fn endpoint(&self, name: &str, insecure: bool, is_origin: bool) -> Endpoint {
+        let (host, repository) = name.split_once('/').unwrap_or((name, ""));
+        Endpoint {
+            host: host.to_owned(),
+            repository: repository.to_owned(),
+            insecure: insecure || self.is_insecure(host),
+            is_origin,
+        }
+    }
+
+    /// A registry without a repository, for logging in.
+    pub(crate) fn host(&self, host: &str) -> Endpoint {
+        let listed = self.registries.iter().any(|one| one.prefix == host && one.insecure);
+        self.endpoint(&format!("{host}/"), listed, true)
+    }
+}
+
+impl Registry {
+    fn pulls(&self, mirror: &Mirror) -> Pulls {
+        if self.mirror_by_digest_only { Pulls::DigestOnly } else { mirror.pull_from_mirror }
+    }
+
+    /// What follows the prefix in a name that it fits.
+    fn rest(&self, reference: &Reference) -> Option<String> {
+        let domain = reference.domain().as_str();
+        let name = format!("{domain}/{}", reference.repository().as_str());
+        if let Some(parent) = self.prefix.strip_prefix('*') {
+            let host = domain.split(':').next().unwrap_or_default();
+            let below = host.len() > parent.len() && host.ends_with(parent);
+            return below.then(|| name[domain.len()..].to_owned());
+        }
+        let rest = name.strip_prefix(&self.prefix)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+    }
+
+    /// The name with the prefix replaced by a location.
+    fn rewrite(&self, location: &str, reference: &Reference) -> Option<String> {
+        if location.is_empty() {
+            return None;
+        }
+        let name = format!("{location}{}", self.rest(reference)?);
+        // Docker Hub's names have two parts at least, also where a location is Docker Hub.
+        match name.strip_prefix("docker.io/") {
+            Some(path) if !path.contains('/') => Some(format!("docker.io/library/{path}")),
+            _ => Some(name),
+        }
+    }
+}
+
+fn host_of(location: &str) -> &str {
+    location.split('/').next().unwrap_or(location)
+}
+
+/// A host and perhaps the beginning of a path: what a reference may begin with.
+fn is_location(text: &str) -> bool {
+    // A location of a host alone is completed, so that the grammar of references can be asked.
+    let whole = if text.contains('/') { text.to_owned() } else { format!("{text}/x") };
+    whole.parse::<Reference>().is_ok_and(|reference| {
+        reference.domain().as_str() == host_of(text) && reference.digest().is_none()
+    })
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("reading {}", path.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(conf: &str, daemon: &str) -> Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("registries.conf"), conf).unwrap();
+        std::fs::write(dir.path().join("daemon.json"), daemon).unwrap();
+        let mut settings = Settings::default();
+        settings.add_registries_conf(&dir.path().join("registries.conf"))?;
+        settings.add_registries_conf(&dir.path().join("none.conf"))?;
+        settings.add_daemon_json(&dir.path().join("daemon.json"))?;
+        Ok(settings)
+    }
+
+    fn ask(settings: &Settings, name: &str) -> Vec<String> {
+        let all = settings.pull_from(&name.parse().unwrap()).unwrap();
+        all.iter()
+            .map(|one| {
+                let mark = if one.insecure { "!" } else { "" };
+                format!("{mark}{}/{}", one.host, one.repository)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn mirrors_come_in_order_and_the_origin_last() {
+        let conf = r#"
+            unqualified-search-registries = ["quay.io"]
+            [[registry]]
+            location = "docker.io"
+            [[registry.mirror]]
+            location = "m1.io/hub"
+            [[registry.mirror]]
+            location = "m2.io:5000"
+            insecure = true
+            [[registry]]
+            prefix = "docker.io/team"
+            location = "own.io/x/"
+            [[registry]]
+            prefix = "*.corp.io"
+            insecure = true
+            [[registry]]
+            prefix = "q.io/a/b"
+            location = "docker.io"
+        "#;
+        let daemon = r#"{"registry-mirrors": ["https://D1.io/", "http://127.0.0.1:5001"],
+                         "insecure-registries": ["m1.io", "10.0.0.0/8"], "debug": true}"#;
+        let all = settings(conf, daemon).unwrap();
+        let hub = [
+            "!m1.io/hub/library/x",
+            "!m2.io:5000/library/x",
+            "d1.io/library/x",
+            "!127.0.0.1:5001/library/x",
+            "docker.io/library/x",
+        ];
+        assert_eq!(ask(&all, "x"), hub);
+        assert_eq!(ask(&all, "team/x").last().unwrap(), "own.io/x/x");
+        assert_eq!(ask(&all, "teams/x").last().unwrap(), "docker.io/teams/x");
+        assert_eq!(ask(&all, "a.corp.io/x"), ["!a.corp.io/x"]);
+        assert_eq!(ask(&all, "corp.io/x"), ["corp.io/x"]);
+        assert_eq!(ask(&all, "10.2.3.4:5000/x"), ["!10.2.3.4:5000/x"]);
+        assert_eq!(ask(&all, "q.io/a/b/c"), ["docker.io/library/c"]);
+        assert_eq!(ask(&all, "q.io/a/bc"), ["q.io/a/bc"]);
+        assert_eq!(all.sources.len(), 2);
+        let shown: Vec<_> = all.mirrors().iter().map(|one| one.location.clone()).collect();
+        assert_eq!(
+            shown,
+            [
+                "m1.io/hub",
+                "m2.io:5000",
+                "docker.io",
+                "own.io/x",
+                "",
+                "docker.io",
+                "d1.io",
+                "127.0.0.1:5001"
+            ]
+        );
+    }
+
+    #[test]
+    fn some_mirrors_are_for_tags_or_digests_only() {
+        let conf = r#"
+            [[registry]]
+            prefix = "a.io"
+            [[registry.mirror]]
+            location = "tags.io"
+            pull-from-mirror = "tag-only"
+            [[registry.mirror]]
+            location = "digests.io"
+            pull-from-mirror = "digest-only"
+            [[registry]]
+            prefix = "b.io"
+            mirror-by-digest-only = true
+            [[registry.mirror]]
+            location = "m.io"
+        "#;
+        let all = settings(conf, "").unwrap();
+        let pin = format!("@sha256:{}", "0f".repeat(32));
+        assert_eq!(ask(&all, "a.io/x"), ["tags.io/x", "a.io/x"]);
+        assert_eq!(ask(&all, &format!("a.io/x{pin}")), ["digests.io/x", "a.io/x"]);
+        assert_eq!(ask(&all, "b.io/x"), ["b.io/x"]);
+        assert_eq!(ask(&all, &format!("b.io/x{pin}")), ["m.io/x", "b.io/x"]);
+    }
+
+    #[test]
+    fn what_is_blocked_or_makes_no_sense_is_refused() {
+        let all = settings("[[registry]]\nprefix='a.io/b'\nblocked=true", "").unwrap();
+        let error = all.pull_from(&"a.io/b/c".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("blocks a.io/b"), "{error}");
+        assert_eq!(ask(&all, "a.io/c"), ["a.io/c"]);
+        for (conf, daemon, why) in [
+            ("[registries.search]\nregistries=['x']", "", "version 1"),
+            ("[[registry]]\nblocked=true", "", "neither prefix nor location"),
+            ("[[registry]]\nlocation='https://a.io'", "", "not a location"),
+            ("[[registry]]\nprefix='a.io'\n[[registry.mirror]]\nlocation='A B'", "", "of a mirror"),
+            ("x", "", "TOML parse error"),
+            ("", r#"{"registry-mirrors":["m.io"]}"#, "not the address"),
+            ("", r#"{"registry-mirrors":["https://m.io/x"]}"#, "not the address"),
+            ("", "[", "EOF"),
+        ] {
+            let error = settings(conf, daemon).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
