@@ -34,6 +34,18 @@ fn what_is_written_is_kept_listed_and_committed() {
     assert_eq!(listed["mountpoint"], text(&point.canonicalize().unwrap()));
     let diff = "C /bin\nD /bin/ls\nC /etc\nA /etc/new\nD /home\nA /house\nA /house/user\n";
     let while_mounted = sandbox.ok(&["diff", text(&point)]);
+    let shown = sandbox.json(&["inspect", "work"]);
+    let at = text(&point.canonicalize().unwrap()).to_owned();
+    assert_eq!(shown[0]["GraphDriver"]["Data"]["MergedDir"], at.as_str());
+    assert_eq!(sandbox.json(&["inspect", text(&point)])[0]["Upper"], "work");
+    assert_eq!(
+        sandbox.ok(&["ps", "--format", "{{.Names}} {{.State}} {{.Mounts}}"]).trim(),
+        format!("work running {at}")
+    );
+    assert!(
+        sandbox.ok(&["system", "df"]).lines().any(|line| line.starts_with("Images   1       1 "))
+    );
+    sandbox.ok(&["image", "prune", "-a", "-f"]);
     for line in diff.lines() {
         assert!(while_mounted.lines().any(|seen| seen == line), "{line} is not in {while_mounted}");
     }
@@ -51,6 +63,9 @@ fn what_is_written_is_kept_listed_and_committed() {
     assert_eq!(sandbox.ok(&["cat", "new/image:1:/etc/new"]), "written");
     assert!(!sandbox.ok(&["ls", "new/image:1:/bin"]).lines().any(|name| name == "ls"));
     assert!(sandbox.ok(&["ls", "new/image:1:/"]).lines().any(|name| name == "house"));
+    let whole = sandbox.run(&["export", "work"]).stdout;
+    assert!(whole == sandbox.run(&["export", "new/image:1"]).stdout, "another tree is committed");
+    assert!(whole != sandbox.run(&["export", IMAGE]).stdout);
     let layers = sandbox.json(&["layers", "new/image:1"]);
     assert_eq!(layers.as_array().unwrap().len(), 5);
     assert_eq!(sandbox.ok(&["rm", "work"]), "work\n");

@@ -196,10 +196,13 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             let progress = progress::unpacking(context.quiet, image.tree.content_bytes());
             look::unpack(&*image.tree, args, &progress, &mut screen)?;
         }
-        Command::Export(args) => {
-            let image = context.open_image(&args.reference)?;
-            look::export(&*image.tree, args, &mut screen)?;
-        }
+        Command::Export(args) => match uppers::merged(&context, &args.reference)? {
+            Some((_image, tree)) => look::export(&tree, args, &mut screen)?,
+            None => {
+                let image = context.open_image(&args.reference)?;
+                look::export(&*image.tree, args, &mut screen)?;
+            }
+        },
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,

@@ -109,16 +109,16 @@ pub(crate) struct UnpackArgs {
     pub(crate) dir: PathBuf,
 }
 
-/// Write the whole tree of an image as one tar
+/// Write the whole tree of an image or of an upper on its image as one tar
 ///
 /// The tar is exact, whoever writes it: owners, modes, devices and attributes are those of the
 /// image.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// The image
-    #[arg(value_name = "REF")]
+    /// The image, the name of an upper, or the directory that it is mounted on
+    #[arg(value_name = "REF|UPPER")]
     pub(crate) reference: String,
     /// The tar to write; - is standard output
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
 }

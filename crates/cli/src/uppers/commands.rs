@@ -11,6 +11,8 @@ use clap::{Args, ValueHint};
 use jiff::Timestamp;
 use serde_json::json;
 use strata_image::{DeriveOptions, Reference, derive, resolve_image};
+use strata_tree::Lower;
+use strata_union::Stack;
 use strata_union::writable::{Change, View};
 
 use super::shelf::{Shelf, Upper};
@@ -98,16 +100,29 @@ pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write
     table::print(&lines, out)
 }
 
-/// The upper that a person means.
-fn find(context: &Context, text: &str) -> Result<Upper> {
+/// The upper that a person means, if there is one.
+fn known(context: &Context, text: &str) -> Result<Option<Upper>> {
     let shelf = Shelf::new(&context.root);
-    let name = match mounts::upper_at(&context.root, Path::new(text))? {
-        Some(name) => name,
-        None => text.to_owned(),
-    };
-    let found = if name.contains('/') { None } else { shelf.find(&name)? };
-    found
+    match mounts::upper_at(&context.root, Path::new(text))? {
+        Some(name) => shelf.find(&name),
+        None if text.contains(['/', ':']) => Ok(None),
+        None => shelf.find(text),
+    }
+}
+
+/// The same, where there has to be one.
+fn find(context: &Context, text: &str) -> Result<Upper> {
+    known(context, text)?
         .ok_or_else(|| anyhow!("no upper {text:?}, nor a mount of one; `strata uppers` lists them"))
+}
+
+/// An upper and the image below as one tree, if `text` names an upper or its mount.
+pub(crate) fn merged(context: &Context, text: &str) -> Result<Option<(OpenImage, Stack)>> {
+    let Some(upper) = known(context, text)? else { return Ok(None) };
+    let (image, view) = view(context, &upper)?;
+    let changes = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
+    let lowers: Vec<Arc<dyn Lower>> = vec![image.tree.clone(), Arc::new(changes)];
+    Ok(Some((image, Stack::new(lowers))))
 }
 
 /// An upper on top of its image, for reading.

@@ -17,7 +17,8 @@ mod ps;
 mod shelf;
 
 pub(crate) use commands::{
-    CommitArgs, DiffArgs, RmArgs, UppersArgs, for_mount, run_commit, run_diff, run_rm, run_uppers,
+    CommitArgs, DiffArgs, RmArgs, UppersArgs, for_mount, merged, run_commit, run_diff, run_rm,
+    run_uppers,
 };
 pub(crate) use ps::{PsArgs, run_ps};
 pub(crate) use shelf::{Held, Shelf, Upper};
