@@ -15,12 +15,11 @@ use crate::error::Result;
 use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::location::Location;
-use crate::media::MediaKind;
-use crate::oci::{Top, image_of, manifest_parts};
+use crate::oci::manifest_parts;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::Registries;
-use crate::registry::remote::{Remote, check_platform};
+use crate::registry::remote::Remote;
 use crate::source::{Source, sha256};
 
 /// An image as one place has it.
@@ -59,13 +58,8 @@ impl ImageFacts {
     ) -> Result<Self> {
         let source = Remote::new(registries.only_origin(reference)?, None, reference, limits);
         let top = source.top(reference, progress)?;
-        let (digest, kind) = (top.digest, MediaKind::of(&top.media_type));
-        let host = Platform::host();
-        let wanted = platform.unwrap_or(&host);
-        let found = image_of(&source, Some(wanted), Top { digest, kind, bytes: top.bytes })?;
-        if let Some(platform) = platform {
-            check_platform(&source, &found.config.platform(), platform)?;
-        }
+        let digest = top.digest;
+        let found = source.image(top, platform)?;
         Ok(Self { digest: Some(digest), ..Self::of(&found) })
     }
 

@@ -10,8 +10,8 @@
 //! proxies      HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, in capitals or not
 //! ```
 //!
-//! Invariant: this is the only place where the environment is asked about registries; what is
-//! said later (own configuration) replaces what is said earlier about the same registry.
+//! Invariant: this is the only place of this module where the environment is read; what is said
+//! later (own configuration) replaces what is said earlier about the same registry.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -186,4 +186,10 @@ fn roots() -> Vec<Vec<u8>> {
         tracing::warn!("a root certificate cannot be read: {error}");
     }
     found.certs.into_iter().map(|cert| cert.to_vec()).collect()
+}
+
+/// Where a program is that the shell would find.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
         uppers: crate::uppers::Shelf::new(&context.root).all()?.len(),
         kernel: uname.release().to_string_lossy().into_owned(),
         fuse: usable(Path::new("/dev/fuse")),
-        fusermount: program("fusermount3"),
+        fusermount: config::program("fusermount3"),
     };
     let settings = registries.settings();
     let mirrors = settings.mirrors();
@@ -143,11 +143,6 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
 
 fn usable(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_ok()
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// The address without what stands before an `@`.

@@ -29,11 +29,9 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::load::{ChainCheck, LoadOptions, load_one};
 use crate::location::Location;
-use crate::media::MediaKind;
-use crate::oci::{Top, image_of};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::registry::remote::{Remote, check_platform};
+use crate::registry::remote::Remote;
 use crate::registry::{Packing, PushEvent, PushListener, PushOptions, Registries, push};
 use crate::resolve::resolve_image;
 use crate::source::{Blobs, Source, sha256};
@@ -109,14 +107,7 @@ pub fn copy(
             let places = registries.places(reference)?;
             let source = Remote::new(places, Some(store), reference, &options.limits);
             let top = source.top(reference, listeners.pulling)?;
-            let kind = MediaKind::of(&top.media_type);
-            let host = Platform::host();
-            let wanted = options.platform.as_ref().unwrap_or(&host);
-            let top = Top { digest: top.digest, kind, bytes: top.bytes };
-            let mut found = image_of(&source, Some(wanted), top)?;
-            if let Some(platform) = &options.platform {
-                check_platform(&source, &found.config.platform(), platform)?;
-            }
+            let mut found = source.image(top, options.platform.as_ref())?;
             if reference.digest().is_none() {
                 found.names.push(reference.clone());
             }

@@ -14,13 +14,10 @@ use strata_layer::{Event, Progress, Store};
 use strata_tree::{BlobDigest, ImageId};
 
 use super::Registries;
-use super::client::FetchedManifest;
-use super::remote::{Remote, check_platform};
+use super::remote::Remote;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::load::{ChainCheck, LoadOptions, LoadedLayer, load_one};
-use crate::media::MediaKind;
-use crate::oci::{Top, image_of};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
@@ -73,13 +70,7 @@ pub fn pull(
     if let Some(on_found) = options.on_found {
         on_found();
     }
-    let host = Platform::host();
-    let platform = options.platform.as_ref().unwrap_or(&host);
-    let document = Top { digest, kind: MediaKind::of(&top.media_type), bytes: top.bytes };
-    let mut found = image_of(&source, Some(platform), document)?;
-    if let Some(platform) = &options.platform {
-        check_platform(&source, &found.config.platform(), platform)?;
-    }
+    let mut found = source.image(top, options.platform.as_ref())?;
     let name = match reference.digest() {
         // As docker: a digest makes no tag, also beside one.
         Some(_) => {
@@ -145,11 +136,11 @@ pub fn fetch_document(
     let places = registries.places(reference)?;
     let source = Remote::new(places, None, reference, limits);
     let top = source.top(reference, progress)?;
-    let FetchedManifest { bytes, media_type, digest } = top;
-    let Some(platform) = platform else { return Ok(Document { bytes, digest, media_type }) };
-    let document = Top { digest, kind: MediaKind::of(&media_type), bytes };
-    let found = image_of(&source, Some(platform), document)?;
-    check_platform(&source, &found.config.platform(), platform)?;
+    let media_type = top.media_type.clone();
+    if platform.is_none() {
+        return Ok(Document { bytes: top.bytes, digest: top.digest, media_type });
+    }
+    let found = source.image(top, platform)?;
     let bytes = found.manifest.unwrap_or_default();
     let media_type = crate::oci::media_type_of(&bytes).unwrap_or(media_type);
     Ok(Document { digest: crate::source::sha256(&bytes), bytes, media_type })

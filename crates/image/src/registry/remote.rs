@@ -13,9 +13,10 @@ use super::client::{FetchedManifest, ManifestName};
 use super::error::{Refusal, RegistryError};
 use super::places::Places;
 use crate::error::{Error, Result};
-use crate::found::FoundLayer;
+use crate::found::{Found, FoundLayer};
 use crate::limits::Limits;
 use crate::media::MediaKind;
+use crate::oci::{Top, image_of};
 use crate::platform::Platform;
 use crate::reference::{Reference, Tag};
 use crate::source::{Blob, Blobs, check_digest, check_size};
@@ -84,6 +85,28 @@ impl<'a> Remote<'a> {
                 Ok(found)
             })
             .map_err(Error::from)
+    }
+
+    /// The image that a document leads to: of an index the one for the platform given, else for
+    /// the host's.
+    ///
+    /// # Errors
+    /// `Platform`, and everything that documents are refused for.
+    pub(crate) fn image(&self, top: FetchedManifest, wanted: Option<&Platform>) -> Result<Found> {
+        let FetchedManifest { bytes, media_type, digest } = top;
+        let kind = MediaKind::of(&media_type);
+        let host = Platform::host();
+        let found = image_of(self, wanted.or(Some(&host)), Top { digest, kind, bytes })?;
+        // An image without an index says in its config alone what it is for.
+        let own = found.config.platform();
+        match wanted.filter(|wanted| !own.os.is_empty() && own.serves(wanted).is_none()) {
+            Some(wanted) => Err(Error::Platform {
+                label: self.label.clone(),
+                wanted: wanted.to_string(),
+                available: own.to_string(),
+            }),
+            None => Ok(found),
+        }
     }
 
     fn only(&self, endpoint: String, why: Refusal) -> Error {
@@ -202,19 +225,4 @@ impl Blobs for Remote<'_> {
         all.what = format!("{}: layer {digest}", self.label);
         Err(all.into())
     }
-}
-
-/// An image without an index says in its config alone what it is for.
-///
-/// # Errors
-/// `Platform`.
-pub(crate) fn check_platform(source: &Remote<'_>, own: &Platform, wanted: &Platform) -> Result<()> {
-    if own.os.is_empty() || own.serves(wanted).is_some() {
-        return Ok(());
-    }
-    Err(Error::Platform {
-        label: source.label.clone(),
-        wanted: wanted.to_string(),
-        available: own.to_string(),
-    })
 }
