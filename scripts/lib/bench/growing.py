@@ -18,7 +18,7 @@ import generate
 from inputs import Image
 from importing import Import
 from measure import interleave, read_all, run, sample, settle, summary
-from peers import Mount, unpack_layer
+from peers import Mount, unmount, unpack_layer
 
 SIZES = {  # section: (full, quick)
     "entries": ([1_000, 10_000, 100_000, 1_000_000], [1_000, 10_000]),
@@ -110,8 +110,7 @@ def rows_for_mounts(bench, part, work, section, given, root, image):
 
     def mounted(peer, act):
         def case():
-            mount = Mount([*commands[peer], where], where)
-            mount.pid = mount.pid if peer == "strata" else None
+            mount = Mount([*commands[peer], where], where, peer == "strata")
             try:
                 return act(mount)
             finally:
@@ -125,9 +124,7 @@ def rows_for_mounts(bench, part, work, section, given, root, image):
                 os.mkdir(root + "/trees", 0o700)
             settle()
             got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *commands[peer], where])
-            mount = Mount.__new__(Mount)
-            mount.target, mount.pid = where, None
-            mount.end()
+            unmount(where)
             return got
         return case
     repeat = bench.repeat
@@ -198,7 +195,7 @@ def store(bench, part, work, sizes):
 
         def mounts():
             got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *call, "mount", reference, where])
-            run("umount", where)
+            unmount(where)
             return got
         got, failed = interleave(bench.repeat, {"strata": mounts})
         part.row("store", "mount", got, failed, "cached", given, repeat=bench.repeat)

@@ -7,7 +7,8 @@ that a try never replaces the figures of a full run.
 """
 import argparse
 import os
-import shutil
+import signal
+import sys
 import tempfile
 import time
 
@@ -15,6 +16,7 @@ import growing
 import importing
 import inputs
 import machine
+import measure
 import mounting
 import reading
 import report
@@ -67,6 +69,8 @@ def main():
     parser.add_argument("--directory", required=True)
     parser.add_argument("parts", nargs="*")
     args = parser.parse_args()
+    # Killed or not, nothing stays mounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
     bench = Bench(args, root)
     kept = os.path.join(root, "target/bench" if args.quick else "docs/benchmarks")
@@ -84,7 +88,7 @@ def main():
                 try:
                     PARTS[name][0].measure(bench, part, work, [section])
                 finally:
-                    shutil.rmtree(work, ignore_errors=True)
+                    measure.clear(work)
                 print("  took %d s" % (time.monotonic() - start), flush=True)
     report.write(page, kept, os.path.relpath(kept, os.path.dirname(page)))
     print("report: " + os.path.relpath(page, root))

@@ -46,6 +46,16 @@ def run(*argv, **options):
     return done.stdout
 
 
+def clear(directory):
+    """Removes a directory, and whatever is still mounted below it."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounted = [line.split()[1] for line in file]
+    for target in reversed(mounted):
+        if target.startswith(directory + "/"):
+            subprocess.run(["umount", "-l", target], check=False)
+    subprocess.run(["rm", "-rf", "--one-file-system", directory], check=False)
+
+
 def settle():
     """Writes out what earlier commands left dirty, so that the next does not pay for it."""
     os.sync()

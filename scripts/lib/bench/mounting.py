@@ -10,7 +10,7 @@ import os
 import shutil
 
 from measure import drop_caches, interleave, interleave_many, read_all
-from peers import EROFS_ABSENT, Peers, daemon_of
+from peers import EROFS_ABSENT, Peers, daemon_of, unmount
 import measure as m
 
 GREP = ["grep", "-rqF", "-D", "skip", "a needle that is not there", "."]
@@ -40,7 +40,7 @@ def first_ls(bench, part, peers):
             got = m.sample(["sh", "-c", 'dir=$1; shift; "$@" 2> /dev/null && exec ls "$dir"', "sh",
                             target, *peers.command(peer, target)])
             pid = None if peer == "overlayfs" else daemon_of(target)
-            m.run("umount", target)
+            unmount(target)
             while pid and os.path.exists("/proc/%d" % pid):
                 m.time.sleep(0.01)
             return got

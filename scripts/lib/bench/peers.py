@@ -98,7 +98,7 @@ class Peers:
         """Mounts, and unmounts at the end."""
         target = os.path.join(self.work, "mnt-" + peer.replace(" ", "-"))
         os.makedirs(target, exist_ok=True)
-        mount = Mount(self.command(peer, target), target)
+        mount = Mount(self.command(peer, target), target, peer != "overlayfs")
         try:
             yield mount
         finally:
@@ -108,23 +108,16 @@ class Peers:
 class Mount:
     """A mount that is there."""
 
-    def __init__(self, command, target):
+    def __init__(self, command, target, has_daemon=True):
         self.target = target
         # The daemon keeps standard error open, so it cannot be a pipe that is read to its end.
-        run_detached(command)
-        self.pid = None if command[0] == "mount" else daemon_of(target)
+        run_detached(command, target + ".err")
+        self.pid = daemon_of(target) if has_daemon else None
         self.before = cpu_of(self.pid) if self.pid else 0.0
 
     def end(self):
         """Unmounts, and waits until the daemon is gone."""
-        for _ in range(100):
-            try:
-                run("umount", self.target)
-                break
-            except Failed:
-                time.sleep(0.05)
-        else:
-            raise Failed("%s stays busy" % self.target)
+        unmount(self.target)
         while self.pid and os.path.exists("/proc/%d" % self.pid):
             time.sleep(0.01)
 
@@ -156,14 +149,29 @@ class Mount:
         return dict(got, requests=int(counts[0]))
 
 
-def run_detached(command):
-    """Runs a command that may leave a daemon behind with its descriptors. Raises Failed."""
-    with open("/dev/null", "r+b") as null:
+def unmount(target):
+    """Unmounts, when the last who use it are done. Raises Failed."""
+    for _ in range(100):
+        try:
+            run("umount", target)
+            return
+        except Failed:
+            time.sleep(0.05)
+    raise Failed("%s stays busy" % target)
+
+
+def run_detached(command, errors):
+    """Runs a command that may leave a daemon behind with its descriptors; what it says goes to the
+    file `errors`. Raises Failed."""
+    with open("/dev/null", "r+b") as null, open(errors, "w+", encoding="utf-8") as said:
         status = os.waitstatus_to_exitcode(os.waitpid(os.posix_spawnp(
-            command[0], command, os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, null.fileno(), each) for each in (0, 1)]), 0)[1])
-    if status:
-        raise Failed("%s: status %d" % (" ".join(command)[:150], status))
+            command[0], command, os.environ, file_actions=[
+                (os.POSIX_SPAWN_DUP2, null.fileno(), 0), (os.POSIX_SPAWN_DUP2, null.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, said.fileno(), 2)]), 0)[1])
+        if status:
+            said.seek(0)
+            raise Failed("%s: status %d: %s" % (" ".join(command)[:150], status,
+                                                said.read().strip()[-200:]))
 
 
 def daemon_of(target):

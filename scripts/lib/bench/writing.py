@@ -84,7 +84,7 @@ class Lowers:
             "fuse-overlayfs 1": ["fuse-overlayfs"],
             "fuse-overlayfs 2": [self.bench.fuse_overlayfs_2],
         }[peer] + ["-o", options, base + "/mnt"]
-        mount = Mount(command, base + "/mnt")
+        mount = Mount(command, base + "/mnt", peer != "overlayfs")
         mount.upper = base + "/upper"
         return mount
 
