@@ -4,7 +4,7 @@
 //! of the regular files below `layers/*/diff`; with `headers` and `directories` it is what
 //! `du --apparent-size` counts of `layers/` as a whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -62,49 +62,31 @@ impl Store {
     /// # Errors
     /// `Sqlite`, `Io`.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let mut layers = Vec::new();
         let index = self.index();
-        let holders = "(SELECT content, count(DISTINCT layer) AS layers FROM entries
-                        WHERE content IS NOT NULL GROUP BY content)";
-        let mut statement = index.db.prepare(&format!(
-            "SELECT coalesce(sum(size), 0),
-                    coalesce(sum(CASE WHEN held.layers > 1 THEN size ELSE 0 END), 0)
-             FROM (SELECT DISTINCT content FROM entries
-                   WHERE layer = ?1 AND content IS NOT NULL) AS mine
-             JOIN {holders} AS held ON held.content = mine.content
-             JOIN contents ON contents.id = mine.content"
-        ))?;
-        for record in crate::index::layers(&index.db)? {
-            let (stored, shared): (i64, i64) =
-                statement.query_row([record.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            layers.push(LayerUsage {
-                diff_id: record.diff_id,
-                entries: record.entries,
-                apparent: record.apparent,
-                stored: stored as u64,
-                shared: shared as u64,
-                headers: record.headers_size,
-            });
-        }
-        let (stored, shared): (i64, i64) = index.db.query_row(
-            &format!(
-                "SELECT coalesce(sum(size), 0),
-                        coalesce(sum(CASE WHEN held.layers > 1 THEN size ELSE 0 END), 0)
-                 FROM {holders} AS held JOIN contents ON contents.id = held.content"
-            ),
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        drop(statement);
+        let held = held(&index.db)?;
+        let layers: Vec<LayerUsage> = crate::index::layers(&index.db)?
+            .into_iter()
+            .map(|record| {
+                let of_layer = held.by_layer.get(&record.id).copied().unwrap_or_default();
+                LayerUsage {
+                    diff_id: record.diff_id,
+                    entries: record.entries,
+                    apparent: record.apparent,
+                    stored: of_layer.stored,
+                    shared: of_layer.shared,
+                    headers: record.headers_size,
+                }
+            })
+            .collect();
         drop(index);
         let sum = |part: fn(&LayerUsage) -> u64| layers.iter().map(part).sum();
         Ok(DiskUsage {
             entries: sum(|layer| layer.entries),
             apparent: sum(|layer| layer.apparent),
             headers: sum(|layer| layer.headers),
-            stored: stored as u64,
-            shared: shared as u64,
-            directories: walk(self.root_fd.as_fd(), "layers")?.directories,
+            stored: held.total.stored,
+            shared: held.total.shared,
+            directories: walk(self.root_fd.as_fd(), "layers", false)?.directories,
             index: ["index.db", "index.db-wal", "index.db-shm"]
                 .iter()
                 .filter_map(|name| self.root.join(name).metadata().ok())
@@ -118,10 +100,62 @@ impl Store {
     pub(super) fn bytes_on_disk(&self) -> Result<u64> {
         let mut bytes = 0;
         for dir in ["layers", "blobs", "trees", "staging", "trash"] {
-            bytes += walk(self.root_fd.as_fd(), dir)?.files;
+            bytes += walk(self.root_fd.as_fd(), dir, true)?.files;
         }
         Ok(bytes)
     }
+}
+
+/// Bytes of contents.
+#[derive(Debug, Default, Clone, Copy)]
+struct Held {
+    stored: u64,
+    shared: u64,
+}
+
+#[derive(Debug, Default)]
+struct AllHeld {
+    total: Held,
+    by_layer: HashMap<i64, Held>,
+}
+
+/// Adds up the contents of all layers in one pass over the index of `entries` by content, where
+/// the names of a content stand together, layer by layer. Asking for each layer on its own would
+/// cost the whole store each time.
+fn held(db: &rusqlite::Connection) -> Result<AllHeld> {
+    let mut all = AllHeld::default();
+    let mut close = |size: u64, holders: &mut Vec<i64>| {
+        let shared = if holders.len() > 1 { size } else { 0 };
+        if !holders.is_empty() {
+            all.total.stored += size;
+            all.total.shared += shared;
+        }
+        for layer in holders.drain(..) {
+            let of_layer = all.by_layer.entry(layer).or_default();
+            of_layer.stored += size;
+            of_layer.shared += shared;
+        }
+    };
+    let mut statement = db.prepare(
+        "SELECT entries.content, entries.layer, contents.size
+         FROM entries INDEXED BY entries_content JOIN contents ON contents.id = entries.content
+         WHERE entries.content IS NOT NULL ORDER BY entries.content, entries.layer",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut content, mut size, mut holders) = (0, 0, Vec::new());
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if id != content {
+            close(size, &mut holders);
+            (content, size) = (id, row.get::<_, i64>(2)? as u64);
+        }
+        let layer = row.get(1)?;
+        if holders.last() != Some(&layer) {
+            holders.push(layer);
+        }
+    }
+    close(size, &mut holders);
+    Ok(all)
 }
 
 #[derive(Default)]
@@ -131,8 +165,9 @@ struct Walked {
 }
 
 /// Adds up apparent sizes below `root`, each inode once; what vanishes meanwhile is not counted.
+/// Without `files` only those of the directories: then most names need no look at their inodes.
 /// Paths below `root` may be as long as the system takes, so none is made absolute.
-fn walk(root: BorrowedFd<'_>, dir: &str) -> Result<Walked> {
+fn walk(root: BorrowedFd<'_>, dir: &str, files: bool) -> Result<Walked> {
     let mut total = Walked::default();
     let mut seen = HashSet::new();
     let mut todo = vec![PathBuf::from(dir)];
@@ -148,6 +183,9 @@ fn walk(root: BorrowedFd<'_>, dir: &str) -> Result<Walked> {
             let entry = entry.doing(doing)?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
+                continue;
+            }
+            if !files && matches!(entry.file_type(), FileType::RegularFile | FileType::Symlink) {
                 continue;
             }
             let stat = match statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -5,7 +5,8 @@
 //!
 //! Invariant: a member counts only with the right CRC and length behind it.
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use crc32fast::Hasher as Crc;
+use flate2::{Decompress, FlushDecompress, Status};
 
 use super::StreamError;
 use super::source::Source;
@@ -23,6 +24,8 @@ pub(super) struct Gzip<'e> {
     source: Source<'e>,
     inflate: Decompress,
     crc: Crc,
+    /// Bytes of the member so far, modulo 2^32.
+    length: u32,
     in_member: bool,
     ended: bool,
 }
@@ -30,7 +33,7 @@ pub(super) struct Gzip<'e> {
 impl<'e> Gzip<'e> {
     pub(super) fn new(source: Source<'e>) -> Self {
         let inflate = Decompress::new(false);
-        Self { source, inflate, crc: Crc::new(), in_member: false, ended: false }
+        Self { source, inflate, crc: Crc::new(), length: 0, in_member: false, ended: false }
     }
 
     pub(super) fn source(&self) -> &Source<'e> {
@@ -66,6 +69,7 @@ impl<'e> Gzip<'e> {
         self.source.take(taken as usize);
         let status = result.map_err(|error| self.corrupt(&error.to_string()))?;
         self.crc.update(&out[..given]);
+        self.length = self.length.wrapping_add(given as u32);
         match status {
             Status::StreamEnd => self.end_member()?,
             Status::Ok => {}
@@ -106,11 +110,12 @@ impl<'e> Gzip<'e> {
                 self.skip_text(&mut crc)?;
             }
         }
-        if flags & FHCRC != 0 && u16::from_le_bytes(self.bytes()?) != crc.sum() as u16 {
+        if flags & FHCRC != 0 && u16::from_le_bytes(self.bytes()?) != crc.finalize() as u16 {
             return Err(self.corrupt("a member's header has a wrong checksum"));
         }
         self.inflate.reset(false);
         self.crc.reset();
+        self.length = 0;
         self.in_member = true;
         Ok(true)
     }
@@ -147,10 +152,10 @@ impl<'e> Gzip<'e> {
     fn end_member(&mut self) -> Result<(), StreamError> {
         self.in_member = false;
         let (crc, len) = (u32::from_le_bytes(self.bytes()?), u32::from_le_bytes(self.bytes()?));
-        if crc != self.crc.sum() {
+        if crc != self.crc.clone().finalize() {
             return Err(self.corrupt("a member's checksum is wrong"));
         }
-        if len != self.crc.amount() {
+        if len != self.length {
             return Err(self.corrupt("a member's length is wrong"));
         }
         Ok(())

@@ -1,0 +1,204 @@
+"""Part `growth`: cost against size.
+
+The model: each section varies one number and keeps the rest: entries of one image, layers of one
+image, entries of one directory, names of one content, images in the store. Inputs are generated,
+loaded once for each size into a new store, and thrown away. `tar` (GNU tar of the same layers, one
+after the other) is measured with each load, to tell what grows because files are made from what
+grows because of strata; mounts and listings are measured beside the kernel's overlayfs where it
+takes as much. Small figures are medians of several runs, loads of more than 20,000 entries single.
+
+In `store` each image has two shared layers and one of its own, nine tenths of whose files other
+images have too, under other names.
+"""
+import os
+import random
+import shutil
+
+import generate
+from inputs import Image
+from importing import Import
+from measure import interleave, read_all, run, sample, settle, summary
+from peers import Mount, unmount, unpack_layer
+
+SIZES = {  # section: (full, quick)
+    "entries": ([1_000, 10_000, 100_000, 1_000_000], [1_000, 10_000]),
+    "layers": ([1, 10, 100, 500], [1, 10, 50]),
+    "width": ([10, 1_000, 100_000, 1_000_000], [10, 1_000, 10_000]),
+    "links": ([1_000, 70_000, 200_000], [1_000, 5_000]),
+    "store": ([1, 10, 100, 300, 1_000], [1, 10, 30]),
+}
+
+
+def measure(bench, part, work, sections):
+    """Runs the sections that are wanted."""
+    part.absent("growth, other peers", "the import part compares them; here the shape counts")
+    for section in sections:
+        sizes = SIZES[section][1 if bench.quick else 0]
+        if section == "store":
+            store(bench, part, work, sizes)
+        else:
+            for size in sizes:
+                grow(bench, part, os.path.join(work, "%s-%d" % (section, size)), section, size)
+
+
+def layers_of(section, size):
+    """The layers of an image, as streams of members."""
+    small = (20, 200)
+    if section == "entries":
+        return [generate.tree(1, size, size=small)]
+    if section == "layers":
+        each = 5_000 // size
+        return [generate.tree(n, max(each, 8), size=small, root="t%d" % (n % 10))
+                for n in range(size)]
+    if section == "width":
+        return [wide(size, lambda n: b"%d" % n)]
+    return [wide(size, lambda n: b"one content, many names")]
+
+
+def wide(size, content):
+    """One directory with SIZE files."""
+    yield generate.header("wide/", b"5", mode=0o755)
+    for n in range(size):
+        yield generate.file("wide/file-%d" % n, content(n))
+
+
+def grow(bench, part, work, section, size):
+    """All figures for one size."""
+    os.makedirs(work)
+    made = generate.Layout(work + "/oci")
+    made.images({"latest": [made.layer(members) for members in layers_of(section, size)]})
+    image, ways = Image("grown", work + "/oci"), Import(bench, work)
+    read_all(image.gzip)
+    given = str(size)
+    entries = size if section != "layers" else 5_000
+    repeat = bench.repeat if entries <= 20_000 else 1
+    stores = {}
+
+    def load(peer):
+        stores[peer] = ways.fresh()
+        settle()
+        return getattr(ways, peer)(stores[peer], image, "gzip")
+    got, failed = interleave(repeat, {p: lambda p=p: load(p) for p in ("tar", "strata")})
+    part.row(section, "load", got, failed, "", given, repeat=repeat)
+    root = stores["strata"] + "/store"
+    rows_for_mounts(bench, part, work, section, given, root, image)
+    df = os.path.getsize(root + "/index.db")
+    trees = sum(file.stat().st_size for file in os.scandir(root + "/trees"))
+    for work_name, size_of in (("index, bytes per entry", df), ("tree, bytes per entry", trees)):
+        part.row(section, work_name, {"strata": summary([{"value": size_of / entries}])}, {}, "",
+                 given, unit="bytes")
+    shutil.rmtree(work)
+
+
+def rows_for_mounts(bench, part, work, section, given, root, image):
+    """Mount, lookup and listing, beside overlayfs where it can."""
+    reference = run(bench.strata, "--root", root, "images", "-q", "--no-trunc").split()[0]
+    lowers = [os.path.join(work, "lowers", str(n)) for n in range(len(image.layers(image.gzip)))]
+    os.makedirs(work + "/lowers/empty")
+    for path, layer in zip(lowers, image.layers(image.gzip)):
+        unpack_layer(layer, path)
+    names = [os.path.relpath(path, work + "/lowers") for path in [work + "/lowers/empty"] + lowers]
+    # Relative names: the options of mount(2) have to fit into one page.
+    overlay = ["sh", "-c", 'cd "$1" && exec mount -t overlay overlay -o "lowerdir=$2" "$3"', "sh",
+               work + "/lowers", ":".join(reversed(names))]
+    commands = {"strata": [bench.strata, "--root", root, "mount", reference], "overlayfs": overlay}
+    paths, dirs = sampled(lowers)
+    listing, where = work + "/list", work + "/mnt"
+    os.makedirs(where)
+    with open(listing, "w", encoding="ascii") as file:
+        file.writelines(path + "\n" for path in paths)
+
+    def mounted(peer, act):
+        def case():
+            mount = Mount([*commands[peer], where], where, peer == "strata")
+            try:
+                return act(mount)
+            finally:
+                mount.end()
+        return case
+
+    def timed_mount(peer, first):
+        def case():
+            if first:
+                shutil.rmtree(root + "/trees")
+                os.mkdir(root + "/trees", 0o700)
+            settle()
+            got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *commands[peer], where])
+            unmount(where)
+            return got
+        return case
+    repeat = bench.repeat
+    for state, first in (("first", True), ("cached", False)):
+        got, failed = interleave(1 if first else repeat, {
+            p: timed_mount(p, first and p == "strata") for p in commands})
+        part.row(section, "mount", got, failed, state, given, repeat=repeat)
+    works = {"%d lookups" % len(paths): lambda m: sample([bench.client, "stat", listing],
+                                                       cwd=m.target),
+             "ls of the widest": lambda m: sample(["ls", "-U", dirs], cwd=m.target)}
+    for work_name, act in works.items():
+        got, failed = interleave(repeat, {p: mounted(p, act) for p in commands})
+        part.row(section, work_name, got, failed, "fresh", given, repeat=repeat)
+
+    def memory(kind):
+        def act(mount):
+            sample(["find", ".", "-ls"], cwd=mount.target)
+            return {"value": mount.memory()[kind]}
+        return act
+    for work_name, kind in (("resident memory", 0), ("anonymous memory", 1)):
+        got, failed = interleave(1, {"strata": mounted("strata", memory(kind))})
+        part.row(section, work_name, got, failed, "after find -ls", given, unit="kB")
+
+
+def sampled(lowers):
+    """Up to 1,000 paths, drawn from all over, and the directory with the most entries."""
+    rng, paths, widest = random.Random(3), set(), (0, ".")
+    for lower in lowers:
+        for folder, dirs, names in os.walk(lower):
+            here = os.path.relpath(folder, lower)
+            widest = max(widest, (len(names) + len(dirs), here))
+            paths.update(os.path.join(here, name) for name in names)
+    paths = sorted(paths)
+    return rng.sample(paths, min(1_000, len(paths))), widest[1]
+
+
+def store(bench, part, work, sizes):
+    """Images in one store."""
+    entries = 300 if bench.quick else 5_000
+    pool = [generate.text(random.Random(n), 50 + n * 37 % 3_000) for n in range(20_000)]
+    made = generate.Layout(work + "/oci")
+    shared = [made.layer(generate.tree("base%d" % n, entries, pool=pool, root="base"))
+              for n in range(2)]
+    root, there = work + "/store", 0
+    where = work + "/mnt"
+    os.makedirs(where)
+    for size in sizes:
+        tags = {}
+        for n in range(there, size):
+            own = generate.tree(n, entries, size=(50, 3_000), pool=pool, changed=0.1,
+                                root="app%d" % n)
+            tags["app%d" % n] = [*shared, made.layer(own)]
+        made.images(tags)
+        settle()
+        loaded = sample([bench.strata, "--root", root, "load", "-q", "-i", work + "/oci"])
+        loaded["value"] /= size - there
+        for layers in tags.values():
+            os.unlink(os.path.join(work, "oci/blobs/sha256", layers[-1]["digest"][7:]))
+        there = size
+        given = str(size)
+        part.row("store", "load, each image", {"strata": summary([loaded])}, {}, "", given)
+        call = [bench.strata, "--root", root]
+        reference = run(*call, "images", "-q", "--no-trunc").split()[0]
+        for name, command in {"images": ["images"], "df": ["df"],
+                              "ls of the root": ["ls", reference + ":/"]}.items():
+            got, failed = interleave(bench.repeat, {"strata": lambda c=command: sample(call + c)})
+            part.row("store", name, got, failed, "", given, repeat=bench.repeat)
+
+        def mounts():
+            got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *call, "mount", reference, where])
+            unmount(where)
+            return got
+        got, failed = interleave(bench.repeat, {"strata": mounts})
+        part.row("store", "mount", got, failed, "cached", given, repeat=bench.repeat)
+        index = os.path.getsize(root + "/index.db") / (entries * (size + 2))
+        part.row("store", "index, bytes per entry", {"strata": summary([{"value": index}])}, {},
+                 "", given, unit="bytes")

@@ -1,0 +1,129 @@
+"""The images that are measured.
+
+The model: an input is one image in several forms: an OCI layout with gzip and with zstd, the same
+as one tar, a docker archive. With --quick they are small and generated; else they are those that
+`scripts/corpus` builds from Debian and Python packages. What is made here stays in the bench
+directory's `inputs/` for the next run; half-made inputs are not kept.
+"""
+import json
+import os
+import shutil
+
+import generate
+from measure import run
+
+POLICY = '{"default":[{"type":"insecureAcceptAnything"}]}'
+
+
+class Image:
+    """One image in its forms; `None` for a form that it does not have."""
+
+    def __init__(self, name, gzip, zstd=None, docker=None):
+        self.name, self.gzip, self.zstd, self.docker = name, gzip, zstd, docker
+
+    def layers(self, layout):
+        """The paths of the layers' blobs, base first."""
+        def blob(digest):
+            return os.path.join(layout, "blobs/sha256", digest.split(":")[1])
+        with open(os.path.join(layout, "index.json"), encoding="utf-8") as file:
+            manifest = json.load(file)["manifests"][0]["digest"]
+        with open(blob(manifest), encoding="utf-8") as file:
+            return [blob(layer["digest"]) for layer in json.load(file)["layers"]]
+
+    def docker_layers(self):
+        """The members of the docker archive that are layers, base first."""
+        return json.loads(run("tar", "-xOf", self.docker, "manifest.json"))[0]["Layers"]
+
+    def facts(self):
+        """Size and layers, for the report."""
+        layers = self.layers(self.gzip)
+        return {"layers": len(layers), "bytes": sum(os.path.getsize(layer) for layer in layers)}
+
+
+class Inputs:
+    """Finds or makes inputs. `directory` is kept between runs."""
+
+    def __init__(self, directory, corpus, quick):
+        self.directory, self.corpus, self.quick = directory, corpus, quick
+        os.makedirs(directory, exist_ok=True)
+        self.policy = os.path.join(directory, "policy.json")
+        with open(self.policy, "w", encoding="ascii") as file:
+            file.write(POLICY)
+
+    def make(self, name, maker):
+        """The path of NAME, made by maker(path) if it is not there."""
+        path = os.path.join(self.directory, name)
+        if not os.path.exists(path):
+            new = path + ".new"
+            shutil.rmtree(new, ignore_errors=True)
+            if os.path.isfile(new):
+                os.unlink(new)
+            maker(new)
+            os.rename(new, path)
+        return path
+
+    def image(self):
+        """The image that most rows are about: four layers of an application."""
+        if self.quick:
+            return self.generated("small", 0)
+        return self.from_corpus("app-pandas")
+
+    def pair(self):
+        """An image, and the same rebuilt: other digests, mostly equal contents."""
+        if self.quick:
+            return self.generated("small", 0), self.generated("small-rebuilt", 1)
+        return self.from_corpus("python"), self.from_corpus("python-rebuilt")
+
+    def from_corpus(self, name):
+        """An image of scripts/corpus."""
+        def path(*parts):
+            whole = os.path.join(self.corpus, *parts)
+            return whole if os.path.exists(whole) else None
+        gzip = path("oci", name)
+        if gzip is None:
+            raise SystemExit("bench: no %s in %s; run scripts/corpus %s, or take --quick"
+                             % (name, self.corpus, self.corpus))
+        return Image(name, gzip, path("oci", name + "-zstd"), path("docker", name + ".tar"))
+
+    def generated(self, name, mtime):
+        """Three layers of 3,000 entries; with an mtime nothing but times differ, and 5 %."""
+        def layout(path):
+            made = generate.Layout(path)
+            layers = []
+            for number, count in enumerate((1800, 900, 300)):
+                pool = [generate.text(generate.random.Random(i), 50 + i * 17 % 9000)
+                        for i in range(number * 2000, number * 2000 + 1500)]
+                layers.append(made.layer(generate.tree(
+                    number + mtime * 10, count, pool=pool, changed=0.05, root="t%d" % number,
+                    mtime=mtime)))
+            made.images({"latest": layers})
+        gzip = self.make(name, layout)
+        zstd = self.make(name + "-zstd", lambda path: self.skopeo(
+            "--dest-compress", "--dest-compress-format", "zstd", "oci:%s:latest" % gzip,
+            "oci:%s:latest" % path))
+        docker = self.make(name + ".docker.tar", lambda path: self.skopeo(
+            "oci:%s:latest" % gzip, "docker-archive:%s:stratafs.test/%s:latest" % (path, name)))
+        return Image(name, gzip, zstd, docker)
+
+    def big(self):
+        """An image with one big file at its root, /big."""
+        size = (16 if self.quick else 256) << 20
+
+        def layout(path):
+            made = generate.Layout(path)
+            rng = generate.random.Random(1)
+            block = rng.randbytes(1 << 20)
+            body = (block[i:] + block[:i] for i in range(size >> 20))
+            members = [generate.header("big", b"0", size)]
+            made.images({"latest": [made.layer((part for many in (members, body) for part in many),
+                                               compress=False)]})
+        return Image("big", self.make("big-%d" % size, layout))
+
+    def as_tar(self, layout):
+        """A layout as one tar, for those that read no directories."""
+        name = os.path.basename(layout) + ".oci.tar"
+        return self.make(name, lambda path: run("tar", "-cf", path, "-C", layout, "."))
+
+    def skopeo(self, *args):
+        """Copies an image from one form to another."""
+        run("skopeo", "--policy", self.policy, "copy", "-q", *args)

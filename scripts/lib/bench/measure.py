@@ -1,0 +1,114 @@
+"""Measures commands side by side.
+
+The model: a *case* is one thing to do by one peer; it returns a sample, a dict with `value` (by
+default seconds of wall time) and whatever else it saw. `interleave` runs the cases of one row in
+turns, A B C A B C, so that a slow minute of the machine hits all of them alike. A row keeps every
+sample; the figure shown is the median, the noise the smallest and the largest.
+
+A case that fails is not run again, and the row says why; nothing is left out silently.
+
+Peak memory comes from wait4(2) and is that of the largest process below the child; it cannot be
+less than what this interpreter itself takes, about 12 MB.
+"""
+import os
+import statistics
+import subprocess
+import time
+
+
+class Failed(Exception):
+    """A command of a benchmark ended with an error."""
+
+
+def sample(argv, cwd=None, env=None, stdout=subprocess.DEVNULL):
+    """Runs a command to its end: wall seconds, CPU seconds, peak kB. Raises Failed."""
+    environment = dict(os.environ, LC_ALL="C", **(env or {}))
+    start = time.perf_counter()
+    with subprocess.Popen(argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL,
+                          stdout=stdout, stderr=subprocess.PIPE) as child:
+        errors = child.stderr.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        took = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        text = errors.decode(errors="replace").strip().splitlines()
+        raise Failed("%s: status %d: %s" % (" ".join(map(str, argv))[:100], child.returncode,
+                                            text[-1][:200] if text else "no message"))
+    return {"value": took, "cpu": usage.ru_utime + usage.ru_stime, "peak_kb": usage.ru_maxrss}
+
+
+def run(*argv, **options):
+    """Runs a command that is not measured; its output as text. Raises Failed."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise Failed("%s: status %d: %s" % (" ".join(map(str, argv))[:150], done.returncode,
+                                            done.stderr.strip()[-300:]))
+    return done.stdout
+
+
+def clear(directory):
+    """Removes a directory, and whatever is still mounted below it."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounted = [line.split()[1] for line in file]
+    for target in reversed(mounted):
+        if target.startswith(directory + "/"):
+            subprocess.run(["umount", "-l", target], check=False)
+    subprocess.run(["rm", "-rf", "--one-file-system", directory], check=False)
+
+
+def settle():
+    """Writes out what earlier commands left dirty, so that the next does not pay for it."""
+    os.sync()
+
+
+def drop_caches():
+    """Makes the next reads go to the disk: data, directories and inodes."""
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("3")
+
+
+def read_all(path):
+    """Brings a file, or every file of a directory, into the page cache."""
+    command = ["find", path, "-type", "f", "-exec", "cat", "{}", "+"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def interleave(repeat, cases):
+    """Runs {peer: case} in turns; {peer: summary} and {peer: why it failed}."""
+    samples, failed = {peer: [] for peer in cases}, {}
+    for _ in range(repeat):
+        for peer, case in cases.items():
+            if peer in failed:
+                continue
+            try:
+                samples[peer].append(case())
+            except Failed as error:
+                failed[peer] = str(error)
+    return {peer: summary(got) for peer, got in samples.items() if got}, failed
+
+
+def interleave_many(repeat, cases):
+    """Like `interleave`, for cases that return {work: sample}: {work: {peer: summary}}, failed."""
+    samples, failed = {}, {}
+    for _ in range(repeat):
+        for peer, case in cases.items():
+            if peer in failed:
+                continue
+            try:
+                for work, got in case().items():
+                    samples.setdefault(work, {}).setdefault(peer, []).append(got)
+            except Failed as error:
+                failed[peer] = str(error)
+    return {work: {peer: summary(got) for peer, got in peers.items()}
+            for work, peers in samples.items()}, failed
+
+
+def summary(samples):
+    """What is kept of the samples of one peer."""
+    values = [sample["value"] for sample in samples]
+    kept = {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "samples": values}
+    for key in sorted(set().union(*samples) - {"value"}):
+        kept[key] = statistics.median(sample[key] for sample in samples if key in sample)
+    return kept

@@ -1,0 +1,208 @@
+"""Part `write`: changes in writable mounts.
+
+The model: all peers get the same two lowers (a generated tree and one big file) and, for every
+run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
+drop-in for fuse-overlayfs. Dirty pages are written out before a run, outside of the measured time.
+Only the work is timed, not the mount. After `chown -R` the upper is looked at: how much data was
+copied. During the copy-up of the big file another process asks for a name that is not there every
+millisecond; its slowest answer is a row of its own.
+
+fio's figures are the seconds for a fixed number of bytes, as fio tells its bandwidth.
+"""
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import generate
+from importing import used
+from measure import Failed, interleave, interleave_many, read_all, run, sample, settle
+from peers import Mount
+
+FIO = {
+    "fio: sequential write": ["--rw=write", "--bs=1M"],
+    "fio: sequential read": ["--rw=read", "--bs=1M"],
+    "fio: random write": ["--rw=randwrite", "--bs=4k", "--io_size={quarter}"],
+    "fio: random read": ["--rw=randread", "--bs=4k", "--io_size={quarter}"],
+    "fio: mmap random write": ["--rw=randwrite", "--bs=4k", "--ioengine=mmap",
+                               "--io_size={quarter}"],
+    "fio: mmap random read": ["--rw=randread", "--bs=4k", "--ioengine=mmap",
+                              "--io_size={quarter}"],
+    "fio: O_DIRECT sequential write": ["--rw=write", "--bs=1M", "--direct=1"],
+    "fio: O_DIRECT sequential read": ["--rw=read", "--bs=1M", "--direct=1"],
+    "fio: O_DIRECT random write": ["--rw=randwrite", "--bs=4k", "--direct=1",
+                                   "--io_size={direct}"],
+    "fio: O_DIRECT random read": ["--rw=randread", "--bs=4k", "--direct=1", "--io_size={direct}"],
+}
+NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2"]
+
+
+class Lowers:
+    """The lowers and the rest of the input, made once."""
+
+    def __init__(self, bench, work):
+        self.bench, self.work, self.number = bench, work, 0
+        files = 500 if bench.quick else 5_000
+        self.big = (64 if bench.quick else 1024) << 20
+        make = bench.inputs.make
+        self.tree = make("lower-tree-%d" % (2 * files), lambda path: self.make_tree(path, 2 * files))
+        self.archive = make("files-%d.tar" % files, lambda path: self.make_tar(path, files))
+        self.repository = make("git-%d" % files, lambda path: generate.repository(path, files))
+        self.bigdir = make("lower-big-%d" % self.big, self.make_big)
+
+    def make_tar(self, path, entries):
+        with open(path, "wb") as out:
+            for member in generate.tree(7, entries):
+                out.write(member)
+            out.write(b"\0" * 1024)
+
+    def make_tree(self, path, entries):
+        os.makedirs(path)
+        self.make_tar(path + ".tar", entries)
+        run("tar", "-xf", path + ".tar", "-C", path)
+        os.unlink(path + ".tar")
+
+    def make_big(self, path):
+        os.makedirs(path)
+        block = generate.random.Random(2).randbytes(1 << 20)
+        with open(path + "/big", "wb") as out:
+            for _ in range(self.big >> 20):
+                out.write(block)
+
+    def mount(self, peer):
+        """A new writable mount; its upper is `mount.upper`."""
+        self.number += 1
+        base = os.path.join(self.work, "%s-%03d" % (peer.replace(" ", "-"), self.number))
+        for name in ("upper", "work", "mnt"):
+            os.makedirs(os.path.join(base, name))
+        options = "lowerdir=%s:%s,upperdir=%s/upper,workdir=%s/work" % (
+            self.bigdir, self.tree, base, base)
+        command = {
+            "overlayfs": ["mount", "-t", "overlay", "overlay"],
+            "strata": [self.bench.strata_overlay],
+            "fuse-overlayfs 1": ["fuse-overlayfs"],
+            "fuse-overlayfs 2": [self.bench.fuse_overlayfs_2],
+        }[peer] + ["-o", options, base + "/mnt"]
+        mount = Mount(command, base + "/mnt", peer != "overlayfs")
+        mount.upper = base + "/upper"
+        return mount
+
+
+def measure(bench, part, work, sections):
+    """Runs the sections that are wanted."""
+    part.absent("squashfuse, write", "cannot be written")
+    part.absent("erofsfuse, write", "cannot be written")
+    lowers = Lowers(bench, work)
+    for section in sections:
+        {"trees": trees, "storm": storm, "fio": fio, "sqlite": sqlite,
+         "copy-up": copy_up}[section](bench, part, lowers)
+
+
+def one(bench, part, section, work, lowers, act):
+    """A row: act(mount) in a new mount for each run."""
+    def case(peer):
+        mount = lowers.mount(peer)
+        try:
+            settle()
+            got = act(mount)
+            return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
+        finally:
+            mount.end()
+    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    part.row(section, work, got, failed, "", "", repeat=bench.repeat)
+
+
+def trees(bench, part, lowers):
+    works = {
+        "unpack files": ["tar", "-xf", lowers.archive],
+        "git clone": ["git", "clone", "-q", "--no-hardlinks", lowers.repository, "clone"],
+        "rm -rf of a lower tree": ["rm", "-rf", "t"],
+        "chown -R of a lower tree": ["chown", "-R", "1:1", "t"],
+    }
+    read_all(lowers.tree)
+    for work, command in works.items():
+        if work == "unpack files":
+            command = ["sh", "-ec", 'mkdir new && exec "$@" -C new', "sh", *command]
+        one(bench, part, "trees", work, lowers, lambda m, c=command: sample(c, cwd=m.target))
+
+
+def storm(bench, part, lowers):
+    count = "2000" if bench.quick else "20000"
+
+    def act(mount):
+        os.mkdir(os.path.join(mount.target, "new"))
+        return sample([bench.client, "storm", "new", count], cwd=mount.target)
+    one(bench, part, "storm", "create, write, stat, unlink", lowers, act)
+
+
+def fio(bench, part, lowers):
+    size = (32 if bench.quick else 512) << 20
+
+    def case(peer):
+        mount, found = lowers.mount(peer), {}
+        try:
+            for work, args in FIO.items():
+                settle()
+                found[work] = fio_run(mount.target, size, args)
+        finally:
+            mount.end()
+            shutil.rmtree(mount.upper)
+        return found
+    rows, failed = interleave_many(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    for work, got in rows.items():
+        part.row("fio", work, got, failed, "", "", repeat=bench.repeat)
+
+
+def fio_run(target, size, args):
+    """Seconds for the bytes of one fio job."""
+    args = [arg.format(quarter=size // 4, direct=size // 32) for arg in args]
+    said = run("fio", "--name=job", "--filename=%s/fio" % target, "--size=%d" % size,
+               "--ioengine=psync", "--invalidate=0", "--fallocate=none", "--thread",
+               "--output-format=json", *args)
+    job = json.loads(said[said.index("{"):])["jobs"][0]
+    if job["error"]:
+        raise Failed("fio: error %d" % job["error"])
+    side = job["write" if "write" in args[0] else "read"]
+    return {"value": side["io_bytes"] / side["bw_bytes"]}
+
+
+def sqlite(bench, part, lowers):
+    count = 50 if bench.quick else 300
+    script = "pragma synchronous=full; create table t(a integer primary key, b text);" + "".join(
+        "insert into t(b) values('%s');" % ("row %d " % n * 20) for n in range(count))
+    path = os.path.join(lowers.work, "inserts.sql")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(script)
+    command = ["sh", "-ec", "exec sqlite3 bench.db < %s" % path]
+    one(bench, part, "sqlite", "inserts with fsync", lowers,
+        lambda mount: sample(command, cwd=mount.target))
+
+
+def copy_up(bench, part, lowers):
+    read_all(lowers.bigdir)
+
+    def case(peer):
+        mount = lowers.mount(peer)
+        try:
+            settle()
+            stop = os.path.join(lowers.work, "stop")
+            with subprocess.Popen([bench.client, "probe", ".", "120", stop], cwd=mount.target,
+                                  stdout=subprocess.PIPE, text=True) as probe:
+                time.sleep(0.1)
+                got = sample(["sh", "-c", "printf x >> big"], cwd=mount.target)
+                with open(stop, "wb"):
+                    said = probe.stdout.read().split()
+            os.unlink(stop)
+            if len(said) != 2:
+                raise Failed("the probe beside the copy-up failed")
+            return {"copy-up of the big file": dict(got, upper_kb=used(mount.upper)),
+                    "slowest lookup meanwhile": {"value": float(said[0]) / 1e3,
+                                                 "median_lookup": float(said[1]) / 1e3}}
+        finally:
+            mount.end()
+            shutil.rmtree(mount.upper)
+    rows, failed = interleave_many(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    for work, got in rows.items():
+        part.row("copy-up", work, got, failed, "", "%d MiB" % (lowers.big >> 20),
+                 repeat=bench.repeat)
