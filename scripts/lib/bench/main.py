@@ -18,6 +18,7 @@ import inputs
 import machine
 import measure
 import mounting
+import pulling
 import reading
 import report
 import results
@@ -26,6 +27,7 @@ import writing
 # Every part: its module, and its sections in order.
 PARTS = {
     "import": (importing, ["gzip", "zstd", "docker", "rebuilt"]),
+    "pull": (pulling, ["gzip", "zstd"]),
     "mount": (mounting, ["first-ls", "daemon"]),
     "read": (reading, ["warm", "cold", "fresh", "big"]),
     "write": (writing, ["trees", "storm", "fio", "sqlite", "copy-up"]),

@@ -11,7 +11,7 @@ import charts
 from goals import GOALS
 from results import load_all, show
 
-BASES = {"import": "tar", "mount": "overlayfs", "read": "overlayfs", "write": "overlayfs",
+BASES = {"import": "tar", "pull": "podman", "mount": "overlayfs", "read": "overlayfs", "write": "overlayfs",
          "growth": None}
 ORDER = ["tar", "overlayfs", "strata", "strata passthrough", "fuse-overlayfs 1",
          "fuse-overlayfs 2", "squashfuse", "erofsfuse", "podman", "skopeo", "umoci", "containerd"]
