@@ -25,7 +25,8 @@ def header(name, kind, size=0, link="", mode=0o644, mtime=1_600_000_000):
     """One ustar header. Names have at most 100 bytes."""
     name, link = name.encode(), link.encode()
     assert len(name) <= 100 and len(link) <= 100, name
-    front = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, 0, 0, size, mtime)
+    front = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.ljust(100, b"\0"), mode, 0, 0, size, mtime)
     back = b"%s%sustar\00000" % (kind, link.ljust(100, b"\0"))
     checksum = sum(front) + 8 * 32 + sum(back)
     return (b"%s%06o\0 %s" % (front, checksum, back)).ljust(512, b"\0")
@@ -122,8 +123,9 @@ class Layout:
         """Writes the index: {tag: layers, base first}."""
         manifests = []
         for tag, layers in images.items():
-            config = self.document({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {
-                "type": "layers", "diff_ids": [layer["diff"] for layer in layers]}})
+            config = self.document({
+                "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {
+                    "type": "layers", "diff_ids": [layer["diff"] for layer in layers]}})
             described = [{key: layer[key] for key in ("mediaType", "digest", "size")}
                          for layer in layers]
             manifest = self.document({
@@ -151,3 +153,4 @@ def repository(path, entries):
     run("git", "-C", source, "add", ".")
     run("git", *name, "-C", source, "commit", "-q", "-m", "generated")
     run("git", "clone", "-q", "--bare", "--no-hardlinks", source, path)
+    run("rm", "-r", source, path + ".tar")

@@ -17,7 +17,7 @@ import shutil
 import generate
 from inputs import Image
 from importing import Import
-from measure import interleave, read_all, run, sample, settle, summary
+from measure import forget_deleted, interleave, read_all, run, sample, settle, summary
 from peers import Mount, unmount, unpack_layer
 
 SIZES = {  # section: (full, quick)
@@ -76,7 +76,7 @@ def grow(bench, part, work, section, size):
 
     def load(peer):
         stores[peer] = ways.fresh()
-        settle()
+        forget_deleted(image.gzip, bench.strata)
         return getattr(ways, peer)(stores[peer], image, "gzip")
     got, failed = interleave(repeat, {p: lambda p=p: load(p) for p in ("tar", "strata")})
     part.row(section, "load", got, failed, "", given, repeat=repeat)
@@ -178,7 +178,7 @@ def store(bench, part, work, sizes):
                                 root="app%d" % n)
             tags["app%d" % n] = [*shared, made.layer(own)]
         made.images(tags)
-        settle()
+        forget_deleted(work + "/oci", bench.strata)
         loaded = sample([bench.strata, "--root", root, "load", "-q", "-i", work + "/oci"])
         loaded["value"] /= size - there
         for layers in tags.values():

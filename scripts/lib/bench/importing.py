@@ -2,8 +2,9 @@
 
 The model: every run imports into a directory of its own that did not exist before; nothing is
 deleted until the whole part is over, since ext4 avoids inodes that were deleted in the last
-minutes and makes everybody slow. Dirty pages are written out before each run, outside of the
-measured time; strata's own syncfs is inside. The archive is in the page cache. The base of the
+minutes and makes everybody slow; what others deleted is forgotten before each run (see
+`forget_deleted`). Dirty pages are written out before each run, outside of the measured time;
+strata's own syncfs is inside. The archive and the programs are in the page cache. The base of the
 ratios is `tar`: each layer unpacked by GNU tar into a directory of its own, one after the other,
 with no hashing, no whiteouts, no database and no sync.
 
@@ -14,7 +15,7 @@ import os
 import subprocess
 import time
 
-from measure import Failed, interleave, read_all, run, sample, settle
+from measure import Failed, forget_deleted, interleave, read_all, run, sample, settle
 
 CONTAINERD = """version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.restart"]
@@ -159,6 +160,13 @@ def peers_of(ways, form):
     return {name: getattr(ways, name) for name in names if "%s, %s" % (name, form) not in ABSENT}
 
 
+def sources(bench, image, form):
+    """What a load of an image may read."""
+    path = getattr(image, form)
+    return (path, bench.strata) if form == "docker" else \
+        (path, bench.inputs.as_tar(path), bench.strata)
+
+
 def measure_form(bench, part, ways, form):
     image = bench.inputs.image()
     read_all(getattr(image, form))
@@ -167,7 +175,7 @@ def measure_form(bench, part, ways, form):
     def first(peer, way):
         def case():
             stores[peer] = ways.fresh()
-            settle()
+            forget_deleted(*sources(bench, image, form))
             got = way(stores[peer], image, form)
             if peer == "containerd":
                 ways.stop_containerd()
@@ -202,8 +210,8 @@ def measure_rebuilt(bench, part, ways):
             if older and peer != "tar":
                 way(store, old, "gzip")
                 ways.stop_containerd()
-            settle()
             before = used(store)
+            forget_deleted(*sources(bench, new, "gzip"))
             got = way(store, new, "gzip")
             ways.stop_containerd()
             got["written_kb"] = used(store) - before

@@ -48,7 +48,8 @@ class Part:
         lines = ",\n".join("    " + json.dumps(rounded(row), sort_keys=True)
                            for row in sorted(self.document["rows"], key=key_of))
         head = {key: value for key, value in self.document.items() if key != "rows"}
-        text = json.dumps(head, indent=1, sort_keys=True)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n"
+        text = json.dumps(head, indent=1, sort_keys=True)[:-2]
+        text += ',\n "rows": [\n' + lines + "\n ]\n}\n"
         with open(self.path + ".new", "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(self.path + ".new", self.path)

@@ -2,10 +2,10 @@
 
 The model: all peers get the same two lowers (a generated tree and one big file) and, for every
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
-drop-in for fuse-overlayfs. Dirty pages are written out before a run, outside of the measured time.
-Only the work is timed, not the mount. After `chown -R` the upper is looked at: how much data was
-copied. During the copy-up of the big file another process asks for a name that is not there every
-millisecond; its slowest answer is a row of its own.
+drop-in for fuse-overlayfs. Before a run, outside of the measured time, dirty pages are written out
+and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After `chown -R` the upper is looked at:
+how much data was copied. During the copy-up of the big file another process asks for a name that
+is not there every millisecond; its slowest answer is a row of its own.
 
 fio's figures are the seconds for a fixed number of bytes, as fio tells its bandwidth.
 """
@@ -17,7 +17,8 @@ import time
 
 import generate
 from importing import used
-from measure import Failed, interleave, interleave_many, read_all, run, sample, settle
+from measure import (Failed, forget_deleted, interleave, interleave_many, read_all, run, sample,
+                     settle)
 from peers import Mount
 
 FIO = {
@@ -46,7 +47,8 @@ class Lowers:
         files = 500 if bench.quick else 5_000
         self.big = (64 if bench.quick else 1024) << 20
         make = bench.inputs.make
-        self.tree = make("lower-tree-%d" % (2 * files), lambda path: self.make_tree(path, 2 * files))
+        self.tree = make("lower-tree-%d" % (2 * files),
+                         lambda path: self.make_tree(path, 2 * files))
         self.archive = make("files-%d.tar" % files, lambda path: self.make_tar(path, files))
         self.repository = make("git-%d" % files, lambda path: generate.repository(path, files))
         self.bigdir = make("lower-big-%d" % self.big, self.make_big)
@@ -104,7 +106,8 @@ def one(bench, part, section, work, lowers, act):
     def case(peer):
         mount = lowers.mount(peer)
         try:
-            settle()
+            forget_deleted(lowers.tree, lowers.archive, lowers.repository, bench.strata_overlay,
+                           bench.fuse_overlayfs_2, bench.client)
             got = act(mount)
             return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
         finally:
