@@ -5,9 +5,12 @@
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use strata_image::registry::{Credential, Credentials, Kept, Refusal, Registries};
 
 use super::config::RegistryArgs;
@@ -170,9 +173,21 @@ fn ask_secretly(question: &str) -> Result<String> {
     silent.local_modes.insert(LocalModes::ECHONL);
     tcsetattr(&stdin, OptionalActions::Flush, &silent)
         .context("cannot turn the terminal's echo off")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
+    let (waiting, restored) = (signals.handle(), before.clone());
+    let waiter = std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // The process ends now: nobody is left to tell if this fails.
+            tcsetattr(std::io::stdin(), OptionalActions::Flush, &restored).unwrap_or_default();
+            emulate_default_handler(signal).unwrap_or_default();
+        }
+    });
     let answer = ask(question);
+    waiting.close();
+    let ended = waiter.join();
     tcsetattr(&stdin, OptionalActions::Flush, &before)
         .context("cannot turn the terminal's echo on again")?;
+    ended.map_err(|_| anyhow!("waiting for signals failed"))?;
     answer
 }
 
