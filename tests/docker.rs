@@ -119,6 +119,27 @@ fn what_nothing_needs_is_pruned() {
 }
 
 #[test]
+fn uppers_are_what_containers_are_elsewhere() {
+    let mut talk = loaded();
+    let point = talk.sandbox.dir("mnt");
+    talk.say(&format!("mount --upper work cases:1 {}", point.display()));
+    std::fs::write(point.join("new"), "written").unwrap();
+    std::fs::remove_dir_all(point.join("same")).unwrap();
+    talk.say("ps").say("ps -q").say("diff work").say("--format json diff work");
+    talk.say("rmi -f cases:1 localhost:5000/team/cases").say("rmi 11be1e1c5819");
+    talk.say("image prune -a -f").say("rm work");
+    talk.say(&format!("umount {}", point.display()));
+    talk.say("ps").say("ps -a").say("ps -a --format {{.Names}}|{{.Image}}|{{.State}}|{{.Mounts}}");
+    let created = "2001-02-03T04:05:06Z";
+    // Its id depends on when the file was written.
+    talk.sandbox.ok(&["commit", "-m", "why", "-a", "who", "--created", created, "work", "new:1"]);
+    talk.say("history new:1 --format {{.CreatedBy}}|{{.Size}}|{{.Comment}}")
+        .say("inspect -f {{.Author}}|{{.Comment}}|{{.Created}} new:1");
+    talk.say("ls new:1:/").say("diff nothing").say("rm work").say("rm work").say("ps -aq");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
 fn sizes_add_up() {
     let sandbox = Sandbox::new();
     for name in

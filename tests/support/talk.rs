@@ -61,7 +61,8 @@ fn steady(line: &str) -> String {
     let cells: Vec<&str> =
         line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
     if cells.iter().any(|cell| cell.ends_with(" ago") || *cell == "CREATED") {
-        let cells = cells.iter().map(|cell| if cell.ends_with(" ago") { "[AGE]" } else { cell });
+        let age = |cell: &str| cell.ends_with(" ago") || cell.starts_with("Up ");
+        let cells = cells.iter().map(|cell| if age(cell) { "[AGE]" } else { cell });
         return cells.collect::<Vec<_>>().join("   ");
     }
     if let Some(rest) = line.strip_prefix("layers/ holds ") {

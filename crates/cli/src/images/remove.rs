@@ -81,6 +81,7 @@ fn remove(
         .and_then(|reference| reference.store_tag())
         .filter(|name| names.contains(name));
     let short = image.id.short();
+    let shown = named.as_deref().map_or_else(|| text.to_owned(), familiar);
     match named {
         Some(name) if names.len() > 1 => {
             store.untag(&name)?;
@@ -97,15 +98,13 @@ fn remove(
     let id = image.id.to_string();
     if let Some(upper) = uppers.iter().find(|upper| upper.image == id) {
         bail!(
-            "unable to delete {}: upper {} is on top of it; remove that first: strata rm {}",
-            familiar(text),
+            "unable to delete {shown}: upper {} is on top of it; remove that first: strata rm {}",
             upper.name,
             upper.name
         );
     }
-    let freed = store
-        .remove_image(&image.id)
-        .with_context(|| format!("unable to delete {}", familiar(text)))?;
+    let freed =
+        store.remove_image(&image.id).with_context(|| format!("unable to delete {shown}"))?;
     for name in &names {
         writeln!(out, "Untagged: {}", familiar(name))?;
     }
