@@ -108,9 +108,18 @@ struct Taken {
     active: bool,
 }
 
-/// All images, and the bytes of all contents and headers, and those of them that go with the
-/// inactive images.
-fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<(Vec<Taken>, u64, u64)> {
+/// All images, and bytes of the store.
+struct Images {
+    taken: Vec<Taken>,
+    /// Of all contents.
+    stored: u64,
+    /// Of all `headers.zst`.
+    headers: u64,
+    /// Those of both that go with the inactive images.
+    free: u64,
+}
+
+fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
     let known = Known::all(store)?;
     let sharing = store.sharing()?;
     let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
@@ -131,12 +140,12 @@ fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<(Vec<Taken>, u64, u
         let active = used.contains(&image.record.id);
         Taken { image, usage, active }
     });
-    Ok((taken.collect(), stored + headers, free))
+    Ok(Images { taken: taken.collect(), stored, headers, free })
 }
 
 fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store()?;
-    let (taken, size, free) = images(&store, &in_use(context)?)?;
+    let Images { taken, stored, headers, free } = images(&store, &in_use(context)?)?;
     let shelf = Shelf::new(&context.root);
     let mut uppers = Vec::new();
     for upper in shelf.all()? {
@@ -150,7 +159,7 @@ fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> 
     let active = taken.iter().filter(|image| image.active).count();
     let mounted = uppers.iter().filter(|upper| upper.1).count();
     let rows = [
-        Row::new("Images", taken.len(), active, size, free),
+        Row::new("Images", taken.len(), active, stored + headers, free),
         Row::new("Uppers", uppers.len(), mounted, sum(|_| true), sum(|mounted| !mounted)),
     ];
     match &context.format {
@@ -189,7 +198,6 @@ fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> 
         return table::print(&lines, out);
     }
     let unique: u64 = taken.iter().map(|one| one.usage.unique).sum();
-    let stored: u64 = store.disk_usage()?.stored;
     writeln!(out, "Images space usage:\n")?;
     print_images(&taken, &uppers, out)?;
     writeln!(

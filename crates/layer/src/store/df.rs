@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use strata_tree::DiffId;
 
 use super::Store;
+use super::sharing::groups;
 use crate::error::{IoContext, Result};
 use crate::stage::open_beneath;
 
@@ -119,42 +120,19 @@ struct AllHeld {
     by_layer: HashMap<i64, Held>,
 }
 
-/// Adds up the contents of all layers in one pass over the index of `entries` by content, where
-/// the names of a content stand together, layer by layer. Asking for each layer on its own would
-/// cost the whole store each time.
+/// Adds up the contents of all layers.
 fn held(db: &rusqlite::Connection) -> Result<AllHeld> {
     let mut all = AllHeld::default();
-    let mut close = |size: u64, holders: &mut Vec<i64>| {
-        let shared = if holders.len() > 1 { size } else { 0 };
-        if !holders.is_empty() {
-            all.total.stored += size;
-            all.total.shared += shared;
-        }
-        for layer in holders.drain(..) {
+    for (layers, (_, bytes)) in groups(db)? {
+        let shared = if layers.len() > 1 { bytes } else { 0 };
+        all.total.stored += bytes;
+        all.total.shared += shared;
+        for layer in layers {
             let of_layer = all.by_layer.entry(layer).or_default();
-            of_layer.stored += size;
+            of_layer.stored += bytes;
             of_layer.shared += shared;
         }
-    };
-    let mut statement = db.prepare(
-        "SELECT entries.content, entries.layer, contents.size
-         FROM entries INDEXED BY entries_content JOIN contents ON contents.id = entries.content
-         WHERE entries.content IS NOT NULL ORDER BY entries.content, entries.layer",
-    )?;
-    let mut rows = statement.query([])?;
-    let (mut content, mut size, mut holders) = (0, 0, Vec::new());
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        if id != content {
-            close(size, &mut holders);
-            (content, size) = (id, row.get::<_, i64>(2)? as u64);
-        }
-        let layer = row.get(1)?;
-        if holders.last() != Some(&layer) {
-            holders.push(layer);
-        }
     }
-    close(size, &mut holders);
     Ok(all)
 }
 

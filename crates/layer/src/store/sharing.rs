@@ -62,44 +62,53 @@ impl Store {
         let records = index::layers(&index.db)?;
         let positions: HashMap<i64, usize> =
             records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
-        let mut groups: HashMap<Vec<usize>, (u64, u64)> = HashMap::new();
-        // The index by content has the layer next, so this reads it from end to end.
-        let mut statement = index.db.prepare(
-            "SELECT content, layer, size FROM
-                 (SELECT DISTINCT content, layer FROM entries WHERE content IS NOT NULL)
-                 JOIN contents ON contents.id = content
-             ORDER BY content, layer",
-        )?;
-        let mut rows = statement.query([])?;
-        let mut held: Option<(i64, u64)> = None;
-        let mut holders: Vec<usize> = Vec::new();
-        let mut close = |held: Option<(i64, u64)>, holders: &mut Vec<usize>| {
-            if let Some((_, size)) = held {
-                let group = match groups.get_mut(&*holders) {
-                    Some(group) => group,
-                    None => groups.entry(holders.clone()).or_default(),
-                };
-                group.0 += 1;
-                group.1 += size;
-            }
-            holders.clear();
-        };
-        while let Some(row) = rows.next()? {
-            let (content, layer, size): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if held.is_none_or(|(before, _)| before != content) {
-                close(held, &mut holders);
-                held = Some((content, size as u64));
-            }
-            holders.extend(positions.get(&layer));
-        }
-        close(held, &mut holders);
-        let mut groups: Vec<SharedGroup> = groups
+        let mut groups: Vec<SharedGroup> = groups(&index.db)?
             .into_iter()
-            .map(|(layers, (files, bytes))| SharedGroup { layers, files, bytes })
+            .map(|(layers, (files, bytes))| {
+                let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
+                SharedGroup { layers: layers.collect(), files, bytes }
+            })
             .collect();
         groups.sort_by(|a, b| a.layers.cmp(&b.layers));
         Ok(Sharing { layers: records.into_iter().map(|record| record.diff_id).collect(), groups })
     }
+}
+
+/// The number of contents and their bytes for each set of layers that hold them: one pass over
+/// the index of `entries` by content, where the names of a content stand together, layer by layer.
+/// Asking for each layer on its own would cost the whole store each time.
+pub(super) fn groups(db: &rusqlite::Connection) -> Result<HashMap<Vec<i64>, (u64, u64)>> {
+    let mut groups: HashMap<Vec<i64>, (u64, u64)> = HashMap::new();
+    let mut close = |size: u64, holders: &mut Vec<i64>| {
+        if !holders.is_empty() {
+            let group = match groups.get_mut(&*holders) {
+                Some(group) => group,
+                None => groups.entry(holders.clone()).or_default(),
+            };
+            *group = (group.0 + 1, group.1 + size);
+        }
+        holders.clear();
+    };
+    let mut statement = db.prepare(
+        "SELECT entries.content, entries.layer, contents.size
+         FROM entries INDEXED BY entries_content JOIN contents ON contents.id = entries.content
+         WHERE entries.content IS NOT NULL ORDER BY entries.content, entries.layer",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut content, mut size, mut holders) = (0, 0, Vec::new());
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if id != content {
+            close(size, &mut holders);
+            (content, size) = (id, row.get::<_, i64>(2)? as u64);
+        }
+        let layer: i64 = row.get(1)?;
+        if holders.last() != Some(&layer) {
+            holders.push(layer);
+        }
+    }
+    close(size, &mut holders);
+    Ok(groups)
 }
 
 impl Sharing {
