@@ -56,6 +56,21 @@ impl Kind {
         }
     }
 
+    /// The type that the `S_IFMT` bits of a mode say, with `device` for devices; `None` for what
+    /// Linux does not have.
+    pub const fn of_mode(mode: u32, device: Device) -> Option<Self> {
+        Some(match mode & 0o170_000 {
+            0o140_000 => Self::Socket,
+            0o120_000 => Self::Symlink,
+            0o100_000 => Self::Regular,
+            0o060_000 => Self::BlockDevice(device),
+            0o040_000 => Self::Directory,
+            0o020_000 => Self::CharDevice(device),
+            0o010_000 => Self::Fifo,
+            _ => return None,
+        })
+    }
+
     /// The device number, for devices.
     pub const fn device(self) -> Option<Device> {
         match self {

@@ -172,16 +172,10 @@ impl FlatTree {
 
     fn kind(&self, number: u32, record: &NodeRecord) -> Result<Kind> {
         let device = Device { major: record.a, minor: record.b };
-        Ok(match u32::from(record.mode) & 0o170_000 {
-            0o140_000 => Kind::Socket,
-            0o120_000 => Kind::Symlink,
-            0o100_000 => Kind::Regular,
-            0o060_000 => Kind::BlockDevice(device),
-            0o040_000 => Kind::Directory,
-            0o020_000 => Kind::CharDevice(device),
-            0o010_000 => Kind::Fifo,
-            _ => return self.corrupt(format!("node {number} has mode {:o}", record.mode)),
-        })
+        match Kind::of_mode(u32::from(record.mode), device) {
+            Some(kind) => Ok(kind),
+            None => self.corrupt(format!("node {number} has mode {:o}", record.mode)),
+        }
     }
 
     fn describe(&self, number: u32, record: &NodeRecord) -> Result<Node> {

@@ -110,16 +110,7 @@ pub(super) fn device_of(stat: &Statx) -> u64 {
 /// The type of an inode; `None` for types that Linux does not have.
 fn kind_of(stat: &Statx) -> Option<Kind> {
     let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
-    Some(match u32::from(stat.stx_mode) & 0o170_000 {
-        0o140_000 => Kind::Socket,
-        0o120_000 => Kind::Symlink,
-        0o100_000 => Kind::Regular,
-        0o060_000 => Kind::BlockDevice(device),
-        0o040_000 => Kind::Directory,
-        0o020_000 => Kind::CharDevice(device),
-        0o010_000 => Kind::Fifo,
-        _ => return None,
-    })
+    Kind::of_mode(u32::from(stat.stx_mode), device)
 }
 
 /// The metadata as on disk; sizes of directories and devices are 0, as [`Stat`] says.

@@ -335,15 +335,7 @@ pub(super) fn is_whiteout(stat: &Statx) -> bool {
 
 fn kind_of(stat: &Statx) -> Kind {
     let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
-    match rustix::fs::FileType::from_raw_mode(u32::from(stat.stx_mode)) {
-        rustix::fs::FileType::Directory => Kind::Directory,
-        rustix::fs::FileType::Symlink => Kind::Symlink,
-        rustix::fs::FileType::CharacterDevice => Kind::CharDevice(device),
-        rustix::fs::FileType::BlockDevice => Kind::BlockDevice(device),
-        rustix::fs::FileType::Fifo => Kind::Fifo,
-        rustix::fs::FileType::Socket => Kind::Socket,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => Kind::Regular,
-    }
+    Kind::of_mode(u32::from(stat.stx_mode), device).unwrap_or(Kind::Regular)
 }
 
 fn time(time: rustix::fs::StatxTimestamp) -> Timestamp {
