@@ -114,7 +114,7 @@ fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Value>
     let comment = raw.get("comment").and_then(Value::as_str).unwrap_or(remark);
     let id = image.record.id.to_string();
     let mount = mounts.iter().find(|m| m.record.image == id && m.record.upper.is_none());
-    let layers: Vec<PathBuf> = image.record.layers.iter().map(|id| files_of(store, id)).collect();
+    let layers: Vec<PathBuf> = image.record.layers.iter().map(|id| store.layer_files(id)).collect();
     let (top, below) = match layers.split_last() {
         Some((top, below)) => (shown(top), below),
         None => (String::new(), &[][..]),
@@ -172,10 +172,6 @@ fn shown(path: &std::path::Path) -> String {
     path.display().to_string()
 }
 
-fn files_of(store: &Store, layer: &DiffId) -> PathBuf {
-    store.layer_files(layer)
-}
-
 /// A layer by its diff id, or by the beginning of it that is long enough not to be a name.
 fn find_layer(store: &Store, name: &str) -> Result<Option<DiffId>> {
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
@@ -201,7 +197,7 @@ fn of_layer(store: &Store, id: &DiffId) -> Result<Value> {
         "Entries": record.entries,
         "Size": record.apparent,
         "HeadersSize": record.headers_size,
-        "Dir": shown(&files_of(store, id)),
+        "Dir": shown(&store.layer_files(id)),
         "Images": images.map(|image| image.id.to_string()).collect::<Vec<_>>(),
     }))
 }
@@ -209,16 +205,14 @@ fn of_layer(store: &Store, id: &DiffId) -> Result<Value> {
 fn of_upper(store: &Store, shelf: &Shelf, mounts: &[MountInfo], upper: &Upper) -> Result<Value> {
     let image = store.image(&upper.image_id()?)?;
     let layers = image.map(|image| image.layers).unwrap_or_default();
-    let layers: Vec<PathBuf> = layers.iter().map(|id| files_of(store, id)).collect();
-    let mount = mounts.iter().find(|m| m.record.upper.as_deref() == Some(&upper.name));
+    let layers: Vec<PathBuf> = layers.iter().map(|id| store.layer_files(id)).collect();
+    let mount = crate::mounts::of_upper(mounts, &upper.name);
     let dir = shelf.dir_of(upper)?;
-    let created = i64::try_from(upper.created).ok();
-    let created = created.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     Ok(json!({
         "Name": upper.name,
         "Image": upper.image,
         "Reference": upper.reference,
-        "Created": created.map(|time| time.to_string()),
+        "Created": upper.created_at().map(|time| time.to_string()),
         "Temporary": upper.temporary,
         "Mounted": mount.is_some(),
         "SizeRw": shelf.bytes(upper)?,

@@ -148,8 +148,9 @@ fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> 
     let Images { taken, stored, headers, free } = images(&store, &in_use(context)?)?;
     let shelf = Shelf::new(&context.root);
     let mut uppers = Vec::new();
+    let mounts = crate::mounts::all(&context.root)?;
     for upper in shelf.all()? {
-        let mounted = crate::mounts::mountpoint_of(&context.root, &upper.name)?.is_some();
+        let mounted = crate::mounts::of_upper(&mounts, &upper.name).is_some();
         let bytes = shelf.bytes(&upper)?;
         uppers.push((upper, mounted, bytes));
     }

@@ -17,7 +17,7 @@ mod registry;
 mod umount;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -43,11 +43,9 @@ pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
     Ok(())
 }
 
-/// Where an upper is mounted, if it is.
-pub(crate) fn mountpoint_of(root: &Path, upper: &str) -> Result<Option<PathBuf>> {
-    let mut records = all(root)?.into_iter().map(|mount| mount.record);
-    let found = records.find(|record| record.upper.as_deref() == Some(upper));
-    Ok(found.map(|record| record.mountpoint))
+/// Where an upper is mounted, if it is: one of `mounts`.
+pub(crate) fn of_upper<'a>(mounts: &'a [MountInfo], upper: &str) -> Option<&'a MountInfo> {
+    mounts.iter().find(|mount| mount.record.upper.as_deref() == Some(upper))
 }
 
 /// The upper of the mount on a directory, if there is one.

@@ -61,8 +61,9 @@ pub(crate) struct RmArgs {
 pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write) -> Result<()> {
     let shelf = Shelf::new(&context.root);
     let mut rows = Vec::new();
+    let mounted = mounts::all(&context.root)?;
     for upper in shelf.all()? {
-        let at = mounts::mountpoint_of(&context.root, &upper.name)?;
+        let at = mounts::of_upper(&mounted, &upper.name).map(|one| one.record.mountpoint.clone());
         let bytes = shelf.bytes(&upper)?;
         rows.push((upper, at, bytes));
     }
@@ -87,8 +88,7 @@ pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write
     let head = ["NAME", "IMAGE", "CREATED", "SIZE", "MOUNTED ON"];
     let mut lines = vec![head.map(String::from)];
     for (upper, at, bytes) in rows {
-        let created = i64::try_from(upper.created).ok();
-        let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let created = upper.created_at();
         lines.push([
             upper.name,
             upper.reference,

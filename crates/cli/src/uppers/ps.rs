@@ -60,12 +60,11 @@ pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> 
     let (mounted, now) = (mounts::all(&context.root)?, Timestamp::now());
     let mut rows = Vec::new();
     for upper in shelf.all()? {
-        let mount = mounted.iter().find(|m| m.record.upper.as_deref() == Some(&upper.name));
+        let mount = mounts::of_upper(&mounted, &upper.name);
         if mount.is_none() && !args.all {
             continue;
         }
-        let created = i64::try_from(upper.created).ok();
-        let created = created.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let created = upper.created_at();
         rows.push(Row {
             id: upper.name.clone(),
             image: upper.reference.clone(),

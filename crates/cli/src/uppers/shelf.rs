@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,11 @@ impl Upper {
     pub(crate) fn options(&self) -> UnionOptions {
         let ownership = if self.apart { Ownership::Override } else { Ownership::Inode };
         UnionOptions { ownership, user_marks: self.apart, ..UnionOptions::default() }
+    }
+
+    /// When it was made; `None` if that is no time.
+    pub(crate) fn created_at(&self) -> Option<Timestamp> {
+        Timestamp::from_second(i64::try_from(self.created).ok()?).ok()
     }
 
     /// The image below.
