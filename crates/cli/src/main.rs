@@ -17,9 +17,9 @@ mod look;
 mod mounts;
 mod progress;
 mod remote;
-mod report;
 mod table;
 mod template;
+mod told;
 mod units;
 mod uppers;
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if this fails.
-            writeln!(std::io::stderr(), "strata: {}", report::told(&error)).unwrap_or_default();
+            writeln!(std::io::stderr(), "strata: {}", told::told(&error)).unwrap_or_default();
             ExitCode::FAILURE
         }
     }
