@@ -17,6 +17,7 @@ mod look;
 mod mounts;
 mod progress;
 mod remote;
+mod report;
 mod table;
 mod template;
 mod told;

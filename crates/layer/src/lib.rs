@@ -31,7 +31,8 @@ pub use index::{ImageRecord, LayerRecord};
 pub use limits::Limits;
 pub use progress::{Event, Progress};
 pub use store::{
-    DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, ImageUsage, LayerInput, LayerUsage,
-    Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, chain_id,
+    DiskUsage, FsckReport, GcReport, HeldImage, HeldKind, HeldLayer, HeldName, ImageUsage,
+    LayerInput, LayerUsage, Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions,
+    Unpacked, chain_id,
 };
 pub use stored_layer::StoredLayer;

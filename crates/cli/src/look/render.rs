@@ -83,7 +83,7 @@ fn unprintable(c: char) -> bool {
 }
 
 /// The bytes as text in which everything unprintable is escaped as `ls -b` does: `\n`, `\033`.
-pub(super) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
+pub(crate) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes)
         && !text.contains(|c| c == '\\' || unprintable(c))
     {

@@ -28,6 +28,7 @@ mod hold;
 mod images;
 mod listing;
 mod mend;
+mod names;
 mod new_index;
 mod publish;
 mod rebuild;
@@ -54,6 +55,7 @@ pub use df::{DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
+pub use names::{HeldKind, HeldName};
 pub use sharing::{ImageUsage, SharedGroup, Sharing};
 pub use unpack::{LayerInput, Unpacked};
 

@@ -1,0 +1,57 @@
+//! What images have in common, two by two.
+//!
+//! The model: a row is an image, or, where there are more images than a page can show, several
+//! that are alike; what is like nothing else goes into one last row.
+//!
+//! Invariant: a cell counts each content once that something of its row and something of its
+//! column holds, so the diagonal is what the row holds.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+/// Rows that are shown at most.
+pub(super) const ROWS: usize = 40;
+
+/// The bytes that rows have in common.
+#[derive(Debug, Serialize, PartialEq)]
+pub(super) struct Matrix {
+    /// The images of each row.
+    rows: Vec<Vec<u32>>,
+    /// For each row its cells up to the diagonal: bytes of contents.
+    bytes: Vec<Vec<u64>>,
+    /// The same cells: how many contents.
+    files: Vec<Vec<u64>>,
+}
+
+impl Matrix {
+    /// The matrix of `rows`, from bytes and number of contents by the images that hold them.
+    pub(super) fn of(sets: &HashMap<Vec<u32>, (u64, u64)>, rows: Vec<Vec<u32>>) -> Self {
+        let row_of: HashMap<u32, usize> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(at, row)| row.iter().map(move |image| (*image, at)))
+            .collect();
+        // Many sets of images are one set of rows.
+        let mut by_rows: HashMap<Vec<usize>, (u64, u64)> = HashMap::new();
+        for (images, (bytes, files)) in sets {
+            let mut held: Vec<usize> =
+                images.iter().filter_map(|image| row_of.get(image).copied()).collect();
+            held.sort_unstable();
+            held.dedup();
+            let sum = by_rows.entry(held).or_default();
+            *sum = (sum.0 + bytes, sum.1 + files);
+        }
+        let empty: Vec<Vec<u64>> = (0..rows.len()).map(|row| vec![0; row + 1]).collect();
+        let mut matrix = Self { rows, bytes: empty.clone(), files: empty };
+        for (held, (bytes, files)) in by_rows {
+            for (at, row) in held.iter().enumerate() {
+                for column in &held[..=at] {
+                    matrix.bytes[*row][*column] += bytes;
+                    matrix.files[*row][*column] += files;
+                }
+            }
+        }
+        matrix
+    }
+}

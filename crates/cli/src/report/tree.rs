@@ -1,0 +1,190 @@
+//! What is in a layer, as a tree that is cut to what a page can show.
+//!
+//! The model: directories are opened in the order of their bytes, the largest first, as long as
+//! the budget of nodes lasts; of an open directory the largest entries are shown, and the others
+//! are folded into one node. So a small layer is shown to its last file, a large one where its
+//! bytes are.
+//!
+//! Invariant: at each directory the bytes of what is shown below it, folded nodes included, add up
+//! to its own; the root's are the layer's distinct contents.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
+use strata_layer::{HeldKind, HeldName};
+
+use crate::look::escaped;
+
+/// Entries that an open directory shows at most, the folded ones being one of them.
+const WIDTH: usize = 40;
+
+/// Directories that are open one in another at most.
+const DEPTH: usize = 32;
+
+/// Bytes and number of contents.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Weight {
+    pub(super) bytes: u64,
+    /// The bytes, each content's divided by the number of images that hold it.
+    pub(super) charged: f64,
+    pub(super) files: u64,
+}
+
+impl Weight {
+    fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.charged += other.charged;
+        self.files += other.files;
+    }
+}
+
+/// What a page shows of a layer.
+#[derive(Debug, PartialEq)]
+pub(super) enum Shown {
+    File(String, Weight),
+    /// A directory that is not opened.
+    Closed(String, Weight),
+    /// Entries of the directory above that are not shown one by one, and how many.
+    Folded(u64, Weight),
+    Open(String, Weight, Vec<Self>),
+}
+
+impl Serialize for Shown {
+    /// As a list, for there are many: `[0, name, bytes, charged]` is a file, `[1, name, bytes,
+    /// charged, files]` a closed directory, `[2, entries, bytes, charged, files]` what is folded,
+    /// `[3, name, bytes, charged, files, [...]]` an open directory.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        let (Self::File(_, weight)
+        | Self::Closed(_, weight)
+        | Self::Folded(_, weight)
+        | Self::Open(_, weight, _)) = self;
+        match self {
+            Self::File(name, _) => list.serialize_element(&(0, name))?,
+            Self::Closed(name, _) => list.serialize_element(&(1, name))?,
+            Self::Folded(count, _) => list.serialize_element(&(2, count))?,
+            Self::Open(name, ..) => list.serialize_element(&(3, name))?,
+        }
+        list.serialize_element(&weight.bytes)?;
+        list.serialize_element(&(weight.charged.round() as u64))?;
+        if !matches!(self, Self::File(..)) {
+            list.serialize_element(&weight.files)?;
+        }
+        if let Self::Open(_, _, children) = self {
+            list.serialize_element(children)?;
+        }
+        list.end()
+    }
+}
+
+/// A tree of names, each directory with the weight of all that is below it.
+struct Tree<'a> {
+    names: &'a [HeldName],
+    weights: Vec<Weight>,
+    children: Vec<Vec<u32>>,
+}
+
+/// Cuts the names of a layer to about `budget` nodes; `holders` are the images of each group.
+pub(super) fn cut(names: &[HeldName], holders: &[u32], budget: usize) -> Shown {
+    let mut tree = Tree {
+        names,
+        weights: vec![Weight::default(); names.len()],
+        children: vec![Vec::new(); names.len()],
+    };
+    for (at, name) in names.iter().enumerate() {
+        if let HeldKind::Content { bytes, group } = name.kind {
+            let images = holders.get(group).copied().unwrap_or(0).max(1);
+            tree.weights[at] =
+                Weight { bytes, charged: bytes as f64 / f64::from(images), files: 1 };
+        }
+    }
+    // Node order has directories before what is in them, so backwards every sum is complete.
+    for at in (1..names.len()).rev() {
+        let weight = tree.weights[at];
+        tree.weights[names[at].parent].add(weight);
+        tree.children[names[at].parent].push(at as u32);
+    }
+    let open = tree.opened(budget);
+    match names.is_empty() {
+        true => Shown::Open("/".to_owned(), Weight::default(), Vec::new()),
+        false => tree.shown(0, &open),
+    }
+}
+
+impl Tree<'_> {
+    /// Sorts what is in a directory, the heaviest first, and says how many of it are shown.
+    fn sort(&mut self, dir: usize) -> usize {
+        let mut children = std::mem::take(&mut self.children[dir]);
+        let key = |at: &u32| {
+            let weight = self.weights[*at as usize];
+            (Reverse((weight.bytes, weight.files)), *at)
+        };
+        children.sort_unstable_by_key(key);
+        let shown = limit(&children);
+        self.children[dir] = children;
+        shown
+    }
+
+    /// Which directories are opened.
+    fn opened(&mut self, budget: usize) -> Vec<bool> {
+        let mut open = vec![false; self.names.len()];
+        let mut left = budget;
+        let mut next = BinaryHeap::new();
+        if !self.names.is_empty() {
+            next.push((self.weights[0].bytes, Reverse((0, 1))));
+        }
+        while let Some((_, Reverse((dir, depth)))) = next.pop() {
+            let shown = self.sort(dir);
+            if shown + 1 > left {
+                break;
+            }
+            left -= shown + 1;
+            open[dir] = true;
+            for child in self.children[dir][..shown].iter().map(|at| *at as usize) {
+                let bytes = self.weights[child].bytes;
+                if depth < DEPTH && self.names[child].kind == HeldKind::Directory && bytes > 0 {
+                    next.push((bytes, Reverse((child, depth + 1))));
+                }
+            }
+        }
+        open
+    }
+
+    /// Not deeper than [`DEPTH`], for no deeper directory is open.
+    fn shown(&self, at: usize, open: &[bool]) -> Shown {
+        let (name, weight) = (self.name(at), self.weights[at]);
+        match self.names[at].kind {
+            HeldKind::Directory if open[at] => {
+                let children = &self.children[at];
+                let (shown, folded) = children.split_at(limit(children));
+                let mut list: Vec<Shown> =
+                    shown.iter().map(|child| self.shown(*child as usize, open)).collect();
+                if !folded.is_empty() {
+                    let mut rest = Weight::default();
+                    folded.iter().for_each(|child| rest.add(self.weights[*child as usize]));
+                    list.push(Shown::Folded(folded.len() as u64, rest));
+                }
+                Shown::Open(name, weight, list)
+            }
+            HeldKind::Directory => Shown::Closed(name, weight),
+            _ => Shown::File(name, weight),
+        }
+    }
+
+    fn name(&self, at: usize) -> String {
+        match at {
+            0 => "/".to_owned(),
+            _ => escaped(&self.names[at].name).into_owned(),
+        }
+    }
+}
+
+/// How many of a directory's entries are shown one by one.
+fn limit(children: &[u32]) -> usize {
+    match children.len() {
+        len if len > WIDTH => WIDTH - 1,
+        len => len,
+    }
+}
