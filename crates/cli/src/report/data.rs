@@ -196,7 +196,7 @@ pub(super) fn collect(store: &Store, wanted: &BTreeSet<ImageId>) -> Result<Repor
         },
         elsewhere: usage.stored - charged,
         layers: layers.rows(store, &sharing, &shares)?,
-        matrix: Matrix::of(&shares.sets, rows(&shown)),
+        matrix: Matrix::of(&shares.sets, &shown, rows(shown.len())),
         images,
         texts: texts.all,
     })
@@ -276,8 +276,8 @@ impl<'a> Layers<'a> {
 }
 
 /// Which images share a row of the matrix.
-fn rows(images: &[usize]) -> Vec<Vec<u32>> {
-    let all: Vec<u32> = images.iter().map(|image| *image as u32).collect();
+fn rows(images: usize) -> Vec<Vec<u32>> {
+    let all: Vec<u32> = (0..images as u32).collect();
     let size = all.len().div_ceil(ROWS).max(1);
     all.chunks(size).map(<[u32]>::to_vec).collect()
 }

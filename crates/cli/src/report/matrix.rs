@@ -16,7 +16,7 @@ pub(super) const ROWS: usize = 40;
 /// The bytes that rows have in common.
 #[derive(Debug, Serialize, PartialEq)]
 pub(super) struct Matrix {
-    /// The images of each row.
+    /// The images of each row, by their positions on the page.
     rows: Vec<Vec<u32>>,
     /// For each row its cells up to the diagonal: bytes of contents.
     bytes: Vec<Vec<u64>>,
@@ -25,12 +25,17 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// The matrix of `rows`, from bytes and number of contents by the images that hold them.
-    pub(super) fn of(sets: &HashMap<Vec<u32>, (u64, u64)>, rows: Vec<Vec<u32>>) -> Self {
+    /// The matrix of `rows`, from bytes and number of contents by the images that hold them;
+    /// `shown` says which image of the store stands at each position on the page.
+    pub(super) fn of(
+        sets: &HashMap<Vec<u32>, (u64, u64)>,
+        shown: &[usize],
+        rows: Vec<Vec<u32>>,
+    ) -> Self {
         let row_of: HashMap<u32, usize> = rows
             .iter()
             .enumerate()
-            .flat_map(|(at, row)| row.iter().map(move |image| (*image, at)))
+            .flat_map(|(at, row)| row.iter().map(move |image| (shown[*image as usize] as u32, at)))
             .collect();
         // Many sets of images are one set of rows.
         let mut by_rows: HashMap<Vec<usize>, (u64, u64)> = HashMap::new();

@@ -61,11 +61,18 @@ impl Serialize for Shown {
         | Self::Closed(_, weight)
         | Self::Folded(_, weight)
         | Self::Open(_, weight, _)) = self;
+        let kind = match self {
+            Self::File(..) => 0,
+            Self::Closed(..) => 1,
+            Self::Folded(..) => 2,
+            Self::Open(..) => 3,
+        };
+        list.serialize_element(&kind)?;
         match self {
-            Self::File(name, _) => list.serialize_element(&(0, name))?,
-            Self::Closed(name, _) => list.serialize_element(&(1, name))?,
-            Self::Folded(count, _) => list.serialize_element(&(2, count))?,
-            Self::Open(name, ..) => list.serialize_element(&(3, name))?,
+            Self::File(name, _) | Self::Closed(name, _) | Self::Open(name, ..) => {
+                list.serialize_element(name)?;
+            }
+            Self::Folded(entries, _) => list.serialize_element(entries)?,
         }
         list.serialize_element(&weight.bytes)?;
         list.serialize_element(&(weight.charged.round() as u64))?;
@@ -82,14 +89,18 @@ impl Serialize for Shown {
 /// A tree of names, each directory with the weight of all that is below it.
 struct Tree<'a> {
     names: &'a [HeldName],
+    /// Entries that an open directory shows at most.
+    width: usize,
     weights: Vec<Weight>,
     children: Vec<Vec<u32>>,
 }
 
-/// Cuts the names of a layer to about `budget` nodes; `holders` are the images of each group.
+/// Cuts the names of a layer to about `budget` nodes, but always opens its root; `holders` are the
+/// images of each group.
 pub(super) fn cut(names: &[HeldName], holders: &[u32], budget: usize) -> Shown {
     let mut tree = Tree {
         names,
+        width: WIDTH.min(budget).max(2),
         weights: vec![Weight::default(); names.len()],
         children: vec![Vec::new(); names.len()],
     };
@@ -122,7 +133,7 @@ impl Tree<'_> {
             (Reverse((weight.bytes, weight.files)), *at)
         };
         children.sort_unstable_by_key(key);
-        let shown = limit(&children);
+        let shown = self.limit(&children);
         self.children[dir] = children;
         shown
     }
@@ -137,10 +148,10 @@ impl Tree<'_> {
         }
         while let Some((_, Reverse((dir, depth)))) = next.pop() {
             let shown = self.sort(dir);
-            if shown + 1 > left {
+            if shown > left {
                 break;
             }
-            left -= shown + 1;
+            left -= shown;
             open[dir] = true;
             for child in self.children[dir][..shown].iter().map(|at| *at as usize) {
                 let bytes = self.weights[child].bytes;
@@ -158,7 +169,7 @@ impl Tree<'_> {
         match self.names[at].kind {
             HeldKind::Directory if open[at] => {
                 let children = &self.children[at];
-                let (shown, folded) = children.split_at(limit(children));
+                let (shown, folded) = children.split_at(self.limit(children));
                 let mut list: Vec<Shown> =
                     shown.iter().map(|child| self.shown(*child as usize, open)).collect();
                 if !folded.is_empty() {
@@ -173,18 +184,18 @@ impl Tree<'_> {
         }
     }
 
+    /// How many of a directory's entries are shown one by one.
+    fn limit(&self, children: &[u32]) -> usize {
+        match children.len() {
+            len if len > self.width => self.width - 1,
+            len => len,
+        }
+    }
+
     fn name(&self, at: usize) -> String {
         match at {
             0 => "/".to_owned(),
             _ => escaped(&self.names[at].name).into_owned(),
         }
-    }
-}
-
-/// How many of a directory's entries are shown one by one.
-fn limit(children: &[u32]) -> usize {
-    match children.len() {
-        len if len > WIDTH => WIDTH - 1,
-        len => len,
     }
 }

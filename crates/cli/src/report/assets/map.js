@@ -10,7 +10,7 @@ const MOST_TILES = 600;
 /** Tiles with less than this part of the map show nothing inside. */
 const NESTED = 0.02;
 
-const SHARES = ["Only here", "2 images", "3–4 images", "5–9 images", "10 images or more"];
+const SHARES = ["1 image alone", "2 images", "3–4 images", "5–9 images", "10 images or more"];
 const SHARE_COLORS = ["only", "share-2", "share-3", "share-5", "share-10"];
 
 /** How many images hold a place's bytes, on average. */
@@ -18,7 +18,7 @@ const holdersOf = (place) => place.charged > 0 ? Math.max(1, place.bytes / place
 
 function shareOf(place) {
   const holders = holdersOf(place);
-  return holders < 1.05 ? 0 : holders < 2.5 ? 1 : holders < 4.5 ? 2 : holders < 9.5 ? 3 : 4;
+  return holders < 1.5 ? 0 : holders < 2.5 ? 1 : holders < 4.5 ? 2 : holders < 9.5 ? 3 : 4;
 }
 const shareClass = (place) => place.kind === "elsewhere" ? "c-nobody" : `c-${shareOf(place)}`;
 const tileColor = (place) =>
@@ -57,7 +57,8 @@ function layerPlace(data, part, index, parent) {
   return place;
 }
 
-const imageName = (image) => image.names[0] || shortId(image.id);
+const imageName = (image) =>
+  image.names.length ? image.names[0].replace(/:latest$/, "") : shortId(image.id);
 
 function storePlace(data) {
   const store = {
@@ -115,7 +116,7 @@ function placeFacts(place) {
   if (holders > 1.0001 && place.kind !== "elsewhere") {
     facts.push(["Its part of the disk", bothSizes(place.charged)]);
   }
-  if (place.kind !== "elsewhere") {
+  if (place.kind !== "elsewhere" && place.kind !== "store") {
     facts.push(["Held by", place.kind === "file"
       ? many(Math.round(holders), "image")
       : holders < 1.0001 ? "1 image" : `${holders.toFixed(1)} images on average`]);
@@ -140,15 +141,17 @@ function placeTip(place) {
 /** The map with its trail, its table and its keys. */
 function startMap(data) {
   const root = storePlace(data);
-  let here = root, tiles = [], chosen = -1;
+  let here = root, tiles = [], chosen = -1, drawn;
 
   /** A tile of the chart, and what is in it as far as it can be seen. */
   function tile(place, whole, level) {
     const paint = tileColor(place);
+    // Half a word says nothing.
+    const pixels = drawn.node.clientWidth * drawn.node.clientHeight * place.charged / whole;
     const node = {
       name: place.label, value: place.charged, place,
       itemStyle: { color: paint, borderColor: paint },
-      label: { color: inkOn(paint) },
+      label: { color: inkOn(paint), show: pixels > 3600 },
       upperLabel: { color: inkOn(paint) },
     };
     tiles.push(node);
@@ -159,7 +162,8 @@ function startMap(data) {
     return node;
   }
 
-  function option() {
+  function option(now) {
+    drawn = now;
     tiles = [];
     const inside = unfolded(here, MOST_TILES, SMALLEST);
     const whole = Math.max(1, sum(inside, "charged"));
@@ -179,7 +183,7 @@ function startMap(data) {
         emphasis: { itemStyle: { borderColor: color("ink"), borderWidth: 2 },
           upperLabel: { show: true } },
         levels: [
-          { itemStyle: { borderWidth: 0, gapWidth: 4, borderColor: color("card") },
+          { itemStyle: { borderWidth: 0, gapWidth: shown.length > 60 ? 1 : 4, borderColor: color("card") },
             upperLabel: { show: false } },
           { itemStyle: { borderWidth: 2, gapWidth: 1 } },
           { itemStyle: { borderWidth: 0, gapWidth: 1 }, upperLabel: { show: false } },
@@ -188,7 +192,7 @@ function startMap(data) {
     };
   }
 
-  const drawn = chart("map", option);
+  chart("map", option, { renew: true });
   const instance = drawn.chart;
 
   function describe(place) {
@@ -292,7 +296,7 @@ function startMap(data) {
   });
   byId("map").addEventListener("blur", () => choose(-1));
 
-  byId("legend").replaceChildren(...SHARES.map((words, at) =>
+  byId("legend").replaceChildren(el("li", {}, "Held by, on average:"), ...SHARES.map((words, at) =>
     el("li", {}, el("span", { class: `swatch c-${at}` }), words)));
   trail();
   table();

@@ -183,7 +183,7 @@ function startImages(data, map) {
         el("td", { title: image.names.join(", ") || image.id }, el("button", { type: "button",
           class: "link name", onclick: () => map.show(image) }, imageName(image)),
         image.names.length > 1 ? el("span", { class: "muted" },
-          ` and ${many(image.names.length - 1, "more name")}`) : null),
+          ` +${image.names.length - 1}`) : null),
         el("td", { class: "number" }, String(image.layers.length)),
         columns.slice(2).map(([, bytes, name]) =>
           sizedCell(bytes(image), { "data-column": name }))))));
@@ -201,31 +201,35 @@ function startMatrix(data) {
     : `${imageName(data.images[row[0]])} +${row.length - 1}`;
   const names = rows.map(rowName);
   const cell = (table, a, b) => table[Math.max(a, b)][Math.min(a, b)];
+  // Bytes that both hold by bytes that at least one holds.
   const part = (a, b) => {
-    const smaller = Math.min(bytes[a][a], bytes[b][b]);
-    return smaller ? cell(bytes, a, b) / smaller : 0;
+    const either = bytes[a][a] + bytes[b][b] - cell(bytes, a, b);
+    return either ? cell(bytes, a, b) / either : 1;
   };
   let unit = "part";
   const cells = rows.flatMap((_, y) => rows.map((_, x) => [x, y]));
   const about = (x, y) => tip(x === y ? names[x] : `${names[y]} and ${names[x]}`, [
     [x === y ? "Holds" : "Both hold", bothSizes(cell(bytes, x, y))],
     ["Contents", grouped.format(cell(files, x, y))],
-    ...x === y ? [] : [["Part of the smaller", percent(part(x, y), 1)]],
+    ...x === y ? [] : [["Of what either holds", percent(part(x, y), 1)]],
   ], rows[x].length > 1 && x === y
     ? `Images: ${rows[x].slice(0, 12).map((at) => imageName(data.images[at])).join(", ")}` +
       (rows[x].length > 12 ? ` and ${rows[x].length - 12} more` : "") : null);
   const labelWidth = () => byId("matrix").clientWidth < 760 ? 110 : 190;
   const rowHeight = () => rows.length <= 14 ? 40 : rows.length <= 24 ? 28 : 20;
   const drawn = chart("matrix", () => {
-    const left = labelWidth(), top = 96, dense = rows.length > 14;
+    byId("matrix").style.height = `${40 + rowHeight() * rows.length + 66}px`;
+    const left = labelWidth(), dense = rows.length > 14;
     const value = ([x, y]) => unit === "part" ? part(x, y) : cell(bytes, x, y);
     const wide = (byId("matrix").clientWidth - left) / rows.length;
+    const top = wide > 96 ? 30 : 96;
+    const flat = wide > 96;
     const text = (info) => {
       const [x, y] = info.value;
       return unit === "part" ? percent(part(x, y), 1) : size(cell(bytes, x, y));
     };
     const most = unit === "part" ? 1 : Math.max(1, ...cells.map(value));
-    const shade = (at) => at / most > 0.5 ? 1 : 0;
+    const shade = (at) => at / most > 0.68 ? 1 : 0;
     const dark = document.documentElement.dataset.theme === "dark";
     const inks = dark ? ["#e8edf3", "#10161d"] : ["#17202b", "#ffffff"];
     const axis = { type: "category", axisLine: { show: false }, axisTick: { show: false },
@@ -233,11 +237,11 @@ function startMatrix(data) {
     return {
       grid: { left, right: 8, top, bottom: 8 },
       xAxis: { ...axis, position: "top", data: names, axisLabel: { ...axisText(), interval: 0,
-        rotate: 40, width: 110, overflow: "truncate", fontSize: dense ? 11 : 12.5 } },
+        rotate: flat ? 0 : -45, width: flat ? wide - 8 : 120, overflow: "truncate", fontSize: dense ? 11 : 12.5 } },
       yAxis: { ...axis, inverse: true, data: names, axisLabel: { color: color("ink"),
         interval: 0, width: left - 14, overflow: "truncate", fontSize: dense ? 11 : 13 } },
       visualMap: { show: false, min: 0, max: most, dimension: 2,
-        inRange: { color: [color("heat-0"), color("heat-1")] } },
+        inRange: { color: [color("heat-0"), color("heat-half"), color("heat-1")] } },
       tooltip: tooltip((info) => about(info.value[0], info.value[1])),
       series: [{
         type: "heatmap",
@@ -250,17 +254,15 @@ function startMatrix(data) {
       }],
     };
   }, { renew: true });
-  byId("matrix").style.height = `${110 + rowHeight() * rows.length}px`;
-  drawn.chart.resize();
 
   const folded = rows.some((row) => row.length > 1);
-  byId("matrix-note").textContent = "Bytes of contents that both hold, whichever layers they are in. "
-    + (folded ? `Of ${data.images.length} images, alike ones share a row (+N: how many more).` : "");
+  byId("matrix-note").textContent = "Contents that both hold, whichever layers they are in: " +
+    "as a part of what either holds, or in bytes. " + (folded ? `Of ${data.images.length} images, alike ones share a row (+N: how many more).` : "");
   const words = (at) => {
     const [x, y] = cells[at];
     return x === y ? `${names[x]} holds ${size(bytes[x][x])}`
       : `${names[y]} and ${names[x]}: ${size(cell(bytes, x, y))}, ` +
-        `${percent(part(x, y), 1)} of the smaller`;
+        `${percent(part(x, y), 1)} of what either holds`;
   };
   drawn.node.setAttribute("aria-label", `What images have in common, ${rows.length} rows and ` +
     "columns. Arrow keys walk over the cells; the table below has the same numbers.");
