@@ -1,8 +1,8 @@
 //! What images have in common, and what each way of sharing would save.
 //!
 //! ```text
-//! Sharing (index)       ─┬─ Matrix: image x image ── nearest, closest, clusters
-//! Sharing (of contents) ─┘         │
+//! Sharing (index)       ─┬─ Levels: bytes with no sharing, of layers, of files
+//! Sharing (of contents) ─┴─ Matrix: image x image ── nearest, closest, clusters
 //!                              pairs.rs: sums over sets of images, eight sets at a time
 //! ```
 //! Everything is computed from [`Sharing`](crate::Sharing): groups of contents that the same
@@ -14,10 +14,12 @@
 
 mod clusters;
 mod gathered;
+mod levels;
 mod matrix;
 mod pairs;
 
 pub use clusters::{Cluster, Tree};
+pub use levels::{CountedLayer, Levels};
 pub use matrix::{Held, Matrix, Relative, Shared, Similarity};
 
 #[cfg(test)]
