@@ -13,7 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{images, look, mounts, progress, remote, report, template, uppers};
+use crate::{images, look, mounts, progress, remote, reuse, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -87,7 +87,8 @@ enum Command {
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
     Df(housekeeping::DfArgs),
-    Report(report::ReportArgs),
+    Report(crate::report::ReportArgs),
+    Reuse(reuse::ReuseArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
     ///
@@ -205,7 +206,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             }
         },
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
-        Command::Report(args) => report::run(&context, args, &mut screen.out)?,
+        Command::Report(args) => crate::report::run(&context, args, &mut screen.out)?,
+        Command::Reuse(args) => reuse::run(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
