@@ -20,6 +20,7 @@ mod headers;
 mod index;
 mod limits;
 mod lock;
+mod measure;
 mod progress;
 mod stage;
 mod store;
@@ -29,6 +30,7 @@ pub mod stream;
 pub use error::{Error, Result};
 pub use index::{ImageRecord, LayerRecord};
 pub use limits::Limits;
+pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
     DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, ImageUsage, LayerInput, LayerUsage,

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use strata_tree::DiffId;
 
 use super::Store;
-use super::sharing::groups;
 use crate::error::{IoContext, Result};
+use crate::index::holders::{self, Sum};
 use crate::stage::open_beneath;
 
 /// One layer's part.
@@ -123,7 +123,7 @@ struct AllHeld {
 /// Adds up the contents of all layers.
 fn held(db: &rusqlite::Connection) -> Result<AllHeld> {
     let mut all = AllHeld::default();
-    for (layers, (_, bytes)) in groups(db)? {
+    for (layers, Sum { bytes, .. }) in holders::all(db)? {
         let shared = if layers.len() > 1 { bytes } else { 0 };
         all.total.stored += bytes;
         all.total.shared += shared;

@@ -20,6 +20,7 @@
 
 mod blobs;
 mod check;
+mod check_accounts;
 mod check_files;
 mod check_index;
 mod df;

@@ -19,6 +19,7 @@ use strata_tree::DiffId;
 
 use super::Store;
 use crate::error::Result;
+use crate::index::holders::{self, Sum};
 use crate::index::{self, ImageRecord};
 
 /// Contents that exactly the same layers hold.
@@ -30,6 +31,8 @@ pub struct SharedGroup {
     pub files: u64,
     /// Their bytes, each content once (twice where the link limit forced a second copy).
     pub bytes: u64,
+    /// The blocks of 512 bytes that they take on disk.
+    pub blocks: u64,
 }
 
 /// The store's contents by holders.
@@ -62,53 +65,16 @@ impl Store {
         let records = index::layers(&index.db)?;
         let positions: HashMap<i64, usize> =
             records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
-        let mut groups: Vec<SharedGroup> = groups(&index.db)?
+        let mut groups: Vec<SharedGroup> = holders::all(&index.db)?
             .into_iter()
-            .map(|(layers, (files, bytes))| {
+            .map(|(layers, Sum { files, bytes, blocks })| {
                 let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
-                SharedGroup { layers: layers.collect(), files, bytes }
+                SharedGroup { layers: layers.collect(), files, bytes, blocks }
             })
             .collect();
         groups.sort_by(|a, b| a.layers.cmp(&b.layers));
         Ok(Sharing { layers: records.into_iter().map(|record| record.diff_id).collect(), groups })
     }
-}
-
-/// The number of contents and their bytes for each set of layers that hold them: one pass over
-/// the index of `entries` by content, where the names of a content stand together, layer by layer.
-/// Asking for each layer on its own would cost the whole store each time.
-pub(super) fn groups(db: &rusqlite::Connection) -> Result<HashMap<Vec<i64>, (u64, u64)>> {
-    let mut groups: HashMap<Vec<i64>, (u64, u64)> = HashMap::new();
-    let mut close = |size: u64, holders: &mut Vec<i64>| {
-        if !holders.is_empty() {
-            let group = match groups.get_mut(&*holders) {
-                Some(group) => group,
-                None => groups.entry(holders.clone()).or_default(),
-            };
-            *group = (group.0 + 1, group.1 + size);
-        }
-        holders.clear();
-    };
-    let mut statement = db.prepare(
-        "SELECT entries.content, entries.layer, contents.size
-         FROM entries INDEXED BY entries_content JOIN contents ON contents.id = entries.content
-         WHERE entries.content IS NOT NULL ORDER BY entries.content, entries.layer",
-    )?;
-    let mut rows = statement.query([])?;
-    let (mut content, mut size, mut holders) = (0, 0, Vec::new());
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        if id != content {
-            close(size, &mut holders);
-            (content, size) = (id, row.get::<_, i64>(2)? as u64);
-        }
-        let layer: i64 = row.get(1)?;
-        if holders.last() != Some(&layer) {
-            holders.push(layer);
-        }
-    }
-    close(size, &mut holders);
-    Ok(groups)
 }
 
 impl Sharing {
