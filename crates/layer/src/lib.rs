@@ -33,7 +33,8 @@ pub use limits::Limits;
 pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
-    DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, ImageUsage, LayerInput, LayerUsage,
-    Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, chain_id,
+    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, LayerInput,
+    LayerUsage, Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked,
+    Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

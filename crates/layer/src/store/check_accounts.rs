@@ -92,15 +92,18 @@ fn digest(db: &Connection, content: i64) -> Result<ContentDigest> {
 
 /// The numbers of a layer that are not those of its directory.
 pub(super) fn wrong_numbers(stored: &LayerRecord, real: &LayerRecord) -> Vec<String> {
-    let numbers: [(&str, fn(&LayerRecord) -> u64); 7] = [
-        ("bytes of the tar", |layer| layer.diff_size),
-        ("bytes of headers.zst", |layer| layer.headers_size),
-        ("blocks of headers.zst", |layer| layer.headers_blocks),
-        ("entries", |layer| layer.entries),
-        ("bytes of files", |layer| layer.apparent),
-        ("bytes of directories", |layer| layer.directories.bytes),
-        ("blocks of directories", |layer| layer.directories.blocks),
-    ];
-    let wrong = numbers.into_iter().filter(|(_, of)| of(stored) != of(real));
-    wrong.map(|(what, of)| format!("{} {what}, should be {}", of(stored), of(real))).collect()
+    let numbers = |layer: &LayerRecord| {
+        [
+            ("bytes of the tar", layer.diff_size),
+            ("bytes of headers.zst", layer.headers_size),
+            ("blocks of headers.zst", layer.headers_blocks),
+            ("entries", layer.entries),
+            ("bytes of files", layer.apparent),
+            ("bytes of directories", layer.directories.bytes),
+            ("blocks of directories", layer.directories.blocks),
+        ]
+    };
+    let both = numbers(stored).into_iter().zip(numbers(real));
+    let wrong = both.filter(|((_, stored), (_, real))| stored != real);
+    wrong.map(|((what, stored), (_, real))| format!("{stored} {what}, should be {real}")).collect()
 }
