@@ -84,13 +84,27 @@ def equals_df(page):
     """Every number of strata df stands on the page, to the byte."""
     df = page.df
     check(page.say("stored"), page.bytes_of("total-stored"), df["stored"])
-    check(page.say("headers, directories and index"), page.bytes_of("total-overhead"),
-          df["headers"] + df["directories"] + df["index"])
-    data = json.loads(page.text("data"))
-    totals = data["totals"]
-    for name in ("entries", "apparent", "stored", "shared", "headers", "directories", "index"):
-        if name in df and name != "apparent":
-            check(page.say("data: " + name), totals[name], df[name])
+    check(page.say("apparent"), page.bytes_of("total-apparent"), df["apparent"])
+    check(page.say("saved"), page.bytes_of("total-saved"), df["apparent"] - df["stored"])
+    check(page.say("on disk"), page.bytes_of("total-disk"), df["disk"]["total"]["blocks"] * 512)
+    parts = page.browser.run(
+        "return [...document.querySelectorAll('#disk-table tbody tr')].map((tr) => "
+        "[tr.firstChild.textContent.toLowerCase(), ...[...tr.querySelectorAll('data')]"
+        ".map((data) => Number(data.value))])")
+    check(page.say("every part on disk"), sorted(parts), sorted(
+        [part, of["bytes"], of["blocks"] * 512] for part, of in df["disk"].items()))
+    levels = page.browser.run("return [...document.querySelectorAll('#levels-table data')]"
+                              ".map((data) => Number(data.value))")
+    check(page.say("levels of sharing"), levels[:3],
+          [df["apparent"], df["layered"], df["stored"]])
+    totals = json.loads(page.text("data"))["totals"]
+    for name in ("entries", "files", "apparent", "layered", "stored"):
+        check(page.say("data: " + name), totals[name], df[name])
+    mine = json.loads(page.text("data"))["layers"]
+    theirs = {layer["diff_id"]: layer for layer in df["layers"]}
+    for name in ("entries", "apparent", "stored", "shared", "images"):
+        check(page.say("data: %s of layers" % name), [layer[name] for layer in mine],
+              [theirs[layer["diff_id"]][name] for layer in mine])
 
 
 def walks(page):
@@ -162,18 +176,18 @@ def tables(page):
     check(page.say("by unique bytes, the largest first"),
           [row["unique"] for _, row in shown],
           sorted((row["unique"] for row in columns.values()), reverse=True))
-    for image in page.df.get("images", []):
-        mine = columns.get(image["id"])
-        if mine is None:
-            continue
-        theirs = {name: image[name] for name in mine if name in image}
-        if {name: mine[name] for name in theirs} != theirs:
-            check(page.say("image " + image["id"]), mine, theirs)
+    theirs = {image["id"]: image for image in page.df["images"]}
+    check(page.say("images as strata df has them"), columns, {
+        id_: {name: theirs[id_][name] for name in row} for id_, row in columns.items()})
+    names = ("apparent", "stored", "unique", "shared", "attributed")
+    check(page.say("with all their columns"), [sorted(row) for row in columns.values()],
+          [sorted(names)] * len(columns))
+    wrong = 0
     for image in data["images"]:
         parts = image["layers"]
         sums = [sum(part[name] for part in parts) for name in ("only", "shared", "charged")]
-        if sums != [image["unique"], image["stored"] - image["unique"], image["charged"]]:
-            check(page.say("layers of " + image["id"]), sums, image)
+        wrong += sums != [image["unique"], image["shared"], image["attributed"]]
+    check(page.say("images whose layers do not add up to them"), wrong, 0)
     if len(data["images"]) > 1:
         diagonal = [row[-1] for row in data["matrix"]["bytes"]]
         stored = {image["stored"] for image in data["images"]}
@@ -229,7 +243,7 @@ def usable(page):
     browser = page.browser
     unnamed = browser.run(
         "return [...document.querySelectorAll('[role=application], [role=region], input, select')]"
-        ".filter((node) => !node.getAttribute('aria-label') && !node.getAttribute('aria-labelledby')"
+        ".filter((node) => node.offsetParent && !node.getAttribute('aria-label') && !node.getAttribute('aria-labelledby')"
         " && !node.closest('label')).map((node) => node.id)")
     check(page.say("everything has a name"), unnamed, [])
     charts = set(browser.run("return [...document.querySelectorAll('.chart')].filter((node) => "
@@ -263,7 +277,7 @@ def hostile(page):
     check(page.say("all names are there"), len(names) >= len(HOSTILE))
     shown = "\n".join(sorted(names))
     for text in ("\\377\\376 not utf-8 \\200", "line\\nbreak\\ttab\\033[31m", "<img src=x onerror=",
-                 "{{data}} {b|bold} {a} ${", "&lt;b&gt; &amp; \\\\u003c", "__proto__",
+                 "{{data}} {b|bold} {a} ${", "&lt;b&gt; &amp; \\\\u003c", "__proto__", "constructor",
                  "\u65e5\u672c\u8a9e \U0001f433", "\\342\\200\\256to left"):
         check(page.say("%s is text" % text), text in shown)
     x, y, _, _ = page.box("map")
@@ -272,6 +286,8 @@ def hostile(page):
     for _ in HOSTILE:
         browser.press("ArrowRight")
     browser.hover(x + 20, y + 20)
+    check(page.say("no object has gained anything"),
+          browser.run("return Object.keys(Object.prototype).concat(Object.keys(Object))"), [])
     check(page.say("no element of theirs"),
           browser.run("return document.querySelectorAll('img, iframe, b').length"), 0)
     check(page.say("the title is still the page's"), browser.run("return document.title"),
@@ -298,9 +314,9 @@ def main(directory):
         for name in ("ten", "many", "two", "fixtures", "none", "hostile"):
             page = Page(browser, directory, name)
             loads(page)
+            equals_df(page)
             if name == "none":
                 continue
-            equals_df(page)
             tables(page)
             if name in ("ten", "many"):
                 walks(page)

@@ -26,6 +26,7 @@ HOSTILE = [
     "right \u202eto left\u202c \u2028 separator".encode(),
     b"&lt;b&gt; &amp; \\u003c",
     b"__proto__",
+    b"constructor",
     "\u65e5\u672c\u8a9e \U0001f433".encode(),
 ]
 

@@ -14,13 +14,14 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
-use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store};
+use strata_image::ImageConfig;
+use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store, Usage};
 use strata_tree::{DiffId, ImageId};
 
-use super::matrix::{Matrix, ROWS};
+use super::matrix::{self, Matrix};
 use super::shares::Shares;
 use super::tree::{self, Shown};
-use crate::images::Known;
+use crate::images::familiar_names;
 use crate::look::escaped;
 
 /// Nodes of all layers' trees together: a megabyte or two.
@@ -61,18 +62,17 @@ impl Report {
 /// The store as a whole, in bytes; as `strata df` has it.
 #[derive(Debug, Serialize)]
 struct Totals {
-    entries: u64,
     apparent: u64,
     layered: u64,
     stored: u64,
-    shared: u64,
-    headers: u64,
-    directories: u64,
-    index: u64,
+    entries: u64,
     files: u64,
     layers: usize,
+    /// The parts on disk: name, bytes, and bytes in whole blocks.
+    disk: Vec<(&'static str, u64, u64)>,
 }
 
+/// An image with its columns of `strata df`.
 #[derive(Debug, Serialize)]
 struct Image {
     id: String,
@@ -80,9 +80,11 @@ struct Image {
     created: Option<String>,
     platform: String,
     apparent: u64,
+    layered: u64,
     stored: u64,
     unique: u64,
-    charged: u64,
+    shared: u64,
+    attributed: u64,
     files: u64,
     layers: Vec<Part>,
 }
@@ -106,7 +108,7 @@ struct Layer {
     stored: u64,
     shared: u64,
     /// How many images of the store have it.
-    images: u32,
+    images: u64,
     /// What is in it, the large things; nothing if it is too small to be opened.
     tree: Option<Shown>,
 }
@@ -131,72 +133,73 @@ impl Texts {
 }
 
 /// Collects the facts; of the images in `wanted` only, if there are any.
-pub(super) fn collect(store: &Store, wanted: &BTreeSet<ImageId>) -> Result<Report> {
+pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report> {
     let usage = store.disk_usage()?;
     let sharing = store.sharing()?;
-    let known = Known::all(store)?;
-    let records: Vec<ImageRecord> = known.iter().map(|image| image.record.clone()).collect();
-    let accounts = sharing.images(&records);
-    let shares = Shares::of(&sharing, &records);
+    let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
+    let shares = Shares::of(&sharing, &records, &accounts);
 
-    let mut shown: Vec<usize> = (0..known.len())
+    let mut shown: Vec<usize> = (0..records.len())
         .filter(|at| wanted.is_empty() || wanted.contains(&records[*at].id))
         .collect();
     shown.sort_by_key(|at| Reverse((accounts[*at].unique, accounts[*at].stored)));
-    let mut layers = Layers::of(&usage, &records);
-    let mut texts = Texts::default();
-    let images: Vec<Image> = shown
-        .iter()
-        .map(|at| {
-            let (image, account) = (&known[*at], &accounts[*at]);
-            let steps = image.config.history();
-            let parts = image.record.layers.iter().zip(&shares.parts[*at]).enumerate();
-            let parts = parts.filter_map(|(index, (layer, part))| {
-                let step = steps.iter().find(|step| step.layer.is_some_and(|l| l.0 == index));
-                let said = step.and_then(|step| step.created_by.or(step.comment));
-                Some(Part {
-                    layer: layers.number(layer)?,
-                    only: part.only,
-                    shared: part.shared,
-                    charged: part.charged,
-                    step: said.map(|said| texts.number(said)),
-                })
-            });
-            Image {
-                layers: parts.collect(),
-                id: image.record.id.to_string(),
-                names: image.familiar_names(),
-                created: image.config.created().map(|time| time.to_string()),
-                platform: image.config.platform().to_string(),
-                apparent: layers.apparent(&image.record),
-                stored: account.stored,
-                unique: account.unique,
-                charged: shares.parts[*at].iter().map(|part| part.charged).sum(),
-                files: account.files,
-            }
-        })
-        .collect();
-    let charged: u64 = images.iter().map(|image| image.charged).sum();
-    let in_images: u64 = records.iter().map(|image| layers.apparent(image)).sum();
+    let (mut layers, mut texts) = (Layers::of(&usage), Texts::default());
+    let (mut images, names) = (Vec::new(), familiar_names(&store)?);
+    for at in &shown {
+        let (record, of) = (&records[*at], &accounts[*at]);
+        let config = ImageConfig::of(&store, &record.id)?;
+        let steps = config.history();
+        let parts = record.layers.iter().zip(&shares.parts[*at]).enumerate();
+        let parts = parts.filter_map(|(index, (layer, part))| {
+            let step = steps.iter().find(|step| step.layer.is_some_and(|l| l.0 == index));
+            let said = step.and_then(|step| step.created_by.or(step.comment));
+            Some(Part {
+                layer: layers.number(layer)?,
+                only: part.only,
+                shared: part.shared,
+                charged: part.charged,
+                step: said.map(|said| texts.number(said)),
+            })
+        });
+        images.push(Image {
+            id: record.id.to_string(),
+            names: names.get(&record.id).cloned().unwrap_or_default(),
+            created: config.created().map(|time| time.to_string()),
+            platform: escaped(config.platform().to_string().as_bytes()).into_owned(),
+            apparent: of.apparent,
+            layered: of.layered,
+            stored: of.stored,
+            unique: of.unique,
+            shared: of.shared,
+            attributed: of.attributed,
+            files: of.files,
+            layers: parts.collect(),
+        });
+    }
+    let attributed: u64 = images.iter().map(|image| image.attributed).sum();
+    let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
+        let chosen: Vec<ImageRecord> = shown.iter().map(|at| records[*at].clone()).collect();
+        Matrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
+    });
+    // The index has its size only when the store is closed.
+    let disk = store.into_disk_usage()?.disk;
+    let disk = disk.parts().into_iter().map(|(part, of)| (part, of.bytes, of.blocks * 512));
     Ok(Report {
         strata: env!("CARGO_PKG_VERSION"),
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        in_store: known.len(),
+        in_store: records.len(),
         totals: Totals {
-            entries: usage.entries,
-            apparent: in_images + layers.nobodys(),
-            layered: usage.apparent,
+            apparent: usage.apparent,
+            layered: usage.layered,
             stored: usage.stored,
-            shared: usage.shared,
-            headers: usage.headers,
-            directories: usage.directories,
-            index: usage.index,
-            files: sharing.groups.iter().map(|group| group.files).sum(),
+            entries: usage.entries,
+            files: usage.files,
             layers: usage.layers.len(),
+            disk: disk.collect(),
         },
-        elsewhere: usage.stored - charged,
-        layers: layers.rows(store, &sharing, &shares)?,
-        matrix: Matrix::of(&shares.sets, &shown, rows(shown.len())),
+        elsewhere: usage.stored - attributed,
+        layers: rows,
+        matrix,
         images,
         texts: texts.all,
     })
@@ -204,33 +207,15 @@ pub(super) fn collect(store: &Store, wanted: &BTreeSet<ImageId>) -> Result<Repor
 
 /// The layers of the images that are shown, numbered as they are first named.
 struct Layers<'a> {
-    usage: HashMap<DiffId, (&'a LayerUsage, u32)>,
+    usage: HashMap<DiffId, &'a LayerUsage>,
     numbers: HashMap<DiffId, usize>,
     order: Vec<DiffId>,
 }
 
 impl<'a> Layers<'a> {
-    fn of(usage: &'a DiskUsage, images: &[ImageRecord]) -> Self {
-        let mut by_id: HashMap<DiffId, (&LayerUsage, u32)> =
-            usage.layers.iter().map(|layer| (layer.diff_id, (layer, 0))).collect();
-        for image in images {
-            for layer in image.layers.iter().collect::<BTreeSet<_>>() {
-                by_id.entry(*layer).and_modify(|(_, images)| *images += 1);
-            }
-        }
+    fn of(usage: &'a DiskUsage) -> Self {
+        let by_id = usage.layers.iter().map(|layer| (layer.diff_id, layer)).collect();
         Self { usage: by_id, numbers: HashMap::new(), order: Vec::new() }
-    }
-
-    /// Bytes of the files of an image's layers, as the image has them.
-    fn apparent(&self, image: &ImageRecord) -> u64 {
-        let usage = image.layers.iter().filter_map(|layer| self.usage.get(layer));
-        usage.map(|(layer, _)| layer.apparent).sum()
-    }
-
-    /// The same of the layers that no image has.
-    fn nobodys(&self) -> u64 {
-        let unused = self.usage.values().filter(|(_, images)| *images == 0);
-        unused.map(|(layer, _)| layer.apparent).sum()
     }
 
     fn number(&mut self, layer: &DiffId) -> Option<usize> {
@@ -245,39 +230,32 @@ impl<'a> Layers<'a> {
 
     /// The numbered layers, each with as much of its tree as its part of the bytes allows.
     fn rows(&self, store: &Store, sharing: &Sharing, shares: &Shares) -> Result<Vec<Layer>> {
-        let all: Vec<(&LayerUsage, u32)> =
+        let all: Vec<&LayerUsage> =
             self.order.iter().filter_map(|layer| self.usage.get(layer).copied()).collect();
-        let whole: u64 = all.iter().map(|(usage, _)| usage.stored).sum();
+        let whole: u64 = all.iter().map(|layer| layer.usage.stored).sum();
         let mut largest: Vec<usize> = (0..all.len()).collect();
-        largest.sort_by_key(|at| Reverse(all[*at].0.stored));
+        largest.sort_by_key(|at| Reverse(all[*at].usage.stored));
+        let held = store.held_names(sharing)?;
         let (mut trees, mut names): (HashMap<usize, Shown>, u64) = (HashMap::new(), 0);
         for at in largest {
-            let usage = all[at].0;
-            let part = u128::from(usage.stored) * NODES as u128 / u128::from(whole.max(1));
+            let layer = all[at];
+            let part = u128::from(layer.usage.stored) * NODES as u128 / u128::from(whole.max(1));
             let budget = usize::try_from(part).unwrap_or(NODES).min(NODES / 4);
-            names += usage.entries;
+            names += layer.entries;
             if budget < FEWEST || names > NAMES {
                 continue;
             }
-            let held = store.held_names(&usage.diff_id, sharing)?;
-            trees.insert(at, tree::cut(&held, &shares.holders, budget));
+            trees.insert(at, tree::cut(&held.of(&layer.diff_id)?, &shares.holders, budget));
         }
-        let rows = all.iter().enumerate().map(|(at, (usage, images))| Layer {
-            diff_id: usage.diff_id.to_string(),
-            entries: usage.entries,
-            apparent: usage.apparent,
-            stored: usage.stored,
-            shared: usage.shared,
-            images: *images,
+        let rows = all.iter().enumerate().map(|(at, layer)| Layer {
+            diff_id: layer.diff_id.to_string(),
+            entries: layer.entries,
+            apparent: layer.usage.apparent,
+            stored: layer.usage.stored,
+            shared: layer.usage.shared,
+            images: layer.images,
             tree: trees.remove(&at),
         });
         Ok(rows.collect())
     }
-}
-
-/// Which images share a row of the matrix.
-fn rows(images: usize) -> Vec<Vec<u32>> {
-    let all: Vec<u32> = (0..images as u32).collect();
-    let size = all.len().div_ceil(ROWS).max(1);
-    all.chunks(size).map(<[u32]>::to_vec).collect()
 }

@@ -1,7 +1,7 @@
 //! What images have in common, two by two.
 //!
-//! The model: a row is an image, or, where there are more images than a page can show, several
-//! that are alike; what is like nothing else goes into one last row.
+//! The model: a row is an image, or, where there are more images than a page can show, a cluster of
+//! those that are alike; if even clusters are too many, the smallest ones share a row.
 //!
 //! Invariant: a cell counts each content once that something of its row and something of its
 //! column holds, so the diagonal is what the row holds.
@@ -11,7 +11,38 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 /// Rows that are shown at most.
-pub(super) const ROWS: usize = 40;
+const ROWS: usize = 40;
+
+/// Which images share a row: clusters of those that are most alike, few enough to be shown. Both
+/// rows and images are in an order in which alike ones stand together.
+pub(super) fn rows(alike: &strata_layer::reuse::Matrix) -> Vec<Vec<u32>> {
+    let tree = alike.tree();
+    let order = tree.order();
+    if order.len() <= ROWS {
+        return order.into_iter().map(|image| vec![image as u32]).collect();
+    }
+    let mut place = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(at, image)| place[*image] = at);
+    // From the strictest cut that makes rows few enough; if none does, the small ones are one.
+    let mut clusters = Vec::new();
+    for cut in (0..100).rev() {
+        clusters = tree.clusters(f64::from(cut) / 100.0);
+        if clusters.len() <= ROWS {
+            break;
+        }
+    }
+    let mut rows: Vec<Vec<u32>> = Vec::new();
+    for (at, cluster) in clusters.into_iter().enumerate() {
+        let images = cluster.images.into_iter().map(|image| image as u32);
+        match rows.last_mut() {
+            Some(rest) if at >= ROWS => rest.extend(images),
+            _ => rows.push(images.collect()),
+        }
+    }
+    rows.iter_mut().for_each(|row| row.sort_by_key(|image| place[*image as usize]));
+    rows.sort_by_key(|row| row.first().map(|image| place[*image as usize]));
+    rows
+}
 
 /// The bytes that rows have in common.
 #[derive(Debug, Serialize, PartialEq)]

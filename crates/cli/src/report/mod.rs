@@ -5,7 +5,7 @@
 //!          ├ shares          ├── page ── one HTML file: data, style, script and charts in it
 //!          ├ tree            │
 //!          └ matrix          │
-//! assets/ ───────────────────┘
+//! assets/ ───────────────────┘      (echarts.min.js: see scripts/echarts)
 //! ```
 //!
 //! Invariants: nothing of an image is markup or script on the page; the page's policy names the
@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
     for text in &args.images {
         wanted.insert(resolve_image(&store, text)?.id);
     }
-    let report = data::collect(&store, &wanted)?;
+    let report = data::collect(store, &wanted)?;
     let page = page::page(&report)?;
     if args.output.as_os_str() == "-" {
         return Ok(out.write_all(page.as_bytes())?);

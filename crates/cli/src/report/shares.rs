@@ -1,26 +1,26 @@
 //! Who holds what, split by image and by layer of an image: the columns of the page.
 //!
 //! ```text
-//! a layer's files as one image has them =  only    new here, and in no other image
-//!                                        + shared  new here, and in other images too
+//! a layer's files as one image has them =  only    new here, and nobody else has it
+//!                                        + shared  new here, and others have it too
 //!                                        + again   in a lower layer of the image already
 //!                                        + twice   in this layer under another name
 //! ```
 //!
-//! Invariants: over an image's layers `only` adds up to what it holds alone, `only` and `shared` to
-//! all its contents, and `charged` to its part of the store; the parts of all images and `nobody`'s
-//! add up to the store. A layer that stands twice in an image counts where it stands first.
+//! Invariants: over an image's layers `only` adds up to its `unique`, `only` and `shared` to its
+//! `stored`, and `charged` to its `attributed`, all as the store counts them. A layer that stands
+//! twice in an image counts where it stands first.
 
 use std::collections::HashMap;
 
-use strata_layer::{ImageRecord, Sharing};
+use strata_layer::{ImageRecord, Sharing, Usage};
 
 /// One layer of one image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LayerPart {
-    /// Bytes of contents that no lower layer of the image and no other image has.
+    /// Bytes of contents that no lower layer of the image has, and nobody else.
     pub(super) only: u64,
-    /// Bytes of contents that no lower layer of the image has, and other images have.
+    /// Bytes of contents that no lower layer of the image has, and others have.
     pub(super) shared: u64,
     /// The bytes of both, each content split evenly among the images that hold it.
     pub(super) charged: u64,
@@ -38,8 +38,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Counts, in time by groups and images that hold them.
-    pub(super) fn of(sharing: &Sharing, images: &[ImageRecord]) -> Self {
+    /// Splits what the `images`, all those of the store, hold: `usage` image by image.
+    pub(super) fn of(sharing: &Sharing, images: &[ImageRecord], usage: &[Usage]) -> Self {
         let positions: HashMap<_, _> =
             sharing.layers.iter().enumerate().map(|(at, layer)| (layer, at)).collect();
         // For each layer, the images that have it, ascending, and where.
@@ -73,14 +73,22 @@ impl Shares {
             let set = set.or_default();
             *set = (set.0 + group.bytes, set.1 + group.files);
             let count = held.len() as u64;
+            let alone = count == 1 && group.layers.iter().all(|layer| !stands[*layer].is_empty());
             for (at, (image, layer)) in held.iter().enumerate() {
                 let part = &mut shares.parts[*image as usize][*layer as usize];
-                match count {
-                    1 => part.only += group.bytes,
-                    _ => part.shared += group.bytes,
+                match alone {
+                    true => part.only += group.bytes,
+                    false => part.shared += group.bytes,
                 }
-                // What does not divide goes to the first ones, a byte each.
                 part.charged += group.bytes / count + u64::from((at as u64) < group.bytes % count);
+            }
+        }
+        // The store divides the sum of what the same images hold, here it was group by group: the
+        // few bytes between them go to the largest part.
+        for (parts, usage) in shares.parts.iter_mut().zip(usage) {
+            let charged: u64 = parts.iter().map(|part| part.charged).sum();
+            if let Some(largest) = parts.iter_mut().max_by_key(|part| part.charged) {
+                largest.charged = (largest.charged + usage.attributed).saturating_sub(charged);
             }
         }
         shares

@@ -38,7 +38,8 @@ impl Sharing {
             *bytes += size;
         }
         let groups = groups.into_iter();
-        let groups = groups.map(|(layers, (files, bytes))| SharedGroup { layers, files, bytes });
-        Self { layers: order, groups: groups.collect() }
+        let groups =
+            groups.map(|(layers, (files, bytes))| SharedGroup { layers, files, bytes, blocks: 0 });
+        Self { apparent: vec![0; order.len()], layers: order, groups: groups.collect() }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: names come in node order, a directory before what is in it; a content that has
 //! several names in the layer counts at the first of them, as `du` counts inodes, so the bytes
-//! add up to the layer's [`LayerUsage::stored`](super::df::LayerUsage::stored).
+//! add up to what the layer stores, [`Usage::stored`](super::Usage::stored).
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,8 +11,8 @@ use strata_tree::DiffId;
 use super::Store;
 use super::sharing::Sharing;
 use crate::error::{Error, Result};
-use crate::index;
 use crate::index::rows::{KIND_DIRECTORY, KIND_HARD_LINK, KIND_REGULAR};
+use crate::index::{self, holders};
 
 /// One name of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,22 +43,58 @@ pub enum HeldKind {
     Other,
 }
 
+/// The names of a store's layers, with the groups of one [`Sharing`].
+pub struct HeldNames<'a> {
+    store: &'a Store,
+    /// Positions in [`Sharing::groups`] by `holders.id`.
+    groups: HashMap<i64, usize>,
+}
+
 impl Store {
-    /// The names of a layer in node order, with the groups of `sharing`, which is the store's.
+    /// Prepares to read the names of layers; `sharing` is the store's.
+    ///
+    /// # Errors
+    /// `Sqlite`; `Damaged` if a row of the index is none that strata writes.
+    pub fn held_names(&self, sharing: &Sharing) -> Result<HeldNames<'_>> {
+        let by_layers: HashMap<&[usize], usize> =
+            sharing.groups.iter().enumerate().map(|(at, group)| (&*group.layers, at)).collect();
+        let positions: HashMap<DiffId, usize> =
+            sharing.layers.iter().enumerate().map(|(at, layer)| (*layer, at)).collect();
+        let index = self.index();
+        let layers: HashMap<i64, usize> = index::layers(&index.db)?
+            .into_iter()
+            .filter_map(|record| Some((record.id, *positions.get(&record.diff_id)?)))
+            .collect();
+        let mut statement = index.db.prepare_cached("SELECT id, layers FROM holders")?;
+        let mut rows = statement.query([])?;
+        let mut groups = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let (id, held): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let held = holders::decode(&held)
+                .ok_or_else(|| Error::damaged("index.db", format!("the holder set {id}")))?;
+            let mut held: Vec<usize> =
+                held.iter().filter_map(|layer| layers.get(layer).copied()).collect();
+            held.sort_unstable();
+            groups.extend(by_layers.get(&*held).map(|group| (id, *group)));
+        }
+        Ok(HeldNames { store: self, groups })
+    }
+}
+
+impl HeldNames<'_> {
+    /// The names of a layer in node order.
     ///
     /// # Errors
     /// `NoLayer`; `Damaged` where the index contradicts itself, or if layers came or went since
-    /// `sharing` was made; `Sqlite`.
-    pub fn held_names(&self, layer: &DiffId, sharing: &Sharing) -> Result<Vec<HeldName>> {
-        let index = self.index();
-        let db = &index.db;
-        let record = index::find_layer(db, layer)?.ok_or(Error::NoLayer(*layer))?;
+    /// the account was made; `Sqlite`.
+    pub fn of(&self, layer: &DiffId) -> Result<Vec<HeldName>> {
+        let index = self.store.index();
+        let record = index::find_layer(&index.db, layer)?.ok_or(Error::NoLayer(*layer))?;
         let damaged = |node: i64| {
             Error::damaged("index.db", format!("layer {layer}, node {node}, in the account of it"))
         };
-        let groups = groups_of(db, record.id, sharing)?;
-        let mut statement = db.prepare_cached(
-            "SELECT node, parent, name, kind, content, contents.size
+        let mut statement = index.db.prepare_cached(
+            "SELECT node, parent, name, kind, content, contents.size, contents.holders
              FROM entries LEFT JOIN contents ON contents.id = entries.content
              WHERE layer = ?1 ORDER BY node",
         )?;
@@ -72,10 +108,14 @@ impl Store {
             let content: Option<i64> = row.get(4)?;
             let kind = match (row.get::<_, i64>(3)?, content) {
                 (KIND_DIRECTORY, _) => HeldKind::Directory,
-                (KIND_REGULAR, Some(content)) if seen.insert(content) => HeldKind::Content {
-                    bytes: row.get::<_, i64>(5)? as u64,
-                    group: *groups.get(&content).ok_or_else(|| damaged(node))?,
-                },
+                (KIND_REGULAR, Some(content)) if seen.insert(content) => {
+                    let holders = row.get::<_, Option<i64>>(6)?;
+                    let group = holders.and_then(|set| self.groups.get(&set).copied());
+                    HeldKind::Content {
+                        bytes: row.get::<_, i64>(5)? as u64,
+                        group: group.ok_or_else(|| damaged(node))?,
+                    }
+                }
                 (KIND_REGULAR | KIND_HARD_LINK, _) => HeldKind::Again,
                 _ => HeldKind::Other,
             };
@@ -83,45 +123,4 @@ impl Store {
         }
         Ok(names)
     }
-}
-
-/// The group of each content of a layer.
-fn groups_of(
-    db: &rusqlite::Connection,
-    layer: i64,
-    sharing: &Sharing,
-) -> Result<HashMap<i64, usize>> {
-    let by_layers: HashMap<&[usize], usize> =
-        sharing.groups.iter().enumerate().map(|(at, group)| (&*group.layers, at)).collect();
-    let positions: HashMap<DiffId, usize> =
-        sharing.layers.iter().enumerate().map(|(at, layer)| (*layer, at)).collect();
-    let layers: HashMap<i64, usize> = index::layers(db)?
-        .into_iter()
-        .filter_map(|record| Some((record.id, *positions.get(&record.diff_id)?)))
-        .collect();
-    let mut statement = db.prepare_cached(
-        "SELECT DISTINCT held.content, held.layer
-         FROM (SELECT DISTINCT content FROM entries WHERE layer = ?1 AND content IS NOT NULL) AS own
-         JOIN entries AS held INDEXED BY entries_content ON held.content = own.content
-         ORDER BY held.content, held.layer",
-    )?;
-    let mut rows = statement.query([layer])?;
-    let mut groups = HashMap::new();
-    let (mut content, mut holders) = (0, Vec::new());
-    let mut close = |content: i64, holders: &mut Vec<usize>| {
-        if let Some(group) = by_layers.get(&**holders) {
-            groups.insert(content, *group);
-        }
-        holders.clear();
-    };
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        if id != content {
-            close(content, &mut holders);
-            content = id;
-        }
-        holders.extend(layers.get(&row.get(1)?));
-    }
-    close(content, &mut holders);
-    Ok(groups)
 }

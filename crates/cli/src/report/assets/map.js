@@ -68,7 +68,7 @@ function storePlace(data) {
   const images = data.images.map((image) => {
     const place = {
       kind: "image", parent: store, image, label: imageName(image),
-      bytes: image.stored, charged: image.charged, files: image.files,
+      bytes: image.stored, charged: image.attributed, files: image.files,
     };
     place.inside = () => image.layers.map((part, at) => layerPlace(data, part, at, place));
     return place;
@@ -138,6 +138,10 @@ function placeTip(place) {
   return tip(heading, placeFacts(place), KINDS[place.kind], repeated);
 }
 
+/** What a tile says; the chart's own root, which an empty store shows, says nothing. */
+const tileText = ({ name, data }, between) =>
+  data && data.place ? `${name}${between}${size(data.place.charged)}` : "";
+
 /** The map with its trail, its table and its keys. */
 function startMap(data) {
   const root = storePlace(data);
@@ -176,9 +180,9 @@ function startMap(data) {
         width: "100%", height: "100%", left: 0, top: 0, roam: false, nodeClick: false,
         breadcrumb: { show: false }, squareRatio: 1.2, sort: "desc",
         label: { ...text, position: "insideTopLeft", distance: 0,
-          formatter: (info) => `${info.name}\n${size(info.data.place.charged)}` },
+          formatter: (info) => tileText(info, "\n") },
         upperLabel: { ...text, show: true, height: 24,
-          formatter: (info) => `${info.name}  ${size(info.data.place.charged)}` },
+          formatter: (info) => tileText(info, "  ") },
         itemStyle: { borderWidth: 0, gapWidth: 2, borderColor: color("card") },
         emphasis: { itemStyle: { borderColor: color("ink"), borderWidth: 2 },
           upperLabel: { show: true } },

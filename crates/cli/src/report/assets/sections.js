@@ -3,14 +3,14 @@
 function startGlance(data) {
   const { totals } = data;
   const saved = totals.apparent - totals.stored;
+  const onDisk = totals.disk.reduce((all, [, , blocks]) => all + blocks, 0);
   const largest = data.images[0];
   const figure = (id, bytes) => el("p", { class: "figure" }, sized(bytes, { id }));
   const card = (label, ...content) =>
     el("div", { class: "card" }, el("p", { class: "label" }, label), content);
   byId("cards").replaceChildren(
-    card("On disk", figure("total-stored", totals.stored), el("p", { class: "more" },
-      "and ", sized(totals.headers + totals.directories + totals.index, { id: "total-overhead" }),
-      " of headers, directories and index")),
+    card("The store holds", figure("total-stored", totals.stored), el("p", { class: "more" },
+      sized(onDisk, { id: "total-disk" }), " on disk with all that is around it")),
     card("Without sharing", figure("total-apparent", totals.apparent), el("p", { class: "more" },
       `${many(data.in_store, "image")}, ${many(totals.layers, "layer")}, ` +
       `${many(totals.files, "content")}`)),
@@ -39,7 +39,13 @@ function startGlance(data) {
   }
   byId("strip").replaceChildren(bar, el("ul", { class: "legend" }, parts.map(
     ([name, bytes, words]) => el("li", {}, el("span", { class: `swatch ${name}` }),
-      el("span", {}, `${words} `, el("strong", {}, sized(bytes)))))));
+      el("span", {}, `${words} `, el("strong", {}, sized(bytes)))))),
+  el("details", {}, el("summary", {}, "Everything on disk, part by part"), el("div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Everything on disk" },
+    el("table", { id: "disk-table" }, heads("Part", "Size ", "On disk, in whole blocks "),
+      el("tbody", {}, totals.disk.map(([part, bytes, blocks]) => el("tr", {}, el("td", {}, part),
+        sizedCell(bytes), sizedCell(blocks))), el("tr", {}, el("th", { scope: "row" }, "Total"),
+        sizedCell(totals.disk.reduce((all, [, bytes]) => all + bytes, 0)), sizedCell(onDisk)))))));
 }
 
 /** Arrow keys over a chart's items, and what is said of the one that is chosen. */
@@ -87,26 +93,27 @@ function bars(items, series, { left = 150, label } = {}) {
 }
 
 function startUnique(data, map) {
+  if (!data.images.length) return byId("unique").closest("section").remove();
   const items = data.images.slice(0, 12);
   const narrow = () => byId("unique").clientWidth < 560;
   byId("unique").style.height = `${70 + 34 * Math.max(2, items.length)}px`;
   const about = (image) => tip(imageName(image), [
     ["Alone", bothSizes(image.unique)],
-    ["With other images", bothSizes(image.stored - image.unique)],
-    ["Attributed", bothSizes(image.charged)],
+    ["With others", bothSizes(image.shared)],
+    ["Attributed", bothSizes(image.attributed)],
   ], "Click to walk in.");
   const drawn = chart("unique", () => ({
     ...bars(items, [
       { name: "in this image alone", color: "only", value: (image) => image.unique },
       { name: "in other images too", color: "share-3",
-        value: (image) => image.stored - image.unique },
+        value: (image) => image.shared },
     ], { left: narrow() ? 120 : 190, label: imageName }),
     tooltip: { ...tooltip((all) => about(items[all[0].dataIndex])), trigger: "axis",
       axisPointer: { type: "shadow" } },
   }), { renew: true });
   drawn.chart.on("click", (info) => map.show(items[info.dataIndex]));
   const words = (at) => `${imageName(items[at])}: ${size(items[at].unique)} alone, ` +
-    `${size(items[at].stored - items[at].unique)} with other images`;
+    `${size(items[at].shared)} with others`;
   drawn.node.setAttribute("aria-label", `The ${items.length} images that hold the most alone. ` +
     items.map((_, at) => words(at)).join("; ") + ". The table of images has all.");
   walkable(drawn, {
@@ -157,10 +164,10 @@ function startImages(data, map) {
     ["Apparent", (image) => image.apparent, "apparent"],
     ["Stored", (image) => image.stored, "stored"],
     ["Unique", (image) => image.unique, "unique"],
-    ["Shared", (image) => image.stored - image.unique, "shared"],
-    ["Attributed", (image) => image.charged, "attributed"],
+    ["Shared", (image) => image.shared, "shared"],
+    ["Attributed", (image) => image.attributed, "attributed"],
   ];
-  let by = 4, down = true;
+  let by = 4, down = true; // Unique
   function draw() {
     const part = byId("images-filter").value.trim().toLowerCase();
     const wanted = (image) => !part || image.id.includes(part) ||
