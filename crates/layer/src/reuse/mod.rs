@@ -12,6 +12,7 @@
 //! Invariants: bytes are whole numbers from the first to the last sum; only the linkage of
 //! clusters uses floating point. The same images in the same order give the same answer.
 
+pub mod chunks;
 mod clusters;
 mod gathered;
 mod levels;

@@ -37,7 +37,7 @@ mod unpack;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -193,6 +193,11 @@ impl Store {
         &self.root
     }
 
+    /// The same, open.
+    pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root_fd.as_fd()
+    }
+
     /// The bounds that it was opened with.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
@@ -250,7 +255,7 @@ impl Store {
         placed
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         // A panic while the lock was held has rolled its transaction back.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
