@@ -9,7 +9,7 @@ use strata_image::{Reference, resolve_image};
 use strata_layer::reuse::chunks::Measured;
 use strata_layer::reuse::{CountedLayer, Levels, Matrix, Relative};
 use strata_layer::{ImageRecord, Sharing, Store};
-use strata_tree::{DiffId, ImageId};
+use strata_tree::ImageId;
 
 /// An image with its names.
 pub(crate) struct Image {
@@ -75,15 +75,12 @@ impl Facts {
         }
         let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
         let sharing = store.sharing()?;
-        let apparent: HashMap<DiffId, u64> =
-            store.layers()?.into_iter().map(|layer| (layer.diff_id, layer.apparent)).collect();
-        let apparent = |layer: &DiffId| apparent.get(layer).copied().unwrap_or(0);
         let one = images.iter().position(|image| Some(image.id) == only);
         let counted = match one {
             Some(one) => &records[one..=one],
             None => &records,
         };
-        let levels = sharing.levels(counted, &apparent);
+        let levels = sharing.levels(counted);
         Ok(Self { images, records, sharing, levels, one, measured: None })
     }
 

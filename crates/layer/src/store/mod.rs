@@ -20,6 +20,7 @@
 
 mod blobs;
 mod check;
+mod check_accounts;
 mod check_files;
 mod check_index;
 mod df;
@@ -50,11 +51,12 @@ use crate::limits::Limits;
 use crate::lock::{Lock, flock};
 
 pub use check::{FsckReport, Problem};
-pub use df::{DiskUsage, LayerUsage};
+pub use df::{Disk, DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
-pub use sharing::{ImageUsage, SharedGroup, Sharing};
+pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
+pub(crate) use unpack::verify;
 pub use unpack::{LayerInput, Unpacked};
 
 use new_index::NewIndex;

@@ -211,17 +211,22 @@ impl<'m> Cutter<'m> {
         half_of_pass(half, self.meter)
     }
 
-    /// Compresses a whole diff; gives the bytes that it then has. Not cut.
+    /// Begins to compress a whole diff, which is written into what it gives.
     ///
     /// # Errors
-    /// Those of `fill`.
-    pub fn diff(&mut self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<u64> {
-        let doing = || "cannot compress a layer".to_owned();
-        let inner = Stream::new(None).doing(doing)?;
-        let mut stream = Counted { inner, meter: self.meter, bytes: 0 };
-        fill(&mut stream)?;
-        self.read += stream.bytes;
-        stream.inner.finish().doing(doing)
+    /// `Io` if zstd refuses.
+    pub fn start_diff(&self) -> Result<Packing<'m>> {
+        let inner = Stream::new(None).doing(|| "cannot compress a layer".to_owned())?;
+        Ok(Packing { inner, meter: self.meter, bytes: 0 })
+    }
+
+    /// The bytes that the diff has, compressed.
+    ///
+    /// # Errors
+    /// `Io` if zstd refuses.
+    pub fn end_diff(&mut self, packing: Packing<'m>) -> Result<u64> {
+        self.read += packing.bytes;
+        packing.inner.finish().doing(|| "cannot compress a layer".to_owned())
     }
 }
 
@@ -311,14 +316,14 @@ impl Write for Count {
     }
 }
 
-/// Tells how far it is.
-struct Counted<'m> {
+/// A diff, being compressed; what comes out is counted only.
+pub struct Packing<'m> {
     inner: Stream,
     meter: &'m Meter<'m>,
     bytes: u64,
 }
 
-impl Write for Counted<'_> {
+impl Write for Packing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.inner.write(bytes)?;
         self.bytes += n as u64;

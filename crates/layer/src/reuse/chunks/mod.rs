@@ -28,7 +28,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-pub use cutter::Cutter;
+pub use cutter::{Cutter, Packing};
 
 use crate::error::Result;
 use table::Table;

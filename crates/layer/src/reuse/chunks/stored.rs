@@ -67,7 +67,9 @@ impl Store {
             Job::Layer(_) if !cutter.meter().is_first() => Ok(()),
             Job::Layer(at) => {
                 let held = self.hold(&layers[*at])?.ok_or(Error::NoLayer(layers[*at]))?;
-                let size = cutter.diff(|out| self.write_diff(&held, out).map(drop))?;
+                let mut packing = cutter.start_diff()?;
+                self.write_diff(&held, &mut packing)?;
+                let size = cutter.end_diff(packing)?;
                 packed.lock().unwrap_or_else(PoisonError::into_inner)[*at] = size;
                 Ok(())
             }
