@@ -20,6 +20,7 @@
 
 mod blobs;
 mod check;
+mod check_accounts;
 mod check_files;
 mod check_index;
 mod df;
@@ -37,7 +38,7 @@ mod unpack;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,11 +51,12 @@ use crate::limits::Limits;
 use crate::lock::{Lock, flock};
 
 pub use check::{FsckReport, Problem};
-pub use df::{DiskUsage, LayerUsage};
+pub use df::{Disk, DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
-pub use sharing::{ImageUsage, SharedGroup, Sharing};
+pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
+pub(crate) use unpack::verify;
 pub use unpack::{LayerInput, Unpacked};
 
 use new_index::NewIndex;
@@ -193,6 +195,11 @@ impl Store {
         &self.root
     }
 
+    /// The same, open.
+    pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root_fd.as_fd()
+    }
+
     /// The bounds that it was opened with.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
@@ -250,7 +257,7 @@ impl Store {
         placed
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         // A panic while the lock was held has rolled its transaction back.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
