@@ -91,3 +91,69 @@ impl Matrix {
         matrix
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_counts_what_its_row_and_its_column_hold() {
+        let sets = HashMap::from([
+            (vec![0], (1, 1)),
+            (vec![0, 1], (10, 2)),
+            (vec![1, 2], (100, 3)),
+            (vec![0, 1, 2], (1000, 4)),
+            (vec![3], (10_000, 5)),
+            (vec![], (100_000, 6)),
+        ]);
+        // The page shows images 2, 0 and 1 of the store, the last two in one row.
+        let matrix = Matrix::of(&sets, &[2, 0, 1], vec![vec![0], vec![1, 2]]);
+        assert_eq!(matrix.bytes, [vec![1100], vec![1100, 1111]]);
+        assert_eq!(matrix.files, [vec![7], vec![7, 10]]);
+    }
+
+    /// Images of two layers each: one that ten have in common, one of their own.
+    fn alike(images: usize) -> strata_layer::reuse::Matrix {
+        use strata_layer::{ImageRecord, SharedGroup, Sharing};
+        use strata_tree::{DiffId, ImageId};
+        let id = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(n as u64).to_le_bytes());
+            bytes
+        };
+        let bases = images.div_ceil(10);
+        let group = |layer, bytes| SharedGroup { layers: vec![layer], files: 1, bytes, blocks: 0 };
+        let sharing = Sharing {
+            layers: (0..bases + images).map(|n| DiffId::from_bytes(id(n))).collect(),
+            apparent: vec![0; bases + images],
+            groups: (0..bases + images)
+                .map(|n| group(n, if n < bases { 1000 } else { 10 }))
+                .collect(),
+        };
+        let records: Vec<ImageRecord> = (0..images)
+            .map(|n| ImageRecord {
+                id: ImageId::from_bytes(id(n)),
+                manifest: None,
+                layers: vec![sharing.layers[n % bases], sharing.layers[bases + n]],
+            })
+            .collect();
+        sharing.matrix(&records)
+    }
+
+    #[test]
+    fn every_image_has_one_row_and_alike_ones_stand_together() {
+        for images in [0, 1, 9, ROWS, ROWS + 1, 300, 1000] {
+            let rows = rows(&alike(images));
+            assert!(rows.len() <= ROWS, "{images} images, {} rows", rows.len());
+            let mut all: Vec<u32> = rows.concat();
+            let bases = images.div_ceil(10).max(1);
+            let changes =
+                all.windows(2).filter(|two| two[0] as usize % bases != two[1] as usize % bases);
+            if images <= 300 {
+                assert_eq!(changes.count() + 1, bases, "{images} images");
+            }
+            all.sort_unstable();
+            assert_eq!(all, (0..images as u32).collect::<Vec<_>>());
+        }
+    }
+}

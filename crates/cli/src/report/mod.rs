@@ -66,6 +66,9 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
         let said = json!({ "output": args.output, "images": images, "bytes": bytes });
         return Ok(writeln!(out, "{said:#}")?);
     }
+    if context.quiet {
+        return Ok(writeln!(out, "{}", args.output.display())?);
+    }
     let noun = if images == 1 { "image" } else { "images" };
     let (output, size) = (args.output.display(), units::size(bytes));
     Ok(writeln!(out, "{output}: {images} {noun}, {size}")?)

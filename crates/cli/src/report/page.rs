@@ -69,3 +69,29 @@ fn source(text: &str) -> String {
 fn embedded(json: &str) -> String {
     json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_cannot_end_its_element() {
+        let json = serde_json::to_string(&["</script><!-- &amp;"]).unwrap();
+        let embedded = embedded(&json);
+        assert!(!embedded.contains(['<', '>', '&']));
+        let read: [String; 1] = serde_json::from_str(&embedded).unwrap();
+        assert_eq!(read, ["</script><!-- &amp;"]);
+    }
+
+    #[test]
+    fn assets_stay_within_their_elements() {
+        for script in [CHARTS, SCRIPT] {
+            let lower = script.to_ascii_lowercase();
+            assert!(!lower.contains("</script") && !lower.contains("<!--"));
+        }
+        assert!(!STYLE.to_ascii_lowercase().contains("</style"));
+        for text in [FRAME, STYLE, SCRIPT] {
+            assert!(!text.contains("http:") && !text.contains("https:"), "nothing is fetched");
+        }
+    }
+}

@@ -84,13 +84,84 @@ impl Shares {
             }
         }
         // The store divides the sum of what the same images hold, here it was group by group: the
-        // few bytes between them go to the largest part.
+        // few bytes between them go to the part that shares most.
         for (parts, usage) in shares.parts.iter_mut().zip(usage) {
             let charged: u64 = parts.iter().map(|part| part.charged).sum();
-            if let Some(largest) = parts.iter_mut().max_by_key(|part| part.charged) {
-                largest.charged = (largest.charged + usage.attributed).saturating_sub(charged);
+            if let Some(part) = parts.iter_mut().max_by_key(|part| part.shared) {
+                part.charged = (part.charged + usage.attributed).saturating_sub(charged);
             }
         }
         shares
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use strata_layer::SharedGroup;
+    use strata_tree::{DiffId, ImageId};
+
+    fn image(n: usize, layers: &[usize]) -> ImageRecord {
+        let layers = layers.iter().map(|layer| DiffId::from_bytes([*layer as u8; 32])).collect();
+        ImageRecord { id: ImageId::from_bytes([n as u8; 32]), manifest: None, layers }
+    }
+
+    proptest! {
+        #[test]
+        fn layers_add_up_to_their_image(
+            images in prop::collection::vec(prop::collection::vec(0_usize..6, 0..5), 0..6),
+            groups in prop::collection::btree_map(
+                prop::collection::btree_set(0_usize..6, 1..4), (1_u64..4, 0_u64..1000), 0..12),
+        ) {
+            let groups = groups.into_iter().map(|(layers, (files, bytes))| {
+                SharedGroup { layers: layers.into_iter().collect(), files, bytes, blocks: 0 }
+            });
+            let sharing = Sharing {
+                layers: (0..6).map(|n| DiffId::from_bytes([n; 32])).collect(),
+                apparent: vec![0; 6],
+                groups: groups.collect(),
+            };
+            let images: Vec<_> =
+                images.iter().enumerate().map(|(n, layers)| image(n, layers)).collect();
+            let usage = sharing.images(&images);
+            let shares = Shares::of(&sharing, &images, &usage);
+            for (parts, usage) in shares.parts.iter().zip(&usage) {
+                let sum = |part: fn(&LayerPart) -> u64| parts.iter().map(part).sum::<u64>();
+                prop_assert_eq!(sum(|part| part.only), usage.unique);
+                prop_assert_eq!(sum(|part| part.shared), usage.shared);
+                prop_assert_eq!(sum(|part| part.charged), usage.attributed);
+            }
+            for (group, holders) in sharing.groups.iter().zip(&shares.holders) {
+                let held = |image: &&ImageRecord| {
+                    group.layers.iter().any(|at| image.layers.contains(&sharing.layers[*at]))
+                };
+                prop_assert_eq!(*holders as usize, images.iter().filter(held).count());
+            }
+            let bytes: u64 = shares.sets.values().map(|(bytes, _)| bytes).sum();
+            prop_assert_eq!(bytes, sharing.groups.iter().map(|group| group.bytes).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_layer_keeps_what_no_lower_one_has() {
+        let group = |layers: &[usize], bytes| SharedGroup {
+            layers: layers.to_vec(),
+            files: 1,
+            bytes,
+            blocks: 0,
+        };
+        let sharing = Sharing {
+            layers: (0..4).map(|n| DiffId::from_bytes([n; 32])).collect(),
+            apparent: vec![0; 4],
+            // The last one is also in a layer that no image has.
+            groups: vec![group(&[0], 5), group(&[0, 1], 7), group(&[1], 11), group(&[2, 3], 13)],
+        };
+        let images = [image(0, &[0, 1]), image(1, &[0, 2])];
+        let shares = Shares::of(&sharing, &images, &sharing.images(&images));
+        let part = |only, shared, charged| LayerPart { only, shared, charged };
+        assert_eq!(shares.parts[0], [part(0, 12, 6), part(11, 0, 11)]);
+        assert_eq!(shares.parts[1], [part(0, 12, 6), part(0, 13, 13)]);
+        assert_eq!(shares.holders, [2, 2, 1, 1]);
     }
 }

@@ -199,3 +199,102 @@ impl Tree<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Names in node order: each directory's children after it, in `holders` of one group.
+    fn layer(spec: &[(usize, Option<u64>)]) -> Vec<HeldName> {
+        let mut names =
+            vec![HeldName { name: Box::default(), parent: 0, kind: HeldKind::Directory }];
+        let mut dirs = vec![0];
+        for (at, (parent, bytes)) in spec.iter().enumerate() {
+            let kind = match bytes {
+                None => HeldKind::Directory,
+                Some(bytes) => HeldKind::Content { bytes: *bytes, group: at % 3 },
+            };
+            let parent = dirs[parent % dirs.len()];
+            if bytes.is_none() {
+                dirs.push(names.len());
+            }
+            names.push(HeldName { name: format!("n{at}").into_bytes().into(), parent, kind });
+        }
+        names
+    }
+
+    /// Checks that what is below adds up, and counts the nodes.
+    fn added_up(node: &Shown) -> (Weight, usize) {
+        match node {
+            Shown::File(_, weight) | Shown::Closed(_, weight) | Shown::Folded(_, weight) => {
+                (*weight, 1)
+            }
+            Shown::Open(name, weight, children) => {
+                let (mut sum, mut nodes) = (Weight::default(), 1);
+                for child in children {
+                    let (weight, below) = added_up(child);
+                    sum.add(weight);
+                    nodes += below;
+                }
+                assert_eq!((sum.bytes, sum.files), (weight.bytes, weight.files), "{name}");
+                assert!((sum.charged - weight.charged).abs() < 1e-3, "{name}");
+                (*weight, nodes)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_adds_up_and_fits_the_budget(
+            spec in prop::collection::vec((0_usize..40, prop::option::of(0_u64..5000)), 0..200),
+            budget in 2_usize..120,
+        ) {
+            let names = layer(&spec);
+            let shown = cut(&names, &[1, 2, 5], budget);
+            let (weight, nodes) = added_up(&shown);
+            let bytes: u64 = spec.iter().filter_map(|(_, bytes)| *bytes).sum();
+            let files = spec.iter().filter(|(_, bytes)| bytes.is_some()).count();
+            prop_assert_eq!((weight.bytes, weight.files), (bytes, files as u64));
+            // Of each open directory one node more may be its folded entries.
+            prop_assert!(nodes <= 1 + budget * 2, "{} nodes of {}", nodes, budget);
+        }
+    }
+
+    #[test]
+    fn the_largest_are_shown_and_the_others_folded() {
+        let spec: Vec<_> = (0..WIDTH as u64 + 10).map(|n| (0, Some(n))).collect();
+        let Shown::Open(name, _, children) = cut(&layer(&spec), &[1, 1, 1], 1000) else {
+            panic!("the root is open")
+        };
+        assert_eq!((name.as_str(), children.len()), ("/", WIDTH));
+        let largest = WIDTH as u64 + 9;
+        assert!(matches!(&children[0], Shown::File(name, w) if name == &format!("n{largest}")
+            && w.bytes == largest));
+        assert!(matches!(children.last(), Some(Shown::Folded(11, _))));
+    }
+
+    #[test]
+    fn nodes_are_short_lists_and_names_are_escaped() {
+        let mut names = layer(&[(0, None), (1, Some(10)), (0, Some(4))]);
+        names[3].name = b"a\xffb\n"[..].into();
+        let json = serde_json::to_string(&cut(&names, &[1, 1, 2], 100)).unwrap();
+        assert_eq!(
+            json,
+            r#"[3,"/",14,12,2,[[3,"n0",10,10,1,[[0,"n1",10,10]]],[0,"a\\377b\\n",4,2]]]"#
+        );
+    }
+
+    #[test]
+    fn no_directory_is_opened_deeper_than_the_limit() {
+        let spec: Vec<_> = (0..200).map(|n| (n, None)).chain([(200, Some(7))]).collect();
+        let mut node = &cut(&layer(&spec), &[1, 1, 1], 10_000);
+        let mut depth = 0;
+        while let Shown::Open(_, weight, children) = node {
+            assert_eq!(weight.bytes, 7);
+            (node, depth) = (&children[0], depth + 1);
+        }
+        assert_eq!(depth, DEPTH);
+        assert!(matches!(node, Shown::Closed(_, Weight { bytes: 7, files: 1, .. })));
+    }
+}
