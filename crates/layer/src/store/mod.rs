@@ -32,6 +32,7 @@ mod mend;
 mod new_index;
 mod publish;
 mod rebuild;
+mod removal;
 mod sharing;
 mod sweep;
 mod unpack;
@@ -55,6 +56,7 @@ pub use df::{Disk, DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
+pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
 pub use unpack::{LayerInput, Unpacked};
 
