@@ -305,7 +305,9 @@ fn a_removal_frees_what_was_said() {
             let plan = store.removal(set, untagged).unwrap();
             assert_eq!((&plan.images[..], &plan.in_use[..]), (set, &[][..]));
             let before = taken();
-            untagged.iter().for_each(|name| drop(store.untag(name).unwrap()));
+            for name in untagged {
+                assert_eq!(store.untag(name).unwrap(), Some(one));
+            }
             let mut layers = Vec::new();
             set.iter().for_each(|id| layers.extend(store.remove_image(id).unwrap()));
             rustix::fs::sync();
