@@ -22,6 +22,7 @@ mod limits;
 mod lock;
 mod measure;
 mod progress;
+pub mod reuse;
 mod stage;
 mod store;
 mod stored_layer;
