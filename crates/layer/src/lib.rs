@@ -35,7 +35,7 @@ pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
     BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, LayerInput,
-    LayerUsage, Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked,
-    Usage, chain_id,
+    LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions,
+    Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

@@ -4,6 +4,7 @@
 //!
 //! Invariant: two tags of one image are two rows; an image without a tag is one row of `<none>`.
 
+mod dry_run;
 mod filter;
 mod history;
 mod inspect;
