@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod context;
 mod images;
+mod explore;
 mod limits;
 mod look;
 mod mounts;
