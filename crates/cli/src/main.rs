@@ -11,8 +11,8 @@
 mod cli;
 mod commands;
 mod context;
-mod images;
 mod explore;
+mod images;
 mod limits;
 mod look;
 mod mounts;

@@ -72,9 +72,7 @@ impl TreeAt {
         let version = self.tree.at(place, self.layers).filter(|_| self.shown[place.index()])?;
         let (id, nlink) = match version.kind.is_dir() {
             true => (u64::from(place.0) + 1, 2 + self.subdirs[place.index()]),
-            false => {
-                (INODES + u64::from(version.number), self.links[version.number as usize])
-            }
+            false => (INODES + u64::from(version.number), self.links[version.number as usize]),
         };
         Some(Node { id: NodeId(id), stat: version.stat(nlink), marks: DirMarks::default() })
     }

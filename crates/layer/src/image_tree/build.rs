@@ -297,9 +297,7 @@ impl Builder {
             return Err(reading.damaged("an inode without metadata"));
         };
         let content = match (&row.kind, content) {
-            (RowKind::Regular(digest), Some(id)) => {
-                self.content(id, *digest.as_bytes(), stat.size)
-            }
+            (RowKind::Regular(digest), Some(id)) => self.content(id, *digest.as_bytes(), stat.size),
             (RowKind::Regular(_), None) => return Err(reading.damaged("a file without content")),
             _ => NONE,
         };

@@ -66,7 +66,8 @@ impl Finder {
             return Ok(*known);
         }
         let number = self.found.len() as u32;
-        let layers: Vec<DiffId> = set.iter().filter_map(|id| self.layers.get(id)).copied().collect();
+        let layers: Vec<DiffId> =
+            set.iter().filter_map(|id| self.layers.get(id)).copied().collect();
         let images = layers.iter().filter_map(|layer| self.images.get(layer)).flatten();
         let other_images: BTreeSet<ImageId> = images.copied().collect();
         self.found.push(Holders { layers, other_images: other_images.into_iter().collect() });

@@ -103,7 +103,8 @@ impl Version {
         self.number
     }
 
-    fn stat(&self, nlink: u32) -> Stat {
+    /// The same as a tree's node has it, with that number of names.
+    pub fn stat(&self, nlink: u32) -> Stat {
         Stat {
             kind: self.kind,
             perm: self.perm,

@@ -27,9 +27,8 @@ enum Member {
 }
 
 fn path() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(0..3_u8, 1..4).prop_map(|names| {
-        names.iter().map(|name| [b'a' + name]).collect::<Vec<_>>().join(&b'/')
-    })
+    prop::collection::vec(0..3_u8, 1..4)
+        .prop_map(|names| names.iter().map(|name| [b'a' + name]).collect::<Vec<_>>().join(&b'/'))
 }
 
 fn member() -> impl Strategy<Value = Member> {
