@@ -13,6 +13,7 @@ use strata_layer::{HeldImage, HeldLayer};
 use strata_tree::{DiffId, ImageId, Kind};
 
 use crate::context::Context;
+use crate::images::familiar;
 use crate::look::render::{escaped, full_time, kind_name, mode_string};
 use crate::look::xattr_text;
 use crate::units::size;
@@ -40,9 +41,10 @@ pub(crate) struct Image {
     pub(crate) tree: Arc<ImageTree>,
     pub(crate) efficiency: Efficiency,
     /// The names of all images; without one the short id.
-    names: HashMap<ImageId, String>,
+    pub(super) names: HashMap<ImageId, String>,
     /// Keeps the layers from being removed.
-    _held: Option<(HeldImage, Vec<HeldLayer>)>,
+    #[allow(dead_code, reason = "held, not read")]
+    pub(super) held: Option<(HeldImage, Vec<HeldLayer>)>,
 }
 
 impl Image {
@@ -82,7 +84,7 @@ impl Image {
         }
         let mut names: HashMap<ImageId, String> = HashMap::new();
         for (name, id) in store.tags()? {
-            names.entry(id).or_insert(name);
+            names.entry(id).or_insert_with(|| familiar(&name));
         }
         Ok(Self {
             name: names.get(&record.id).cloned().unwrap_or_else(|| reference.to_owned()),
@@ -91,7 +93,7 @@ impl Image {
             efficiency: tree.efficiency(),
             tree: Arc::new(tree),
             names,
-            _held: Some((config, held)),
+            held: Some((config, held)),
         })
     }
 
@@ -112,7 +114,7 @@ impl Image {
     pub(crate) fn layer_facts(&self, number: usize) -> Vec<(&'static str, String)> {
         let Some(layer) = self.layers.get(number) else { return Vec::new() };
         let mut lines = vec![
-            ("Diff id", layer.diff_id.to_string()),
+            ("Diff id", layer.diff_id.hex()),
             ("Size", format!("{} ({} bytes)", size(layer.size), layer.size)),
             ("Entries", layer.entries.to_string()),
             ("Images", format!("in {} other images of the store", layer.other_images)),
@@ -133,7 +135,7 @@ impl Image {
         let Efficiency { score, wasted, paths } = &self.efficiency;
         let mut lines = vec![
             ("Name", self.name.clone()),
-            ("Image id", self.id.to_string()),
+            ("Image id", self.id.hex()),
             ("Layers", self.layers.len().to_string()),
             ("Entries", all.entries.to_string()),
             ("In layers", format!("{} of files", stated(layers))),
@@ -203,7 +205,8 @@ impl Image {
             lines.push(("Xattr", format!("{}={value}", escaped(name))));
         }
         if let Some(layer) = self.layers.get(version.layer as usize) {
-            lines.push(("Layer", format!("{} ({})", version.layer, layer.diff_id)));
+            lines.push(("Layer", version.layer.to_string()));
+            lines.push(("Diff id", layer.diff_id.hex()));
         }
         let Some(content) = tree.content(version) else { return };
         lines.push(("Sha256", content.digest.hex()));

@@ -217,6 +217,7 @@ impl Model {
         let height = usize::from(self.layout.layer_rows()).max(1);
         let lowest = (self.layer + 1).saturating_sub(height);
         self.layer_top = self.layer_top.clamp(lowest, self.layer.max(lowest));
+        self.layer_top = self.layer_top.min(self.image.layers.len().saturating_sub(height));
     }
 
     fn key(&mut self, key: Key) -> Option<Effect> {
@@ -508,8 +509,16 @@ impl Model {
         from.push(b'/');
         from.extend_from_slice(target);
         let found = TreePath::clamped(&from).ok().and_then(|path| tree.find(&path));
-        if !found.is_some_and(|found| self.rows.reveal(found)) {
-            self.said = Some(format!("leads to {}, which is not shown here", escaped(target)));
+        let Some(found) = found.filter(|found| self.rows.exists(*found)) else {
+            self.said = Some(format!("leads to {}, which is not in the image", escaped(target)));
+            return;
+        };
+        if !self.rows.reveal(found) {
+            self.set_filter(String::new());
+        }
+        if !self.rows.reveal(found) {
+            self.rows.set_only_changes(false);
+            self.rows.reveal(found);
         }
     }
 

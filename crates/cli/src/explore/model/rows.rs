@@ -206,6 +206,11 @@ impl Rows {
         version.is_some_and(|version| version.kind.is_dir())
     }
 
+    /// Whether anything would show below it.
+    pub(crate) fn has_children(&self, place: Place) -> bool {
+        self.tree.children(place).iter().any(|kid| self.is_kept(*kid))
+    }
+
     pub(crate) fn is_open(&self, place: Place) -> bool {
         let itself = if self.filter.is_some() {
             self.kept[place.index()].below
@@ -238,6 +243,12 @@ impl Rows {
         let by_hand = self.filter.is_none() && !self.only_changes;
         let table = if by_hand { &mut self.open } else { &mut self.toggled };
         table[place.index()] = !table[place.index()];
+    }
+
+    /// Whether it is there, or the span removed it, whatever the filter.
+    pub(crate) fn exists(&self, place: Place) -> bool {
+        let total = self.totals.of(place);
+        total.entries > 0 || total.changes > 0
     }
 
     /// Opens all above a place and puts the cursor there; `false` if it is not shown.

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use strata_layer::image_tree::{Change, ImageTree, Place, Span, TreeAt};
-use strata_layer::{Event, HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
 use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
 use strata_union::Stack;
 
+use super::Silent;
 use super::tars::{Head, Tar};
 
 /// A member of a layer's tar: a path of up to three names and what is there.
@@ -64,13 +65,6 @@ fn tar(members: &[Member]) -> Vec<u8> {
         };
     }
     tar.end()
-}
-
-struct Silent;
-
-impl Progress for Silent {
-    fn event(&self, _: &str, _: Event) {}
-    fn warning(&self, _: &str, _: &str) {}
 }
 
 /// All that can be told of a tree but node numbers: path, stat, target, attributes, bytes, and the

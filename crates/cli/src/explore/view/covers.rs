@@ -12,7 +12,7 @@ use crate::explore::model::filter::position;
 use crate::explore::model::pager::{HEX_LINE, Mode, Pager};
 
 const HELP: [(&str, &str); 20] = [
-    ("Tab", "layers or tree"),
+    ("Tab, z", "layers or tree; one of them alone"),
     ("arrows h j k l", "move; right opens, left closes"),
     ("Page, g G", "a page; first, last"),
     ("[ ]", "the layer below, above"),
@@ -26,11 +26,11 @@ const HELP: [(&str, &str); 20] = [
     ("x or m, u", "mark; unmark all"),
     ("e", "extract what is marked, or the path here"),
     ("t", "the image: totals, efficiency, what is wasted"),
-    ("z", "one pane alone"),
     ("in a file", "/ search, n N next and previous, x hex"),
     ("q, Ctrl-C", "back or leave; Ctrl-Z suspends"),
     ("A M D", "added, modified, removed by the layer"),
     ("= .", "stored again, the same; changes below"),
+    ("+IMG", "how many other images have the layer"),
     ("SIZE UNIQUE", "bytes of files; those that no one else holds"),
 ];
 

@@ -85,8 +85,7 @@ fn title(model: &Model, frame: &mut Frame<'_>) {
     put(frame, area, &Line::styled(line, Modifier::REVERSED));
 }
 
-const KEYS: &str =
-    " ? help  Tab layers/tree  Enter open  / filter  c changes  s sort  e extract  q quit";
+const KEYS: &str = " ? help  Tab layers/tree  Enter open  / filter  c changes  e extract  q quit";
 
 fn status(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     let area = model.layout.status;

@@ -21,7 +21,7 @@ pub(super) fn layers(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     }
     let focus = model.pane == Pane::Layers;
     let inner = framed(" Layers ", focus, area, frame);
-    let heading = Line::styled("  #   SIZE ALSO BY", theme.label());
+    let heading = Line::styled("  #   SIZE +IMG STEP", theme.label());
     row(inner, 0).into_iter().for_each(|area| put(frame, area, &heading));
     let listed = model.image.layers.iter().enumerate().skip(model.layer_top);
     for (at, (number, layer)) in listed.take(usize::from(model.layout.layer_rows())).enumerate() {
@@ -68,13 +68,10 @@ pub(super) fn layer_facts(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     let label =
         |label, text: String| Line::from(vec![Piece::styled(label, theme.label()), text.into()]);
     let lines = vec![
-        label("Diff id ", layer.diff_id.hex()[..16.min(layer.diff_id.hex().len())].to_owned()),
-        label("Also by ", counted(layer.other_images as u64, "other image")),
-        label(
-            "Brought ",
-            format!("{}, {}", size(total.brought), counted(u64::from(total.changes), "change")),
-        ),
-        label("Hid     ", size(total.hidden)),
+        label("Diff id ", layer.diff_id.short()),
+        label("Held by ", counted(layer.other_images as u64, "other image")),
+        label("Changes ", total.changes.to_string()),
+        label("Brought ", format!("{}, hid {}", size(total.brought), size(total.hidden))),
     ];
     let used = lines.len() as u16;
     frame.render_widget(Paragraph::new(lines), inner);
@@ -164,6 +161,11 @@ fn tree_title(model: &Model) -> String {
     title
 }
 
+/// Bytes in six columns; nothing for none, for most directories hide or share nothing.
+fn bytes(bytes: u64) -> String {
+    if bytes == 0 { "-".to_owned() } else { size(bytes) }
+}
+
 fn tree_row(row: &Row, columns: &Columns, model: &Model, theme: Theme) -> Line<'static> {
     let (rows, place) = (&model.rows, row.place);
     let (tree, span) = (rows.tree(), rows.span());
@@ -195,11 +197,11 @@ fn tree_row(row: &Row, columns: &Columns, model: &Model, theme: Theme) -> Line<'
         };
         let of_file = version.is_some_and(|v| matches!(v.kind, Kind::Regular | Kind::Directory));
         match of_file {
-            true => before.push_str(&format!("{:>6} {:>6} ", size(left), size(right))),
+            true => before.push_str(&format!("{:>6} {:>6} ", bytes(left), bytes(right))),
             false => before.push_str(&" ".repeat(14)),
         }
     }
-    let open = match rows.is_dir(place) {
+    let open = match rows.has_children(place) {
         true if rows.is_open(place) => "▾ ",
         true => "▸ ",
         false => "  ",
