@@ -31,8 +31,16 @@ pub(super) fn run(tree: &Arc<ImageTree>, image: &str, extract: Extract) -> Event
             Event::Told(format!("extracted to {}", shown(&path)))
         }
         Ok(Done::Written(path)) => {
-            let lines = String::from_utf8_lossy(&warnings).lines().map(str::to_owned).collect();
-            Event::Reported(format!("Extracted to {}", shown(&path)), lines)
+            let warnings = String::from_utf8_lossy(&warnings);
+            let lines: Vec<&str> = warnings.lines().map(str::trim).collect();
+            match lines[..] {
+                // The heading and one line: no reason to cover the tree.
+                [_, only] => Event::Told(format!("extracted, but for {only}, to {}", shown(&path))),
+                _ => {
+                    let lines = lines.into_iter().map(str::to_owned).collect();
+                    Event::Reported(format!("Extracted to {}", shown(&path)), lines)
+                }
+            }
         }
         Err(error) => Event::Told(escaped(crate::report::told(&error).as_bytes()).into_owned()),
     }

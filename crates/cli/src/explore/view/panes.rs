@@ -1,6 +1,7 @@
 //! The layers on the left, the tree on the right.
 
 use ratatui::Frame;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Paragraph, Wrap};
@@ -75,7 +76,7 @@ pub(super) fn layer_facts(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     ];
     let used = lines.len() as u16;
     frame.render_widget(Paragraph::new(lines), inner);
-    let rest = ratatui::layout::Rect {
+    let rest = Rect {
         y: inner.y + used.min(inner.height),
         height: inner.height.saturating_sub(used),
         ..inner
@@ -123,6 +124,10 @@ pub(super) fn tree(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     let columns = Columns::of(inner.width);
     let heading = Line::styled(columns.heading(model.rows.only_changes()), theme.label());
     row(inner, 0).into_iter().for_each(|area| put(frame, area, &heading));
+    let footer = Line::styled(tree_footer(model), Modifier::BOLD);
+    if let Some(area) = row(area, usize::from(area.height).saturating_sub(1)) {
+        put(frame, Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area }, &footer);
+    }
     let (first, rows) = model.rows.window();
     for (at, shown) in rows.iter().enumerate() {
         let Some(area) = row(inner, at + 1) else { break };
@@ -152,18 +157,24 @@ fn tree_title(model: &Model) -> String {
     if model.rows.sort() == Sort::Size {
         title.push_str("by size ");
     }
-    if !model.marked.is_empty() {
-        title.push_str(&format!("[{} marked] ", model.marked.len()));
-    }
-    if let Some(found) = model.rows.found() {
-        title.push_str(&format!("[/{}: {found}] ", model.filter));
-    }
     title
 }
 
 /// Bytes in six columns; nothing for none, for most directories hide or share nothing.
 fn bytes(bytes: u64) -> String {
     if bytes == 0 { "-".to_owned() } else { size(bytes) }
+}
+
+/// What is marked and filtered, for the lower border: the upper one may be full.
+fn tree_footer(model: &Model) -> String {
+    let mut footer = String::new();
+    if !model.marked.is_empty() {
+        footer.push_str(&format!(" [{} marked] ", model.marked.len()));
+    }
+    if let Some(found) = model.rows.found() {
+        footer.push_str(&format!(" [{}: {found} found] ", model.filter));
+    }
+    footer
 }
 
 fn tree_row(row: &Row, columns: &Columns, model: &Model, theme: Theme) -> Line<'static> {
