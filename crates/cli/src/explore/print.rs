@@ -129,7 +129,8 @@ impl Printed<'_> {
         Ok(out.flush()?)
     }
 
-    /// Prints a line for each path: mark, mode, owner, bytes, unique bytes, path.
+    /// Prints a line for each path: mark, mode, owner, bytes, unique bytes, path. Of what was
+    /// removed the bytes are those that it had.
     pub(super) fn lines(&self, out: &mut dyn Write) -> Result<()> {
         let (tree, totals) = (&self.image.tree, self.image.tree.totals(self.span));
         for place in self.places(&totals) {
@@ -137,14 +138,19 @@ impl Printed<'_> {
             let (change, total) = (tree.change(place, self.span), totals.of(place));
             let mark = change.map_or(if total.changes > 0 { '.' } else { ' ' }, |c| word(c).1);
             let path = tree.path(place);
+            // Of what is gone, what it had.
+            let (size, unique) = match change {
+                Some(Change::Removed) => (total.hidden, 0),
+                _ => (total.size, total.unique()),
+            };
             write!(
                 out,
                 "{mark} {} {:>5} {:>5} {:>12} {:>12} /{}",
                 mode_string(&version.stat(1)),
                 version.uid,
                 version.gid,
-                total.size,
-                total.unique(),
+                size,
+                unique,
                 escaped(path.as_bytes())
             )?;
             match tree.link(version) {

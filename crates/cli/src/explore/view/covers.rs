@@ -28,7 +28,7 @@ const HELP: [(&str, &str); 20] = [
     ("t", "the image: totals, efficiency, what is wasted"),
     ("in a file", "/ search, n N next and previous, x hex"),
     ("q, Ctrl-C", "back or leave; Ctrl-Z suspends"),
-    ("A M D", "added, modified, removed by the layer"),
+    ("A M D", "added, modified, removed by the layer (SIZE: what was)"),
     ("= .", "stored again, the same; changes below"),
     ("+IMG", "how many other images have the layer"),
     ("SIZE UNIQUE", "bytes of files; those that no one else holds"),

@@ -204,6 +204,8 @@ fn tree_row(row: &Row, columns: &Columns, model: &Model, theme: Theme) -> Line<'
     if columns.sizes {
         let (left, right) = match rows.only_changes() {
             true => (total.brought, total.hidden),
+            // What was there: nothing is left to be counted.
+            false if change == Some(Change::Removed) => (total.hidden, 0),
             false => (total.size, total.unique()),
         };
         let of_file = version.is_some_and(|v| matches!(v.kind, Kind::Regular | Kind::Directory));
