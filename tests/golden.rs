@@ -72,6 +72,7 @@ fn help() {
         "cp",
         "stat",
         "layers",
+        "explore",
         "unpack",
         "export",
         "df",
@@ -224,9 +225,26 @@ fn housekeeping() {
         .say("gc")
         .say("--format json gc")
         .say("--format json mounts")
+        .say("rmi --dry-run cases:1")
+        .say("rmi --dry-run stratafs.test/cases:2 stratafs.test/cases:2 nothing:1")
+        .say("rmi --dry-run cases:1 stratafs.test/cases:2 stratafs.test/cases:latest cases:1")
         .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
         .say("df");
     insta::assert_snapshot!(without_headers(&talk.transcript()));
+}
+
+#[test]
+fn explore_without_a_terminal() {
+    let mut talk = Talk::new();
+    talk.say("load -q -i FIX/busybox-gzip.oci.tar")
+        .say("explore --layer 1 --changes stratafs.test/busybox:1")
+        .say("explore --layer 2 --changes stratafs.test/busybox:1")
+        .say("explore --layer 3 --filter *sr* stratafs.test/busybox:1")
+        .say("--format json explore --changes stratafs.test/busybox:1")
+        .say("explore stratafs.test/busybox:1")
+        .say("explore --layer 4 stratafs.test/busybox:1")
+        .say("explore absent:1");
+    insta::assert_snapshot!(talk.transcript());
 }
 
 #[test]
@@ -264,7 +282,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 51);
+    assert_eq!(pages.len(), 53);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -137,7 +137,7 @@ pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report
     let usage = store.disk_usage()?;
     let sharing = store.sharing()?;
     let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
-    let shares = Shares::of(&sharing, &records, &accounts);
+    let shares = Shares::of(&sharing, &records);
 
     let mut shown: Vec<usize> = (0..records.len())
         .filter(|at| wanted.is_empty() || wanted.contains(&records[*at].id))

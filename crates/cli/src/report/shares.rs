@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use strata_layer::{ImageRecord, Sharing, Usage};
+use strata_layer::{ImageRecord, Sharing};
 
 /// One layer of one image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,9 +37,13 @@ pub(super) struct Shares {
     pub(super) sets: HashMap<Vec<u32>, (u64, u64)>,
 }
 
+/// Bytes that the same images hold, by the layers that have them: of each image its lowest one.
+type Places = HashMap<Vec<u32>, u64>;
+
 impl Shares {
-    /// Splits what the `images`, all those of the store, hold: `usage` image by image.
-    pub(super) fn of(sharing: &Sharing, images: &[ImageRecord], usage: &[Usage]) -> Self {
+    /// Splits what the `images`, all those of the store, hold. Costs time by groups of contents
+    /// and the images that hold them.
+    pub(super) fn of(sharing: &Sharing, images: &[ImageRecord]) -> Self {
         let positions: HashMap<_, _> =
             sharing.layers.iter().enumerate().map(|(at, layer)| (layer, at)).collect();
         // For each layer, the images that have it, ascending, and where.
@@ -61,6 +65,7 @@ impl Shares {
                 .collect(),
             ..Self::default()
         };
+        let mut places: HashMap<Vec<u32>, Places> = HashMap::new();
         let mut held: Vec<(u32, u32)> = Vec::new();
         for group in &sharing.groups {
             held.clear();
@@ -69,29 +74,42 @@ impl Shares {
             held.sort_unstable();
             held.dedup_by_key(|(image, _)| *image);
             shares.holders.push(held.len() as u32);
-            let set = shares.sets.entry(held.iter().map(|(image, _)| *image).collect());
-            let set = set.or_default();
-            *set = (set.0 + group.bytes, set.1 + group.files);
-            let count = held.len() as u64;
-            let alone = count == 1 && group.layers.iter().all(|layer| !stands[*layer].is_empty());
-            for (at, (image, layer)) in held.iter().enumerate() {
+            let alone =
+                held.len() == 1 && group.layers.iter().all(|layer| !stands[*layer].is_empty());
+            for (image, layer) in &held {
                 let part = &mut shares.parts[*image as usize][*layer as usize];
                 match alone {
                     true => part.only += group.bytes,
                     false => part.shared += group.bytes,
                 }
-                part.charged += group.bytes / count + u64::from((at as u64) < group.bytes % count);
             }
+            let (set, layers): (Vec<u32>, Vec<u32>) = held.iter().copied().unzip();
+            *places.entry(set.clone()).or_default().entry(layers).or_default() += group.bytes;
+            let sum = shares.sets.entry(set).or_default();
+            *sum = (sum.0 + group.bytes, sum.1 + group.files);
         }
-        // The store divides the sum of what the same images hold, here it was group by group: the
-        // few bytes between them go to the part that shares most.
-        for (parts, usage) in shares.parts.iter_mut().zip(usage) {
-            let charged: u64 = parts.iter().map(|part| part.charged).sum();
-            if let Some(part) = parts.iter_mut().max_by_key(|part| part.shared) {
-                part.charged = (part.charged + usage.attributed).saturating_sub(charged);
-            }
-        }
+        places.iter().for_each(|(set, places)| shares.charge(set, places));
         shares
+    }
+
+    /// Splits what the images of `set` hold evenly among them, as the store does: what does not
+    /// divide goes to the first ones. Of each image's share each of its layers gets its part, and
+    /// the layer with the most what does not divide there.
+    fn charge(&mut self, set: &[u32], places: &Places) {
+        let (n, whole) = (set.len() as u64, places.values().sum::<u64>());
+        let Some((largest, _)) = places.iter().max_by_key(|(layers, bytes)| (**bytes, *layers))
+        else {
+            return;
+        };
+        for (rank, image) in set.iter().enumerate() {
+            let mut left = whole / n + u64::from((rank as u64) < whole % n);
+            let parts = &mut self.parts[*image as usize];
+            for (layers, bytes) in places {
+                parts[layers[rank] as usize].charged += bytes / n;
+                left -= bytes / n;
+            }
+            parts[largest[rank] as usize].charged += left;
+        }
     }
 }
 
@@ -125,7 +143,7 @@ mod tests {
             let images: Vec<_> =
                 images.iter().enumerate().map(|(n, layers)| image(n, layers)).collect();
             let usage = sharing.images(&images);
-            let shares = Shares::of(&sharing, &images, &usage);
+            let shares = Shares::of(&sharing, &images);
             for (parts, usage) in shares.parts.iter().zip(&usage) {
                 let sum = |part: fn(&LayerPart) -> u64| parts.iter().map(part).sum::<u64>();
                 prop_assert_eq!(sum(|part| part.only), usage.unique);
@@ -158,7 +176,7 @@ mod tests {
             groups: vec![group(&[0], 5), group(&[0, 1], 7), group(&[1], 11), group(&[2, 3], 13)],
         };
         let images = [image(0, &[0, 1]), image(1, &[0, 2])];
-        let shares = Shares::of(&sharing, &images, &sharing.images(&images));
+        let shares = Shares::of(&sharing, &images);
         let part = |only, shared, charged| LayerPart { only, shared, charged };
         assert_eq!(shares.parts[0], [part(0, 12, 6), part(11, 0, 11)]);
         assert_eq!(shares.parts[1], [part(0, 12, 6), part(0, 13, 13)]);
