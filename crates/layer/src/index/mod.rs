@@ -7,7 +7,9 @@
 //! place and durable before it); nothing reads the index on a mount's request path.
 
 pub(crate) mod contents;
+pub(crate) mod holders;
 pub(crate) mod images;
+pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
 

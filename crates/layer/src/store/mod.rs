@@ -250,7 +250,7 @@ impl Store {
         placed
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         // A panic while the lock was held has rolled its transaction back.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
