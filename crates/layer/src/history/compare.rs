@@ -17,9 +17,7 @@
 
 use std::cmp::Ordering;
 
-use strata_tree::{
-    ContentDigest, Entry, Kind, Lower, Name, NameBuf, Node, NodeId, TreePath, list,
-};
+use strata_tree::{ContentDigest, Entry, Kind, Lower, Name, NameBuf, Node, NodeId, TreePath, list};
 
 use super::chain::Chain;
 use super::facts::{Facts, Seen};

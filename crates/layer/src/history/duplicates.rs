@@ -91,8 +91,12 @@ impl Chain<'_> {
                 })
             });
             let Some((content, size)) = content else { return };
-            let one = contents.entry(content).or_insert_with(|| {
-                Duplicate { content, size, names: 0, files: 0, paths: Vec::new() }
+            let one = contents.entry(content).or_insert_with(|| Duplicate {
+                content,
+                size,
+                names: 0,
+                files: 0,
+                paths: Vec::new(),
             });
             one.names += 1;
             one.files += u64::from(seen.insert(leaf));

@@ -240,8 +240,7 @@ impl Chain<'_> {
         };
         let mut todo = parts(path);
         todo.reverse();
-        let mut detour =
-            Detour { path: TreePath::root(), links: Vec::new(), endless: false };
+        let mut detour = Detour { path: TreePath::root(), links: Vec::new(), endless: false };
         while let Some(part) = todo.pop() {
             if part == b".." {
                 detour.path.pop();

@@ -209,11 +209,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Puts the next layer on top.
-    pub(super) fn apply(
-        &mut self,
-        layer: usize,
-        each: &mut dyn FnMut(&Event<'_>),
-    ) -> Result<()> {
+    pub(super) fn apply(&mut self, layer: usize, each: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
         let tree = self.chain.layer(layer)?;
         let links = self.follow_links(tree.rows());
         let mut walk = Walk { layer, links, path: Vec::new(), each };
@@ -403,14 +399,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Removes the name at the walk's path with all that is below it.
-    fn remove(
-        &mut self,
-        walk: &mut Walk<'_>,
-        dir: usize,
-        name: &[u8],
-        by: Removal,
-        at: usize,
-    ) {
+    fn remove(&mut self, walk: &mut Walk<'_>, dir: usize, name: &[u8], by: Removal, at: usize) {
         match self.dirs[dir].children.remove(name) {
             None => {}
             Some(Child::Leaf(leaf)) => {

@@ -152,7 +152,22 @@ impl Chain<'_> {
             names.push(vec![0; self.layer(position)?.rows().len() + 1]);
         }
         let mut gone: HashMap<LayerNode, (usize, TreePath, Gone)> = HashMap::new();
-        let mut hidden: HashMap<(usize, TreePath), u64> = HashMap::new();
+        // Of each layer, the whiteouts and the bytes of what is below them.
+        let mut hidden: Vec<HashMap<Vec<u8>, u64>> = Vec::new();
+        for position in 0..self.count() {
+            hidden.push(self.whiteouts(position)?);
+        }
+        let mut members = Vec::new();
+        for position in 0..self.count() {
+            members.push(self.members(position)?);
+        }
+        // The size of a leaf under the name of its member, 0 under others.
+        let own_size = |leaf: LayerNode, path: &[u8]| -> Result<u64> {
+            let Some((_, bytes)) = self.content(leaf)? else { return Ok(0) };
+            let member = members[leaf.layer].get(&leaf.node).unwrap_or(&leaf.node);
+            let own = self.layer(leaf.layer)?.path(*member)?.as_bytes() == path;
+            Ok(if own { bytes } else { 0 })
+        };
         let mut failed = None;
         self.replay(&mut |event| {
             let (was, now) = match event.what {
@@ -169,22 +184,21 @@ impl Chain<'_> {
             if *count == 0 {
                 gone.insert(leaf, (event.layer, event.tree_path(), how(event)));
             }
-            if let What::Removed { by: Removal::Whiteout, at, .. } = event.what
-                && at < event.path.len()
-            {
-                match self.own_size(leaf, event.path) {
-                    Ok(size) => {
-                        let top = TreePath::clamped(&event.path[..at]).unwrap_or_default();
-                        *hidden.entry((event.layer, top)).or_default() += size;
+            // A whiteout may stand below an opaque directory, which is then told as the reason.
+            let tops = event.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            for (end, _) in tops.take_while(|_| now.is_none()) {
+                if let Some(hidden) = hidden[event.layer].get_mut(&event.path[..end]) {
+                    match own_size(leaf, event.path) {
+                        Ok(size) => *hidden += size,
+                        Err(error) => failed = Some(error),
                     }
-                    Err(error) => failed = Some(error),
                 }
             }
         })?;
         if let Some(error) = failed {
             return Err(error);
         }
-        let mut waste = Waste { dive: self.dive(&hidden)?, ..Waste::default() };
+        let mut waste = Waste { dive: self.dive(&hidden, &members)?, ..Waste::default() };
         let mut shown: HashSet<ContentDigest> = HashSet::new();
         for (layer, names) in names.iter().enumerate() {
             for (node, names) in names.iter().enumerate().skip(1) {
@@ -224,20 +238,38 @@ impl Chain<'_> {
         Ok(waste)
     }
 
-    /// The bytes of a node under the name that is not one of its further hard links.
-    fn own_size(&self, leaf: LayerNode, path: &[u8]) -> Result<u64> {
-        let Some((_, bytes)) = self.content(leaf)? else { return Ok(0) };
-        let layer = self.layer(leaf.layer)?;
-        let linked = layer.row(leaf.node)?.meta.as_ref().is_some_and(|meta| meta.nlink > 1);
-        // A link into a lower layer is a link too, but its node has one name there.
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let first = *layer.row(leaf.node)?.name == *name
-            && (!linked || layer.path(leaf.node)?.as_bytes() == path);
-        Ok(if first { bytes } else { 0 })
+    /// The member of each node of a layer that brings the content, where a hard link's row comes
+    /// before it: further names are links, which have no size.
+    fn members(&self, position: usize) -> Result<HashMap<NodeId, NodeId>> {
+        let layer = self.layer(position)?;
+        let mut members = HashMap::new();
+        for (node, row) in (1..).map(NodeId).zip(layer.rows()) {
+            let RowKind::HardLink(target) = row.kind else { continue };
+            let known = layer.row(*members.get(&target).unwrap_or(&target))?;
+            if row.position.is_some() && row.position < known.position {
+                members.insert(target, node);
+            }
+        }
+        Ok(members)
     }
 
-    /// The score of dive; `hidden`: bytes below each whited out directory, by layer and path.
-    fn dive(&self, hidden: &HashMap<(usize, TreePath), u64>) -> Result<f64> {
+    fn whiteouts(&self, position: usize) -> Result<HashMap<Vec<u8>, u64>> {
+        let layer = self.layer(position)?;
+        let mut found = HashMap::new();
+        for (node, row) in (1..).map(NodeId).zip(layer.rows()) {
+            if row.kind == RowKind::Whiteout {
+                found.insert(layer.path(node)?.as_bytes().to_vec(), 0);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The score of dive; `hidden`: bytes below each whiteout, by layer and path.
+    fn dive(
+        &self,
+        hidden: &[HashMap<Vec<u8>, u64>],
+        members: &[HashMap<NodeId, NodeId>],
+    ) -> Result<f64> {
         let mut paths: HashMap<Vec<u8>, Paths> = HashMap::new();
         let mut count = |path: &[u8], size: u64| match paths.get_mut(path) {
             Some(known) => {
@@ -248,10 +280,17 @@ impl Chain<'_> {
                 paths.insert(path.to_vec(), Paths { smallest: size, all: size });
             }
         };
-        for position in 0..self.count() {
+        for (position, members) in members.iter().enumerate() {
             let layer = self.layer(position)?;
+            let sizes: HashMap<NodeId, u64> = members
+                .iter()
+                .map(|(node, member)| {
+                    let content = self.content(LayerNode { layer: position, node: *node });
+                    content.map(|content| (*member, content.map_or(0, |(_, bytes)| bytes)))
+                })
+                .collect::<Result<_>>()?;
             let mut here: Vec<Vec<u8>> = Vec::with_capacity(layer.rows().len());
-            for row in layer.rows() {
+            for (node, row) in (1..).map(NodeId).zip(layer.rows()) {
                 let parent = here.get((row.parent.0 as usize).wrapping_sub(1));
                 let mut path = parent.cloned().unwrap_or_default();
                 if !path.is_empty() {
@@ -260,10 +299,14 @@ impl Chain<'_> {
                 path.extend_from_slice(&row.name);
                 match (&row.kind, &row.meta) {
                     (RowKind::Directory { children, .. }, _) if *children > 0 => {}
-                    (RowKind::Regular(_), Some(meta)) => count(&path, meta.size),
+                    (RowKind::Regular(_), Some(meta)) if !members.contains_key(&node) => {
+                        count(&path, meta.size);
+                    }
+                    (RowKind::HardLink(_), _) => {
+                        count(&path, sizes.get(&node).copied().unwrap_or(0));
+                    }
                     (RowKind::Whiteout, _) => {
-                        let top = TreePath::clamped(&path).unwrap_or_default();
-                        count(&path, hidden.get(&(position, top)).copied().unwrap_or(0));
+                        count(&path, hidden[position].get(&path).copied().unwrap_or(0));
                     }
                     _ => count(&path, 0),
                 }

@@ -73,11 +73,7 @@ pub(crate) fn names(db: &Connection, ids: &[i64]) -> Result<u64> {
 }
 
 /// The first `limit` names of the contents.
-pub(crate) fn paths(
-    db: &Connection,
-    ids: &[i64],
-    limit: usize,
-) -> Result<Vec<(DiffId, TreePath)>> {
+pub(crate) fn paths(db: &Connection, ids: &[i64], limit: usize) -> Result<Vec<(DiffId, TreePath)>> {
     let mut statement = db.prepare_cached(
         "SELECT diff_id, layer, parent, name FROM entries
          JOIN layers ON layers.id = entries.layer

@@ -67,9 +67,8 @@ pub(crate) fn most(path: &Path, limit: usize) -> Result<MostNamed> {
     let step = newest / threads + 1;
     let found: Vec<Result<Vec<Row>>> = std::thread::scope(|scope| {
         let range = |at: i64| (at * step, (at + 1) * step);
-        let workers: Vec<_> = (1..threads)
-            .map(|at| scope.spawn(move || repeated(&open(path)?, range(at))))
-            .collect();
+        let workers: Vec<_> =
+            (1..threads).map(|at| scope.spawn(move || repeated(&open(path)?, range(at)))).collect();
         let first = repeated(&db, range(0));
         let rest = workers.into_iter().map(|worker| match worker.join() {
             Ok(found) => found,
@@ -160,13 +159,13 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
 
 fn exactly(db: &Connection, row: Row) -> Result<Named> {
     let ids = holders::copies(db, &row.content)?;
-    let mut statement = db.prepare_cached(
-        "SELECT count(*), count(target) FROM entries WHERE content = ?1",
-    )?;
+    let mut statement =
+        db.prepare_cached("SELECT count(*), count(target) FROM entries WHERE content = ?1")?;
     let (mut names, mut links) = (0, 0);
     for id in &ids {
-        let (n, l) = statement
-            .query_row([id], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))?;
+        let (n, l) = statement.query_row([id], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })?;
         names += n;
         links += l;
     }
