@@ -65,6 +65,8 @@ fn help() {
         "uppers",
         "ps",
         "diff",
+        "why",
+        "duplicates",
         "commit",
         "rm",
         "ls",
@@ -242,7 +244,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 50);
+    assert_eq!(pages.len(), 52);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -11,7 +11,9 @@ use crate::look::RefPath;
 ///
 /// From the base up: which layer added, changed, removed or hid it, by which step of the image's
 /// history, and who else holds its content. Also for paths that the image no longer has. Links on
-/// the way are followed as the image's root would; the last name is not, without -L.
+/// the way are followed as the image's root would; the last name is not, without -L. Layers are
+/// counted from the base, 0; STEP is the line of the history, the oldest being 1. For a directory
+/// also what is added, changed and removed below it.
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
     /// What a link PATH leads to, not the link

@@ -215,9 +215,11 @@ fn print_waste(
             bytes(file.bytes, args),
             format!("{} -> {}", file.added, file.removed),
             match &file.how {
-                Gone::Rewritten(facts) if facts.is_empty() => "written again, the same".to_owned(),
-                Gone::Rewritten(facts) => facts.words().collect::<Vec<_>>().join(", "),
-                Gone::Deleted { by, at } => words::removal(&file.path, *by, at),
+                Gone::Rewritten(facts) if facts.is_empty() => "rewritten, the same".to_owned(),
+                Gone::Rewritten(facts) => {
+                    format!("rewritten: {}", facts.words().collect::<Vec<_>>().join(", "))
+                }
+                Gone::Deleted { by, at } => words::removal("deleted", &file.path, *by, at),
             },
             match file.kept {
                 Kept::Here => "for the image",

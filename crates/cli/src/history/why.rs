@@ -202,14 +202,7 @@ fn happened(path: &TreePath, event: &LifeEvent, was: Option<&NodeFacts>) -> Stri
             (Some(was), Some(now)) => format!("changed: {}", words::changes(*facts, was, now)),
             _ => format!("changed: {}", facts.words().collect::<Vec<_>>().join(", ")),
         },
-        Happened::Removed { by, at } => {
-            let word = if matches!(by, strata_layer::history::Removal::Whiteout) {
-                "removed "
-            } else {
-                "removed: "
-            };
-            format!("{word}{}", words::removal(path, *by, at))
-        }
+        Happened::Removed { by, at } => words::removal("removed", path, *by, at),
     };
     match (event.linked_from, &event.links[..]) {
         (Some(layer), [link, ..]) => {
@@ -227,7 +220,12 @@ fn happened(path: &TreePath, event: &LifeEvent, was: Option<&NodeFacts>) -> Stri
 
 fn below(event: &LifeEvent) -> String {
     let tally = event.below;
-    let numbers = [(tally.added, "added"), (tally.changed, "changed"), (tally.removed, "removed")];
+    let numbers = [
+        (tally.added, "added"),
+        (tally.changed, "changed"),
+        (tally.again, "said again"),
+        (tally.removed, "removed"),
+    ];
     let numbers = numbers.into_iter().filter(|(number, _)| *number > 0);
     let numbers: Vec<_> = numbers.map(|(number, word)| format!("{number} {word}")).collect();
     format!("below it {}", numbers.join(", "))
@@ -257,6 +255,7 @@ fn json_of(told: &Told<'_>) -> Value {
             "below": {
                 "added": event.below.added,
                 "changed": event.below.changed,
+                "again": event.below.again,
                 "removed": event.below.removed,
             },
             "step": words::step_json(step),

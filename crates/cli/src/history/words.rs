@@ -135,14 +135,14 @@ fn times(was: &NodeFacts, now: &NodeFacts) -> (String, String) {
     }
 }
 
-/// Why `path` is gone.
-pub(super) fn removal(path: &TreePath, by: Removal, at: &TreePath) -> String {
+/// Why `path` is gone; `word` is `removed` or `deleted`.
+pub(super) fn removal(word: &str, path: &TreePath, by: Removal, at: &TreePath) -> String {
     match by {
-        Removal::Whiteout if at == path => "by a whiteout".to_owned(),
-        Removal::Whiteout => format!("by a whiteout of {}", shown(at)),
-        Removal::Opaque => format!("{} is opaque", shown(at)),
-        Removal::Replaced if at == path => "by a link that leads nowhere".to_owned(),
-        Removal::Replaced => format!("{} is no directory any more", shown(at)),
+        Removal::Whiteout if at == path => format!("{word} by a whiteout"),
+        Removal::Whiteout => format!("{word} by a whiteout of {}", shown(at)),
+        Removal::Opaque => format!("{word}: {} was made opaque", shown(at)),
+        Removal::Replaced if at == path => format!("{word} by a link that leads nowhere"),
+        Removal::Replaced => format!("{word}: {} is no directory any more", shown(at)),
     }
 }
 

@@ -173,7 +173,10 @@ fn check_lives(image: &Image, chain: &Chain<'_>) {
             }
             let count = |is: fn(&Deed) -> bool| inner.iter().filter(|deed| is(deed)).count() as u64;
             assert_eq!(event.below.added, count(|deed| matches!(deed, Deed::Added)));
-            assert_eq!(event.below.changed, count(|deed| matches!(deed, Deed::Changed(_))));
+            let changed = |deed: &Deed| matches!(deed, Deed::Changed(words) if !words.is_empty());
+            assert_eq!(event.below.changed, count(changed));
+            let again = |deed: &Deed| matches!(deed, Deed::Changed(words) if words.is_empty());
+            assert_eq!(event.below.again, count(again));
             assert_eq!(event.below.removed, count(|deed| matches!(deed, Deed::Removed)));
         }
         assert_eq!(told.next(), None);

@@ -71,8 +71,10 @@ pub enum Happened {
 pub struct Tally {
     /// Where there was nothing.
     pub added: u64,
-    /// Which are something else, or said again.
+    /// Which are something else.
     pub changed: u64,
+    /// Which are said again as they were.
+    pub again: u64,
     /// Which are no more.
     pub removed: u64,
 }
@@ -82,6 +84,7 @@ impl Tally {
     pub fn count(&mut self, what: &What) {
         match what {
             What::Added(_) => self.added += 1,
+            What::Changed { facts, .. } if facts.is_empty() => self.again += 1,
             What::Changed { .. } => self.changed += 1,
             What::Removed { .. } => self.removed += 1,
         }
