@@ -13,7 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{history, images, look, mounts, progress, remote, template, uppers};
+use crate::{history, images, look, mounts, progress, remote, reuse, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -89,6 +89,7 @@ enum Command {
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
     Df(housekeeping::DfArgs),
+    Reuse(reuse::ReuseArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
     ///
@@ -218,6 +219,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             }
         },
         Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
+        Command::Reuse(args) => reuse::run(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,

@@ -19,6 +19,7 @@ mod mounts;
 mod progress;
 mod remote;
 mod report;
+mod reuse;
 mod table;
 mod template;
 mod units;

@@ -25,6 +25,7 @@ use strata_tree::{NAME_MAX, NodeId};
 
 use crate::attr::{View, absent, type_of};
 use crate::errno::{Refusal, errno};
+use crate::nearness::Nearness;
 use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
 use crate::readonly::{ReadOnly, XattrAnswer};
@@ -41,6 +42,7 @@ pub(crate) struct Adapter {
     tree: ReadOnly,
     view: View,
     passthrough: Option<Passthrough>,
+    near: Nearness,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
     /// The kernel can do without OPEN and OPENDIR.
@@ -54,7 +56,8 @@ impl Adapter {
     pub(crate) fn new(tree: ReadOnly, options: &MountOptions, over: Arc<AtomicBool>) -> Self {
         let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
         let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
-        Self { tree, view, passthrough, checks_acls, no_open: false, no_opendir: false, over }
+        let near = Nearness::new();
+        Self { tree, view, passthrough, near, checks_acls, no_open: false, no_opendir: false, over }
     }
 }
 
@@ -95,7 +98,8 @@ impl Filesystem for Adapter {
         self.over.store(true, Ordering::Release);
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.near.asked_by(req.pid());
         match self.tree.lookup(id(parent), name.as_bytes()) {
             Ok(Some(node)) => reply.entry(&FOR_EVER, &self.view.node(&node), GENERATION),
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
@@ -106,21 +110,24 @@ impl Filesystem for Adapter {
     // batch_forget calls this, a no-op, for each node.
     fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.near.asked_by(req.pid());
         match self.tree.node(id(ino)) {
             Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.near.asked_by(req.pid());
         match self.tree.read_link(id(ino)) {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.near.asked_by(req.pid());
         match &self.passthrough {
             _ if flags.acc_mode() != OpenAccMode::O_RDONLY => {
                 reply.error(errno(&Refusal::ReadOnly));
@@ -134,7 +141,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -143,6 +150,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.near.asked_by(req.pid());
         self.tree.read(id(ino), offset, size, |answer| match answer {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
@@ -176,12 +184,13 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.near.asked_by(req.pid());
         let listed = self.tree.list(id(ino), offset, &mut |item| {
             let node = item.node;
             let name = OsStr::from_bytes(item.name);
@@ -195,12 +204,13 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.near.asked_by(req.pid());
         let listed = self.tree.list(id(ino), offset, &mut |item| {
             let attr = self.view.node(&item.node);
             let name = OsStr::from_bytes(item.name);
@@ -219,14 +229,16 @@ impl Filesystem for Adapter {
         reply.statfs(blocks, 0, 0, facts.nodes, 0, UNIT, NAME_MAX as u32, UNIT);
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.near.asked_by(req.pid());
         if !self.tree.facts().has_xattrs {
             return reply.error(Errno::ENOSYS);
         }
         send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.near.asked_by(req.pid());
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
         send_xattr(self.tree.xattr_names(id(ino), size), reply);
     }

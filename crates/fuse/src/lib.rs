@@ -17,6 +17,7 @@ mod errno;
 mod error;
 mod ids;
 mod mounting;
+mod nearness;
 mod options;
 mod passthrough;
 mod readonly;

@@ -22,6 +22,7 @@ mod index;
 mod limits;
 mod lock;
 mod progress;
+pub mod reuse;
 mod stage;
 mod store;
 mod stored_layer;

@@ -1,0 +1,95 @@
+//! What is known of the images, read once.
+//!
+//! Invariant: images stand in one order everywhere: as they were named, or else by name.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use strata_image::{Reference, resolve_image};
+use strata_layer::reuse::{Levels, Matrix, Relative};
+use strata_layer::{ImageRecord, Sharing, Store};
+use strata_tree::{DiffId, ImageId};
+
+/// An image with its names.
+pub(crate) struct Image {
+    pub(crate) id: ImageId,
+    /// As people say them.
+    pub(crate) names: Vec<String>,
+}
+
+impl Image {
+    /// Its first name, else its short id.
+    pub(crate) fn title(&self) -> String {
+        self.names.first().cloned().unwrap_or_else(|| self.id.short())
+    }
+}
+
+/// The images and what they hold.
+pub(crate) struct Facts {
+    pub(crate) images: Vec<Image>,
+    pub(crate) records: Vec<ImageRecord>,
+    pub(crate) sharing: Sharing,
+    pub(crate) levels: Levels,
+    /// If one image was asked about: its position, for all others are here too.
+    pub(crate) one: Option<usize>,
+}
+
+impl Facts {
+    /// Of the images named, or of all; of a single one named, all are read, too.
+    pub(crate) fn of_store(store: &Store, named: &[String]) -> Result<Self> {
+        let tags = store.tags()?;
+        let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
+        for (name, id) in tags {
+            // A digest that it was pulled by is not a name of its own.
+            if !name.contains('@') {
+                let said = name.parse::<Reference>().map(|reference| reference.familiar());
+                names.entry(id).or_default().push(said.unwrap_or(name));
+            }
+        }
+        let mut chosen: Vec<ImageRecord> = Vec::new();
+        for text in named {
+            let record = resolve_image(store, text)?;
+            if !chosen.contains(&record) {
+                chosen.push(record);
+            }
+        }
+        let only = match chosen.as_slice() {
+            [one] => Some(one.id),
+            _ => None,
+        };
+        let mut all: Vec<(Image, ImageRecord)> = match chosen.len() {
+            0 | 1 => store.images()?,
+            _ => chosen,
+        }
+        .into_iter()
+        .map(|record| {
+            let names = names.remove(&record.id).unwrap_or_default();
+            (Image { id: record.id, names }, record)
+        })
+        .collect();
+        if named.len() < 2 {
+            all.sort_by_key(|(image, _)| (image.names.is_empty(), image.title(), image.id));
+        }
+        let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
+        let sharing = store.sharing()?;
+        let apparent: HashMap<DiffId, u64> =
+            store.layers()?.into_iter().map(|layer| (layer.diff_id, layer.apparent)).collect();
+        let apparent = |layer: &DiffId| apparent.get(layer).copied().unwrap_or(0);
+        let one = images.iter().position(|image| Some(image.id) == only);
+        let counted = match one {
+            Some(one) => &records[one..=one],
+            None => &records,
+        };
+        let levels = sharing.levels(counted, &apparent);
+        Ok(Self { images, records, sharing, levels, one })
+    }
+
+    pub(crate) fn matrix(&self) -> Matrix {
+        self.sharing.matrix(&self.records)
+    }
+
+    /// The images most like that one.
+    pub(crate) fn relatives(&self, one: usize, most: usize) -> Vec<Relative> {
+        self.sharing.relatives(&self.records, one, most)
+    }
+}

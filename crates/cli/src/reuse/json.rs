@@ -1,0 +1,92 @@
+//! The same as one JSON document.
+//!
+//! Invariants: every number of bytes and files is exact; `matrix` has a row for each image in the
+//! order of `images`, and in it a number for each image.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use strata_layer::reuse::{Matrix, Relative, Shared};
+
+use super::ReuseArgs;
+use super::facts::Facts;
+
+pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+    let levels = &facts.levels;
+    let mut all = json!({
+        "levels": {
+            "none": { "bytes": levels.images },
+            "layers": { "bytes": levels.layers },
+            "files": { "bytes": levels.files.bytes, "files": levels.files.files },
+        },
+    });
+    match facts.one {
+        Some(one) => {
+            all["image"] = image(facts, one);
+            let nearest = facts.relatives(one, args.nearest);
+            let nearest = nearest.iter().map(|relative| relative_of(facts, relative));
+            all["nearest"] = nearest.collect();
+        }
+        None => {
+            let matrix = facts.matrix();
+            let images = (0..facts.images.len()).map(|at| {
+                let mut image = image(facts, at);
+                let held = matrix.shared(at, at).contents;
+                image["files"] = held.files.into();
+                image["bytes"] = held.bytes.into();
+                image
+            });
+            all["images"] = images.collect();
+            all["matrix"] = rows(&matrix);
+            let clusters = matrix.tree().clusters(f64::from(args.similar) / 100.0);
+            let clusters = clusters.into_iter().map(|cluster| {
+                let records = cluster.images.iter().map(|at| facts.records[*at].clone());
+                let held = facts.sharing.held(&records.collect::<Vec<_>>());
+                json!({
+                    "images": cluster.images, "similarity": cluster.similarity,
+                    "files": held.files, "bytes": held.bytes,
+                })
+            });
+            all["clusters"] = clusters.collect();
+        }
+    }
+    serde_json::to_writer_pretty(&mut *out, &all)?;
+    Ok(writeln!(out)?)
+}
+
+fn image(facts: &Facts, at: usize) -> Value {
+    let layers = facts.records[at].layers.iter().map(ToString::to_string);
+    json!({
+        "id": facts.images[at].id.to_string(),
+        "names": facts.images[at].names,
+        "layers": layers.collect::<Vec<_>>(),
+    })
+}
+
+fn relative_of(facts: &Facts, relative: &Relative) -> Value {
+    let mut value = image(facts, relative.image);
+    let Shared { layers, in_layers, contents } = relative.shared;
+    value["shared"] = json!({
+        "layers": layers, "layer_bytes": in_layers.bytes, "layer_files": in_layers.files,
+        "bytes": contents.bytes, "files": contents.files,
+    });
+    value["either"] = relative.similarity.either.into();
+    value["similarity"] = relative.similarity.ratio().into();
+    value
+}
+
+/// One square for each number.
+fn rows(matrix: &Matrix) -> Value {
+    let square = |number: fn(Shared) -> u64| -> Value {
+        let n = matrix.images();
+        (0..n).map(|a| (0..n).map(|b| number(matrix.shared(a, b))).collect::<Value>()).collect()
+    };
+    json!({
+        "layers": square(|shared| shared.layers),
+        "layer_bytes": square(|shared| shared.in_layers.bytes),
+        "layer_files": square(|shared| shared.in_layers.files),
+        "bytes": square(|shared| shared.contents.bytes),
+        "files": square(|shared| shared.contents.files),
+    })
+}

@@ -1,0 +1,74 @@
+//! `strata reuse`: what images have in common.
+//!
+//! ```text
+//! the store ──── facts.rs ──┬── show.rs   tables
+//!                           └── json.rs   the same, whole numbers
+//! ```
+//!
+//! Invariant: tables and JSON are made of the same facts; tables round, JSON never does.
+
+mod facts;
+mod json;
+mod show;
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::context::{Context, Format};
+use facts::Facts;
+
+/// Show what images share, and how alike they are
+///
+/// Of all images, or of those named: what they take apart, with shared layers (as overlay2 keeps
+/// them) and with shared files (as the store keeps them); then for every two images what both
+/// hold. Where that table is too wide: clusters of similar images, and the closest pairs. Of one
+/// image, its nearest relatives.
+///
+/// SIMILAR is the weighted Jaccard index: bytes of the contents that both hold, by bytes of the
+/// contents that either holds. Clusters join by average linkage, as long as their parts are on
+/// average as similar as --similar says.
+#[derive(Debug, Args)]
+pub(crate) struct ReuseArgs {
+    /// Names or ids [default: all images]
+    images: Vec<String>,
+    /// Of one image: how many of its relatives to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    nearest: usize,
+    /// How similar the images of a cluster are on average, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 50,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    similar: u8,
+    /// Show every pair, however wide the table is
+    #[arg(long)]
+    matrix: bool,
+    /// Show bytes instead of rounded sizes
+    #[arg(short, long)]
+    bytes: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let facts = Facts::of_store(&store, &args.images)?;
+    if facts.images.is_empty() {
+        if context.format == Format::Json {
+            return json::print(&facts, args, out);
+        }
+        bail!("the store has no images; load one with `strata load`");
+    }
+    match context.format {
+        Format::Json => json::print(&facts, args, out),
+        Format::Table | Format::Template(_) => {
+            let width = width_of_terminal();
+            show::print(&facts, args, width, out)
+        }
+    }
+}
+
+/// Columns of the terminal on stdout, if it is one.
+fn width_of_terminal() -> Option<usize> {
+    let stdout = std::io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok());
+    size.flatten().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}

@@ -1,0 +1,26 @@
+//! What images have in common, and what each way of sharing would save.
+//!
+//! ```text
+//! Sharing (index)       ─┬─ Levels: bytes with no sharing, of layers, of files
+//! Sharing (of contents) ─┴─ Matrix: image x image ── nearest, closest, clusters
+//!                              pairs.rs: sums over sets of images, eight sets at a time
+//! ```
+//! Everything is computed from [`Sharing`](crate::Sharing): groups of contents that the same
+//! layers hold. Where it comes from (a store's index, or the layers of archives that are in no
+//! store) makes no difference.
+//!
+//! Invariants: bytes are whole numbers from the first to the last sum; only the linkage of
+//! clusters uses floating point. The same images in the same order give the same answer.
+
+mod clusters;
+mod gathered;
+mod levels;
+mod matrix;
+mod pairs;
+
+pub use clusters::{Cluster, Tree};
+pub use levels::{CountedLayer, Levels};
+pub use matrix::{Held, Matrix, Relative, Shared, Similarity};
+
+#[cfg(test)]
+mod tests;
