@@ -1,8 +1,9 @@
 //! `strata`: the command line.
 //!
 //! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
-//! [`images`] lists images and what they take, [`history`] tells what happened in them, [`remote`] speaks to registries, [`look`] reads
-//! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top.
+//! [`images`] lists images and what they take, [`remote`] speaks to registries, [`look`] reads
+//! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top;
+//! [`history`] tells what happened in images and what differs.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and

@@ -57,7 +57,9 @@ fn node() -> impl Strategy<Value = Node> {
 fn wish() -> impl Strategy<Value = Wish> {
     prop_oneof![
         8 => (path(), node()).prop_map(|(path, node)| Wish::Node(path, node)),
-        1 => node().prop_map(|node| Wish::Node(Path::new(), Node { kind: "dir", body: Vec::new(), ..node })),
+        1 => node().prop_map(|node| {
+            Wish::Node(Path::new(), Node { kind: "dir", body: Vec::new(), ..node })
+        }),
         2 => (path(), any::<Index>()).prop_map(|(path, to)| Wish::Link(path, to)),
         1 => path().prop_map(Wish::Whiteout),
         2 => any::<Index>().prop_map(Wish::WhiteoutOf),
