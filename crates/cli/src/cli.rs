@@ -10,10 +10,10 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, layers, load, mount, save, shell};
+use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{history, images, look, mounts, progress, remote, reuse, template, uppers};
+use crate::{explore, history, images, look, mounts, progress, remote, reuse, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -86,9 +86,10 @@ enum Command {
     Cp(look::CpArgs),
     Stat(look::StatArgs),
     Layers(look::LayersArgs),
+    Explore(explore::ExploreArgs),
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
-    Df(housekeeping::DfArgs),
+    Df(df::DfArgs),
     Reuse(reuse::ReuseArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
@@ -205,6 +206,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Layers(args) => {
             look::layers(&layers::layer_rows(&context, &args.reference)?, &mut screen)?;
         }
+        Command::Explore(args) => explore::run(&context, args, &mut screen.out)?,
         Command::Unpack(args) => {
             let image = context.open_image(&args.reference)?;
             crate::commands::mount::refuse_inside(&context.root, &args.dir)?;
@@ -218,7 +220,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
                 look::export(&*image.tree, args, &mut screen)?;
             }
         },
-        Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
+        Command::Df(args) => df::run_df(&context, args, &mut screen.out)?,
         Command::Reuse(args) => reuse::run(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,

@@ -12,6 +12,7 @@
 mod cli;
 mod commands;
 mod context;
+mod explore;
 mod history;
 mod images;
 mod limits;

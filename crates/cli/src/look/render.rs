@@ -106,6 +106,16 @@ pub(crate) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// One character as [`escaped`] has it, but for a backslash, which stays one.
+pub(crate) fn escaped_char(c: char) -> String {
+    let mut out = String::new();
+    match unprintable(c) {
+        true => octal(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes()),
+        false => out.push(c),
+    }
+    out
+}
+
 fn octal(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -114,7 +124,7 @@ fn octal(out: &mut String, bytes: &[u8]) {
 }
 
 /// A name for `out`: escaped on a terminal, as it is in a pipe.
-pub(super) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+pub(crate) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
     if !terminal {
         return Cow::Borrowed(bytes);
     }
@@ -125,7 +135,7 @@ pub(super) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
 }
 
 /// Lowercase hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

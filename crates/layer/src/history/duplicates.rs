@@ -14,7 +14,7 @@ use strata_tree::{ContentDigest, DiffId, ImageId, TreePath};
 
 use super::chain::{Chain, Shown};
 use crate::error::Result;
-use crate::index::{holders, named};
+use crate::index::{holding, named};
 use crate::store::Store;
 
 /// A content with more than one name.
@@ -144,7 +144,7 @@ impl Store {
         let index = self.index();
         let mut contents = Vec::new();
         for one in found.contents {
-            let paths = holders::paths(&index.db, &one.ids, PATHS)?;
+            let paths = holding::paths(&index.db, &one.ids, PATHS)?;
             contents.push(Duplicate {
                 content: one.content,
                 size: one.size,
@@ -173,13 +173,13 @@ impl Store {
     /// `Damaged`, `Sqlite`.
     pub fn holders(&self, content: &ContentDigest, limit: usize) -> Result<Holders> {
         let index = self.index();
-        let ids = holders::copies(&index.db, content)?;
-        let layers = holders::layers(&index.db, &ids)?;
-        let images: BTreeSet<ImageId> = holders::images(&index.db, &layers)?;
+        let ids = holding::copies(&index.db, content)?;
+        let layers = holding::layers(&index.db, &ids)?;
+        let images: BTreeSet<ImageId> = holding::images(&index.db, &layers)?;
         Ok(Holders {
-            names: holders::names(&index.db, &ids)?,
+            names: holding::names(&index.db, &ids)?,
             images: images.into_iter().collect(),
-            paths: holders::paths(&index.db, &ids, limit)?,
+            paths: holding::paths(&index.db, &ids, limit)?,
             layers: layers.into_iter().map(|(_, diff_id)| diff_id).collect(),
         })
     }

@@ -278,7 +278,6 @@ impl Chain<'_> {
     }
 }
 
-/// The first event of every layer at a path, for those who replay themselves.
 impl Event<'_> {
     /// Whether the path is `top` or below it.
     pub fn is_within(&self, top: &TreePath) -> bool {

@@ -34,7 +34,7 @@ use super::chain::{Chain, LayerNode, Shown};
 use super::facts::Facts;
 use super::replay::{Event, Removal, What};
 use crate::error::Result;
-use crate::index::holders;
+use crate::index::holding;
 use crate::index::rows::RowKind;
 use crate::store::Store;
 
@@ -341,6 +341,6 @@ impl Store {
         image: &ImageId,
         contents: &HashSet<ContentDigest>,
     ) -> Result<HashSet<ContentDigest>> {
-        holders::held_by_others(&self.index().db, image, contents)
+        holding::held_by_others(&self.index().db, image, contents)
     }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 use strata_tree::ContentDigest;
 
-use super::{Index, holders};
+use super::{Index, holding};
 use crate::error::Result;
 
 /// A content and how often it is there.
@@ -158,7 +158,7 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
 }
 
 fn exactly(db: &Connection, row: Row) -> Result<Named> {
-    let ids = holders::copies(db, &row.content)?;
+    let ids = holding::copies(db, &row.content)?;
     let mut statement =
         db.prepare_cached("SELECT count(*), count(target) FROM entries WHERE content = ?1")?;
     let (mut names, mut links) = (0, 0);
