@@ -65,6 +65,8 @@ fn help() {
         "uppers",
         "ps",
         "diff",
+        "why",
+        "duplicates",
         "commit",
         "rm",
         "ls",
@@ -282,7 +284,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 53);
+    assert_eq!(pages.len(), 55);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -210,6 +210,16 @@ def tables(page):
     steps = browser.run("return document.querySelectorAll('#growth-table tbody tr').length")
     check(page.say("a row a layer"), steps,
           max(len(image["layers"]) for image in data["images"]))
+    waste = data["waste"]
+    check(page.say("a row a wasted file"), browser.run(
+        "return document.querySelectorAll('#waste-table tbody tr').length"), len(waste["files"]))
+    if page.name in ("ten", "many"):
+        # What runtimes cache, every second application deletes; and each rewrites a file.
+        check(page.say("deleted files are wasted"), any(
+            "/var/cache/runtime/" in file["path"] and file["how"] == "deleted"
+            for file in waste["files"]))
+        check(page.say("each with its cause"), "RUN rm -rf /var/cache/runtime" in browser.run(
+            "return document.querySelector('#waste-table tbody td:nth-child(4)').textContent"))
     check(page.say("nothing was wrong with the tables"), browser.console(), [])
 
 

@@ -14,13 +14,14 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
-use strata_image::ImageConfig;
+use strata_image::{ImageConfig, LayerSteps};
 use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store, Usage};
 use strata_tree::{DiffId, ImageId};
 
 use super::matrix::{self, Matrix};
 use super::shares::Shares;
 use super::tree::{self, Shown};
+use super::waste::{self, Wasted};
 use crate::images::familiar_names;
 use crate::look::escaped;
 
@@ -50,6 +51,7 @@ pub(super) struct Report {
     layers: Vec<Layer>,
     texts: Vec<String>,
     matrix: Matrix,
+    waste: Wasted,
 }
 
 impl Report {
@@ -148,17 +150,17 @@ pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report
     for at in &shown {
         let (record, of) = (&records[*at], &accounts[*at]);
         let config = ImageConfig::of(&store, &record.id)?;
-        let steps = config.history();
+        let steps = LayerSteps::of(&config).steps;
         let parts = record.layers.iter().zip(&shares.parts[*at]).enumerate();
         let parts = parts.filter_map(|(index, (layer, part))| {
-            let step = steps.iter().find(|step| step.layer.is_some_and(|l| l.0 == index));
-            let said = step.and_then(|step| step.created_by.or(step.comment));
+            let step = steps.iter().find(|step| step.position == index);
+            let said = step.and_then(|step| step.instruction().or_else(|| step.comment.clone()));
             Some(Part {
                 layer: layers.number(layer)?,
                 only: part.only,
                 shared: part.shared,
                 charged: part.charged,
-                step: said.map(|said| texts.number(said)),
+                step: said.map(|said| texts.number(&said)),
             })
         });
         images.push(Image {
@@ -181,6 +183,9 @@ pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report
         let chosen: Vec<ImageRecord> = shown.iter().map(|at| records[*at].clone()).collect();
         Matrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
     });
+    let asked = shown.iter().map(|at| &records[*at]);
+    let asked: Vec<_> = asked.map(|image| (image, layers.entries(image))).collect();
+    let waste = waste::wasted(&store, &asked)?;
     // The index has its size only when the store is closed.
     let disk = store.into_disk_usage()?.disk;
     let disk = disk.parts().into_iter().map(|(part, of)| (part, of.bytes, of.blocks * 512));
@@ -200,6 +205,7 @@ pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report
         elsewhere: usage.stored - attributed,
         layers: rows,
         matrix,
+        waste,
         images,
         texts: texts.all,
     })
@@ -216,6 +222,12 @@ impl<'a> Layers<'a> {
     fn of(usage: &'a DiskUsage) -> Self {
         let by_id = usage.layers.iter().map(|layer| (layer.diff_id, layer)).collect();
         Self { usage: by_id, numbers: HashMap::new(), order: Vec::new() }
+    }
+
+    /// Names in an image's layers.
+    fn entries(&self, image: &ImageRecord) -> u64 {
+        let layers = image.layers.iter().filter_map(|layer| self.usage.get(layer));
+        layers.map(|layer| layer.entries).sum()
     }
 
     fn number(&mut self, layer: &DiffId) -> Option<usize> {

@@ -4,7 +4,8 @@
 //! store ── data (accounts) ──┐
 //!          ├ shares          ├── page ── one HTML file: data, style, script and charts in it
 //!          ├ tree            │
-//!          └ matrix          │
+//!          ├ matrix          │
+//!          └ waste           │
 //! assets/ ───────────────────┘      (echarts.min.js: see scripts/echarts)
 //! ```
 //!
@@ -16,6 +17,7 @@ mod matrix;
 mod page;
 mod shares;
 mod tree;
+mod waste;
 
 use std::collections::BTreeSet;
 use std::fs::File;

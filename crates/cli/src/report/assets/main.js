@@ -17,6 +17,7 @@ try {
   startImages(data, map);
   startMatrix(data);
   startGrowth(data);
+  startWaste(data);
   document.documentElement.dataset.ready = "yes";
 } catch (error) {
   document.querySelector("main").prepend(el("p", { class: "card", role: "alert" },

@@ -45,7 +45,7 @@ function nodePlace(node, parent) {
 
 function layerPlace(data, part, index, parent) {
   const layer = data.layers[part.layer];
-  const step = part.step === null ? null : command(data.texts[part.step]);
+  const step = part.step === null ? null : data.texts[part.step];
   const place = {
     kind: "layer", parent, path: "/", layer, step,
     label: `${index} · ${step || shortId(layer.diff_id)}`,

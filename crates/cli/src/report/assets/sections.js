@@ -323,7 +323,7 @@ function startGrowth(data) {
       const layer = data.layers[part.layer];
       return { part, layer, at, again: Math.max(0, layer.stored - part.only - part.shared),
         twice: layer.apparent - layer.stored,
-        step: part.step === null ? shortId(layer.diff_id) : command(data.texts[part.step]) };
+        step: part.step === null ? shortId(layer.diff_id) : data.texts[part.step] };
     });
   };
   const series = [
@@ -369,4 +369,56 @@ function startGrowth(data) {
     drawn.chart.resize();
     table();
   });
+}
+
+/** Files that one layer adds and a later one takes away, the largest first. */
+function startWaste(data) {
+  const { files, count, bytes, images } = data.waste;
+  const asked = images < data.images.length ? `Of the first ${images} images: ` : "";
+  byId("waste-note").textContent = count
+    ? `${asked}${many(count, "file")}, ${size(bytes)}${count > files.length
+      ? `; the ${files.length} largest are shown` : ""}.`
+    : `${asked || "No image: "}nothing is added by one layer and taken away by a later one.`;
+  if (!files.length) {
+    byId("waste").remove();
+    return byId("waste-table").parentElement.remove();
+  }
+  const stepOf = (file, at) => {
+    const part = data.images[file.image].layers[at];
+    return `${at} · ${part.step === null ? shortId(data.layers[part.layer].diff_id)
+      : data.texts[part.step]}`;
+  };
+  const top = files.slice(0, 10);
+  const narrow = () => byId("waste").clientWidth < 700;
+  const short = (path) => path.length > 46 ? `…${path.slice(-45)}` : path;
+  byId("waste").style.height = `${70 + 30 * Math.max(2, top.length)}px`;
+  const lost = (file) => file.kept === "stored for nothing";
+  const drawn = chart("waste", () => ({
+    ...bars(top, [
+      { name: "stored for nothing", color: "only", value: (file) => lost(file) ? file.bytes : 0 },
+      { name: "held for others anyhow", color: "again",
+        value: (file) => lost(file) ? 0 : file.bytes },
+    ], { left: narrow() ? 190 : 380, label: (file) => short(file.path) }),
+    tooltip: { ...tooltip((all) => {
+      const file = top[all[0].dataIndex];
+      return tip(file.path, [["Size", bothSizes(file.bytes)],
+        ["Image", imageName(data.images[file.image])], ["Images", grouped.format(file.images)]],
+      `Added by ${shortened(stepOf(file, file.added), 160)}`,
+      `${file.how} by ${shortened(stepOf(file, file.removed), 160)}`, file.kept);
+    }), trigger: "axis", axisPointer: { type: "shadow" } },
+  }), { renew: true });
+  const words = (at) => `${top[at].path}: ${size(top[at].bytes)}, ${top[at].how} by ` +
+    `${stepOf(top[at], top[at].removed)}`;
+  drawn.node.setAttribute("aria-label", `The ${top.length} largest wasted files. ` +
+    "The table below has them with their causes.");
+  walkable(drawn, { count: () => top.length, label: words,
+    show: (at) => drawn.chart.dispatchAction({ type: "showTip", seriesIndex: 0, dataIndex: at }) });
+  byId("waste-table").replaceChildren(
+    heads("File", "Size ", "Added by", "Taken away by", "How", "Image"),
+    el("tbody", {}, files.map((file) => el("tr", {}, el("td", { class: "text name" }, file.path),
+      sizedCell(file.bytes), el("td", { class: "text name" }, stepOf(file, file.added)),
+      el("td", { class: "text name" }, stepOf(file, file.removed)),
+      el("td", {}, `${file.how}; ${file.kept}`),
+      el("td", {}, imageName(data.images[file.image]),
+        file.images > 1 ? ` +${file.images - 1}` : "")))));
 }

@@ -32,16 +32,6 @@ const shortId = (digest) => digest.replace(/^sha256:/, "").slice(0, 12);
 const shortened = (text, length) =>
   text.length > length ? `${text.slice(0, length - 1)}…` : text;
 
-/** A history step without what every step begins with. */
-function command(text) {
-  return text
-    .replace(/^\/bin\/(ba)?sh( -[eux]+)* -c #\(nop\)\s+/, "")
-    .replace(/^(RUN )?\/bin\/(ba)?sh( -[eux]+)* -c /, "RUN ")
-    .replace(/\s*# buildkit$/, "")
-    .replace(/\s+/g, " ")
-    .trim();
-}
-
 /** An element: properties that are no properties become attributes, strings become text. */
 function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
