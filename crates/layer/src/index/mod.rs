@@ -9,7 +9,9 @@
 pub(crate) mod accounts;
 pub(crate) mod contents;
 pub(crate) mod holders;
+pub(crate) mod holding;
 pub(crate) mod images;
+pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
 
