@@ -72,6 +72,7 @@ fn help() {
         "cp",
         "stat",
         "layers",
+        "explore",
         "unpack",
         "export",
         "df",
@@ -232,6 +233,20 @@ fn housekeeping() {
 }
 
 #[test]
+fn explore_without_a_terminal() {
+    let mut talk = Talk::new();
+    talk.say("load -q -i FIX/busybox-gzip.oci.tar")
+        .say("explore --layer 1 --changes stratafs.test/busybox:1")
+        .say("explore --layer 2 --changes stratafs.test/busybox:1")
+        .say("explore --layer 3 --filter *sr* stratafs.test/busybox:1")
+        .say("--format json explore --changes stratafs.test/busybox:1")
+        .say("explore stratafs.test/busybox:1")
+        .say("explore --layer 4 stratafs.test/busybox:1")
+        .say("explore absent:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
 fn shells_and_manuals() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -247,7 +262,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 50);
+    assert_eq!(pages.len(), 52);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -17,6 +17,7 @@ mod draft;
 mod error;
 pub mod export;
 mod headers;
+pub mod image_tree;
 mod index;
 mod limits;
 mod lock;

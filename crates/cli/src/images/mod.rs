@@ -130,7 +130,7 @@ fn split(name: &str) -> (String, String) {
 }
 
 /// A name of the store as people say it.
-fn familiar(name: &str) -> String {
+pub(crate) fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 

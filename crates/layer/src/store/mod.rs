@@ -39,7 +39,7 @@ mod unpack;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -58,6 +58,7 @@ pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
 pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
+pub(crate) use unpack::verify;
 pub use unpack::{LayerInput, Unpacked};
 
 use new_index::NewIndex;
@@ -196,6 +197,11 @@ impl Store {
         &self.root
     }
 
+    /// The same, open.
+    pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root_fd.as_fd()
+    }
+
     /// The bounds that it was opened with.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
@@ -253,7 +259,7 @@ impl Store {
         placed
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         // A panic while the lock was held has rolled its transaction back.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -275,7 +275,7 @@ impl Sharing {
     }
 
     /// How many different stacks of layers each layer is the top of.
-    fn stacks<'a>(&self, images: impl Iterator<Item = &'a ImageRecord>) -> Vec<u64> {
+    pub(crate) fn stacks<'a>(&self, images: impl Iterator<Item = &'a ImageRecord>) -> Vec<u64> {
         let positions = self.positions();
         let mut stacks = vec![0; self.layers.len()];
         // A stack is the one below it and its top layer; 0 is the empty one.
