@@ -75,6 +75,7 @@ fn help() {
         "unpack",
         "export",
         "df",
+        "reuse",
         "fsck",
         "gc",
         "info",
@@ -229,6 +230,31 @@ fn housekeeping() {
 }
 
 #[test]
+fn reuse() {
+    let mut talk = Talk::new();
+    talk.say("reuse")
+        .say("--format json reuse")
+        .say("-q reuse --dry-run oci:FIX/cases.oci FIX/busybox-gzip.oci.tar")
+        .say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q load --jobs 1 -i FIX/busybox-gzip.oci.tar")
+        .say("reuse")
+        .say("reuse -b cases:1 stratafs.test/cases:2")
+        .say("reuse cases:1 --nearest 1")
+        .say("reuse stratafs.test/busybox:1")
+        .say("-q reuse --chunks=4KiB,1KiB --no-compression")
+        .say("--format json -q reuse --chunks=4KiB --no-compression cases:1 stratafs.test/busybox:1")
+        .say("--format json reuse cases:1")
+        .say("-q reuse --dry-run FIX/cases.oci")
+        .say("-q reuse --dry-run FIX/sparse.oci.tar")
+        .say("-q --format json reuse --dry-run FIX/sparse.oci.tar")
+        .say("reuse --chunks=3KB")
+        .say("reuse --dry-run")
+        .say("reuse --dry-run FIX/rootfs.tar")
+        .say("reuse nothing");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
 fn shells_and_manuals() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -244,7 +270,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 50);
+    assert_eq!(pages.len(), 51);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }
