@@ -72,6 +72,7 @@ fn help() {
         "cp",
         "stat",
         "layers",
+        "explore",
         "unpack",
         "export",
         "df",
@@ -224,6 +225,9 @@ fn housekeeping() {
         .say("gc")
         .say("--format json gc")
         .say("--format json mounts")
+        .say("rmi --dry-run cases:1")
+        .say("rmi --dry-run stratafs.test/cases:2 stratafs.test/cases:2 nothing:1")
+        .say("rmi --dry-run cases:1 stratafs.test/cases:2 stratafs.test/cases:latest cases:1")
         .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
         .say("df");
     insta::assert_snapshot!(without_headers(&talk.transcript()));
@@ -242,7 +246,9 @@ fn reuse() {
         .say("reuse cases:1 --nearest 1")
         .say("reuse stratafs.test/busybox:1")
         .say("-q reuse --chunks=4KiB,1KiB --no-compression")
-        .say("--format json -q reuse --chunks=4KiB --no-compression cases:1 stratafs.test/busybox:1")
+        .say(
+            "--format json -q reuse --chunks=4KiB --no-compression cases:1 stratafs.test/busybox:1",
+        )
         .say("--format json reuse cases:1")
         .say("-q reuse --dry-run FIX/cases.oci")
         .say("-q reuse --dry-run FIX/sparse.oci.tar")
@@ -251,6 +257,20 @@ fn reuse() {
         .say("reuse --dry-run")
         .say("reuse --dry-run FIX/rootfs.tar")
         .say("reuse nothing");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn explore_without_a_terminal() {
+    let mut talk = Talk::new();
+    talk.say("load -q -i FIX/busybox-gzip.oci.tar")
+        .say("explore --layer 1 --changes stratafs.test/busybox:1")
+        .say("explore --layer 2 --changes stratafs.test/busybox:1")
+        .say("explore --layer 3 --filter *sr* stratafs.test/busybox:1")
+        .say("--format json explore --changes stratafs.test/busybox:1")
+        .say("explore stratafs.test/busybox:1")
+        .say("explore --layer 4 stratafs.test/busybox:1")
+        .say("explore absent:1");
     insta::assert_snapshot!(talk.transcript());
 }
 
@@ -270,7 +290,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 51);
+    assert_eq!(pages.len(), 52);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -81,6 +81,7 @@ fn steady(line: &str) -> String {
         "TOTAL",
     ];
     match cells[..] {
+        ["contents", files, size, _] => return format!("contents   {files}   {size}   [SIZE]"),
         ["contents", size, _] => return format!("contents   {size}   [SIZE]"),
         [part, _, _] if PARTS.contains(&part) => return format!("{part}   [SIZES]"),
         _ => {}

@@ -13,7 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{images, look, mounts, progress, remote, reuse, template, uppers};
+use crate::{explore, images, look, mounts, progress, remote, reuse, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -84,6 +84,7 @@ enum Command {
     Cp(look::CpArgs),
     Stat(look::StatArgs),
     Layers(look::LayersArgs),
+    Explore(explore::ExploreArgs),
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
     Df(df::DfArgs),
@@ -191,6 +192,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Layers(args) => {
             look::layers(&layers::layer_rows(&context, &args.reference)?, &mut screen)?;
         }
+        Command::Explore(args) => explore::run(&context, args, &mut screen.out)?,
         Command::Unpack(args) => {
             let image = context.open_image(&args.reference)?;
             crate::commands::mount::refuse_inside(&context.root, &args.dir)?;

@@ -11,6 +11,7 @@
 mod cli;
 mod commands;
 mod context;
+mod explore;
 mod images;
 mod limits;
 mod look;

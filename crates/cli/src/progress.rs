@@ -40,6 +40,15 @@ pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
     bar
 }
 
+/// A line for reading an image from the index, which says what its user sets; a hidden one if
+/// there is no terminal, or `quiet`.
+pub(crate) fn reading(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    ProgressBar::no_length().with_style(style("{msg}"))
+}
+
 /// One bar a layer.
 #[derive(Default)]
 struct Bars {

@@ -17,6 +17,7 @@ mod draft;
 mod error;
 pub mod export;
 mod headers;
+pub mod image_tree;
 mod index;
 mod limits;
 mod lock;
@@ -35,7 +36,7 @@ pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
     BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, LayerInput,
-    LayerUsage, Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked,
-    Usage, chain_id,
+    LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions,
+    Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

@@ -4,6 +4,7 @@
 //!
 //! Invariant: two tags of one image are two rows; an image without a tag is one row of `<none>`.
 
+mod dry_run;
 mod filter;
 mod history;
 mod inspect;
@@ -129,7 +130,7 @@ fn split(name: &str) -> (String, String) {
 }
 
 /// A name of the store as people say it.
-fn familiar(name: &str) -> String {
+pub(crate) fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 

@@ -68,7 +68,7 @@ pub(super) fn to_screen(tree: &dyn Lower, screen: &mut Screen<'_>) -> Result<()>
 }
 
 /// Writes the tar to `out` and what it cannot hold to `err`.
-fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
+pub(crate) fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, out);
     let exported = write_tree(tree, &mut out)?;
     out.flush()?;

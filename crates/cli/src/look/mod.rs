@@ -16,13 +16,13 @@ mod facts;
 mod layers;
 mod ls;
 mod refpath;
-mod render;
+pub(crate) mod render;
 mod stat;
-mod subtree;
+pub(crate) mod subtree;
 #[cfg(test)]
 mod tests;
 mod unpack;
-mod xattr_text;
+pub(crate) mod xattr_text;
 
 use std::io::Write;
 
@@ -33,12 +33,12 @@ pub(crate) use args::{CatArgs, CpArgs, ExportArgs, LayersArgs, LsArgs, StatArgs,
 pub(crate) use cat::run as cat;
 pub(crate) use cp::run as cp;
 pub(crate) use export::run as export;
-pub(crate) use export::{to_file, to_stdout};
+pub(crate) use export::{to_file, to_stdout, write_to};
 pub(crate) use layers::{LayerRow, run as layers};
 pub(crate) use ls::run as ls;
 pub(crate) use refpath::RefPath;
 pub(crate) use stat::run as stat;
-pub(crate) use unpack::run as unpack;
+pub(crate) use unpack::{run as unpack, warn};
 
 /// Where a command writes, and how.
 pub(crate) struct Screen<'a> {

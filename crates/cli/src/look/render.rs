@@ -9,7 +9,7 @@ use std::fmt::Write;
 use strata_tree::{Kind, Stat, Timestamp};
 
 /// The word for a type.
-pub(super) const fn kind_name(kind: Kind) -> &'static str {
+pub(crate) const fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Regular => "regular file",
         Kind::Directory => "directory",
@@ -22,7 +22,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// `drwxr-sr-t`, as `ls -l` writes it.
-pub(super) fn mode_string(stat: &Stat) -> String {
+pub(crate) fn mode_string(stat: &Stat) -> String {
     let mut text = String::with_capacity(10);
     text.push(match stat.kind {
         Kind::Regular => '-',
@@ -66,12 +66,12 @@ fn time(time: Timestamp, digits: usize) -> String {
 }
 
 /// To the second: `2024-02-29T12:00:00Z`.
-pub(super) fn short_time(mtime: Timestamp) -> String {
+pub(crate) fn short_time(mtime: Timestamp) -> String {
     time(mtime, 0)
 }
 
 /// To the nanosecond: `2024-02-29T12:00:00.000000001Z`.
-pub(super) fn full_time(mtime: Timestamp) -> String {
+pub(crate) fn full_time(mtime: Timestamp) -> String {
     time(mtime, 9)
 }
 
@@ -83,7 +83,7 @@ fn unprintable(c: char) -> bool {
 }
 
 /// The bytes as text in which everything unprintable is escaped as `ls -b` does: `\n`, `\033`.
-pub(super) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
+pub(crate) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes)
         && !text.contains(|c| c == '\\' || unprintable(c))
     {
@@ -106,6 +106,16 @@ pub(super) fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// One character as [`escaped`] has it, but for a backslash, which stays one.
+pub(crate) fn escaped_char(c: char) -> String {
+    let mut out = String::new();
+    match unprintable(c) {
+        true => octal(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes()),
+        false => out.push(c),
+    }
+    out
+}
+
 fn octal(out: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -114,7 +124,7 @@ fn octal(out: &mut String, bytes: &[u8]) {
 }
 
 /// A name for `out`: escaped on a terminal, as it is in a pipe.
-pub(super) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+pub(crate) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
     if !terminal {
         return Cow::Borrowed(bytes);
     }
@@ -125,7 +135,7 @@ pub(super) fn name(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
 }
 
 /// Lowercase hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

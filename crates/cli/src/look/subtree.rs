@@ -19,7 +19,7 @@ use strata_tree::{
 const MADE_UP: NodeId = NodeId(u64::MAX);
 
 /// Part of a tree.
-pub(super) struct Subtree<'a> {
+pub(crate) struct Subtree<'a> {
     tree: &'a dyn Lower,
     top: NodeId,
     /// The name of `top` in the root made up; `None`: `top` is the root.
@@ -28,12 +28,12 @@ pub(super) struct Subtree<'a> {
 
 impl<'a> Subtree<'a> {
     /// `top`, a directory, is the root.
-    pub(super) fn contents(tree: &'a dyn Lower, top: NodeId) -> Self {
+    pub(crate) fn contents(tree: &'a dyn Lower, top: NodeId) -> Self {
         Self { tree, top, name: None }
     }
 
     /// The root holds `top` as `name`.
-    pub(super) fn named(tree: &'a dyn Lower, top: NodeId, name: Name<'_>) -> Self {
+    pub(crate) fn named(tree: &'a dyn Lower, top: NodeId, name: Name<'_>) -> Self {
         Self { tree, top, name: Some(name.to_owned()) }
     }
 }
@@ -108,14 +108,14 @@ impl Lower for Subtree<'_> {
 const HEADER: usize = 512;
 
 /// Passes a tar on but for its first member, if that is the root directory.
-pub(super) struct WithoutRoot<'a> {
+pub(crate) struct WithoutRoot<'a> {
     out: &'a mut dyn Write,
     /// The first header, until it is whole.
     first: Vec<u8>,
 }
 
 impl<'a> WithoutRoot<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
         Self { out, first: Vec::with_capacity(HEADER) }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(
 }
 
 /// Tells what is not as the image says.
-pub(super) fn warn(report: &Report, label: &str, screen: &mut Screen<'_>) -> Result<()> {
+pub(crate) fn warn(report: &Report, label: &str, screen: &mut Screen<'_>) -> Result<()> {
     if report.is_exact() {
         return Ok(());
     }

@@ -51,7 +51,7 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 /// The value as text.
-pub(super) fn value(name: &[u8], value: &[u8]) -> String {
+pub(crate) fn value(name: &[u8], value: &[u8]) -> String {
     let decoded = match name {
         b"security.capability" => capability(value),
         b"system.posix_acl_access" | b"system.posix_acl_default" => acl(value),

@@ -310,8 +310,26 @@ pub(crate) fn unlike(db: &Connection, layer: i64, rows: &[EntryRow]) -> Result<V
 /// Reads all rows of a layer in node order, with the `contents.id` of each.
 ///
 /// # Errors
-/// `Damaged` where a column holds what no strata writes; whatever SQLite says.
+/// As [`each`].
 pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<Option<i64>>)> {
+    let (mut rows, mut contents) = (Vec::new(), Vec::new());
+    each(db, layer, &mut |row, content| {
+        rows.push(row);
+        contents.push(content);
+        Ok(())
+    })?;
+    Ok((rows, contents))
+}
+
+/// Hands over all rows of a layer in node order, each with its `contents.id`, one at a time.
+///
+/// # Errors
+/// `Damaged` where a column holds what no strata writes; whatever SQLite or `take` says.
+pub(crate) fn each(
+    db: &Connection,
+    layer: i64,
+    take: &mut dyn FnMut(EntryRow, Option<i64>) -> Result<()>,
+) -> Result<()> {
     let mut statement = db.prepare_cached(
         "SELECT node, parent, name, kind, perm, uid, gid, entries.size, nlink, mtime, mtime_ns,
                 device, link, target, content, first, children, marks, position, xattrs, digest
@@ -319,9 +337,9 @@ pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<
          WHERE layer = ?1 ORDER BY node",
     )?;
     let mut found = statement.query([layer])?;
-    let (mut rows, mut contents) = (Vec::new(), Vec::new());
+    let mut expected = 0;
     while let Some(row) = found.next()? {
-        let expected = rows.len() as i64 + 1;
+        expected += 1;
         let node: i64 = row.get(0)?;
         let parsed = if node == expected { parse(row)? } else { None };
         let Some(parsed) = parsed else {
@@ -330,10 +348,9 @@ pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<
                 format!("the row of layer {layer}, node {node} (expected {expected})"),
             ));
         };
-        rows.push(parsed);
-        contents.push(row.get(14)?);
+        take(parsed, row.get(14)?)?;
     }
-    Ok((rows, contents))
+    Ok(())
 }
 
 fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {

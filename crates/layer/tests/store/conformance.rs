@@ -3,8 +3,12 @@
 //!
 //! [`Lower`]: strata_tree::Lower
 
+use std::sync::Arc;
+
+use strata_layer::ImageRecord;
+use strata_layer::image_tree::TreeAt;
 use strata_tree::conformance::{check, layer_specs, merged_specs};
-use strata_tree::{Inode, Item, Kind, Presence, Spec, TreePath};
+use strata_tree::{ImageId, Inode, Item, Kind, Presence, Spec, TreePath};
 
 use crate::common::{Place, unpack};
 use crate::tars::{Head, Tar};
@@ -102,4 +106,23 @@ fn a_stored_layer_conforms() {
         checked += 1;
     }
     assert_eq!(checked, 5);
+}
+
+#[test]
+fn an_image_of_one_layer_conforms() {
+    let mut checked = 0;
+    for (name, spec) in merged_specs().into_iter().filter(|(name, _)| *name != "sockets") {
+        let place = Place::in_memory();
+        let store = place.open();
+        let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let layers = vec![*unpacked.layer.diff_id()];
+        let image = ImageRecord { id: ImageId::from_bytes([7; 32]), manifest: None, layers };
+        let mut read = Vec::new();
+        let tree = store.image_tree(&image, &[unpacked.layer], &mut |count| read.push(count));
+        let tree = TreeAt::new(Arc::new(tree.unwrap()), 1);
+        check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+        assert_eq!(read, [1]);
+        checked += 1;
+    }
+    assert_eq!(checked, 4);
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use strata_layer::{DiskUsage, Error, Space, Usage};
 
-use crate::common::{Place, assert_clean, files, load, members, unpack, walk};
+use crate::common::{Place, assert_clean, diff_id, files, load, members, unpack, walk};
 use crate::sharing::{gated, unpack_gated};
 use crate::tars::Tar;
 
@@ -24,7 +24,9 @@ fn du(path: &Path) -> Space {
         }
     };
     count(path);
-    walk(path).into_keys().for_each(|below| count(&path.join(below)));
+    if path.is_dir() {
+        walk(path).into_keys().for_each(|below| count(&path.join(below)));
+    }
     all
 }
 
@@ -252,4 +254,92 @@ fn gc_takes_what_no_image_has_and_leaves_what_is_held() {
     assert_eq!(store.gc().unwrap().layers, [crate::common::diff_id(&held)]);
     drop(store);
     assert_clean(&place.root());
+}
+
+/// Images that share layers, contents, blobs of their own: what the plan says is what goes.
+#[test]
+fn a_removal_frees_what_was_said() {
+    let place = Place::new();
+    let root = place.root();
+    let big = |n: u8| vec![n; 300_000];
+    let base = files(&[("base/big", &big(1)), ("base/small", b"small"), ("e", b"")]);
+    let over = members(&["f x/y/z deep", "f own own", "f s small", "d empty/dir"]);
+    let images: [(&str, Vec<Vec<u8>>); 5] = [
+        ("base", vec![base.clone()]),
+        ("over", vec![base.clone(), over.clone()]),
+        ("other", vec![files(&[("big2", &big(1)), ("mine", &big(2))])]),
+        ("twice", vec![over.clone(), over.clone()]),
+        ("late", vec![files(&[("mine2", &big(2)), ("late", b"late")]), over]),
+    ];
+    // Everything but the index.
+    let taken = || {
+        let mut all = du(&root);
+        for name in ["index.db", "index.db-wal", "index.db-shm"] {
+            if root.join(name).exists() {
+                let file = du(&root.join(name));
+                all = Space { bytes: all.bytes - file.bytes, blocks: all.blocks - file.blocks };
+            }
+        }
+        all
+    };
+    for order in [[0, 1, 2, 3, 4], [3, 1, 4, 0, 2], [2, 4, 0, 3, 1]] {
+        let store = place.open();
+        for (tag, layers) in &images {
+            load(&store, tag, &layers.iter().map(|tar| &tar[..]).collect::<Vec<_>>());
+        }
+        let one = store.tags().unwrap()[0].1;
+        store.tag("further", &one).unwrap();
+        store.tag("away", &one).unwrap();
+        let chain = strata_layer::chain_id(&[diff_id(&base)]).unwrap();
+        std::fs::write(store.tree_path(&chain), vec![1; 5000]).unwrap();
+        let id = |at: usize| {
+            let tags = store.tags().unwrap();
+            tags.iter().find(|(tag, _)| tag == images[at].0).unwrap().1
+        };
+        let ids = order.map(id);
+        rustix::fs::sync();
+        // One, three at once, the last.
+        for set in [&ids[..1], &ids[1..4], &ids[4..]] {
+            let untagged = if set.contains(&one) { &[][..] } else { &["away".to_owned()] };
+            let untagged = if set.len() == 1 { untagged } else { &[] };
+            let plan = store.removal(set, untagged).unwrap();
+            assert_eq!((&plan.images[..], &plan.in_use[..]), (set, &[][..]));
+            let before = taken();
+            for name in untagged {
+                assert_eq!(store.untag(name).unwrap(), Some(one));
+            }
+            let mut layers = Vec::new();
+            set.iter().for_each(|id| layers.extend(store.remove_image(id).unwrap()));
+            rustix::fs::sync();
+            let after = taken();
+            assert_eq!(plan.total() + after, before, "{order:?}: {plan:?}");
+            assert_eq!(
+                plan.layers.iter().collect::<HashSet<_>>(),
+                layers.iter().collect::<HashSet<_>>()
+            );
+        }
+        assert_eq!(store.disk_usage().unwrap().stored, 0);
+    }
+    assert_clean(&root);
+}
+
+#[test]
+fn what_is_in_use_would_stay() {
+    let place = Place::new();
+    let store = place.open();
+    let base = files(&[("a", b"a")]);
+    let one = load(&store, "one", &[&base]);
+    let two = load(&store, "two", &[&base, &files(&[("b", b"b")])]);
+    let held = store.hold_image(&one).unwrap();
+    // The second frees its own layer alone: the first, which stays, has the base.
+    let plan = store.removal(&[one, two], &[]).unwrap();
+    assert_eq!(
+        (plan.images, plan.in_use, plan.layers.len(), plan.files),
+        (vec![two], vec![one], 1, 1)
+    );
+    drop(held);
+    let plan = store.removal(&[one, two], &[]).unwrap();
+    assert_eq!((plan.images, plan.in_use.len(), plan.layers.len()), (vec![one, two], 0, 2));
+    store.remove_image(&one).unwrap();
+    assert!(matches!(store.removal(&[one], &[]), Err(Error::NoImage(id)) if id == one));
 }

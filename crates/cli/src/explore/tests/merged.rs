@@ -1,0 +1,176 @@
+//! The image, layer by layer, against the merge that mounts use: random stacks of layers, put
+//! through a store.
+//!
+//! A layer that the store refuses (a link to nothing, a file in the way) is left out of its stack.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use strata_layer::image_tree::{Change, ImageTree, Place, Span, TreeAt};
+use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
+use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
+use strata_union::Stack;
+
+use super::Silent;
+use super::tars::{Head, Tar};
+
+/// A member of a layer's tar: a path of up to three names and what is there.
+#[derive(Debug, Clone)]
+enum Member {
+    File(Vec<u8>, u8, u8),
+    Dir(Vec<u8>, u8),
+    Symlink(Vec<u8>, u8),
+    Link(Vec<u8>, Vec<u8>),
+    Whiteout(Vec<u8>),
+    Opaque(Vec<u8>),
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..3_u8, 1..4)
+        .prop_map(|names| names.iter().map(|name| [b'a' + name]).collect::<Vec<_>>().join(&b'/'))
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    prop_oneof![
+        4 => (path(), 0..3_u8, 0..2_u8).prop_map(|(p, body, mode)| Member::File(p, body, mode)),
+        3 => (path(), 0..2_u8).prop_map(|(p, mode)| Member::Dir(p, mode)),
+        1 => (path(), any::<u8>()).prop_map(|(p, to)| Member::Symlink(p, to)),
+        2 => (path(), path()).prop_map(|(p, to)| Member::Link(p, to)),
+        3 => path().prop_map(Member::Whiteout),
+        1 => path().prop_map(Member::Opaque),
+    ]
+}
+
+fn tar(members: &[Member]) -> Vec<u8> {
+    let mode = |bits: u8| if bits == 0 { b"0000755\0" } else { b"0000700\0" };
+    let mut tar = Tar::default();
+    for member in members {
+        tar = match member {
+            Member::File(path, body, bits) => {
+                let body = vec![b'x'; usize::from(*body) * 5];
+                tar.add(Head::new(b'0', path).put(100, mode(*bits)), &body)
+            }
+            Member::Dir(path, bits) => tar.add(Head::new(b'5', path).put(100, mode(*bits)), b""),
+            Member::Symlink(path, to) => {
+                tar.add(Head::new(b'2', path).link(to.to_string().as_bytes()), b"")
+            }
+            Member::Link(path, to) => tar.add(Head::new(b'1', path).link(to), b""),
+            Member::Whiteout(path) => {
+                let (dir, name) = path.split_at(path.len() - 1);
+                tar.file(&[dir, b".wh.", name].concat(), b"")
+            }
+            Member::Opaque(path) => tar.file(&[&path[..], b"/.wh..wh..opq"].concat(), b""),
+        };
+    }
+    tar.end()
+}
+
+/// All that can be told of a tree but node numbers: path, stat, target, attributes, bytes, and the
+/// first path of the same inode.
+fn told(tree: &dyn Lower) -> Result<BTreeMap<String, String>, strata_tree::Error> {
+    let mut told = BTreeMap::new();
+    let mut firsts: BTreeMap<NodeId, TreePath> = BTreeMap::new();
+    let mut open = vec![(TreePath::root(), tree.node(tree.root())?)];
+    while let Some((path, node)) = open.pop() {
+        let first = firsts.entry(node.id).or_insert_with(|| path.clone()).clone();
+        let mut bytes = Vec::new();
+        match node.stat.kind {
+            Kind::Directory => {
+                let mut children = list(tree, node.id)?;
+                children.sort_by(|(a, _), (b, _)| b.cmp(a));
+                for (name, entry) in children {
+                    let Entry::Node(child) = entry else { panic!("{path}: {entry:?}") };
+                    open.push((path.join(name.as_name()), child));
+                }
+            }
+            Kind::Regular => {
+                tree.open(node.id)?.read_to_end(&mut bytes).unwrap();
+            }
+            Kind::Symlink => bytes = tree.read_link(node.id)?,
+            other => panic!("{path}: {other:?}"),
+        }
+        let xattrs = tree.xattrs(node.id)?;
+        let text = format!("{:?} {xattrs:?} {first} {}", node.stat, bytes.escape_ascii());
+        told.insert(path.to_string(), text);
+    }
+    Ok(told)
+}
+
+/// The layers that the store takes, and their merge after each.
+struct Stacked {
+    held: Vec<HeldLayer>,
+    merged: Vec<BTreeMap<String, String>>,
+}
+
+fn stacked(store: &Store, layers: &[Vec<Member>]) -> Stacked {
+    let mut stacked = Stacked { held: Vec::new(), merged: Vec::new() };
+    for members in layers {
+        let bytes = tar(members);
+        let reader = Box::new(&bytes[..]);
+        let input = LayerInput { label: "random".into(), diff_id: None, blob: None, reader };
+        let Ok(unpacked) = store.unpack(input, &Silent) else { continue };
+        stacked.held.push(unpacked.layer);
+        let lowers = stacked.held.iter().map(|held| {
+            let lower: Arc<dyn Lower> = Arc::new(store.lower(held).unwrap());
+            lower
+        });
+        let file = tempfile::tempfile().unwrap();
+        let merged = strata_tree::compile(&Stack::new(lowers.collect()), &file).and_then(|()| {
+            let contents = stacked.held.iter().map(|held| held.contents().unwrap()).collect();
+            told(&strata_tree::FlatTree::open(file, "test".into(), contents)?)
+        });
+        match merged {
+            Ok(merged) => stacked.merged.push(merged),
+            Err(_) => {
+                stacked.held.pop();
+            }
+        }
+    }
+    stacked
+}
+
+/// Places that a difference of two merges names, against those that the image tells.
+fn check_changes(tree: &ImageTree, span: Span, before: &Told, after: &Told) {
+    for place in tree.places() {
+        let path = tree.path(place).to_string();
+        let change = tree.change(place, span);
+        let expected = match (before.get(&path), after.get(&path)) {
+            (None, None) => change.is_none(),
+            (None, Some(_)) => change == Some(Change::Added),
+            (Some(_), None) => change == Some(Change::Removed),
+            // Link counts differ where another name came or went: no change of this one.
+            (Some(_), Some(_)) => !matches!(change, Some(Change::Added | Change::Removed)),
+        };
+        assert!(expected, "{path}: {change:?}");
+    }
+}
+
+type Told = BTreeMap<String, String>;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_image_layer_by_layer_is_the_merge_that_mounts_show(
+        layers in prop::collection::vec(prop::collection::vec(member(), 0..8), 1..5)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let Stacked { held, merged } = stacked(&store, &layers);
+        let diff_ids = held.iter().map(|held| *held.diff_id()).collect();
+        let id = ImageId::from_bytes([1; 32]);
+        let image = ImageRecord { id, manifest: None, layers: diff_ids };
+        let tree = Arc::new(store.image_tree(&image, &held, &mut |_| {}).unwrap());
+        let mut before = Told::new();
+        for (layer, after) in merged.into_iter().enumerate() {
+            let shown = told(&TreeAt::new(Arc::clone(&tree), layer + 1)).unwrap();
+            prop_assert_eq!(&shown, &after);
+            check_changes(&tree, Span::of(layer), &before, &after);
+            let totals = tree.totals(Span::of(layer));
+            prop_assert_eq!(totals.of(Place::ROOT).entries as usize, after.len());
+            before = after;
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! An image as its layers made it: every name that any of them has, with what each did to it.
+//!
+//! ```text
+//! place     a path, once for all layers             /etc/passwd
+//!   event   what one layer made of it               layer 0: version 7, layer 2: gone
+//!     version   an inode as one layer has it        mode, owner, size, content ...
+//! ```
+//!
+//! What a path is up to a layer is its last event up to there; what layers changed is the
+//! difference of two such states ([`Span`]). [`ImageTree::totals`] adds a span up, directory by
+//! directory, in one pass. [`TreeAt`] is the merged tree up to a layer, for whoever writes trees.
+//!
+//! The merge is that of the OCI specification (layer.md), as docs/SEMANTICS.md has it.
+//!
+//! Invariants: a place's number is larger than its directory's; the events of a place are in the
+//! order of layers, one a layer; a name that a layer removed has an event of its own, also where
+//! the layer says only that the directory above is gone; equal contents are one [`Content`].
+//!
+//! Memory: about 150 bytes for each place with one version, names and totals included.
+
+mod at;
+mod build;
+mod change;
+mod holders;
+mod totals;
+
+use std::os::fd::OwnedFd;
+
+use strata_tree::{ContentDigest, DiffId, Kind, Name, Stat, Timestamp, TreePath, Xattr};
+
+pub use at::TreeAt;
+pub use change::{Change, Differences, Span};
+pub use holders::Holders;
+pub use totals::{Efficiency, Total, Totals};
+
+/// "None" in the tables of numbers.
+const NONE: u32 = u32::MAX;
+
+/// A path of an image, by number; the root is [`Place::ROOT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(u32);
+
+impl Place {
+    /// The root directory.
+    pub const ROOT: Self = Self(0);
+
+    /// For tables with a row for each place: 0 to [`ImageTree::len`] - 1.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PlaceRecord {
+    parent: u32,
+    name_at: u32,
+    name_length: u16,
+    /// Which list of `kids`; 0: none.
+    kids: u32,
+    /// The newest event.
+    last: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    /// The event of a lower layer.
+    before: u32,
+    layer: u32,
+    /// `NONE`: the layer removed it.
+    version: u32,
+    /// Removed by a whiteout of its own, not with a directory above.
+    named: bool,
+}
+
+/// An inode as one layer has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    /// The type, with the device number where there is one.
+    pub kind: Kind,
+    /// The 12 permission bits.
+    pub perm: u16,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Bytes of the content, or of a symlink's target.
+    pub size: u64,
+    /// The last change of the content.
+    pub mtime: Timestamp,
+    /// The layer that has it, counted from the base, 0.
+    pub layer: u32,
+    /// Where it has it: the first of its names in that layer.
+    pub place: Place,
+    number: u32,
+    content: u32,
+    link: u32,
+    xattrs: u32,
+}
+
+impl Version {
+    /// The same for all names of one inode, and for no other.
+    pub fn inode(&self) -> u32 {
+        self.number
+    }
+
+    /// The same as a tree's node has it, with that number of names.
+    pub fn stat(&self, nlink: u32) -> Stat {
+        Stat {
+            kind: self.kind,
+            perm: self.perm,
+            uid: self.uid,
+            gid: self.gid,
+            size: self.size,
+            nlink,
+            mtime: self.mtime,
+        }
+    }
+}
+
+/// The bytes of regular files, and who holds them.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Their name.
+    pub digest: ContentDigest,
+    /// How many.
+    pub size: u64,
+    holders: u32,
+}
+
+/// One layer of the image.
+#[derive(Debug)]
+struct Layer {
+    diff_id: DiffId,
+    /// `diff/`, where the contents are.
+    contents: OwnedFd,
+}
+
+/// What one layer made of a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The layer, counted from the base, 0.
+    pub layer: usize,
+    /// What was there before; `None`: nothing.
+    pub before: Option<&'a Version>,
+    /// What is there since; `None`: the layer removed it.
+    pub after: Option<&'a Version>,
+}
+
+/// An image's names, layer by layer. See the module.
+#[derive(Debug)]
+pub struct ImageTree {
+    layers: Vec<Layer>,
+    names: Vec<u8>,
+    places: Vec<PlaceRecord>,
+    /// Sorted by name bytes.
+    kids: Vec<Vec<Place>>,
+    events: Vec<Event>,
+    versions: Vec<Version>,
+    contents: Vec<Content>,
+    links: Vec<Box<[u8]>>,
+    /// The first is the empty one.
+    xattrs: Vec<Vec<Xattr>>,
+    holders: Vec<Holders>,
+}
+
+impl ImageTree {
+    /// The number of places.
+    #[allow(clippy::len_without_is_empty, reason = "the root is always there")]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The layers, base first.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = &DiffId> {
+        self.layers.iter().map(|layer| &layer.diff_id)
+    }
+
+    /// All places, every directory before what is in it.
+    pub fn places(&self) -> impl DoubleEndedIterator<Item = Place> + use<> {
+        (0..self.places.len() as u32).map(Place)
+    }
+
+    /// The bytes of its name; none for the root.
+    pub fn name(&self, place: Place) -> &[u8] {
+        let record = &self.places[place.index()];
+        &self.names[record.name_at as usize..][..usize::from(record.name_length)]
+    }
+
+    /// The directory that it is in; the root's is the root.
+    pub fn parent(&self, place: Place) -> Place {
+        Place(self.places[place.index()].parent)
+    }
+
+    /// From the root.
+    pub fn path(&self, place: Place) -> TreePath {
+        let mut names = Vec::new();
+        let mut at = place;
+        while at != Place::ROOT {
+            names.push(self.name(at));
+            at = self.parent(at);
+        }
+        let mut path = TreePath::root();
+        names.into_iter().rev().filter_map(|name| Name::new(name).ok()).for_each(|n| path.push(n));
+        path
+    }
+
+    /// What any layer ever had in it, sorted by name bytes.
+    pub fn children(&self, place: Place) -> &[Place] {
+        &self.kids[self.places[place.index()].kids as usize]
+    }
+
+    /// What is at a path, without following links; `None` if no layer ever had it.
+    pub fn find(&self, path: &TreePath) -> Option<Place> {
+        path.names().try_fold(Place::ROOT, |dir, name| self.child(dir, name.as_bytes()))
+    }
+
+    fn child(&self, dir: Place, name: &[u8]) -> Option<Place> {
+        let children = self.children(dir);
+        let at = children.binary_search_by(|kid| self.name(*kid).cmp(name)).ok()?;
+        Some(children[at])
+    }
+
+    /// What is there with the first `layers` layers merged; `None`: nothing.
+    pub fn at(&self, place: Place, layers: usize) -> Option<&Version> {
+        let event = self.event_below(place, layers)?;
+        self.versions.get(event.version as usize)
+    }
+
+    /// The newest event of the first `layers` layers.
+    fn event_below(&self, place: Place, layers: usize) -> Option<&Event> {
+        let mut number = self.places[place.index()].last;
+        loop {
+            let event = self.events.get(number as usize)?;
+            if (event.layer as usize) < layers {
+                return Some(event);
+            }
+            number = event.before;
+        }
+    }
+
+    /// What the layers made of a path, base first.
+    pub fn steps(&self, place: Place) -> Vec<Step<'_>> {
+        let mut steps = Vec::new();
+        let mut number = self.places[place.index()].last;
+        while let Some(event) = self.events.get(number as usize) {
+            let layer = event.layer as usize;
+            let after = self.versions.get(event.version as usize);
+            steps.push(Step { layer, before: self.at(place, layer), after });
+            number = event.before;
+        }
+        steps.reverse();
+        steps
+    }
+
+    /// The content of a regular file.
+    pub fn content(&self, version: &Version) -> Option<&Content> {
+        self.contents.get(version.content as usize)
+    }
+
+    /// Who holds a content, in the whole store.
+    pub fn holders(&self, content: &Content) -> &Holders {
+        &self.holders[content.holders as usize]
+    }
+
+    /// Whether another image or another layer holds the content too.
+    pub fn is_shared(&self, version: &Version) -> bool {
+        self.content(version).is_some_and(|content| self.holders(content).is_shared())
+    }
+
+    /// A symlink's target; `None` for what is none.
+    pub fn link(&self, version: &Version) -> Option<&[u8]> {
+        self.links.get(version.link as usize).map(AsRef::as_ref)
+    }
+
+    /// All extended attributes, sorted by name.
+    pub fn xattrs(&self, version: &Version) -> &[Xattr] {
+        &self.xattrs[version.xattrs as usize]
+    }
+
+    /// Opens the content of a regular file.
+    ///
+    /// # Errors
+    /// `NotRegular` for what is none; `Io`.
+    pub fn open(&self, version: &Version) -> strata_tree::Result<std::fs::File> {
+        use std::os::fd::AsFd;
+        let Some(layer) = self.layers.get(version.layer as usize).filter(|_| is_file(version))
+        else {
+            let node = strata_tree::NodeId(u64::from(version.number));
+            return Err(strata_tree::Error::NotRegular { node, kind: version.kind });
+        };
+        strata_tree::open_beneath(layer.contents.as_fd(), &self.path(version.place))
+    }
+}
+
+fn is_file(version: &Version) -> bool {
+    version.kind == Kind::Regular
+}

@@ -1,0 +1,168 @@
+//! Sums over an image's tree: what each directory holds after some layers, what they changed in
+//! it, and how much of the image is wasted.
+//!
+//! Invariants: an inode is counted at the first of its names that is there, whatever the number
+//! of its names; a directory's total is the sum of its children's and its own.
+
+use strata_tree::Kind;
+
+use super::{ImageTree, Place, Span, Version, is_file};
+
+/// What one path holds, with all that is below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Bytes of regular files, each inode once, after the span.
+    pub size: u64,
+    /// The part of them that other images or other layers hold too.
+    pub shared: u64,
+    /// Names there after the span, the path itself included.
+    pub entries: u32,
+    /// Paths that the span added, changed, removed or stored again.
+    pub changes: u32,
+    /// Bytes of regular files that the span brought.
+    pub brought: u64,
+    /// Bytes of regular files that were there before and are hidden by the span.
+    pub hidden: u64,
+}
+
+impl Total {
+    fn add(&mut self, other: Self) {
+        self.size += other.size;
+        self.shared += other.shared;
+        self.entries += other.entries;
+        self.changes += other.changes;
+        self.brought += other.brought;
+        self.hidden += other.hidden;
+    }
+
+    /// The part of `size` that only this image's one layer holds.
+    pub fn unique(&self) -> u64 {
+        self.size - self.shared
+    }
+}
+
+/// [`Total`]s of all places.
+#[derive(Debug)]
+pub struct Totals(Vec<Total>);
+
+impl Totals {
+    /// Of one of them.
+    pub fn of(&self, place: Place) -> &Total {
+        &self.0[place.index()]
+    }
+}
+
+/// How much of what the layers hold is still there at the top, as dive counts it: path by path,
+/// without sharing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Efficiency {
+    /// Bytes of the smallest version of each path, over bytes of all versions; 1 for no bytes.
+    pub score: f64,
+    /// Bytes of all versions of the paths that more than one layer has.
+    pub wasted: u64,
+    /// Those paths with these bytes, the largest first.
+    pub paths: Vec<(Place, u64)>,
+}
+
+impl ImageTree {
+    /// Adds up everything, in one pass over the places.
+    pub fn totals(&self, span: Span) -> Totals {
+        let mut all = vec![Total::default(); self.places.len()];
+        let (mut before, mut after) = (self.unseen(), self.unseen());
+        for place in self.places() {
+            let Some(new) = self.at(place, span.to) else { continue };
+            let total = &mut all[place.index()];
+            total.entries = 1;
+            if after.first(new) {
+                total.size = new.size;
+                total.shared = if self.is_shared(new) { new.size } else { 0 };
+            }
+        }
+        for place in self.places() {
+            if self.change(place, span).is_none() {
+                continue;
+            }
+            let total = &mut all[place.index()];
+            total.changes = 1;
+            total.brought = total.size;
+            // What has another name left is not hidden.
+            let old = self.at(place, span.below).filter(|old| !after.has(old));
+            total.hidden = old.filter(|old| before.first(old)).map_or(0, |old| old.size);
+        }
+        for place in self.places().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            let own = all[place.index()];
+            all[self.parent(place).index()].add(own);
+        }
+        Totals(all)
+    }
+
+    fn unseen(&self) -> Seen {
+        Seen(vec![false; self.versions.len()])
+    }
+
+    /// dive's score. A directory that is removed counts once, with what was in it; whatever is
+    /// hidden by an opaque mark is not counted.
+    pub fn efficiency(&self) -> Efficiency {
+        let (mut least, mut all, mut wasted) = (0, 0, 0);
+        let mut paths = Vec::new();
+        for place in self.places() {
+            let mut sizes = Vec::new();
+            let mut number = self.places[place.index()].last;
+            while let Some(event) = self.events.get(number as usize) {
+                match self.versions.get(event.version as usize) {
+                    Some(version) if version.kind == Kind::Directory => {}
+                    // As the tar says it: further names have no bytes.
+                    Some(file) if is_file(file) && file.place == place => sizes.push(file.size),
+                    Some(_) => sizes.push(0),
+                    None if event.named => {
+                        let layer = event.layer as usize;
+                        let gone = self.at(place, layer).map(|old| old.kind);
+                        let is_dir = gone == Some(Kind::Directory);
+                        sizes.push(if is_dir { self.size_below(place, layer) } else { 0 });
+                    }
+                    None => {}
+                }
+                number = event.before;
+            }
+            let sum: u64 = sizes.iter().sum();
+            least += sizes.iter().min().copied().unwrap_or(0);
+            all += sum;
+            if sizes.len() > 1 {
+                wasted += sum;
+                paths.push((place, sum));
+            }
+        }
+        paths.sort_by_key(|(place, bytes)| (std::cmp::Reverse(*bytes), *place));
+        let score = if all == 0 { 1.0 } else { least as f64 / all as f64 };
+        Efficiency { score, wasted, paths }
+    }
+
+    /// Bytes of the files below a directory with the first `layers` layers merged.
+    fn size_below(&self, dir: Place, layers: usize) -> u64 {
+        let (mut size, mut open) = (0, vec![dir]);
+        while let Some(dir) = open.pop() {
+            for kid in self.children(dir) {
+                match self.at(*kid, layers) {
+                    Some(version) if version.kind.is_dir() => open.push(*kid),
+                    Some(version) if is_file(version) => size += version.size,
+                    Some(_) | None => {}
+                }
+            }
+        }
+        size
+    }
+}
+
+/// Which inodes were met.
+struct Seen(Vec<bool>);
+
+impl Seen {
+    /// Whether it is a regular file met for the first time.
+    fn first(&mut self, version: &Version) -> bool {
+        is_file(version) && !std::mem::replace(&mut self.0[version.number as usize], true)
+    }
+
+    fn has(&self, version: &Version) -> bool {
+        self.0[version.number as usize]
+    }
+}
