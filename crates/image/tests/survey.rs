@@ -45,7 +45,7 @@ fn load_all(store: &Store, specs: &[SourceSpec]) {
 fn groups(sharing: &Sharing) -> BTreeMap<BTreeSet<DiffId>, (u64, u64)> {
     let name = |at: &usize| sharing.layers[*at];
     let groups = sharing.groups.iter();
-    groups.map(|g| (g.layers.iter().map(name).collect(), (g.files, g.bytes, g.blocks))).collect()
+    groups.map(|g| (g.layers.iter().map(name).collect(), (g.files, g.bytes))).collect()
 }
 
 fn apparent(sharing: &Sharing) -> BTreeMap<DiffId, u64> {
