@@ -62,9 +62,10 @@ impl Facts {
             [one] => Some(one.id),
             _ => None,
         };
-        let mut all: Vec<(Image, ImageRecord)> = match chosen.len() {
-            0 | 1 => store.images()?,
-            _ => chosen,
+        let several = chosen.len() > 1;
+        let mut all: Vec<(Image, ImageRecord)> = match several {
+            false => store.images()?,
+            true => chosen,
         }
         .into_iter()
         .map(|record| {
@@ -72,7 +73,7 @@ impl Facts {
             (Image { id: record.id, names }, record)
         })
         .collect();
-        if named.len() < 2 {
+        if !several {
             all.sort_by_key(|(image, _)| (image.names.is_empty(), image.title(), image.id));
         }
         let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
