@@ -69,6 +69,8 @@ pub(crate) struct LocalContent {
     pub known: Option<i64>,
     /// One of its names in the stage.
     pub source: Place,
+    /// The number of the member of the tar whose body it is.
+    pub member: u64,
 }
 
 struct BodyRecord {
@@ -106,6 +108,8 @@ pub(crate) struct Build<'s> {
     apart: HashMap<TreePath, usize>,
     bodies: Vec<BodyRecord>,
     logical: u64,
+    /// The number of the member that is being read.
+    position: u64,
     pub(crate) disk: Option<Disk<'s>>,
 }
 
@@ -121,6 +125,7 @@ impl<'s> Build<'s> {
             apart: HashMap::new(),
             bodies: Vec::new(),
             logical: 0,
+            position: 0,
             disk,
         }
     }
@@ -130,11 +135,10 @@ impl<'s> Build<'s> {
         &mut self,
         reader: &mut DiffReader<R, S>,
     ) -> Result<()> {
-        let mut position = 0;
         let mut buffer = Vec::new();
         while let Some(member) = reader.next()? {
-            self.member(member, position, reader, &mut buffer)?;
-            position += 1;
+            self.member(member, self.position, reader, &mut buffer)?;
+            self.position += 1;
         }
         Ok(())
     }
@@ -410,7 +414,8 @@ impl<'s> Build<'s> {
         place: &Place,
     ) -> usize {
         let local = self.locals.len();
-        self.locals.push(LocalContent { digest, size, known, source: place.clone() });
+        let member = self.position;
+        self.locals.push(LocalContent { digest, size, known, source: place.clone(), member });
         self.latest.insert(digest, local);
         local
     }
