@@ -79,6 +79,7 @@ fn help() {
         "export",
         "df",
         "report",
+        "reuse",
         "fsck",
         "gc",
         "info",
@@ -233,6 +234,33 @@ fn housekeeping() {
         .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
         .say("df");
     insta::assert_snapshot!(without_headers(&talk.transcript()));
+}
+
+#[test]
+fn reuse() {
+    let mut talk = Talk::new();
+    talk.say("reuse")
+        .say("--format json reuse")
+        .say("-q reuse --dry-run oci:FIX/cases.oci FIX/busybox-gzip.oci.tar")
+        .say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q load --jobs 1 -i FIX/busybox-gzip.oci.tar")
+        .say("reuse")
+        .say("reuse -b cases:1 stratafs.test/cases:2")
+        .say("reuse cases:1 --nearest 1")
+        .say("reuse stratafs.test/busybox:1")
+        .say("-q reuse --chunks=4KiB,1KiB --no-compression")
+        .say(
+            "--format json -q reuse --chunks=4KiB --no-compression cases:1 stratafs.test/busybox:1",
+        )
+        .say("--format json reuse cases:1")
+        .say("-q reuse --dry-run FIX/cases.oci")
+        .say("-q reuse --dry-run FIX/sparse.oci.tar")
+        .say("-q --format json reuse --dry-run FIX/sparse.oci.tar")
+        .say("reuse --chunks=3KB")
+        .say("reuse --dry-run")
+        .say("reuse --dry-run FIX/rootfs.tar")
+        .say("reuse nothing");
+    insta::assert_snapshot!(talk.transcript());
 }
 
 #[test]

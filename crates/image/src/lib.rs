@@ -39,6 +39,7 @@ mod save;
 mod source;
 mod spec;
 mod spool;
+mod survey;
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
@@ -60,3 +61,4 @@ pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository
 pub use resolve::resolve_image;
 pub use save::{Saved, save};
 pub use spec::SourceSpec;
+pub use survey::{Survey, SurveyOptions, SurveyedImage};
