@@ -97,6 +97,11 @@ def equals_df(page):
                               ".map((data) => Number(data.value))")
     check(page.say("levels of sharing"), levels[:3],
           [df["apparent"], df["layered"], df["stored"]])
+    if page.name == "ten":
+        # Three cuts more, and no piece of a file takes more than the file.
+        check(page.say("levels that were measured"), len(levels), 6)
+        check(page.say("what pieces take"), [0 < taken <= df["stored"] for taken in levels[3:]],
+              [True] * 3)
     totals = json.loads(page.text("data"))["totals"]
     for name in ("entries", "files", "apparent", "layered", "stored"):
         check(page.say("data: " + name), totals[name], df[name])

@@ -18,6 +18,7 @@ use strata_image::{ImageConfig, LayerSteps};
 use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store, Usage};
 use strata_tree::{DiffId, ImageId};
 
+use super::levels::Level;
 use super::matrix::{self, Matrix};
 use super::shares::Shares;
 use super::tree::{self, Shown};
@@ -52,6 +53,8 @@ pub(super) struct Report {
     texts: Vec<String>,
     matrix: Matrix,
     waste: Wasted,
+    /// What smaller pieces than files would take, if that was measured.
+    levels: Vec<Level>,
 }
 
 impl Report {
@@ -135,7 +138,11 @@ impl Texts {
 }
 
 /// Collects the facts; of the images in `wanted` only, if there are any.
-pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report> {
+pub(super) fn collect(
+    store: Store,
+    wanted: &BTreeSet<ImageId>,
+    levels: Vec<Level>,
+) -> Result<Report> {
     let usage = store.disk_usage()?;
     let sharing = store.sharing()?;
     let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
@@ -206,6 +213,7 @@ pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report
         layers: rows,
         matrix,
         waste,
+        levels,
         images,
         texts: texts.all,
     })

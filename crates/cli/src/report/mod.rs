@@ -5,6 +5,7 @@
 //!          ├ shares          ├── page ── one HTML file: data, style, script and charts in it
 //!          ├ tree            │
 //!          ├ matrix          │
+//!          ├ levels          │
 //!          └ waste           │
 //! assets/ ───────────────────┘      (echarts.min.js: see scripts/echarts)
 //! ```
@@ -13,6 +14,7 @@
 //! digests of its own scripts and styles and allows nothing else, no network least of all.
 
 mod data;
+mod levels;
 mod matrix;
 mod page;
 mod shares;
@@ -47,6 +49,9 @@ pub(crate) struct ReportArgs {
     #[arg(short, long, default_value = "report.html", value_name = "FILE",
           value_hint = ValueHint::FilePath)]
     output: PathBuf,
+    /// Measure what sharing chunks and blocks of files would save too: reads every file
+    #[arg(long)]
+    chunks: bool,
 }
 
 pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) -> Result<()> {
@@ -55,7 +60,11 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
     for text in &args.images {
         wanted.insert(resolve_image(&store, text)?.id);
     }
-    let report = data::collect(store, &wanted)?;
+    let levels = match args.chunks {
+        true => levels::measure(context, &store)?,
+        false => Vec::new(),
+    };
+    let report = data::collect(store, &wanted, levels)?;
     let page = page::page(&report)?;
     if args.output.as_os_str() == "-" {
         return Ok(out.write_all(page.as_bytes())?);

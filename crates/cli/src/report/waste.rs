@@ -59,8 +59,11 @@ struct File {
 }
 
 impl File {
-    fn rank(&self) -> (bool, Reverse<u64>) {
-        (self.kept != NOWHERE, Reverse(self.bytes))
+    /// What stands first; the same on every page of a store.
+    fn rank(&self) -> (bool, Reverse<u64>, &str, usize, usize, usize) {
+        let place = (self.image, self.added, self.removed);
+        let lost = self.kept == NOWHERE;
+        (!lost, Reverse(self.bytes), &self.path, place.0, place.1, place.2)
     }
 }
 
@@ -107,7 +110,7 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
         }
     }
     let mut files: Vec<File> = known.into_values().filter(|file| file.bytes > 0).collect();
-    files.sort_by(|a, b| a.rank().cmp(&b.rank()).then_with(|| a.path.cmp(&b.path)));
+    files.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let (count, bytes) = (files.len(), files.iter().map(|file| file.bytes).sum());
     let lost = files.iter().filter(|file| file.kept == NOWHERE).map(|file| file.bytes).sum();
     files.truncate(SHOWN);

@@ -7,7 +7,7 @@
 //!
 //! Invariant: tables and JSON are made of the same facts; tables round, JSON never does.
 
-mod chunks;
+pub(crate) mod chunks;
 mod dry_run;
 mod facts;
 mod json;

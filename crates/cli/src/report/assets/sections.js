@@ -128,7 +128,7 @@ function startLevels(data) {
     ["Nothing shared", totals.apparent, "each image with all its layers for itself", "again"],
     ["Equal layers", totals.layered, "as overlay2 keeps them", "share-3"],
     ["Equal files", totals.stored, "this store", "only"],
-    ...(data.levels || []).map((level) => [level.name, level.bytes, level.about, "share-2"]),
+    ...data.levels.map((level) => [level.name, level.bytes, level.about, "share-2"]),
   ];
   byId("levels").style.height = `${56 + 46 * levels.length}px`;
   const drawn = chart("levels", () => ({
