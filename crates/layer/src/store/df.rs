@@ -156,8 +156,7 @@ impl Store {
             bytes: groups().map(|group| group.bytes).sum(),
             blocks: groups().map(|group| group.blocks).sum(),
         };
-        let of_images = sharing.images(&images);
-        let unheld = sharing.unheld(&images);
+        let (of_images, unheld) = sharing.all(&images);
         Ok(DiskUsage {
             entries: layers.iter().map(|layer| layer.entries).sum(),
             files: groups().map(|group| group.files).sum(),

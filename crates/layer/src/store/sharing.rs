@@ -227,14 +227,22 @@ impl Sharing {
 
     /// What no image holds, only layers that no image of `images`, all those of the store, has.
     pub fn unheld(&self, images: &[ImageRecord]) -> Usage {
+        self.rest(images, &self.by_images(images))
+    }
+
+    /// Both in one pass: [`Sharing::images`] and [`Sharing::unheld`].
+    pub(super) fn all(&self, images: &[ImageRecord]) -> (Vec<Usage>, Usage) {
+        let by = self.by_images(images);
+        (self.parts(images, &by), self.rest(images, &by))
+    }
+
+    fn rest(&self, images: &[ImageRecord], by: &HashMap<Bits, Held>) -> Usage {
         let stacks = self.stacks(images.iter());
         let loose = stacks.iter().zip(&self.apparent).filter(|(n, _)| **n == 0);
         let apparent = loose.map(|(_, bytes)| bytes).sum();
         let mut part = [Usage { apparent, layered: apparent, ..Usage::default() }];
-        for (owners, held) in self.by_images(images) {
-            if ones(&owners).next().is_none() {
-                give(&mut part, [0].into_iter(), 1, &Held { alone: held.all, all: held.all });
-            }
+        if let Some(Held { all, .. }) = by.get(&vec![0; images.len().div_ceil(64)]) {
+            give(&mut part, [0].into_iter(), 1, &Held { all: *all, alone: *all });
         }
         let [part] = part;
         part
