@@ -65,6 +65,8 @@ fn help() {
         "uppers",
         "ps",
         "diff",
+        "why",
+        "duplicates",
         "commit",
         "rm",
         "ls",
@@ -76,6 +78,8 @@ fn help() {
         "unpack",
         "export",
         "df",
+        "report",
+        "reuse",
         "fsck",
         "gc",
         "info",
@@ -233,6 +237,33 @@ fn housekeeping() {
 }
 
 #[test]
+fn reuse() {
+    let mut talk = Talk::new();
+    talk.say("reuse")
+        .say("--format json reuse")
+        .say("-q reuse --dry-run oci:FIX/cases.oci FIX/busybox-gzip.oci.tar")
+        .say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q load --jobs 1 -i FIX/busybox-gzip.oci.tar")
+        .say("reuse")
+        .say("reuse -b cases:1 stratafs.test/cases:2")
+        .say("reuse cases:1 --nearest 1")
+        .say("reuse stratafs.test/busybox:1")
+        .say("-q reuse --chunks=4KiB,1KiB --no-compression")
+        .say(
+            "--format json -q reuse --chunks=4KiB --no-compression cases:1 stratafs.test/busybox:1",
+        )
+        .say("--format json reuse cases:1")
+        .say("-q reuse --dry-run FIX/cases.oci")
+        .say("-q reuse --dry-run FIX/sparse.oci.tar")
+        .say("-q --format json reuse --dry-run FIX/sparse.oci.tar")
+        .say("reuse --chunks=3KB")
+        .say("reuse --dry-run")
+        .say("reuse --dry-run FIX/rootfs.tar")
+        .say("reuse nothing");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
 fn explore_without_a_terminal() {
     let mut talk = Talk::new();
     talk.say("load -q -i FIX/busybox-gzip.oci.tar")
@@ -243,6 +274,25 @@ fn explore_without_a_terminal() {
         .say("explore stratafs.test/busybox:1")
         .say("explore --layer 4 stratafs.test/busybox:1")
         .say("explore absent:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn report() {
+    let mut talk = Talk::new();
+    talk.say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q report")
+        .say("report -o two.html cases:1 nothing:1")
+        .say("report -o no/where.html");
+    let page = fs::read_to_string(talk.sandbox.path().join("report.html")).unwrap();
+    assert_eq!(talk.sandbox.ok(&["report", "-o", "-"]).len(), page.len());
+    let (_, data) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let df = talk.sandbox.ok(&["df", "--format", "json"]);
+    let df: serde_json::Value = serde_json::from_str(&df).unwrap();
+    assert_eq!(data["totals"]["stored"], df["stored"]);
+    assert_eq!(data["images"].as_array().unwrap().len(), df["images"].as_array().unwrap().len());
     insta::assert_snapshot!(talk.transcript());
 }
 
@@ -262,7 +312,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 52);
+    assert_eq!(pages.len(), 55);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

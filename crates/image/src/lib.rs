@@ -23,6 +23,7 @@ mod docker;
 mod error;
 mod facts;
 mod found;
+mod history;
 mod import;
 mod limits;
 mod load;
@@ -38,6 +39,7 @@ mod save;
 mod source;
 mod spec;
 mod spool;
+mod survey;
 
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
@@ -48,6 +50,7 @@ pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};
 pub use error::{BoxError, Error, Result};
 pub use facts::{ImageFacts, LayerFacts};
+pub use history::{LayerStep, LayerSteps};
 pub use import::{ImportOptions, import};
 pub use limits::Limits;
 pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
@@ -58,3 +61,4 @@ pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository
 pub use resolve::resolve_image;
 pub use save::{Saved, save};
 pub use spec::SourceSpec;
+pub use survey::{Survey, SurveyOptions, SurveyedImage};

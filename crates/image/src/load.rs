@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::source::{Blobs, Source, check_size};
+use crate::source::{Blob, Blobs, Source, check_size};
 use crate::spec::SourceSpec;
 
 /// Says whether layers, base first, merge into a tree.
@@ -310,23 +310,8 @@ impl<'a> Run<'a> {
         diff_id: DiffId,
     ) -> Result<(HeldLayer, bool)> {
         let label = self.source.layer_label(layer, &diff_id);
-        let name = self.name(position, layer);
-        if layer.kind == MediaKind::EncryptedLayer {
-            return Err(Error::NotALayer {
-                image: self.image.title(),
-                layer: name,
-                why: "it is encrypted; decrypt the image first (skopeo copy --decryption-key)"
-                    .to_owned(),
-            });
-        }
         loop {
-            let Some(blob) = self.source.layer(layer)? else {
-                return Err(self.absent(name, layer));
-            };
-            if let Some((_, Some(said))) = layer.blob {
-                let what = format!("image {}: {name}", self.image.title());
-                check_size(self.source.label(), &what, said, blob.size)?;
-            }
+            let blob = open_layer(self.source, self.image, position)?;
             let input = LayerInput {
                 label: label.clone(),
                 diff_id: Some(diff_id),
@@ -335,11 +320,7 @@ impl<'a> Run<'a> {
             };
             let error = match self.store.unpack(input, self.progress) {
                 Ok(unpacked) => return Ok((unpacked.layer, unpacked.existed)),
-                Err(source) => Error::Layer {
-                    image: self.image.title(),
-                    layer: name.clone(),
-                    source: Box::new(source),
-                },
+                Err(source) => refused(self.image, position, source),
             };
             if self.failed.load(Ordering::Relaxed) {
                 return Err(error);
@@ -347,31 +328,59 @@ impl<'a> Run<'a> {
             self.source.refused(layer, error)?;
         }
     }
+}
 
-    /// What a layer is called in errors: counted from 1, with the digest that the source has.
-    fn name(&self, position: usize, layer: &FoundLayer) -> String {
-        let count = self.image.layers.len();
-        let digest = match layer.blob {
-            Some((digest, _)) => digest.to_string(),
-            None => layer.path.to_string(),
-        };
-        format!("layer {} of {count} ({digest})", position + 1)
+/// The bytes of an image's layer, open; `position` counts from 0, the base.
+///
+/// # Errors
+/// `NotALayer`, `WrongSize`, `Foreign` or `Missing` if they are not there, those of opening.
+pub(crate) fn open_layer<'a>(
+    source: &'a dyn Blobs,
+    image: &Found,
+    position: usize,
+) -> Result<Blob<'a>> {
+    let layer = &image.layers[position];
+    let name = layer_name(image, position);
+    if layer.kind == MediaKind::EncryptedLayer {
+        return Err(Error::NotALayer {
+            image: image.title(),
+            layer: name,
+            why: "it is encrypted; decrypt the image first (skopeo copy --decryption-key)"
+                .to_owned(),
+        });
     }
-
-    fn absent(&self, name: String, layer: &FoundLayer) -> Error {
+    let Some(blob) = source.layer(layer)? else {
         if layer.kind == MediaKind::ForeignLayer || !layer.urls.is_empty() {
-            return Error::Foreign {
-                image: self.image.title(),
-                layer: name,
-                urls: found::listed(&layer.urls),
-            };
+            let urls = found::listed(&layer.urls);
+            return Err(Error::Foreign { image: image.title(), layer: name, urls });
         }
-        Error::Missing {
-            label: self.source.label().to_owned(),
-            wanted_by: format!("image {}: {name}", self.image.title()),
+        return Err(Error::Missing {
+            label: source.label().to_owned(),
+            wanted_by: format!("image {}: {name}", image.title()),
             path: layer.path.to_string(),
-        }
+        });
+    };
+    if let Some((_, Some(said))) = layer.blob {
+        let what = format!("image {}: {name}", image.title());
+        check_size(source.label(), &what, said, blob.size)?;
     }
+    Ok(blob)
+}
+
+/// What is said where the bytes of a layer are not right.
+pub(crate) fn refused(image: &Found, position: usize, source: strata_layer::Error) -> Error {
+    let (image, layer) = (image.title(), layer_name(image, position));
+    Error::Layer { image, layer, source: Box::new(source) }
+}
+
+/// What a layer is called in errors: counted from 1, with the digest that the source has.
+fn layer_name(image: &Found, position: usize) -> String {
+    let (layer, count) = (&image.layers[position], image.layers.len());
+    let digest = match layer.blob {
+        Some((digest, _)) => digest.to_string(),
+        None => layer.path.to_string(),
+    };
+    format!("layer {} of {count} ({digest})", position + 1)
 }
 
 /// Stops a layer when another one has failed.

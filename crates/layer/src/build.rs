@@ -69,6 +69,8 @@ pub(crate) struct LocalContent {
     pub known: Option<i64>,
     /// One of its names in the stage.
     pub source: Place,
+    /// The number of the member of the tar whose body it is.
+    pub member: u64,
 }
 
 struct BodyRecord {
@@ -106,6 +108,8 @@ pub(crate) struct Build<'s> {
     apart: HashMap<TreePath, usize>,
     bodies: Vec<BodyRecord>,
     logical: u64,
+    /// The number of the member that is being read.
+    position: u64,
     pub(crate) disk: Option<Disk<'s>>,
 }
 
@@ -121,6 +125,7 @@ impl<'s> Build<'s> {
             apart: HashMap::new(),
             bodies: Vec::new(),
             logical: 0,
+            position: 0,
             disk,
         }
     }
@@ -130,11 +135,10 @@ impl<'s> Build<'s> {
         &mut self,
         reader: &mut DiffReader<R, S>,
     ) -> Result<()> {
-        let mut position = 0;
         let mut buffer = Vec::new();
         while let Some(member) = reader.next()? {
-            self.member(member, position, reader, &mut buffer)?;
-            position += 1;
+            self.member(member, self.position, reader, &mut buffer)?;
+            self.position += 1;
         }
         Ok(())
     }
@@ -286,18 +290,24 @@ impl<'s> Build<'s> {
         if content.logical > SMALL {
             return self.large(content, place, reader);
         }
-        buffer.clear();
-        buffer.resize(content.logical as usize, 0);
+        let size = content.logical as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let bytes = &mut buffer[..size];
+        if content.pieces.is_some() {
+            bytes.fill(0);
+        }
         for (offset, len) in content.segments() {
             let (from, to) = (offset as usize, (offset + len) as usize);
-            fill(reader, &mut buffer[from..to])?;
+            fill(reader, &mut bytes[from..to])?;
         }
-        let digest = ContentDigest::from_bytes(Sha256::digest(&buffer[..]).into());
+        let digest = ContentDigest::from_bytes(Sha256::digest(&*bytes).into());
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
         if let Some(disk) = &mut self.disk {
-            disk.stage.write(place, buffer)?;
+            disk.stage.write(place, bytes)?;
         }
         Ok(self.fresh(digest, content.logical, place))
     }
@@ -376,6 +386,7 @@ impl<'s> Build<'s> {
             Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
             Linked::No => {}
         }
+        disk.index.read_on()?;
         if let Some(source) = contents::find(&disk.index.db, digest)? {
             match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
                 Linked::Yes => return Ok(Some(self.add(*digest, size, Some(source.id), place))),
@@ -403,7 +414,8 @@ impl<'s> Build<'s> {
         place: &Place,
     ) -> usize {
         let local = self.locals.len();
-        self.locals.push(LocalContent { digest, size, known, source: place.clone() });
+        let member = self.position;
+        self.locals.push(LocalContent { digest, size, known, source: place.clone(), member });
         self.latest.insert(digest, local);
         local
     }

@@ -70,10 +70,10 @@ pub(crate) fn of_store(
     context: &Context,
     store: &Store,
     facts: &Facts,
-    options: ChunkOptions,
+    options: &ChunkOptions,
 ) -> Result<Measured> {
     let layers: Vec<_> = facts.levels.counted.iter().map(|layer| layer.diff_id).collect();
-    watched(context, |progress| Ok(store.measure_chunks(&layers, &options, progress)?))
+    watched(context, |progress| Ok(store.measure_chunks(&layers, options, progress)?))
 }
 
 /// Shows how far it is, and at the end how fast it was.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use strata_image::{Reference, resolve_image};
 use strata_layer::reuse::chunks::Measured;
-use strata_layer::reuse::{CountedLayer, Levels, Matrix, Relative};
+use strata_layer::reuse::{Added, CountedLayer, Levels, Matrix, Relative};
 use strata_layer::{ImageRecord, Sharing, Store};
 use strata_tree::ImageId;
 
@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) one: Option<usize>,
     /// The pieces of the files, if they were to be measured; its layers are `levels.counted`.
     pub(crate) measured: Option<Measured>,
+    /// Of images in no store: what loading them would add to it.
+    pub(crate) added: Option<Added>,
 }
 
 impl Facts {
@@ -60,9 +62,10 @@ impl Facts {
             [one] => Some(one.id),
             _ => None,
         };
-        let mut all: Vec<(Image, ImageRecord)> = match chosen.len() {
-            0 | 1 => store.images()?,
-            _ => chosen,
+        let several = chosen.len() > 1;
+        let mut all: Vec<(Image, ImageRecord)> = match several {
+            false => store.images()?,
+            true => chosen,
         }
         .into_iter()
         .map(|record| {
@@ -70,18 +73,27 @@ impl Facts {
             (Image { id: record.id, names }, record)
         })
         .collect();
-        if named.len() < 2 {
+        if !several {
             all.sort_by_key(|(image, _)| (image.names.is_empty(), image.title(), image.id));
         }
         let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
-        let sharing = store.sharing()?;
         let one = images.iter().position(|image| Some(image.id) == only);
+        Ok(Self::new(images, records, store.sharing()?, one))
+    }
+
+    /// Of these images; `one` is the position of the one that was asked about.
+    pub(crate) fn new(
+        images: Vec<Image>,
+        records: Vec<ImageRecord>,
+        sharing: Sharing,
+        one: Option<usize>,
+    ) -> Self {
         let counted = match one {
             Some(one) => &records[one..=one],
             None => &records,
         };
         let levels = sharing.levels(counted);
-        Ok(Self { images, records, sharing, levels, one, measured: None })
+        Self { images, records, sharing, levels, one, measured: None, added: None }
     }
 
     /// Bytes of compressed layers, each as often as `times` says; `None` without compression.

@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::{Value, json};
 use strata_layer::reuse::chunks::{BLOCK, Cut, Measured};
-use strata_layer::reuse::{Matrix, Relative, Shared};
+use strata_layer::reuse::{Added, Matrix, Relative, Shared};
 
 use super::ReuseArgs;
 use super::facts::Facts;
@@ -24,6 +24,12 @@ pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Re
     });
     if let Some(measured) = &facts.measured {
         measured_levels(facts, measured, &mut all["levels"]);
+    }
+    if let Some(Added { known_layers, new_layers, known, new }) = facts.added {
+        all["store"] = json!({
+            "known": { "layers": known_layers, "files": known.files, "bytes": known.bytes },
+            "new": { "layers": new_layers, "files": new.files, "bytes": new.bytes },
+        });
     }
     match facts.one {
         Some(one) => {

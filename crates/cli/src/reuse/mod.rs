@@ -1,13 +1,14 @@
 //! `strata reuse`: what images have in common.
 //!
 //! ```text
-//! the store ──── facts.rs ──┬── show.rs   tables
-//!                           └── json.rs   the same, whole numbers
+//! the store ─────────────┬── facts.rs ──┬── show.rs   tables
+//! sources (dry_run.rs) ──┘  chunks.rs   └── json.rs   the same, whole numbers
 //! ```
 //!
 //! Invariant: tables and JSON are made of the same facts; tables round, JSON never does.
 
 mod chunks;
+mod dry_run;
 mod facts;
 mod json;
 mod show;
@@ -16,9 +17,11 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use strata_image::Platform;
 use strata_layer::reuse::chunks::ChunkOptions;
 
 use crate::context::{Context, Format};
+use crate::limits::{LayerLimitArgs, SourceLimitArgs};
 use facts::Facts;
 
 /// Show what images share, and how alike they are
@@ -37,8 +40,16 @@ use facts::Facts;
 /// chunks) is not counted.
 #[derive(Debug, Args)]
 pub(crate) struct ReuseArgs {
-    /// Names or ids [default: all images]
+    /// Names or ids [default: all images]; with --dry-run sources, as `strata load` takes them
+    #[arg(value_name = "IMAGE|SOURCE")]
     images: Vec<String>,
+    /// Read archives and OCI layouts instead, without loading anything: FILE, DIR, -, oci:DIR,
+    /// oci-archive:FILE, docker-archive:FILE; tells also what loading them would add to the store
+    #[arg(long, requires = "images")]
+    dry_run: bool,
+    /// With --dry-run: take the image for this platform where there is a choice
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", requires = "dry_run")]
+    platform: Option<Platform>,
     /// Of one image: how many of its relatives to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     nearest: usize,
@@ -64,6 +75,10 @@ pub(crate) struct ReuseArgs {
     /// Show bytes instead of rounded sizes
     #[arg(short, long)]
     bytes: bool,
+    #[command(flatten)]
+    layer_limits: LayerLimitArgs,
+    #[command(flatten)]
+    source_limits: SourceLimitArgs,
 }
 
 impl ReuseArgs {
@@ -73,16 +88,20 @@ impl ReuseArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
-    let store = context.store()?;
-    let mut facts = Facts::of_store(&store, &args.images)?;
-    if facts.images.is_empty() {
-        if context.format == Format::Json {
-            return json::print(&facts, args, out);
+    let facts = match args.dry_run {
+        true => dry_run::facts(context, args)?,
+        false => {
+            let store = context.store()?;
+            let mut facts = Facts::of_store(&store, &args.images)?;
+            if let Some(means) = &args.chunks {
+                facts.measured =
+                    Some(chunks::of_store(context, &store, &facts, &args.options(means))?);
+            }
+            facts
         }
+    };
+    if facts.images.is_empty() && context.format != Format::Json {
         bail!("the store has no images; load one with `strata load`");
-    }
-    if let Some(means) = &args.chunks {
-        facts.measured = Some(chunks::of_store(context, &store, &facts, args.options(means))?);
     }
     match context.format {
         Format::Json => json::print(&facts, args, out),

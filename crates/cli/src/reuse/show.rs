@@ -6,7 +6,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use strata_layer::reuse::chunks::{BLOCK, Cut, MeasuredCut};
-use strata_layer::reuse::{Matrix, Relative};
+use strata_layer::reuse::{Added, Held, Matrix, Relative};
 
 use super::ReuseArgs;
 use super::chunks::written;
@@ -32,6 +32,10 @@ pub(crate) fn print(
         return relatives(facts, one, args, out);
     }
     levels(facts, args, out)?;
+    if let Some(added) = &facts.added {
+        writeln!(out)?;
+        would_add(added, args, out)?;
+    }
     if facts.images.len() < 2 {
         return Ok(());
     }
@@ -127,6 +131,24 @@ fn levels(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
 
 /// A level: its name, bytes, bytes compressed, what is kept.
 struct Row(String, u64, Option<u64>, String);
+
+fn would_add(added: &Added, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+    let layers = added.known_layers + added.new_layers;
+    let held =
+        |held: &Held| format!("{} in {}", size(args, held.bytes), counted(held.files, "content"));
+    if added.new_layers == 0 {
+        return Ok(writeln!(out, "The store has all of these layers; loading them adds nothing")?);
+    }
+    writeln!(
+        out,
+        "Loading them would add {} to the store.\nIt has {} of {}, and holds {} of theirs already.",
+        held(&added.new),
+        added.known_layers,
+        counted(layers, "layer"),
+        held(&added.known),
+    )?;
+    Ok(())
+}
 
 fn stacks(facts: &Facts) -> u64 {
     facts.levels.counted.iter().map(|layer| layer.stacks).sum()

@@ -15,6 +15,7 @@
 pub mod chunks;
 mod clusters;
 mod gathered;
+mod known;
 mod levels;
 mod matrix;
 mod pairs;
@@ -22,6 +23,7 @@ mod survey;
 
 pub use clusters::{Cluster, Tree};
 pub use gathered::LayerContents;
+pub use known::Added;
 pub use levels::{CountedLayer, Levels};
 pub use matrix::{Held, Matrix, Relative, Shared, Similarity};
 pub use survey::{SurveyedLayer, cut_layer, survey_layer};

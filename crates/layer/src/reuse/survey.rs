@@ -9,7 +9,7 @@
 //! it; its bytes were verified as a load verifies them. Memory: a draft of one layer, and 72 bytes
 //! a content.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use strata_tree::ContentDigest;
@@ -60,17 +60,19 @@ pub fn survey_layer(
     })?;
     verify(&label, &facts, blob, diff_id)?;
     let (built, _) = build.finish()?;
+    // Only what still has a name at the end.
+    let rows = built.finished.rows.iter();
+    let held: HashSet<&ContentDigest> = rows
+        .filter_map(|row| match &row.kind {
+            RowKind::Regular(digest) => Some(digest),
+            _ => None,
+        })
+        .collect();
     let mut members = HashMap::new();
     let mut contents = Vec::new();
-    for row in &built.finished.rows {
-        if let (RowKind::Regular(digest), Some(meta)) = (&row.kind, &row.meta)
-            && !members.contains_key(digest)
-        {
-            let position = row.position.ok_or_else(|| {
-                Error::damaged("the draft of a layer", "a file that no member of the tar says")
-            })?;
-            members.insert(*digest, position);
-            contents.push((*digest, meta.size));
+    for local in built.locals.iter().filter(|local| held.contains(&local.digest)) {
+        if members.insert(local.digest, local.member).is_none() {
+            contents.push((local.digest, local.size));
         }
     }
     progress.event(&label, Event::Done);

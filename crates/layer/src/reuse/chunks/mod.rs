@@ -104,8 +104,8 @@ impl ChunkOptions {
         [Cut::Files].into_iter().chain(means).chain([Cut::Blocks]).collect()
     }
 
-    /// How often to read `files` files of `bytes` bytes together.
-    fn passes(&self, files: u64, bytes: u64) -> u64 {
+    /// How often `files` files of `bytes` bytes together are read.
+    pub fn passes(&self, files: u64, bytes: u64) -> u64 {
         let pieces = |cut: &Cut| match cut {
             Cut::Files => files,
             Cut::Chunks(mean) => files + bytes / u64::from(mean.0),

@@ -1,0 +1,62 @@
+//! `--dry-run`: sources instead of the store.
+//!
+//! Invariants: nothing is stored; a store that is not there is not made.
+
+use std::fs::File;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{Mode, OFlags};
+use strata_image::{Reference, SourceSpec, Survey, SurveyOptions};
+use strata_layer::Store;
+
+use super::facts::{Facts, Image};
+use super::{ReuseArgs, chunks};
+use crate::context::Context;
+use crate::progress;
+
+pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
+    let mut specs: Vec<SourceSpec> = Vec::new();
+    for text in &args.images {
+        specs.push(text.parse()?);
+    }
+    let store = match context.root.join("index.db").exists() {
+        true => Some(context.store()?),
+        false => None,
+    };
+    let options = SurveyOptions {
+        platform: args.platform.clone(),
+        limits: args.source_limits.limits(&args.layer_limits),
+        layer_limits: args.layer_limits.limits(),
+    };
+    let listener = progress::listener(context.quiet);
+    let scratch = || scratch(store.as_ref());
+    let survey =
+        Survey::read(&specs, &scratch, &options, &*listener).context("cannot read the images")?;
+    let images = survey.images().iter().map(|image| Image {
+        id: image.record.id,
+        names: image.references.iter().map(Reference::familiar).collect(),
+    });
+    let records = survey.images().iter().map(|image| image.record.clone()).collect();
+    let mut facts = Facts::new(images.collect(), records, survey.sharing(), None);
+    if let Some(store) = &store {
+        facts.added = Some(store.would_add(survey.layers().iter().map(|layer| &layer.contents))?);
+    }
+    if let Some(means) = &args.chunks {
+        let options = args.options(means);
+        let run = |progress: &(dyn Fn(u64, u64) + Sync)| Ok(survey.measure(&options, progress)?);
+        facts.measured = Some(chunks::watched(context, run)?);
+    }
+    Ok(facts)
+}
+
+/// A file without a name for an archive that cannot be read where it is.
+fn scratch(store: Option<&Store>) -> strata_image::Result<File> {
+    if let Some(store) = store {
+        return Ok(store.scratch_file()?);
+    }
+    let dir = std::env::temp_dir();
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600));
+    let what = || format!("cannot make a file in {}", dir.display());
+    Ok(opened.map(File::from).map_err(|error| strata_layer::Error::io(what(), error))?)
+}
