@@ -150,8 +150,10 @@ fn sizes_add_up() {
     let json = |args: &[&str]| -> serde_json::Value {
         serde_json::from_str(&sandbox.ok(&[&["--format", "json"], args].concat())).unwrap()
     };
-    let stored =
-        |df: &serde_json::Value| df["stored"].as_u64().unwrap() + df["headers"].as_u64().unwrap();
+    let stored = |df: &serde_json::Value| {
+        let headers = &df["disk"]["headers"]["bytes"];
+        df["stored"].as_u64().unwrap() + headers.as_u64().unwrap()
+    };
     let before = json(&["df"]);
     let system = json(&["system", "df"]);
     assert_eq!(system["totals"]["images"]["size"], stored(&before));

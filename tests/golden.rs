@@ -18,14 +18,14 @@ use std::process::Stdio;
 use support::talk::Talk;
 use support::{Sandbox, fixture, top};
 
-/// The columns of `strata df` but the last, whose bytes the compressor decides.
+/// The columns of `strata df -v` but the last two, which the compressor and the file system decide.
 fn without_headers(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let cells = line.split("   ").map(str::trim).filter(|cell| !cell.is_empty());
         let cells: Vec<&str> = cells.collect();
         match cells.len() {
-            6 => writeln!(out, "{}   [HEADERS]", cells[..5].join("   ")).unwrap(),
+            11 => writeln!(out, "{}   [SIZES]", cells[..9].join("   ")).unwrap(),
             _ => writeln!(out, "{line}").unwrap(),
         }
     }
@@ -215,13 +215,18 @@ fn housekeeping() {
         .say("mounts")
         .say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
         .say("df --bytes")
-        .say("df")
-        .say("--format json df")
+        .say("df -v")
+        .say("df -v cases:1 cases:1")
+        .say("df -b cases:1 stratafs.test/cases:2")
+        .say("df nothing:1")
         .say("-q fsck")
         .say("-q --format json fsck")
         .say("gc")
         .say("--format json gc")
         .say("--format json mounts")
+        .say("rmi --dry-run cases:1")
+        .say("rmi --dry-run stratafs.test/cases:2 stratafs.test/cases:2 nothing:1")
+        .say("rmi --dry-run cases:1 stratafs.test/cases:2 stratafs.test/cases:latest cases:1")
         .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
         .say("df");
     insta::assert_snapshot!(without_headers(&talk.transcript()));

@@ -65,15 +65,26 @@ fn steady(line: &str) -> String {
         let cells = cells.iter().map(|cell| if age(cell) { "[AGE]" } else { cell });
         return cells.collect::<Vec<_>>().join("   ");
     }
-    if let Some(rest) = line.strip_prefix("layers/ holds ") {
-        let contents = rest.split_once("contents ").unwrap().1.split_once(',').unwrap().0;
-        return format!("layers/ holds [SIZE]: contents {contents}, [SIZES]");
-    }
-    // Of `df`; the index of `layers` is deeper.
-    for key in ["  \"headers\":", "      \"headers\":", "  \"directories\":", "  \"index\":"] {
-        if line.starts_with(key) {
-            return format!("{key} [BYTES]{}", if line.ends_with(',') { "," } else { "" });
-        }
+    // The parts of `df`, which the compressor and the file system decide.
+    const PARTS: [&str; 12] = [
+        "contents",
+        "headers",
+        "directories",
+        "trees",
+        "blobs",
+        "uppers",
+        "mounts",
+        "leftovers",
+        "images.json",
+        "index.db",
+        "root",
+        "TOTAL",
+    ];
+    match cells[..] {
+        ["contents", files, size, _] => return format!("contents   {files}   {size}   [SIZE]"),
+        ["contents", size, _] => return format!("contents   {size}   [SIZE]"),
+        [part, _, _] if PARTS.contains(&part) => return format!("{part}   [SIZES]"),
+        _ => {}
     }
     line.to_owned()
 }

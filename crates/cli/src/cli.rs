@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
-use crate::commands::{housekeeping, layers, load, mount, save, shell};
+use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
 use crate::{explore, images, look, mounts, progress, remote, reuse, template, uppers};
@@ -87,7 +87,7 @@ enum Command {
     Explore(explore::ExploreArgs),
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
-    Df(housekeeping::DfArgs),
+    Df(df::DfArgs),
     Reuse(reuse::ReuseArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
@@ -206,7 +206,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
                 look::export(&*image.tree, args, &mut screen)?;
             }
         },
-        Command::Df(args) => housekeeping::run_df(&context, args, &mut screen.out)?,
+        Command::Df(args) => df::run_df(&context, args, &mut screen.out)?,
         Command::Reuse(args) => reuse::run(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,

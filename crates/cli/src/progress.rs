@@ -18,6 +18,16 @@ pub(crate) fn listener(quiet: bool) -> Box<dyn Progress> {
     }
 }
 
+/// A bar for what is read and measured, as long as that takes.
+pub(crate) fn measuring(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    ProgressBar::new(0).with_style(style(
+        "Measuring [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+    ))
+}
+
 /// A bar for unpacking `total` bytes of contents; a hidden one if there is no terminal, or `quiet`.
 pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {

@@ -14,6 +14,13 @@ pub(crate) fn print<const N: usize>(rows: &[[String; N]], out: &mut impl Write) 
     print_cells(&rows, out)
 }
 
+/// The same, of any number of cells.
+pub(crate) fn print_rows(rows: &[Vec<String>], out: &mut impl Write) -> Result<()> {
+    let rows: Vec<Vec<&str>> =
+        rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
+    print_cells(&rows, out)
+}
+
 /// Prints lines whose cells are parted by tabs; the first is the heading.
 pub(crate) fn print_columns(lines: &[String], out: &mut dyn Write) -> Result<()> {
     let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();

@@ -21,6 +21,7 @@ pub mod image_tree;
 mod index;
 mod limits;
 mod lock;
+mod measure;
 mod progress;
 pub mod reuse;
 mod stage;
@@ -31,9 +32,11 @@ pub mod stream;
 pub use error::{Error, Result};
 pub use index::{ImageRecord, LayerRecord};
 pub use limits::Limits;
+pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
-    DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, ImageUsage, LayerInput, LayerUsage,
-    Problem, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, chain_id,
+    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, LayerInput,
+    LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions,
+    Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

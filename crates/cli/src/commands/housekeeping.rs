@@ -1,4 +1,4 @@
-//! `strata df`, `fsck` and `gc`.
+//! `strata fsck` and `gc`.
 //!
 //! Invariant: `fsck` exits with 0 only if nothing is wrong (any more).
 
@@ -12,20 +12,7 @@ use strata_layer::{FsckReport, GcReport, Store, StoreOptions};
 use crate::context::{Context, Format};
 use crate::limits::LayerLimitArgs;
 use crate::uppers::Shelf;
-use crate::{progress, table, units};
-
-/// Show what the store holds and shares
-///
-/// ENTRIES: names in the layer. APPARENT: bytes of its files as the image has them. STORED: bytes
-/// of the distinct contents among them. SHARED: the part of STORED that other layers hold too, so
-/// STORED less SHARED is what removing the layer alone frees. HEADERS: what is kept to give the
-/// exact tar back. In TOTAL each content counts once, so STORED is what is on disk.
-#[derive(Debug, Args)]
-pub(crate) struct DfArgs {
-    /// Show bytes instead of rounded sizes
-    #[arg(short, long)]
-    bytes: bool,
-}
+use crate::{progress, units};
 
 /// Check the store against itself
 ///
@@ -38,65 +25,6 @@ pub(crate) struct FsckArgs {
     repair: bool,
     #[command(flatten)]
     limits: LayerLimitArgs,
-}
-
-pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
-    let store = context.store()?;
-    let usage = store.disk_usage()?;
-    if context.format == Format::Json {
-        let layers: Vec<_> = usage
-            .layers
-            .iter()
-            .map(|layer| {
-                json!({
-                    "diff_id": layer.diff_id.to_string(), "entries": layer.entries,
-                    "apparent": layer.apparent, "stored": layer.stored,
-                    "shared": layer.shared, "headers": layer.headers,
-                })
-            })
-            .collect();
-        let all = json!({
-            "layers": layers, "entries": usage.entries, "apparent": usage.apparent,
-            "stored": usage.stored, "shared": usage.shared, "headers": usage.headers,
-            "directories": usage.directories, "index": usage.index,
-        });
-        writeln!(out, "{all:#}")?;
-        return Ok(());
-    }
-    let size = |bytes: u64| if args.bytes { bytes.to_string() } else { units::size(bytes) };
-    let head = ["LAYER", "ENTRIES", "APPARENT", "STORED", "SHARED", "HEADERS"];
-    let mut rows = vec![head.map(String::from)];
-    for layer in &usage.layers {
-        rows.push([
-            layer.diff_id.short(),
-            layer.entries.to_string(),
-            size(layer.apparent),
-            size(layer.stored),
-            size(layer.shared),
-            size(layer.headers),
-        ]);
-    }
-    rows.push([
-        "TOTAL".to_owned(),
-        usage.entries.to_string(),
-        size(usage.apparent),
-        size(usage.stored),
-        size(usage.shared),
-        size(usage.headers),
-    ]);
-    table::print(&rows, out)?;
-    writeln!(out)?;
-    let on_disk = usage.stored + usage.headers + usage.directories;
-    writeln!(
-        out,
-        "layers/ holds {}: contents {}, headers {}, directories {}; index.db is {}",
-        size(on_disk),
-        size(usage.stored),
-        size(usage.headers),
-        size(usage.directories),
-        size(usage.index),
-    )?;
-    Ok(())
 }
 
 pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write) -> Result<()> {

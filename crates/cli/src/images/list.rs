@@ -1,5 +1,6 @@
 //! `strata images`.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use anyhow::Result;
@@ -116,16 +117,17 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
             let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
                 let images = store.images()?;
                 let usage = store.sharing()?.images(&images);
-                images.into_iter().zip(usage).map(|(image, usage)| (image.id, usage)).collect()
+                let ids = images.iter().map(|image| image.id.to_string());
+                ids.zip(usage).collect()
             } else {
-                Vec::new()
+                HashMap::new()
             };
             let rows: Vec<DockerRow> = rows
                 .iter()
                 .map(|(created, row)| {
-                    let usage = usage.iter().find(|(id, _)| id.to_string() == row.id);
-                    let size = |of: fn(&strata_layer::ImageUsage) -> u64| {
-                        usage.map_or("N/A".to_owned(), |(_, usage)| units::size(of(usage)))
+                    let usage = usage.get(&row.id);
+                    let size = |of: fn(&strata_layer::Usage) -> u64| {
+                        usage.map_or("N/A".to_owned(), |usage| units::size(of(usage)))
                     };
                     DockerRow {
                         containers: "N/A".to_owned(),
@@ -134,7 +136,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
                         digest: row.manifest.clone().unwrap_or_else(|| NONE.to_owned()),
                         id: shown_id(&row.id, args.no_trunc).to_owned(),
                         repository: row.repository.clone(),
-                        shared_size: size(|usage| usage.stored - usage.unique),
+                        shared_size: size(|usage| usage.shared),
                         size: units::size(row.size),
                         tag: row.tag.clone(),
                         unique_size: size(|usage| usage.unique),

@@ -4,6 +4,7 @@
 //!
 //! Invariant: two tags of one image are two rows; an image without a tag is one row of `<none>`.
 
+mod dry_run;
 mod filter;
 mod history;
 mod inspect;
@@ -11,6 +12,8 @@ mod list;
 mod prune;
 mod remove;
 mod system;
+
+use std::collections::HashMap;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -100,6 +103,18 @@ impl Known {
         }
         Ok(size)
     }
+}
+
+/// The names of all images as people say them, sorted.
+pub(crate) fn familiar_names(store: &Store) -> Result<HashMap<ImageId, Vec<String>>> {
+    let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
+    for (name, image) in store.tags()? {
+        // A digest that it was pulled by is not a name of its own.
+        if !name.contains('@') {
+            names.entry(image).or_default().push(familiar(&name));
+        }
+    }
+    Ok(names)
 }
 
 /// A name of the store as repository and tag.

@@ -36,6 +36,17 @@ pub(crate) struct RmiArgs {
     /// Remove an image by id even if it has several names
     #[arg(short, long)]
     force: bool,
+    /// Remove nothing: tell what would go and what that would free
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What an argument asks for.
+pub(super) enum Asked {
+    /// That this name goes; the image has others.
+    Untag(String),
+    /// That the image goes, with all its names.
+    Remove(ImageId),
 }
 
 pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
@@ -52,6 +63,9 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store()?;
     let uppers = Shelf::new(&context.root).all()?;
+    if args.dry_run {
+        return super::dry_run::run(context, &store, &uppers, &args.images, args.force, out);
+    }
     let mut failed = Vec::new();
     for text in &args.images {
         if let Err(error) = remove(&store, &uppers, text, args.force, out) {
@@ -64,8 +78,6 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
     }
 }
 
-/// By name: the name goes, and the image if it was its last. By id: the image, if it has one name
-/// at most.
 fn remove(
     store: &Store,
     uppers: &[Upper],
@@ -73,21 +85,43 @@ fn remove(
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let image = resolve_image(store, text)?;
-    let names: Vec<String> = names_of(store, &image.id)?;
-    let named = text
-        .parse::<Reference>()
-        .ok()
-        .and_then(|reference| reference.store_tag())
-        .filter(|name| names.contains(name));
-    let short = image.id.short();
-    let shown = named.as_deref().map_or_else(|| text.to_owned(), familiar);
-    match named {
-        Some(name) if names.len() > 1 => {
+    let tags = store.tags()?;
+    match asked(store, &tags, uppers, text, force)? {
+        Asked::Untag(name) => {
             store.untag(&name)?;
             writeln!(out, "Untagged: {}", familiar(&name))?;
-            return Ok(());
         }
+        Asked::Remove(id) => {
+            let shown = shown(&tags, &id, text);
+            let freed =
+                store.remove_image(&id).with_context(|| format!("unable to delete {shown}"))?;
+            for name in names_of(&tags, &id) {
+                writeln!(out, "Untagged: {}", familiar(name))?;
+            }
+            writeln!(out, "Deleted: {id}")?;
+            for layer in freed {
+                writeln!(out, "Deleted: {layer}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By name: the name goes, and the image if it was its last of `tags`. By id: the image, if it
+/// has one name at most.
+pub(super) fn asked(
+    store: &Store,
+    tags: &[(String, ImageId)],
+    uppers: &[Upper],
+    text: &str,
+    force: bool,
+) -> Result<Asked> {
+    let image = resolve_image(store, text)?;
+    let names = names_of(tags, &image.id);
+    let named = named(&names, text);
+    let short = image.id.short();
+    match named {
+        Some(name) if names.len() > 1 => return Ok(Asked::Untag(name.to_owned())),
         None if names.len() > 1 && !force => bail!(
             "unable to delete {short} (must be forced): it is named {}; remove those names, or \
              use --force",
@@ -98,24 +132,26 @@ fn remove(
     let id = image.id.to_string();
     if let Some(upper) = uppers.iter().find(|upper| upper.image == id) {
         bail!(
-            "unable to delete {shown}: upper {} is on top of it; remove that first: strata rm {}",
+            "unable to delete {}: upper {} is on top of it; remove that first: strata rm {}",
+            shown(tags, &image.id, text),
             upper.name,
             upper.name
         );
     }
-    let freed =
-        store.remove_image(&image.id).with_context(|| format!("unable to delete {shown}"))?;
-    for name in &names {
-        writeln!(out, "Untagged: {}", familiar(name))?;
-    }
-    writeln!(out, "Deleted: {}", image.id)?;
-    for layer in freed {
-        writeln!(out, "Deleted: {layer}")?;
-    }
-    Ok(())
+    Ok(Asked::Remove(image.id))
 }
 
-fn names_of(store: &Store, id: &ImageId) -> Result<Vec<String>> {
-    let tags = store.tags()?.into_iter();
-    Ok(tags.filter(|(_, image)| image == id).map(|(name, _)| name).collect())
+/// The image as it was asked for: by the name that it has, else as the text has it.
+pub(super) fn shown(tags: &[(String, ImageId)], id: &ImageId, text: &str) -> String {
+    named(&names_of(tags, id), text).map_or_else(|| text.to_owned(), familiar)
+}
+
+/// Which of the names the text is.
+fn named<'a>(names: &[&'a str], text: &str) -> Option<&'a str> {
+    let tag = text.parse::<Reference>().ok().and_then(|reference| reference.store_tag())?;
+    names.iter().copied().find(|name| *name == tag)
+}
+
+pub(super) fn names_of<'a>(tags: &'a [(String, ImageId)], id: &ImageId) -> Vec<&'a str> {
+    tags.iter().filter(|(_, image)| image == id).map(|(name, _)| &name[..]).collect()
 }

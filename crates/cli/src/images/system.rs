@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use strata_layer::{ImageUsage, Store};
+use strata_layer::{Store, Usage};
 use strata_tree::{DiffId, ImageId};
 
 use super::filter::Filters;
@@ -104,7 +104,7 @@ const HEADS: [(&str, &str); 5] = [
 /// An image with what it takes.
 struct Taken {
     image: Known,
-    usage: ImageUsage,
+    usage: Usage,
     active: bool,
 }
 

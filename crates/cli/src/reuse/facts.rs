@@ -6,9 +6,10 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use strata_image::{Reference, resolve_image};
-use strata_layer::reuse::{Levels, Matrix, Relative};
+use strata_layer::reuse::chunks::Measured;
+use strata_layer::reuse::{CountedLayer, Levels, Matrix, Relative};
 use strata_layer::{ImageRecord, Sharing, Store};
-use strata_tree::{DiffId, ImageId};
+use strata_tree::ImageId;
 
 /// An image with its names.
 pub(crate) struct Image {
@@ -32,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) levels: Levels,
     /// If one image was asked about: its position, for all others are here too.
     pub(crate) one: Option<usize>,
+    /// The pieces of the files, if they were to be measured; its layers are `levels.counted`.
+    pub(crate) measured: Option<Measured>,
 }
 
 impl Facts {
@@ -72,16 +75,20 @@ impl Facts {
         }
         let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
         let sharing = store.sharing()?;
-        let apparent: HashMap<DiffId, u64> =
-            store.layers()?.into_iter().map(|layer| (layer.diff_id, layer.apparent)).collect();
-        let apparent = |layer: &DiffId| apparent.get(layer).copied().unwrap_or(0);
         let one = images.iter().position(|image| Some(image.id) == only);
         let counted = match one {
             Some(one) => &records[one..=one],
             None => &records,
         };
-        let levels = sharing.levels(counted, &apparent);
-        Ok(Self { images, records, sharing, levels, one })
+        let levels = sharing.levels(counted);
+        Ok(Self { images, records, sharing, levels, one, measured: None })
+    }
+
+    /// Bytes of compressed layers, each as often as `times` says; `None` without compression.
+    pub(crate) fn packed_layers(&self, times: fn(&CountedLayer) -> u64) -> Option<u64> {
+        let packed = &self.measured.as_ref()?.layers;
+        let all = self.levels.counted.iter().zip(packed);
+        (!packed.is_empty()).then(|| all.map(|(layer, packed)| times(layer) * packed).sum())
     }
 
     pub(crate) fn matrix(&self) -> Matrix {

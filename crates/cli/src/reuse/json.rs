@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use strata_layer::reuse::chunks::{BLOCK, Cut, Measured};
 use strata_layer::reuse::{Matrix, Relative, Shared};
 
 use super::ReuseArgs;
@@ -21,6 +22,9 @@ pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Re
             "files": { "bytes": levels.files.bytes, "files": levels.files.files },
         },
     });
+    if let Some(measured) = &facts.measured {
+        measured_levels(facts, measured, &mut all["levels"]);
+    }
     match facts.one {
         Some(one) => {
             all["image"] = image(facts, one);
@@ -53,6 +57,34 @@ pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Re
     }
     serde_json::to_writer_pretty(&mut *out, &all)?;
     Ok(writeln!(out)?)
+}
+
+/// The levels below files, and what all take compressed.
+fn measured_levels(facts: &Facts, measured: &Measured, levels: &mut Value) {
+    let mut chunks = Vec::new();
+    for cut in &measured.cuts {
+        let of_cut = json!({
+            "pieces": cut.pieces, "distinct": cut.distinct, "bytes": cut.bytes,
+            "compressed": (!measured.layers.is_empty()).then_some(cut.compressed),
+        });
+        match cut.cut {
+            Cut::Files => levels["files"]["compressed"] = of_cut["compressed"].clone(),
+            Cut::Blocks => {
+                levels["blocks"] = of_cut;
+                levels["blocks"]["size"] = BLOCK.into();
+            }
+            Cut::Chunks(mean) => {
+                let mut of_cut = of_cut;
+                of_cut["mean"] = mean.bytes().into();
+                of_cut["least"] = mean.least().into();
+                of_cut["most"] = mean.most().into();
+                chunks.push(of_cut);
+            }
+        }
+    }
+    levels["chunks"] = chunks.into();
+    levels["none"]["compressed"] = facts.packed_layers(|layer| layer.uses).into();
+    levels["layers"]["compressed"] = facts.packed_layers(|layer| layer.stacks).into();
 }
 
 fn image(facts: &Facts, at: usize) -> Value {

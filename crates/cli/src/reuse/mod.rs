@@ -7,6 +7,7 @@
 //!
 //! Invariant: tables and JSON are made of the same facts; tables round, JSON never does.
 
+mod chunks;
 mod facts;
 mod json;
 mod show;
@@ -15,6 +16,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use strata_layer::reuse::chunks::ChunkOptions;
 
 use crate::context::{Context, Format};
 use facts::Facts;
@@ -29,6 +31,10 @@ use facts::Facts;
 /// SIMILAR is the weighted Jaccard index: bytes of the contents that both hold, by bytes of the
 /// contents that either holds. Clusters join by average linkage, as long as their parts are on
 /// average as similar as --similar says.
+///
+/// --chunks compresses with zstd, level 3: layers as a whole, each file, each chunk, each block on
+/// its own, as they are where that makes them no smaller. What it takes besides (names, tables of
+/// chunks) is not counted.
 #[derive(Debug, Args)]
 pub(crate) struct ReuseArgs {
     /// Names or ids [default: all images]
@@ -43,19 +49,40 @@ pub(crate) struct ReuseArgs {
     /// Show every pair, however wide the table is
     #[arg(long)]
     matrix: bool,
+    /// Read all files, and measure what sharing chunks of them (fastcdc, of these mean sizes) and
+    /// blocks of 4 KiB would take, and each level compressed
+    #[arg(long, value_name = "SIZES", num_args = 0..=1, require_equals = true,
+          default_missing_value = "8KiB,16KiB,64KiB", value_parser = chunks::means)]
+    chunks: Option<chunks::Means>,
+    /// With --chunks: measure without compression, which takes most of the time
+    #[arg(long, requires = "chunks")]
+    no_compression: bool,
+    /// With --chunks: memory for the table of pieces, beyond which files are read several times
+    #[arg(long, value_name = "SIZE", requires = "chunks", default_value = "1GiB",
+          value_parser = chunks::memory)]
+    memory: u64,
     /// Show bytes instead of rounded sizes
     #[arg(short, long)]
     bytes: bool,
 }
 
+impl ReuseArgs {
+    fn options(&self, means: &chunks::Means) -> ChunkOptions {
+        ChunkOptions { means: means.0.clone(), compress: !self.no_compression, memory: self.memory }
+    }
+}
+
 pub(crate) fn run(context: &Context, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store()?;
-    let facts = Facts::of_store(&store, &args.images)?;
+    let mut facts = Facts::of_store(&store, &args.images)?;
     if facts.images.is_empty() {
         if context.format == Format::Json {
             return json::print(&facts, args, out);
         }
         bail!("the store has no images; load one with `strata load`");
+    }
+    if let Some(means) = &args.chunks {
+        facts.measured = Some(chunks::of_store(context, &store, &facts, args.options(means))?);
     }
     match context.format {
         Format::Json => json::print(&facts, args, out),

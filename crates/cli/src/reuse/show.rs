@@ -5,9 +5,11 @@
 use std::io::Write;
 
 use anyhow::Result;
+use strata_layer::reuse::chunks::{BLOCK, Cut, MeasuredCut};
 use strata_layer::reuse::{Matrix, Relative};
 
 use super::ReuseArgs;
+use super::chunks::written;
 use super::facts::Facts;
 use crate::{table, units};
 
@@ -23,6 +25,10 @@ pub(crate) fn print(
     out: &mut impl Write,
 ) -> Result<()> {
     if let Some(one) = facts.one {
+        if facts.measured.is_some() {
+            levels(facts, args, out)?;
+            writeln!(out)?;
+        }
         return relatives(facts, one, args, out);
     }
     levels(facts, args, out)?;
@@ -64,23 +70,63 @@ fn counted(n: u64, noun: &str) -> String {
 
 fn levels(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
     let levels = &facts.levels;
-    let (images, layers) = (facts.images.len() as u64, levels.counted.len() as u64);
+    let images = if facts.one.is_some() { 1 } else { facts.images.len() as u64 };
+    let layers = levels.counted.len() as u64;
     writeln!(out, "{}, {}", counted(images, "image"), counted(layers, "layer"))?;
     writeln!(out)?;
-    let uses: u64 = levels.counted.iter().map(|layer| layer.uses).sum();
-    let row = |level: &str, bytes: u64, kept: String| {
-        let saved = size(args, levels.images.saturating_sub(bytes));
-        [level.to_owned(), size(args, bytes), percent(bytes, levels.images), saved, kept]
-    };
-    let head = ["SHARING", "BYTES", "OF NONE", "SAVED", "KEPT"].map(String::from);
-    let rows = [
-        head,
-        row("none", levels.images, counted(uses, "layer")),
-        row("layers", levels.layers, counted(stacks(facts), "layer")),
-        row("files", levels.files.bytes, counted(levels.files.files, "content")),
+    let uses = levels.counted.iter().map(|layer| layer.uses).sum();
+    let files = &levels.files;
+    let measured = facts.measured.as_ref();
+    let packed = |cut: &MeasuredCut| Some(cut.compressed);
+    let packed_files = measured.and_then(|all| all.cuts.iter().find(|c| c.cut == Cut::Files));
+    let mut rows = vec![
+        Row(
+            "none".to_owned(),
+            levels.images,
+            facts.packed_layers(|l| l.uses),
+            counted(uses, "layer"),
+        ),
+        Row(
+            "layers".to_owned(),
+            levels.layers,
+            facts.packed_layers(|layer| layer.stacks),
+            counted(stacks(facts), "layer"),
+        ),
+        Row(
+            "files".to_owned(),
+            files.bytes,
+            packed_files.and_then(packed),
+            counted(files.files, "content"),
+        ),
     ];
-    table::print(&rows, out)
+    for cut in measured.iter().flat_map(|measured| &measured.cuts) {
+        let (name, noun) = match cut.cut {
+            Cut::Files => continue,
+            Cut::Chunks(mean) => (format!("chunks of {}", written(mean.bytes())), "chunk"),
+            Cut::Blocks => (format!("blocks of {}", written(BLOCK)), "block"),
+        };
+        rows.push(Row(name, cut.bytes, packed(cut), counted(cut.distinct, noun)));
+    }
+    let of_none = |bytes| [size(args, bytes), percent(bytes, levels.images)];
+    let compressed = measured.is_some_and(|measured| !measured.layers.is_empty());
+    let mut lines = vec![match compressed {
+        true => "SHARING\tBYTES\tOF NONE\tWITH ZSTD\tOF NONE\tKEPT".to_owned(),
+        false => "SHARING\tBYTES\tOF NONE\tSAVED\tKEPT".to_owned(),
+    }];
+    for Row(name, bytes, packed, kept) in rows {
+        let [bytes_cell, part] = of_none(bytes);
+        let saved = || size(args, levels.images.saturating_sub(bytes));
+        let after = match packed.filter(|_| compressed) {
+            Some(packed) => of_none(packed).join("\t"),
+            None => saved(),
+        };
+        lines.push([name, bytes_cell, part, after, kept].join("\t"));
+    }
+    table::print_columns(&lines, out)
 }
+
+/// A level: its name, bytes, bytes compressed, what is kept.
+struct Row(String, u64, Option<u64>, String);
 
 fn stacks(facts: &Facts) -> u64 {
     facts.levels.counted.iter().map(|layer| layer.stacks).sum()

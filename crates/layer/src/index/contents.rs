@@ -76,11 +76,19 @@ pub(crate) fn path_of(
     Ok(path)
 }
 
-/// Adds a copy of those bytes.
-pub(crate) fn insert(db: &Connection, digest: &ContentDigest, copy: i64, size: u64) -> Result<i64> {
-    let mut statement =
-        db.prepare_cached("INSERT INTO contents (digest, copy, size) VALUES (?1, ?2, ?3)")?;
-    Ok(statement.insert((digest.as_bytes(), copy, size as i64))?)
+/// Adds a copy of those bytes, of which so many blocks of 512 bytes are on disk, to a holder set.
+pub(crate) fn insert(
+    db: &Connection,
+    digest: &ContentDigest,
+    copy: i64,
+    size: u64,
+    blocks: u64,
+    set: i64,
+) -> Result<i64> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO contents (digest, copy, size, blocks, holders) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    Ok(statement.insert((digest.as_bytes(), copy, size as i64, blocks as i64, set))?)
 }
 
 /// Whether that row is still there.

@@ -6,7 +6,9 @@
 //! Invariants: a layer's rows and its directory are published by one commit (the directory is in
 //! place and durable before it); nothing reads the index on a mount's request path.
 
+pub(crate) mod accounts;
 pub(crate) mod contents;
+pub(crate) mod holders;
 pub(crate) mod images;
 pub(crate) mod rows;
 mod schema;
@@ -18,6 +20,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 use strata_tree::DiffId;
 
 use crate::error::Result;
+use crate::measure::Space;
 
 pub use images::ImageRecord;
 pub(crate) use schema::NEWEST;
@@ -40,6 +43,10 @@ pub struct LayerRecord {
     pub entries: u64,
     /// Bytes of its regular files, each inode once.
     pub apparent: u64,
+    /// Blocks of its `headers.zst`, of 512 bytes.
+    pub headers_blocks: u64,
+    /// What its directories take, its own included.
+    pub directories: Space,
 }
 
 /// A connection.
@@ -56,7 +63,7 @@ impl Index {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
-        schema::migrate(&mut db)?;
+        schema::migrate(&mut db, path.parent().unwrap_or(path))?;
         Ok(Self { db })
     }
 
@@ -82,7 +89,7 @@ impl Index {
     /// An empty one in memory, for comparing.
     pub(crate) fn reference() -> Result<Self> {
         let mut db = Connection::open_in_memory()?;
-        schema::migrate(&mut db)?;
+        schema::migrate(&mut db, Path::new(""))?;
         Ok(Self { db })
     }
 
@@ -101,10 +108,13 @@ fn layer_record(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRecord> {
         headers_size: size(3)?,
         entries: size(4)?,
         apparent: size(5)?,
+        headers_blocks: size(6)?,
+        directories: Space { bytes: size(7)?, blocks: size(8)? },
     })
 }
 
-const LAYER: &str = "SELECT id, diff_id, diff_size, headers_size, entries, apparent FROM layers";
+const LAYER: &str = "SELECT id, diff_id, diff_size, headers_size, entries, apparent,
+    headers_blocks, dirs_size, dirs_blocks FROM layers";
 
 /// The layer with that diff id.
 pub(crate) fn find_layer(db: &Connection, diff_id: &DiffId) -> Result<Option<LayerRecord>> {
@@ -122,14 +132,18 @@ pub(crate) fn layers(db: &Connection) -> Result<Vec<LayerRecord>> {
 /// Adds a layer; its rows follow with [`rows::insert`].
 pub(crate) fn insert_layer(db: &Connection, layer: &LayerRecord) -> Result<i64> {
     db.execute(
-        "INSERT INTO layers (diff_id, diff_size, headers_size, entries, apparent)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO layers (diff_id, diff_size, headers_size, entries, apparent,
+                             headers_blocks, dirs_size, dirs_blocks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         (
             layer.diff_id.as_bytes(),
             layer.diff_size as i64,
             layer.headers_size as i64,
             layer.entries as i64,
             layer.apparent as i64,
+            layer.headers_blocks as i64,
+            layer.directories.bytes as i64,
+            layer.directories.blocks as i64,
         ),
     )?;
     Ok(db.last_insert_rowid())
@@ -137,19 +151,7 @@ pub(crate) fn insert_layer(db: &Connection, layer: &LayerRecord) -> Result<i64> 
 
 /// Removes a layer, its rows, and the contents that only it held.
 pub(crate) fn remove_layer(db: &Connection, layer: i64) -> Result<()> {
-    db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS dropped (content INTEGER PRIMARY KEY)")?;
-    db.execute("DELETE FROM temp.dropped", [])?;
-    db.execute(
-        "INSERT OR IGNORE INTO temp.dropped
-         SELECT content FROM entries WHERE layer = ?1 AND content IS NOT NULL",
-        [layer],
-    )?;
-    db.execute("DELETE FROM entries WHERE layer = ?1", [layer])?;
-    db.execute(
-        "DELETE FROM contents WHERE id IN (SELECT content FROM temp.dropped)
-         AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.content = contents.id)",
-        [],
-    )?;
+    holders::remove_layer(db, layer)?;
     db.execute("DELETE FROM layers WHERE id = ?1", [layer])?;
     Ok(())
 }

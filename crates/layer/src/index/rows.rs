@@ -8,10 +8,12 @@
 //!
 //! [`StoredLayer`]: crate::StoredLayer
 
+use std::collections::HashMap;
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use strata_tree::{
-    ContentDigest, Device, DirMarks, Kind, NodeId, Presence, Stat, Timestamp, TreePath, Xattr,
+    ContentDigest, Device, DirMarks, Kind, Name, NodeId, Presence, Stat, Timestamp, TreePath, Xattr,
 };
 
 use crate::error::{Error, Result};
@@ -89,6 +91,19 @@ impl EntryRow {
             mtime: meta.mtime,
         })
     }
+}
+
+/// Every row but the root with its path; rows whose parents make no sense are left out.
+pub(crate) fn with_paths(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, usize, &EntryRow)> {
+    let mut dirs: HashMap<NodeId, TreePath> = HashMap::from([(NodeId::ROOT, TreePath::root())]);
+    rows.iter().enumerate().skip(1).filter_map(move |(at, row)| {
+        let name = Name::new(&row.name).ok()?;
+        let path = dirs.get(&row.parent)?.join(name);
+        if matches!(row.kind, RowKind::Directory { .. }) {
+            dirs.insert(NodeId(at as u64 + 1), path.clone());
+        }
+        Some((path, at, row))
+    })
 }
 
 const KIND_REGULAR: i64 = 0;

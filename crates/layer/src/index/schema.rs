@@ -1,8 +1,9 @@
 //! The schema of `index.db` and its migrations.
 //!
 //! ```text
-//! images ─┬─ image_layers ── layers ── entries ── contents
-//!         └─ tags                      one row a name    one row an inode of stored bytes
+//! images ─┬─ image_layers ── layers ── entries ── contents ── holders
+//!         └─ tags             one row a name    one row an    one row a set of layers
+//!                                               inode         that hold the same contents
 //! ```
 //!
 //! `entries` holds each layer as a tree in breadth-first order: the root is node 1, the children
@@ -12,13 +13,29 @@
 //!
 //! Invariants: migrations are append-only, `user_version` counts those applied; a released
 //! statement is never edited. Every row of `entries` can be derived anew from the layer's
-//! directory.
+//! directory; what it takes on disk is taken from there too.
+
+use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::accounts;
 use crate::error::{Error, Result};
 
-const MIGRATIONS: &[&str] = &["
+/// One step of the schema.
+struct Migration {
+    /// What it changes.
+    statements: &'static str,
+    /// What it finds out for the layers that are there, in the store of this root.
+    fill: fn(&Connection, &Path) -> Result<()>,
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration { statements: FIRST, fill: |_, _| Ok(()) },
+    Migration { statements: ACCOUNTS, fill: accounts::fill },
+];
+
+pub(super) const FIRST: &str = "
 CREATE TABLE layers (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     diff_id       BLOB NOT NULL UNIQUE CHECK (length(diff_id) = 32),
@@ -74,16 +91,32 @@ CREATE TABLE tags (
     reference TEXT PRIMARY KEY,
     image     BLOB NOT NULL REFERENCES images (id)
 ) STRICT, WITHOUT ROWID;
-"];
+";
+
+/// What the disk holds: who holds which contents, and what everything takes there.
+const ACCOUNTS: &str = "
+CREATE TABLE holders (
+    id     INTEGER PRIMARY KEY,
+    layers BLOB NOT NULL UNIQUE,  -- their ids, see index/holders.rs
+    files  INTEGER NOT NULL,      -- contents that exactly these layers hold
+    bytes  INTEGER NOT NULL,      -- of those
+    blocks INTEGER NOT NULL       -- of 512 bytes, of those
+) STRICT;
+ALTER TABLE contents ADD COLUMN blocks INTEGER NOT NULL DEFAULT 0;  -- of 512 bytes
+ALTER TABLE contents ADD COLUMN holders INTEGER;                    -- holders.id
+ALTER TABLE layers ADD COLUMN headers_blocks INTEGER NOT NULL DEFAULT 0;  -- of headers.zst
+ALTER TABLE layers ADD COLUMN dirs_size INTEGER NOT NULL DEFAULT 0;    -- bytes of its directories
+ALTER TABLE layers ADD COLUMN dirs_blocks INTEGER NOT NULL DEFAULT 0;  -- blocks of those
+";
 
 /// The version of a database that has had all migrations.
 pub(crate) const NEWEST: i64 = MIGRATIONS.len() as i64;
 
-/// Brings a database to the newest version, in one transaction.
+/// Brings a database to the newest version, in one transaction; `root` is the store's.
 ///
 /// # Errors
 /// `NewerStore` if a later strata made it; whatever SQLite says.
-pub(crate) fn migrate(db: &mut Connection) -> Result<()> {
+pub(crate) fn migrate(db: &mut Connection, root: &Path) -> Result<()> {
     let newest = NEWEST;
     if version(db)? == newest {
         return Ok(());
@@ -94,8 +127,12 @@ pub(crate) fn migrate(db: &mut Connection) -> Result<()> {
     let Some(done) = done else {
         return Err(Error::NewerStore { found, newest });
     };
-    for statement in &MIGRATIONS[done..] {
-        tx.execute_batch(statement)?;
+    for migration in &MIGRATIONS[done..] {
+        tx.execute_batch(migration.statements)?;
+    }
+    // After all of them: what fills a table is written for the newest schema.
+    for migration in &MIGRATIONS[done..] {
+        (migration.fill)(&tx, root)?;
     }
     tx.pragma_update(None, "user_version", newest)?;
     tx.commit()?;

@@ -33,13 +33,14 @@ impl Matrix {
     /// Clusters the images.
     ///
     /// ```
-    /// # use strata_layer::{ImageRecord, Sharing};
+    /// # use strata_layer::{ImageRecord, Sharing, reuse::LayerContents};
     /// # use strata_tree::{ContentDigest, DiffId, ImageId};
     /// // Images 0 and 2 have a large layer in common, image 1 is by itself.
     /// let layer = |n: u8| DiffId::from_bytes([n; 32]);
-    /// let sharing = Sharing::of_contents((1..=4).map(|n| {
+    /// let sharing = Sharing::of_layers((1..=4).map(|n| {
     ///     let size = if n == 1 { 900 } else { 100 };
-    ///     (layer(n), vec![(ContentDigest::from_bytes([n; 32]), size)])
+    ///     let contents = vec![(ContentDigest::from_bytes([n; 32]), size)];
+    ///     LayerContents { diff_id: layer(n), apparent: size, contents }
     /// }));
     /// let image = |n: u8, layers: &[u8]| ImageRecord {
     ///     id: ImageId::from_bytes([n; 32]),

@@ -1,8 +1,8 @@
 //! Sharing between layers that no store has to hold: from their contents alone.
 //!
 //! Invariant: what [`Sharing::of_contents`] gives of a store's layers is what
-//! [`Store::sharing`](crate::Store::sharing) gives of the same, as long as no link limit forced a
-//! second copy of a content.
+//! [`Store::sharing`](crate::Store::sharing) gives of the same, blocks aside, as long as no link limit
+//! forced a second copy of a content.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,16 +12,17 @@ use crate::store::{SharedGroup, Sharing};
 
 impl Sharing {
     /// Groups the contents (digest and bytes) of layers; a layer or a content that comes twice
-    /// counts once.
+    /// counts once. They have no blocks, and a layer's `apparent` is the sum of what it is given.
     pub fn of_contents(
         layers: impl IntoIterator<Item = (DiffId, Vec<(ContentDigest, u64)>)>,
     ) -> Self {
-        let mut order: Vec<DiffId> = Vec::new();
+        let (mut order, mut apparent): (Vec<DiffId>, Vec<u64>) = Default::default();
         let mut positions: HashMap<DiffId, usize> = HashMap::new();
         let mut contents: HashMap<ContentDigest, (u64, Vec<usize>)> = HashMap::new();
         for (layer, held) in layers {
             let layer = *positions.entry(layer).or_insert_with(|| {
                 order.push(layer);
+                apparent.push(held.iter().map(|(_, size)| size).sum());
                 order.len() - 1
             });
             for (digest, size) in held {
@@ -38,7 +39,9 @@ impl Sharing {
             *bytes += size;
         }
         let groups = groups.into_iter();
-        let groups = groups.map(|(layers, (files, bytes))| SharedGroup { layers, files, bytes });
-        Self { layers: order, groups: groups.collect() }
+        // Nothing of it is on a disk of ours.
+        let group = |(layers, (files, bytes))| SharedGroup { layers, files, bytes, blocks: 0 };
+        let groups = groups.map(group).collect();
+        Self { layers: order, apparent, groups }
     }
 }

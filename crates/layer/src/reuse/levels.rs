@@ -9,13 +9,13 @@
 //! Invariant: each level takes at most what the one before it takes, but that "layers" counts a
 //! file once for each name with an inode of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use strata_tree::DiffId;
 
 use super::Held;
 use crate::index::ImageRecord;
-use crate::store::{Sharing, chain_id};
+use crate::store::Sharing;
 
 /// The levels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,27 +43,21 @@ pub struct CountedLayer {
 }
 
 impl Sharing {
-    /// What `images` take at each level; `apparent` gives the bytes of a layer's regular files,
-    /// each inode once.
-    pub fn levels(&self, images: &[ImageRecord], apparent: &dyn Fn(&DiffId) -> u64) -> Levels {
+    /// What `images` take at each level.
+    pub fn levels(&self, images: &[ImageRecord]) -> Levels {
         let mut uses: HashMap<DiffId, u64> = HashMap::new();
-        let mut stacks: HashMap<DiffId, HashSet<_>> = HashMap::new();
-        for image in images {
-            for (at, layer) in image.layers.iter().enumerate() {
-                *uses.entry(*layer).or_default() += 1;
-                stacks.entry(*layer).or_default().insert(chain_id(&image.layers[..at]));
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            *uses.entry(*layer).or_default() += 1;
+        }
+        let mut levels = Levels { files: self.held(images), ..Levels::default() };
+        let stacks = self.stacks(images.iter());
+        for ((diff_id, apparent), stacks) in self.layers.iter().zip(&self.apparent).zip(stacks) {
+            if let Some(uses) = uses.get(diff_id).copied() {
+                levels.images += uses * apparent;
+                levels.layers += stacks * apparent;
+                levels.counted.push(CountedLayer { diff_id: *diff_id, uses, stacks });
             }
         }
-        let counted = self.layers.iter().filter_map(|diff_id| {
-            let stacks = stacks.get(diff_id)?.len() as u64;
-            Some(CountedLayer { diff_id: *diff_id, uses: uses[diff_id], stacks })
-        });
-        let counted: Vec<CountedLayer> = counted.collect();
-        Levels {
-            images: counted.iter().map(|one| one.uses * apparent(&one.diff_id)).sum(),
-            layers: counted.iter().map(|one| one.stacks * apparent(&one.diff_id)).sum(),
-            files: self.held(images),
-            counted,
-        }
+        levels
     }
 }

@@ -191,16 +191,21 @@ impl Sharing {
     /// 1,000 images and 20,000 groups.
     ///
     /// ```
-    /// # use strata_layer::{ImageRecord, Sharing};
+    /// # use strata_layer::{ImageRecord, Sharing, reuse::LayerContents};
     /// # use strata_tree::{ContentDigest, DiffId, ImageId};
     /// // Two images on one base layer; both have `tool` in layers of their own.
     /// let content = |n: u8, size| (ContentDigest::from_bytes([n; 32]), size);
     /// let [base, one, two] = [1, 2, 3].map(|n| DiffId::from_bytes([n; 32]));
+    /// let layer = |diff_id, contents: Vec<(ContentDigest, u64)>| LayerContents {
+    ///     apparent: contents.iter().map(|(_, size)| size).sum(),
+    ///     diff_id,
+    ///     contents,
+    /// };
     /// let (libc, tool) = (content(1, 2_000_000), content(2, 300_000));
-    /// let sharing = Sharing::of_contents([
-    ///     (base, vec![libc]),
-    ///     (one, vec![tool, content(3, 100_000)]),
-    ///     (two, vec![tool, content(4, 100_000)]),
+    /// let sharing = Sharing::of_layers([
+    ///     layer(base, vec![libc]),
+    ///     layer(one, vec![tool, content(3, 100_000)]),
+    ///     layer(two, vec![tool, content(4, 100_000)]),
     /// ]);
     /// let image = |n: u8, layers: [DiffId; 2]| ImageRecord {
     ///     id: ImageId::from_bytes([n; 32]),

@@ -1,8 +1,8 @@
 //! What images have in common, and what each way of sharing would save.
 //!
 //! ```text
-//! Sharing (index)       ─┬─ Levels: bytes with no sharing, of layers, of files
-//! Sharing (of contents) ─┴─ Matrix: image x image ── nearest, closest, clusters
+//! Sharing (index)      ──┬─ Levels: bytes with no sharing, of layers, of files
+//! Sharing::of_layers   ──┴─ Matrix: image x image ── nearest, closest, clusters
 //!                              pairs.rs: sums over sets of images, eight sets at a time
 //! ```
 //! Everything is computed from [`Sharing`](crate::Sharing): groups of contents that the same
@@ -12,15 +12,19 @@
 //! Invariants: bytes are whole numbers from the first to the last sum; only the linkage of
 //! clusters uses floating point. The same images in the same order give the same answer.
 
+pub mod chunks;
 mod clusters;
 mod gathered;
 mod levels;
 mod matrix;
 mod pairs;
+mod survey;
 
 pub use clusters::{Cluster, Tree};
+pub use gathered::LayerContents;
 pub use levels::{CountedLayer, Levels};
 pub use matrix::{Held, Matrix, Relative, Shared, Similarity};
+pub use survey::{SurveyedLayer, cut_layer, survey_layer};
 
 #[cfg(test)]
 mod tests;

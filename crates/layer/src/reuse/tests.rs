@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 use strata_tree::{ContentDigest, DiffId, ImageId};
 
-use super::{Held, Matrix, Shared, Similarity};
+use super::{Held, LayerContents, Matrix, Shared, Similarity};
 use crate::index::ImageRecord;
 use crate::store::Sharing;
 
@@ -27,9 +27,11 @@ fn layer(n: usize) -> DiffId {
 
 impl World {
     fn sharing(&self) -> Sharing {
-        Sharing::of_contents(self.layers.iter().enumerate().map(|(n, contents)| {
+        Sharing::of_layers(self.layers.iter().enumerate().map(|(n, contents)| {
             let contents = contents.iter().map(|c| (ContentDigest::from_bytes([*c; 32]), size(*c)));
-            (layer(n), contents.collect())
+            let contents: Vec<_> = contents.collect();
+            let apparent = contents.iter().map(|(_, size)| size).sum();
+            LayerContents { diff_id: layer(n), apparent, contents }
         }))
     }
 

@@ -4,7 +4,8 @@
 //! 2. Every layer: its diff, rebuilt from its directory, has its diff id; its rows, derived from
 //!    that diff, equal those of the index, column by column; every name lies in `diff/` with the
 //!    right bytes, and nothing else does (`check_files`); names of one content are one inode.
-//! 3. Images and tags equal `images.json`, blobs their names, compiled trees their checksums.
+//! 3. Holder sets, blocks and directories are as the index says (`check_accounts`).
+//! 4. Images and tags equal `images.json`, blobs their names, compiled trees their checksums.
 //!
 //! Invariants: without `repair` nothing is changed; garbage that a crash may leave is a note, not
 //! a problem. With it, what stays among the problems is what could not be mended.
@@ -13,11 +14,12 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use strata_tree::{ContentDigest, DiffId, ImageId, NodeId, TreePath};
+use strata_tree::{ContentDigest, DiffId, ImageId, TreePath};
 
+use super::check_accounts::wrong_numbers;
 use super::{HeldLayer, Store, StoreOptions, check_index};
 use crate::error::{Error, IoContext, Result};
-use crate::index::rows::{EntryRow, RowKind};
+use crate::index::rows::{EntryRow, with_paths};
 use crate::index::{LayerRecord, rows};
 use crate::progress::{Event, Progress};
 
@@ -109,7 +111,8 @@ impl FsckReport {
 #[derive(Default)]
 pub(super) struct Memory {
     pub digests: HashMap<(u64, u64), ContentDigest>,
-    inodes: HashMap<i64, (u64, u64)>,
+    /// The inode of each content that was met, and its blocks.
+    pub inodes: HashMap<i64, ((u64, u64), u64)>,
 }
 
 impl Store {
@@ -176,6 +179,7 @@ impl Store {
             report.layers += 1;
             progress.event(&label, Event::Done);
         }
+        self.check_accounts(&memory, report)?;
         self.check_images(report)?;
         self.check_leftovers(report)
     }
@@ -211,29 +215,14 @@ impl Store {
                         wrong = named(&unlike, derived_rows);
                     }
                     wrong.iter().for_each(|what| index_problem(report, what));
-                    let LayerRecord { id, .. } = *record;
-                    if (LayerRecord { id, ..derived.record }) != *record {
-                        index_problem(report, "its sizes are not those of its directory");
-                    }
+                    let wrong = wrong_numbers(record, &derived.record);
+                    wrong.iter().for_each(|what| index_problem(report, what));
                 }
                 check_inodes(&held, stored, content_ids, memory, report);
             }
         }
         derived.map(|_| ())
     }
-}
-
-/// Every row but the root with its path; rows whose parents make no sense are left out.
-pub(super) fn with_paths(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, usize, &EntryRow)> {
-    let mut dirs: HashMap<NodeId, TreePath> = HashMap::from([(NodeId::ROOT, TreePath::root())]);
-    rows.iter().enumerate().skip(1).filter_map(move |(at, row)| {
-        let name = strata_tree::Name::new(&row.name).ok()?;
-        let path = dirs.get(&row.parent)?.join(name);
-        if matches!(row.kind, RowKind::Directory { .. }) {
-            dirs.insert(NodeId(at as u64 + 1), path.clone());
-        }
-        Some((path, at, row))
-    })
 }
 
 /// What differs between the index' rows and those derived from the directory, the first few.
@@ -271,7 +260,7 @@ fn check_inodes(
             continue; // Told already.
         };
         let inode = (meta.dev(), meta.ino());
-        if *memory.inodes.entry(id).or_insert(inode) != inode {
+        if memory.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
             let what = format!("{path} is not the inode of its content {id}");
             report.index_problem(format!("layer {}: {what}", held.diff_id));
         }

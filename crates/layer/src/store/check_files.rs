@@ -12,10 +12,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 
-use super::check::{FsckReport, Memory, Problem, with_paths};
+use super::check::{FsckReport, Memory, Problem};
 use super::{HeldLayer, Store};
 use crate::error::{IoContext, Result};
-use crate::index::rows::{EntryRow, RowKind};
+use crate::index::rows::{EntryRow, RowKind, with_paths};
 use crate::stage::{DIR_MODE, FILE_MODE, open_beneath};
 
 /// What a path of a layer directory must be.

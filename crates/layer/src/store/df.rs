@@ -1,22 +1,31 @@
-//! What the store holds, in bytes: asked of the index, comparable with `du`.
+//! What the store holds, in bytes and blocks: asked of the index, equal to `du`.
+//!
+//! ```text
+//! ROOT/  layers/  = contents + headers + directories      the index knows them: nothing is walked
+//!        trees/ blobs/ uppers/ mounts/ images.json        few and flat, or not ours to know: walked
+//!        staging/ trash/ and layers that the index lacks  leftovers
+//!        index.db with its log
+//! ```
 //!
 //! Invariants: `stored` in total counts every inode of contents once, so it is what `du` counts
-//! of the regular files below `layers/*/diff`; with `headers` and `directories` it is what
-//! `du --apparent-size` counts of `layers/` as a whole.
+//! of the regular files below `layers/*/diff`; [`Disk::total`] is what `du` and
+//! `du --apparent-size` (that of coreutils before 9.2, which counts directories) count of the
+//! whole root.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, fstat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 use rustix::io::Errno;
 use strata_tree::DiffId;
 
-use super::Store;
-use super::sharing::groups;
+use super::{Store, Usage};
 use crate::error::{IoContext, Result};
+use crate::index::ImageRecord;
+use crate::measure::{Space, space};
 use crate::stage::open_beneath;
 
 /// One layer's part.
@@ -26,129 +35,260 @@ pub struct LayerUsage {
     pub diff_id: DiffId,
     /// Names in it, whiteouts included.
     pub entries: u64,
-    /// Bytes of its regular files as the image has them, each inode once.
-    pub apparent: u64,
-    /// Bytes of distinct contents in it.
-    pub stored: u64,
-    /// The part of `stored` that other layers hold too.
-    pub shared: u64,
-    /// Bytes of its `headers.zst`.
-    pub headers: u64,
+    /// How many images have it.
+    pub images: u64,
+    /// Its files; shared and attributed are among layers.
+    pub usage: Usage,
+    /// Its `headers.zst`.
+    pub headers: Space,
+    /// Its directories.
+    pub directories: Space,
 }
 
 /// The whole store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskUsage {
+    /// Image by image, sorted by id.
+    pub images: Vec<(ImageRecord, Usage)>,
     /// Layer by layer, in the order in which they came.
     pub layers: Vec<LayerUsage>,
-    /// Names in all of them.
+    /// Names in all layers.
     pub entries: u64,
-    /// Bytes of all regular files as the images have them.
+    /// Contents in all layers, each once.
+    pub files: u64,
+    /// Bytes of regular files if every image (and every layer that no image has) were kept by
+    /// itself.
     pub apparent: u64,
+    /// The same with layers shared as overlay2 shares them.
+    pub layered: u64,
     /// Bytes of all distinct contents: what is on disk.
     pub stored: u64,
     /// The part of `stored` that two layers or more hold.
     pub shared: u64,
-    /// Bytes of all `headers.zst`.
-    pub headers: u64,
-    /// Bytes that the directories below `layers/` take, that one included.
-    pub directories: u64,
-    /// Bytes of `index.db` with its log.
-    pub index: u64,
+    /// What no image holds: contents of layers that no image has.
+    pub unheld: Usage,
+    /// Everything on disk, by what it is for.
+    pub disk: Disk,
 }
 
+/// What is on disk, each inode in one part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Contents: the regular files below `layers/*/diff`.
+    pub contents: Space,
+    /// All `headers.zst`.
+    pub headers: Space,
+    /// `layers/` and all directories of layers below it.
+    pub directories: Space,
+    /// `trees/` with the compiled trees.
+    pub trees: Space,
+    /// `blobs/` with manifests and configs.
+    pub blobs: Space,
+    /// `uppers/` with all that is in it.
+    pub uppers: Space,
+    /// `mounts/` with records, logs and locks.
+    pub mounts: Space,
+    /// `staging/`, `trash/`, and what lies in `layers/` without being in the index: what running
+    /// loads are writing, or a crash left.
+    pub leftovers: Space,
+    /// `images.json`.
+    pub listing: Space,
+    /// `index.db` with its log.
+    pub index: Space,
+    /// The root directory, and what is in it that is none of strata's.
+    pub root: Space,
+}
+
+impl Disk {
+    /// All parts with their names.
+    pub fn parts(&self) -> [(&'static str, Space); 11] {
+        [
+            ("contents", self.contents),
+            ("headers", self.headers),
+            ("directories", self.directories),
+            ("trees", self.trees),
+            ("blobs", self.blobs),
+            ("uppers", self.uppers),
+            ("mounts", self.mounts),
+            ("leftovers", self.leftovers),
+            ("images.json", self.listing),
+            ("index.db", self.index),
+            ("root", self.root),
+        ]
+    }
+
+    /// Everything: what `du` says of the root.
+    pub fn total(&self) -> Space {
+        self.parts().into_iter().map(|(_, space)| space).sum()
+    }
+}
+
+const INDEX: [&str; 3] = ["index.db", "index.db-wal", "index.db-shm"];
+
 impl Store {
-    /// Counts.
+    /// Counts. As long as the store is open, its index has a log that counts too; see
+    /// [`Store::into_disk_usage`].
     ///
     /// # Errors
     /// `Sqlite`, `Io`.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let index = self.index();
-        let held = held(&index.db)?;
-        let layers: Vec<LayerUsage> = crate::index::layers(&index.db)?
-            .into_iter()
-            .map(|record| {
-                let of_layer = held.by_layer.get(&record.id).copied().unwrap_or_default();
-                LayerUsage {
-                    diff_id: record.diff_id,
-                    entries: record.entries,
-                    apparent: record.apparent,
-                    stored: of_layer.stored,
-                    shared: of_layer.shared,
-                    headers: record.headers_size,
-                }
+        let (images, records, sharing) = (self.images()?, self.layers()?, self.sharing()?);
+        let mut having: HashMap<DiffId, u64> = HashMap::new();
+        for image in &images {
+            let layers: BTreeSet<&DiffId> = image.layers.iter().collect();
+            layers.into_iter().for_each(|layer| *having.entry(*layer).or_default() += 1);
+        }
+        let usage: HashMap<&DiffId, Usage> =
+            sharing.layers.iter().zip(sharing.layer_usage(&images)).collect();
+        let layers: Vec<LayerUsage> = records
+            .iter()
+            .map(|record| LayerUsage {
+                diff_id: record.diff_id,
+                entries: record.entries,
+                images: having.get(&record.diff_id).copied().unwrap_or(0),
+                usage: usage.get(&record.diff_id).copied().unwrap_or_default(),
+                headers: Space { bytes: record.headers_size, blocks: record.headers_blocks },
+                directories: record.directories,
             })
             .collect();
-        drop(index);
-        let sum = |part: fn(&LayerUsage) -> u64| layers.iter().map(part).sum();
+        let groups = || sharing.groups.iter();
+        let contents = Space {
+            bytes: groups().map(|group| group.bytes).sum(),
+            blocks: groups().map(|group| group.blocks).sum(),
+        };
+        let of_images = sharing.images(&images);
+        let unheld = sharing.unheld(&images);
         Ok(DiskUsage {
-            entries: sum(|layer| layer.entries),
-            apparent: sum(|layer| layer.apparent),
-            headers: sum(|layer| layer.headers),
-            stored: held.total.stored,
-            shared: held.total.shared,
-            directories: walk(self.root_fd.as_fd(), "layers", false)?.directories,
-            index: ["index.db", "index.db-wal", "index.db-shm"]
-                .iter()
-                .filter_map(|name| self.root.join(name).metadata().ok())
-                .map(|meta| meta.len())
-                .sum(),
+            entries: layers.iter().map(|layer| layer.entries).sum(),
+            files: groups().map(|group| group.files).sum(),
+            apparent: of_images.iter().map(|usage| usage.apparent).sum::<u64>() + unheld.apparent,
+            layered: layers.iter().map(|layer| layer.usage.layered).sum(),
+            stored: contents.bytes,
+            shared: groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes).sum(),
+            unheld,
+            disk: self.disk(contents, &layers)?,
+            images: images.into_iter().zip(of_images).collect(),
             layers,
         })
     }
 
+    /// Counts, and closes the store first, so that the index is counted as it is left behind.
+    ///
+    /// # Errors
+    /// As [`Store::disk_usage`].
+    pub fn into_disk_usage(self) -> Result<DiskUsage> {
+        let mut usage = self.disk_usage()?;
+        let Self { index, root_fd, .. } = self;
+        index.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).close()?;
+        usage.disk.index = all_of(root_fd.as_fd(), &INDEX)?;
+        Ok(usage)
+    }
+
+    fn disk(&self, contents: Space, layers: &[LayerUsage]) -> Result<Disk> {
+        let root = self.root_fd.as_fd();
+        let below = |dir: &str| walk(root, [PathBuf::from(dir)]).map(|walked| walked.total());
+        let mut disk = Disk {
+            contents,
+            headers: layers.iter().map(|layer| layer.headers).sum(),
+            directories: layers.iter().map(|layer| layer.directories).sum(),
+            trees: below("trees")?,
+            blobs: below("blobs")?,
+            uppers: below("uppers")?,
+            mounts: below("mounts")?,
+            leftovers: self.leftovers(layers)?,
+            listing: all_of(root, &["images.json"])?,
+            index: all_of(root, &INDEX)?,
+            root: space(root, Path::new(""))?.unwrap_or_default(),
+        };
+        disk.directories += all_of(root, &["layers"])?;
+        let known = ["layers", "trees", "blobs", "uppers", "mounts", "staging", "trash"];
+        let known = known.into_iter().chain(["images.json"]).chain(INDEX);
+        let known: BTreeSet<&OsStr> = known.map(OsStr::new).collect();
+        let strangers = names(root, Path::new("."))?.into_iter();
+        let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));
+        disk.root += walk(root, strangers)?.total();
+        Ok(disk)
+    }
+
+    /// What is in `staging/`, `trash/` and, without a row, in `layers/`. Files of it may be names
+    /// of contents: those are counted there.
+    fn leftovers(&self, layers: &[LayerUsage]) -> Result<Space> {
+        let known: BTreeSet<String> = layers.iter().map(|layer| layer.diff_id.hex()).collect();
+        let root = self.root_fd.as_fd();
+        let strange = names(root, Path::new("layers"))?.into_iter();
+        let strange = strange.filter(|name| name.to_str().is_none_or(|name| !known.contains(name)));
+        let strange = strange.map(|name| Path::new("layers").join(name));
+        let todo = ["staging", "trash"].map(PathBuf::from).into_iter().chain(strange);
+        let walked = walk(root, todo)?;
+        let own = walked.linked.values().filter(|inode| inode.names == inode.links);
+        Ok(walked.directories + walked.files + own.map(|inode| inode.space).sum())
+    }
+
     /// Bytes of regular files below the layers, blobs, trees, staging and trash.
     pub(super) fn bytes_on_disk(&self) -> Result<u64> {
-        let mut bytes = 0;
-        for dir in ["layers", "blobs", "trees", "staging", "trash"] {
-            bytes += walk(self.root_fd.as_fd(), dir, true)?.files;
-        }
-        Ok(bytes)
+        let dirs = ["layers", "blobs", "trees", "staging", "trash"];
+        let walked = walk(self.root_fd.as_fd(), dirs.map(PathBuf::from))?;
+        Ok((walked.total().bytes) - walked.directories.bytes)
     }
 }
 
-/// Bytes of contents.
-#[derive(Debug, Default, Clone, Copy)]
-struct Held {
-    stored: u64,
-    shared: u64,
-}
-
-#[derive(Debug, Default)]
-struct AllHeld {
-    total: Held,
-    by_layer: HashMap<i64, Held>,
-}
-
-/// Adds up the contents of all layers.
-fn held(db: &rusqlite::Connection) -> Result<AllHeld> {
-    let mut all = AllHeld::default();
-    for (layers, (_, bytes)) in groups(db)? {
-        let shared = if layers.len() > 1 { bytes } else { 0 };
-        all.total.stored += bytes;
-        all.total.shared += shared;
-        for layer in layers {
-            let of_layer = all.by_layer.entry(layer).or_default();
-            of_layer.stored += bytes;
-            of_layer.shared += shared;
-        }
+fn all_of(root: BorrowedFd<'_>, names: &[&str]) -> Result<Space> {
+    let mut all = Space::default();
+    for name in names {
+        all += space(root, Path::new(name))?.unwrap_or_default();
     }
     Ok(all)
 }
 
-#[derive(Default)]
-struct Walked {
-    files: u64,
-    directories: u64,
+/// An inode of several names.
+struct Linked {
+    space: Space,
+    /// That it has.
+    links: u64,
+    /// That were met.
+    names: u64,
 }
 
-/// Adds up apparent sizes below `root`, each inode once; what vanishes meanwhile is not counted.
-/// Without `files` only those of the directories: then most names need no look at their inodes.
-/// Paths below `root` may be as long as the system takes, so none is made absolute.
-fn walk(root: BorrowedFd<'_>, dir: &str, files: bool) -> Result<Walked> {
-    let mut total = Walked::default();
-    let mut seen = HashSet::new();
-    let mut todo = vec![PathBuf::from(dir)];
+#[derive(Default)]
+struct Walked {
+    directories: Space,
+    /// What has one name.
+    files: Space,
+    linked: HashMap<(u64, u64), Linked>,
+}
+
+impl Walked {
+    fn total(&self) -> Space {
+        self.directories + self.files + self.linked.values().map(|inode| inode.space).sum()
+    }
+}
+
+fn names(root: BorrowedFd<'_>, dir: &Path) -> Result<Vec<PathBuf>> {
+    let doing = || format!("cannot list {}", dir.display());
+    let fd = open_beneath(root, dir, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&fd).doing(doing)? {
+        let entry = entry.doing(doing)?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(PathBuf::from(OsStr::from_bytes(entry.file_name().to_bytes())));
+        }
+    }
+    Ok(names)
+}
+
+/// Adds up what is at `paths` below `root`; what vanishes meanwhile is not counted. Paths below
+/// `root` may be as long as the system takes, so none is made absolute.
+fn walk(root: BorrowedFd<'_>, paths: impl IntoIterator<Item = PathBuf>) -> Result<Walked> {
+    let mut walked = Walked::default();
+    let mut todo = Vec::new();
+    for path in paths {
+        let doing = || format!("cannot stat {}", path.display());
+        match statat(root, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => walked.count(&stat, path, &mut todo),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).doing(doing),
+        }
+    }
     while let Some(dir) = todo.pop() {
         let doing = || format!("cannot list {}", dir.display());
         let fd = match open_beneath(root, &dir, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -156,27 +296,36 @@ fn walk(root: BorrowedFd<'_>, dir: &str, files: bool) -> Result<Walked> {
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error).doing(doing),
         };
-        total.directories += fstat(&fd).doing(doing)?.st_size as u64;
         for entry in Dir::read_from(&fd).doing(doing)? {
             let entry = entry.doing(doing)?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
-            if !files && matches!(entry.file_type(), FileType::RegularFile | FileType::Symlink) {
-                continue;
-            }
-            let stat = match statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
+            match statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => {
+                    walked.count(&stat, dir.join(OsStr::from_bytes(name.to_bytes())), &mut todo);
+                }
+                Err(Errno::NOENT) => {}
                 Err(error) => return Err(error).doing(doing),
-            };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                todo.push(dir.join(OsStr::from_bytes(name.to_bytes())));
-            } else if stat.st_nlink == 1 || seen.insert((stat.st_dev, stat.st_ino)) {
-                total.files += stat.st_size as u64;
             }
         }
     }
-    Ok(total)
+    Ok(walked)
+}
+
+impl Walked {
+    fn count(&mut self, stat: &rustix::fs::Stat, path: PathBuf, todo: &mut Vec<PathBuf>) {
+        let space = Space { bytes: stat.st_size as u64, blocks: stat.st_blocks as u64 };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.directories += space;
+            todo.push(path);
+        } else if stat.st_nlink == 1 {
+            self.files += space;
+        } else {
+            let links = stat.st_nlink;
+            let inode = self.linked.entry((stat.st_dev, stat.st_ino));
+            inode.or_insert(Linked { space, links, names: 0 }).names += 1;
+        }
+    }
 }

@@ -20,6 +20,7 @@
 
 mod blobs;
 mod check;
+mod check_accounts;
 mod check_files;
 mod check_index;
 mod df;
@@ -31,13 +32,14 @@ mod mend;
 mod new_index;
 mod publish;
 mod rebuild;
+mod removal;
 mod sharing;
 mod sweep;
 mod unpack;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,11 +52,13 @@ use crate::limits::Limits;
 use crate::lock::{Lock, flock};
 
 pub use check::{FsckReport, Problem};
-pub use df::{DiskUsage, LayerUsage};
+pub use df::{Disk, DiskUsage, LayerUsage};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
-pub use sharing::{ImageUsage, SharedGroup, Sharing};
+pub use removal::Removal;
+pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
+pub(crate) use unpack::verify;
 pub use unpack::{LayerInput, Unpacked};
 
 use new_index::NewIndex;
@@ -191,6 +195,11 @@ impl Store {
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The same, open.
+    pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root_fd.as_fd()
     }
 
     /// The bounds that it was opened with.

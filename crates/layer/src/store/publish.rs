@@ -21,8 +21,10 @@ use strata_tree::TreePath;
 use super::{HeldLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
+use crate::index::holders::Added;
 use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
+use crate::measure::{frame, space};
 use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
 use crate::stream::StreamFacts;
 
@@ -34,6 +36,22 @@ enum Reconciled {
     Copy(i64),
 }
 
+/// Adds a content that nobody else has, measured at the first of its names in the stage.
+fn insert_new(
+    db: &Connection,
+    added: &mut Added,
+    content: &LocalContent,
+    copy: i64,
+    paths: &[&TreePath],
+    stage: &Stage,
+) -> Result<i64> {
+    let place = paths.first().map(|path| Place::Diff((*path).clone()).path());
+    let space = place.map(|path| space(stage.root(), &path)).transpose()?.flatten();
+    let blocks = space.unwrap_or_default().blocks;
+    added.note_new(content.size, blocks);
+    contents::insert(db, &content.digest, copy, content.size, blocks, added.own)
+}
+
 impl Store {
     pub(super) fn publish(
         &self,
@@ -43,6 +61,8 @@ impl Store {
         mut stage: Stage,
     ) -> Result<Unpacked> {
         let diff_id = facts.diff_id;
+        // The stage is synced, so what is in it takes now what it will take.
+        let frame = frame(stage.root(), &built.finished.rows)?;
         let mut index = self.index();
         let tx = index.write()?;
         if index::find_layer(&tx, &diff_id)?.is_some() {
@@ -52,6 +72,18 @@ impl Store {
             let layer = self.hold(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
             return Ok(Unpacked { layer, existed: true });
         }
+        let record = LayerRecord {
+            id: 0,
+            diff_id,
+            diff_size: facts.diff_size,
+            headers_size,
+            entries: built.finished.rows.len() as u64 - 1,
+            apparent: built.apparent(),
+            headers_blocks: frame.headers.blocks,
+            directories: frame.directories,
+        };
+        let layer = index::insert_layer(&tx, &record)?;
+        let mut added = Added::new(&tx, layer)?;
         let paths = built.paths_by_local();
         let mut ids = Vec::new();
         let mut relinked = false;
@@ -66,31 +98,26 @@ impl Store {
                 // A further copy of ours: the one before it has all the names that it can have.
                 Some(copy) => {
                     *copy += 1;
-                    contents::insert(&tx, &content.digest, *copy, content.size)?
+                    insert_new(&tx, &mut added, content, *copy, paths, &stage)?
                 }
                 None => match self.reconcile(&tx, content, paths, &mut stage, &mut relinked)? {
-                    Reconciled::Known(id) => id,
+                    Reconciled::Known(id) => {
+                        added.note_known(id);
+                        id
+                    }
                     Reconciled::Copy(copy) => {
                         ours.insert(content.digest, copy);
-                        contents::insert(&tx, &content.digest, copy, content.size)?
+                        insert_new(&tx, &mut added, content, copy, paths, &stage)?
                     }
                 },
             };
             ids.push(Some(id));
         }
-        let record = LayerRecord {
-            id: 0,
-            diff_id,
-            diff_size: facts.diff_size,
-            headers_size,
-            entries: built.finished.rows.len() as u64 - 1,
-            apparent: built.apparent(),
-        };
-        let layer = index::insert_layer(&tx, &record)?;
         let by_row = built.locals_by_row();
         rows::insert(&tx, layer, &built.finished.rows, |row| {
             by_row.get(&row).and_then(|local| ids.get(*local).copied().flatten())
         })?;
+        added.settle(&tx)?;
         if relinked {
             sync_filesystem(stage.root())?;
         }

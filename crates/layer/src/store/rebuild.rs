@@ -6,8 +6,9 @@
 //! Invariants: only layers whose rebuilt diff has their diff id enter the index; the new one is
 //! complete and durable before it replaces the old; nobody has the store open meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -22,9 +23,11 @@ use crate::build::{Build, Built};
 use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
 use crate::headers::{self, DiffStream, Keeper};
+use crate::index::holders::Added;
 use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
 use crate::limits::Limits;
 use crate::lock::{Lock, Locked, flock, lock_path};
+use crate::measure::frame;
 use crate::progress::{Event, Progress};
 
 /// A layer as its directory has it.
@@ -62,6 +65,7 @@ impl Store {
             ));
         }
         let (built, _) = build.finish()?;
+        let frame = frame(held.dir.as_fd(), &built.finished.rows)?;
         let record = LayerRecord {
             id: 0,
             diff_id: held.diff_id,
@@ -69,6 +73,8 @@ impl Store {
             headers_size,
             entries: built.finished.rows.len() as u64 - 1,
             apparent: built.apparent(),
+            headers_blocks: frame.headers.blocks,
+            directories: frame.directories,
         };
         Ok(Derived { built, record })
     }
@@ -214,26 +220,37 @@ fn insert_derived(
     seen: &mut Seen,
 ) -> Result<()> {
     let layer = index::insert_layer(db, &derived.record)?;
+    let mut added = Added::new(db, layer)?;
     let built = &derived.built;
     let locals = built.locals_by_row();
-    let mut ids = HashMap::new();
+    let (mut ids, mut own) = (HashMap::new(), HashSet::new());
     for (row, path, _) in &built.finished.regular {
         let Some(local) = locals.get(row).map(|local| &built.locals[*local]) else { continue };
         let file = held.open(path)?;
-        let inode = fstat(&file).doing(|| format!("cannot stat {path}"))?.st_ino;
+        let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
+        let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
         let id = match seen.ids.get(&(local.digest, inode)) {
-            Some(id) => *id,
+            // Another name within this layer, or that of another layer.
+            Some(id) if own.contains(id) => *id,
+            Some(id) => {
+                added.note_known(*id);
+                *id
+            }
             None => {
                 let copy = seen.copies.entry(local.digest).or_insert(-1);
                 *copy += 1;
-                let id = contents::insert(db, &local.digest, *copy, local.size)?;
+                let (digest, size) = (&local.digest, local.size);
+                let id = contents::insert(db, digest, *copy, size, blocks, added.own)?;
+                added.note_new(size, blocks);
+                own.insert(id);
                 seen.ids.insert((local.digest, inode), id);
                 id
             }
         };
         ids.insert(*row, id);
     }
-    rows::insert(db, layer, &built.finished.rows, |row| ids.get(&row).copied())
+    rows::insert(db, layer, &built.finished.rows, |row| ids.get(&row).copied())?;
+    added.settle(db)
 }
 
 /// Counts and hashes what is read through it.

@@ -3,15 +3,15 @@
 //! ```text
 //! contents a b c d e f ...   each held by a set of layers
 //!          └┬─┘ └──┬─┘
-//!        {1, 3}  {2}         few sets are distinct: a group is one set, with the number and
-//!                            the bytes of all contents that exactly these layers hold
+//!        {1, 3}  {2}         few sets are distinct: a group is one set, with the number, bytes
+//!                            and blocks of all contents that exactly these layers hold
 //! ```
 //!
 //! What a set of images or layers holds, and what would go with it, are sums over the groups.
 //!
 //! Invariants: every stored content is in exactly one group, so the groups add up to
-//! [`DiskUsage::stored`](super::df::DiskUsage::stored); one pass over the index makes them, in
-//! memory by the number of groups.
+//! [`DiskUsage::stored`](super::df::DiskUsage::stored), and so do the attributed parts of all
+//! images with what no image holds; the index keeps the groups, nothing is counted anew.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,6 +19,7 @@ use strata_tree::DiffId;
 
 use super::Store;
 use crate::error::Result;
+use crate::index::holders::{self, Sum};
 use crate::index::{self, ImageRecord};
 
 /// Contents that exactly the same layers hold.
@@ -30,6 +31,8 @@ pub struct SharedGroup {
     pub files: u64,
     /// Their bytes, each content once (twice where the link limit forced a second copy).
     pub bytes: u64,
+    /// The blocks of 512 bytes that they take on disk.
+    pub blocks: u64,
 }
 
 /// The store's contents by holders.
@@ -37,118 +40,292 @@ pub struct SharedGroup {
 pub struct Sharing {
     /// All layers, in the order in which they came.
     pub layers: Vec<DiffId>,
+    /// For each of them the bytes of its regular files, each inode once.
+    pub apparent: Vec<u64>,
     /// Every content, once.
     pub groups: Vec<SharedGroup>,
 }
 
-/// Bytes and files of an image's contents.
+/// What an image, a layer or a set of images holds, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImageUsage {
+pub struct Usage {
+    /// Bytes of its regular files with nothing shared: those of all its layers. For several
+    /// images the sum.
+    pub apparent: u64,
+    /// The same, where each layer is kept once for each stack of layers below it (its chain id):
+    /// what overlay2 needs.
+    pub layered: u64,
     /// Bytes of distinct contents in its layers.
     pub stored: u64,
-    /// The part that no other image holds: freed if it is removed alone.
+    /// The part of `stored` that nobody else holds: freed if it is removed alone.
     pub unique: u64,
+    /// The other part.
+    pub shared: u64,
+    /// Its share of `stored`: the bytes of all contents that the same images hold are split evenly
+    /// among these; what does not divide goes one byte each to the first of them. "First" is the
+    /// order in which the images were given.
+    pub attributed: u64,
     /// Contents in its layers.
     pub files: u64,
+    /// What the contents take on disk.
+    pub blocks: BlockUsage,
+}
+
+/// The same parts, in blocks of 512 bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlockUsage {
+    /// Of [`Usage::stored`].
+    pub stored: u64,
+    /// Of [`Usage::unique`].
+    pub unique: u64,
+    /// Of [`Usage::shared`].
+    pub shared: u64,
+    /// Of [`Usage::attributed`]; split by itself, so it need not fit the bytes.
+    pub attributed: u64,
 }
 
 impl Store {
-    /// Groups all contents by the layers that hold them.
+    /// All contents by the layers that hold them.
+    ///
+    /// ```
+    /// # fn main() -> strata_layer::Result<()> {
+    /// # let place = tempfile::tempdir().unwrap();
+    /// let store = strata_layer::Store::open(&place.path().join("store"))?;
+    /// let (images, sharing) = (store.images()?, store.sharing()?);
+    /// // What each image costs, and what removing it alone frees.
+    /// let usage = sharing.images(&images);
+    /// for (image, usage) in images.iter().zip(&usage) {
+    ///     println!("{}: {} stored, {} its own", image.id, usage.stored, usage.unique);
+    /// }
+    /// // Everybody's share and what nobody holds is the store.
+    /// let shares: u64 = usage.iter().map(|usage| usage.attributed).sum();
+    /// let rest = sharing.unheld(&images);
+    /// assert_eq!(shares + rest.stored, store.disk_usage()?.stored);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// `Sqlite`.
+    /// `Sqlite`; `Damaged` if a row of the index is none that strata writes.
     pub fn sharing(&self) -> Result<Sharing> {
         let index = self.index();
-        let records = index::layers(&index.db)?;
+        // Layers and sets of one and the same state.
+        let snapshot = index.db.unchecked_transaction()?;
+        let records = index::layers(&snapshot)?;
         let positions: HashMap<i64, usize> =
             records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
-        let mut groups: Vec<SharedGroup> = groups(&index.db)?
+        let mut groups: Vec<SharedGroup> = holders::all(&snapshot)?
             .into_iter()
-            .map(|(layers, (files, bytes))| {
+            .map(|(layers, Sum { files, bytes, blocks })| {
                 let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
-                SharedGroup { layers: layers.collect(), files, bytes }
+                SharedGroup { layers: layers.collect(), files, bytes, blocks }
             })
             .collect();
         groups.sort_by(|a, b| a.layers.cmp(&b.layers));
-        Ok(Sharing { layers: records.into_iter().map(|record| record.diff_id).collect(), groups })
+        let apparent = records.iter().map(|record| record.apparent).collect();
+        let layers = records.into_iter().map(|record| record.diff_id).collect();
+        Ok(Sharing { layers, apparent, groups })
     }
 }
 
-/// The number of contents and their bytes for each set of layers that hold them: one pass over
-/// the index of `entries` by content, where the names of a content stand together, layer by layer.
-/// Asking for each layer on its own would cost the whole store each time.
-pub(super) fn groups(db: &rusqlite::Connection) -> Result<HashMap<Vec<i64>, (u64, u64)>> {
-    let mut groups: HashMap<Vec<i64>, (u64, u64)> = HashMap::new();
-    let mut close = |size: u64, holders: &mut Vec<i64>| {
-        if !holders.is_empty() {
-            let group = match groups.get_mut(&*holders) {
-                Some(group) => group,
-                None => groups.entry(holders.clone()).or_default(),
-            };
-            *group = (group.0 + 1, group.1 + size);
+/// A set of images, one bit each.
+type Bits = Vec<u64>;
+
+fn ones(bits: &Bits) -> impl Iterator<Item = usize> + '_ {
+    bits.iter().enumerate().flat_map(|(word, bits)| {
+        let mut left = *bits;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros() as usize;
+            left &= left.checked_sub(1)?;
+            Some(word * 64 + bit)
+        })
+    })
+}
+
+/// Contents that the same owners hold.
+#[derive(Default)]
+struct Held {
+    all: Sum,
+    /// Those that nobody beside the owners keeps.
+    alone: Sum,
+}
+
+/// Gives each of `owners`, of whom there are `n`, what it has of contents that they hold.
+fn give(parts: &mut [Usage], owners: impl Iterator<Item = usize>, n: u64, held: &Held) {
+    let Held { all, alone } = held;
+    for (rank, owner) in owners.enumerate() {
+        let part = &mut parts[owner];
+        let share = |all: u64| all / n + u64::from((rank as u64) < all % n);
+        part.files += all.files;
+        part.stored += all.bytes;
+        part.blocks.stored += all.blocks;
+        part.attributed += share(all.bytes);
+        part.blocks.attributed += share(all.blocks);
+        if n == 1 {
+            part.unique += alone.bytes;
+            part.blocks.unique += alone.blocks;
         }
-        holders.clear();
-    };
-    let mut statement = db.prepare(
-        "SELECT entries.content, entries.layer, contents.size
-         FROM entries INDEXED BY entries_content JOIN contents ON contents.id = entries.content
-         WHERE entries.content IS NOT NULL ORDER BY entries.content, entries.layer",
-    )?;
-    let mut rows = statement.query([])?;
-    let (mut content, mut size, mut holders) = (0, 0, Vec::new());
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        if id != content {
-            close(size, &mut holders);
-            (content, size) = (id, row.get::<_, i64>(2)? as u64);
-        }
-        let layer: i64 = row.get(1)?;
-        if holders.last() != Some(&layer) {
-            holders.push(layer);
-        }
+        part.shared = part.stored - part.unique;
+        part.blocks.shared = part.blocks.stored - part.blocks.unique;
     }
-    close(size, &mut holders);
-    Ok(groups)
 }
 
 impl Sharing {
     /// What each of `images`, all those of the store, holds alone and with others.
-    pub fn images(&self, images: &[ImageRecord]) -> Vec<ImageUsage> {
-        let holders = self.holders(images);
-        let mut usage = vec![ImageUsage::default(); images.len()];
-        for group in &self.groups {
-            let mut by: BTreeSet<usize> = BTreeSet::new();
-            group.layers.iter().for_each(|layer| by.extend(&holders[*layer]));
-            for image in &by {
-                usage[*image].stored += group.bytes;
-                usage[*image].files += group.files;
+    pub fn images(&self, images: &[ImageRecord]) -> Vec<Usage> {
+        let positions = self.positions();
+        let apparent = |image: &ImageRecord| {
+            let known = image.layers.iter().filter_map(|layer| positions.get(layer));
+            known.map(|at| self.apparent[*at]).sum()
+        };
+        let mut parts: Vec<Usage> = images
+            .iter()
+            .map(apparent)
+            .map(|apparent| Usage { apparent, layered: apparent, ..Usage::default() })
+            .collect();
+        for (owners, held) in self.by_images(images) {
+            let n: u32 = owners.iter().map(|word| word.count_ones()).sum();
+            give(&mut parts, ones(&owners), u64::from(n), &held);
+        }
+        parts
+    }
+
+    /// What the images at the positions `chosen` of `images`, all those of the store, hold
+    /// together; `unique` is what removing all of them frees.
+    pub fn together(&self, images: &[ImageRecord], chosen: &BTreeSet<usize>) -> Usage {
+        let parts = self.images(images);
+        let stacks = self.stacks(chosen.iter().filter_map(|at| images.get(*at)));
+        let chosen_parts = || chosen.iter().filter_map(|at| parts.get(*at));
+        let mut all = Usage {
+            apparent: chosen_parts().map(|part| part.apparent).sum(),
+            layered: stacks.iter().zip(&self.apparent).map(|(n, bytes)| n * bytes).sum(),
+            attributed: chosen_parts().map(|part| part.attributed).sum(),
+            ..Usage::default()
+        };
+        all.blocks.attributed = chosen_parts().map(|part| part.blocks.attributed).sum();
+        for (owners, held) in self.by_images(images) {
+            let inside = ones(&owners).filter(|owner| chosen.contains(owner)).count();
+            if inside == 0 {
+                continue;
             }
-            if let (1, Some(only)) = (by.len(), by.first()) {
-                usage[*only].unique += group.bytes;
+            all.files += held.all.files;
+            all.stored += held.all.bytes;
+            all.blocks.stored += held.all.blocks;
+            if inside == ones(&owners).count() {
+                all.unique += held.alone.bytes;
+                all.blocks.unique += held.alone.blocks;
             }
         }
-        usage
+        all.shared = all.stored - all.unique;
+        all.blocks.shared = all.blocks.stored - all.blocks.unique;
+        all
+    }
+
+    /// What no image holds, only layers that no image of `images`, all those of the store, has.
+    pub fn unheld(&self, images: &[ImageRecord]) -> Usage {
+        let stacks = self.stacks(images.iter());
+        let loose = stacks.iter().zip(&self.apparent).filter(|(n, _)| **n == 0);
+        let apparent = loose.map(|(_, bytes)| bytes).sum();
+        let mut part = [Usage { apparent, layered: apparent, ..Usage::default() }];
+        for (owners, held) in self.by_images(images) {
+            if ones(&owners).next().is_none() {
+                give(&mut part, [0].into_iter(), 1, &Held { alone: held.all, all: held.all });
+            }
+        }
+        let [part] = part;
+        part
+    }
+
+    /// What each layer holds alone and with other layers; `attributed` is split among layers.
+    /// `layered` counts it once for each stack of layers that `images`, all those of the store,
+    /// have below it.
+    pub fn layer_usage(&self, images: &[ImageRecord]) -> Vec<Usage> {
+        let stacks = self.stacks(images.iter());
+        let known = self.apparent.iter().zip(&stacks);
+        let mut parts: Vec<Usage> = known
+            .map(|(bytes, n)| Usage {
+                apparent: *bytes,
+                layered: bytes * (*n).max(1),
+                ..Usage::default()
+            })
+            .collect();
+        for group in &self.groups {
+            let (owners, n) = (group.layers.iter().copied(), group.layers.len() as u64);
+            give(&mut parts, owners, n, &Held { all: group.sum(), alone: group.sum() });
+        }
+        parts
+    }
+
+    /// Contents that only `layers` hold, and so go with them: how many, their bytes and blocks.
+    pub fn freed(&self, layers: &BTreeSet<DiffId>) -> SharedGroup {
+        let goes: Vec<bool> = self.layers.iter().map(|layer| layers.contains(layer)).collect();
+        let mut all = SharedGroup { layers: Vec::new(), files: 0, bytes: 0, blocks: 0 };
+        for group in self.groups.iter().filter(|group| group.layers.iter().all(|at| goes[*at])) {
+            all.files += group.files;
+            all.bytes += group.bytes;
+            all.blocks += group.blocks;
+        }
+        all.layers = (0..goes.len()).filter(|at| goes[*at]).collect();
+        all
     }
 
     /// Bytes of contents that only `layers` hold, and so go with them.
     pub fn freed_with(&self, layers: &BTreeSet<DiffId>) -> u64 {
-        let goes: Vec<bool> = self.layers.iter().map(|layer| layers.contains(layer)).collect();
-        let all = self.groups.iter();
-        all.filter(|group| group.layers.iter().all(|layer| goes[*layer])).map(|g| g.bytes).sum()
+        self.freed(layers).bytes
     }
 
-    /// For each layer, the positions of the images that have it.
-    fn holders(&self, images: &[ImageRecord]) -> Vec<Vec<usize>> {
-        let positions: HashMap<&DiffId, usize> =
-            self.layers.iter().enumerate().map(|(at, layer)| (layer, at)).collect();
-        let mut holders = vec![Vec::new(); self.layers.len()];
-        for (at, image) in images.iter().enumerate() {
-            for layer in &image.layers {
-                if let Some(layer) = positions.get(layer) {
-                    holders[*layer].push(at);
-                }
+    /// How many different stacks of layers each layer is the top of.
+    pub(crate) fn stacks<'a>(&self, images: impl Iterator<Item = &'a ImageRecord>) -> Vec<u64> {
+        let positions = self.positions();
+        let mut stacks = vec![0; self.layers.len()];
+        // A stack is the one below it and its top layer; 0 is the empty one.
+        let mut known: HashMap<(usize, usize), usize> = HashMap::new();
+        for image in images {
+            let mut below = 0;
+            for layer in image.layers.iter().filter_map(|layer| positions.get(layer).copied()) {
+                let next = known.len() + 1;
+                below = *known.entry((below, layer)).or_insert_with(|| {
+                    stacks[layer] += 1;
+                    next
+                });
             }
         }
-        holders
+        stacks
+    }
+
+    fn positions(&self) -> HashMap<&DiffId, usize> {
+        self.layers.iter().enumerate().map(|(at, layer)| (layer, at)).collect()
+    }
+
+    /// All contents by the images that hold them.
+    fn by_images(&self, images: &[ImageRecord]) -> HashMap<Bits, Held> {
+        let positions = self.positions();
+        let words = images.len().div_ceil(64);
+        let mut holders = vec![vec![0; words]; self.layers.len()];
+        for (at, image) in images.iter().enumerate() {
+            for layer in image.layers.iter().filter_map(|layer| positions.get(layer)) {
+                holders[*layer][at / 64] |= 1 << (at % 64);
+            }
+        }
+        let loose: Vec<bool> = holders.iter().map(|bits| ones(bits).next().is_none()).collect();
+        let mut by: HashMap<Bits, Held> = HashMap::new();
+        for group in &self.groups {
+            let mut owners = vec![0; words];
+            for layer in &group.layers {
+                owners.iter_mut().zip(&holders[*layer]).for_each(|(all, one)| *all |= one);
+            }
+            let held = by.entry(owners).or_default();
+            held.all.add(group.sum());
+            if !group.layers.iter().any(|layer| loose[*layer]) {
+                held.alone.add(group.sum());
+            }
+        }
+        by
+    }
+}
+
+impl SharedGroup {
+    fn sum(&self) -> Sum {
+        Sum { files: self.files, bytes: self.bytes, blocks: self.blocks }
     }
 }

@@ -160,7 +160,11 @@ impl Drop for Turn {
     }
 }
 
-fn verify(
+/// Compares what was read with what was to be read.
+///
+/// # Errors
+/// `WrongBlob`, `WrongDiffId`.
+pub(crate) fn verify(
     label: &str,
     facts: &stream::StreamFacts,
     blob: Option<(BlobDigest, u64)>,

@@ -178,8 +178,10 @@ pub fn dump(root: &Path) -> Vec<String> {
     let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
     let mut lines = Vec::new();
     for query in [
-        "SELECT 'layer', hex(diff_id), diff_size, headers_size, entries, apparent FROM layers",
-        "SELECT 'content', hex(digest), size, count(*) FROM contents GROUP BY digest, size",
+        "SELECT 'layer', hex(diff_id), diff_size, headers_size, entries, apparent, headers_blocks,
+                dirs_size, dirs_blocks FROM layers",
+        "SELECT 'content', hex(digest), size, count(*), sum(blocks) FROM contents
+         GROUP BY digest, size",
         "SELECT 'entry', hex(diff_id), e.*, hex(e.name), hex(e.link), hex(e.xattrs), hex(digest)
          FROM entries AS e JOIN layers ON layers.id = e.layer LEFT JOIN contents
          ON contents.id = e.content",
@@ -199,8 +201,42 @@ pub fn dump(root: &Path) -> Vec<String> {
             lines.push(values.collect::<Vec<_>>().join(" "));
         }
     }
+    lines.extend(holder_sets(&db));
     lines.sort();
     lines
+}
+
+/// The holder sets, with their layers by name.
+fn holder_sets(db: &rusqlite::Connection) -> Vec<String> {
+    let mut statement = db.prepare("SELECT id, hex(diff_id) FROM layers").unwrap();
+    let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let names: BTreeMap<i64, String> = names.map(Result::unwrap).collect();
+    let mut statement = db
+        .prepare(
+            "SELECT layers, files, bytes, holders.blocks, count(*), sum(size), sum(contents.blocks)
+             FROM holders JOIN contents ON contents.holders = holders.id GROUP BY holders.id",
+        )
+        .unwrap();
+    let sets = statement.query_map([], |row| {
+        let layers: Vec<u8> = row.get(0)?;
+        let (mut layer, mut step, mut shift) = (0, 0, 0);
+        let mut holders = Vec::new();
+        for byte in layers {
+            step |= i64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                layer += step;
+                holders.push(names[&layer].clone());
+                (step, shift) = (0, 0);
+            }
+        }
+        holders.sort();
+        let number = |at| row.get::<_, i64>(at);
+        let sums = [number(1)?, number(2)?, number(3)?];
+        assert_eq!(sums, [number(4)?, number(5)?, number(6)?], "{holders:?}");
+        Ok(format!("set of {holders:?}: {sums:?}"))
+    });
+    sets.unwrap().map(Result::unwrap).collect()
 }
 
 /// Changes one byte of a file, whatever its mode.

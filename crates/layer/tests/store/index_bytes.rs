@@ -55,7 +55,7 @@ fn meaning(root: &Path) -> Vec<bool> {
     let roots = statement.query_map([], |row| {
         let rows = match row.get::<_, String>(1)?.as_str() {
             "sqlite_sequence" => Rows::Counters,
-            "layers" | "contents" => Rows::Numbered,
+            "layers" | "contents" | "holders" => Rows::Numbered,
             _ => Rows::Plain,
         };
         Ok((row.get::<_, i64>(0)? as usize, rows))
@@ -210,6 +210,42 @@ fn wrong_facts_are_found() {
             "sizes of a layer",
             "UPDATE layers SET headers_size = 1 WHERE id = (SELECT max(id) FROM layers)",
         ),
+        (
+            "blocks of a content",
+            "UPDATE contents SET blocks = blocks + 8 WHERE id = (SELECT max(id) FROM contents)",
+        ),
+        (
+            "content of no set",
+            "UPDATE contents SET holders = NULL WHERE id = (SELECT max(id) FROM contents)",
+        ),
+        ("content of another set", "UPDATE contents SET holders = (SELECT max(id) FROM holders)"),
+        (
+            "contents of a set",
+            "UPDATE holders SET files = files + 1 WHERE id = (SELECT max(id) FROM holders)",
+        ),
+        (
+            "bytes of a set",
+            "UPDATE holders SET bytes = bytes - 1 WHERE id = (SELECT max(id) FROM holders)",
+        ),
+        (
+            "blocks of a set",
+            "UPDATE holders SET blocks = 0 WHERE id = (SELECT max(id) FROM holders)",
+        ),
+        (
+            "layers of a set",
+            "UPDATE holders SET layers = x'09' WHERE id = (SELECT max(id) FROM holders)",
+        ),
+        (
+            "set that is none",
+            "UPDATE holders SET layers = x'0100' WHERE id = (SELECT max(id) FROM holders)",
+        ),
+        (
+            "set of nothing",
+            "INSERT INTO holders (layers, files, bytes, blocks) VALUES (x'07', 0, 0, 0)",
+        ),
+        ("blocks of headers", "UPDATE layers SET headers_blocks = 9"),
+        ("bytes of directories", "UPDATE layers SET dirs_size = dirs_size + 1"),
+        ("blocks of directories", "UPDATE layers SET dirs_blocks = dirs_blocks + 8"),
         ("tag", "UPDATE tags SET reference = 'one:2' WHERE reference = 'one:1'"),
         ("tag of another", "UPDATE tags SET image = (SELECT max(id) FROM images)"),
         ("order of layers", "UPDATE image_layers SET position = 9 - position"),

@@ -6,6 +6,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod accounts;
 mod common;
 mod conformance;
 mod crash;

@@ -1,29 +1,70 @@
 //! Removing gives everything back, and what the store says it holds is what lies there.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
-use strata_layer::Error;
+use strata_layer::{DiskUsage, Error, Space, Usage};
 
-use crate::common::{Place, assert_clean, files, load, members, unpack, walk};
+use crate::common::{Place, assert_clean, diff_id, files, load, members, unpack, walk};
+use crate::sharing::{gated, unpack_gated};
+use crate::tars::Tar;
 
-/// What `du` counts of regular files and directories, each inode once, in bytes.
-fn du(path: &Path) -> u64 {
-    let output = Command::new("du").args(["--apparent-size", "-s", "-B1"]).arg(path).output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    text.split_whitespace().next().unwrap().parse().unwrap()
+/// What `du` counts, each inode once: bytes with `--apparent-size` (before coreutils 9.2, which
+/// leaves directories out), blocks of 512 bytes without.
+fn du(path: &Path) -> Space {
+    let mut seen = HashSet::new();
+    let mut all = Space::default();
+    let mut count = |path: &Path| {
+        let meta = path.symlink_metadata().unwrap();
+        if seen.insert(meta.ino()) {
+            all += Space { bytes: meta.len(), blocks: meta.blocks() };
+        }
+    };
+    count(path);
+    if path.is_dir() {
+        walk(path).into_keys().for_each(|below| count(&path.join(below)));
+    }
+    all
 }
 
 fn assert_usage_is_what_du_counts(place: &Place) {
     let store = place.open();
-    let usage = store.disk_usage().unwrap();
-    let layers = place.root().join("layers");
-    assert_eq!(usage.stored + usage.headers + usage.directories, du(&layers));
-    let indexed: u64 = usage.layers.iter().map(|layer| layer.stored - layer.shared).sum();
-    assert_eq!(indexed + usage.shared, usage.stored);
     let records = store.layers().unwrap();
-    assert_eq!(usage.headers, records.iter().map(|record| record.headers_size).sum::<u64>());
+    let usage = store.into_disk_usage().unwrap();
+    let disk = &usage.disk;
+    assert_eq!(disk.total(), du(&place.root()));
+    let layers = disk.contents + disk.headers + disk.directories;
+    assert_eq!(layers, du(&place.root().join("layers")));
+    let said = Command::new("du").arg("-s").arg("-B512").arg(place.root()).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let said: u64 = said.split_whitespace().next().unwrap().parse().unwrap();
+    assert_eq!(disk.total().blocks, said);
+    let indexed: u64 = usage.layers.iter().map(|layer| layer.usage.unique).sum();
+    assert_eq!(indexed + usage.shared, usage.stored);
+    assert_eq!(disk.headers.bytes, records.iter().map(|record| record.headers_size).sum::<u64>());
     assert_eq!(usage.entries, records.iter().map(|record| record.entries).sum::<u64>());
+    assert_adds_up(&usage);
+}
+
+/// Every column is the store, or says why not.
+fn assert_adds_up(usage: &DiskUsage) {
+    let sum = |of: fn(&Usage) -> u64| -> u64 {
+        usage.images.iter().map(|(_, one)| of(one)).chain([of(&usage.unheld)]).sum()
+    };
+    assert_eq!(sum(|one| one.attributed), usage.disk.contents.bytes);
+    assert_eq!(sum(|one| one.blocks.attributed), usage.disk.contents.blocks);
+    assert_eq!(sum(|one| one.apparent), usage.apparent);
+    let sum = |of: fn(&Usage) -> u64| usage.layers.iter().map(|one| of(&one.usage)).sum::<u64>();
+    assert_eq!(sum(|one| one.attributed), usage.disk.contents.bytes);
+    assert_eq!(sum(|one| one.blocks.attributed), usage.disk.contents.blocks);
+    assert_eq!(sum(|one| one.layered), usage.layered);
+    for one in usage.images.iter().map(|(_, one)| one).chain([&usage.unheld]) {
+        assert_eq!(one.unique + one.shared, one.stored);
+        assert_eq!(one.blocks.unique + one.blocks.shared, one.blocks.stored);
+    }
 }
 
 #[test]
@@ -42,6 +83,89 @@ fn usage_is_what_du_counts() {
     load(&place.open(), "three", &[&members(&["f a lost", "f a one", "f .wh.x fat"])]);
     assert_usage_is_what_du_counts(&place);
     assert_eq!(place.open().disk_usage().unwrap().stored, 3 + 3 + big.len() as u64 + 3);
+    // Everything that may lie in a store: what is being written, what a crash left, what nobody
+    // knows, an upper, records of mounts.
+    let store = place.open();
+    let (tar, reader, gate) = gated(files_of(&base), Tar::default());
+    thread::scope(|scope| {
+        let unpacking = scope.spawn(|| unpack_gated(&store, &tar, reader));
+        gate.wait();
+        let root = place.root();
+        for (path, len) in [
+            ("layers/stray", 1),
+            ("layers/0000/diff/x", 70_000),
+            ("uppers/u/upper/f", 5000),
+            ("mounts/m.log", 10),
+            ("trees/t", 4097),
+            ("notes", 9),
+        ] {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, vec![7; len]).unwrap();
+        }
+        std::fs::hard_link(root.join("uppers/u/upper/f"), root.join("uppers/u/upper/g")).unwrap();
+        rustix::fs::sync();
+        assert_eq!(store.disk_usage().unwrap().disk.total(), du(&root));
+        gate.open();
+        drop(unpacking.join().unwrap());
+    });
+    drop(store);
+    std::fs::remove_dir_all(place.root().join("layers/0000")).unwrap();
+    std::fs::remove_file(place.root().join("layers/stray")).unwrap();
+    // A layer that no image has.
+    assert!(place.open().disk_usage().unwrap().unheld.apparent > 0);
+    rustix::fs::sync();
+    assert_usage_is_what_du_counts(&place);
+}
+
+/// Members of one of the tars here, for a tar that goes on.
+fn files_of(tar: &[u8]) -> Tar {
+    Tar(tar[..tar.len() - 1024].to_vec())
+}
+
+/// Three images: all have one content, two have another, each has its own; a layer of no image
+/// keeps what one image has.
+#[test]
+fn contents_are_split_among_their_images() {
+    let place = Place::in_memory();
+    let store = place.open();
+    let all = vec![b'a'; 100];
+    let (two, kept) = (vec![b't'; 31], vec![b'k'; 50]);
+    load(&store, "one", &[&files(&[("x", &all), ("y", &two), ("own", b"1")])]);
+    load(&store, "two", &[&files(&[("x2", &all), ("y2", &two), ("own", b"two")])]);
+    let base = files(&[("x3", &all), ("kept", &kept)]);
+    load(&store, "three", &[&base, &base]);
+    drop(unpack(&store, &files(&[("loose", b"loose"), ("same", &kept)])).unwrap());
+    let (images, sharing) = (store.images().unwrap(), store.sharing().unwrap());
+    let parts = sharing.images(&images);
+    let tags = store.tags().unwrap();
+    let of = |tag: &str| {
+        let id = tags.iter().find(|(name, _)| name == tag).unwrap().1;
+        images.iter().position(|image| image.id == id).unwrap()
+    };
+    let [one, two, three] = ["one", "two", "three"].map(|tag| parts[of(tag)]);
+    assert_eq!((one.stored, one.unique, one.shared, one.files), (132, 1, 131, 3));
+    assert_eq!((two.stored, two.unique, two.shared, two.files), (134, 3, 131, 3));
+    // Its own content stays when it goes: the layer of no image has it.
+    assert_eq!((three.stored, three.unique, three.shared, three.files), (150, 0, 150, 2));
+    assert_eq!((three.apparent, three.layered), (300, 300));
+    // 100 = 34 + 33 + 33 and 31 = 16 + 15, to the first by id.
+    let first = |rank: usize| u64::from(rank == 0);
+    let of_all = |tag| 33 + first(of(tag));
+    let of_two = |tag, other| 15 + first(usize::from(of(tag) > of(other)));
+    assert_eq!(one.attributed, of_all("one") + of_two("one", "two") + 1);
+    assert_eq!(two.attributed, of_all("two") + of_two("two", "one") + 3);
+    assert_eq!(three.attributed, of_all("three") + 50);
+    let unheld = sharing.unheld(&images);
+    assert_eq!((unheld.stored, unheld.unique, unheld.apparent), (5, 5, 55));
+    let both = sharing.together(&images, &[of("one"), of("two")].into());
+    assert_eq!((both.apparent, both.stored, both.unique), (266, 166 - 31, 35));
+    let all = sharing.together(&images, &(0..3).collect());
+    assert_eq!((all.stored, all.unique, all.shared), (185, 135, 50));
+    // The base of "three" is a layer of its own each time for overlay2.
+    assert_eq!((all.apparent, all.layered), (566, 566));
+    assert_eq!(sharing.freed_with(&images[of("three")].layers.iter().copied().collect()), 0);
+    assert_adds_up(&store.disk_usage().unwrap());
 }
 
 #[test]
@@ -130,4 +254,92 @@ fn gc_takes_what_no_image_has_and_leaves_what_is_held() {
     assert_eq!(store.gc().unwrap().layers, [crate::common::diff_id(&held)]);
     drop(store);
     assert_clean(&place.root());
+}
+
+/// Images that share layers, contents, blobs of their own: what the plan says is what goes.
+#[test]
+fn a_removal_frees_what_was_said() {
+    let place = Place::new();
+    let root = place.root();
+    let big = |n: u8| vec![n; 300_000];
+    let base = files(&[("base/big", &big(1)), ("base/small", b"small"), ("e", b"")]);
+    let over = members(&["f x/y/z deep", "f own own", "f s small", "d empty/dir"]);
+    let images: [(&str, Vec<Vec<u8>>); 5] = [
+        ("base", vec![base.clone()]),
+        ("over", vec![base.clone(), over.clone()]),
+        ("other", vec![files(&[("big2", &big(1)), ("mine", &big(2))])]),
+        ("twice", vec![over.clone(), over.clone()]),
+        ("late", vec![files(&[("mine2", &big(2)), ("late", b"late")]), over]),
+    ];
+    // Everything but the index.
+    let taken = || {
+        let mut all = du(&root);
+        for name in ["index.db", "index.db-wal", "index.db-shm"] {
+            if root.join(name).exists() {
+                let file = du(&root.join(name));
+                all = Space { bytes: all.bytes - file.bytes, blocks: all.blocks - file.blocks };
+            }
+        }
+        all
+    };
+    for order in [[0, 1, 2, 3, 4], [3, 1, 4, 0, 2], [2, 4, 0, 3, 1]] {
+        let store = place.open();
+        for (tag, layers) in &images {
+            load(&store, tag, &layers.iter().map(|tar| &tar[..]).collect::<Vec<_>>());
+        }
+        let one = store.tags().unwrap()[0].1;
+        store.tag("further", &one).unwrap();
+        store.tag("away", &one).unwrap();
+        let chain = strata_layer::chain_id(&[diff_id(&base)]).unwrap();
+        std::fs::write(store.tree_path(&chain), vec![1; 5000]).unwrap();
+        let id = |at: usize| {
+            let tags = store.tags().unwrap();
+            tags.iter().find(|(tag, _)| tag == images[at].0).unwrap().1
+        };
+        let ids = order.map(id);
+        rustix::fs::sync();
+        // One, three at once, the last.
+        for set in [&ids[..1], &ids[1..4], &ids[4..]] {
+            let untagged = if set.contains(&one) { &[][..] } else { &["away".to_owned()] };
+            let untagged = if set.len() == 1 { untagged } else { &[] };
+            let plan = store.removal(set, untagged).unwrap();
+            assert_eq!((&plan.images[..], &plan.in_use[..]), (set, &[][..]));
+            let before = taken();
+            for name in untagged {
+                assert_eq!(store.untag(name).unwrap(), Some(one));
+            }
+            let mut layers = Vec::new();
+            set.iter().for_each(|id| layers.extend(store.remove_image(id).unwrap()));
+            rustix::fs::sync();
+            let after = taken();
+            assert_eq!(plan.total() + after, before, "{order:?}: {plan:?}");
+            assert_eq!(
+                plan.layers.iter().collect::<HashSet<_>>(),
+                layers.iter().collect::<HashSet<_>>()
+            );
+        }
+        assert_eq!(store.disk_usage().unwrap().stored, 0);
+    }
+    assert_clean(&root);
+}
+
+#[test]
+fn what_is_in_use_would_stay() {
+    let place = Place::new();
+    let store = place.open();
+    let base = files(&[("a", b"a")]);
+    let one = load(&store, "one", &[&base]);
+    let two = load(&store, "two", &[&base, &files(&[("b", b"b")])]);
+    let held = store.hold_image(&one).unwrap();
+    // The second frees its own layer alone: the first, which stays, has the base.
+    let plan = store.removal(&[one, two], &[]).unwrap();
+    assert_eq!(
+        (plan.images, plan.in_use, plan.layers.len(), plan.files),
+        (vec![two], vec![one], 1, 1)
+    );
+    drop(held);
+    let plan = store.removal(&[one, two], &[]).unwrap();
+    assert_eq!((plan.images, plan.in_use.len(), plan.layers.len()), (vec![one, two], 0, 2));
+    store.remove_image(&one).unwrap();
+    assert!(matches!(store.removal(&[one], &[]), Err(Error::NoImage(id)) if id == one));
 }

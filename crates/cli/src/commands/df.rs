@@ -1,0 +1,233 @@
+//! `strata df`: what the store holds, and whose it is, in numbers that add up.
+//!
+//! Invariants: ATTRIBUTED of all images and of what no image holds is STORED in total; TOTAL of
+//! the parts on disk is what `du` says of the store's root. JSON has exact integers.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+use strata_image::resolve_image;
+use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Space, Usage};
+use strata_tree::ImageId;
+
+use crate::context::{Context, Format};
+use crate::images::familiar_names;
+use crate::{table, units};
+
+/// Show what the store holds, whose it is, and what it takes on disk
+///
+/// For each image, and with -v for each layer: APPARENT is the bytes of its files with nothing
+/// shared; LAYERED the same with layers shared and nothing else, what overlay2 needs; STORED the
+/// bytes of its distinct contents, what the store has of it. STORED is UNIQUE, which no other image
+/// holds and which removing it alone frees, and SHARED. ATTRIBUTED is its part of the disk: each
+/// content is split evenly among the images that hold it, so that the column adds up to the store.
+/// In TOTAL each layer (LAYERED) or content (STORED) counts once. For layers, SHARED and ATTRIBUTED
+/// are among layers.
+///
+/// Then everything on disk, part by part: SIZE as `du --apparent-size` counts, ON DISK in whole
+/// blocks, as `du` does. `strata rmi --dry-run` tells what removing images frees of each.
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// Only these images, by name or id, and what they hold together
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Layers too
+    #[arg(short, long)]
+    verbose: bool,
+    /// Show bytes instead of rounded sizes
+    #[arg(short, long)]
+    bytes: bool,
+    /// STORED to ATTRIBUTED as contents take it on disk, in whole blocks
+    #[arg(short, long)]
+    disk: bool,
+}
+
+pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let mut chosen: BTreeSet<ImageId> = BTreeSet::new();
+    for text in &args.images {
+        chosen.insert(resolve_image(&store, text)?.id);
+    }
+    let names = familiar_names(&store)?;
+    let together = if chosen.is_empty() {
+        None
+    } else {
+        let images = store.images()?;
+        let at = images.iter().enumerate().filter(|(_, image)| chosen.contains(&image.id));
+        let at = at.map(|(at, _)| at).collect();
+        Some(store.sharing()?.together(&images, &at))
+    };
+    let usage = store.into_disk_usage()?;
+    let wanted = |image: &ImageRecord| chosen.is_empty() || chosen.contains(&image.id);
+    let images: Vec<_> = usage.images.iter().filter(|(image, _)| wanted(image)).collect();
+    let of_images: BTreeSet<_> = images.iter().flat_map(|(image, _)| &image.layers).collect();
+    let layers = usage.layers.iter();
+    let layers = layers.filter(|one| chosen.is_empty() || of_images.contains(&one.diff_id));
+    let layers: Vec<&LayerUsage> = layers.collect();
+    let name = |id: &ImageId| names.get(id).cloned().unwrap_or_default();
+    if context.format == Format::Json {
+        let images = images.iter().map(|(image, of)| image_json(image, &name(&image.id), of));
+        let images: Vec<Value> = images.collect();
+        let layers: Vec<Value> = layers.into_iter().map(layer_json).collect();
+        let all = store_json(&usage, images, layers, together.as_ref());
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    let show = Show { bytes: args.bytes, disk: args.disk };
+    let mut rows = vec![["IMAGE", "IMAGE ID"].map(String::from).to_vec()];
+    rows[0].extend(USAGE.map(String::from));
+    for (image, of) in &images {
+        let name = match &name(&image.id)[..] {
+            [] => "<none>".to_owned(),
+            names => names.join(", "),
+        };
+        rows.push(show.row(&[name, image.id.short()], of));
+    }
+    match &together {
+        Some(all) => rows.push(show.row(&["TOGETHER".to_owned(), String::new()], all)),
+        None => {
+            if usage.unheld.files > 0 || usage.unheld.apparent > 0 {
+                rows.push(show.row(&["no image".to_owned(), String::new()], &usage.unheld));
+            }
+            rows.push(show.row(&["TOTAL".to_owned(), String::new()], &total(&usage)));
+        }
+    }
+    table::print_rows(&rows, out)?;
+    if args.verbose {
+        writeln!(out)?;
+        print_layers(&show, &layers, out)?;
+    }
+    if together.is_some() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut rows = vec![["PART", "SIZE", "ON DISK"].map(String::from)];
+    let parts = usage.disk.parts().into_iter().chain([("TOTAL", usage.disk.total())]);
+    rows.extend(parts.map(|(part, space)| {
+        [part.to_owned(), show.size(space.bytes), show.size(space.blocks * 512)]
+    }));
+    table::print(&rows, out)
+}
+
+const USAGE: [&str; 6] = ["APPARENT", "LAYERED", "STORED", "UNIQUE", "SHARED", "ATTRIBUTED"];
+
+/// How sizes are printed.
+struct Show {
+    bytes: bool,
+    disk: bool,
+}
+
+impl Show {
+    fn size(&self, bytes: u64) -> String {
+        if self.bytes { bytes.to_string() } else { units::size(bytes) }
+    }
+
+    fn row(&self, head: &[String], of: &Usage) -> Vec<String> {
+        let parts = match self.disk {
+            false => [of.stored, of.unique, of.shared, of.attributed],
+            true => {
+                let blocks = &of.blocks;
+                [blocks.stored, blocks.unique, blocks.shared, blocks.attributed].map(|n| n * 512)
+            }
+        };
+        let sizes = [of.apparent, of.layered].into_iter().chain(parts);
+        head.iter().cloned().chain(sizes.map(|bytes| self.size(bytes))).collect()
+    }
+}
+
+/// All images and what no image holds.
+fn total(usage: &DiskUsage) -> Usage {
+    let images = || usage.images.iter().map(|(_, of)| of).chain([&usage.unheld]);
+    let (stored, unique) = (usage.disk.contents, images().map(|of| of.unique).sum::<u64>());
+    let blocks = strata_layer::BlockUsage {
+        stored: stored.blocks,
+        unique: images().map(|of| of.blocks.unique).sum(),
+        shared: stored.blocks - images().map(|of| of.blocks.unique).sum::<u64>(),
+        attributed: images().map(|of| of.blocks.attributed).sum(),
+    };
+    Usage {
+        apparent: usage.apparent,
+        layered: usage.layered,
+        stored: stored.bytes,
+        unique,
+        shared: stored.bytes - unique,
+        attributed: images().map(|of| of.attributed).sum(),
+        files: usage.files,
+        blocks,
+    }
+}
+
+fn print_layers(show: &Show, layers: &[&LayerUsage], out: &mut impl Write) -> Result<()> {
+    let mut rows = vec![["LAYER", "ENTRIES", "IMAGES"].map(String::from).to_vec()];
+    rows[0].extend(USAGE.map(String::from));
+    rows[0].extend(["HEADERS", "DIRECTORIES"].map(String::from));
+    for layer in layers {
+        let head = [layer.diff_id.short(), layer.entries.to_string(), layer.images.to_string()];
+        let mut row = show.row(&head, &layer.usage);
+        row.extend([layer.headers, layer.directories].map(|space| match show.disk {
+            true => show.size(space.blocks * 512),
+            false => show.size(space.bytes),
+        }));
+        rows.push(row);
+    }
+    table::print_rows(&rows, out)
+}
+
+/// The columns by name.
+fn usage_json(of: &Usage) -> Value {
+    json!({
+        "files": of.files, "apparent": of.apparent, "layered": of.layered, "stored": of.stored,
+        "unique": of.unique, "shared": of.shared, "attributed": of.attributed,
+        "blocks": {
+            "stored": of.blocks.stored, "unique": of.blocks.unique, "shared": of.blocks.shared,
+            "attributed": of.blocks.attributed,
+        },
+    })
+}
+
+/// `more`, and the columns of `of`.
+fn with_usage(mut more: Value, of: &Usage) -> Value {
+    if let (Value::Object(more), Value::Object(columns)) = (&mut more, usage_json(of)) {
+        more.extend(columns);
+    }
+    more
+}
+
+fn image_json(image: &ImageRecord, names: &[String], of: &Usage) -> Value {
+    let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
+    with_usage(json!({ "id": image.id.to_string(), "names": names, "layers": layers }), of)
+}
+
+fn layer_json(layer: &LayerUsage) -> Value {
+    let more = json!({
+        "diff_id": layer.diff_id.to_string(), "entries": layer.entries, "images": layer.images,
+        "headers": space_json(layer.headers), "directories": space_json(layer.directories),
+    });
+    with_usage(more, &layer.usage)
+}
+
+/// Bytes and blocks of 512 bytes.
+pub(crate) fn space_json(space: Space) -> Value {
+    json!({ "bytes": space.bytes, "blocks": space.blocks })
+}
+
+fn store_json(
+    usage: &DiskUsage,
+    images: Vec<Value>,
+    layers: Vec<Value>,
+    together: Option<&Usage>,
+) -> Value {
+    let parts = usage.disk.parts().into_iter().chain([("total", usage.disk.total())]);
+    let disk = parts.map(|(part, space)| (part.to_owned(), space_json(space)));
+    let disk: serde_json::Map<String, Value> = disk.collect();
+    let mut all = json!({
+        "images": images, "layers": layers, "no_image": usage_json(&usage.unheld),
+        "entries": usage.entries, "shared_by_layers": usage.shared, "disk": disk,
+    });
+    if let (Some(together), Value::Object(all)) = (together, &mut all) {
+        all.insert("together".to_owned(), usage_json(together));
+    }
+    with_usage(all, &total(usage))
+}

@@ -1,0 +1,111 @@
+//! `strata rmi --dry-run`: what the same command without it would take away and free.
+//!
+//! Invariant: the arguments are gone through in their order, each on what those before it would
+//! have left, by the same rules as the removal itself; what would fail there fails here.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use strata_image::Reference;
+use strata_layer::Store;
+use strata_tree::ImageId;
+
+use super::familiar;
+use super::remove::{Asked, asked, names_of, shown};
+use crate::commands::df::space_json;
+use crate::context::{Context, Format};
+use crate::uppers::Upper;
+use crate::{report, table, units};
+
+pub(super) fn run(
+    context: &Context,
+    store: &Store,
+    uppers: &[Upper],
+    images: &[String],
+    force: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let mut tags = store.tags()?;
+    let (mut untagged, mut failed) = (Vec::new(), Vec::new());
+    let mut wanted: Vec<(ImageId, String)> = Vec::new();
+    for text in images {
+        let gone = |name: &String| text.parse().is_ok_and(|known| is_named(&known, name));
+        if untagged.iter().any(gone) {
+            failed.push(no_image(text));
+            continue;
+        }
+        match asked(store, &tags, uppers, text, force) {
+            // Found by what an argument before this one takes away.
+            Ok(Asked::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
+                failed.push(no_image(text));
+            }
+            Ok(Asked::Untag(name)) => {
+                tags.retain(|(known, _)| *known != name);
+                untagged.push(name);
+            }
+            Ok(Asked::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
+            Err(error) => failed.push(report::told(&error)),
+        }
+    }
+    let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
+    let removal = store.removal(&ids, &untagged)?;
+    let mounts = crate::mounts::all(&context.root)?;
+    for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
+        let text = id.to_string();
+        let on: Vec<String> = mounts
+            .iter()
+            .filter(|mount| mount.record.image == text)
+            .map(|mount| mount.record.mountpoint.display().to_string())
+            .collect();
+        let on = match &on[..] {
+            [] => "a running load or command holds it".to_owned(),
+            on => format!("mounted on {}", on.join(", ")),
+        };
+        failed.push(format!("unable to delete {shown}: image {} is in use: {on}", id.short()));
+    }
+    let with_images = removal.images.iter().flat_map(|id| names_of(&tags, id));
+    let names = untagged.iter().map(String::as_str).chain(with_images).map(familiar);
+    let names: Vec<String> = names.collect();
+    if context.format == Format::Json {
+        let freed = removal.parts().into_iter().chain([("total", removal.total())]);
+        let freed = freed.map(|(part, space)| (part.to_owned(), space_json(space)));
+        let all = json!({
+            "untagged": names, "images": texts(&removal.images), "layers": texts(&removal.layers),
+            "files": removal.files, "in_use": texts(&removal.in_use),
+            "freed": freed.collect::<serde_json::Map<_, _>>(),
+        });
+        writeln!(out, "{all:#}")?;
+    } else {
+        names.iter().try_for_each(|name| writeln!(out, "Would untag: {name}"))?;
+        removal.images.iter().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
+        removal.layers.iter().rev().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
+        writeln!(out)?;
+        let mut rows = vec![["FREED", "FILES", "SIZE", "ON DISK"].map(String::from)];
+        for (part, space) in removal.parts().into_iter().chain([("TOTAL", removal.total())]) {
+            let files = if part == "contents" { removal.files.to_string() } else { String::new() };
+            let (size, disk) = (units::size(space.bytes), units::size(space.blocks * 512));
+            rows.push([part.to_owned(), files, size, disk]);
+        }
+        table::print(&rows, out)?;
+        writeln!(out, "\nindex.db stays as large as it is: what comes next uses its free pages")?;
+    }
+    out.flush()?;
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", failed.join("\nstrata: ")),
+    }
+}
+
+fn is_named(reference: &Reference, name: &str) -> bool {
+    reference.store_tag().as_deref() == Some(name)
+}
+
+/// As the image crate says it.
+fn no_image(text: &str) -> String {
+    format!("no image {text:?} in the store; `strata images` lists what there is")
+}
+
+fn texts<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}

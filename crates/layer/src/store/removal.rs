@@ -1,0 +1,182 @@
+//! What removing images frees, without removing them.
+//!
+//! The same decisions as [`Store::remove_image`] takes, one image after the other: what nobody
+//! else needs goes, what somebody holds stays.
+//!
+//! Invariant: removing just these images then frees just this, by `du` of everything but
+//! `index.db`, whose pages are kept for what comes next; directories that only lose names
+//! (`layers/`, `trees/`, `blobs/sha256/`) are taken to keep their size, as on ext4 and xfs.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
+use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
+
+use super::listing::{Images, Listing};
+use super::{Store, chain_id, layer_path};
+use crate::error::{Error, IoContext, Result};
+use crate::index::ImageRecord;
+use crate::lock::{Lock, Locked, lock_path};
+use crate::measure::{Space, space};
+
+/// What would go, and what would stay because somebody uses it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Images that would go, in the order given.
+    pub images: Vec<ImageId>,
+    /// Images that would stay: they, or a layer that only they have, are in use.
+    pub in_use: Vec<ImageId>,
+    /// Layers that no image would have any more.
+    pub layers: Vec<DiffId>,
+    /// Contents that no layer would have any more.
+    pub files: u64,
+    /// Their bytes and blocks.
+    pub contents: Space,
+    /// `headers.zst` of those layers.
+    pub headers: Space,
+    /// Directories of those layers.
+    pub directories: Space,
+    /// Compiled trees, each of a chain that no image would have any more.
+    pub trees: Space,
+    /// Manifests and configs.
+    pub blobs: Space,
+    /// By how much `images.json` gets shorter.
+    pub listing: Space,
+}
+
+impl Removal {
+    /// All parts with their names, as in [`Disk::parts`](super::Disk::parts).
+    pub fn parts(&self) -> [(&'static str, Space); 6] {
+        [
+            ("contents", self.contents),
+            ("headers", self.headers),
+            ("directories", self.directories),
+            ("trees", self.trees),
+            ("blobs", self.blobs),
+            ("images.json", self.listing),
+        ]
+    }
+
+    /// What `du` of the store would fall by.
+    pub fn total(&self) -> Space {
+        self.parts().into_iter().map(|(_, space)| space).sum()
+    }
+}
+
+impl Store {
+    /// What removing `wanted`, one after the other, and then the names `untagged` would free.
+    ///
+    /// ```
+    /// # fn main() -> strata_layer::Result<()> {
+    /// # let place = tempfile::tempdir().unwrap();
+    /// let store = strata_layer::Store::open(&place.path().join("store"))?;
+    /// let all: Vec<_> = store.images()?.iter().map(|image| image.id).collect();
+    /// let freed = store.removal(&all, &[])?;
+    /// println!("{} layers, {} bytes", freed.layers.len(), freed.total().bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NoImage`; `Sqlite`, `Io`.
+    pub fn removal(&self, wanted: &[ImageId], untagged: &[String]) -> Result<Removal> {
+        let sharing = self.sharing()?;
+        let all = self.images()?;
+        let mut left: Vec<&ImageRecord> = all.iter().collect();
+        let mut removal = Removal::default();
+        let mut gone: BTreeSet<DiffId> = BTreeSet::new();
+        for id in wanted {
+            let at = left.iter().position(|image| image.id == *id).ok_or(Error::NoImage(*id))?;
+            let image = left.remove(at);
+            let freed: BTreeSet<DiffId> = image.layers.iter().copied().collect();
+            let needed = |layer: &DiffId| left.iter().any(|other| other.layers.contains(layer));
+            let freed: BTreeSet<DiffId> =
+                freed.into_iter().filter(|layer| !needed(layer)).collect();
+            if self.is_held(image, &freed)? {
+                removal.in_use.push(*id);
+                left.insert(at, image);
+                continue;
+            }
+            removal.images.push(*id);
+            gone.extend(freed);
+        }
+        for record in self.layers()?.iter().filter(|record| gone.contains(&record.diff_id)) {
+            removal.layers.push(record.diff_id);
+            removal.headers += Space { bytes: record.headers_size, blocks: record.headers_blocks };
+            removal.directories += record.directories;
+        }
+        let freed = sharing.freed(&gone);
+        removal.files = freed.files;
+        removal.contents = Space { bytes: freed.bytes, blocks: freed.blocks };
+        let removed: Vec<&ImageRecord> =
+            all.iter().filter(|image| removal.images.contains(&image.id)).collect();
+        removal.trees = self.trees_only_of(&removed, &left)?;
+        removal.blobs = self.blobs_only_of(&removed, &left)?;
+        removal.listing = self.listing_without(&removal.images, untagged)?;
+        Ok(removal)
+    }
+
+    /// Whether removing the image with those layers would be refused.
+    fn is_held(&self, image: &ImageRecord, freed: &BTreeSet<DiffId>) -> Result<bool> {
+        let paths = freed.iter().map(|layer| self.root().join(layer_path(layer)));
+        for path in [self.blob_path(&image.id.into())].into_iter().chain(paths) {
+            // Whoever wants it meanwhile waits: the lock goes at once.
+            if matches!(lock_path(&path, Lock::TryExclusive)?, Locked::Busy) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn trees_only_of(&self, removed: &[&ImageRecord], left: &[&ImageRecord]) -> Result<Space> {
+        let kept: BTreeSet<&[DiffId]> = left.iter().map(|image| &image.layers[..]).collect();
+        let gone = removed.iter().filter(|image| !kept.contains(&image.layers[..]));
+        let chains: BTreeSet<ChainId> = gone.filter_map(|image| chain_id(&image.layers)).collect();
+        let paths = chains.iter().map(|chain| self.tree_path(chain));
+        self.space_of(paths)
+    }
+
+    fn blobs_only_of(&self, removed: &[&ImageRecord], left: &[&ImageRecord]) -> Result<Space> {
+        let blobs = |images: &[&ImageRecord]| -> BTreeSet<BlobDigest> {
+            let of = |image: &&ImageRecord| [Some(BlobDigest::from(image.id)), image.manifest];
+            images.iter().flat_map(of).flatten().collect()
+        };
+        let (gone, kept) = (blobs(removed), blobs(left));
+        self.space_of(gone.difference(&kept).map(|blob| self.blob_path(blob)))
+    }
+
+    fn space_of(&self, paths: impl Iterator<Item = std::path::PathBuf>) -> Result<Space> {
+        let mut all = Space::default();
+        for path in paths {
+            let below = path.strip_prefix(self.root()).unwrap_or(&path);
+            all += space(self.root_fd.as_fd(), below)?.unwrap_or_default();
+        }
+        Ok(all)
+    }
+
+    /// What `images.json` loses with those images and names.
+    fn listing_without(&self, removed: &[ImageId], untagged: &[String]) -> Result<Space> {
+        let mut images = Images::of(&self.index().db)?;
+        let before = images.state();
+        let removed: BTreeSet<String> = removed.iter().map(ImageId::to_string).collect();
+        images.0.retain(|image| !removed.contains(&image.id));
+        for image in &mut images.0 {
+            image.tags.retain(|name| !untagged.contains(name));
+        }
+        let after = Listing::new(images, before).text().len() as u64;
+        let path = self.root().join("images.json");
+        let now = match removed.is_empty() && untagged.is_empty() {
+            true => None,
+            false => space(self.root_fd.as_fd(), std::path::Path::new("images.json"))?,
+        };
+        let Some(now) = now else { return Ok(Space::default()) };
+        let stat =
+            rustix::fs::statvfs(&path).doing(|| format!("cannot stat {}", path.display()))?;
+        // The file is small and in one piece: whole blocks of the file system.
+        let blocks = after.div_ceil(stat.f_frsize) * (stat.f_frsize / 512);
+        Ok(Space {
+            bytes: now.bytes.saturating_sub(after),
+            blocks: now.blocks.saturating_sub(blocks),
+        })
+    }
+}
