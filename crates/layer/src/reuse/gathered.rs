@@ -1,8 +1,8 @@
 //! Sharing between layers that no store has to hold: from their contents alone.
 //!
-//! Invariant: what [`Sharing::of_contents`] gives of a store's layers is what
-//! [`Store::sharing`](crate::Store::sharing) gives of the same, blocks aside, as long as no link limit
-//! forced a second copy of a content.
+//! Invariants: what [`Sharing::of_layers`] gives of a store's layers is what
+//! [`Store::sharing`](crate::Store::sharing) gives of the same, as long as no link limit forced a
+//! second copy of a content and the file system keeps files in whole blocks of 4 KiB.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,20 +10,28 @@ use strata_tree::{ContentDigest, DiffId};
 
 use crate::store::{SharedGroup, Sharing};
 
+/// What a layer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerContents {
+    /// Which layer.
+    pub diff_id: DiffId,
+    /// Bytes of its regular files, each inode once.
+    pub apparent: u64,
+    /// Digest and bytes of its contents.
+    pub contents: Vec<(ContentDigest, u64)>,
+}
+
 impl Sharing {
-    /// Groups the contents (digest and bytes) of layers; a layer or a content that comes twice
-    /// counts once. They have no blocks, and a layer's `apparent` is the sum of what it is given.
-    pub fn of_contents(
-        layers: impl IntoIterator<Item = (DiffId, Vec<(ContentDigest, u64)>)>,
-    ) -> Self {
-        let (mut order, mut apparent): (Vec<DiffId>, Vec<u64>) = Default::default();
+    /// Groups the contents of layers; a layer or a content that comes twice counts once.
+    pub fn of_layers(layers: impl IntoIterator<Item = LayerContents>) -> Self {
+        let mut all = Self { layers: Vec::new(), apparent: Vec::new(), groups: Vec::new() };
         let mut positions: HashMap<DiffId, usize> = HashMap::new();
         let mut contents: HashMap<ContentDigest, (u64, Vec<usize>)> = HashMap::new();
-        for (layer, held) in layers {
-            let layer = *positions.entry(layer).or_insert_with(|| {
-                order.push(layer);
-                apparent.push(held.iter().map(|(_, size)| size).sum());
-                order.len() - 1
+        for LayerContents { diff_id, apparent, contents: held } in layers {
+            let layer = *positions.entry(diff_id).or_insert_with(|| {
+                all.layers.push(diff_id);
+                all.apparent.push(apparent);
+                all.layers.len() - 1
             });
             for (digest, size) in held {
                 let (_, holders) = contents.entry(digest).or_insert((size, Vec::new()));
@@ -32,16 +40,19 @@ impl Sharing {
                 }
             }
         }
-        let mut groups: BTreeMap<Vec<usize>, (u64, u64)> = BTreeMap::new();
-        for (size, holders) in contents.into_values() {
-            let (files, bytes) = groups.entry(holders).or_default();
-            *files += 1;
-            *bytes += size;
+        let mut groups: BTreeMap<Vec<usize>, SharedGroup> = BTreeMap::new();
+        for (size, layers) in contents.into_values() {
+            let group = groups.entry(layers).or_insert_with_key(|layers| SharedGroup {
+                layers: layers.clone(),
+                files: 0,
+                bytes: 0,
+                blocks: 0,
+            });
+            group.files += 1;
+            group.bytes += size;
+            group.blocks += size.div_ceil(4096) * 8;
         }
-        let groups = groups.into_iter();
-        // Nothing of it is on a disk of ours.
-        let group = |(layers, (files, bytes))| SharedGroup { layers, files, bytes, blocks: 0 };
-        let groups = groups.map(group).collect();
-        Self { layers: order, apparent, groups }
+        all.groups = groups.into_values().collect();
+        all
     }
 }
