@@ -50,7 +50,8 @@ struct Builder {
     tree: ImageTree,
     /// By `contents.id`; and by digest, for copies of the same bytes have several ids.
     contents: HashMap<i64, u32>,
-    ids: Vec<Vec<i64>>,
+    /// By content, of one of its copies.
+    ids: Vec<i64>,
     digests: HashMap<[u8; 32], u32>,
     xattrs: HashMap<Vec<Xattr>, u32>,
 }
@@ -359,9 +360,8 @@ impl Builder {
         if number == next {
             let digest = strata_tree::ContentDigest::from_bytes(digest);
             self.tree.contents.push(Content { digest, size, holders: NONE });
-            self.ids.push(Vec::new());
+            self.ids.push(id);
         }
-        self.ids[number as usize].push(id);
         self.contents.insert(id, number);
         number
     }
@@ -384,16 +384,8 @@ impl Builder {
             self.set(0, Place::ROOT, root, false);
         }
         let mut finder = Finder::new(db, image)?;
-        for (content, ids) in self.tree.contents.iter_mut().zip(&mut self.ids) {
-            // Another image may have one more copy of the same bytes.
-            if let [only] = ids[..] {
-                let mut copies = db.prepare_cached(
-                    "SELECT id FROM contents WHERE digest = ?1 AND id <> ?2 ORDER BY copy",
-                )?;
-                let more = copies.query_map((content.digest.as_bytes(), only), |row| row.get(0))?;
-                ids.extend(more.collect::<rusqlite::Result<Vec<i64>>>()?);
-            }
-            content.holders = finder.number(db, ids)?;
+        for (content, id) in self.tree.contents.iter_mut().zip(&self.ids) {
+            content.holders = finder.number(db, &content.digest, *id)?;
         }
         self.tree.holders = finder.finish();
         Ok(self.tree)
