@@ -7,7 +7,7 @@
 //! its own: an opaque directory is emptied before its own names come; a place is made only for a
 //! name that exists after the layer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 use strata_tree::{DiffId, ImageId, Kind, NodeId, Presence, Stat, TreePath, Xattr};
@@ -68,6 +68,8 @@ struct Reading {
     /// How far its old children were passed.
     passed: usize,
     new: Vec<Place>,
+    /// Of files with several names: the number of the tar member that has the bytes.
+    members: HashMap<u32, u64>,
 }
 
 impl Reading {
@@ -90,6 +92,7 @@ impl Builder {
             links: Vec::new(),
             xattrs: vec![Vec::new()],
             holders: Vec::new(),
+            bare: HashSet::new(),
         };
         Self {
             tree,
@@ -109,6 +112,7 @@ impl Builder {
             place: None,
             passed: 0,
             new: Vec::new(),
+            members: HashMap::new(),
         };
         rows::each(db, id, &mut |row, content| {
             let found = self.row(&mut reading, &row, content)?;
@@ -149,7 +153,9 @@ impl Builder {
         let now_dir = now.is_some_and(|number| self.version(number).kind.is_dir());
         let number = match &row.kind {
             RowKind::Whiteout => {
-                if let (Some(place), Some(_)) = (old, now) {
+                // It may be gone already, with all that an opaque directory had.
+                let hides = |place: &Place| self.tree.at(*place, reading.layer as usize).is_some();
+                if let Some(place) = old.filter(hides) {
                     self.empty(reading.layer, place);
                     self.set(reading.layer, place, NONE, true);
                 }
@@ -183,13 +189,28 @@ impl Builder {
             }
             RowKind::HardLink(target) => {
                 let target = (target.0 as usize).checked_sub(1);
-                let (_, number) = target
+                let (_, number) = *target
                     .and_then(|at| reading.nodes.get(at))
                     .ok_or_else(|| reading.damaged("a link to nothing"))?;
-                *number
+                if let (Some(first), Some(here)) = (reading.members.get_mut(&number), row.position)
+                    && here < *first
+                {
+                    *first = here;
+                    // Given to this name below.
+                    self.tree.versions[number as usize].place = Place(NONE);
+                }
+                number
             }
             RowKind::LowerLink(path) => self.lower(reading, path)?,
-            _ => self.inode(reading, row, content)?,
+            _ => {
+                let number = self.inode(reading, row, content)?;
+                if let (Some(2..), Some(position)) =
+                    (row.meta.as_ref().map(|meta| meta.nlink), row.position)
+                {
+                    reading.members.insert(number, position);
+                }
+                number
+            }
         };
         let place = match old {
             Some(place) => place,
@@ -197,6 +218,9 @@ impl Builder {
         };
         if now_dir && !self.version(number).kind.is_dir() {
             self.empty(reading.layer, place);
+        }
+        if matches!(row.kind, RowKind::Directory { children: 0, .. }) {
+            self.tree.bare.insert(place);
         }
         let version = &mut self.tree.versions[number as usize];
         if version.place.0 == NONE {

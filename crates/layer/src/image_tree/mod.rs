@@ -24,6 +24,7 @@ mod change;
 mod holders;
 mod totals;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use strata_tree::{ContentDigest, DiffId, Kind, Name, Stat, Timestamp, TreePath, Xattr};
@@ -89,7 +90,7 @@ pub struct Version {
     pub mtime: Timestamp,
     /// The layer that has it, counted from the base, 0.
     pub layer: u32,
-    /// Where it has it: the first of its names in that layer.
+    /// Where it has it: of several names the one whose tar member has the bytes.
     pub place: Place,
     number: u32,
     content: u32,
@@ -161,6 +162,8 @@ pub struct ImageTree {
     /// The first is the empty one.
     xattrs: Vec<Vec<Xattr>>,
     holders: Vec<Holders>,
+    /// What some layer has as a directory with nothing in it.
+    bare: HashSet<Place>,
 }
 
 impl ImageTree {
