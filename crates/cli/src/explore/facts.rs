@@ -213,13 +213,13 @@ impl Image {
         let holders = tree.holders(content);
         let own = self.layers.get(version.layer as usize).map(|layer| layer.diff_id);
         for layer in holders.layers.iter().filter(|layer| Some(**layer) != own) {
-            lines.push(("Also in", self.layer_name(layer)));
+            lines.push(("Held by", self.layer_name(layer)));
         }
         for image in &holders.other_images {
-            lines.push(("Image too", self.image_name(image)));
+            lines.push(("Held by", format!("image {}", self.image_name(image))));
         }
         if !holders.is_shared() {
-            lines.push(("Also in", "nothing else: this layer alone holds the content".to_owned()));
+            lines.push(("Held by", "this layer of this image alone".to_owned()));
         }
     }
 }

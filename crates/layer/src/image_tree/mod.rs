@@ -16,7 +16,8 @@
 //! order of layers, one a layer; a name that a layer removed has an event of its own, also where
 //! the layer says only that the directory above is gone; equal contents are one [`Content`].
 //!
-//! Memory: about 150 bytes for each place with one version, names and totals included.
+//! Memory: about 200 bytes for each place with one version, names and totals included (measured:
+//! 203 MB at 1,000,000 places).
 
 mod at;
 mod build;
