@@ -65,6 +65,8 @@ fn help() {
         "uppers",
         "ps",
         "diff",
+        "why",
+        "duplicates",
         "commit",
         "rm",
         "ls",
@@ -76,6 +78,7 @@ fn help() {
         "unpack",
         "export",
         "df",
+        "report",
         "fsck",
         "gc",
         "info",
@@ -247,6 +250,25 @@ fn explore_without_a_terminal() {
 }
 
 #[test]
+fn report() {
+    let mut talk = Talk::new();
+    talk.say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q report")
+        .say("report -o two.html cases:1 nothing:1")
+        .say("report -o no/where.html");
+    let page = fs::read_to_string(talk.sandbox.path().join("report.html")).unwrap();
+    assert_eq!(talk.sandbox.ok(&["report", "-o", "-"]).len(), page.len());
+    let (_, data) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let df = talk.sandbox.ok(&["df", "--format", "json"]);
+    let df: serde_json::Value = serde_json::from_str(&df).unwrap();
+    assert_eq!(data["totals"]["stored"], df["stored"]);
+    assert_eq!(data["images"].as_array().unwrap().len(), df["images"].as_array().unwrap().len());
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
 fn shells_and_manuals() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -262,7 +284,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 52);
+    assert_eq!(pages.len(), 55);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -13,7 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
 use crate::images::ImageCommand;
-use crate::{explore, images, look, mounts, progress, remote, reuse, template, uppers};
+use crate::{explore, history, images, look, mounts, progress, remote, reuse, template, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -77,6 +77,8 @@ enum Command {
     Uppers(uppers::UppersArgs),
     Ps(uppers::PsArgs),
     Diff(uppers::DiffArgs),
+    Why(history::WhyArgs),
+    Duplicates(history::DuplicatesArgs),
     Commit(uppers::CommitArgs),
     Rm(uppers::RmArgs),
     Ls(look::LsArgs),
@@ -87,8 +89,9 @@ enum Command {
     Explore(explore::ExploreArgs),
     Unpack(look::UnpackArgs),
     Export(look::ExportArgs),
-    Df(df::DfArgs),
+    Report(crate::report::ReportArgs),
     Reuse(reuse::ReuseArgs),
+    Df(df::DfArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
     ///
@@ -113,6 +116,16 @@ impl Command {
                 | Self::System(_)
                 | Self::Ps(_)
         )
+    }
+}
+
+impl Cli {
+    /// The exit code of an error.
+    pub(crate) fn trouble(&self) -> u8 {
+        match &self.command {
+            Command::Diff(args) => args.trouble(),
+            _ => 1,
+        }
     }
 }
 
@@ -164,7 +177,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
         Command::Ps(args) => uppers::run_ps(&context, args, &mut screen.out)?,
         Command::Uppers(args) => uppers::run_uppers(&context, args, &mut screen.out)?,
-        Command::Diff(args) => uppers::run_diff(&context, args, &mut screen.out)?,
+        Command::Diff(args) => uppers::run_diff(&context, args, terminal, &mut screen.out)?,
+        Command::Why(args) => history::run_why(&context, args, &mut screen.out)?,
+        Command::Duplicates(args) => history::run_duplicates(&context, args, &mut screen.out)?,
         Command::Commit(args) => uppers::run_commit(&context, args, &mut screen.out)?,
         Command::Rm(args) => uppers::run_rm(&context, args, &mut screen.out)?,
         Command::Ls(args) => {
@@ -206,8 +221,9 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
                 look::export(&*image.tree, args, &mut screen)?;
             }
         },
-        Command::Df(args) => df::run_df(&context, args, &mut screen.out)?,
+        Command::Report(args) => crate::report::run(&context, args, &mut screen.out)?,
         Command::Reuse(args) => reuse::run(&context, args, &mut screen.out)?,
+        Command::Df(args) => df::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,

@@ -2,16 +2,18 @@
 //!
 //! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
 //! [`images`] lists images and what they take, [`remote`] speaks to registries, [`look`] reads
-//! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top.
+//! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top;
+//! [`history`] tells what happened in images and what differs.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
-//! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line); a
-//! reader that went away ends a listing quietly.
+//! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
+//! where 1 says that there are differences); a reader that went away ends a listing quietly.
 
 mod cli;
 mod commands;
 mod context;
 mod explore;
+mod history;
 mod images;
 mod limits;
 mod look;
@@ -22,6 +24,7 @@ mod report;
 mod reuse;
 mod table;
 mod template;
+mod told;
 mod units;
 mod uppers;
 
@@ -33,13 +36,15 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     start_log(&cli);
+    let trouble = cli.trouble();
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<history::Differs>() => ExitCode::FAILURE,
         Err(error) => {
             // Nobody is left to tell if this fails.
-            writeln!(std::io::stderr(), "strata: {}", report::told(&error)).unwrap_or_default();
-            ExitCode::FAILURE
+            writeln!(std::io::stderr(), "strata: {}", told::told(&error)).unwrap_or_default();
+            ExitCode::from(trouble)
         }
     }
 }

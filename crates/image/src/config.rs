@@ -173,6 +173,12 @@ impl ImageConfig {
         &self.diff_ids
     }
 
+    /// How many steps the config itself has, and how many of them made a layer.
+    pub(crate) fn history_steps(&self) -> (usize, usize) {
+        let steps = &self.raw.history;
+        (steps.len(), steps.iter().filter(|step| !step.empty_layer).count())
+    }
+
     /// The steps, oldest first, each with its layer. Layers that the history does not tell of
     /// (it is optional) follow as steps that say nothing.
     pub fn history(&self) -> Vec<HistoryStep<'_>> {

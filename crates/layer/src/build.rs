@@ -286,18 +286,24 @@ impl<'s> Build<'s> {
         if content.logical > SMALL {
             return self.large(content, place, reader);
         }
-        buffer.clear();
-        buffer.resize(content.logical as usize, 0);
+        let size = content.logical as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let bytes = &mut buffer[..size];
+        if content.pieces.is_some() {
+            bytes.fill(0);
+        }
         for (offset, len) in content.segments() {
             let (from, to) = (offset as usize, (offset + len) as usize);
-            fill(reader, &mut buffer[from..to])?;
+            fill(reader, &mut bytes[from..to])?;
         }
-        let digest = ContentDigest::from_bytes(Sha256::digest(&buffer[..]).into());
+        let digest = ContentDigest::from_bytes(Sha256::digest(&*bytes).into());
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
         if let Some(disk) = &mut self.disk {
-            disk.stage.write(place, buffer)?;
+            disk.stage.write(place, bytes)?;
         }
         Ok(self.fresh(digest, content.logical, place))
     }
@@ -376,6 +382,7 @@ impl<'s> Build<'s> {
             Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
             Linked::No => {}
         }
+        disk.index.read_on()?;
         if let Some(source) = contents::find(&disk.index.db, digest)? {
             match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
                 Linked::Yes => return Ok(Some(self.add(*digest, size, Some(source.id), place))),

@@ -17,6 +17,7 @@ mod draft;
 mod error;
 pub mod export;
 mod headers;
+pub mod history;
 pub mod image_tree;
 mod index;
 mod limits;
@@ -35,8 +36,8 @@ pub use limits::Limits;
 pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use store::{
-    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldLayer, LayerInput,
-    LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions,
-    Unpacked, Usage, chain_id,
+    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldKind, HeldLayer, HeldName,
+    HeldNames, LayerInput, LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook,
+    Store, StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::ops::ControlFlow;
 
 use strata_tree::{
-    Backing, DirEntry, Entry, Error, Kind, Lower, Name, Node, NodeId, Result, TreePath, Xattr,
+    Backing, ContentDigest, DiffId, DirEntry, Entry, Error, Kind, Lower, Name, Node, NodeId,
+    Result, TreePath, Xattr,
 };
 
 use crate::index::rows::{EntryRow, RowKind};
@@ -31,7 +32,28 @@ impl StoredLayer {
         self.rows.iter().any(|row| matches!(row.kind, RowKind::LowerLink(_)))
     }
 
-    fn row(&self, node: NodeId) -> Result<&EntryRow> {
+    /// All its rows, in node order.
+    pub(crate) fn rows(&self) -> &[EntryRow] {
+        &self.rows
+    }
+
+    /// Which layer.
+    pub fn diff_id(&self) -> &DiffId {
+        self.held.diff_id()
+    }
+
+    /// What the bytes of a regular file are.
+    ///
+    /// # Errors
+    /// `NotRegular`, `NoNode`.
+    pub fn content(&self, node: NodeId) -> Result<ContentDigest> {
+        match self.inode(node)?.kind {
+            RowKind::Regular(digest) => Ok(digest),
+            _ => Err(Error::NotRegular { node, kind: self.node(node)?.stat.kind }),
+        }
+    }
+
+    pub(crate) fn row(&self, node: NodeId) -> Result<&EntryRow> {
         let at = usize::try_from(node.0).ok().and_then(|n| n.checked_sub(1));
         at.and_then(|at| self.rows.get(at)).ok_or(Error::NoNode(node))
     }
@@ -42,7 +64,8 @@ impl StoredLayer {
         if row.meta.is_some() { Ok(row) } else { Err(Error::NoNode(node)) }
     }
 
-    fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
+    /// The number of the first child of a directory, and all of them.
+    pub(crate) fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
         match self.inode(dir)?.kind {
             RowKind::Directory { children: 0, .. } => Ok((0, &[])),
             RowKind::Directory { first, children, .. } => {
@@ -74,7 +97,8 @@ impl StoredLayer {
         }
     }
 
-    fn path(&self, node: NodeId) -> Result<TreePath> {
+    /// The path of a row.
+    pub(crate) fn path(&self, node: NodeId) -> Result<TreePath> {
         let mut names = Vec::new();
         let mut at = node;
         while at != NodeId::ROOT {

@@ -42,7 +42,7 @@ pub(super) fn run(tree: &Arc<ImageTree>, image: &str, extract: Extract) -> Event
                 }
             }
         }
-        Err(error) => Event::Told(escaped(crate::report::told(&error).as_bytes()).into_owned()),
+        Err(error) => Event::Told(escaped(crate::told::told(&error).as_bytes()).into_owned()),
     }
 }
 

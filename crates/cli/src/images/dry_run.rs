@@ -16,7 +16,7 @@ use super::remove::{Asked, asked, names_of, shown};
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
 use crate::uppers::Upper;
-use crate::{report, table, units};
+use crate::{table, told, units};
 
 pub(super) fn run(
     context: &Context,
@@ -45,7 +45,7 @@ pub(super) fn run(
                 untagged.push(name);
             }
             Ok(Asked::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
-            Err(error) => failed.push(report::told(&error)),
+            Err(error) => failed.push(told::told(&error)),
         }
     }
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();

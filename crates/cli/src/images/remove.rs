@@ -13,7 +13,7 @@ use strata_tree::ImageId;
 
 use super::familiar;
 use crate::context::Context;
-use crate::report;
+use crate::told;
 use crate::uppers::{Shelf, Upper};
 
 /// Give an image a further name
@@ -69,7 +69,7 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
     let mut failed = Vec::new();
     for text in &args.images {
         if let Err(error) = remove(&store, &uppers, text, args.force, out) {
-            failed.push(report::told(&error));
+            failed.push(told::told(&error));
         }
     }
     match failed.is_empty() {

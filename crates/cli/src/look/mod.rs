@@ -37,6 +37,7 @@ pub(crate) use export::{to_file, to_stdout, write_to};
 pub(crate) use layers::{LayerRow, run as layers};
 pub(crate) use ls::run as ls;
 pub(crate) use refpath::RefPath;
+pub(crate) use render::{escaped, full_time, kind_name, mode_string, short_time};
 pub(crate) use stat::run as stat;
 pub(crate) use unpack::{run as unpack, warn};
 

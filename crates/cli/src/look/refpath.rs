@@ -80,6 +80,11 @@ impl RefPath {
         &self.reference
     }
 
+    /// Whether a path was written.
+    pub(crate) fn has_path(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// The path as it was written; `/` if none was.
     pub(crate) fn path(&self) -> &[u8] {
         self.path.as_deref().unwrap_or(b"/")

@@ -31,7 +31,7 @@ use strata_union::writable::Union;
 
 use super::point;
 use super::registry::{Record, Registration, Registry, now};
-use crate::report::told;
+use crate::told::told;
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";

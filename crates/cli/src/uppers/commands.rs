@@ -2,6 +2,7 @@
 //!
 //! Invariant: an upper is named by its name, or by the directory that it is mounted on.
 
+use std::ffi::OsString;
 use std::io::{PipeWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,18 +18,40 @@ use strata_union::writable::{Change, View};
 
 use super::shelf::{Shelf, Upper};
 use crate::context::{Context, Format, OpenImage, check_chain};
+use crate::history::{self, DiffOptions};
 use crate::{mounts, progress, table, units};
 
 /// List the writable layers
 #[derive(Debug, Args)]
 pub(crate) struct UppersArgs {}
 
-/// List what a writable layer changes: A added, C changed, D deleted
+/// List what a writable layer changes, or what differs between two images
+///
+/// With one name: what a writable layer changes. With two images: what the second has otherwise;
+/// with a PATH what is there and below it, for a file its lines. A added, C changed, D deleted.
+///
+/// Compared are types, contents, link targets, device numbers, modes, owners and extended
+/// attributes. A time alone is no difference without --time: building an image anew changes the
+/// times of all it writes, and nothing else by them. Link counts are not compared.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// The upper's name, or the directory that it is mounted on
-    #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
-    upper: String,
+    #[command(flatten)]
+    options: DiffOptions,
+    /// An upper's name, or the directory that it is mounted on; or an image
+    #[arg(value_name = "NAME|DIR|IMAGE", value_hint = ValueHint::DirPath)]
+    first: String,
+    /// The image to compare the first with
+    #[arg(value_name = "IMAGE2")]
+    second: Option<String>,
+    /// Where to look in both
+    path: Option<OsString>,
+}
+
+impl DiffArgs {
+    /// The exit code of an error: with --exit-code, 1 has a meaning of its own.
+    pub(crate) const fn trouble(&self) -> u8 {
+        if self.options.exit_code { 2 } else { 1 }
+    }
 }
 
 /// Make an image of a writable layer and the image below it
@@ -134,8 +157,35 @@ fn view(context: &Context, upper: &Upper) -> Result<(OpenImage, View)> {
     Ok((image, view))
 }
 
-pub(crate) fn run_diff(context: &Context, args: &DiffArgs, out: &mut impl Write) -> Result<()> {
-    let upper = find(context, &args.upper)?;
+/// The upper of a `diff` with one name.
+fn find_for_diff(context: &Context, args: &DiffArgs) -> Result<Upper> {
+    let name = &args.first;
+    if known(context, name)?.is_none() && resolve_image(&context.store()?, name).is_ok() {
+        bail!("{name} is an image; name a second one to compare it with");
+    }
+    let upper = find(context, name)?;
+    match args.options.given() {
+        Some(option) => bail!("{option} compares two images; {name} is an upper"),
+        None => Ok(upper),
+    }
+}
+
+pub(crate) fn run_diff(
+    context: &Context,
+    args: &DiffArgs,
+    terminal: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    if let Some(second) = &args.second {
+        for name in [&args.first, second] {
+            if resolve_image(&context.store()?, name).is_err() && known(context, name)?.is_some() {
+                bail!("{name} is an upper; `strata diff {name}` lists what it changes");
+            }
+        }
+        let (images, path) = ([&args.first[..], second], args.path.as_deref());
+        return history::run_diff(context, images, path, &args.options, terminal, out);
+    }
+    let upper = find_for_diff(context, args)?;
     let (_image, view) = view(context, &upper)?;
     let layer = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
     if context.format == Format::Json {

@@ -230,8 +230,12 @@ impl Filesystem for Writable {
         reply: ReplyAttr,
     ) {
         let node = id(ino);
+        let slow = match size {
+            Some(_) => self.mount.is_slow(node),
+            None => self.mount.is_slow_to_mark(node),
+        };
         let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
-        self.answer_aside(req, self.mount.is_slow(node), reply, move |mount| {
+        self.answer_aside(req, slow, reply, move |mount| {
             Ok(mount.union.set_attr(node, &mount.owned(changes)?)?)
         });
     }
@@ -267,7 +271,7 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name, value) = (id(ino), name.as_bytes().to_vec(), value.to_vec());
-        self.answer_aside(req, self.mount.is_slow(node), reply, move |mount| {
+        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.set_xattr(node, &name, &value, flags::set_mode(flags)?)
         });
     }
@@ -277,7 +281,7 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name) = (id(ino), name.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_slow(node), reply, move |mount| {
+        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.remove_xattr(node, &name)
         });
     }

@@ -104,6 +104,11 @@ impl Mount {
         self.union.copy_up_bytes(node) > QUICK
     }
 
+    /// The same for a change of its metadata alone.
+    fn is_slow_to_mark(&self, node: NodeId) -> bool {
+        self.union.mark_up_bytes(node) > QUICK
+    }
+
     /// Opens a file. Emptying one takes its set-id bits as writing does, and only here: with
     /// FUSE_ATOMIC_O_TRUNC the kernel leaves that to the file system, too.
     fn open(&self, node: NodeId, how: OpenHow, privileged: bool) -> Result<Arc<OpenFile>> {
@@ -120,8 +125,7 @@ impl Mount {
     /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
     fn xattr(&self, node: NodeId, name: &[u8], size: u32) -> Result<XattrAnswer> {
         self.check_kind(name)?;
-        let all = self.union.xattrs(node)?;
-        let (_, value) = all.into_iter().find(|(key, _)| key == name).ok_or(Refusal::NoXattr)?;
+        let value = self.union.xattr(node, name)?.ok_or(Refusal::NoXattr)?;
         fit(self.view.ids.shown_xattr(name, value), size)
     }
 

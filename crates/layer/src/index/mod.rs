@@ -9,13 +9,16 @@
 pub(crate) mod accounts;
 pub(crate) mod contents;
 pub(crate) mod holders;
+pub(crate) mod holding;
 pub(crate) mod images;
+pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
 
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use strata_tree::DiffId;
 
@@ -27,6 +30,9 @@ pub(crate) use schema::NEWEST;
 
 /// How long a writer waits for another before it gives up.
 const BUSY: Duration = Duration::from_secs(300);
+
+/// So many questions are answered from one snapshot.
+const SNAPSHOT: u32 = 256;
 
 /// What the index keeps of a layer as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,27 +59,42 @@ pub struct LayerRecord {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(crate) db: Connection,
+    /// Calls of [`Index::read_on`].
+    asked: u32,
 }
 
 impl Index {
     /// Opens or creates the database and brings it to the newest version.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut db = Connection::open(path)?;
-        db.busy_timeout(BUSY)?;
+        ready(&db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
         schema::migrate(&mut db, path.parent().unwrap_or(path))?;
-        Ok(Self { db })
+        Ok(Self { db, asked: 0 })
     }
 
     /// Opens for reading a store that may not be written.
     pub(crate) fn open_existing(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags)?;
-        db.busy_timeout(BUSY)?;
+        ready(&db)?;
         db.pragma_update(None, "foreign_keys", true)?;
-        Ok(Self { db })
+        Ok(Self { db, asked: 0 })
+    }
+
+    /// Goes on reading from a snapshot, which spares the locks of each single question; a new one
+    /// is taken once in [`SNAPSHOT`] calls. What others commit is seen that much later.
+    pub(crate) fn read_on(&mut self) -> Result<()> {
+        if self.asked.is_multiple_of(SNAPSHOT) {
+            if !self.db.is_autocommit() {
+                self.db.execute_batch("COMMIT")?;
+            }
+            self.db.execute_batch("BEGIN")?;
+        }
+        self.asked = self.asked.wrapping_add(1);
+        Ok(())
     }
 
     /// The number of migrations that it has had.
@@ -90,13 +111,22 @@ impl Index {
     pub(crate) fn reference() -> Result<Self> {
         let mut db = Connection::open_in_memory()?;
         schema::migrate(&mut db, Path::new(""))?;
-        Ok(Self { db })
+        Ok(Self { db, asked: 0 })
     }
 
     /// Starts a writing transaction; waits for other writers.
     pub(crate) fn write(&mut self) -> Result<Transaction<'_>> {
         Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
+}
+
+/// What every connection is told.
+fn ready(db: &Connection) -> Result<()> {
+    db.busy_timeout(BUSY)?;
+    // Without it a statement is parsed and planned anew for each value bound to it: the planner
+    // looks at values where statistics could make a difference. We keep none.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 fn layer_record(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRecord> {

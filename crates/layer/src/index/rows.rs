@@ -106,13 +106,13 @@ pub(crate) fn with_paths(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, u
     })
 }
 
-const KIND_REGULAR: i64 = 0;
-const KIND_DIRECTORY: i64 = 1;
+pub(crate) const KIND_REGULAR: i64 = 0;
+pub(crate) const KIND_DIRECTORY: i64 = 1;
 const KIND_SYMLINK: i64 = 2;
 const KIND_CHAR: i64 = 3;
 const KIND_BLOCK: i64 = 4;
 const KIND_FIFO: i64 = 5;
-const KIND_HARD_LINK: i64 = 6;
+pub(crate) const KIND_HARD_LINK: i64 = 6;
 const KIND_WHITEOUT: i64 = 7;
 const KIND_LOWER_LINK: i64 = 8;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use strata_layer::{SharedGroup, Store};
+use strata_layer::{HeldKind, SharedGroup, Store};
 use strata_tree::ImageId;
 
 use crate::common::{Place, assert_clean, diff_id, load};
@@ -15,7 +15,9 @@ fn layer(n: usize, contents: &BTreeSet<u8>) -> Vec<u8> {
     let start = Tar::default().file(b"number", format!("layer {n}").as_bytes());
     let all = contents.iter().fold(start, |tar, content| {
         let body = vec![*content; usize::from(*content) * 700];
-        tar.file(format!("d{}/{content}", content % 3).as_bytes(), &body)
+        let tar = tar.file(format!("d{}/{content}", content % 3).as_bytes(), &body);
+        // A content has two names in a layer, and counts once.
+        tar.file(format!("again/{content}").as_bytes(), &body)
     });
     all.end()
 }
@@ -49,6 +51,17 @@ fn check(place: &Place, store: &Store, all: &[(Vec<u8>, BTreeSet<u8>)]) {
         .map(|SharedGroup { layers, files, bytes, .. }| (layers.clone(), *files, *bytes))
         .collect();
     assert_eq!(found, counted(store, all));
+    let (names, usage) = (store.held_names(&sharing).unwrap(), sharing.layer_usage(&[]));
+    for (at, (layer, usage)) in sharing.layers.iter().zip(&usage).enumerate() {
+        let mut sum = (0, 0);
+        for name in names.of(layer).unwrap() {
+            if let HeldKind::Content { bytes, group } = name.kind {
+                assert!(sharing.groups[group].layers.contains(&at));
+                sum = (sum.0 + bytes, sum.1 + 1);
+            }
+        }
+        assert_eq!(sum, (usage.stored, usage.files), "{layer}");
+    }
     assert_clean(&place.root());
 }
 

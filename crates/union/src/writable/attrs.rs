@@ -3,7 +3,7 @@
 //! Invariants: a change of metadata copies no content (but for `metacopy` off, and for a size);
 //! an inode's bits are set last, for a change of owner takes set-user-id away.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use strata_tree::{Kind, NodeId, Timestamp, Xattr};
 use super::Union;
 use super::error::{Doing, Error, Result};
 use super::marks::{Override, state};
-use super::names::{inode, lower_attr};
+use super::names::{Inode, inode, lower_attr, stat};
 use super::table::{Seen, Stage};
 use super::types::{Attr, Changes, Ownership, SetMode, SetTime, Space};
 use super::upper::by_descriptor;
@@ -24,6 +24,8 @@ pub(super) struct Dress<'a> {
     pub(super) gid: u32,
     pub(super) perm: u16,
     pub(super) xattrs: &'a [Xattr],
+    /// Whose it is already, if that is known.
+    pub(super) owner: Option<(u32, u32)>,
 }
 
 impl SetTime {
@@ -78,7 +80,8 @@ impl Union {
     pub(super) fn attr_of(&self, seen: &Seen) -> Result<Attr> {
         let generation = self.table.generation(seen.found.id);
         if seen.found.stage > Stage::Lower {
-            let attr = self.upper_attr(&seen.found, inode(self, seen)?)?;
+            let inode = inode(self, seen)?;
+            let attr = self.upper_attr(&seen.found, &inode, &stat(&inode)?)?;
             return Ok(Attr { generation, ..attr });
         }
         let Some(lower) = seen.found.lower else { return Err(Error::Refused(Errno::STALE)) };
@@ -100,7 +103,7 @@ impl Union {
             (Kind::Symlink, Stage::Lower, Some(lower)) => Ok(self.lower.read_link(lower)?),
             (Kind::Symlink, ..) => {
                 let inode = inode(self, &seen)?;
-                match rustix::fs::readlinkat(&inode, "", Vec::new()) {
+                match rustix::fs::readlinkat(inode.as_fd(), "", Vec::new()) {
                     Ok(target) => Ok(target.into_bytes()),
                     // A file that stands for one (see `make`).
                     Err(Errno::INVAL | Errno::NOENT) => std::fs::read(by_descriptor(inode.as_fd()))
@@ -144,7 +147,7 @@ impl Union {
         self.attr_of(&seen)
     }
 
-    fn truncate(&self, seen: &Seen, fd: &OwnedFd, size: u64) -> Result<()> {
+    fn truncate(&self, seen: &Seen, fd: &Inode, size: u64) -> Result<()> {
         if let Some(file) = self.table.open_content(seen.found.id).and_then(|c| c.upper_file())
             && rustix::fs::ftruncate(&*file, size).is_ok()
         {
@@ -156,12 +159,12 @@ impl Union {
     }
 
     /// Changes owner and bits.
-    fn restate(&self, seen: &Seen, fd: &OwnedFd, changes: &Changes) -> Result<()> {
+    fn restate(&self, seen: &Seen, fd: &Inode, changes: &Changes) -> Result<()> {
         if self.options.ownership == Ownership::Override {
             if changes.uid.is_none() && changes.gid.is_none() && changes.perm.is_none() {
                 return Ok(());
             }
-            let now = self.upper_attr(&seen.found, fd)?.stat;
+            let now = self.upper_attr(&seen.found, fd, &stat(fd)?)?.stat;
             let stated = Override {
                 uid: changes.uid.unwrap_or(now.uid),
                 gid: changes.gid.unwrap_or(now.gid),
@@ -180,12 +183,13 @@ impl Union {
     }
 
     /// Gives a new inode of the upper its owner, attributes and bits.
-    pub(super) fn dress(&self, fd: &OwnedFd, dress: &Dress<'_>) -> Result<()> {
+    pub(super) fn dress(&self, fd: impl AsFd, dress: &Dress<'_>) -> Result<()> {
+        let fd = fd.as_fd();
         let apart = self.options.ownership == Ownership::Override;
         if apart {
             let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
             state(fd, Override { uid, gid, perm, kind: Some(dress.kind) })?;
-        } else {
+        } else if dress.owner != Some((dress.uid, dress.gid)) {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
         }
         for (name, value) in dress.xattrs {

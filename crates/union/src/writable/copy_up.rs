@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -59,6 +59,12 @@ impl Union {
             }
             _ => 0,
         }
+    }
+
+    /// How many bytes changing a node's metadata would copy now.
+    pub fn mark_up_bytes(&self, node: NodeId) -> u64 {
+        let removed = || self.table.see(node).is_ok_and(|seen| seen.path.is_none());
+        if self.options.no_metacopy || removed() { self.copy_up_bytes(node) } else { 0 }
     }
 
     /// Brings a directory and all above it into the upper.
@@ -144,8 +150,9 @@ impl Union {
             Kind::Symlink => self.lower.read_link(lower)?,
             _ => Vec::new(),
         };
-        let result = self.make_inode(&made, kind, &target).and_then(|(fd, file)| {
-            if let Some(file) = &file {
+        let result = self.make_inode(&made, kind, &target).and_then(|fd| {
+            let file = (kind == Kind::Regular).then_some(&fd);
+            if let Some(file) = file {
                 match stage {
                     Stage::Meta => {
                         rustix::fs::ftruncate(file, node.stat.size)
@@ -164,6 +171,7 @@ impl Union {
                 gid: node.stat.gid,
                 perm: node.stat.perm,
                 xattrs: &self.lower.xattrs(lower)?,
+                owner: self.upper.owner,
             };
             self.dress(&fd, &stated)?;
             if self.keeps_origin(kind) {
@@ -172,7 +180,7 @@ impl Union {
             let mtime = SetTime::To(node.stat.mtime);
             set_times(&fd, mtime, mtime)?;
             self.place_copy(seen, &made, &fd, node.stat.nlink > 1 && !kind.is_dir())?;
-            Ok(file)
+            Ok(fd)
         });
         let file = match result {
             Ok(file) => file,
@@ -182,9 +190,9 @@ impl Union {
             }
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
-        match file.filter(|_| stage == Stage::Upper) {
-            Some(file) => self.rise(id, file),
-            None => Ok(()),
+        match (kind, stage) {
+            (Kind::Regular, Stage::Upper) => self.rise(id, file),
+            _ => Ok(()),
         }
     }
 
@@ -199,7 +207,7 @@ impl Union {
     }
 
     /// Moves a finished copy to all the names that its lower has.
-    fn place_copy(&self, seen: &Seen, made: &Temporary, fd: &OwnedFd, several: bool) -> Result<()> {
+    fn place_copy(&self, seen: &Seen, made: &Temporary, fd: &File, several: bool) -> Result<()> {
         let id = seen.found.id;
         let mut pins = self.pins();
         let names = if several { self.names_of(id, &mut pins)? } else { Vec::new() };
@@ -212,10 +220,10 @@ impl Union {
                     let flags = OFlags::RDWR | OFlags::CLOEXEC;
                     rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty())
                         .doing(|| "open a removed file".to_owned())?
+                        .into()
                 }
                 _ => fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?,
-            }
-            .into();
+            };
             self.upper.discard(made)?;
             self.table.set_orphan(id, Arc::new(file));
             return Ok(());

@@ -87,7 +87,7 @@ impl Union {
             match self.in_upper(dir, file.as_fd(), name.as_name())? {
                 None => continue, // Removed since.
                 Some(InUpper::Whiteout) => {}
-                Some(InUpper::Node(found, _)) => {
+                Some(InUpper::Node(found, ..)) => {
                     let (id, kind) = (found.id, found.kind);
                     names.listed.push(Listed { name: name.clone(), id, kind });
                 }

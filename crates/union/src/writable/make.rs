@@ -22,7 +22,7 @@ use super::error::{Doing, Error, Result};
 use super::marks::{Mark, format_kind};
 use super::names::{InUpper, name, stat, upper_number};
 use super::table::{Found, Seen, Stage};
-use super::types::{Attr, Caller, New, OpenHow, Ownership};
+use super::types::{Attr, Caller, New, Ownership};
 use super::upper::Temporary;
 use super::{OpenFile, Union};
 
@@ -36,7 +36,7 @@ impl Union {
             New::Plain(kind, perm) => (kind, perm, &b""[..]),
             New::Symlink(target) => (Kind::Symlink, 0o777, target),
         };
-        self.make_node(who, dir, name(bytes)?, kind, perm, target)
+        Ok(self.make_node(who, dir, name(bytes)?, kind, perm, target)?.0)
     }
 
     /// Makes a regular file and opens it for reading and writing; counts one lookup.
@@ -50,9 +50,8 @@ impl Union {
         bytes: &[u8],
         perm: u16,
     ) -> Result<(Attr, Arc<OpenFile>)> {
-        let attr = self.make_node(who, dir, name(bytes)?, Kind::Regular, perm, b"")?;
-        let how = OpenHow { write: true, truncate: false };
-        match self.open_file(attr.id, how) {
+        let (attr, made) = self.make_node(who, dir, name(bytes)?, Kind::Regular, perm, b"")?;
+        match self.open_made(attr.id, made) {
             Ok(file) => Ok((attr, file)),
             Err(error) => {
                 self.forget(attr.id, 1);
@@ -69,14 +68,15 @@ impl Union {
         kind: Kind,
         perm: u16,
         target: &[u8],
-    ) -> Result<Attr> {
+    ) -> Result<(Attr, File)> {
         self.raise_dirs(dir)?;
         let start = self.start_of(who, dir, kind, perm)?;
         let made = self.upper.temporary();
-        let result = self.make_inode(&made, kind, target).and_then(|(fd, _)| {
+        let result = self.make_inode(&made, kind, target).and_then(|fd| {
             let Inherited { uid, gid, perm, xattrs } = &start;
-            self.dress(&fd, &Dress { kind, uid: *uid, gid: *gid, perm: *perm, xattrs })?;
-            self.put_in_place(&made, &fd, dir, name, kind)
+            let owner = self.upper.owner;
+            self.dress(&fd, &Dress { kind, uid: *uid, gid: *gid, perm: *perm, xattrs, owner })?;
+            Ok((self.put_in_place(&made, &fd, dir, name, kind)?, fd))
         });
         if result.is_err() {
             let _ = self.upper.discard(&made);
@@ -88,8 +88,8 @@ impl Union {
     fn start_of(&self, who: &Caller, dir: NodeId, kind: Kind, perm: u16) -> Result<Inherited> {
         let _steady = self.steady();
         let seen = self.table.see_dir(dir)?;
-        let fd = self.upper.node(seen.place()?)?;
-        let parent = self.owner_and_bits(&fd)?;
+        let fd = self.upper.dir(seen.place()?)?;
+        let parent = self.owner_and_bits(&fd, &stat(&fd)?)?;
         let acl = self.marks.default_acl(&fd)?;
         let symlink = kind == Kind::Symlink;
         Ok(inherit(who, perm, kind.is_dir(), symlink, (parent.1, parent.2, &acl)))
@@ -98,7 +98,7 @@ impl Union {
     fn put_in_place(
         &self,
         made: &Temporary,
-        fd: &OwnedFd,
+        fd: &File,
         dir: NodeId,
         name: Name<'_>,
         kind: Kind,
@@ -108,20 +108,21 @@ impl Union {
         let seen = self.table.see_dir(dir)?;
         let parent = self.upper.dir(seen.place()?)?;
         self.settle(made, fd, &seen, &parent, name, kind.is_dir())?;
-        let id = upper_number(&stat(fd)?);
+        let stat = stat(fd)?;
+        let id = upper_number(&stat);
         let found = Found { id, kind, stage: Stage::Upper, lower: None, redirect: None };
         let generation = self.table.made(dir, &name.to_owned(), &found, true);
         if kind.is_dir() {
             self.table.count_directory(dir, 1);
         }
-        Ok(Attr { generation, ..self.upper_attr(&found, fd)? })
+        Ok(Attr { generation, ..self.upper_attr(&found, fd, &stat)? })
     }
 
     /// Moves what was made to a name that shows nothing. `EEXIST` if it does.
     pub(super) fn settle(
         &self,
         made: &Temporary,
-        fd: &OwnedFd,
+        fd: impl AsFd,
         dir: &Seen,
         parent: &OwnedFd,
         name: Name<'_>,
@@ -142,12 +143,7 @@ impl Union {
 
     /// An inode in the work directory, without anything but its type and, for a regular file,
     /// open.
-    pub(super) fn make_inode(
-        &self,
-        made: &Temporary,
-        kind: Kind,
-        target: &[u8],
-    ) -> Result<(OwnedFd, Option<File>)> {
+    pub(super) fn make_inode(&self, made: &Temporary, kind: Kind, target: &[u8]) -> Result<File> {
         let work = self.upper.work();
         let doing = || format!("make {}", made.name().display());
         let apart = self.options.ownership == Ownership::Override;
@@ -179,35 +175,23 @@ impl Union {
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(work, made.name(), flags, Mode::empty()).doing(doing)?;
-        Ok((fd, None))
+        Ok(fd.into())
     }
 
     /// A regular file, or one that stands for what cannot be kept as itself.
-    fn make_file(
-        &self,
-        made: &Temporary,
-        kind: Kind,
-        content: &[u8],
-    ) -> Result<(OwnedFd, Option<File>)> {
+    fn make_file(&self, made: &Temporary, kind: Kind, content: &[u8]) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
-        let fd = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
-            .doing(|| format!("make {}", made.name().display()))?;
+        let file: File = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
+            .doing(|| format!("make {}", made.name().display()))?
+            .into();
         if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
-            self.marks.set(&fd, Mark::StrataDevice, format_kind(kind).as_bytes())?;
+            self.marks.set(&file, Mark::StrataDevice, format_kind(kind).as_bytes())?;
         }
         if !content.is_empty() {
-            let file = File::from(fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?);
             file.write_all_at(content, 0).doing(|| "write a target".to_owned())?;
         }
-        let file = match kind {
-            Kind::Regular => {
-                let file = fd.try_clone().doing(|| "duplicate a descriptor".to_owned())?;
-                Some(File::from(file))
-            }
-            _ => None,
-        };
-        Ok((fd, file))
+        Ok(file)
     }
 
     /// Gives a node a further name; counts one lookup.

@@ -103,6 +103,16 @@ impl Marks {
         Ok(all)
     }
 
+    /// One of the image's attributes.
+    pub(super) fn value(self, fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let own = self.escape(name);
+        // What is not listed under that name is ours.
+        match self.unescape(&own) {
+            Some(shown) if *shown == *name => get(&by_descriptor(fd.as_fd()), &own),
+            _ => Ok(None),
+        }
+    }
+
     /// The ACL that a directory gives to what is made in it, if it has one.
     pub(super) fn default_acl(self, fd: impl AsFd) -> Result<Vec<Xattr>> {
         const NAME: &[u8] = b"system.posix_acl_default";

@@ -4,7 +4,9 @@
 //! was copied up has its lower's number, one that was made in the upper has the upper's inode
 //! number with [`UPPER`] set, which no lower's number has.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -28,14 +30,14 @@ const UPPER: u64 = 1 << 62;
 pub(super) enum InUpper {
     /// Nothing, and the lower's is hidden.
     Whiteout,
-    /// A node, and its inode.
-    Node(Found, OwnedFd),
+    /// A node, its inode, and what `stat` says of that.
+    Node(Found, OwnedFd, Box<Statx>),
 }
 
 /// Where a name was found.
 pub(super) enum Location {
-    /// In the upper.
-    Upper(Found, OwnedFd),
+    /// In the upper, with its inode and what `stat` says of that.
+    Upper(Found, OwnedFd, Box<Statx>),
     /// Only in the lower.
     Lower(Found, Node),
 }
@@ -43,7 +45,7 @@ pub(super) enum Location {
 impl Location {
     pub(super) fn found(&self) -> &Found {
         match self {
-            Self::Upper(found, _) | Self::Lower(found, _) => found,
+            Self::Upper(found, ..) | Self::Lower(found, _) => found,
         }
     }
 }
@@ -74,7 +76,7 @@ impl Union {
         let found = self.discover(&seen, name, Because::LookedUp)?;
         let Some((location, generation)) = found else { return Ok(None) };
         let attr = match &location {
-            Location::Upper(found, fd) => self.upper_attr(found, fd)?,
+            Location::Upper(found, fd, stat) => self.upper_attr(found, fd, stat)?,
             Location::Lower(found, node) => lower_attr(found, node),
         };
         Ok(Some(Attr { generation, ..attr }))
@@ -104,7 +106,9 @@ impl Union {
             let fd = self.upper.dir(dir.place()?)?;
             match self.in_upper(dir, fd.as_fd(), name)? {
                 Some(InUpper::Whiteout) => return Ok(None),
-                Some(InUpper::Node(found, fd)) => return Ok(Some(Location::Upper(found, fd))),
+                Some(InUpper::Node(found, fd, stat)) => {
+                    return Ok(Some(Location::Upper(found, fd, stat)));
+                }
                 None => {}
             }
         }
@@ -147,7 +151,7 @@ impl Union {
             return Ok(Some(InUpper::Whiteout));
         }
         let found = self.identify(&dir.found, name, &node, &stat)?;
-        Ok(Some(InUpper::Node(found, node)))
+        Ok(Some(InUpper::Node(found, node, Box::new(stat))))
     }
 
     /// Reads the marks of an inode of the upper that is called `name` in `dir`.
@@ -252,21 +256,18 @@ impl Union {
     }
 
     /// Owner, group and permission bits of an inode of the upper.
-    pub(super) fn owner_and_bits(&self, fd: impl AsFd) -> Result<(u32, u32, u16)> {
+    pub(super) fn owner_and_bits(&self, fd: impl AsFd, stat: &Statx) -> Result<(u32, u32, u16)> {
         if self.options.ownership == Ownership::Override
             && let Some(stated) = stated(&fd)?
         {
             return Ok((stated.uid, stated.gid, stated.perm));
         }
-        let stat = stat(fd)?;
         Ok((stat.stx_uid, stat.stx_gid, stat.stx_mode & 0o7777))
     }
 
     /// `stat` of a node of the upper.
-    pub(super) fn upper_attr(&self, found: &Found, fd: impl AsFd) -> Result<Attr> {
-        let fd = fd.as_fd();
-        let stat = stat(fd)?;
-        let (uid, gid, perm) = self.owner_and_bits(fd)?;
+    pub(super) fn upper_attr(&self, found: &Found, fd: impl AsFd, stat: &Statx) -> Result<Attr> {
+        let (uid, gid, perm) = self.owner_and_bits(fd, stat)?;
         let nlink = match found.kind {
             Kind::Directory if found.lower.is_some() && stat.stx_nlink > 0 => {
                 2 + self.subdirectories(found)?
@@ -346,8 +347,39 @@ fn parse_number(text: &[u8]) -> Option<NodeId> {
     std::str::from_utf8(text).ok()?.parse().ok().map(NodeId)
 }
 
-/// The inode of a node of the upper, by its path or, when it has none, by what keeps it.
-pub(super) fn inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
+/// The inode of a node of the upper: what is open of it, or else opened for this.
+pub(super) fn inode(union: &Union, seen: &Seen) -> Result<Inode> {
+    if let (true, Some(path)) = (seen.found.kind.is_dir(), &seen.path) {
+        return Ok(Inode::Dir(union.upper.dir(path)?));
+    }
+    if seen.found.kind == Kind::Regular
+        && let Some(file) = union.table.open_content(seen.found.id).and_then(|c| c.upper_file())
+    {
+        return Ok(Inode::File(file));
+    }
+    Ok(Inode::Own(own_inode(union, seen)?))
+}
+
+/// A descriptor of an inode of the upper.
+pub(super) enum Inode {
+    Dir(Arc<OwnedFd>),
+    File(Arc<File>),
+    /// Of this use alone.
+    Own(OwnedFd),
+}
+
+impl AsFd for Inode {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Dir(fd) => fd.as_fd(),
+            Self::File(file) => file.as_fd(),
+            Self::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// The inode of a node of the upper, opened by its path or, when it has none, by what keeps it.
+pub(super) fn own_inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
     match (&seen.path, &seen.orphan) {
         (Some(path), _) => union.upper.node(path),
         (None, Some(file)) => {

@@ -51,6 +51,20 @@ impl Union {
         Ok(file)
     }
 
+    /// A file of the upper that was just made, and is open for reading and writing.
+    pub(super) fn open_made(&self, node: NodeId, made: File) -> Result<Arc<OpenFile>> {
+        let fresh = Arc::new(Content::upper(Arc::new(made), true));
+        self.table.pin(node);
+        let content = self.table.content(node, Arc::clone(&fresh));
+        // Somebody was faster and opened it for reading.
+        if !content.is_writable()
+            && let Some(file) = fresh.upper_file()
+        {
+            content.rise(file, true);
+        }
+        Ok(Arc::new(OpenFile::new(node, Arc::clone(&self.table), content, self.options.volatile)))
+    }
+
     /// What all openers share.
     fn content_of(&self, node: NodeId, write: bool) -> Result<Arc<Content>> {
         let _steady = self.steady();

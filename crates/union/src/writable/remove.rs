@@ -14,7 +14,7 @@ use strata_tree::{Name, NameBuf, NodeId};
 use super::Union;
 use super::copy_up::Pins;
 use super::error::{Doing, Error, Result};
-use super::names::{Location, name};
+use super::names::{Location, name, stat};
 use super::table::{Because, Found, Seen, Stage};
 use super::upper::Temporary;
 
@@ -44,12 +44,12 @@ impl Union {
                 self.white_out(parent.as_fd(), name)?;
                 None
             }
-            Location::Upper(_, fd) if hidden => {
+            Location::Upper(_, fd, _) if hidden => {
                 let whiteout = self.new_whiteout()?;
                 self.upper.place(&whiteout, parent.as_fd(), name, true)?;
                 Some(fd)
             }
-            Location::Upper(_, fd) => {
+            Location::Upper(_, fd, _) => {
                 rustix::fs::unlinkat(&parent, name.as_os_str(), AtFlags::empty())?;
                 Some(fd)
             }
@@ -145,11 +145,12 @@ impl Union {
         name: &NameBuf,
     ) -> Result<()> {
         let old = self.upper.node(dir.place()?)?;
-        let (uid, gid, perm) = self.owner_and_bits(&old)?;
+        let (uid, gid, perm) = self.owner_and_bits(&old, &stat(&old)?)?;
         let made = self.upper.temporary();
-        let (fd, _) = self.make_inode(&made, dir.found.kind, b"")?;
+        let fd = self.make_inode(&made, dir.found.kind, b"")?;
         let xattrs = self.marks.all(&old)?;
-        let dress = super::attrs::Dress { kind: dir.found.kind, uid, gid, perm, xattrs: &xattrs };
+        let (kind, owner) = (dir.found.kind, self.upper.owner);
+        let dress = super::attrs::Dress { kind, uid, gid, perm, xattrs: &xattrs, owner };
         self.dress(&fd, &dress)?;
         self.marks.set(&fd, super::Mark::Opaque, b"y")?;
         self.upper.exchange(&made, parent.as_fd(), name.as_name())?;

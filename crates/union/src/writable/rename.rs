@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -33,7 +34,7 @@ struct End<'a> {
     dir: NodeId,
     name: Name<'a>,
     seen: Seen,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// What the lower has under that name in that directory.
     below: Option<Kind>,
 }
@@ -124,7 +125,7 @@ impl Union {
     /// The node at one end, which is in the upper.
     fn at(&self, end: &End<'_>) -> Result<(Seen, OwnedFd)> {
         match self.find(&end.seen, end.name)? {
-            Some(Location::Upper(found, fd)) => Ok((self.table.see(found.id)?, fd)),
+            Some(Location::Upper(found, fd, _)) => Ok((self.table.see(found.id)?, fd)),
             Some(Location::Lower(..)) => Err(Error::Refused(Errno::AGAIN)),
             None => Err(Error::Refused(Errno::NOENT)),
         }
@@ -212,7 +213,7 @@ impl Union {
             // Nothing in the upper: its place is taken there, which hides it.
             return Ok(None);
         }
-        let kept = names::inode(self, &seen)?;
+        let kept = names::own_inode(self, &seen)?;
         if target.kind.is_dir() {
             self.clear_whiteouts(&seen, &there.fd, &there.name.to_owned())?;
         }
@@ -221,8 +222,9 @@ impl Union {
 
     fn move_name(&self, here: &End<'_>, there: &End<'_>, flags: RenameFlags) -> Result<()> {
         let (n1, n2) = (here.name.as_os_str(), there.name.as_os_str());
-        rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags)
-            .doing(|| format!("move {n1:?} to {n2:?}"))
+        let moved = rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags);
+        self.upper.dirs_moved();
+        moved.doing(|| format!("move {n1:?} to {n2:?}"))
     }
 }
 

@@ -9,15 +9,19 @@
 //! Paths are those of the merged tree, resolved beneath the upper's own descriptor with every
 //! symbolic link refused, and the last component never followed.
 //!
+//! Directories stay open for a while, by their paths, for nearly every call needs one.
+//!
 //! Invariants: nothing appears under UPPER that is not whole; what is in WORK/work belongs to
 //! nobody after a crash, but for `links-*`, which `recover` completes.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -28,12 +32,27 @@ use super::error::{Doing, Error, Result};
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
 const PATH_PIECE: usize = 3072;
 
+/// How many directories stay open.
+const MOST_OPEN: usize = 256;
+
+/// Directories that stay open. One that is opened while another moves or goes may be the wrong
+/// one, and is not kept.
+#[derive(Default)]
+struct OpenDirs {
+    by_path: HashMap<TreePath, Arc<OwnedFd>>,
+    /// How often directories have moved or gone.
+    moves: u64,
+}
+
 /// Both directories, open.
 pub(super) struct Upper {
     root: OwnedFd,
     work: OwnedFd,
     shown: PathBuf,
     next: AtomicU64,
+    dirs: Mutex<OpenDirs>,
+    /// Owner and group of what is made in the work directory.
+    pub(super) owner: Option<(u32, u32)>,
     /// Never sync.
     pub(super) volatile: bool,
 }
@@ -83,14 +102,17 @@ impl Upper {
             ));
         }
         let shown = upper.to_owned();
-        Ok(Self { root, work: inner, shown, next: AtomicU64::new(1), volatile })
+        let (next, dirs) = (AtomicU64::new(1), Mutex::default());
+        let owner = Some(owner_of_new(&inner).map_err(|errno| unusable(&errno.to_string()))?);
+        Ok(Self { root, work: inner, shown, next, dirs, owner, volatile })
     }
 
     /// For reading: there is no work directory.
     pub(super) fn view(upper: &Path) -> Result<Self> {
         let (root, work) = (directory(upper)?, directory(upper)?);
         let shown = upper.to_owned();
-        Ok(Self { root, work, shown, next: AtomicU64::new(1), volatile: false })
+        let (next, dirs) = (AtomicU64::new(1), Mutex::default());
+        Ok(Self { root, work, shown, next, dirs, owner: None, volatile: false })
     }
 
     /// The work directory's descriptor.
@@ -109,8 +131,35 @@ impl Upper {
     }
 
     /// A directory of the upper, for *at calls.
-    pub(super) fn dir(&self, path: &TreePath) -> Result<OwnedFd> {
-        self.open_path(path, OFlags::PATH | OFlags::DIRECTORY)
+    pub(super) fn dir(&self, path: &TreePath) -> Result<Arc<OwnedFd>> {
+        let moves = {
+            let dirs = self.open_dirs();
+            if let Some(fd) = dirs.by_path.get(path) {
+                return Ok(Arc::clone(fd));
+            }
+            dirs.moves
+        };
+        let fd = Arc::new(self.open_path(path, OFlags::PATH | OFlags::DIRECTORY)?);
+        let mut dirs = self.open_dirs();
+        if dirs.moves == moves {
+            if dirs.by_path.len() >= MOST_OPEN {
+                dirs.by_path.clear();
+            }
+            dirs.by_path.insert(path.clone(), Arc::clone(&fd));
+        }
+        Ok(fd)
+    }
+
+    /// Paths may lead to other directories than before. To be called after every move or removal
+    /// of one, before anybody else may make something there.
+    pub(super) fn dirs_moved(&self) {
+        let mut dirs = self.open_dirs();
+        dirs.by_path.clear();
+        dirs.moves += 1;
+    }
+
+    fn open_dirs(&self) -> MutexGuard<'_, OpenDirs> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node of the upper, not followed, for calls on a descriptor alone.
@@ -170,15 +219,18 @@ impl Upper {
         name: Name<'_>,
     ) -> Result<()> {
         let flags = RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags)
-            .doing(|| format!("exchange {:?}", name.as_os_str()))
+        let swapped =
+            rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags);
+        self.dirs_moved();
+        swapped.doing(|| format!("exchange {:?}", name.as_os_str()))
     }
 
     /// Moves a name into the work directory.
     pub(super) fn take_out(&self, dir: BorrowedFd<'_>, name: Name<'_>) -> Result<Temporary> {
         let out = self.temporary();
-        rustix::fs::renameat(dir, name.as_os_str(), &self.work, out.name())
-            .doing(|| format!("take out {:?}", name.as_os_str()))?;
+        let moved = rustix::fs::renameat(dir, name.as_os_str(), &self.work, out.name());
+        self.dirs_moved();
+        moved.doing(|| format!("take out {:?}", name.as_os_str()))?;
         Ok(out)
     }
 
@@ -200,6 +252,14 @@ impl Upper {
         }
         rustix::fs::fsync(file).doing(|| "sync a file that was copied up".to_owned())
     }
+}
+
+/// Whose a new file in a directory is (inode(7): a set-group-ID directory gives its group).
+fn owner_of_new(dir: &OwnedFd) -> rustix::io::Result<(u32, u32)> {
+    let stat = rustix::fs::fstat(dir)?;
+    let own = rustix::process::getegid().as_raw();
+    let group = if stat.st_mode & 0o2000 == 0 { own } else { stat.st_gid };
+    Ok((rustix::process::geteuid().as_raw(), group))
 }
 
 /// Opens beneath `dir`, no symbolic link on the way.

@@ -29,6 +29,22 @@ impl Union {
         }
     }
 
+    /// The value of one attribute; `None` if the node does not have it.
+    ///
+    /// # Errors
+    /// As [`Union::xattrs`].
+    pub fn xattr(&self, node: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        match (seen.found.stage, seen.found.lower) {
+            (Stage::Lower, Some(lower)) => {
+                let all = self.lower.xattrs(lower)?;
+                Ok(all.into_iter().find(|(known, _)| known == name).map(|(_, value)| value))
+            }
+            _ => self.marks.value(inode(self, &seen)?, name),
+        }
+    }
+
     /// Sets one attribute.
     ///
     /// # Errors

@@ -1,0 +1,273 @@
+//! The facts on the page, as the document that is embedded in it.
+//!
+//! The model: everything comes from the store's accounts; the page adds nothing up that `strata df`
+//! does not say too. Images are in the order of what they hold alone, the largest first; texts that
+//! repeat (the steps of a history) stand once and are named by number.
+//!
+//! Invariants: what the images are charged and what no shown image is charged add up to the bytes
+//! stored; every text is escaped for people (no control characters, no invalid UTF-8); the
+//! document grows with the images and layers, not with the files, which are cut to a budget.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+use strata_image::{ImageConfig, LayerSteps};
+use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store, Usage};
+use strata_tree::{DiffId, ImageId};
+
+use super::matrix::{self, Matrix};
+use super::shares::Shares;
+use super::tree::{self, Shown};
+use super::waste::{self, Wasted};
+use crate::images::familiar_names;
+use crate::look::escaped;
+
+/// Nodes of all layers' trees together: a megabyte or two.
+const NODES: usize = 24_000;
+
+/// Names of layers that are read to be shown, largest layers first: some seconds' worth.
+const NAMES: u64 = 2_000_000;
+
+/// A layer with fewer nodes than this to spend is not opened.
+const FEWEST: usize = 6;
+
+/// Characters of a history step that are kept.
+const STEP: usize = 300;
+
+/// The whole document.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    strata: &'static str,
+    created: String,
+    /// How many images the store has, shown or not.
+    in_store: usize,
+    totals: Totals,
+    /// Bytes charged to images that are not shown, and of layers without an image.
+    elsewhere: u64,
+    images: Vec<Image>,
+    layers: Vec<Layer>,
+    texts: Vec<String>,
+    matrix: Matrix,
+    waste: Wasted,
+}
+
+impl Report {
+    /// How many images are shown.
+    pub(super) fn images(&self) -> usize {
+        self.images.len()
+    }
+}
+
+/// The store as a whole, in bytes; as `strata df` has it.
+#[derive(Debug, Serialize)]
+struct Totals {
+    apparent: u64,
+    layered: u64,
+    stored: u64,
+    entries: u64,
+    files: u64,
+    layers: usize,
+    /// The parts on disk: name, bytes, and bytes in whole blocks.
+    disk: Vec<(&'static str, u64, u64)>,
+}
+
+/// An image with its columns of `strata df`.
+#[derive(Debug, Serialize)]
+struct Image {
+    id: String,
+    names: Vec<String>,
+    created: Option<String>,
+    platform: String,
+    apparent: u64,
+    layered: u64,
+    stored: u64,
+    unique: u64,
+    shared: u64,
+    attributed: u64,
+    files: u64,
+    layers: Vec<Part>,
+}
+
+/// A layer of an image; see [`super::shares`].
+#[derive(Debug, Serialize)]
+struct Part {
+    layer: usize,
+    only: u64,
+    shared: u64,
+    charged: u64,
+    /// The history step that made it, in `texts`.
+    step: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer {
+    diff_id: String,
+    entries: u64,
+    apparent: u64,
+    stored: u64,
+    shared: u64,
+    /// How many images of the store have it.
+    images: u64,
+    /// What is in it, the large things; nothing if it is too small to be opened.
+    tree: Option<Shown>,
+}
+
+/// Texts that many things name.
+#[derive(Default)]
+struct Texts {
+    all: Vec<String>,
+    known: HashMap<String, usize>,
+}
+
+impl Texts {
+    fn number(&mut self, text: &str) -> usize {
+        let text: String = escaped(text.as_bytes()).chars().take(STEP).collect();
+        if let Some(at) = self.known.get(&text) {
+            return *at;
+        }
+        self.all.push(text.clone());
+        self.known.insert(text, self.all.len() - 1);
+        self.all.len() - 1
+    }
+}
+
+/// Collects the facts; of the images in `wanted` only, if there are any.
+pub(super) fn collect(store: Store, wanted: &BTreeSet<ImageId>) -> Result<Report> {
+    let usage = store.disk_usage()?;
+    let sharing = store.sharing()?;
+    let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
+    let shares = Shares::of(&sharing, &records);
+
+    let mut shown: Vec<usize> = (0..records.len())
+        .filter(|at| wanted.is_empty() || wanted.contains(&records[*at].id))
+        .collect();
+    shown.sort_by_key(|at| Reverse((accounts[*at].unique, accounts[*at].stored)));
+    let (mut layers, mut texts) = (Layers::of(&usage), Texts::default());
+    let (mut images, names) = (Vec::new(), familiar_names(&store)?);
+    for at in &shown {
+        let (record, of) = (&records[*at], &accounts[*at]);
+        let config = ImageConfig::of(&store, &record.id)?;
+        let steps = LayerSteps::of(&config).steps;
+        let parts = record.layers.iter().zip(&shares.parts[*at]).enumerate();
+        let parts = parts.filter_map(|(index, (layer, part))| {
+            let step = steps.iter().find(|step| step.position == index);
+            let said = step.and_then(|step| step.instruction().or_else(|| step.comment.clone()));
+            Some(Part {
+                layer: layers.number(layer)?,
+                only: part.only,
+                shared: part.shared,
+                charged: part.charged,
+                step: said.map(|said| texts.number(&said)),
+            })
+        });
+        images.push(Image {
+            id: record.id.to_string(),
+            names: names.get(&record.id).cloned().unwrap_or_default(),
+            created: config.created().map(|time| time.to_string()),
+            platform: escaped(config.platform().to_string().as_bytes()).into_owned(),
+            apparent: of.apparent,
+            layered: of.layered,
+            stored: of.stored,
+            unique: of.unique,
+            shared: of.shared,
+            attributed: of.attributed,
+            files: of.files,
+            layers: parts.collect(),
+        });
+    }
+    let attributed: u64 = images.iter().map(|image| image.attributed).sum();
+    let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
+        let chosen: Vec<ImageRecord> = shown.iter().map(|at| records[*at].clone()).collect();
+        Matrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
+    });
+    let asked = shown.iter().map(|at| &records[*at]);
+    let asked: Vec<_> = asked.map(|image| (image, layers.entries(image))).collect();
+    let waste = waste::wasted(&store, &asked)?;
+    // The index has its size only when the store is closed.
+    let disk = store.into_disk_usage()?.disk;
+    let disk = disk.parts().into_iter().map(|(part, of)| (part, of.bytes, of.blocks * 512));
+    Ok(Report {
+        strata: env!("CARGO_PKG_VERSION"),
+        created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        in_store: records.len(),
+        totals: Totals {
+            apparent: usage.apparent,
+            layered: usage.layered,
+            stored: usage.stored,
+            entries: usage.entries,
+            files: usage.files,
+            layers: usage.layers.len(),
+            disk: disk.collect(),
+        },
+        elsewhere: usage.stored - attributed,
+        layers: rows,
+        matrix,
+        waste,
+        images,
+        texts: texts.all,
+    })
+}
+
+/// The layers of the images that are shown, numbered as they are first named.
+struct Layers<'a> {
+    usage: HashMap<DiffId, &'a LayerUsage>,
+    numbers: HashMap<DiffId, usize>,
+    order: Vec<DiffId>,
+}
+
+impl<'a> Layers<'a> {
+    fn of(usage: &'a DiskUsage) -> Self {
+        let by_id = usage.layers.iter().map(|layer| (layer.diff_id, layer)).collect();
+        Self { usage: by_id, numbers: HashMap::new(), order: Vec::new() }
+    }
+
+    /// Names in an image's layers.
+    fn entries(&self, image: &ImageRecord) -> u64 {
+        let layers = image.layers.iter().filter_map(|layer| self.usage.get(layer));
+        layers.map(|layer| layer.entries).sum()
+    }
+
+    fn number(&mut self, layer: &DiffId) -> Option<usize> {
+        if let Some(number) = self.numbers.get(layer) {
+            return Some(*number);
+        }
+        self.usage.get(layer)?;
+        self.numbers.insert(*layer, self.order.len());
+        self.order.push(*layer);
+        Some(self.order.len() - 1)
+    }
+
+    /// The numbered layers, each with as much of its tree as its part of the bytes allows.
+    fn rows(&self, store: &Store, sharing: &Sharing, shares: &Shares) -> Result<Vec<Layer>> {
+        let all: Vec<&LayerUsage> =
+            self.order.iter().filter_map(|layer| self.usage.get(layer).copied()).collect();
+        let whole: u64 = all.iter().map(|layer| layer.usage.stored).sum();
+        let mut largest: Vec<usize> = (0..all.len()).collect();
+        largest.sort_by_key(|at| Reverse(all[*at].usage.stored));
+        let held = store.held_names(sharing)?;
+        let (mut trees, mut names): (HashMap<usize, Shown>, u64) = (HashMap::new(), 0);
+        for at in largest {
+            let layer = all[at];
+            let part = u128::from(layer.usage.stored) * NODES as u128 / u128::from(whole.max(1));
+            let budget = usize::try_from(part).unwrap_or(NODES).min(NODES / 4);
+            names += layer.entries;
+            if budget < FEWEST || names > NAMES {
+                continue;
+            }
+            trees.insert(at, tree::cut(&held.of(&layer.diff_id)?, &shares.holders, budget));
+        }
+        let rows = all.iter().enumerate().map(|(at, layer)| Layer {
+            diff_id: layer.diff_id.to_string(),
+            entries: layer.entries,
+            apparent: layer.usage.apparent,
+            stored: layer.usage.stored,
+            shared: layer.usage.shared,
+            images: layer.images,
+            tree: trees.remove(&at),
+        });
+        Ok(rows.collect())
+    }
+}

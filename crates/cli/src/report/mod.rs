@@ -1,0 +1,77 @@
+//! `strata report`: the store's accounts as one page that opens without a network.
+//!
+//! ```text
+//! store ── data (accounts) ──┐
+//!          ├ shares          ├── page ── one HTML file: data, style, script and charts in it
+//!          ├ tree            │
+//!          ├ matrix          │
+//!          └ waste           │
+//! assets/ ───────────────────┘      (echarts.min.js: see scripts/echarts)
+//! ```
+//!
+//! Invariants: nothing of an image is markup or script on the page; the page's policy names the
+//! digests of its own scripts and styles and allows nothing else, no network least of all.
+
+mod data;
+mod matrix;
+mod page;
+mod shares;
+mod tree;
+mod waste;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueHint};
+use serde_json::json;
+use strata_image::resolve_image;
+
+use crate::context::{Context, Format};
+use crate::units;
+
+/// Write a page that shows where the bytes are
+///
+/// One HTML file that a browser opens without a network: what the store holds and what sharing
+/// saves, a map of the bytes from the store down to single files, which images share with which,
+/// and how each image grew layer by layer. Its numbers are those of `strata df`. Of very large
+/// stores it shows the large things one by one, and the small ones together.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Only these images (names or ids) [default: all]
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
+    /// The file to write, - for standard output
+    #[arg(short, long, default_value = "report.html", value_name = "FILE",
+          value_hint = ValueHint::FilePath)]
+    output: PathBuf,
+}
+
+pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) -> Result<()> {
+    let store = context.store()?;
+    let mut wanted = BTreeSet::new();
+    for text in &args.images {
+        wanted.insert(resolve_image(&store, text)?.id);
+    }
+    let report = data::collect(store, &wanted)?;
+    let page = page::page(&report)?;
+    if args.output.as_os_str() == "-" {
+        return Ok(out.write_all(page.as_bytes())?);
+    }
+    let writing = || format!("cannot write {}", args.output.display());
+    let mut file = File::create(&args.output).with_context(writing)?;
+    file.write_all(page.as_bytes()).with_context(writing)?;
+    let (images, bytes) = (report.images(), page.len() as u64);
+    if context.format == Format::Json {
+        let said = json!({ "output": args.output, "images": images, "bytes": bytes });
+        return Ok(writeln!(out, "{said:#}")?);
+    }
+    if context.quiet {
+        return Ok(writeln!(out, "{}", args.output.display())?);
+    }
+    let noun = if images == 1 { "image" } else { "images" };
+    let (output, size) = (args.output.display(), units::size(bytes));
+    Ok(writeln!(out, "{output}: {images} {noun}, {size}")?)
+}

@@ -1,0 +1,343 @@
+"""Checks pages of strata report in a headless Chromium.
+
+usage: checks.py DIR
+
+DIR/NAME.html are pages, DIR/NAME.json what `strata df --format json` says of the same store, for
+the NAMEs of below. Every check says what it saw; the exit status is 0 only if all was right.
+"""
+import json
+import os
+import sys
+
+from browser import Browser
+from stores import HOSTILE
+
+bad = 0
+
+
+def check(what, is_, should=True):
+    """Says whether something is as it should be."""
+    global bad
+    if is_ == should:
+        print("ok: %s" % what)
+    else:
+        bad += 1
+        print("WRONG: %s: %.600r, not %.600r" % (what, is_, should))
+
+
+class Page:
+    """One page, opened, with what to ask of it."""
+
+    def __init__(self, browser, directory, name):
+        self.browser, self.name = browser, name
+        self.path = os.path.join(directory, name + ".html")
+        with open(os.path.join(directory, name + ".json"), encoding="utf-8") as text:
+            self.df = json.load(text)
+        browser.console(), browser.requests()
+        browser.open(self.path)
+
+    def say(self, what):
+        return "%s: %s" % (self.name, what)
+
+    def bytes_of(self, id_):
+        return self.browser.run("return Number(document.getElementById(arguments[0]).value)", id_)
+
+    def crumbs(self):
+        return self.browser.run("return [...document.querySelectorAll('#crumbs li')]"
+                                ".map((li) => li.textContent)")
+
+    def rows(self):
+        """The map's table: name, part of disk, size, whether it can be walked into."""
+        return self.browser.run(
+            "return [...document.querySelectorAll('#map-table tbody tr')].map((tr) => ["
+            "tr.querySelector('.name').textContent, ...[...tr.querySelectorAll('data')]"
+            ".map((data) => Number(data.value)), tr.querySelector('button') !== null])")
+
+    def walk(self, row):
+        self.browser.run("document.querySelectorAll('#map-table tbody tr')[arguments[0]]"
+                         ".querySelector('button').click()", row)
+
+    def box(self, id_):
+        """Where an element is in the window, after it is scrolled there."""
+        return self.browser.run(
+            "const at = document.getElementById(arguments[0]); at.scrollIntoView();"
+            "const box = at.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]",
+            id_)
+
+    def text(self, id_):
+        return self.browser.run("return document.getElementById(arguments[0]).textContent", id_)
+
+
+def loads(page):
+    """It is small, it is drawn, it asks nobody for anything and has nothing to complain of."""
+    check(page.say("less than 5 MB"), os.path.getsize(page.path) < 5_000_000)
+    check(page.say("it is drawn"),
+          page.browser.run("return document.documentElement.dataset.ready || "
+                           "document.querySelector('main').textContent.slice(0, 300)"), "yes")
+    check(page.say("nothing on the console"), page.browser.console(), [])
+    check(page.say("nothing is asked for but the file"),
+          [url for url in page.browser.requests() if not url.startswith("data:")],
+          ["file://" + page.path])
+
+
+def equals_df(page):
+    """Every number of strata df stands on the page, to the byte."""
+    df = page.df
+    check(page.say("stored"), page.bytes_of("total-stored"), df["stored"])
+    check(page.say("apparent"), page.bytes_of("total-apparent"), df["apparent"])
+    check(page.say("saved"), page.bytes_of("total-saved"), df["apparent"] - df["stored"])
+    check(page.say("on disk"), page.bytes_of("total-disk"), df["disk"]["total"]["blocks"] * 512)
+    parts = page.browser.run(
+        "return [...document.querySelectorAll('#disk-table tbody tr')].map((tr) => "
+        "[tr.firstChild.textContent.toLowerCase(), ...[...tr.querySelectorAll('data')]"
+        ".map((data) => Number(data.value))])")
+    check(page.say("every part on disk"), sorted(parts), sorted(
+        [part, of["bytes"], of["blocks"] * 512] for part, of in df["disk"].items()))
+    levels = page.browser.run("return [...document.querySelectorAll('#levels-table data')]"
+                              ".map((data) => Number(data.value))")
+    check(page.say("levels of sharing"), levels[:3],
+          [df["apparent"], df["layered"], df["stored"]])
+    totals = json.loads(page.text("data"))["totals"]
+    for name in ("entries", "files", "apparent", "layered", "stored"):
+        check(page.say("data: " + name), totals[name], df[name])
+    mine = json.loads(page.text("data"))["layers"]
+    theirs = {layer["diff_id"]: layer for layer in df["layers"]}
+    for name in ("entries", "apparent", "stored", "shared", "images"):
+        check(page.say("data: %s of layers" % name), [layer[name] for layer in mine],
+              [theirs[layer["diff_id"]][name] for layer in mine])
+
+
+def walks(page):
+    """By mouse and by keys, to a file and back."""
+    browser = page.browser
+    check(page.say("the trail begins at the store"), page.crumbs(), ["Store"])
+    rows = page.rows()
+    data = json.loads(page.text("data"))
+    check(page.say("the parts of the disk add up to the store"), sum(row[1] for row in rows),
+          data["totals"]["stored"])
+    # The largest image is the tile on the top left; its first line is its own, below are layers.
+    x, y, width, _ = page.box("map")
+    first = rows[0][0]
+    browser.click(x + 12, y + 9)
+    check(page.say("a click on a tile walks in"), page.crumbs(), ["Store", first])
+    layers = page.rows()
+    browser.click(x + 30, y + 60)
+    check(page.say("a click on a tile in it walks on"), page.crumbs()[:2], ["Store", first])
+    check(page.say("one step at least"), len(page.crumbs()) > 2)
+    browser.run("document.getElementById('map').focus()")
+    while len(page.crumbs()) > 2:
+        browser.press("Backspace")
+    check(page.say("Backspace walks up"), page.rows(), layers)
+    browser.press("Escape")
+    check(page.say("Escape walks up"), page.rows(), rows)
+    browser.press("Escape")
+    check(page.say("there is nothing above the store"), page.crumbs(), ["Store"])
+    browser.press("Home")
+    check(page.say("keys choose a tile, aloud"), page.text("map-said").startswith(first + ","))
+    browser.press("ArrowRight")
+    check(page.say("and the next"), not page.text("map-said").startswith(first + ","))
+    browser.press("Home", "Enter")
+    check(page.say("Enter walks in"), page.crumbs(), ["Store", first])
+    browser.hover(x + width / 2, y + 100)
+    tip = browser.run("return document.querySelector('.tip')?.textContent || ''")
+    check(page.say("a tile tells its bytes"), "byte" in tip)
+    # From the largest layer down to a file, each directory's bytes are those of what is in it.
+    at = max(range(len(layers)), key=lambda row: layers[row][2] if layers[row][3] else -1)
+    page.walk(at)
+    files = []
+    for _ in range(40):
+        inside = page.rows()
+        down = next((at for at, row in enumerate(inside) if row[3]), None)
+        files += [row[0] for row in inside if not row[3]]
+        if down is None:
+            break
+        above = inside[down][2]
+        page.walk(down)
+        check(page.say("what is in %s adds up" % page.crumbs()[-1]),
+              sum(row[2] for row in page.rows()), above)
+    check(page.say("the walk ends at files"), len(files) > 0)
+    browser.run("document.querySelector('#crumbs button').click()")
+    check(page.say("the trail leads back"), page.rows(), rows)
+    check(page.say("nothing was wrong on the way"), browser.console(), [])
+
+
+def tables(page):
+    """Filter, sorting, matrix and layers."""
+    browser = page.browser
+    data = json.loads(page.text("data"))
+    shown = browser.run(
+        "return [...document.querySelectorAll('#images-table tbody tr')].map((tr) => "
+        "[tr.dataset.image, Object.fromEntries([...tr.querySelectorAll('[data-column]')]"
+        ".map((td) => [td.dataset.column, Number(td.querySelector('data').value)]))])")
+    check(page.say("every image is in the table"), len(shown), len(data["images"]))
+    columns = dict(shown)
+    check(page.say("attributed adds up"), sum(row["attributed"] for row in columns.values())
+          + data["elsewhere"], data["totals"]["stored"])
+    check(page.say("by unique bytes, the largest first"),
+          [row["unique"] for _, row in shown],
+          sorted((row["unique"] for row in columns.values()), reverse=True))
+    theirs = {image["id"]: image for image in page.df["images"]}
+    check(page.say("images as strata df has them"), columns, {
+        id_: {name: theirs[id_][name] for name in row} for id_, row in columns.items()})
+    names = ("apparent", "stored", "unique", "shared", "attributed")
+    check(page.say("with all their columns"), [sorted(row) for row in columns.values()],
+          [sorted(names)] * len(columns))
+    wrong = 0
+    for image in data["images"]:
+        parts = image["layers"]
+        sums = [sum(part[name] for part in parts) for name in ("only", "shared", "charged")]
+        wrong += sums != [image["unique"], image["shared"], image["attributed"]]
+    check(page.say("images whose layers do not add up to them"), wrong, 0)
+    if len(data["images"]) > 1:
+        diagonal = [row[-1] for row in data["matrix"]["bytes"]]
+        stored = {image["stored"] for image in data["images"]}
+        if all(len(row) == 1 for row in data["matrix"]["rows"]):
+            check(page.say("the matrix' diagonal is what images hold"), set(diagonal), stored)
+        browser.run("document.getElementById('matrix').focus()")
+        browser.press("ArrowRight")
+        check(page.say("keys walk over the matrix"), " holds " in page.text("matrix-said"))
+        browser.press("ArrowRight")
+        check(page.say("cell by cell"), " of what either holds" in page.text("matrix-said"))
+        browser.run("document.getElementById('matrix-details').open = true")
+        browser.settled()
+        count = len(data["matrix"]["rows"])
+        check(page.say("the matrix as a table"), browser.run(
+            "return document.querySelectorAll('#matrix-table td data').length"), count * count)
+        browser.run("document.getElementById('matrix-details').open = false")
+    browser.run("document.getElementById('growth').focus()")
+    browser.press("ArrowDown")
+    check(page.say("keys walk over the layers"), page.text("growth-said").startswith("Layer 0, "))
+    steps = browser.run("return document.querySelectorAll('#growth-table tbody tr').length")
+    check(page.say("a row a layer"), steps,
+          max(len(image["layers"]) for image in data["images"]))
+    waste = data["waste"]
+    check(page.say("a row a wasted file"), browser.run(
+        "return document.querySelectorAll('#waste-table tbody tr').length"), len(waste["files"]))
+    if page.name in ("ten", "many"):
+        # What runtimes cache, every second application deletes; and each rewrites a file.
+        check(page.say("deleted files are wasted"), any(
+            "/var/cache/runtime/" in file["path"] and file["how"] == "deleted"
+            for file in waste["files"]))
+        check(page.say("each with its cause"), "RUN rm -rf /var/cache/runtime" in browser.run(
+            "return document.querySelector('#waste-table tbody td:nth-child(4)').textContent"))
+    check(page.say("nothing was wrong with the tables"), browser.console(), [])
+
+
+def colours(page):
+    """Light and dark, by the system and by the switch; and on paper."""
+    browser = page.browser
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    pixel = ("const c = document.querySelector('#levels canvas');"
+             "return [...c.getContext('2d').getImageData(4, 4, 1, 1).data].length")
+    light = browser.run(ground)
+    browser.prefer("dark")
+    dark = browser.run(ground)
+    check(page.say("dark where the system is"), light != dark)
+    for choice, should in (("light", light), ("dark", dark)):
+        browser.run("document.querySelector(`[data-theme-choice=${arguments[0]}]`).click()", choice)
+        check(page.say("the switch makes it " + choice), browser.run(ground), should)
+    browser.prefer("light")
+    check(page.say("the switch counts for more than the system"), browser.run(ground), dark)
+    check(page.say("the charts are still there"), browser.run(pixel), 4)
+    browser.open(page.path)
+    check(page.say("the choice is kept"), browser.run(ground), dark)
+    browser.run("document.querySelector('[data-theme-choice=auto]').click()")
+    check(page.say("and given back to the system"), browser.run(ground), light)
+    paper = browser.devtools("Page.printToPDF", printBackground=True)["data"]
+    check(page.say("it can be printed"), len(paper) > 20_000)
+    check(page.say("nothing was wrong in any colour"), browser.console(), [])
+
+
+def usable(page):
+    """Each chart has a name and can be reached by Tab; nothing is wider than the window."""
+    browser = page.browser
+    unnamed = browser.run(
+        "return [...document.querySelectorAll('[role=application], [role=region], input, select')]"
+        ".filter((node) => node.offsetParent && !node.getAttribute('aria-label') && !node.getAttribute('aria-labelledby')"
+        " && !node.closest('label')).map((node) => node.id)")
+    check(page.say("everything has a name"), unnamed, [])
+    charts = set(browser.run("return [...document.querySelectorAll('.chart')].filter((node) => "
+                             "node.offsetParent).map((node) => node.id)"))
+    browser.run("document.querySelector('#images-filter').value = ''; window.scrollTo(0, 0);"
+                "document.activeElement.blur()")
+    reached = set()
+    for _ in range(150):
+        browser.press("Tab")
+        reached.add(browser.run("return document.activeElement.id"))
+        if charts <= reached:
+            break
+    check(page.say("Tab reaches every chart"), sorted(charts - reached), [])
+    for width in (1280, 700, 400):
+        browser.resize(width, 900)
+        check(page.say("fits into %d pixels" % width),
+              browser.run("return document.documentElement.scrollWidth"), width)
+    browser.resize(1280, 900)
+
+
+def hostile(page):
+    """Names that try to be markup or script are text."""
+    browser = page.browser
+    check(page.say("the title is the page's"), browser.run("return document.title"),
+          "Where the bytes are")
+    check(page.say("it has the scripts that it should have"),
+          browser.run("return document.scripts.length"), 3)
+    page.walk(0)
+    page.walk(0)
+    names = {row[0].rstrip("/") for row in page.rows()}
+    check(page.say("all names are there"), len(names) >= len(HOSTILE))
+    shown = "\n".join(sorted(names))
+    for text in ("\\377\\376 not utf-8 \\200", "line\\nbreak\\ttab\\033[31m", "<img src=x onerror=",
+                 "{{data}} {b|bold} {a} ${", "&lt;b&gt; &amp; \\\\u003c", "__proto__", "constructor",
+                 "\u65e5\u672c\u8a9e \U0001f433", "\\342\\200\\256to left"):
+        check(page.say("%s is text" % text), text in shown)
+    x, y, _, _ = page.box("map")
+    browser.run("document.getElementById('map').focus()")
+    browser.press("Home")
+    for _ in HOSTILE:
+        browser.press("ArrowRight")
+    browser.hover(x + 20, y + 20)
+    check(page.say("no object has gained anything"),
+          browser.run("return Object.keys(Object.prototype).concat(Object.keys(Object))"), [])
+    check(page.say("no element of theirs"),
+          browser.run("return document.querySelectorAll('img, iframe, b').length"), 0)
+    check(page.say("the title is still the page's"), browser.run("return document.title"),
+          "Where the bytes are")
+    check(page.say("nothing on the console"), browser.console(), [])
+    # And if something did get in, the page's policy would not let it do anything.
+    browser.run("const script = document.createElement('script');"
+                "script.textContent = \"document.title = 'owned'\"; document.body.append(script);"
+                "const picture = new Image(); picture.src = 'http://127.0.0.1:9/x';"
+                "document.body.append(picture)")
+    refused = browser.call("POST", "/execute/async", {"args": [], "script":
+                           "fetch('http://127.0.0.1:9/').then(() => arguments[0]('made'), "
+                           "() => arguments[0]('refused'))"})
+    check(page.say("a script that gets in does not run"), browser.run("return document.title"),
+          "Where the bytes are")
+    check(page.say("no connection is made"), refused, "refused")
+    said = " ".join(browser.console())
+    check(page.say("the policy says so"), "Content Security Policy" in said)
+
+
+def main(directory):
+    os.makedirs(os.path.join(directory, "browser"), exist_ok=True)
+    with Browser(os.path.join(directory, "browser")) as browser:
+        for name in ("ten", "many", "two", "fixtures", "none", "hostile"):
+            page = Page(browser, directory, name)
+            loads(page)
+            equals_df(page)
+            if name == "none":
+                continue
+            tables(page)
+            if name in ("ten", "many"):
+                walks(page)
+            if name == "ten":
+                colours(page)
+                usable(page)
+            if name == "hostile":
+                hostile(page)
+    print("report: %s" % ("all is as it should be" if not bad else "%d are WRONG" % bad))
+    sys.exit(bad != 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
