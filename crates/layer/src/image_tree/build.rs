@@ -161,7 +161,9 @@ impl Builder {
                 }
                 return Ok((NONE, NONE));
             }
-            RowKind::Directory { marks, .. } => {
+            RowKind::Directory { marks, children, .. } => {
+                // Whether it is there after all or not: it is a leaf of its layer's own tree.
+                self.tree.bare.extend(old.filter(|_| *children == 0));
                 if let Some(place) = old.filter(|_| now_dir && marks.opaque) {
                     self.empty(reading.layer, place);
                 }
@@ -219,6 +221,7 @@ impl Builder {
         if now_dir && !self.version(number).kind.is_dir() {
             self.empty(reading.layer, place);
         }
+        // One that is new here counts as well, for what later layers may have in its place.
         if matches!(row.kind, RowKind::Directory { children: 0, .. }) {
             self.tree.bare.insert(place);
         }
