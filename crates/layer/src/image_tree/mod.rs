@@ -17,7 +17,7 @@
 //! the layer says only that the directory above is gone; equal contents are one [`Content`].
 //!
 //! Memory: about 200 bytes for each place with one version, names and totals included (measured:
-//! 203 MB at 1,000,000 places).
+//! 195 MB at 1,000,000 places, 307 MB in `strata explore` with all of them expanded and filtered).
 
 mod at;
 mod build;
