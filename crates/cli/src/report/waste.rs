@@ -23,6 +23,9 @@ const SHOWN: usize = 60;
 /// Names of layers that are read at most; an image is not begun beyond it.
 const NAMES: u64 = 1_000_000;
 
+/// What the page says of a file that nothing else holds.
+const NOWHERE: &str = "stored for nothing";
+
 /// What is written and then hidden, over all images that were asked.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Wasted {
@@ -32,7 +35,9 @@ pub(super) struct Wasted {
     count: usize,
     /// Their bytes.
     bytes: u64,
-    /// The largest.
+    /// The part of them that nothing else holds.
+    lost: u64,
+    /// Those first, the largest of them first.
     files: Vec<File>,
 }
 
@@ -51,6 +56,12 @@ struct File {
     kept: &'static str,
     /// How many images waste it.
     images: usize,
+}
+
+impl File {
+    fn rank(&self) -> (bool, Reverse<u64>) {
+        (self.kept != NOWHERE, Reverse(self.bytes))
+    }
 }
 
 /// Asks `images`, in the order of the page; `names` is how many names each of them has to be read.
@@ -86,9 +97,9 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
                     Gone::Rewritten(_) => "rewritten",
                 },
                 kept: match file.kept {
-                    Kept::Here => "this image shows the same bytes elsewhere",
-                    Kept::Elsewhere => "another image holds the same bytes",
-                    Kept::Nowhere => "stored for nothing",
+                    Kept::Here => "the image still shows its bytes",
+                    Kept::Elsewhere => "another image holds its bytes",
+                    Kept::Nowhere => NOWHERE,
                 },
                 images: 1,
             };
@@ -96,8 +107,9 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
         }
     }
     let mut files: Vec<File> = known.into_values().filter(|file| file.bytes > 0).collect();
-    files.sort_by(|a, b| (Reverse(a.bytes), &a.path).cmp(&(Reverse(b.bytes), &b.path)));
+    files.sort_by(|a, b| a.rank().cmp(&b.rank()).then_with(|| a.path.cmp(&b.path)));
     let (count, bytes) = (files.len(), files.iter().map(|file| file.bytes).sum());
+    let lost = files.iter().filter(|file| file.kept == NOWHERE).map(|file| file.bytes).sum();
     files.truncate(SHOWN);
-    Ok(Wasted { images: asked, count, bytes, files })
+    Ok(Wasted { images: asked, count, bytes, lost, files })
 }

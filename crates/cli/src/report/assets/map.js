@@ -149,17 +149,17 @@ function startMap(data) {
 
   /** A tile of the chart, and what is in it as far as it can be seen. */
   function tile(place, whole, level) {
-    const paint = tileColor(place);
+    const paint = tileColor(place), frame = shade(paint);
     // Half a word says nothing.
     const pixels = drawn.node.clientWidth * drawn.node.clientHeight * place.charged / whole;
     const node = {
       name: place.label, value: place.charged, place,
-      itemStyle: { color: paint, borderColor: paint },
+      itemStyle: { color: paint, borderColor: frame },
       label: { color: inkOn(paint), show: pixels > 3600 },
-      upperLabel: { color: inkOn(paint) },
+      upperLabel: { color: inkOn(frame) },
     };
     tiles.push(node);
-    if (level < 2 && place.inside && place.charged > whole * NESTED) {
+    if (level < (here.kind === "store" ? 2 : 3) && place.inside && place.charged > whole * NESTED) {
       node.children = unfolded(place, 30, 0.01).filter((inner) => inner.charged > 0)
         .map((inner) => tile(inner, whole, level + 1));
     }
@@ -185,11 +185,13 @@ function startMap(data) {
           formatter: (info) => tileText(info, "  ") },
         itemStyle: { borderWidth: 0, gapWidth: 2, borderColor: color("card") },
         emphasis: { itemStyle: { borderColor: color("ink"), borderWidth: 2 },
-          upperLabel: { show: true } },
+          upperLabel: { show: true, color: color("card") } },
         levels: [
           { itemStyle: { borderWidth: 0, gapWidth: shown.length > 60 ? 1 : 4, borderColor: color("card") },
             upperLabel: { show: false } },
           { itemStyle: { borderWidth: 2, gapWidth: 1 } },
+          { itemStyle: { borderWidth: here.kind === "store" ? 0 : 1, gapWidth: 1 },
+            upperLabel: { show: here.kind !== "store" } },
           { itemStyle: { borderWidth: 0, gapWidth: 1 }, upperLabel: { show: false } },
         ],
       }],

@@ -10,7 +10,7 @@ function startGlance(data) {
     el("div", { class: "card" }, el("p", { class: "label" }, label), content);
   byId("cards").replaceChildren(
     card("The store holds", figure("total-stored", totals.stored), el("p", { class: "more" },
-      sized(onDisk, { id: "total-disk" }), " on disk with all that is around it")),
+      sized(onDisk, { id: "total-disk" }), " on disk in all")),
     card("Without sharing", figure("total-apparent", totals.apparent), el("p", { class: "more" },
       `${many(data.in_store, "image")}, ${many(totals.layers, "layer")}, ` +
       `${many(totals.files, "content")}`)),
@@ -373,11 +373,12 @@ function startGrowth(data) {
 
 /** Files that one layer adds and a later one takes away, the largest first. */
 function startWaste(data) {
-  const { files, count, bytes, images } = data.waste;
+  const { files, count, bytes, lost, images } = data.waste;
   const asked = images < data.images.length ? `Of the first ${images} images: ` : "";
   byId("waste-note").textContent = count
-    ? `${asked}${many(count, "file")}, ${size(bytes)}${count > files.length
-      ? `; the ${files.length} largest are shown` : ""}.`
+    ? `${asked}${many(count, "file")}, ${size(bytes)}. Of these, ${size(lost)} are stored for ` +
+      `nothing, the rest would be held all the same.${count > files.length
+        ? ` ${files.length} are shown, what is stored for nothing first.` : ""}`
     : `${asked || "No image: "}nothing is added by one layer and taken away by a later one.`;
   if (!files.length) {
     byId("waste").remove();
@@ -390,15 +391,16 @@ function startWaste(data) {
   };
   const top = files.slice(0, 10);
   const narrow = () => byId("waste").clientWidth < 700;
-  const short = (path) => path.length > 46 ? `…${path.slice(-45)}` : path;
+  // The end of a path says more than its beginning.
+  const short = (path, most) => path.length > most ? `…${path.slice(1 - most)}` : path;
   byId("waste").style.height = `${70 + 30 * Math.max(2, top.length)}px`;
-  const lost = (file) => file.kept === "stored for nothing";
+  const nobodys = (file) => file.kept === "stored for nothing";
   const drawn = chart("waste", () => ({
     ...bars(top, [
-      { name: "stored for nothing", color: "only", value: (file) => lost(file) ? file.bytes : 0 },
-      { name: "held for others anyhow", color: "again",
-        value: (file) => lost(file) ? 0 : file.bytes },
-    ], { left: narrow() ? 190 : 380, label: (file) => short(file.path) }),
+      { name: "stored for nothing", color: "only", value: (file) => nobodys(file) ? file.bytes : 0 },
+      { name: "held for others all the same", color: "again",
+        value: (file) => nobodys(file) ? 0 : file.bytes },
+    ], { left: narrow() ? 190 : 380, label: (file) => short(file.path, narrow() ? 24 : 46) }),
     tooltip: { ...tooltip((all) => {
       const file = top[all[0].dataIndex];
       return tip(file.path, [["Size", bothSizes(file.bytes)],

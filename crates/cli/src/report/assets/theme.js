@@ -81,6 +81,10 @@ function inkOn(hex) {
   return light > 0.2 ? "#10161d" : "#ffffff";
 }
 
+/** A color for the frame of tiles that have it: a little darker. */
+const shade = (hex) => "#" + [1, 3, 5].map((at) =>
+  Math.round(parseInt(hex.slice(at, at + 2), 16) * 0.8).toString(16).padStart(2, "0")).join("");
+
 const axisText = () => ({ color: color("muted"), fontSize: 12.5 });
 const byteAxis = (more = {}) => ({
   type: "value",
