@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
 use crate::error::{IoContext, Result};
-use crate::index::rows::{EntryRow, RowKind, with_paths};
+use crate::index::rows::{EntryRow, RowKind, directories};
 use crate::stage::Place;
 
 /// What something takes.
@@ -75,7 +75,7 @@ pub(crate) struct Frame {
 /// # Errors
 /// `Io`.
 pub(crate) fn frame(layer: BorrowedFd<'_>, rows: &[EntryRow]) -> Result<Frame> {
-    let directories = with_paths(rows).filter_map(|(path, _, row)| match &row.kind {
+    let directories = directories(rows).filter_map(|(path, _, row)| match &row.kind {
         RowKind::Directory { marks, .. } if marks.presence != strata_tree::Presence::Phantom => {
             Some(Place::Diff(path).path())
         }

@@ -132,7 +132,7 @@ impl Image {
         let all = totals.of(Place::ROOT);
         let stated = |bytes: u64| format!("{} ({bytes} bytes)", size(bytes));
         let layers: u64 = self.layers.iter().map(|layer| layer.size).sum();
-        let Efficiency { score, wasted, paths } = &self.efficiency;
+        let Efficiency { score, wasted, files } = &self.efficiency;
         let mut lines = vec![
             ("Name", self.name.clone()),
             ("Image id", self.id.hex()),
@@ -142,10 +142,10 @@ impl Image {
             ("Visible", format!("{} of files", stated(all.size))),
             ("Unique", format!("{} only this image's one layer holds", stated(all.unique()))),
             ("Shared", format!("{} other images or layers hold too", stated(all.shared))),
-            ("Efficiency", format!("{:.2}%", score * 100.0)),
-            ("Wasted", format!("{} in {} paths", stated(*wasted), paths.len())),
+            ("Efficiency", format!("{:.2}% by dive's formula", score * 100.0)),
+            ("Wasted", format!("{} of {} files that no name shows", stated(*wasted), files.len())),
         ];
-        for (place, bytes) in paths.iter().filter(|(_, bytes)| *bytes > 0).take(200) {
+        for (place, bytes) in files.iter().filter(|(_, bytes)| *bytes > 0).take(200) {
             let path = self.tree.path(*place);
             lines.push(("", format!("{:>8}  /{}", size(*bytes), escaped(path.as_bytes()))));
         }
@@ -213,13 +213,13 @@ impl Image {
         let holders = tree.holders(content);
         let own = self.layers.get(version.layer as usize).map(|layer| layer.diff_id);
         for layer in holders.layers.iter().filter(|layer| Some(**layer) != own) {
-            lines.push(("Also in", self.layer_name(layer)));
+            lines.push(("Held by", self.layer_name(layer)));
         }
         for image in &holders.other_images {
-            lines.push(("Image too", self.image_name(image)));
+            lines.push(("Held by", format!("image {}", self.image_name(image))));
         }
         if !holders.is_shared() {
-            lines.push(("Also in", "nothing else: this layer alone holds the content".to_owned()));
+            lines.push(("Held by", "this layer of this image alone".to_owned()));
         }
     }
 }

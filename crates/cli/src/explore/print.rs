@@ -26,7 +26,7 @@ pub(super) struct Printed<'a> {
 struct Document<'a> {
     image: &'a str,
     id: String,
-    /// dive's score, 0 to 1, and bytes.
+    /// By dive's formula, 0 to 1; bytes of files that no name shows.
     efficiency: f64,
     wasted: u64,
     layers: Vec<ShownLayer<'a>>,

@@ -51,21 +51,14 @@ fn ask<'a>(store: &Store, args: &'a WhyArgs) -> Result<Told<'a>> {
         (Some(_), true) => bail!("the path is said twice: in {} and behind it", args.image),
         (None, false) => bail!("no path is named; write: strata why {reference} /PATH"),
     };
+    if let Err(error) = TreePath::clamped(text) {
+        bail!("{} cannot be a path of an image: {error}", escaped(text));
+    }
     let image = resolve_image(store, reference)?;
     let chain = Chain::open(store, &image.id)?;
-    let mut detour = chain.detour(text, args.dereference)?;
+    let (detour, life) = chain.life_of(text, args.dereference)?;
     if detour.endless {
         bail!("{}: too many levels of symbolic links in {reference}", escaped(text));
-    }
-    let mut life = chain.life(&detour.path)?;
-    if life.events.is_empty()
-        && let Ok(path) = TreePath::clamped(text)
-    {
-        let written = chain.life(&path)?;
-        if !written.events.is_empty() {
-            detour = Detour { path, links: Vec::new(), endless: false };
-            life = written;
-        }
     }
     if life.events.is_empty() {
         return Err(never(&chain, &args.image, &detour)?);

@@ -23,9 +23,11 @@ use std::sync::Arc;
 use model::{Deed, Image, Member, Path, below};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
-use strata_layer::history::{Chain, Gone, Happened, Kept, Removal, Shown, Side, What, compare};
+use strata_layer::history::{
+    Chain, Duplicate, Gone, Happened, Kept, Removal, Shown, Side, What, compare,
+};
 use strata_layer::{Event, ImageRecord, LayerInput, Progress, Store};
-use strata_tree::{DiffId, ImageId, Kind, Lower, TreePath};
+use strata_tree::{ContentDigest, DiffId, ImageId, Kind, Lower, TreePath};
 use strata_union::Stack;
 use tempfile::TempDir;
 
@@ -259,6 +261,63 @@ fn check_duplicates(image: &Image, chain: &Chain<'_>) {
     }
 }
 
+/// What the store has of both images: each distinct layer once.
+fn check_store(images: [&Image; 2], store: &Store) {
+    let mut layers: Vec<&Vec<Member>> = Vec::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        if !layers.contains(&layer) {
+            layers.push(layer);
+        }
+    }
+    // Files, names, and the layers, by content.
+    let mut contents: BTreeMap<&[u8], (u64, u64, Vec<usize>)> = BTreeMap::new();
+    for (at, layer) in layers.iter().enumerate() {
+        let mut own: BTreeMap<&Path, &[u8]> = BTreeMap::new();
+        for member in *layer {
+            if let Member::Node { path, node } = member
+                && node.kind == "file"
+            {
+                own.insert(path, &node.body);
+                let one = contents.entry(&node.body).or_default();
+                (one.0, one.1) = (one.0 + 1, one.1 + 1);
+                one.2.push(at);
+            }
+        }
+        for member in *layer {
+            if let Member::Link { to, .. } = member
+                && let Some(body) = own.get(to)
+            {
+                contents.entry(body).or_default().1 += 1;
+            }
+        }
+    }
+    let found = store.duplicates(100).unwrap();
+    let (mut count, mut saved, mut listed) = (0, 0, 0);
+    for (body, (files, names, mut holding)) in contents {
+        let digest = ContentDigest::from_bytes(Sha256::digest(body).into());
+        count += u64::from(names > 1);
+        saved += (files - 1) * body.len() as u64;
+        let one = found.contents.iter().find(|one| one.content == digest);
+        assert_eq!(one.is_some(), files > 1);
+        if let Some(one) = one {
+            listed += 1;
+            assert_eq!((one.files, one.names), (files, names));
+        }
+        holding.dedup();
+        let holders = store.holders(&digest, 100).unwrap();
+        assert_eq!(holders.names, names);
+        assert_eq!(holders.paths.len() as u64, names);
+        assert_eq!(holders.layers.len(), holding.len());
+        let has = |image: &&&Image| holding.iter().any(|at| image.layers.contains(layers[*at]));
+        assert_eq!(holders.images.len(), images.iter().filter(has).count());
+    }
+    assert_eq!((found.count, found.saved, found.contents.len()), (count, saved, listed));
+    // The first of them are the first of all.
+    let first = store.duplicates(2).unwrap();
+    let sizes = |found: &[Duplicate]| found.iter().map(Duplicate::saved).collect::<Vec<_>>();
+    assert_eq!(sizes(&first.contents), sizes(&found.contents[..listed.min(2)]));
+}
+
 fn check_difference(images: [&Image; 2], trees: [&dyn Lower; 2], chains: [&Chain<'_>; 2]) {
     let side = |at: usize| Side { tree: trees[at], chain: chains[at] };
     let paths: BTreeSet<&Path> = images.iter().flat_map(|image| image.tree.keys()).collect();
@@ -327,6 +386,7 @@ proptest! {
         check_lives(&first, &chains[0]);
         check_waste(&first, &second, &ids[0], &chains[0]);
         check_duplicates(&first, &chains[0]);
+        check_store([&first, &second], &store);
         let trees = ids.map(|id| merged(&store, &id));
         let trees: [&dyn Lower; 2] = [&trees[0], &trees[1]];
         check_difference([&first, &second], trees, [&chains[0], &chains[1]]);

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use strata_tree::{Name, TreePath};
+use strata_tree::{Name, Presence, TreePath};
 
 use super::{DirId, Draft, Effects, FileId, Place, Placed, ROOT, Slot};
 use crate::error::{Error, Result};
@@ -104,6 +104,13 @@ impl Draft {
             }
         }
         match self.step(dir, last) {
+            // Whiteouts stand there and nothing else: a lower layer may have a file.
+            Ok(Slot::Dir(found)) if self.dirs[found.0].presence == Presence::Phantom => {
+                match self.hides(dir, last) {
+                    true => Target::Hidden,
+                    false => Target::Absent,
+                }
+            }
             Ok(Slot::Dir(_)) => Target::Directory,
             Ok(Slot::File { file, .. }) => Target::File(*file),
             Ok(Slot::Waiting { .. }) => Target::Waiting,
@@ -115,9 +122,15 @@ impl Draft {
         let node = &self.dirs[dir.0];
         match node.children.get(name.as_bytes()) {
             Some(slot) => Ok(slot),
-            None if node.opaque || node.whiteouts.contains(name.as_bytes()) => Err(Target::Hidden),
+            None if self.hides(dir, name) => Err(Target::Hidden),
             None => Err(Target::Absent),
         }
+    }
+
+    /// Whether lower layers' entry of that name does not show.
+    fn hides(&self, dir: DirId, name: Name<'_>) -> bool {
+        let node = &self.dirs[dir.0];
+        node.opaque || node.whiteouts.contains(name.as_bytes())
     }
 
     /// Settles every waiting link; returns those that became names of this layer's inodes.

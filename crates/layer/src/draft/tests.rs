@@ -127,6 +127,8 @@ accepted! {
     a_hard_link_to_a_lower_file: ["h b => usr/low"] => ["/?", "/b = lower /usr/low"];
     a_chain_of_links_to_a_lower_file: ["h c => b", "h b => low"]
         => ["/?", "/b = lower /low", "/c = lower /low"];
+    a_hard_link_to_a_lower_file_below_which_a_whiteout_stands: ["f low/.wh.x", "h b => low"]
+        => ["/?", "/b = lower /low", "/low/??", "/low/x gone"];
     a_hard_link_to_itself: ["f a", "h a => a"] => ["/?", "/a 0"];
     a_link_outlives_its_replaced_target: ["f a", "h b => a", "f a"] => ["/?", "/a 2", "/b 0"];
     a_hard_link_through_dots_and_slashes: ["f x/a", "h b => ../../x//./a"]

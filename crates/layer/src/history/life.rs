@@ -9,7 +9,7 @@ use strata_tree::TreePath;
 
 use super::chain::{Chain, LayerNode, NodeFacts, Shown};
 use super::facts::Facts;
-use super::replay::{Event, Removal, What};
+use super::replay::{Event, Merged, Removal, What};
 use crate::error::Result;
 
 /// How many names like the one that was asked for are told.
@@ -111,6 +111,31 @@ impl Chain<'_> {
     /// # Errors
     /// As [`Chain::layer`].
     pub fn life(&self, path: &TreePath) -> Result<Life> {
+        Ok(self.life_and_tree(path)?.0)
+    }
+
+    /// The life of what a path leads to, as [`Chain::detour`] says it; if nothing ever was there,
+    /// of the path as it is written.
+    ///
+    /// # Errors
+    /// As [`Chain::layer`].
+    pub fn life_of(&self, path: &[u8], follow_last: bool) -> Result<(Detour, Life)> {
+        // Most paths lead through no link: then the layers are put together once.
+        let written = TreePath::clamped(path).unwrap_or_default();
+        let (life, merged) = self.life_and_tree(&written)?;
+        let detour = self.detour_in(&merged, path, follow_last)?;
+        if detour.path == written {
+            return Ok((detour, life));
+        }
+        let there = self.life(&detour.path)?;
+        if there.events.is_empty() && !life.events.is_empty() && !detour.endless {
+            let detour = Detour { path: written, links: Vec::new(), endless: false };
+            return Ok((detour, life));
+        }
+        Ok((detour, there))
+    }
+
+    fn life_and_tree(&self, path: &TreePath) -> Result<(Life, Merged<'_>)> {
         let mut told: Vec<(usize, Option<What>, Tally)> = Vec::new();
         let merged = self.replay(&mut |event| {
             let own = event.path == path.as_bytes();
@@ -142,7 +167,7 @@ impl Chain<'_> {
             });
         }
         let now = shown.map(|shown| self.facts(shown)).transpose()?;
-        Ok(Life { path: path.clone(), events, now, names })
+        Ok((Life { path: path.clone(), events, now, names }, merged))
     }
 
     fn event(
@@ -236,7 +261,10 @@ impl Chain<'_> {
     /// # Errors
     /// As [`Chain::layer`].
     pub fn detour(&self, path: &[u8], follow_last: bool) -> Result<Detour> {
-        let merged = self.replay(&mut |_| {})?;
+        self.detour_in(&self.replay(&mut |_| {})?, path, follow_last)
+    }
+
+    fn detour_in(&self, merged: &Merged<'_>, path: &[u8], follow_last: bool) -> Result<Detour> {
         let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
             let parts = bytes.split(|byte| *byte == b'/').map(<[u8]>::to_vec);
             parts.filter(|part| !part.is_empty() && part != b".").collect()

@@ -7,7 +7,7 @@
 //! its own: an opaque directory is emptied before its own names come; a place is made only for a
 //! name that exists after the layer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 use strata_tree::{DiffId, ImageId, Kind, NodeId, Presence, Stat, TreePath, Xattr};
@@ -50,7 +50,8 @@ struct Builder {
     tree: ImageTree,
     /// By `contents.id`; and by digest, for copies of the same bytes have several ids.
     contents: HashMap<i64, u32>,
-    ids: Vec<Vec<i64>>,
+    /// By content, of one of its copies.
+    ids: Vec<i64>,
     digests: HashMap<[u8; 32], u32>,
     xattrs: HashMap<Vec<Xattr>, u32>,
 }
@@ -67,6 +68,8 @@ struct Reading {
     /// How far its old children were passed.
     passed: usize,
     new: Vec<Place>,
+    /// Of files with several names: the number of the tar member that has the bytes.
+    members: HashMap<u32, u64>,
 }
 
 impl Reading {
@@ -89,6 +92,7 @@ impl Builder {
             links: Vec::new(),
             xattrs: vec![Vec::new()],
             holders: Vec::new(),
+            bare: HashSet::new(),
         };
         Self {
             tree,
@@ -108,6 +112,7 @@ impl Builder {
             place: None,
             passed: 0,
             new: Vec::new(),
+            members: HashMap::new(),
         };
         rows::each(db, id, &mut |row, content| {
             let found = self.row(&mut reading, &row, content)?;
@@ -148,13 +153,17 @@ impl Builder {
         let now_dir = now.is_some_and(|number| self.version(number).kind.is_dir());
         let number = match &row.kind {
             RowKind::Whiteout => {
-                if let (Some(place), Some(_)) = (old, now) {
+                // It may be gone already, with all that an opaque directory had.
+                let hides = |place: &Place| self.tree.at(*place, reading.layer as usize).is_some();
+                if let Some(place) = old.filter(hides) {
                     self.empty(reading.layer, place);
                     self.set(reading.layer, place, NONE, true);
                 }
                 return Ok((NONE, NONE));
             }
-            RowKind::Directory { marks, .. } => {
+            RowKind::Directory { marks, children, .. } => {
+                // Whether it is there after all or not: it is a leaf of its layer's own tree.
+                self.tree.bare.extend(old.filter(|_| *children == 0));
                 if let Some(place) = old.filter(|_| now_dir && marks.opaque) {
                     self.empty(reading.layer, place);
                 }
@@ -182,13 +191,28 @@ impl Builder {
             }
             RowKind::HardLink(target) => {
                 let target = (target.0 as usize).checked_sub(1);
-                let (_, number) = target
+                let (_, number) = *target
                     .and_then(|at| reading.nodes.get(at))
                     .ok_or_else(|| reading.damaged("a link to nothing"))?;
-                *number
+                if let (Some(first), Some(here)) = (reading.members.get_mut(&number), row.position)
+                    && here < *first
+                {
+                    *first = here;
+                    // Given to this name below.
+                    self.tree.versions[number as usize].place = Place(NONE);
+                }
+                number
             }
             RowKind::LowerLink(path) => self.lower(reading, path)?,
-            _ => self.inode(reading, row, content)?,
+            _ => {
+                let number = self.inode(reading, row, content)?;
+                if let (Some(2..), Some(position)) =
+                    (row.meta.as_ref().map(|meta| meta.nlink), row.position)
+                {
+                    reading.members.insert(number, position);
+                }
+                number
+            }
         };
         let place = match old {
             Some(place) => place,
@@ -196,6 +220,10 @@ impl Builder {
         };
         if now_dir && !self.version(number).kind.is_dir() {
             self.empty(reading.layer, place);
+        }
+        // One that is new here counts as well, for what later layers may have in its place.
+        if matches!(row.kind, RowKind::Directory { children: 0, .. }) {
+            self.tree.bare.insert(place);
         }
         let version = &mut self.tree.versions[number as usize];
         if version.place.0 == NONE {
@@ -359,9 +387,8 @@ impl Builder {
         if number == next {
             let digest = strata_tree::ContentDigest::from_bytes(digest);
             self.tree.contents.push(Content { digest, size, holders: NONE });
-            self.ids.push(Vec::new());
+            self.ids.push(id);
         }
-        self.ids[number as usize].push(id);
         self.contents.insert(id, number);
         number
     }
@@ -384,16 +411,8 @@ impl Builder {
             self.set(0, Place::ROOT, root, false);
         }
         let mut finder = Finder::new(db, image)?;
-        for (content, ids) in self.tree.contents.iter_mut().zip(&mut self.ids) {
-            // Another image may have one more copy of the same bytes.
-            if let [only] = ids[..] {
-                let mut copies = db.prepare_cached(
-                    "SELECT id FROM contents WHERE digest = ?1 AND id <> ?2 ORDER BY copy",
-                )?;
-                let more = copies.query_map((content.digest.as_bytes(), only), |row| row.get(0))?;
-                ids.extend(more.collect::<rusqlite::Result<Vec<i64>>>()?);
-            }
-            content.holders = finder.number(db, ids)?;
+        for (content, id) in self.tree.contents.iter_mut().zip(&self.ids) {
+            content.holders = finder.number(db, &content.digest, *id)?;
         }
         self.tree.holders = finder.finish();
         Ok(self.tree)

@@ -16,7 +16,8 @@
 //! order of layers, one a layer; a name that a layer removed has an event of its own, also where
 //! the layer says only that the directory above is gone; equal contents are one [`Content`].
 //!
-//! Memory: about 150 bytes for each place with one version, names and totals included.
+//! Memory: about 200 bytes for each place with one version, names and totals included (measured:
+//! 195 MB at 1,000,000 places, 307 MB in `strata explore` with all of them expanded and filtered).
 
 mod at;
 mod build;
@@ -24,6 +25,7 @@ mod change;
 mod holders;
 mod totals;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use strata_tree::{ContentDigest, DiffId, Kind, Name, Stat, Timestamp, TreePath, Xattr};
@@ -89,7 +91,7 @@ pub struct Version {
     pub mtime: Timestamp,
     /// The layer that has it, counted from the base, 0.
     pub layer: u32,
-    /// Where it has it: the first of its names in that layer.
+    /// Where it has it: of several names the one whose tar member has the bytes.
     pub place: Place,
     number: u32,
     content: u32,
@@ -161,6 +163,8 @@ pub struct ImageTree {
     /// The first is the empty one.
     xattrs: Vec<Vec<Xattr>>,
     holders: Vec<Holders>,
+    /// What some layer has as a directory with nothing in it.
+    bare: HashSet<Place>,
 }
 
 impl ImageTree {

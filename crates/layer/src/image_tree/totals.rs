@@ -52,16 +52,16 @@ impl Totals {
     }
 }
 
-/// How much of what the layers hold is still there at the top, as dive counts it: path by path,
-/// without sharing.
+/// How much of what the layers hold is still there at the top.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Efficiency {
-    /// Bytes of the smallest version of each path, over bytes of all versions; 1 for no bytes.
+    /// dive's score, path by path, without sharing: bytes of the smallest version of each path,
+    /// over bytes of all versions; 1 for no bytes.
     pub score: f64,
-    /// Bytes of all versions of the paths that more than one layer has.
+    /// Bytes of the files of layers that no name shows any more: `files` added up.
     pub wasted: u64,
-    /// Those paths with these bytes, the largest first.
-    pub paths: Vec<(Place, u64)>,
+    /// Those files with their bytes, the largest first; once for each layer that has one.
+    pub files: Vec<(Place, u64)>,
 }
 
 impl ImageTree {
@@ -100,41 +100,40 @@ impl ImageTree {
         Seen(vec![false; self.versions.len()])
     }
 
-    /// dive's score. A directory that is removed counts once, with what was in it; whatever is
-    /// hidden by an opaque mark is not counted.
+    /// Counts what is wasted, and dive's score: over all paths that are a leaf of some layer's own
+    /// tree. There a whiteout has the size of the directory that it hides, and of a file 0; a hard
+    /// link has none; what an opaque mark hides is not counted.
     pub fn efficiency(&self) -> Efficiency {
-        let (mut least, mut all, mut wasted) = (0, 0, 0);
-        let mut paths = Vec::new();
+        let (mut least, mut all) = (0, 0);
+        let mut shown = self.unseen();
+        let mut sizes = Vec::new();
         for place in self.places() {
-            let mut sizes = Vec::new();
+            if let Some(version) = self.at(place, self.layers.len()) {
+                shown.first(version);
+            }
+            sizes.clear();
+            sizes.extend(self.bare.contains(&place).then_some(0));
             let mut number = self.places[place.index()].last;
             while let Some(event) = self.events.get(number as usize) {
                 match self.versions.get(event.version as usize) {
                     Some(version) if version.kind == Kind::Directory => {}
-                    // As the tar says it: further names have no bytes.
-                    Some(file) if is_file(file) && file.place == place => sizes.push(file.size),
-                    Some(_) => sizes.push(0),
-                    None if event.named => {
-                        let layer = event.layer as usize;
-                        let gone = self.at(place, layer).map(|old| old.kind);
-                        let is_dir = gone == Some(Kind::Directory);
-                        sizes.push(if is_dir { self.size_below(place, layer) } else { 0 });
-                    }
+                    Some(version) => sizes.push(own_size(version, place)),
                     None => {}
+                }
+                // A directory may come where another was hidden.
+                if event.named {
+                    sizes.push(self.size_below(place, event.layer as usize));
                 }
                 number = event.before;
             }
-            let sum: u64 = sizes.iter().sum();
             least += sizes.iter().min().copied().unwrap_or(0);
-            all += sum;
-            if sizes.len() > 1 {
-                wasted += sum;
-                paths.push((place, sum));
-            }
+            all += sizes.iter().sum::<u64>();
         }
-        paths.sort_by_key(|(place, bytes)| (std::cmp::Reverse(*bytes), *place));
+        let lost = self.versions.iter().filter(|version| is_file(version) && !shown.has(version));
+        let mut files: Vec<(Place, u64)> = lost.map(|lost| (lost.place, lost.size)).collect();
+        files.sort_by_key(|(place, bytes)| (std::cmp::Reverse(*bytes), *place));
         let score = if all == 0 { 1.0 } else { least as f64 / all as f64 };
-        Efficiency { score, wasted, paths }
+        Efficiency { score, wasted: files.iter().map(|(_, bytes)| bytes).sum(), files }
     }
 
     /// Bytes of the files below a directory with the first `layers` layers merged.
@@ -144,13 +143,18 @@ impl ImageTree {
             for kid in self.children(dir) {
                 match self.at(*kid, layers) {
                     Some(version) if version.kind.is_dir() => open.push(*kid),
-                    Some(version) if is_file(version) => size += version.size,
-                    Some(_) | None => {}
+                    Some(version) => size += own_size(version, *kid),
+                    None => {}
                 }
             }
         }
         size
     }
+}
+
+/// Bytes of a file under its own name, as the tar has them: further names have none.
+fn own_size(version: &Version, place: Place) -> u64 {
+    if is_file(version) && version.place == place { version.size } else { 0 }
 }
 
 /// Which inodes were met.

@@ -95,8 +95,21 @@ impl EntryRow {
 
 /// Every row but the root with its path; rows whose parents make no sense are left out.
 pub(crate) fn with_paths(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, usize, &EntryRow)> {
+    paths(rows, |_| true)
+}
+
+/// The directories among them: what is not one costs nothing.
+pub(crate) fn directories(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, usize, &EntryRow)> {
+    paths(rows, |row| matches!(row.kind, RowKind::Directory { .. }))
+}
+
+fn paths(
+    rows: &[EntryRow],
+    wanted: impl Fn(&EntryRow) -> bool,
+) -> impl Iterator<Item = (TreePath, usize, &EntryRow)> {
     let mut dirs: HashMap<NodeId, TreePath> = HashMap::from([(NodeId::ROOT, TreePath::root())]);
-    rows.iter().enumerate().skip(1).filter_map(move |(at, row)| {
+    let rows = rows.iter().enumerate().skip(1).filter(move |(_, row)| wanted(row));
+    rows.filter_map(move |(at, row)| {
         let name = Name::new(&row.name).ok()?;
         let path = dirs.get(&row.parent)?.join(name);
         if matches!(row.kind, RowKind::Directory { .. }) {

@@ -276,17 +276,27 @@ impl Sharing {
         for holding in holders.iter().filter(|holding| holding.binary_search(&me).is_ok()) {
             holding.iter().for_each(|other| shared[*other as usize].layers += 1);
         }
-        let (mut all, mut same) = (BTreeSet::<u32>::new(), BTreeSet::<u32>::new());
-        for group in &self.groups {
+        // For each image the last group that it was seen to hold, and in a layer of mine.
+        let mut last = vec![[usize::MAX; 2]; images.len()];
+        let (mut all, mut same): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
+        for (number, group) in self.groups.iter().enumerate() {
             all.clear();
             same.clear();
             for layer in &group.layers {
-                all.extend(&holders[*layer]);
-                if holders[*layer].binary_search(&me).is_ok() {
-                    same.extend(&holders[*layer]);
+                let mine = holders[*layer].binary_search(&me).is_ok();
+                for other in &holders[*layer] {
+                    let [held, in_mine] = &mut last[*other as usize];
+                    if *held != number {
+                        *held = number;
+                        all.push(*other);
+                    }
+                    if mine && *in_mine != number {
+                        *in_mine = number;
+                        same.push(*other);
+                    }
                 }
             }
-            let mine = all.contains(&me);
+            let mine = !same.is_empty();
             let plus = |held: &mut Held| {
                 held.files += group.files;
                 held.bytes += group.bytes;

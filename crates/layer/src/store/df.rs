@@ -1,9 +1,9 @@
 //! What the store holds, in bytes and blocks: asked of the index, equal to `du`.
 //!
 //! ```text
-//! ROOT/  layers/  = contents + headers + directories      the index knows them: nothing is walked
-//!        trees/ blobs/ uppers/ mounts/ images.json        few and flat, or not ours to know: walked
-//!        staging/ trash/ and layers that the index lacks  leftovers
+//! ROOT/  layers/ = contents + headers + directories       the index knows them: not walked
+//!        trees/ blobs/ uppers/ mounts/ images.json        few, or not in the index: walked
+//!        staging/ trash/ and layers that the index lacks  leftovers: walked
 //!        index.db with its log
 //! ```
 //!
@@ -156,8 +156,7 @@ impl Store {
             bytes: groups().map(|group| group.bytes).sum(),
             blocks: groups().map(|group| group.blocks).sum(),
         };
-        let of_images = sharing.images(&images);
-        let unheld = sharing.unheld(&images);
+        let (of_images, unheld) = sharing.all(&images);
         Ok(DiskUsage {
             entries: layers.iter().map(|layer| layer.entries).sum(),
             files: groups().map(|group| group.files).sum(),

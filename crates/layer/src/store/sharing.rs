@@ -173,45 +173,32 @@ fn give(parts: &mut [Usage], owners: impl Iterator<Item = usize>, n: u64, held: 
 impl Sharing {
     /// What each of `images`, all those of the store, holds alone and with others.
     pub fn images(&self, images: &[ImageRecord]) -> Vec<Usage> {
-        let positions = self.positions();
-        let apparent = |image: &ImageRecord| {
-            let known = image.layers.iter().filter_map(|layer| positions.get(layer));
-            known.map(|at| self.apparent[*at]).sum()
-        };
-        let mut parts: Vec<Usage> = images
-            .iter()
-            .map(apparent)
-            .map(|apparent| Usage { apparent, layered: apparent, ..Usage::default() })
-            .collect();
-        for (owners, held) in self.by_images(images) {
-            let n: u32 = owners.iter().map(|word| word.count_ones()).sum();
-            give(&mut parts, ones(&owners), u64::from(n), &held);
-        }
-        parts
+        self.parts(images, &self.by_images(images))
     }
 
     /// What the images at the positions `chosen` of `images`, all those of the store, hold
     /// together; `unique` is what removing all of them frees.
     pub fn together(&self, images: &[ImageRecord], chosen: &BTreeSet<usize>) -> Usage {
-        let parts = self.images(images);
+        let by = self.by_images(images);
+        let parts = self.parts(images, &by);
         let stacks = self.stacks(chosen.iter().filter_map(|at| images.get(*at)));
-        let chosen_parts = || chosen.iter().filter_map(|at| parts.get(*at));
+        let parts = || chosen.iter().filter_map(|at| parts.get(*at));
         let mut all = Usage {
-            apparent: chosen_parts().map(|part| part.apparent).sum(),
+            apparent: parts().map(|part| part.apparent).sum(),
             layered: stacks.iter().zip(&self.apparent).map(|(n, bytes)| n * bytes).sum(),
-            attributed: chosen_parts().map(|part| part.attributed).sum(),
+            attributed: parts().map(|part| part.attributed).sum(),
             ..Usage::default()
         };
-        all.blocks.attributed = chosen_parts().map(|part| part.blocks.attributed).sum();
-        for (owners, held) in self.by_images(images) {
-            let inside = ones(&owners).filter(|owner| chosen.contains(owner)).count();
+        all.blocks.attributed = parts().map(|part| part.blocks.attributed).sum();
+        for (owners, held) in &by {
+            let inside = ones(owners).filter(|owner| chosen.contains(owner)).count();
             if inside == 0 {
                 continue;
             }
             all.files += held.all.files;
             all.stored += held.all.bytes;
             all.blocks.stored += held.all.blocks;
-            if inside == ones(&owners).count() {
+            if inside == ones(owners).count() {
                 all.unique += held.alone.bytes;
                 all.blocks.unique += held.alone.blocks;
             }
@@ -221,16 +208,41 @@ impl Sharing {
         all
     }
 
+    fn parts(&self, images: &[ImageRecord], by: &HashMap<Bits, Held>) -> Vec<Usage> {
+        let positions = self.positions();
+        let apparent = |image: &ImageRecord| {
+            let known = image.layers.iter().filter_map(|layer| positions.get(layer));
+            known.map(|at| self.apparent[*at]).sum()
+        };
+        let parts = images.iter().map(apparent);
+        let mut parts: Vec<Usage> = parts
+            .map(|apparent| Usage { apparent, layered: apparent, ..Usage::default() })
+            .collect();
+        for (owners, held) in by {
+            let n: u32 = owners.iter().map(|word| word.count_ones()).sum();
+            give(&mut parts, ones(owners), u64::from(n), held);
+        }
+        parts
+    }
+
     /// What no image holds, only layers that no image of `images`, all those of the store, has.
     pub fn unheld(&self, images: &[ImageRecord]) -> Usage {
+        self.rest(images, &self.by_images(images))
+    }
+
+    /// Both in one pass: [`Sharing::images`] and [`Sharing::unheld`].
+    pub(super) fn all(&self, images: &[ImageRecord]) -> (Vec<Usage>, Usage) {
+        let by = self.by_images(images);
+        (self.parts(images, &by), self.rest(images, &by))
+    }
+
+    fn rest(&self, images: &[ImageRecord], by: &HashMap<Bits, Held>) -> Usage {
         let stacks = self.stacks(images.iter());
         let loose = stacks.iter().zip(&self.apparent).filter(|(n, _)| **n == 0);
         let apparent = loose.map(|(_, bytes)| bytes).sum();
         let mut part = [Usage { apparent, layered: apparent, ..Usage::default() }];
-        for (owners, held) in self.by_images(images) {
-            if ones(&owners).next().is_none() {
-                give(&mut part, [0].into_iter(), 1, &Held { alone: held.all, all: held.all });
-            }
+        if let Some(Held { all, .. }) = by.get(&vec![0; images.len().div_ceil(64)]) {
+            give(&mut part, [0].into_iter(), 1, &Held { all: *all, alone: *all });
         }
         let [part] = part;
         part

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_layer::history::Chain;
 use strata_layer::image_tree::{Change, ImageTree, Place, Span, TreeAt};
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
 use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
@@ -160,9 +161,14 @@ proptest! {
         let store = Store::open(dir.path()).unwrap();
         let Stacked { held, merged } = stacked(&store, &layers);
         let diff_ids = held.iter().map(|held| *held.diff_id()).collect();
-        let id = ImageId::from_bytes([1; 32]);
+        let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
         let image = ImageRecord { id, manifest: None, layers: diff_ids };
+        store.commit_image(&image, &[], &held).unwrap();
         let tree = Arc::new(store.image_tree(&image, &held, &mut |_| {}).unwrap());
+        // Two ways to count, one of them path by path, one layer by layer.
+        let (efficiency, waste) = (tree.efficiency(), Chain::open(&store, &id).unwrap());
+        let waste = waste.waste(&id).unwrap();
+        prop_assert_eq!((efficiency.score, efficiency.wasted), (waste.dive, waste.wasted));
         let mut before = Told::new();
         for (layer, after) in merged.into_iter().enumerate() {
             let shown = told(&TreeAt::new(Arc::clone(&tree), layer + 1)).unwrap();
