@@ -29,8 +29,8 @@ use crate::look::escaped;
 /// Nodes of all layers' trees together: a megabyte or two.
 const NODES: usize = 24_000;
 
-/// Names of layers that are read to be shown, largest layers first: some seconds' worth.
-const NAMES: u64 = 2_000_000;
+/// Names of layers that are read to be shown, largest layers first: below a second's worth.
+const NAMES: u64 = 600_000;
 
 /// A layer with fewer nodes than this to spend is not opened.
 const FEWEST: usize = 6;
