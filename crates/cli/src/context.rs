@@ -140,7 +140,7 @@ pub(crate) fn check_chain(
     held: &[HeldLayer],
 ) -> std::result::Result<(), strata_image::BoxError> {
     for layer in held {
-        if store.lower(layer)?.needs_lower() {
+        if store.needs_lower(layer)? {
             open_tree(store, held)?;
             break;
         }

@@ -27,11 +27,6 @@ impl StoredLayer {
         Self { held, rows }
     }
 
-    /// Whether a name of it is a link into lower layers, which only a whole stack can resolve.
-    pub fn needs_lower(&self) -> bool {
-        self.rows.iter().any(|row| matches!(row.kind, RowKind::LowerLink(_)))
-    }
-
     /// All its rows, in node order.
     pub(crate) fn rows(&self) -> &[EntryRow] {
         &self.rows

@@ -102,7 +102,8 @@ impl ImageTree {
 
     /// Counts what is wasted, and dive's score: over all paths that are a leaf of some layer's own
     /// tree. There a whiteout has the size of the directory that it hides, and of a file 0; a hard
-    /// link has none; what an opaque mark hides is not counted.
+    /// link has none; what an opaque mark hides is not counted. A whiteout of what no layer below
+    /// has is not counted either, where dive makes it a version of size 0.
     pub fn efficiency(&self) -> Efficiency {
         let (mut least, mut all) = (0, 0);
         let mut shown = self.unseen();

@@ -129,6 +129,16 @@ pub(crate) const KIND_HARD_LINK: i64 = 6;
 const KIND_WHITEOUT: i64 = 7;
 const KIND_LOWER_LINK: i64 = 8;
 
+/// Whether a layer has a link into lower layers.
+pub(crate) fn has_lower_links(db: &Connection, layer: i64) -> Result<bool> {
+    // The number is spelt out: the partial index of them is for that very expression.
+    let mut statement = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM entries INDEXED BY entries_lower_links
+                        WHERE layer = ?1 AND kind = 8)",
+    )?;
+    Ok(statement.query_row([layer], |row| row.get(0))?)
+}
+
 const MARK_OPAQUE: i64 = 1;
 const MARK_IMPLIED: i64 = 2;
 const MARK_PHANTOM: i64 = 4;

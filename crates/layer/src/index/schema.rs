@@ -33,6 +33,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { statements: FIRST, fill: |_, _| Ok(()) },
     Migration { statements: ACCOUNTS, fill: accounts::fill },
+    Migration { statements: LOWER_LINKS, fill: |_, _| Ok(()) },
 ];
 
 pub(super) const FIRST: &str = "
@@ -107,6 +108,11 @@ ALTER TABLE contents ADD COLUMN holders INTEGER;                    -- holders.i
 ALTER TABLE layers ADD COLUMN headers_blocks INTEGER NOT NULL DEFAULT 0;  -- of headers.zst
 ALTER TABLE layers ADD COLUMN dirs_size INTEGER NOT NULL DEFAULT 0;    -- bytes of its directories
 ALTER TABLE layers ADD COLUMN dirs_blocks INTEGER NOT NULL DEFAULT 0;  -- blocks of those
+";
+
+/// Links into lower layers (kind 8) are rare, and asked for whenever an image comes.
+const LOWER_LINKS: &str = "
+CREATE INDEX entries_lower_links ON entries (layer) WHERE kind = 8;
 ";
 
 /// The version of a database that has had all migrations.

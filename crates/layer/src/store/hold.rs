@@ -109,6 +109,18 @@ impl Store {
         Ok((HeldImage { _config: config }, held))
     }
 
+    /// Whether a name of a held layer is a link into lower layers, which only a whole stack can
+    /// resolve.
+    ///
+    /// # Errors
+    /// `NoLayer`, `Sqlite`.
+    pub fn needs_lower(&self, held: &HeldLayer) -> Result<bool> {
+        let index = self.index();
+        let record =
+            index::find_layer(&index.db, &held.diff_id)?.ok_or(Error::NoLayer(held.diff_id))?;
+        rows::has_lower_links(&index.db, record.id)
+    }
+
     /// Reads a held layer as a tree of its own, whiteouts and all.
     ///
     /// # Errors
