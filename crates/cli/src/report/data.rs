@@ -29,8 +29,8 @@ use crate::look::escaped;
 /// Nodes of all layers' trees together: a megabyte or two.
 const NODES: usize = 24_000;
 
-/// Names of layers that are read to be shown, largest layers first: some seconds' worth.
-const NAMES: u64 = 2_000_000;
+/// Names of layers that are read to be shown, largest layers first: below a second's worth.
+const NAMES: u64 = 600_000;
 
 /// A layer with fewer nodes than this to spend is not opened.
 const FEWEST: usize = 6;
@@ -209,7 +209,7 @@ pub(super) fn collect(
             layers: usage.layers.len(),
             disk: disk.collect(),
         },
-        elsewhere: usage.stored - attributed,
+        elsewhere: usage.stored.saturating_sub(attributed),
         layers: rows,
         matrix,
         waste,
@@ -262,7 +262,8 @@ impl<'a> Layers<'a> {
             let part = u128::from(layer.usage.stored) * NODES as u128 / u128::from(whole.max(1));
             let budget = usize::try_from(part).unwrap_or(NODES).min(NODES / 4);
             names += layer.entries;
-            if budget < FEWEST || names > NAMES {
+            // The largest is opened however large it is.
+            if budget < FEWEST || names > NAMES && !trees.is_empty() {
                 continue;
             }
             trees.insert(at, tree::cut(&held.of(&layer.diff_id)?, &shares.holders, budget));

@@ -21,7 +21,7 @@ use crate::look::escaped;
 const SHOWN: usize = 60;
 
 /// Names of layers that are read at most; an image is not begun beyond it.
-const NAMES: u64 = 1_000_000;
+const NAMES: u64 = 150_000;
 
 /// What the page says of a file that nothing else holds.
 const NOWHERE: &str = "stored for nothing";

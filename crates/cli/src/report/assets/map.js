@@ -135,7 +135,9 @@ function placeTip(place) {
   const heading = place.kind === "file" || place.kind === "directory" ? place.path : place.label;
   const repeated = place.kind === "layer" && place.layer.stored > place.bytes
     ? `${size(place.layer.stored - place.bytes)} more of it are in lower layers already.` : null;
-  return tip(heading, placeFacts(place), KINDS[place.kind], repeated);
+  const closed = place.kind === "layer" && !place.inside
+    ? "What is in it is not on this page: strata ls shows it." : null;
+  return tip(heading, placeFacts(place), KINDS[place.kind], repeated, closed);
 }
 
 /** What a tile says; the chart's own root, which an empty store shows, says nothing. */
@@ -159,7 +161,8 @@ function startMap(data) {
       upperLabel: { color: inkOn(frame) },
     };
     tiles.push(node);
-    if (level < (here.kind === "store" ? 2 : 3) && place.inside && place.charged > whole * NESTED) {
+    if (level < (here.kind === "store" ? 2 : 3) && place.inside &&
+        place.kind !== "rest" && place.charged > whole * NESTED) {
       node.children = unfolded(place, 30, 0.01).filter((inner) => inner.charged > 0)
         .map((inner) => tile(inner, whole, level + 1));
     }
