@@ -31,6 +31,7 @@ use strata_union::writable::Union;
 
 use super::point;
 use super::registry::{Record, Registration, Registry, now};
+use super::trim::trim;
 use crate::told::told;
 
 /// What the daemon says when the mount is usable.
@@ -255,6 +256,7 @@ fn begin(
     let record = record(request, &opened.image, session.mountpoint());
     let registration = registry.register(name, &record)?;
     drop(alone);
+    trim();
     Ok(Running { session, union, registration, signals, guard: opened.guard })
 }
 

@@ -14,6 +14,7 @@ mod daemon;
 mod list;
 mod point;
 mod registry;
+mod trim;
 mod umount;
 
 use std::io::Write;
