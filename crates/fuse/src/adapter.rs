@@ -42,7 +42,7 @@ pub(crate) struct Adapter {
     tree: ReadOnly,
     view: View,
     passthrough: Option<Passthrough>,
-    near: Nearness,
+    near: Arc<Nearness>,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
     /// The kernel can do without OPEN and OPENDIR.
@@ -53,10 +53,14 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(tree: ReadOnly, options: &MountOptions, over: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        tree: ReadOnly,
+        options: &MountOptions,
+        near: Arc<Nearness>,
+        over: Arc<AtomicBool>,
+    ) -> Self {
         let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
         let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
-        let near = Nearness::new();
         Self { tree, view, passthrough, near, checks_acls, no_open: false, no_opendir: false, over }
     }
 }
@@ -98,36 +102,35 @@ impl Filesystem for Adapter {
         self.over.store(true, Ordering::Release);
     }
 
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.near.asked_by(req.pid());
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.tree.lookup(id(parent), name.as_bytes()) {
             Ok(Some(node)) => reply.entry(&FOR_EVER, &self.view.node(&node), GENERATION),
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(refusal) => reply.error(errno(&refusal)),
         }
+        self.near.answered();
     }
 
     // batch_forget calls this, a no-op, for each node.
     fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
 
-    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.near.asked_by(req.pid());
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.tree.node(id(ino)) {
             Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
+        self.near.answered();
     }
 
-    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.near.asked_by(req.pid());
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         match self.tree.read_link(id(ino)) {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
+        self.near.answered();
     }
 
-    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.near.asked_by(req.pid());
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match &self.passthrough {
             _ if flags.acc_mode() != OpenAccMode::O_RDONLY => {
                 reply.error(errno(&Refusal::ReadOnly));
@@ -137,11 +140,12 @@ impl Filesystem for Adapter {
             None if self.no_open => reply.error(Errno::ENOSYS),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
+        self.near.answered();
     }
 
     fn read(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -150,11 +154,12 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.near.asked_by(req.pid());
+        self.near.asked_for(size);
         self.tree.read(id(ino), offset, size, |answer| match answer {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         });
+        self.near.answered();
     }
 
     fn release(
@@ -184,13 +189,12 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.near.asked_by(req.pid());
         let listed = self.tree.list(id(ino), offset, &mut |item| {
             let node = item.node;
             let name = OsStr::from_bytes(item.name);
@@ -200,17 +204,17 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
+        self.near.answered();
     }
 
     fn readdirplus(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.near.asked_by(req.pid());
         let listed = self.tree.list(id(ino), offset, &mut |item| {
             let attr = self.view.node(&item.node);
             let name = OsStr::from_bytes(item.name);
@@ -220,6 +224,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
+        self.near.answered();
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -229,18 +234,18 @@ impl Filesystem for Adapter {
         reply.statfs(blocks, 0, 0, facts.nodes, 0, UNIT, NAME_MAX as u32, UNIT);
     }
 
-    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.near.asked_by(req.pid());
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !self.tree.facts().has_xattrs {
             return reply.error(Errno::ENOSYS);
         }
         send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
+        self.near.answered();
     }
 
-    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.near.asked_by(req.pid());
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
         send_xattr(self.tree.xattr_names(id(ino), size), reply);
+        self.near.answered();
     }
 
     // What the kernel does by itself once it has heard ENOSYS.

@@ -1,190 +1,218 @@
-//! Where the threads that answer run: on the processor of the process that asks.
+//! Staying awake between the requests of a caller that asks one after another.
 //!
-//! A request is a hand-over: the caller sleeps until it is answered. The kernel wakes us on an
-//! idle processor if there is one, and the caller again on its own; waking a processor that has
-//! gone to sleep costs several times what the request itself does, most of all on virtual
-//! machines. On one processor the two just take turns.
+//! A request is a hand-over: the caller sleeps until it is answered, then thinks for a few
+//! microseconds and asks again. Going to sleep in between, and being woken by way of an idle
+//! processor, costs several times what the request does, most of all on virtual machines. So the
+//! thread that has answered looks for the next request for a moment ([`STAY`]), giving way to
+//! whoever wants its processor.
 //!
 //! ```text
-//! one caller, request by request      -> its processor is looked up, and every thread moves there
-//! callers that take turns (parallel)  -> the threads may run anywhere, as they came
+//! all threads wait in the kernel          a request wakes one of them, which answers and ...
+//!   ... the others step aside               one by one, for the kernel would wake them in vain
+//!   ... the last one stays awake            request by request, until none comes in time
+//! all threads wait in the kernel
 //! ```
 //!
-//! Invariants: nothing but speed depends on this; a thread is never bound where we were not
-//! allowed to run at the start; what cannot be found out or is refused leaves the threads free.
+//! Invariants: nothing but speed depends on this; at least one thread is never aside; nobody is
+//! aside for longer than [`ASIDE`]; requests that come before the last is answered (callers in
+//! parallel, reading ahead) send everybody back.
 
-use std::cell::Cell;
-use std::fs;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// So many requests of one caller in a row, and it is worth looking where it runs.
-const STREAK: u32 = 16;
-/// So many requests later it may run elsewhere: the scheduler moves it too.
-const LEASE: u32 = 256;
-/// What a change back to the caller before counts, in requests of one and the same caller.
-const TURN: u32 = 16;
-/// Callers take turns from here on, and no more below a quarter of it.
-const PARALLEL: u32 = 256;
-/// No processor: run anywhere.
-const ANYWHERE: usize = usize::MAX;
+/// How long the next request is waited for. A wake-up costs about half as much.
+const STAY: Duration = Duration::from_micros(50);
+/// After so long a thread looks for itself whether it is needed.
+const ASIDE: Duration = Duration::from_millis(20);
+/// So many requests in vain, or out of turn, and nobody stays for the next [`REST`] requests.
+const VAIN: u32 = 4;
+const REST: u32 = 64;
 
-thread_local! {
-    static BOUND: Cell<usize> = const { Cell::new(ANYWHERE) };
-}
+/// So many bytes are copied in less time than a wake-up takes.
+const LIGHT: u32 = 128 << 10;
 
-/// What one mount knows of its callers. All of it is a guess, so nothing is ordered or locked.
+/// The threads of one mount.
 #[derive(Debug)]
 pub(crate) struct Nearness {
-    /// Where we may run; `None` if that is one processor, or unknown.
-    all: Option<CpuSet>,
-    caller: AtomicU32,
-    before: AtomicU32,
-    streak: AtomicU32,
-    /// Requests since the last look.
-    since: AtomicU32,
-    turns: AtomicU32,
-    place: AtomicUsize,
+    device: OnceLock<OwnedFd>,
+    threads: usize,
+    aside: Mutex<Aside>,
+    back: Condvar,
+    /// Staying in vain, less twice as many successes.
+    vain: AtomicU32,
+    /// Requests for which nobody stays.
+    rest: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Aside {
+    threads: usize,
+    /// How often all were sent back.
+    calls: u64,
 }
 
 impl Nearness {
-    pub(crate) fn new() -> Self {
-        let all = sched_getaffinity(None).ok().filter(|all| all.count() > 1);
+    /// For so many threads.
+    pub(crate) fn new(threads: usize) -> Self {
         Self {
-            all,
-            caller: AtomicU32::new(0),
-            before: AtomicU32::new(0),
-            streak: AtomicU32::new(0),
-            since: AtomicU32::new(0),
-            turns: AtomicU32::new(0),
-            place: AtomicUsize::new(ANYWHERE),
+            device: OnceLock::new(),
+            threads,
+            aside: Mutex::default(),
+            back: Condvar::new(),
+            vain: AtomicU32::new(0),
+            rest: AtomicU32::new(0),
         }
     }
 
-    /// A request of thread `pid` is about to be answered on this thread.
-    pub(crate) fn asked_by(&self, pid: u32) {
-        // 0: by the kernel itself, or from outside of our name space.
-        let (Some(all), true) = (&self.all, pid != 0) else { return };
-        if self.is_due(pid) {
-            let place = if self.is_parallel() { None } else { processor_of(pid) };
-            let place = place.filter(|cpu| *cpu < CpuSet::MAX_CPU && all.is_set(*cpu));
-            self.place.store(place.unwrap_or(ANYWHERE), Ordering::Relaxed);
+    /// Requests come from there.
+    pub(crate) fn watch(&self, device: OwnedFd) {
+        let _ = self.device.set(device);
+    }
+
+    /// A request was answered on this thread, quickly.
+    pub(crate) fn answered(&self) {
+        let Some(device) = self.device.get() else { return };
+        let rest = self.rest.load(Ordering::Relaxed);
+        if rest > 0 {
+            self.rest.store(rest - 1, Ordering::Relaxed);
+            return;
         }
-        let place = self.place.load(Ordering::Relaxed);
-        if BOUND.get() != place {
-            bind(all, place);
+        if self.is_asked(device) {
+            // Before the caller can have had the answer: somebody else.
+            self.in_vain(true);
+        } else if !self.step_aside() {
+            self.stay(device);
         }
     }
 
-    /// This thread is not for answering: it runs wherever there is room.
-    pub(crate) fn leave(&self) {
-        if let Some(all) = &self.all {
-            bind(all, ANYWHERE);
+    /// So many bytes are about to be read or written: many take time, and may be read ahead.
+    pub(crate) fn asked_for(&self, bytes: u32) {
+        if bytes > LIGHT {
+            self.all_back();
         }
     }
 
-    /// Notes the caller; whether it is time to look where it runs.
-    fn is_due(&self, pid: u32) -> bool {
-        let last = self.caller.swap(pid, Ordering::Relaxed);
-        let turns = self.turns.load(Ordering::Relaxed);
-        let streak = if last == pid {
-            self.turns.store(turns.saturating_sub(1), Ordering::Relaxed);
-            self.streak.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-        } else {
-            self.streak.store(0, Ordering::Relaxed);
-            if self.before.swap(last, Ordering::Relaxed) == pid {
-                self.turns.store((turns + TURN).min(2 * PARALLEL), Ordering::Relaxed);
+    /// What is done now may take long, or others may ask meanwhile: everybody is needed.
+    pub(crate) fn all_back(&self) {
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.threads > 0 {
+            aside.calls += 1;
+            self.back.notify_all();
+        }
+    }
+
+    /// Waits until everybody is called back. `false`: this thread is the last that is not aside.
+    fn step_aside(&self) -> bool {
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.threads + 1 >= self.threads {
+            return false;
+        }
+        aside.threads += 1;
+        let call = aside.calls;
+        let waited = self.back.wait_timeout_while(aside, ASIDE, |aside| aside.calls == call);
+        waited.unwrap_or_else(PoisonError::into_inner).0.threads -= 1;
+        true
+    }
+
+    fn stay(&self, device: &OwnedFd) {
+        let until = Instant::now() + STAY;
+        while Instant::now() < until {
+            if self.is_asked(device) {
+                let vain = self.vain.load(Ordering::Relaxed);
+                self.vain.store(vain.saturating_sub(1), Ordering::Relaxed);
+                return;
             }
-            0
-        };
-        let since = self.since.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let due = streak == STREAK || since >= LEASE;
-        if due {
-            self.since.store(0, Ordering::Relaxed);
+            rustix::thread::sched_yield();
         }
-        due
+        self.in_vain(false);
     }
 
-    fn is_parallel(&self) -> bool {
-        let bound = self.place.load(Ordering::Relaxed) != ANYWHERE;
-        let from = if bound { PARALLEL } else { PARALLEL / 4 };
-        self.turns.load(Ordering::Relaxed) >= from
-    }
-}
-
-/// Moves this thread. What is refused is not tried again until there is another place.
-fn bind(all: &CpuSet, place: usize) {
-    let mut one = CpuSet::new();
-    let to = match place {
-        ANYWHERE => all,
-        cpu => {
-            one.set(cpu);
-            &one
+    fn in_vain(&self, crowded: bool) {
+        let vain = self.vain.load(Ordering::Relaxed) + 1;
+        self.vain.store(vain % VAIN, Ordering::Relaxed);
+        if vain >= VAIN {
+            self.rest.store(REST, Ordering::Relaxed);
         }
-    };
-    if let Err(error) = sched_setaffinity(None, to) {
-        tracing::debug!("cannot choose the processor to answer on: {error}");
+        if !crowded || vain >= VAIN {
+            self.all_back();
+        }
     }
-    BOUND.set(place);
-}
 
-/// The processor on which a thread runs or ran last, the 39th field of proc_pid_stat(5).
-fn processor_of(pid: u32) -> Option<usize> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, the name, is in parentheses and may hold anything.
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let field = stat[end..].split(|byte| *byte == b' ').nth(39 - 2)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    /// Whether a request waits, or there will be none any more.
+    fn is_asked(&self, device: &OwnedFd) -> bool {
+        let mut one = [PollFd::new(device, PollFlags::IN)];
+        poll(&mut one, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
-    #[test]
-    fn a_processor_is_read_where_the_name_is_no_trap() {
-        let bound = Nearness::new();
-        let Some(all) = &bound.all else { return };
-        let me = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).take(2) {
-            bind(all, cpu);
-            assert_eq!(processor_of(me), Some(cpu));
-        }
-        bound.leave();
-        assert_eq!(sched_getaffinity(None).unwrap(), *all);
-        assert_eq!(processor_of(u32::MAX), None);
+    fn watched(threads: usize) -> (Nearness, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let near = Nearness::new(threads);
+        near.answered(); // No device yet: nothing to stay for.
+        near.watch(ours.into());
+        (near, theirs)
+    }
+
+    fn aside(near: &Nearness) -> usize {
+        near.aside.lock().unwrap().threads
     }
 
     #[test]
-    fn one_caller_draws_the_threads_and_many_let_them_go() {
-        let near = Nearness::new();
-        let Some(all) = &near.all else { return };
-        let me = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        for _ in 0..=STREAK {
-            near.asked_by(me);
+    fn the_last_thread_is_never_aside() {
+        let (near, _requests) = watched(2);
+        let near = Arc::new(near);
+        let other = Arc::clone(&near);
+        let waiting = std::thread::spawn(move || other.step_aside());
+        while aside(&near) == 0 && !waiting.is_finished() {
+            std::thread::yield_now();
         }
-        assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-        let other = std::process::id().max(2) - 1;
-        for _ in 0..2 * LEASE {
-            near.asked_by(me);
-            near.asked_by(other);
+        if aside(&near) == 1 {
+            assert!(!near.step_aside());
         }
-        assert_eq!(sched_getaffinity(None).unwrap(), *all);
-        for _ in 0..(2 * PARALLEL + LEASE) {
-            near.asked_by(me);
-        }
-        assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-        near.leave();
+        near.all_back();
+        assert!(waiting.join().unwrap());
+        assert_eq!(aside(&near), 0);
     }
 
     #[test]
-    fn requests_of_nobody_change_nothing() {
-        let near = Nearness::new();
-        let before = sched_getaffinity(None).unwrap();
-        for _ in 0..4 * LEASE {
-            near.asked_by(0);
+    fn whoever_stays_in_vain_rests() {
+        let (near, _requests) = watched(1);
+        for _ in 0..VAIN {
+            assert_eq!(near.rest.load(Ordering::Relaxed), 0);
+            near.answered();
         }
-        assert_eq!(sched_getaffinity(None).unwrap(), before);
+        assert_eq!(near.rest.load(Ordering::Relaxed), REST);
+        for _ in 0..REST {
+            near.answered();
+        }
+        assert_eq!(near.rest.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn requests_out_of_turn_send_everybody_back() {
+        let (near, mut requests) = watched(2);
+        requests.write_all(b"x").unwrap();
+        for _ in 0..VAIN {
+            near.answered();
+        }
+        assert_eq!((near.rest.load(Ordering::Relaxed), aside(&near)), (REST, 0));
+    }
+
+    #[test]
+    fn an_end_of_requests_is_no_wait() {
+        let (near, requests) = watched(1);
+        drop(requests);
+        assert!(near.is_asked(near.device.get().unwrap()));
     }
 }

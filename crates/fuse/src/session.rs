@@ -17,6 +17,7 @@ use strata_union::writable::Union;
 use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::mounting::Mountpoint;
+use crate::nearness::Nearness;
 use crate::options::{MountOptions, WritableOptions};
 use crate::readonly::ReadOnly;
 use crate::unmounting::{Manner, Unmounter, device_at};
@@ -41,9 +42,11 @@ pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) ->
         return Err(Error::RootNumber(tree.root().0));
     }
     let over = Arc::new(AtomicBool::new(false));
-    let adapter = Adapter::new(ReadOnly::new(tree, options.facts), options, Arc::clone(&over));
+    let near = Arc::new(Nearness::new(options.threads.max(1)));
+    let tree = ReadOnly::new(tree, options.facts);
+    let adapter = Adapter::new(tree, options, Arc::clone(&near), Arc::clone(&over));
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, over, mountpoint, &options)
+    start(adapter, (over, near), mountpoint, &options)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -58,19 +61,21 @@ pub fn serve_union(
     options: &WritableOptions,
 ) -> Result<Session> {
     let over = Arc::new(AtomicBool::new(false));
-    let adapter = Writable::new(union, options, Arc::clone(&over));
-    start(adapter, over, mountpoint, &options.mount)
+    let near = Arc::new(Nearness::new(options.mount.threads.max(1)));
+    let adapter = Writable::new(union, options, Arc::clone(&near), Arc::clone(&over));
+    start(adapter, (over, near), mountpoint, &options.mount)
 }
 
 /// Mounts what `adapter` answers for.
 fn start(
     adapter: impl Filesystem,
-    over: Arc<AtomicBool>,
+    (over, near): (Arc<AtomicBool>, Arc<Nearness>),
     mountpoint: &Path,
     options: &MountOptions,
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
+    near.watch(connection.device.try_clone().map_err(Error::Session)?);
     let acl = match (options.allow_other, options.allow_root) {
         (true, _) => SessionACL::All,
         (false, true) => SessionACL::RootAndOwner,

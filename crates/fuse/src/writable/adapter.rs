@@ -42,37 +42,36 @@ pub(crate) struct Writable {
 }
 
 impl Writable {
-    pub(crate) fn new(union: Arc<Union>, options: &WritableOptions, over: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        union: Arc<Union>,
+        options: &WritableOptions,
+        near: Arc<Nearness>,
+        over: Arc<AtomicBool>,
+    ) -> Self {
         let checks_modes = options.mount.default_permissions;
         let mount = Arc::new(Mount::new(union, options));
-        let near = Arc::new(Nearness::new());
-        Self { mount, slow: Slow::new(Arc::clone(&near)), near, checks_modes, over }
+        Self { mount, slow: Slow::default(), near, checks_modes, over }
     }
 
     /// Answers on this thread.
-    fn answer<T>(
-        &self,
-        req: &Request,
-        reply: impl Answer<T>,
-        work: impl FnOnce(&Mount) -> Result<T>,
-    ) {
-        self.near.asked_by(req.pid());
+    fn answer<T>(&self, reply: impl Answer<T>, work: impl FnOnce(&Mount) -> Result<T>) {
         answer(&self.mount, reply, work);
+        self.near.answered();
     }
 
     /// Answers on another thread if it is slow.
     fn answer_aside<T>(
         &self,
-        req: &Request,
         slow: bool,
         reply: impl Answer<T> + Send + 'static,
         work: impl FnOnce(&Mount) -> Result<T> + Send + 'static,
     ) {
         if slow {
+            self.near.all_back();
             let mount = Arc::clone(&self.mount);
             self.slow.submit(move || answer(&mount, reply, work));
         } else {
-            self.answer(req, reply, work);
+            self.answer(reply, work);
         }
     }
 }
@@ -109,8 +108,8 @@ impl Filesystem for Writable {
 
     // Names.
 
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(req, reply, |mount| Ok(mount.union.lookup(id(parent), name.as_bytes())?));
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer(reply, |mount| Ok(mount.union.lookup(id(parent), name.as_bytes())?));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -127,7 +126,7 @@ impl Filesystem for Writable {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let new = New::Plain(flags::kind(mode, rdev)?, flags::perm(mode));
             let who = mount.caller(req, umask)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -143,7 +142,7 @@ impl Filesystem for Writable {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let new = New::Plain(Kind::Directory, flags::perm(mode));
             let who = mount.caller(req, umask)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -158,7 +157,7 @@ impl Filesystem for Writable {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let new = New::Symlink(target.as_os_str().as_bytes());
             let who = mount.caller(req, 0)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -167,29 +166,29 @@ impl Filesystem for Writable {
 
     fn link(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
         let (node, dir, name) = (id(ino), id(newparent), newname.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_slow(node), reply, move |mount| {
+        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
             Ok(mount.union.link(node, dir, &name)?)
         });
     }
 
-    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(req, reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
     }
 
-    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(req, reply, |mount| Ok(mount.union.rmdir(id(parent), name.as_bytes())?));
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(reply, |mount| Ok(mount.union.rmdir(id(parent), name.as_bytes())?));
     }
 
     fn rename(
         &self,
-        req: &Request,
+        _req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -197,7 +196,7 @@ impl Filesystem for Writable {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let (mode, whiteout) = flags::rename(flags)?;
             let from = (id(parent), name.as_bytes());
             let to = (id(newparent), newname.as_bytes());
@@ -207,13 +206,13 @@ impl Filesystem for Writable {
 
     // Inodes.
 
-    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer(req, reply, |mount| Ok(mount.union.attr(id(ino))?));
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer(reply, |mount| Ok(mount.union.attr(id(ino))?));
     }
 
     fn setattr(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -235,31 +234,31 @@ impl Filesystem for Writable {
             None => self.mount.is_slow_to_mark(node),
         };
         let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
-        self.answer_aside(req, slow, reply, move |mount| {
+        self.answer_aside(slow, reply, move |mount| {
             Ok(mount.union.set_attr(node, &mount.owned(changes)?)?)
         });
     }
 
-    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(req, reply, |mount| Ok(mount.union.read_link(id(ino))?));
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.answer(reply, |mount| Ok(mount.union.read_link(id(ino))?));
     }
 
-    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !self.mount.xattrs {
             // The kernel does not ask again.
             return reply.error(Errno::ENOSYS);
         }
-        self.answer(req, reply, |mount| mount.xattr(id(ino), name.as_bytes(), size));
+        self.answer(reply, |mount| mount.xattr(id(ino), name.as_bytes(), size));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
-        self.answer(req, reply, |mount| mount.xattr_names(id(ino), size, req.uid() == 0));
+        self.answer(reply, |mount| mount.xattr_names(id(ino), size, req.uid() == 0));
     }
 
     fn setxattr(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -271,23 +270,23 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name, value) = (id(ino), name.as_bytes().to_vec(), value.to_vec());
-        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
+        self.answer_aside(self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.set_xattr(node, &name, &value, flags::set_mode(flags)?)
         });
     }
 
-    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if !self.mount.xattrs {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name) = (id(ino), name.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
+        self.answer_aside(self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.remove_xattr(node, &name)
         });
     }
 
-    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.answer(req, reply, |mount| Ok(mount.union.space()?));
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.answer(reply, |mount| Ok(mount.union.space()?));
     }
 
     // Files.
@@ -302,7 +301,7 @@ impl Filesystem for Writable {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let who = mount.caller(req, umask)?;
             Ok(mount.union.create(&who, id(parent), name.as_bytes(), flags::perm(mode))?)
         });
@@ -311,12 +310,12 @@ impl Filesystem for Writable {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (node, how, privileged) = (id(ino), flags::open_how(flags), req.uid() == 0);
         let slow = how.write && !how.truncate && self.mount.is_slow(node);
-        self.answer_aside(req, slow, reply, move |mount| mount.open(node, how, privileged));
+        self.answer_aside(slow, reply, move |mount| mount.open(node, how, privileged));
     }
 
     fn read(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -325,18 +324,19 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.near.asked_by(req.pid());
+        self.near.asked_for(size);
         guarded(|| {
             BUFFER.with_borrow_mut(|buffer| match self.mount.read(fh.0, offset, size, buffer) {
                 Ok(bytes) => reply.data(bytes),
                 Err(refusal) => reply.error(errno(&refusal)),
             });
         });
+        self.near.answered();
     }
 
     fn write(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -346,12 +346,13 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.answer(req, reply, |mount| mount.write(fh.0, offset, data));
+        self.near.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.answer(reply, |mount| mount.write(fh.0, offset, data));
     }
 
     fn fallocate(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -359,21 +360,21 @@ impl Filesystem for Writable {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             Ok(mount.file(fh.0)?.allocate(mode.cast_unsigned(), offset, length)?)
         });
     }
 
     fn lseek(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let hole = flags::seeks_hole(whence)?;
             let offset = u64::try_from(offset).map_err(|_| Refusal::BeyondEnd)?;
             Ok(mount.file(fh.0)?.seek(offset, hole)?)
@@ -382,7 +383,7 @@ impl Filesystem for Writable {
 
     fn copy_file_range(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -395,7 +396,7 @@ impl Filesystem for Writable {
     ) {
         // The answer counts in 32 bits.
         let len = len.min(u64::from(u32::MAX));
-        self.answer_aside(req, len > QUICK, reply, move |mount| {
+        self.answer_aside(len > QUICK, reply, move |mount| {
             let (from, to) = (mount.file(fh_in.0)?, mount.file(fh_out.0)?);
             let copied = from.copy_range(offset_in, &to, offset_out, len)?;
             Ok(usize::try_from(copied).unwrap_or(usize::MAX))
@@ -404,7 +405,7 @@ impl Filesystem for Writable {
 
     fn fsync(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         datasync: bool,
@@ -413,12 +414,12 @@ impl Filesystem for Writable {
         if self.mount.no_sync {
             return reply.ok();
         }
-        self.answer_aside(req, true, reply, move |mount| Ok(mount.file(fh.0)?.sync(datasync)?));
+        self.answer_aside(true, reply, move |mount| Ok(mount.file(fh.0)?.sync(datasync)?));
     }
 
     fn release(
         &self,
-        req: &Request,
+        _req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -426,7 +427,7 @@ impl Filesystem for Writable {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer(req, reply, |mount| {
+        self.answer(reply, |mount| {
             let file = mount.files.remove(fh.0).ok_or(Refusal::NoHandle)?;
             mount.modes.leave(file.node());
             Ok(())
@@ -435,21 +436,20 @@ impl Filesystem for Writable {
 
     // Directories.
 
-    fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.near.asked_by(req.pid());
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.mount.dirs.insert(Arc::default());
         reply.opened(FileHandle(handle), FopenFlags::empty());
+        self.near.answered();
     }
 
     fn readdir(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.near.asked_by(req.pid());
         guarded(|| {
             let listed = self.mount.listing(fh.0).and_then(|listing| {
                 listing.plain(&self.mount, id(ino), offset, |name, node, kind, next| {
@@ -461,17 +461,17 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
+        self.near.answered();
     }
 
     fn readdirplus(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.near.asked_by(req.pid());
         guarded(|| {
             let time = self.mount.timeout;
             let listed = self.mount.listing(fh.0).and_then(|listing| {
@@ -485,6 +485,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
+        self.near.answered();
     }
 
     fn releasedir(
@@ -501,7 +502,7 @@ impl Filesystem for Writable {
 
     fn fsyncdir(
         &self,
-        req: &Request,
+        _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
@@ -510,7 +511,7 @@ impl Filesystem for Writable {
         if self.mount.no_sync {
             return reply.ok();
         }
-        self.answer_aside(req, true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
+        self.answer_aside(true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
     }
 
     // What the kernel does by itself, the first two once it has heard ENOSYS.

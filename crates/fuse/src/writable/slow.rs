@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::answers::guarded;
-use crate::nearness::Nearness;
 
 /// How many may be under way; further ones wait.
 const THREADS: usize = 8;
@@ -24,17 +23,10 @@ struct Queue {
 }
 
 /// The queue.
-#[derive(Clone)]
-pub(super) struct Slow {
-    queue: Arc<Mutex<Queue>>,
-    near: Arc<Nearness>,
-}
+#[derive(Clone, Default)]
+pub(super) struct Slow(Arc<Mutex<Queue>>);
 
 impl Slow {
-    pub(super) fn new(near: Arc<Nearness>) -> Self {
-        Self { queue: Arc::default(), near }
-    }
-
     /// Runs `job` on another thread, soon.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.lock();
@@ -45,11 +37,7 @@ impl Slow {
         queue.running += 1;
         drop(queue);
         let slow = self.clone();
-        let started = std::thread::Builder::new().name("slow".to_owned()).spawn(move || {
-            // A thread begins where the one that started it is bound.
-            slow.near.leave();
-            slow.run();
-        });
+        let started = std::thread::Builder::new().name("slow".to_owned()).spawn(move || slow.run());
         if let Err(error) = started {
             tracing::warn!("cannot start a thread: {error}; the requests behind this one wait");
             self.run();
@@ -69,7 +57,7 @@ impl Slow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +68,7 @@ mod tests {
 
     #[test]
     fn everything_is_run_also_after_panics_and_never_too_much_at_once() {
-        let slow = Slow::new(Arc::new(Nearness::new()));
+        let slow = Slow::default();
         let (sender, done) = mpsc::channel();
         let under_way = Arc::new(Mutex::new((0, 0)));
         for index in 0..100 {
