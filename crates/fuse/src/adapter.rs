@@ -24,8 +24,8 @@ use fuser::{
 use strata_tree::{NAME_MAX, NodeId};
 
 use crate::attr::{View, absent, type_of};
+use crate::awake::Awake;
 use crate::errno::{Refusal, errno};
-use crate::nearness::Nearness;
 use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
 use crate::readonly::{ReadOnly, XattrAnswer};
@@ -42,7 +42,7 @@ pub(crate) struct Adapter {
     tree: ReadOnly,
     view: View,
     passthrough: Option<Passthrough>,
-    near: Arc<Nearness>,
+    awake: Arc<Awake>,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
     /// The kernel can do without OPEN and OPENDIR.
@@ -56,12 +56,21 @@ impl Adapter {
     pub(crate) fn new(
         tree: ReadOnly,
         options: &MountOptions,
-        near: Arc<Nearness>,
+        awake: Arc<Awake>,
         over: Arc<AtomicBool>,
     ) -> Self {
         let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
         let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
-        Self { tree, view, passthrough, near, checks_acls, no_open: false, no_opendir: false, over }
+        Self {
+            tree,
+            view,
+            passthrough,
+            awake,
+            checks_acls,
+            no_open: false,
+            no_opendir: false,
+            over,
+        }
     }
 }
 
@@ -108,7 +117,7 @@ impl Filesystem for Adapter {
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     // batch_forget calls this, a no-op, for each node.
@@ -119,7 +128,7 @@ impl Filesystem for Adapter {
             Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -127,7 +136,7 @@ impl Filesystem for Adapter {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -140,7 +149,7 @@ impl Filesystem for Adapter {
             None if self.no_open => reply.error(Errno::ENOSYS),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn read(
@@ -154,12 +163,12 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.near.asked_for(size);
+        self.awake.asked_for(size);
         self.tree.read(id(ino), offset, size, |answer| match answer {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         });
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn release(
@@ -204,7 +213,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn readdirplus(
@@ -224,7 +233,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -239,13 +248,13 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOSYS);
         }
         send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
         send_xattr(self.tree.xattr_names(id(ino), size), reply);
-        self.near.answered();
+        self.awake.answered();
     }
 
     // What the kernel does by itself once it has heard ENOSYS.

@@ -13,11 +13,11 @@
 
 mod adapter;
 mod attr;
+mod awake;
 mod errno;
 mod error;
 mod ids;
 mod mounting;
-mod nearness;
 mod options;
 mod passthrough;
 mod readonly;

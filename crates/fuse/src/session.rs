@@ -15,9 +15,9 @@ use strata_tree::{Lower, NodeId};
 use strata_union::writable::Union;
 
 use crate::adapter::Adapter;
+use crate::awake::Awake;
 use crate::error::{Error, Result};
 use crate::mounting::Mountpoint;
-use crate::nearness::Nearness;
 use crate::options::{MountOptions, WritableOptions};
 use crate::readonly::ReadOnly;
 use crate::unmounting::{Manner, Unmounter, device_at};
@@ -42,11 +42,11 @@ pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) ->
         return Err(Error::RootNumber(tree.root().0));
     }
     let over = Arc::new(AtomicBool::new(false));
-    let near = Arc::new(Nearness::new(options.threads.max(1)));
+    let awake = Arc::new(Awake::new(options.threads.max(1)));
     let tree = ReadOnly::new(tree, options.facts);
-    let adapter = Adapter::new(tree, options, Arc::clone(&near), Arc::clone(&over));
+    let adapter = Adapter::new(tree, options, Arc::clone(&awake), Arc::clone(&over));
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, (over, near), mountpoint, &options)
+    start(adapter, (over, awake), mountpoint, &options)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -61,21 +61,21 @@ pub fn serve_union(
     options: &WritableOptions,
 ) -> Result<Session> {
     let over = Arc::new(AtomicBool::new(false));
-    let near = Arc::new(Nearness::new(options.mount.threads.max(1)));
-    let adapter = Writable::new(union, options, Arc::clone(&near), Arc::clone(&over));
-    start(adapter, (over, near), mountpoint, &options.mount)
+    let awake = Arc::new(Awake::new(options.mount.threads.max(1)));
+    let adapter = Writable::new(union, options, Arc::clone(&awake), Arc::clone(&over));
+    start(adapter, (over, awake), mountpoint, &options.mount)
 }
 
 /// Mounts what `adapter` answers for.
 fn start(
     adapter: impl Filesystem,
-    (over, near): (Arc<AtomicBool>, Arc<Nearness>),
+    (over, awake): (Arc<AtomicBool>, Arc<Awake>),
     mountpoint: &Path,
     options: &MountOptions,
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
-    near.watch(connection.device.try_clone().map_err(Error::Session)?);
+    awake.watch(connection.device.try_clone().map_err(Error::Session)?);
     let acl = match (options.allow_other, options.allow_root) {
         (true, _) => SessionACL::All,
         (false, true) => SessionACL::RootAndOwner,

@@ -26,8 +26,8 @@ use super::slow::Slow;
 use super::{Mount, QUICK, Result, flags};
 use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
 use crate::attr::type_of;
+use crate::awake::Awake;
 use crate::errno::{Refusal, errno};
-use crate::nearness::Nearness;
 use crate::options::WritableOptions;
 use crate::reads::BUFFER;
 
@@ -35,7 +35,7 @@ use crate::reads::BUFFER;
 pub(crate) struct Writable {
     mount: Arc<Mount>,
     slow: Slow,
-    near: Arc<Nearness>,
+    awake: Arc<Awake>,
     checks_modes: bool,
     /// Set when the session ends.
     over: Arc<AtomicBool>,
@@ -45,18 +45,18 @@ impl Writable {
     pub(crate) fn new(
         union: Arc<Union>,
         options: &WritableOptions,
-        near: Arc<Nearness>,
+        awake: Arc<Awake>,
         over: Arc<AtomicBool>,
     ) -> Self {
         let checks_modes = options.mount.default_permissions;
         let mount = Arc::new(Mount::new(union, options));
-        Self { mount, slow: Slow::default(), near, checks_modes, over }
+        Self { mount, slow: Slow::default(), awake, checks_modes, over }
     }
 
     /// Answers on this thread.
     fn answer<T>(&self, reply: impl Answer<T>, work: impl FnOnce(&Mount) -> Result<T>) {
         answer(&self.mount, reply, work);
-        self.near.answered();
+        self.awake.answered();
     }
 
     /// Answers on another thread if it is slow.
@@ -67,7 +67,7 @@ impl Writable {
         work: impl FnOnce(&Mount) -> Result<T> + Send + 'static,
     ) {
         if slow {
-            self.near.all_back();
+            self.awake.all_back();
             let mount = Arc::clone(&self.mount);
             self.slow.submit(move || answer(&mount, reply, work));
         } else {
@@ -324,14 +324,14 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.near.asked_for(size);
+        self.awake.asked_for(size);
         guarded(|| {
             BUFFER.with_borrow_mut(|buffer| match self.mount.read(fh.0, offset, size, buffer) {
                 Ok(bytes) => reply.data(bytes),
                 Err(refusal) => reply.error(errno(&refusal)),
             });
         });
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn write(
@@ -346,7 +346,7 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.near.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
         self.answer(reply, |mount| mount.write(fh.0, offset, data));
     }
 
@@ -439,7 +439,7 @@ impl Filesystem for Writable {
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.mount.dirs.insert(Arc::default());
         reply.opened(FileHandle(handle), FopenFlags::empty());
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn readdir(
@@ -461,7 +461,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn readdirplus(
@@ -485,7 +485,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.near.answered();
+        self.awake.answered();
     }
 
     fn releasedir(

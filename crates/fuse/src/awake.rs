@@ -28,7 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 const STAY: Duration = Duration::from_micros(50);
 /// After so long a thread looks for itself whether it is needed.
 const ASIDE: Duration = Duration::from_millis(20);
-/// So many requests in vain, or out of turn, and nobody stays for the next [`REST`] requests.
+/// So often in vain, or out of turn, and nobody stays for the next [`REST`] requests.
 const VAIN: u32 = 4;
 const REST: u32 = 64;
 
@@ -37,12 +37,12 @@ const LIGHT: u32 = 128 << 10;
 
 /// The threads of one mount.
 #[derive(Debug)]
-pub(crate) struct Nearness {
+pub(crate) struct Awake {
     device: OnceLock<OwnedFd>,
     threads: usize,
     aside: Mutex<Aside>,
     back: Condvar,
-    /// Staying in vain, less twice as many successes.
+    /// How often somebody stayed in vain, or was asked out of turn, less how often not.
     vain: AtomicU32,
     /// Requests for which nobody stays.
     rest: AtomicU32,
@@ -55,7 +55,7 @@ struct Aside {
     calls: u64,
 }
 
-impl Nearness {
+impl Awake {
     /// For so many threads.
     pub(crate) fn new(threads: usize) -> Self {
         Self {
@@ -156,63 +156,63 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    fn watched(threads: usize) -> (Nearness, UnixStream) {
+    fn watched(threads: usize) -> (Awake, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let near = Nearness::new(threads);
-        near.answered(); // No device yet: nothing to stay for.
-        near.watch(ours.into());
-        (near, theirs)
+        let awake = Awake::new(threads);
+        awake.answered(); // No device yet: nothing to stay for.
+        awake.watch(ours.into());
+        (awake, theirs)
     }
 
-    fn aside(near: &Nearness) -> usize {
-        near.aside.lock().unwrap().threads
+    fn aside(awake: &Awake) -> usize {
+        awake.aside.lock().unwrap().threads
     }
 
     #[test]
     fn the_last_thread_is_never_aside() {
-        let (near, _requests) = watched(2);
-        let near = Arc::new(near);
-        let other = Arc::clone(&near);
+        let (awake, _requests) = watched(2);
+        let awake = Arc::new(awake);
+        let other = Arc::clone(&awake);
         let waiting = std::thread::spawn(move || other.step_aside());
-        while aside(&near) == 0 && !waiting.is_finished() {
+        while aside(&awake) == 0 && !waiting.is_finished() {
             std::thread::yield_now();
         }
-        if aside(&near) == 1 {
-            assert!(!near.step_aside());
+        if aside(&awake) == 1 {
+            assert!(!awake.step_aside());
         }
-        near.all_back();
+        awake.all_back();
         assert!(waiting.join().unwrap());
-        assert_eq!(aside(&near), 0);
+        assert_eq!(aside(&awake), 0);
     }
 
     #[test]
     fn whoever_stays_in_vain_rests() {
-        let (near, _requests) = watched(1);
+        let (awake, _requests) = watched(1);
         for _ in 0..VAIN {
-            assert_eq!(near.rest.load(Ordering::Relaxed), 0);
-            near.answered();
+            assert_eq!(awake.rest.load(Ordering::Relaxed), 0);
+            awake.answered();
         }
-        assert_eq!(near.rest.load(Ordering::Relaxed), REST);
+        assert_eq!(awake.rest.load(Ordering::Relaxed), REST);
         for _ in 0..REST {
-            near.answered();
+            awake.answered();
         }
-        assert_eq!(near.rest.load(Ordering::Relaxed), 0);
+        assert_eq!(awake.rest.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn requests_out_of_turn_send_everybody_back() {
-        let (near, mut requests) = watched(2);
+        let (awake, mut requests) = watched(2);
         requests.write_all(b"x").unwrap();
         for _ in 0..VAIN {
-            near.answered();
+            awake.answered();
         }
-        assert_eq!((near.rest.load(Ordering::Relaxed), aside(&near)), (REST, 0));
+        assert_eq!((awake.rest.load(Ordering::Relaxed), aside(&awake)), (REST, 0));
     }
 
     #[test]
     fn an_end_of_requests_is_no_wait() {
-        let (near, requests) = watched(1);
+        let (awake, requests) = watched(1);
         drop(requests);
-        assert!(near.is_asked(near.device.get().unwrap()));
+        assert!(awake.is_asked(awake.device.get().unwrap()));
     }
 }
