@@ -87,12 +87,17 @@ impl Union {
         let _steady = (!moves_dir).then(|| self.steady());
         let _touching = self.touching(&[from.0, to.0]);
         let (here, there) = (self.end(from.0, n1)?, self.end(to.0, n2)?);
-        match mode {
-            RenameMode::Exchange => self.exchange(&here, &there)?,
+        let moved = match mode {
+            RenameMode::Exchange => self.exchange(&here, &there),
             RenameMode::Replace | RenameMode::NoReplace => {
-                self.replace(&here, &there, target.as_ref())?;
+                self.replace(&here, &there, target.as_ref())
             }
+        };
+        if moves_dir {
+            // Also after a failure: it may have come after the move.
+            self.upper.dirs_moved();
         }
+        moved?;
         drop((_touching, _steady, _alone, _claim));
         if whiteout {
             let root = Caller { uid: 0, gid: 0, umask: 0 };
@@ -222,9 +227,8 @@ impl Union {
 
     fn move_name(&self, here: &End<'_>, there: &End<'_>, flags: RenameFlags) -> Result<()> {
         let (n1, n2) = (here.name.as_os_str(), there.name.as_os_str());
-        let moved = rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags);
-        self.upper.dirs_moved();
-        moved.doing(|| format!("move {n1:?} to {n2:?}"))
+        rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags)
+            .doing(|| format!("move {n1:?} to {n2:?}"))
     }
 }
 

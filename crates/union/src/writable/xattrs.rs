@@ -66,7 +66,7 @@ impl Union {
     /// # Errors
     /// `ENODATA`.
     pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
-        if !self.xattrs(node)?.iter().any(|(known, _)| known == name) {
+        if self.xattr(node, name)?.is_none() {
             return Err(Error::Refused(Errno::NODATA));
         }
         self.copy_up(node, Stage::Meta, None)?;
