@@ -170,6 +170,7 @@ fn run_daemon(
         running.stop();
         return Err(error).context("whoever wanted the mount is gone");
     }
+    trim();
     running.run()
 }
 
@@ -256,7 +257,6 @@ fn begin(
     let record = record(request, &opened.image, session.mountpoint());
     let registration = registry.register(name, &record)?;
     drop(alone);
-    trim();
     Ok(Running { session, union, registration, signals, guard: opened.guard })
 }
 
