@@ -22,8 +22,6 @@ pub(crate) struct Finished {
     pub linked: Vec<(FileId, TreePath)>,
     /// What a person should know, one line each.
     pub warnings: Vec<String>,
-    /// Whether a row is a link into a lower layer.
-    pub needs_lower: bool,
 }
 
 enum Item {
@@ -48,7 +46,6 @@ impl Draft {
             regular: Vec::new(),
             linked: Vec::new(),
             warnings: std::mem::take(&mut self.warnings),
-            needs_lower: false,
         };
         out.linked = linked
             .into_iter()
@@ -79,7 +76,6 @@ impl Draft {
                 let (kind, meta, position) = match item {
                     Item::Whiteout => (RowKind::Whiteout, None, None),
                     Item::Waiting(target, position) => {
-                        out.needs_lower = true;
                         let target = self.below(&target).ok_or_else(|| {
                             Error::rule(&self.label, &here, "hard links form a circle")
                         })?;
