@@ -376,9 +376,7 @@ impl Client {
         headers: Vec<(&'static str, String)>,
         body: Body<'_>,
     ) -> Result<Answer, Refusal> {
-        let mut call = self.call(method, url, body);
-        call.headers = headers;
-        self.request(call)
+        self.request(Call { headers, ..self.call(method, url, body) })
     }
 
     /// The same once, for a body that may have arrived in part.
@@ -389,9 +387,7 @@ impl Client {
         headers: Vec<(&'static str, String)>,
         body: Body<'_>,
     ) -> Result<Answer, Refusal> {
-        let mut call = self.call(method, url, body);
-        call.headers = headers;
-        self.ask(&mut call)
+        self.ask(&mut Call { headers, ..self.call(method, url, body) })
     }
 
     /// Where uploads begin.
