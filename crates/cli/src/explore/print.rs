@@ -8,11 +8,10 @@ use std::io::Write;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 use strata_layer::image_tree::{Change, Place, Span, Totals, Version};
-use strata_tree::Kind;
 
 use super::facts::Image;
 use super::model::filter::Filter;
-use crate::look::render::{escaped, full_time, hex, mode_string};
+use crate::look::render::{escaped, full_time, hex, mode_string, type_word};
 
 /// What is printed of an image.
 pub(super) struct Printed<'a> {
@@ -210,15 +209,7 @@ impl Printed<'_> {
                 Some(Change::Modified(differences)) => differences.words().collect(),
                 _ => Vec::new(),
             },
-            r#type: match version.kind {
-                Kind::Regular => "regular",
-                Kind::Directory => "directory",
-                Kind::Symlink => "symlink",
-                Kind::CharDevice(_) => "char",
-                Kind::BlockDevice(_) => "block",
-                Kind::Fifo => "fifo",
-                Kind::Socket => "socket",
-            },
+            r#type: type_word(version.kind),
             mode: format!("{:04o}", version.perm),
             uid: version.uid,
             gid: version.gid,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use strata_tree::{Kind, Lower, Node, Result};
 
-use super::render::{full_time, hex};
+use super::render::{full_time, hex, type_word};
 
 /// Bytes as JSON can hold them.
 #[derive(Debug, Serialize)]
@@ -63,15 +63,7 @@ impl Facts {
         Ok(Self {
             path,
             path_hex,
-            r#type: match stat.kind {
-                Kind::Regular => "regular",
-                Kind::Directory => "directory",
-                Kind::Symlink => "symlink",
-                Kind::CharDevice(_) => "char",
-                Kind::BlockDevice(_) => "block",
-                Kind::Fifo => "fifo",
-                Kind::Socket => "socket",
-            },
+            r#type: type_word(stat.kind),
             mode: format!("{:04o}", stat.perm),
             nlink: stat.nlink,
             uid: stat.uid,

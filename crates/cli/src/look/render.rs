@@ -65,6 +65,19 @@ fn time(time: Timestamp, digits: usize) -> String {
     }
 }
 
+/// The type's word in JSON documents.
+pub(crate) fn type_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Regular => "regular",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::CharDevice(_) => "char",
+        Kind::BlockDevice(_) => "block",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+    }
+}
+
 /// To the second: `2024-02-29T12:00:00Z`.
 pub(crate) fn short_time(mtime: Timestamp) -> String {
     time(mtime, 0)
