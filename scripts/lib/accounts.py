@@ -17,18 +17,7 @@ import sys
 
 sys.dont_write_bytecode = True  # no __pycache__ in the work tree
 import archives
-
-bad = []
-count = 0
-
-
-def equal(what, said, computed):
-    """Compares one number (or list)."""
-    global count
-    count += 1
-    if said != computed:
-        bad.append(what)
-        print("DIFFERENT: %s: strata says %s, computed %s" % (what, said, computed))
+from compared import end, equal
 
 
 def lstat(*path):
@@ -291,8 +280,7 @@ def main():
         freed = judge.remove(chosen)
         print("removed %d images: du fell by %d bytes, %d blocks" % ((len(chosen),) + freed))
         judge.df()
-    print("%d numbers compared, %d different" % (count, len(bad)))
-    sys.exit(bool(bad))
+    end()
 
 
 main()

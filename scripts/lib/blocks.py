@@ -16,20 +16,10 @@ import tarfile
 
 sys.dont_write_bytecode = True  # no __pycache__ in the work tree
 import archives
+from compared import end, equal
 from imagefacts import Padded
 
 BLOCK = 4096
-bad = []
-count = 0
-
-
-def equal(what, said, computed):
-    """Compares one number."""
-    global count
-    count += 1
-    if said != computed:
-        bad.append(what)
-        print("DIFFERENT: %s: strata says %s, computed %s" % (what, said, computed))
 
 
 def strata(program, store, *arguments):
@@ -114,8 +104,7 @@ def main():
     equal("known", said["store"]["known"], {"layers": layers, **files})
     equal("new", said["store"]["new"], nothing)
     compare("stored", strata(program, store, *ask), levels)
-    print("%d numbers compared, %d different" % (count, len(bad)))
-    sys.exit(bool(bad))
+    end()
 
 
 main()

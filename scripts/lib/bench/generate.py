@@ -119,22 +119,27 @@ class Layout:
             out.write(data)
         return {"digest": "sha256:" + name, "size": len(data)}
 
+    def image(self, layers, annotations, **config):
+        """Writes config and manifest of an image, base first; its line in the index."""
+        config = self.document(dict({
+            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {
+                "type": "layers", "diff_ids": [layer["diff"] for layer in layers]}}, **config))
+        manifest = self.document({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": dict(config, mediaType="application/vnd.oci.image.config.v1+json"),
+            "layers": [{key: layer[key] for key in ("mediaType", "digest", "size")}
+                       for layer in layers]})
+        return dict(manifest, mediaType="application/vnd.oci.image.manifest.v1+json",
+                    annotations=annotations)
+
     def images(self, images):
         """Writes the index: {tag: layers, base first}."""
-        manifests = []
-        for tag, layers in images.items():
-            config = self.document({
-                "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {
-                    "type": "layers", "diff_ids": [layer["diff"] for layer in layers]}})
-            described = [{key: layer[key] for key in ("mediaType", "digest", "size")}
-                         for layer in layers]
-            manifest = self.document({
-                "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": dict(config, mediaType="application/vnd.oci.image.config.v1+json"),
-                "layers": described})
-            manifests.append(dict(
-                manifest, mediaType="application/vnd.oci.image.manifest.v1+json",
-                annotations={"org.opencontainers.image.ref.name": tag}))
+        self.index(self.image(layers, {"org.opencontainers.image.ref.name": tag})
+                   for tag, layers in images.items())
+
+    def index(self, manifests):
+        """Writes the index, of what `image` gave."""
+        manifests = list(manifests)
         with open(os.path.join(self.path, "index.json"), "w", encoding="ascii") as out:
             json.dump({"schemaVersion": 2, "manifests": manifests}, out)
         with open(os.path.join(self.path, "oci-layout"), "w", encoding="ascii") as out:

@@ -6,7 +6,6 @@ The model: team/base images, runtimes on top of them, applications on top of tho
 from a common pool or new; a later layer rewrites and deletes files of an earlier one. `ten` has 10
 images, `many` 500, `hostile` one whose names and history try to break out of the page.
 """
-import json
 import os
 import random
 import sys
@@ -36,25 +35,11 @@ class Images(Layout):
 
     def write(self, images):
         """Writes the index: {name: [(layer, step)], base first}."""
-        manifests = []
-        for name, steps in images.items():
-            config = self.document({
-                "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z",
-                "config": {}, "history": [{"created_by": step} for _, step in steps],
-                "rootfs": {"type": "layers", "diff_ids": [layer["diff"] for layer, _ in steps]}})
-            layers = [{key: layer[key] for key in ("mediaType", "digest", "size")}
-                      for layer, _ in steps]
-            manifest = self.document({
-                "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": dict(config, mediaType="application/vnd.oci.image.config.v1+json"),
-                "layers": layers})
-            manifests.append(dict(
-                manifest, mediaType="application/vnd.oci.image.manifest.v1+json",
-                annotations={"io.containerd.image.name": name}))
-        with open(os.path.join(self.path, "index.json"), "wb") as out:
-            out.write(json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
-        with open(os.path.join(self.path, "oci-layout"), "wb") as out:
-            out.write(b'{"imageLayoutVersion":"1.0.0"}')
+        self.index(
+            self.image([layer for layer, _ in steps], {"io.containerd.image.name": name},
+                       created="2026-01-02T03:04:05Z",
+                       history=[{"created_by": step} for _, step in steps])
+            for name, steps in images.items())
 
 
 def named(name, data):

@@ -1,0 +1,20 @@
+"""Compares what strata says with what was computed, number by number, and ends with the sum."""
+import sys
+
+bad = []
+count = 0
+
+
+def equal(what, said, computed):
+    """Compares one number (or list)."""
+    global count
+    count += 1
+    if said != computed:
+        bad.append(what)
+        print("DIFFERENT: %s: strata says %s, computed %s" % (what, said, computed))
+
+
+def end():
+    """Prints how it went; the exit status is 0 only if nothing was different."""
+    print("%d numbers compared, %d different" % (count, len(bad)))
+    sys.exit(bool(bad))
