@@ -54,6 +54,12 @@ impl Known {
         places.get(&node).map(|place| place.dir)
     }
 
+    /// Where a node is found again.
+    pub(super) fn place(&self, node: NodeId) -> Option<(NodeId, NameBuf)> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        places.get(&node).map(|place| (place.dir, place.name.clone()))
+    }
+
     /// The path of a node; `None` if it is not known.
     pub(super) fn path(&self, node: NodeId) -> Option<TreePath> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);

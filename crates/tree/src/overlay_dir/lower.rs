@@ -1,11 +1,10 @@
 //! The calls of [`Lower`] on a directory.
 //!
-//! Invariants: each call opens what it needs below the root and closes it; the position after a
-//! name is the file system's own; a device is never opened.
+//! Invariants: the position after a name is the file system's own; a device is never opened.
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
@@ -17,7 +16,7 @@ use super::options::OVERRIDE_NAMES;
 use super::{OverlayDir, aufs};
 use crate::dialect::Mark;
 use crate::lower::{Backing, Continues, DirEntry, Error, Lower, Result, Xattr};
-use crate::name::{Name, TreePath};
+use crate::name::Name;
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence};
 
 /// What is read of a node.
@@ -67,16 +66,13 @@ impl OverlayDir {
         Ok(Some(Entry::Node(node(inode.id, &inode))))
     }
 
-    /// A known node's inode, with a descriptor good for attributes.
-    fn known_inode(&self, node: NodeId) -> Result<(OwnedFd, TreePath, Inode)> {
+    /// A known node's inode.
+    fn known_inode(&self, node: NodeId, spot: Spot<'_>) -> Result<Inode> {
         let facts = self.known_facts(node)?;
-        let (fd, path) = self.at(node)?;
-        let inode = self
-            .inode(Spot::Open(fd.as_fd()), facts)
-            .map_err(|errno| self.failed("reading", &path, errno))?;
+        let inode =
+            self.inode(spot, facts).map_err(|errno| self.failed_at("reading", node, errno))?;
         // A whiteout was none when its number was given.
-        let inode = inode.ok_or(Error::NoNode(node))?;
-        Ok((fd, path, inode))
+        inode.ok_or(Error::NoNode(node))
     }
 }
 
@@ -90,13 +86,10 @@ impl Lower for OverlayDir {
         if self.options.dialect.aufs && aufs::is_own(name) {
             return Ok(None);
         }
-        let failed = |path: &TreePath, errno| self.failed("reading", &path.join(name), errno);
-        if dir == NodeId::ROOT {
-            let entry = self.entry(dir, self.root.as_fd(), name);
-            return entry.map_err(|errno| failed(&TreePath::root(), errno));
-        }
-        let (at, path) = self.at(dir)?;
-        self.entry(dir, at.as_fd(), name).map_err(|errno| failed(&path, errno))
+        self.entry(dir, self.dir(dir)?.as_fd(), name).map_err(|errno| match self.path(dir) {
+            Ok(path) => self.failed("reading", &path.join(name), errno),
+            Err(error) => error,
+        })
     }
 
     fn read_dir(
@@ -144,16 +137,16 @@ impl Lower for OverlayDir {
     }
 
     fn node(&self, node: NodeId) -> Result<Node> {
-        let (_, _, inode) = self.known_inode(node)?;
-        Ok(self::node(node, &inode))
+        let at = self.at(node)?;
+        Ok(self::node(node, &self.known_inode(node, at.spot())?))
     }
 
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
-        let (fd, path, inode) = self.known_inode(node)?;
-        if inode.stat.kind != Kind::Symlink {
+        let failed = |errno| self.failed_at("reading", node, errno);
+        let fd = self.at(node)?.open(OFlags::PATH).map_err(failed)?;
+        if self.known_inode(node, Spot::Open(fd.as_fd()))?.stat.kind != Kind::Symlink {
             return Err(Error::NotSymlink(node));
         }
-        let failed = |errno| self.failed("reading", &path, errno);
         match readlinkat(&fd, "", Vec::new()) {
             Ok(target) => Ok(target.into_bytes()),
             // A file that stands for one (`OverlayDir::state`).
@@ -166,9 +159,9 @@ impl Lower for OverlayDir {
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
-        let (fd, path) = self.at(node)?;
-        let failed = |errno| self.failed("reading the attributes of", &path, errno);
-        let spot = Spot::Open(fd.as_fd());
+        let at = self.at(node)?;
+        let failed = |errno| self.failed_at("reading the attributes of", node, errno);
+        let spot = at.spot();
         let names = spot.xattr_names().map_err(failed)?;
         let mut all = Vec::new();
         for name in names.iter() {
@@ -186,8 +179,9 @@ impl Lower for OverlayDir {
     }
 
     fn open(&self, node: NodeId) -> Result<File> {
-        let (fd, path, inode) = self.known_inode(node)?;
-        let kind = inode.stat.kind;
+        let failed = |errno| self.failed_at("opening", node, errno);
+        let fd = self.at(node)?.open(OFlags::PATH).map_err(failed)?;
+        let kind = self.known_inode(node, Spot::Open(fd.as_fd()))?.stat.kind;
         if kind != Kind::Regular {
             return Err(Error::NotRegular { node, kind });
         }
@@ -198,14 +192,14 @@ impl Lower for OverlayDir {
             Err(Errno::PERM) => openat(CWD, &again, flags, Mode::empty()),
             other => other,
         };
-        file.map(File::from).map_err(|errno| self.failed("opening", &path, errno))
+        file.map(File::from).map_err(failed)
     }
 
     /// `layer` is 0; the path is the first under which the file was seen.
     fn backing(&self, node: NodeId) -> Result<Backing> {
-        let (_, path, inode) = self.known_inode(node)?;
-        match inode.stat.kind {
-            Kind::Regular => Ok(Backing { layer: 0, path }),
+        let at = self.at(node)?;
+        match self.known_inode(node, at.spot())?.stat.kind {
+            Kind::Regular => Ok(Backing { layer: 0, path: self.path(node)? }),
             kind => Err(Error::NotRegular { node, kind }),
         }
     }
@@ -215,11 +209,12 @@ impl Lower for OverlayDir {
         if node == NodeId::ROOT || facts.is_some_and(|facts| !facts.redirected) {
             return Ok(Continues::default());
         }
-        let (fd, path) = self.at(node)?;
+        let at = self.at(node)?;
         let doing = "following the marks of";
-        let failed = |errno| self.failed(doing, &path, errno);
+        let failed = |errno| self.failed_at(doing, node, errno);
+        let path = self.path(node)?;
         let text = |what: &str| format!("{doing} {path} in the lower {}: {what}", self.label);
-        match self.goes_on(Spot::Open(fd.as_fd()), facts.is_some()).map_err(failed)? {
+        match self.goes_on(at.spot(), facts.is_some()).map_err(failed)? {
             Answer::Goes(goes) => Ok(goes),
             Answer::Refused(Mark::Metacopy) => {
                 Err(Error::io(text("its content is in a layer below: metacopy=on"), Errno::PERM))

@@ -9,9 +9,10 @@
 //! A node's number comes from its inode (`numbers`), so the names of one inode are one node and
 //! remounts repeat it; a number is found again by the first name that it was seen under (`known`).
 //!
-//! Invariants: one descriptor is held, the root's; every access starts there, follows no symbolic
-//! link and stays beneath; nothing is written. Mounts below the directory are crossed. A tree that
-//! changes while it is open gives old or new answers, or `Io`, but nothing from elsewhere.
+//! Invariants: every access starts at the root's descriptor or at that of a directory which was
+//! reached from there, follows no symbolic link and stays beneath; nothing is written. Mounts below
+//! the directory are crossed. A tree that changes while it is open gives old or new answers, or
+//! `Io`, but nothing from elsewhere.
 
 mod aufs;
 mod disk;
@@ -21,12 +22,14 @@ mod known;
 mod lay;
 mod lower;
 mod numbers;
+mod open_dirs;
 mod options;
 
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,7 +38,7 @@ use rustix::io::Errno;
 
 use crate::beneath::reach;
 use crate::lower::{Error, Result};
-use crate::name::TreePath;
+use crate::name::{NameBuf, TreePath};
 use crate::node::NodeId;
 
 use disk::Spot;
@@ -120,9 +123,65 @@ impl OverlayDir {
         reach(self.root.as_fd(), path, flags).map_err(|errno| self.failed("opening", path, errno))
     }
 
-    /// A descriptor of a node, good for `stat` and attributes.
-    fn at(&self, node: NodeId) -> Result<(OwnedFd, TreePath)> {
-        let path = self.path(node)?;
-        Ok((self.reach(&path, OFlags::PATH)?, path))
+    /// The descriptor of a directory, for `*at` calls.
+    fn dir(&self, dir: NodeId) -> Result<DirFd<'_>> {
+        if dir == NodeId::ROOT {
+            return Ok(DirFd::Root(self.root.as_fd()));
+        }
+        let open = || self.reach(&self.path(dir)?, OFlags::PATH | OFlags::DIRECTORY);
+        self.numbers.open_dirs().get(dir, open).map(DirFd::Open)
+    }
+
+    /// Where a node is, for `stat` and attributes.
+    fn at(&self, node: NodeId) -> Result<At<'_>> {
+        if node == NodeId::ROOT {
+            return Ok(At { dir: DirFd::Root(self.root.as_fd()), name: None });
+        }
+        let (dir, name) = self.known.place(node).ok_or(Error::NoNode(node))?;
+        Ok(At { dir: self.dir(dir)?, name: Some(name) })
+    }
+
+    /// An error of a call on a node.
+    fn failed_at(&self, doing: &str, node: NodeId, errno: Errno) -> Error {
+        match self.path(node) {
+            Ok(path) => self.failed(doing, &path, errno),
+            Err(error) => error,
+        }
+    }
+}
+
+/// An open directory.
+enum DirFd<'a> {
+    Root(BorrowedFd<'a>),
+    Open(Arc<OwnedFd>),
+}
+
+impl AsFd for DirFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(fd) => fd.as_fd(),
+            Self::Open(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// A node as a name in an open directory, or the root.
+struct At<'a> {
+    dir: DirFd<'a>,
+    name: Option<NameBuf>,
+}
+
+impl At<'_> {
+    fn spot(&self) -> Spot<'_> {
+        match &self.name {
+            Some(name) => Spot::Named(self.dir.as_fd(), name.as_name()),
+            None => Spot::Open(self.dir.as_fd()),
+        }
+    }
+
+    /// Opens it as `flags` say; a link itself.
+    fn open(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let name = self.name.as_ref().map_or(OsStr::new("."), |name| name.as_name().as_os_str());
+        openat(&self.dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
     }
 }

@@ -18,6 +18,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::open_dirs::OpenDirs;
 use crate::node::NodeId;
 
 /// Bits of `st_ino` that a number keeps.
@@ -31,6 +32,7 @@ const DEVICES: usize = 254;
 #[derive(Debug, Default)]
 pub struct Numbers {
     given: Mutex<Given>,
+    open_dirs: OpenDirs,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,11 @@ impl Numbers {
     /// No device known yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Directories that are open, by their numbers.
+    pub(super) fn open_dirs(&self) -> &OpenDirs {
+        &self.open_dirs
     }
 
     /// The number of an inode that is not a root.
