@@ -111,35 +111,35 @@ impl Filesystem for Adapter {
         self.over.store(true, Ordering::Release);
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.tree.lookup(id(parent), name.as_bytes()) {
             Ok(Some(node)) => reply.entry(&FOR_EVER, &self.view.node(&node), GENERATION),
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     // batch_forget calls this, a no-op, for each node.
     fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.tree.node(id(ino)) {
             Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         match self.tree.read_link(id(ino)) {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match &self.passthrough {
             _ if flags.acc_mode() != OpenAccMode::O_RDONLY => {
                 reply.error(errno(&Refusal::ReadOnly));
@@ -149,12 +149,12 @@ impl Filesystem for Adapter {
             None if self.no_open => reply.error(Errno::ENOSYS),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -168,7 +168,7 @@ impl Filesystem for Adapter {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         });
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn release(
@@ -198,7 +198,7 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -213,12 +213,12 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -233,7 +233,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -243,18 +243,18 @@ impl Filesystem for Adapter {
         reply.statfs(blocks, 0, 0, facts.nodes, 0, UNIT, NAME_MAX as u32, UNIT);
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !self.tree.facts().has_xattrs {
             return reply.error(Errno::ENOSYS);
         }
         send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
         send_xattr(self.tree.xattr_names(id(ino), size), reply);
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     // What the kernel does by itself once it has heard ENOSYS.

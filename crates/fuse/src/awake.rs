@@ -8,28 +8,30 @@
 //!
 //! ```text
 //! all threads wait in the kernel          a request wakes one of them, which answers and ...
-//!   ... the others step aside               one by one, for the kernel would wake them in vain
-//!   ... the last one stays awake            request by request, until none comes in time
-//! all threads wait in the kernel
+//!   ... becomes the keeper                 it looks for the next request, again and again
+//!   ... steps aside, if there is one       the kernel would wake it in vain
+//! all threads wait in the kernel          no request came in time, or several callers ask
 //! ```
 //!
-//! Invariants: nothing but speed depends on this; at least one thread is never aside; nobody is
-//! aside for longer than [`ASIDE`]; requests that come before the last is answered (callers in
-//! parallel, reading ahead) send everybody back.
+//! Invariants: nothing but speed depends on this; threads are aside only while a keeper answers: if
+//! it has not for [`ASIDE`], they go back; so they do when requests of several callers come mixed.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long the next request is waited for. A wake-up costs about half as much.
 const STAY: Duration = Duration::from_micros(50);
-/// After so long a thread looks for itself whether it is needed.
-const ASIDE: Duration = Duration::from_millis(20);
-/// So often in vain, or out of turn, and nobody stays for the next [`REST`] requests.
-const VAIN: u32 = 4;
+/// So long a keeper may be held up by one request before the others go back.
+const ASIDE: Duration = Duration::from_millis(2);
+/// What a stay in vain, or a request of another caller than the last, counts; one of the same
+/// caller in time takes one off. With [`VAIN`] nobody stays for the next [`REST`] requests.
+const AMISS: u32 = 2;
+const VAIN: u32 = 8;
 const REST: u32 = 64;
 
 /// So many bytes are copied in less time than a wake-up takes.
@@ -40,19 +42,35 @@ const LIGHT: u32 = 128 << 10;
 pub(crate) struct Awake {
     device: OnceLock<OwnedFd>,
     threads: usize,
-    aside: Mutex<Aside>,
+    roles: Mutex<Roles>,
     back: Condvar,
-    /// How often somebody stayed in vain, or was asked out of turn, less how often not.
+    /// Requests that were answered while nobody rested.
+    turns: AtomicU32,
+    /// The thread that asked last, as the kernel calls it; 0: none that we can see.
+    caller: AtomicU32,
     vain: AtomicU32,
     /// Requests for which nobody stays.
     rest: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct Aside {
-    threads: usize,
+struct Roles {
+    keeper: Option<ThreadId>,
+    /// How many threads are aside.
+    aside: usize,
+    /// How many do what takes long.
+    held: usize,
     /// How often all were sent back.
     calls: u64,
+}
+
+/// A thread does what takes long, as long as this lives.
+pub(crate) struct Held<'a>(&'a Awake);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.roles().held -= 1;
+    }
 }
 
 impl Awake {
@@ -61,8 +79,10 @@ impl Awake {
         Self {
             device: OnceLock::new(),
             threads,
-            aside: Mutex::default(),
+            roles: Mutex::default(),
             back: Condvar::new(),
+            turns: AtomicU32::new(0),
+            caller: AtomicU32::new(0),
             vain: AtomicU32::new(0),
             rest: AtomicU32::new(0),
         }
@@ -73,20 +93,27 @@ impl Awake {
         let _ = self.device.set(device);
     }
 
-    /// A request was answered on this thread, quickly.
-    pub(crate) fn answered(&self) {
+    /// A request of the thread `caller` was answered on this thread, quickly.
+    pub(crate) fn answered(&self, caller: u32) {
         let Some(device) = self.device.get() else { return };
         let rest = self.rest.load(Ordering::Relaxed);
         if rest > 0 {
             self.rest.store(rest - 1, Ordering::Relaxed);
             return;
         }
-        if self.is_asked(device) {
-            // Before the caller can have had the answer: somebody else.
-            self.in_vain(true);
-        } else if !self.step_aside() {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        if self.is_out_of_turn(caller, device) {
+            self.amiss(false);
+        } else if self.keeps() {
             self.stay(device);
+        } else {
+            self.step_aside();
         }
+    }
+
+    /// A request was answered that nobody waits for: the last caller may have asked on already.
+    pub(crate) fn answered_nobody(&self) {
+        self.answered(self.caller.load(Ordering::Relaxed));
     }
 
     /// So many bytes are about to be read or written: many take time, and may be read ahead.
@@ -98,46 +125,90 @@ impl Awake {
 
     /// What is done now may take long, or others may ask meanwhile: everybody is needed.
     pub(crate) fn all_back(&self) {
-        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        if aside.threads > 0 {
-            aside.calls += 1;
+        self.call(&mut self.roles());
+    }
+
+    /// This thread may do what takes long by itself, for two others at least are there.
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
+        let mut roles = self.roles();
+        self.call(&mut roles);
+        if roles.held + 2 >= self.threads {
+            return None;
+        }
+        roles.held += 1;
+        Some(Held(self))
+    }
+
+    fn roles(&self) -> MutexGuard<'_, Roles> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, roles: &mut Roles) {
+        roles.keeper = None;
+        if roles.aside > 0 {
+            roles.calls += 1;
             self.back.notify_all();
         }
     }
 
-    /// Waits until everybody is called back. `false`: this thread is the last that is not aside.
-    fn step_aside(&self) -> bool {
-        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        if aside.threads + 1 >= self.threads {
-            return false;
+    /// Whether somebody else asks than before. One caller has one request at a time, but one of
+    /// another name space cannot be told from others: then, whether the next request came before
+    /// the caller can have had its answer.
+    fn is_out_of_turn(&self, caller: u32, device: &OwnedFd) -> bool {
+        if caller == 0 {
+            return self.is_asked(device);
         }
-        aside.threads += 1;
-        let call = aside.calls;
-        let waited = self.back.wait_timeout_while(aside, ASIDE, |aside| aside.calls == call);
-        waited.unwrap_or_else(PoisonError::into_inner).0.threads -= 1;
-        true
+        self.caller.swap(caller, Ordering::Relaxed) != caller
+    }
+
+    /// Whether this thread is the keeper; if there is none, it is from now on.
+    fn keeps(&self) -> bool {
+        let me = std::thread::current().id();
+        *self.roles().keeper.get_or_insert(me) == me
+    }
+
+    /// Waits until everybody is sent back, or the keeper is held up.
+    fn step_aside(&self) {
+        let mut roles = self.roles();
+        if roles.keeper.is_none() {
+            return;
+        }
+        roles.aside += 1;
+        let call = roles.calls;
+        while roles.calls == call {
+            let turns = self.turns.load(Ordering::Relaxed);
+            let waited = self.back.wait_timeout_while(roles, ASIDE, |roles| roles.calls == call);
+            roles = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if roles.calls == call && self.turns.load(Ordering::Relaxed) == turns {
+                self.call(&mut roles);
+            }
+        }
+        roles.aside -= 1;
     }
 
     fn stay(&self, device: &OwnedFd) {
         let until = Instant::now() + STAY;
-        while Instant::now() < until {
+        loop {
             if self.is_asked(device) {
                 let vain = self.vain.load(Ordering::Relaxed);
                 self.vain.store(vain.saturating_sub(1), Ordering::Relaxed);
                 return;
             }
+            if Instant::now() >= until {
+                return self.amiss(true);
+            }
             rustix::thread::sched_yield();
         }
-        self.in_vain(false);
     }
 
-    fn in_vain(&self, crowded: bool) {
-        let vain = self.vain.load(Ordering::Relaxed) + 1;
-        self.vain.store(vain % VAIN, Ordering::Relaxed);
-        if vain >= VAIN {
+    fn amiss(&self, idle: bool) {
+        let vain = self.vain.load(Ordering::Relaxed) + AMISS;
+        let tired = vain >= VAIN;
+        self.vain.store(if tired { 0 } else { vain }, Ordering::Relaxed);
+        if tired {
             self.rest.store(REST, Ordering::Relaxed);
         }
-        if !crowded || vain >= VAIN {
+        if idle || tired {
             self.all_back();
         }
     }
@@ -156,57 +227,96 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    fn watched(threads: usize) -> (Awake, UnixStream) {
+    fn watched(threads: usize) -> (Arc<Awake>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let awake = Awake::new(threads);
-        awake.answered(); // No device yet: nothing to stay for.
+        let awake = Arc::new(Awake::new(threads));
+        awake.answered(1); // No device yet: nothing to stay for.
         awake.watch(ours.into());
         (awake, theirs)
     }
 
-    fn aside(awake: &Awake) -> usize {
-        awake.aside.lock().unwrap().threads
+    fn rest(awake: &Awake) -> u32 {
+        awake.rest.load(Ordering::Relaxed)
     }
 
     #[test]
-    fn the_last_thread_is_never_aside() {
+    fn one_keeps_and_the_others_are_aside_until_they_are_called() {
         let (awake, _requests) = watched(2);
-        let awake = Arc::new(awake);
+        assert!(awake.keeps() && awake.keeps());
         let other = Arc::clone(&awake);
-        let waiting = std::thread::spawn(move || other.step_aside());
-        while aside(&awake) == 0 && !waiting.is_finished() {
+        let waiting = std::thread::spawn(move || {
+            assert!(!other.keeps());
+            other.step_aside();
+        });
+        while !waiting.is_finished() && awake.roles().aside == 0 {
+            awake.turns.fetch_add(1, Ordering::Relaxed);
             std::thread::yield_now();
         }
-        if aside(&awake) == 1 {
-            assert!(!awake.step_aside());
-        }
         awake.all_back();
-        assert!(waiting.join().unwrap());
-        assert_eq!(aside(&awake), 0);
+        waiting.join().unwrap();
+        assert_eq!(awake.roles().aside, 0);
+        assert_eq!(awake.roles().keeper, None);
+        awake.step_aside(); // Returns, for there is no keeper.
+    }
+
+    #[test]
+    fn a_keeper_that_is_held_up_is_one_no_longer() {
+        let (awake, _requests) = watched(2);
+        assert!(awake.keeps());
+        let other = Arc::clone(&awake);
+        std::thread::spawn(move || other.step_aside()).join().unwrap();
+        assert_eq!(awake.roles().keeper, None);
+    }
+
+    #[test]
+    fn two_threads_are_never_held() {
+        let (awake, _requests) = watched(4);
+        let (one, two) = (awake.hold(), awake.hold());
+        assert!(one.is_some() && two.is_some() && awake.hold().is_none());
+        drop(one);
+        assert!(awake.hold().is_some());
+        assert!(Awake::new(2).hold().is_none());
     }
 
     #[test]
     fn whoever_stays_in_vain_rests() {
         let (awake, _requests) = watched(1);
-        for _ in 0..VAIN {
-            assert_eq!(awake.rest.load(Ordering::Relaxed), 0);
-            awake.answered();
+        awake.caller.store(7, Ordering::Relaxed);
+        for _ in 0..VAIN / AMISS {
+            assert_eq!(rest(&awake), 0);
+            awake.answered(7);
         }
-        assert_eq!(awake.rest.load(Ordering::Relaxed), REST);
+        assert_eq!(rest(&awake), REST);
         for _ in 0..REST {
-            awake.answered();
+            awake.answered(7);
         }
-        assert_eq!(awake.rest.load(Ordering::Relaxed), 0);
+        assert_eq!(rest(&awake), 0);
     }
 
     #[test]
-    fn requests_out_of_turn_send_everybody_back() {
+    fn one_caller_is_stayed_for_and_several_send_everybody_back() {
         let (awake, mut requests) = watched(2);
         requests.write_all(b"x").unwrap();
-        for _ in 0..VAIN {
-            awake.answered();
+        for _ in 0..100 {
+            awake.answered(7);
         }
-        assert_eq!((awake.rest.load(Ordering::Relaxed), aside(&awake)), (REST, 0));
+        assert_eq!((rest(&awake), awake.vain.load(Ordering::Relaxed)), (0, 0));
+        for caller in 0..VAIN / AMISS {
+            assert_eq!(rest(&awake), 0);
+            awake.answered(8 + caller);
+        }
+        assert_eq!((rest(&awake), awake.roles().keeper), (REST, None));
+    }
+
+    #[test]
+    fn callers_that_cannot_be_told_apart_are_several_if_they_ask_early() {
+        let (awake, mut requests) = watched(2);
+        requests.write_all(b"x").unwrap();
+        for _ in 0..VAIN / AMISS {
+            assert_eq!(rest(&awake), 0);
+            awake.answered(0);
+        }
+        assert_eq!(rest(&awake), REST);
     }
 
     #[test]

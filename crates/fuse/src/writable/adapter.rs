@@ -54,24 +54,33 @@ impl Writable {
     }
 
     /// Answers on this thread.
-    fn answer<T>(&self, reply: impl Answer<T>, work: impl FnOnce(&Mount) -> Result<T>) {
+    fn answer<T>(
+        &self,
+        req: &Request,
+        reply: impl Answer<T>,
+        work: impl FnOnce(&Mount) -> Result<T>,
+    ) {
         answer(&self.mount, reply, work);
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
-    /// Answers on another thread if it is slow.
+    /// Answers on another thread if it is slow and this one is needed.
     fn answer_aside<T>(
         &self,
+        req: &Request,
         slow: bool,
         reply: impl Answer<T> + Send + 'static,
         work: impl FnOnce(&Mount) -> Result<T> + Send + 'static,
     ) {
-        if slow {
-            self.awake.all_back();
-            let mount = Arc::clone(&self.mount);
-            self.slow.submit(move || answer(&mount, reply, work));
-        } else {
-            self.answer(reply, work);
+        if !slow {
+            return self.answer(req, reply, work);
+        }
+        match self.awake.hold() {
+            Some(_held) => answer(&self.mount, reply, work),
+            None => {
+                let mount = Arc::clone(&self.mount);
+                self.slow.submit(move || answer(&mount, reply, work));
+            }
         }
     }
 }
@@ -108,8 +117,8 @@ impl Filesystem for Writable {
 
     // Names.
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(reply, |mount| Ok(mount.union.lookup(id(parent), name.as_bytes())?));
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.answer(req, reply, |mount| Ok(mount.union.lookup(id(parent), name.as_bytes())?));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -126,7 +135,7 @@ impl Filesystem for Writable {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let new = New::Plain(flags::kind(mode, rdev)?, flags::perm(mode));
             let who = mount.caller(req, umask)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -142,7 +151,7 @@ impl Filesystem for Writable {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let new = New::Plain(Kind::Directory, flags::perm(mode));
             let who = mount.caller(req, umask)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -157,7 +166,7 @@ impl Filesystem for Writable {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let new = New::Symlink(target.as_os_str().as_bytes());
             let who = mount.caller(req, 0)?;
             Ok(mount.union.make(&who, id(parent), name.as_bytes(), new)?)
@@ -166,29 +175,29 @@ impl Filesystem for Writable {
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
         let (node, dir, name) = (id(ino), id(newparent), newname.as_bytes().to_vec());
-        self.answer_aside(self.mount.is_slow(node), reply, move |mount| {
+        self.answer_aside(req, self.mount.is_slow(node), reply, move |mount| {
             Ok(mount.union.link(node, dir, &name)?)
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(req, reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(reply, |mount| Ok(mount.union.rmdir(id(parent), name.as_bytes())?));
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.answer(req, reply, |mount| Ok(mount.union.rmdir(id(parent), name.as_bytes())?));
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -196,7 +205,7 @@ impl Filesystem for Writable {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let (mode, whiteout) = flags::rename(flags)?;
             let from = (id(parent), name.as_bytes());
             let to = (id(newparent), newname.as_bytes());
@@ -206,13 +215,13 @@ impl Filesystem for Writable {
 
     // Inodes.
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer(reply, |mount| Ok(mount.union.attr(id(ino))?));
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer(req, reply, |mount| Ok(mount.union.attr(id(ino))?));
     }
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -234,31 +243,31 @@ impl Filesystem for Writable {
             None => self.mount.is_slow_to_mark(node),
         };
         let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
-        self.answer_aside(slow, reply, move |mount| {
+        self.answer_aside(req, slow, reply, move |mount| {
             Ok(mount.union.set_attr(node, &mount.owned(changes)?)?)
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(reply, |mount| Ok(mount.union.read_link(id(ino))?));
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.answer(req, reply, |mount| Ok(mount.union.read_link(id(ino))?));
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !self.mount.xattrs {
             // The kernel does not ask again.
             return reply.error(Errno::ENOSYS);
         }
-        self.answer(reply, |mount| mount.xattr(id(ino), name.as_bytes(), size));
+        self.answer(req, reply, |mount| mount.xattr(id(ino), name.as_bytes(), size));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
-        self.answer(reply, |mount| mount.xattr_names(id(ino), size, req.uid() == 0));
+        self.answer(req, reply, |mount| mount.xattr_names(id(ino), size, req.uid() == 0));
     }
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -270,23 +279,23 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name, value) = (id(ino), name.as_bytes().to_vec(), value.to_vec());
-        self.answer_aside(self.mount.is_slow_to_mark(node), reply, move |mount| {
+        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.set_xattr(node, &name, &value, flags::set_mode(flags)?)
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if !self.mount.xattrs {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name) = (id(ino), name.as_bytes().to_vec());
-        self.answer_aside(self.mount.is_slow_to_mark(node), reply, move |mount| {
+        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
             mount.remove_xattr(node, &name)
         });
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.answer(reply, |mount| Ok(mount.union.space()?));
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.answer(req, reply, |mount| Ok(mount.union.space()?));
     }
 
     // Files.
@@ -301,7 +310,7 @@ impl Filesystem for Writable {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let who = mount.caller(req, umask)?;
             Ok(mount.union.create(&who, id(parent), name.as_bytes(), flags::perm(mode))?)
         });
@@ -310,12 +319,12 @@ impl Filesystem for Writable {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (node, how, privileged) = (id(ino), flags::open_how(flags), req.uid() == 0);
         let slow = how.write && !how.truncate && self.mount.is_slow(node);
-        self.answer_aside(slow, reply, move |mount| mount.open(node, how, privileged));
+        self.answer_aside(req, slow, reply, move |mount| mount.open(node, how, privileged));
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -331,12 +340,12 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             });
         });
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -347,12 +356,12 @@ impl Filesystem for Writable {
         reply: ReplyWrite,
     ) {
         self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
-        self.answer(reply, |mount| mount.write(fh.0, offset, data));
+        self.answer(req, reply, |mount| mount.write(fh.0, offset, data));
     }
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -360,21 +369,21 @@ impl Filesystem for Writable {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             Ok(mount.file(fh.0)?.allocate(mode.cast_unsigned(), offset, length)?)
         });
     }
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.answer(reply, |mount| {
+        self.answer(req, reply, |mount| {
             let hole = flags::seeks_hole(whence)?;
             let offset = u64::try_from(offset).map_err(|_| Refusal::BeyondEnd)?;
             Ok(mount.file(fh.0)?.seek(offset, hole)?)
@@ -383,7 +392,7 @@ impl Filesystem for Writable {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -396,7 +405,7 @@ impl Filesystem for Writable {
     ) {
         // The answer counts in 32 bits.
         let len = len.min(u64::from(u32::MAX));
-        self.answer_aside(len > QUICK, reply, move |mount| {
+        self.answer_aside(req, len > QUICK, reply, move |mount| {
             let (from, to) = (mount.file(fh_in.0)?, mount.file(fh_out.0)?);
             let copied = from.copy_range(offset_in, &to, offset_out, len)?;
             Ok(usize::try_from(copied).unwrap_or(usize::MAX))
@@ -405,7 +414,7 @@ impl Filesystem for Writable {
 
     fn fsync(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         datasync: bool,
@@ -414,7 +423,7 @@ impl Filesystem for Writable {
         if self.mount.no_sync {
             return reply.ok();
         }
-        self.answer_aside(true, reply, move |mount| Ok(mount.file(fh.0)?.sync(datasync)?));
+        self.answer_aside(req, true, reply, move |mount| Ok(mount.file(fh.0)?.sync(datasync)?));
     }
 
     fn release(
@@ -427,24 +436,25 @@ impl Filesystem for Writable {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer(reply, |mount| {
+        answer(&self.mount, reply, |mount| {
             let file = mount.files.remove(fh.0).ok_or(Refusal::NoHandle)?;
             mount.modes.leave(file.node());
             Ok(())
         });
+        self.awake.answered_nobody();
     }
 
     // Directories.
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.mount.dirs.insert(Arc::default());
         reply.opened(FileHandle(handle), FopenFlags::empty());
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -461,12 +471,12 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -485,7 +495,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.awake.answered();
+        self.awake.answered(req.pid());
     }
 
     fn releasedir(
@@ -502,7 +512,7 @@ impl Filesystem for Writable {
 
     fn fsyncdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
@@ -511,7 +521,7 @@ impl Filesystem for Writable {
         if self.mount.no_sync {
             return reply.ok();
         }
-        self.answer_aside(true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
+        self.answer_aside(req, true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
     }
 
     // What the kernel does by itself, the first two once it has heard ENOSYS.
