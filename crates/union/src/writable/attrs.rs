@@ -24,8 +24,6 @@ pub(super) struct Dress<'a> {
     pub(super) gid: u32,
     pub(super) perm: u16,
     pub(super) xattrs: &'a [Xattr],
-    /// Whose it is already, if that is known.
-    pub(super) owner: Option<(u32, u32)>,
 }
 
 impl SetTime {
@@ -129,14 +127,14 @@ impl Union {
         if *changes == Changes::default() {
             return self.attr(node);
         }
-        match changes.size {
+        let made = match changes.size {
             Some(size) => self.copy_up(node, Stage::Upper, Some(size))?,
             None => self.copy_up(node, Stage::Meta, None)?,
-        }
+        };
         let _claim = self.claims.claim(&[node]);
         let _steady = self.steady();
         let seen = self.table.see(node)?;
-        let fd = inode(self, &seen)?;
+        let fd = made.map_or_else(|| inode(self, &seen), |file| Ok(Inode::Own(file.into())))?;
         if let Some(size) = changes.size {
             self.truncate(&seen, &fd, size)?;
         }
@@ -144,7 +142,7 @@ impl Union {
         if changes.atime.is_some() || changes.mtime.is_some() {
             times(&fd, changes.atime, changes.mtime)?;
         }
-        self.attr_of(&seen)
+        self.upper_attr(&seen.found, &fd, &stat(&fd)?)
     }
 
     fn truncate(&self, seen: &Seen, fd: &Inode, size: u64) -> Result<()> {
@@ -182,14 +180,15 @@ impl Union {
         Ok(())
     }
 
-    /// Gives a new inode of the upper its owner, attributes and bits.
+    /// Gives a new inode of the upper the owner, attributes and bits that it has not got yet.
     pub(super) fn dress(&self, fd: impl AsFd, dress: &Dress<'_>) -> Result<()> {
         let fd = fd.as_fd();
         let apart = self.options.ownership == Ownership::Override;
+        let now = stat(fd)?;
         if apart {
             let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);
             state(fd, Override { uid, gid, perm, kind: Some(dress.kind) })?;
-        } else if dress.owner != Some((dress.uid, dress.gid)) {
+        } else if (now.stx_uid, now.stx_gid) != (dress.uid, dress.gid) {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
         }
         for (name, value) in dress.xattrs {
@@ -205,7 +204,11 @@ impl Union {
                 Err(error) => return Err(error),
             }
         }
-        if !apart && dress.kind != Kind::Symlink {
+        // An ACL among the attributes has changed the bits, an owner has taken set-user-id away.
+        let differs = now.stx_mode & 0o7777 != dress.perm
+            || dress.perm & 0o6000 != 0
+            || !dress.xattrs.is_empty();
+        if !apart && dress.kind != Kind::Symlink && differs {
             chmod(fd, dress.perm).doing(|| "set a mode".to_owned())?;
         }
         Ok(())

@@ -11,10 +11,17 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use strata_tree::NodeId;
 
+#[derive(Default)]
+struct Taken {
+    nodes: HashSet<NodeId>,
+    /// How many wait for one of them; waking nobody is a system call, too.
+    waiting: usize,
+}
+
 /// The claimed nodes.
 #[derive(Default)]
 pub(super) struct Claims {
-    taken: Mutex<HashSet<NodeId>>,
+    taken: Mutex<Taken>,
     released: Condvar,
 }
 
@@ -25,17 +32,19 @@ pub(super) struct Claim<'a> {
 }
 
 impl Claims {
-    fn lock(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for all of them, takes them together.
     pub(super) fn claim(&self, nodes: &[NodeId]) -> Claim<'_> {
         let mut taken = self.lock();
-        while nodes.iter().any(|node| taken.contains(node)) {
+        while nodes.iter().any(|node| taken.nodes.contains(node)) {
+            taken.waiting += 1;
             taken = self.released.wait(taken).unwrap_or_else(PoisonError::into_inner);
+            taken.waiting -= 1;
         }
-        taken.extend(nodes);
+        taken.nodes.extend(nodes);
         Claim { claims: self, nodes: nodes.to_vec() }
     }
 }
@@ -44,8 +53,10 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut taken = self.claims.lock();
         for node in &self.nodes {
-            taken.remove(node);
+            taken.nodes.remove(node);
         }
-        self.claims.released.notify_all();
+        if taken.waiting > 0 {
+            self.claims.released.notify_all();
+        }
     }
 }

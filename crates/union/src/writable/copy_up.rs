@@ -75,18 +75,24 @@ impl Union {
             chain.push(here);
             here = self.table.parent(here)?;
         }
-        chain.into_iter().rev().try_for_each(|dir| self.copy_up_one(dir, Stage::Upper, None))
+        let mut chain = chain.into_iter().rev();
+        chain.try_for_each(|dir| self.copy_up_one(dir, Stage::Upper, None).map(drop))
     }
 
     /// Brings a node into the upper, to `stage` at least, with the first `keep` bytes of its
-    /// content (`None`: all).
-    pub(super) fn copy_up(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<()> {
+    /// content (`None`: all). The inode, if this made it and nobody else keeps it open.
+    pub(super) fn copy_up(
+        &self,
+        id: NodeId,
+        stage: Stage,
+        keep: Option<u64>,
+    ) -> Result<Option<File>> {
         let stage = match stage {
             Stage::Meta if self.options.no_metacopy => Stage::Upper,
             stage => stage,
         };
         if self.table.see(id)?.found.stage >= stage {
-            return Ok(());
+            return Ok(None);
         }
         for (dir, _) in self.table.places(id) {
             self.raise_dirs(dir)?;
@@ -94,14 +100,14 @@ impl Union {
         self.copy_up_one(id, stage, keep)
     }
 
-    fn copy_up_one(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<()> {
+    fn copy_up_one(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
         let _claim = self.claims.claim(&[id]);
         let seen = self.table.see(id)?;
         // A removed file has no place for a mark: it comes up whole.
         let stage = if seen.path.is_none() { Stage::Upper } else { stage };
         match seen.found.stage {
-            now if now >= stage => Ok(()),
-            Stage::Meta => self.fill(&seen, keep),
+            now if now >= stage => Ok(None),
+            Stage::Meta => self.fill(&seen, keep).map(|()| None),
             Stage::Lower | Stage::Upper => self.copy_node(&seen, stage, keep),
         }
     }
@@ -120,6 +126,7 @@ impl Union {
         copy_content(&self.lower.open(lower)?, &file, keep)?;
         self.upper.sync_file(&file)?;
         set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
+        self.marks.set(&file, Mark::StrataOrigin, seen.found.id.0.to_string().as_bytes())?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
@@ -137,7 +144,7 @@ impl Union {
         Ok(())
     }
 
-    fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<()> {
+    fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
         let id = seen.found.id;
         let Some(lower) = seen.found.lower else {
             return Err(damaged("copy up a node that has no lower"));
@@ -145,12 +152,13 @@ impl Union {
         let node = self.lower.node(lower)?;
         let kind = node.stat.kind;
         let stage = if kind == Kind::Regular { stage } else { Stage::Upper };
-        let made = self.upper.temporary();
+        let (work, made) = (self.upper.work(), self.upper.temporary());
         let target = match kind {
             Kind::Symlink => self.lower.read_link(lower)?,
             _ => Vec::new(),
         };
-        let result = self.make_inode(&made, kind, &target).and_then(|fd| {
+        let perm = self.bits_of_new(kind, node.stat.perm);
+        let result = self.make_inode(work, made.name(), kind, &target, perm).and_then(|fd| {
             let file = (kind == Kind::Regular).then_some(&fd);
             if let Some(file) = file {
                 match stage {
@@ -171,10 +179,9 @@ impl Union {
                 gid: node.stat.gid,
                 perm: node.stat.perm,
                 xattrs: &self.lower.xattrs(lower)?,
-                owner: self.upper.owner,
             };
             self.dress(&fd, &stated)?;
-            if self.keeps_origin(kind) {
+            if self.keeps_origin(kind, stage) {
                 self.marks.set(&fd, Mark::StrataOrigin, id.0.to_string().as_bytes())?;
             }
             let mtime = SetTime::To(node.stat.mtime);
@@ -191,17 +198,18 @@ impl Union {
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
         match (kind, stage) {
-            (Kind::Regular, Stage::Upper) => self.rise(id, file),
-            _ => Ok(()),
+            (Kind::Regular, Stage::Upper) => self.rise(id, file).map(|()| None),
+            _ => Ok(Some(file)),
         }
     }
 
     /// `user.*` attributes exist on files and directories only (xattr(7)); with owners kept apart
     /// there is nothing else in the upper.
-    fn keeps_origin(&self, kind: Kind) -> bool {
+    fn keeps_origin(&self, kind: Kind, stage: Stage) -> bool {
         match kind {
-            Kind::Directory => false, // Its place says what its lower is.
-            Kind::Regular => true,
+            // Its place, or its redirect, says what its lower is.
+            Kind::Directory => false,
+            Kind::Regular => stage == Stage::Upper,
             _ => !self.options.user_marks || self.options.ownership == Ownership::Override,
         }
     }

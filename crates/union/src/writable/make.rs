@@ -1,18 +1,20 @@
 //! Making nodes: files, directories, links and the rest.
 //!
 //! A new inode gets its owner, bits and attributes in the work directory and is then moved to its
-//! name, over a whiteout if the lower had the name once.
+//! name, over a whiteout if the lower had the name once. One that has all it needs from the call
+//! that makes it, is made at its name.
 //!
 //! Invariants: a directory that takes the place of a whiteout is opaque; a device 0:0 is kept as
 //! a marked file, for the device itself would be a whiteout; where owners are kept apart, what is
 //! no directory is a regular file that says its type, a symbolic link one that holds its target.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use strata_tree::{Device, Kind, Name, NodeId};
 
@@ -25,6 +27,20 @@ use super::table::{Found, Seen, Stage};
 use super::types::{Attr, Caller, New, Ownership};
 use super::upper::Temporary;
 use super::{OpenFile, Union};
+
+/// A name of an upper's directory that shows nothing.
+#[derive(PartialEq, Eq)]
+enum Vacant {
+    Nothing,
+    Whiteout,
+}
+
+impl Inherited {
+    fn dress(&self, kind: Kind) -> Dress<'_> {
+        let Self { uid, gid, perm, xattrs } = self;
+        Dress { kind, uid: *uid, gid: *gid, perm: *perm, xattrs }
+    }
+}
 
 impl Union {
     /// Makes a node; counts one lookup.
@@ -71,17 +87,68 @@ impl Union {
     ) -> Result<(Attr, File)> {
         self.raise_dirs(dir)?;
         let start = self.start_of(who, dir, kind, perm)?;
-        let made = self.upper.temporary();
-        let result = self.make_inode(&made, kind, target).and_then(|fd| {
-            let Inherited { uid, gid, perm, xattrs } = &start;
-            let owner = self.upper.owner;
-            self.dress(&fd, &Dress { kind, uid: *uid, gid: *gid, perm: *perm, xattrs, owner })?;
+        if let Some(made) = self.make_at_once(dir, name, kind, target, &start)? {
+            return Ok(made);
+        }
+        let (work, made) = (self.upper.work(), self.upper.temporary());
+        let bits = self.bits_of_new(kind, start.perm);
+        let result = self.make_inode(work, made.name(), kind, target, bits).and_then(|fd| {
+            self.dress(&fd, &start.dress(kind))?;
             Ok((self.put_in_place(&made, &fd, dir, name, kind)?, fd))
         });
         if result.is_err() {
             let _ = self.upper.discard(&made);
         }
         result
+    }
+
+    /// Makes a node at its name by one call, if that gives it its owner and bits and it needs
+    /// nothing else.
+    fn make_at_once(
+        &self,
+        dir: NodeId,
+        name: Name<'_>,
+        kind: Kind,
+        target: &[u8],
+        start: &Inherited,
+    ) -> Result<Option<(Attr, File)>> {
+        let plain = matches!(kind, Kind::Regular | Kind::Directory | Kind::Symlink)
+            && self.options.ownership != Ownership::Override
+            && start.xattrs.is_empty()
+            && start.perm & 0o7000 == 0
+            && self.upper.ids == (start.uid, start.gid);
+        if !plain {
+            return Ok(None);
+        }
+        let _steady = self.steady();
+        let _touching = self.touching(&[dir]);
+        let seen = self.table.see_dir(dir)?;
+        let parent = self.upper.dir(seen.place()?)?;
+        if self.vacant(&seen, &parent, name)? == Vacant::Whiteout {
+            return Ok(None);
+        }
+        let fd = self.make_inode(parent.as_fd(), name.as_os_str(), kind, target, start.perm)?;
+        let known = self.restored(&fd, kind, start).and_then(|stat| {
+            let attr = self.make_known(dir, name, kind, &fd, &stat)?;
+            Ok(Some((attr, fd)))
+        });
+        if known.is_err() {
+            let flags = if kind.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let _ = rustix::fs::unlinkat(&parent, name.as_os_str(), flags);
+        }
+        known
+    }
+
+    /// What `stat` says of a new node that has, from now on, its owner and bits: our umask may
+    /// have taken some of these, a mount option have chosen its group.
+    fn restored(&self, fd: &File, kind: Kind, start: &Inherited) -> Result<Statx> {
+        let now = stat(fd)?;
+        let has = (now.stx_uid, now.stx_gid, now.stx_mode & 0o7777);
+        if has == (start.uid, start.gid, start.perm) {
+            return Ok(now);
+        }
+        self.dress(fd, &start.dress(kind))?;
+        stat(fd)
     }
 
     /// What a new node takes from its directory and its maker.
@@ -108,14 +175,35 @@ impl Union {
         let seen = self.table.see_dir(dir)?;
         let parent = self.upper.dir(seen.place()?)?;
         self.settle(made, fd, &seen, &parent, name, kind.is_dir())?;
-        let stat = stat(fd)?;
-        let id = upper_number(&stat);
+        self.make_known(dir, name, kind, fd, &stat(fd)?)
+    }
+
+    /// Tells the table of a new node; counts one lookup.
+    fn make_known(
+        &self,
+        dir: NodeId,
+        name: Name<'_>,
+        kind: Kind,
+        fd: &File,
+        stat: &Statx,
+    ) -> Result<Attr> {
+        let id = upper_number(stat);
         let found = Found { id, kind, stage: Stage::Upper, lower: None, redirect: None };
         let generation = self.table.made(dir, &name.to_owned(), &found, true);
         if kind.is_dir() {
             self.table.count_directory(dir, 1);
         }
-        Ok(Attr { generation, ..self.upper_attr(&found, fd, &stat)? })
+        Ok(Attr { generation, ..self.upper_attr(&found, fd, stat)? })
+    }
+
+    /// What has to go for a new node. `EEXIST` if the name shows something.
+    fn vacant(&self, dir: &Seen, parent: &OwnedFd, name: Name<'_>) -> Result<Vacant> {
+        match self.in_upper(dir, parent, name)? {
+            Some(InUpper::Node(..)) => Err(Error::Refused(Errno::EXIST)),
+            Some(InUpper::Whiteout) => Ok(Vacant::Whiteout),
+            None if self.in_lower(&dir.found, name)?.is_some() => Err(Error::Refused(Errno::EXIST)),
+            None => Ok(Vacant::Nothing),
+        }
     }
 
     /// Moves what was made to a name that shows nothing. `EEXIST` if it does.
@@ -128,42 +216,51 @@ impl Union {
         name: Name<'_>,
         is_dir: bool,
     ) -> Result<()> {
-        match self.in_upper(dir, parent, name)? {
-            Some(InUpper::Node(..)) => Err(Error::Refused(Errno::EXIST)),
-            Some(InUpper::Whiteout) if is_dir => {
+        match self.vacant(dir, parent, name)? {
+            Vacant::Whiteout if is_dir => {
                 self.marks.set(fd, Mark::Opaque, b"y")?;
                 self.upper.exchange(made, parent.as_fd(), name)?;
                 self.upper.discard(made)
             }
-            Some(InUpper::Whiteout) => self.upper.place(made, parent.as_fd(), name, true),
-            None if self.in_lower(&dir.found, name)?.is_some() => Err(Error::Refused(Errno::EXIST)),
-            None => self.upper.place(made, parent.as_fd(), name, false),
+            Vacant::Whiteout => self.upper.place(made, parent.as_fd(), name, true),
+            Vacant::Nothing => self.upper.place(made, parent.as_fd(), name, false),
         }
     }
 
-    /// An inode in the work directory, without anything but its type and, for a regular file,
-    /// open.
-    pub(super) fn make_inode(&self, made: &Temporary, kind: Kind, target: &[u8]) -> Result<File> {
-        let work = self.upper.work();
-        let doing = || format!("make {}", made.name().display());
+    /// The permission bits that a new inode in the work directory has from the start. It stays
+    /// writable until it has its marks, where these are user attributes (xattr(7)).
+    pub(super) fn bits_of_new(&self, kind: Kind, perm: u16) -> u16 {
         let apart = self.options.ownership == Ownership::Override;
-        let node = |kind, device: u64| {
-            rustix::fs::mknodat(work, made.name(), kind, Mode::from_raw_mode(0o600), device)
-        };
+        match kind {
+            _ if !self.options.user_marks && !apart => perm & 0o777,
+            Kind::Directory => 0o700,
+            _ => 0o600,
+        }
+    }
+
+    /// An inode without anything but its type and bits (less our umask) and, for a regular file,
+    /// open.
+    pub(super) fn make_inode(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: Kind,
+        target: &[u8],
+        bits: u16,
+    ) -> Result<File> {
+        let doing = || format!("make {}", name.display());
+        let apart = self.options.ownership == Ownership::Override;
+        let mode = Mode::from_raw_mode(u32::from(bits));
+        let node = |kind, device: u64| rustix::fs::mknodat(dir, name, kind, mode, device);
+        let file = |content| self.make_file(dir, name, kind, content, mode);
         let whole = |device: Device| rustix::fs::makedev(device.major, device.minor);
         match kind {
-            Kind::Directory => {
-                rustix::fs::mkdirat(work, made.name(), Mode::from_raw_mode(0o700)).doing(doing)?;
-            }
-            Kind::Symlink if !apart => {
-                rustix::fs::symlinkat(target, work, made.name()).doing(doing)?;
-            }
-            Kind::CharDevice(Device { major: 0, minor: 0 }) | Kind::Regular => {
-                return self.make_file(made, kind, b"");
-            }
+            Kind::Directory => rustix::fs::mkdirat(dir, name, mode).doing(doing)?,
+            Kind::Symlink if !apart => rustix::fs::symlinkat(target, dir, name).doing(doing)?,
+            Kind::CharDevice(Device { major: 0, minor: 0 }) | Kind::Regular => return file(b""),
             // xattr(7): a symbolic link could not say whose it is.
-            Kind::Symlink => return self.make_file(made, kind, target),
-            _ if apart => return self.make_file(made, kind, b""),
+            Kind::Symlink => return file(target),
+            _ if apart => return file(b""),
             Kind::CharDevice(device) => {
                 node(FileType::CharacterDevice, whole(device)).doing(doing)?;
             }
@@ -174,16 +271,22 @@ impl Union {
             Kind::Socket => node(FileType::Socket, 0).doing(doing)?,
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(work, made.name(), flags, Mode::empty()).doing(doing)?;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).doing(doing)?;
         Ok(fd.into())
     }
 
     /// A regular file, or one that stands for what cannot be kept as itself.
-    fn make_file(&self, made: &Temporary, kind: Kind, content: &[u8]) -> Result<File> {
+    fn make_file(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: Kind,
+        content: &[u8],
+        mode: Mode,
+    ) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file: File = rustix::fs::openat(self.upper.work(), made.name(), flags, mode)
-            .doing(|| format!("make {}", made.name().display()))?
+        let file: File = rustix::fs::openat(dir, name, flags, mode)
+            .doing(|| format!("make {}", name.display()))?
             .into();
         if kind == (Kind::CharDevice(Device { major: 0, minor: 0 })) {
             self.marks.set(&file, Mark::StrataDevice, format_kind(kind).as_bytes())?;

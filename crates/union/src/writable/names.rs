@@ -174,11 +174,10 @@ impl Union {
             }
             return Ok(found);
         }
-        let origin = self.marks.get(fd, Mark::StrataOrigin)?.and_then(|text| parse_number(&text));
         if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
             let redirect = self.redirect(dir, fd)?;
-            // The content may come up meanwhile, which removes first this mark, then the redirect:
-            // with this mark still there, what was read of the other is true.
+            // The content may come up meanwhile, which sets the origin and removes first this mark,
+            // then the redirect: with this mark still there, what was read of the other is true.
             if self.marks.get(fd, Mark::Metacopy)?.is_some() {
                 let below = match &redirect {
                     Some(path) => self.walk_lower(path)?,
@@ -191,11 +190,12 @@ impl Union {
                 found.redirect = redirect;
                 found.stage = Stage::Meta;
                 found.lower = Some(below.id);
+                found.id = below.id;
+                return Ok(found);
             }
         }
-        if let Some(origin) = origin {
-            found.id = origin;
-        }
+        let origin = self.marks.get(fd, Mark::StrataOrigin)?;
+        found.id = origin.and_then(|text| parse_number(&text)).unwrap_or(own);
         Ok(found)
     }
 

@@ -27,8 +27,7 @@ impl Union {
         let fd = self.upper.node(&TreePath::root())?;
         let xattrs = self.lower.xattrs(root)?;
         let (kind, uid, gid, perm) = (stat.kind, stat.uid, stat.gid, stat.perm);
-        let owner = None;
-        self.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs, owner })?;
+        self.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
         let mtime = SetTime::To(stat.mtime);
         set_times(&fd, mtime, mtime)
     }

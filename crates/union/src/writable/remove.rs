@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use strata_tree::{Name, NameBuf, NodeId};
 
 use super::Union;
+use super::attrs::Dress;
 use super::copy_up::Pins;
 use super::error::{Doing, Error, Result};
 use super::names::{Location, name, stat};
@@ -114,7 +115,7 @@ impl Union {
     pub(super) fn keep_links(&self, found: &Found) -> Result<()> {
         match (found.stage, found.lower) {
             (Stage::Lower, Some(lower)) if self.lower.node(lower)?.stat.nlink > 1 => {
-                self.copy_up(found.id, Stage::Meta, None)
+                self.copy_up(found.id, Stage::Meta, None).map(drop)
             }
             _ => Ok(()),
         }
@@ -147,11 +148,11 @@ impl Union {
         let old = self.upper.node(dir.place()?)?;
         let (uid, gid, perm) = self.owner_and_bits(&old, &stat(&old)?)?;
         let made = self.upper.temporary();
-        let fd = self.make_inode(&made, dir.found.kind, b"")?;
+        let kind = dir.found.kind;
+        let (work, bits) = (self.upper.work(), self.bits_of_new(kind, perm));
+        let fd = self.make_inode(work, made.name(), kind, b"", bits)?;
         let xattrs = self.marks.all(&old)?;
-        let (kind, owner) = (dir.found.kind, self.upper.owner);
-        let dress = super::attrs::Dress { kind, uid, gid, perm, xattrs: &xattrs, owner };
-        self.dress(&fd, &dress)?;
+        self.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
         self.marks.set(&fd, super::Mark::Opaque, b"y")?;
         self.upper.exchange(&made, parent.as_fd(), name.as_name())?;
         self.upper.discard(&made)

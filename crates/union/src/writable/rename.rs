@@ -111,7 +111,7 @@ impl Union {
     /// Brings what will move into the upper.
     fn prepare(&self, found: &Found) -> Result<()> {
         if !found.kind.is_dir() {
-            return self.copy_up(found.id, Stage::Meta, None);
+            return self.copy_up(found.id, Stage::Meta, None).map(drop);
         }
         let merged = self.table.see(found.id)?.found.lower.is_some();
         if merged && self.options.no_redirect {

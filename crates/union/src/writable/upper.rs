@@ -51,8 +51,8 @@ pub(super) struct Upper {
     shown: PathBuf,
     next: AtomicU64,
     dirs: Mutex<OpenDirs>,
-    /// Owner and group of what is made in the work directory.
-    pub(super) owner: Option<(u32, u32)>,
+    /// Owner and group of what we make, unless its directory chooses the group.
+    pub(super) ids: (u32, u32),
     /// Never sync.
     pub(super) volatile: bool,
 }
@@ -103,8 +103,7 @@ impl Upper {
         }
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
-        let owner = Some(owner_of_new(&inner).map_err(|errno| unusable(&errno.to_string()))?);
-        Ok(Self { root, work: inner, shown, next, dirs, owner, volatile })
+        Ok(Self { root, work: inner, shown, next, dirs, ids: own_ids(), volatile })
     }
 
     /// For reading: there is no work directory.
@@ -112,7 +111,7 @@ impl Upper {
         let (root, work) = (directory(upper)?, directory(upper)?);
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { root, work, shown, next, dirs, owner: None, volatile: false })
+        Ok(Self { root, work, shown, next, dirs, ids: own_ids(), volatile: false })
     }
 
     /// The work directory's descriptor.
@@ -254,12 +253,8 @@ impl Upper {
     }
 }
 
-/// Whose a new file in a directory is (inode(7): a set-group-ID directory gives its group).
-fn owner_of_new(dir: &OwnedFd) -> rustix::io::Result<(u32, u32)> {
-    let stat = rustix::fs::fstat(dir)?;
-    let own = rustix::process::getegid().as_raw();
-    let group = if stat.st_mode & 0o2000 == 0 { own } else { stat.st_gid };
-    Ok((rustix::process::geteuid().as_raw(), group))
+fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
 /// Opens beneath `dir`, no symbolic link on the way.
