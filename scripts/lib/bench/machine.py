@@ -32,8 +32,7 @@ def facts(bench):
         return found.group(2) if found else None
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = round(int(file.readline().split()[1]) / (1 << 20))
-    where = subprocess.run(["stat", "-f", "-c", "%T", bench.directory], capture_output=True,
-                           text=True, check=True).stdout.strip()
+    where = first_line("findmnt", "-n", "-o", "FSTYPE", "-T", bench.directory)
     versions = {
         "strata": first_line(bench.strata, "--version"),
         "commit": first_line("git", "-C", bench.root, "describe", "--always", "--dirty"),
@@ -45,7 +44,8 @@ def facts(bench):
         "skopeo": first_line("skopeo", "--version"),
         "umoci": first_line("umoci", "--version"),
         "containerd": first_line("containerd", "--version"),
-        "squashfuse": first_line("squashfuse", "--help"),
+        # It does not say by itself.
+        "squashfuse": first_line("dpkg-query", "-W", "-f", "${Version}", "squashfuse"),
         "erofsfuse": first_line("erofsfuse", "--help"),
         "fio": first_line("fio", "--version"),
         "sqlite3": first_line("sqlite3", "--version"),
