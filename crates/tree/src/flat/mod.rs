@@ -161,6 +161,7 @@ impl FlatTree {
     }
 
     fn record(&self, node: NodeId) -> Result<(u32, NodeRecord)> {
+        self.map.reading();
         match u32::try_from(node.0) {
             Ok(number) if number >= 1 && number <= self.header.nodes => {
                 let bytes = self.fixed::<NODE>(self.sections.nodes, number - 1)?;
