@@ -101,7 +101,9 @@ def rows_for_mounts(bench, part, work, section, given, root, image):
     os.makedirs(work + "/lowers/empty")
     for path, layer in zip(lowers, image.layers(image.gzip)):
         unpack_layer(layer, path)
-    names = [os.path.relpath(path, work + "/lowers") for path in [work + "/lowers/empty"] + lowers]
+    # It wants two lowers, and takes 500 at most.
+    more = [work + "/lowers/empty"] if len(lowers) == 1 else []
+    names = [os.path.relpath(path, work + "/lowers") for path in more + lowers]
     # Relative names: the options of mount(2) have to fit into one page.
     overlay = ["sh", "-c", 'cd "$1" && exec mount -t overlay overlay -o "lowerdir=$2" "$3"', "sh",
                work + "/lowers", ":".join(reversed(names))]
