@@ -14,7 +14,7 @@ use super::error::{Doing, Error, Result};
 use super::marks::{Override, state};
 use super::names::{Inode, inode, lower_attr, stat};
 use super::table::{Seen, Stage};
-use super::types::{Attr, Changes, Ownership, SetMode, SetTime, Space};
+use super::types::{Attr, Changes, SetMode, SetTime, Space};
 use super::upper::by_descriptor;
 
 /// What an inode of the upper is given.
@@ -158,7 +158,7 @@ impl Union {
 
     /// Changes owner and bits.
     fn restate(&self, seen: &Seen, fd: &Inode, changes: &Changes) -> Result<()> {
-        if self.options.ownership == Ownership::Override {
+        if self.apart() {
             if changes.uid.is_none() && changes.gid.is_none() && changes.perm.is_none() {
                 return Ok(());
             }
@@ -183,7 +183,7 @@ impl Union {
     /// Gives a new inode of the upper the owner, attributes and bits that it has not got yet.
     pub(super) fn dress(&self, fd: impl AsFd, dress: &Dress<'_>) -> Result<()> {
         let fd = fd.as_fd();
-        let apart = self.options.ownership == Ownership::Override;
+        let apart = self.apart();
         let now = stat(fd)?;
         if apart {
             let (uid, gid, perm) = (dress.uid, dress.gid, dress.perm);

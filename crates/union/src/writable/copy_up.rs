@@ -23,7 +23,7 @@ use super::copying::copy_content;
 use super::error::{Doing, Result, damaged};
 use super::names::{Location, stat};
 use super::table::{Because, Seen, Stage, Table};
-use super::types::{Ownership, SetTime};
+use super::types::SetTime;
 use super::upper::{Temporary, by_descriptor};
 use super::{Mark, Union};
 
@@ -210,7 +210,7 @@ impl Union {
             // Its place, or its redirect, says what its lower is.
             Kind::Directory => false,
             Kind::Regular => stage == Stage::Upper,
-            _ => !self.options.user_marks || self.options.ownership == Ownership::Override,
+            _ => !self.options.user_marks || self.apart(),
         }
     }
 

@@ -24,7 +24,7 @@ use super::error::{Doing, Error, Result};
 use super::marks::{Mark, format_kind};
 use super::names::{InUpper, name, stat, upper_number};
 use super::table::{Found, Seen, Stage};
-use super::types::{Attr, Caller, New, Ownership};
+use super::types::{Attr, Caller, New};
 use super::upper::Temporary;
 use super::{OpenFile, Union};
 
@@ -113,7 +113,7 @@ impl Union {
         start: &Inherited,
     ) -> Result<Option<(Attr, File)>> {
         let plain = matches!(kind, Kind::Regular | Kind::Directory | Kind::Symlink)
-            && self.options.ownership != Ownership::Override
+            && !self.apart()
             && start.xattrs.is_empty()
             && start.perm & 0o7000 == 0
             && self.upper.ids == (start.uid, start.gid);
@@ -230,9 +230,8 @@ impl Union {
     /// The permission bits that a new inode in the work directory has from the start. It stays
     /// writable until it has its marks, where these are user attributes (xattr(7)).
     pub(super) fn bits_of_new(&self, kind: Kind, perm: u16) -> u16 {
-        let apart = self.options.ownership == Ownership::Override;
         match kind {
-            _ if !self.options.user_marks && !apart => perm & 0o777,
+            _ if !self.options.user_marks && !self.apart() => perm & 0o777,
             Kind::Directory => 0o700,
             _ => 0o600,
         }
@@ -249,7 +248,7 @@ impl Union {
         bits: u16,
     ) -> Result<File> {
         let doing = || format!("make {}", name.display());
-        let apart = self.options.ownership == Ownership::Override;
+        let apart = self.apart();
         let mode = Mode::from_raw_mode(u32::from(bits));
         let node = |kind, device: u64| rustix::fs::mknodat(dir, name, kind, mode, device);
         let file = |content| self.make_file(dir, name, kind, content, mode);

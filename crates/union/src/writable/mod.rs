@@ -124,6 +124,11 @@ impl Union {
         })
     }
 
+    /// Owners, bits and types are kept apart from the upper's inodes.
+    fn apart(&self) -> bool {
+        self.options.ownership == Ownership::Override
+    }
+
     /// The kernel has dropped that many lookups of a node.
     pub fn forget(&self, node: NodeId, lookups: u64) {
         self.table.forget(node, lookups);

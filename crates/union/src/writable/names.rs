@@ -17,7 +17,7 @@ use strata_tree::{
 use super::error::{Doing, Error, Result, damaged};
 use super::marks::{Mark, parse_kind, stated};
 use super::table::{Because, Found, Seen, Stage};
-use super::types::{Attr, Ownership};
+use super::types::Attr;
 use super::{Union, upper};
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
@@ -232,7 +232,7 @@ impl Union {
     /// The type of an inode of the upper, as the image has it.
     fn kind(&self, fd: &OwnedFd, stat: &Statx) -> Result<Kind> {
         let kind = kind_of(stat);
-        let apart = self.options.ownership == Ownership::Override;
+        let apart = self.apart();
         if kind != Kind::Regular || stat.stx_size != 0 && !apart {
             return Ok(kind);
         }
@@ -257,7 +257,7 @@ impl Union {
 
     /// Owner, group and permission bits of an inode of the upper.
     pub(super) fn owner_and_bits(&self, fd: impl AsFd, stat: &Statx) -> Result<(u32, u32, u16)> {
-        if self.options.ownership == Ownership::Override
+        if self.apart()
             && let Some(stated) = stated(&fd)?
         {
             return Ok((stated.uid, stated.gid, stated.perm));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! UPPER/...             the merged tree's changes, in the kernel's own format (overlayfs.rst)
-//! WORK/work/#<n>        what is being made; renamed into UPPER when it is whole
+//! WORK/work/#<n>        what is being made in steps; renamed into UPPER when it is whole
 //! WORK/work/links-<id>  a file of several names that is being copied up: one more link to it
 //! ```
 //!
@@ -11,8 +11,9 @@
 //!
 //! Directories stay open for a while, by their paths, for nearly every call needs one.
 //!
-//! Invariants: nothing appears under UPPER that is not whole; what is in WORK/work belongs to
-//! nobody after a crash, but for `links-*`, which `recover` completes.
+//! Invariants: nothing appears under UPPER that is not whole, but for bits of a new node that our
+//! umask took and that are put back next; what is in WORK/work belongs to nobody after a crash, but
+//! for `links-*`, which `recover` completes.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
