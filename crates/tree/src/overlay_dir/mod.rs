@@ -135,7 +135,7 @@ impl OverlayDir {
     /// Where a node is, for `stat` and attributes.
     fn at(&self, node: NodeId) -> Result<At<'_>> {
         if node == NodeId::ROOT {
-            return Ok(At { dir: DirFd::Root(self.root.as_fd()), name: None });
+            return Ok(At { dir: self.dir(node)?, name: None });
         }
         let (dir, name) = self.known.place(node).ok_or(Error::NoNode(node))?;
         Ok(At { dir: self.dir(dir)?, name: Some(name) })
