@@ -43,6 +43,16 @@ fn shell(user: u32, script: &str) -> bool {
     Command::new("sh").args(["-c", script]).uid(user).gid(user).status().unwrap().success()
 }
 
+/// Does something on a thread of somebody.
+fn as_user(user: u32, work: impl FnOnce() + Send) {
+    let id = rustix::process::Uid::from_raw(user);
+    let work = || {
+        rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+        work();
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap();
+}
+
 #[test]
 fn files_are_made_read_changed_and_removed() {
     if !can_write() {
@@ -191,6 +201,65 @@ fn set_id_bits_and_capabilities_go_with_a_write_or_a_new_owner() {
         lchown(rw.path("owned"), Some(7), None).unwrap();
         assert_eq!(perm("owned"), 0o777);
         assert!(get(&rw.path("owned"), "security.capability").is_err());
+    }
+}
+
+#[test]
+fn set_id_bits_go_with_every_change_of_content_and_stay_for_root() {
+    if !can_write() {
+        return;
+    }
+    let changes = [
+        "echo more >> f",
+        "echo less > f",
+        "truncate -s 3 f",
+        "truncate -s 9000 f",
+        "fallocate -l 9000 f",
+        "dd if=big of=f conv=notrunc status=none",
+        "dd if=big of=f conv=notrunc bs=4096 oflag=direct status=none",
+    ];
+    let copy_range = |inside: &Path| {
+        let big = File::open(inside.join("big")).unwrap();
+        let file = File::options().write(true).open(inside.join("f")).unwrap();
+        rustix::fs::copy_file_range(big, None, file, None, 8192).unwrap();
+    };
+    for options in each_mode() {
+        let rw = Rw::new(&Spec::new().file("big", vec![b'x'; 8192]), &options);
+        let file = rw.path("f");
+        let (inside, perm) = (rw.root.display(), || fs::metadata(&file).unwrap().mode() & 0o7777);
+        for change in changes {
+            for (user, wanted) in [(1000, 0o777), (0, 0o6777)] {
+                fs::write(&file, "content").unwrap();
+                fs::set_permissions(&file, Permissions::from_mode(0o6777)).unwrap();
+                assert!(shell(user, &format!("cd {inside} && {change}")), "{change}");
+                assert_eq!(perm(), wanted, "{change} as {user}");
+                assert_eq!(fs::metadata(rw.upper("f")).unwrap().mode() & 0o7777, wanted);
+            }
+        }
+        fs::set_permissions(&file, Permissions::from_mode(0o6777)).unwrap();
+        copy_range(&rw.root);
+        assert_eq!(perm(), 0o6777);
+        as_user(1000, || copy_range(&rw.root));
+        assert_eq!(perm(), 0o777);
+    }
+}
+
+#[test]
+fn a_file_that_gets_set_id_bits_while_it_is_open_loses_them_by_the_next_write() {
+    if !can_write() {
+        return;
+    }
+    for options in each_mode() {
+        let rw = Rw::new(&Spec::new(), &options);
+        let (file, inside) = (rw.path("f"), rw.root.display());
+        fs::write(&file, "content").unwrap();
+        lchown(&file, Some(1000), Some(1000)).unwrap();
+        let script = format!(
+            "cd {inside} && exec 3>>f && echo one >&3 && chmod 6777 f && \
+             test $(stat -c %a f) = 6777 && echo two >&3 && test $(stat -c %a f) = 777"
+        );
+        assert!(shell(1000, &script));
+        assert_eq!(fs::read(&file).unwrap(), b"contentone\ntwo\n");
     }
 }
 

@@ -19,7 +19,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use strata_tree::Kind;
-use strata_union::writable::{New, Union};
+use strata_union::writable::{New, Ownership, Union};
 
 use super::answers::{Answer, answer, guarded};
 use super::slow::Slow;
@@ -96,6 +96,9 @@ impl Filesystem for Writable {
             | InitFlags::FUSE_DONT_MASK
             | InitFlags::FUSE_ASYNC_DIO;
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_modes && self.mount.acl);
+        // Bits that are kept apart from the inode the upper's file system cannot take away.
+        let in_inodes = self.mount.union.ownership() == Ownership::Inode;
+        wanted.set(InitFlags::FUSE_HANDLE_KILLPRIV_V2, in_inodes);
         if !offered.contains(InitFlags::FUSE_PASSTHROUGH) {
             self.mount.modes.refuse("this kernel does not offer it");
         }
@@ -243,9 +246,8 @@ impl Filesystem for Writable {
             None => self.mount.is_slow_to_mark(node),
         };
         let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
-        self.answer_aside(req, slow, reply, move |mount| {
-            Ok(mount.union.set_attr(node, &mount.owned(changes)?)?)
-        });
+        let privileged = req.uid() == 0;
+        self.answer_aside(req, slow, reply, move |mount| mount.set_attr(node, changes, privileged));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -350,13 +352,14 @@ impl Filesystem for Writable {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
-        self.answer(req, reply, |mount| mount.write(fh.0, offset, data));
+        let privileged = !write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        self.answer(req, reply, |mount| mount.write(fh.0, offset, data, privileged));
     }
 
     fn fallocate(
@@ -370,7 +373,8 @@ impl Filesystem for Writable {
         reply: ReplyEmpty,
     ) {
         self.answer(req, reply, |mount| {
-            Ok(mount.file(fh.0)?.allocate(mode.cast_unsigned(), offset, length)?)
+            let file = mount.changing(fh.0, req.uid() == 0)?;
+            Ok(file.allocate(mode.cast_unsigned(), offset, length)?)
         });
     }
 
@@ -405,8 +409,9 @@ impl Filesystem for Writable {
     ) {
         // The answer counts in 32 bits.
         let len = len.min(u64::from(u32::MAX));
+        let privileged = req.uid() == 0;
         self.answer_aside(req, len > QUICK, reply, move |mount| {
-            let (from, to) = (mount.file(fh_in.0)?, mount.file(fh_out.0)?);
+            let (from, to) = (mount.file(fh_in.0)?, mount.changing(fh_out.0, privileged)?);
             let copied = from.copy_range(offset_in, &to, offset_out, len)?;
             Ok(usize::try_from(copied).unwrap_or(usize::MAX))
         });
@@ -483,10 +488,9 @@ impl Filesystem for Writable {
         mut reply: ReplyDirectoryPlus,
     ) {
         guarded(|| {
-            let time = self.mount.timeout;
             let listed = self.mount.listing(fh.0).and_then(|listing| {
                 listing.plus(&self.mount, id(ino), offset, |name, attr, generation, next| {
-                    let name = OsStr::from_bytes(name);
+                    let (name, time) = (OsStr::from_bytes(name), self.mount.lasting(attr));
                     reply.add(attr.ino, next, name, &time, attr, fuser::Generation(generation))
                 })
             });

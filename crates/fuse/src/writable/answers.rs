@@ -16,6 +16,7 @@ use std::sync::Arc;
 use strata_union::writable::{Attr, OpenFile, Space};
 
 use super::io_modes::Mode;
+use super::set_id::without_fsetid;
 use super::{Mount, Result};
 use crate::attr::absent;
 use crate::errno::errno;
@@ -67,7 +68,8 @@ refuse_by_error!(ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr);
 
 impl Answer<Attr> for ReplyEntry {
     fn send(self, attr: Attr, mount: &Mount) {
-        self.entry(&mount.timeout, &mount.view.attr(&attr), Generation(attr.generation));
+        let shown = mount.view.attr(&attr);
+        self.entry(&mount.lasting(&shown), &shown, Generation(attr.generation));
     }
 }
 
@@ -83,7 +85,8 @@ impl Answer<Option<Attr>> for ReplyEntry {
 
 impl Answer<Attr> for ReplyAttr {
     fn send(self, attr: Attr, mount: &Mount) {
-        self.attr(&mount.timeout, &mount.view.attr(&attr));
+        let shown = mount.view.attr(&attr);
+        self.attr(&mount.lasting(&shown), &shown);
     }
 }
 
@@ -145,6 +148,7 @@ fn enter(
     file: Arc<OpenFile>,
     register: impl FnOnce(&std::fs::File) -> std::io::Result<BackingId>,
 ) -> (FileHandle, Mode) {
+    let register = |file: &std::fs::File| without_fsetid(|| register(file));
     let mode = mount.modes.enter(file.node(), file.upper_file(), register);
     (FileHandle(mount.files.insert(file)), mode)
 }
@@ -164,8 +168,9 @@ impl Answer<Arc<OpenFile>> for ReplyOpen {
 impl Answer<(Attr, Arc<OpenFile>)> for ReplyCreate {
     fn send(self, (attr, file): (Attr, Arc<OpenFile>), mount: &Mount) {
         let (handle, mode) = enter(mount, file, |file| self.open_backing(file));
-        let (time, generation) = (mount.timeout, Generation(attr.generation));
+        let generation = Generation(attr.generation);
         let attr = mount.view.attr(&attr);
+        let time = mount.lasting(&attr);
         match mode {
             Mode::Cached { keep } => self.created(&time, &attr, generation, handle, cached(keep)),
             Mode::Passthrough(id) => {

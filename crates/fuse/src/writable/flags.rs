@@ -11,9 +11,6 @@ use super::Result;
 use crate::attr::{decode_device, time_from};
 use crate::errno::Refusal;
 
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
-const GROUP_EXECUTE: u16 = 0o0010;
 /// `S_IFMT`.
 const TYPE_BITS: u32 = 0o170_000;
 
@@ -93,14 +90,6 @@ pub(super) fn changes(
     Changes { perm: mode.map(perm), uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) }
 }
 
-/// The bits that stay when an ordinary user changes the content (inode(7), S_ISUID, S_ISGID);
-/// `None` if all do.
-pub(super) fn without_privileges(perm: u16) -> Option<u16> {
-    let executable = perm & GROUP_EXECUTE != 0;
-    let kept = perm & !SET_UID & !(if executable { SET_GID } else { 0 });
-    (kept != perm).then_some(kept)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,13 +134,5 @@ mod tests {
         assert_eq!(how(OFlags::TRUNC), OpenHow { write: true, truncate: true });
         assert_eq!(how(OFlags::WRONLY), OpenHow { write: true, truncate: false });
         assert_eq!(how(OFlags::RDWR | OFlags::APPEND), OpenHow { write: true, truncate: false });
-    }
-
-    #[test]
-    fn set_group_id_without_execution_is_no_privilege() {
-        assert_eq!(without_privileges(0o4755), Some(0o755));
-        assert_eq!(without_privileges(0o6755), Some(0o755));
-        assert_eq!(without_privileges(0o2745), None);
-        assert_eq!(without_privileges(0o0755), None);
     }
 }

@@ -5,7 +5,8 @@
 //! inode decides, and the later ones follow, until the last release:
 //!
 //! ```text
-//! content in the upper    passthrough, where the kernel allows it; else cached
+//! content in the upper    passthrough, where the kernel allows it; else, and with set-id bits,
+//!                         cached
 //! content in a lower      cached: all openers share the kernel's pages, so a write after a
 //!                         copy-up is seen by whoever opened before it, and no write can reach
 //!                         the lower
@@ -24,6 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fuser::BackingId;
 use rustix::io::Errno;
 use strata_tree::NodeId;
+
+use super::set_id::may_pass_through;
 
 /// How one opener reads and writes.
 #[derive(Debug)]
@@ -117,11 +120,14 @@ impl IoModes {
         if !self.wants_passthrough() {
             return None;
         }
-        match register(file) {
-            Ok(id) => {
+        let registered =
+            may_pass_through(file).and_then(|may| may.then(|| register(file)).transpose());
+        match registered {
+            Ok(Some(id)) => {
                 self.ever.store(true, Ordering::Relaxed);
                 Some(id)
             }
+            Ok(None) => None,
             Err(error) => {
                 // These pass; all others are about what this daemon or its upper is.
                 let passing = [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::INTR];

@@ -10,6 +10,7 @@
 //! handles   the numbers by which the kernel names what it has open
 //! io_modes  whether the kernel reads and writes a file by itself
 //! listing   snapshots of directories, so that positions in them stay
+//! set_id    who takes set-id bits away
 //! slow      threads for what would hold up everybody else
 //! ```
 //!
@@ -23,6 +24,7 @@ mod flags;
 mod handles;
 mod io_modes;
 mod listing;
+mod set_id;
 mod slow;
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use std::time::Duration;
 
 use fuser::Request;
 use strata_tree::NodeId;
-use strata_union::writable::{Caller, Changes, OpenFile, OpenHow, SetMode, Union};
+use strata_union::writable::{Attr, Caller, Changes, OpenFile, OpenHow, SetMode, Union};
 
 pub(crate) use adapter::Writable;
 
@@ -109,17 +111,22 @@ impl Mount {
         self.union.mark_up_bytes(node) > QUICK
     }
 
-    /// Opens a file. Emptying one takes its set-id bits as writing does, and only here: with
-    /// FUSE_ATOMIC_O_TRUNC the kernel leaves that to the file system, too.
+    /// Opens a file. Emptying one takes its set-id bits as writing does.
     fn open(&self, node: NodeId, how: OpenHow, privileged: bool) -> Result<Arc<OpenFile>> {
         let file = self.union.open_file(node, how)?;
         if how.truncate && !privileged {
-            let attr = self.union.attr(node)?;
-            if let Some(perm) = flags::without_privileges(attr.stat.perm) {
-                self.union.set_attr(node, &Changes { perm: Some(perm), ..Changes::default() })?;
-            }
+            self.take_set_id(node)?;
         }
         Ok(file)
+    }
+
+    /// Changes metadata, and the length.
+    fn set_attr(&self, node: NodeId, changes: Changes, privileged: bool) -> Result<Attr> {
+        let changes = self.owned(changes)?;
+        if changes.size.is_some() && !privileged {
+            self.take_set_id(node)?;
+        }
+        Ok(self.union.set_attr(node, &changes)?)
     }
 
     /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
@@ -163,6 +170,15 @@ impl Mount {
         self.files.get(handle).ok_or(Refusal::NoHandle)
     }
 
+    /// A file whose content is about to change.
+    fn changing(&self, handle: u64, privileged: bool) -> Result<Arc<OpenFile>> {
+        let file = self.file(handle)?;
+        if !privileged {
+            self.take_set_id(file.node())?;
+        }
+        Ok(file)
+    }
+
     fn listing(&self, handle: u64) -> Result<Arc<Listing>> {
         self.dirs.get(handle).ok_or(Refusal::NoHandle)
     }
@@ -184,7 +200,7 @@ impl Mount {
     }
 
     /// Writes all of it, or as much as there is room for.
-    fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<usize> {
-        Ok(self.file(handle)?.write(offset, bytes)?)
+    fn write(&self, handle: u64, offset: u64, bytes: &[u8], privileged: bool) -> Result<usize> {
+        Ok(self.changing(handle, privileged)?.write(offset, bytes)?)
     }
 }

@@ -124,9 +124,14 @@ impl Union {
         })
     }
 
+    /// How owners, bits and types are kept.
+    pub fn ownership(&self) -> Ownership {
+        self.options.ownership
+    }
+
     /// Owners, bits and types are kept apart from the upper's inodes.
     fn apart(&self) -> bool {
-        self.options.ownership == Ownership::Override
+        self.ownership() == Ownership::Override
     }
 
     /// The kernel has dropped that many lookups of a node.
