@@ -17,18 +17,20 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, TreePath};
 
+use crate::body::{CHUNK, Content, copy_range, fill, hash_zeros};
 use crate::diff::{DiffReader, Member, MemberKind, RawSink};
 use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
 use crate::headers::{Body, BodySink, StreamWriter};
-use crate::index::{Index, contents};
+use crate::index::Index;
+use crate::index::contents::Sources;
 use crate::limits::Limits;
+use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Place, Stage};
 use crate::store::Staged;
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 1 << 20;
-const CHUNK: usize = 256 << 10;
 
 /// Where the bytes of a layer go.
 pub(crate) struct Disk<'s> {
@@ -36,6 +38,8 @@ pub(crate) struct Disk<'s> {
     /// The same directory, for other unpacks to link from.
     pub shared: Arc<OwnedFd>,
     pub index: Index,
+    pub sources: Sources,
+    pub ahead: ReadAhead,
     pub store_root: &'s OwnedFd,
     pub staged: &'s Staged,
 }
@@ -298,11 +302,20 @@ impl<'s> Build<'s> {
         if content.pieces.is_some() {
             bytes.fill(0);
         }
+        let mut hasher = Sha256::new();
+        let mut hashed = 0;
         for (offset, len) in content.segments() {
             let (from, to) = (offset as usize, (offset + len) as usize);
-            fill(reader, &mut bytes[from..to])?;
+            // Hashed while the processor's caches have them.
+            for at in (from..to).step_by(CHUNK) {
+                let end = to.min(at + CHUNK);
+                fill(reader, &mut bytes[at..end])?;
+                hasher.update(&bytes[hashed..end]);
+                hashed = end;
+            }
         }
-        let digest = ContentDigest::from_bytes(Sha256::digest(&*bytes).into());
+        hasher.update(&bytes[hashed..]);
+        let digest = ContentDigest::from_bytes(hasher.finalize().into());
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
@@ -387,7 +400,10 @@ impl<'s> Build<'s> {
             Linked::No => {}
         }
         disk.index.read_on()?;
-        if let Some(source) = contents::find(&disk.index.db, digest)? {
+        if let Some(source) = disk.sources.find(&disk.index.db, digest)? {
+            if let Some(layer) = source.elsewhere {
+                disk.ahead.found_in(disk.store_root, layer);
+            }
             match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
                 Linked::Yes => return Ok(Some(self.add(*digest, size, Some(source.id), place))),
                 Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
@@ -522,66 +538,5 @@ impl Built {
             }
             Ok(())
         })
-    }
-}
-
-fn copy_range(
-    file: &std::fs::File,
-    mut at: u64,
-    len: u64,
-    out: &mut dyn std::io::Write,
-) -> Result<()> {
-    let doing = || "cannot copy a replaced body".to_owned();
-    let end = at + len;
-    let mut chunk = vec![0; CHUNK];
-    while at < end {
-        let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
-        file.read_exact_at(&mut chunk[..n], at).doing(doing)?;
-        out.write_all(&chunk[..n]).doing(doing)?;
-        at += n as u64;
-    }
-    Ok(())
-}
-
-fn hash_zeros(hasher: &mut Sha256, mut n: u64) {
-    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-    while n > 0 {
-        let step = n.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..step as usize]);
-        n -= step;
-    }
-}
-
-/// The next bytes of the body; the reader has checked that the body is as long as its pieces.
-fn fill<R: Read, S: RawSink>(reader: &mut DiffReader<R, S>, mut buf: &mut [u8]) -> Result<()> {
-    while !buf.is_empty() {
-        match reader.read_body(buf)? {
-            0 => return Err(Error::damaged("a sparse member", "its map passes its body")),
-            n => buf = &mut buf[n..],
-        }
-    }
-    Ok(())
-}
-
-/// A body: how large the file is, and which parts of it the tar stores.
-struct Content {
-    logical: u64,
-    pieces: Option<Vec<(u64, u64)>>,
-}
-
-impl Content {
-    fn segments(&self) -> Vec<(u64, u64)> {
-        match &self.pieces {
-            Some(pieces) => pieces.clone(),
-            None if self.logical == 0 => Vec::new(),
-            None => vec![(0, self.logical)],
-        }
-    }
-
-    fn stored(&self) -> u64 {
-        match &self.pieces {
-            Some(pieces) => pieces.iter().map(|(_, len)| len).sum(),
-            None => self.logical,
-        }
     }
 }

@@ -10,6 +10,7 @@
 //! the staging directory; nothing but directories and plain read-only files is created from image
 //! data; nothing of a refused input stays.
 
+mod body;
 mod build;
 pub mod checkout;
 pub mod diff;
@@ -24,6 +25,7 @@ mod limits;
 mod lock;
 mod measure;
 mod progress;
+mod read_ahead;
 pub mod reuse;
 mod stage;
 mod store;

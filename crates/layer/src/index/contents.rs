@@ -19,61 +19,90 @@ pub(crate) struct Source {
     pub copy: i64,
     /// Its path below the store's root.
     pub path: PathBuf,
+    /// The layer that it is in, if it lies in another directory than the one found before.
+    pub elsewhere: Option<DiffId>,
 }
 
-/// The newest copy of those bytes: older ones may have all the links that they can have.
-pub(crate) fn find(db: &Connection, digest: &ContentDigest) -> Result<Option<Source>> {
-    let mut statement = db.prepare_cached(
-        "SELECT id, copy FROM contents WHERE digest = ?1 ORDER BY copy DESC LIMIT 1",
-    )?;
-    let found = statement
-        .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((id, copy)) = found else { return Ok(None) };
-    let mut statement = db.prepare_cached(
-        "SELECT layers.diff_id, layers.id, parent, name FROM entries
-         JOIN layers ON layers.id = entries.layer WHERE content = ?1 LIMIT 1",
-    )?;
-    let found = statement
-        .query_row([id], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?))
-        })
-        .optional()?;
-    let Some((diff_id, layer, parent, name)) = found else {
-        return Err(Error::damaged("index.db", format!("content {id} has no entry")));
-    };
-    let path = path_of(db, layer, parent, &name)?;
-    let path =
-        crate::store::layer_path(&DiffId::from_bytes(diff_id)).join("diff").join(path.as_os_str());
-    Ok(Some(Source { id, copy, path }))
+/// Finds stored files. Tars list directory by directory, and so lie the files that they find:
+/// the path of the last one's directory is kept.
+#[derive(Default)]
+pub(crate) struct Sources {
+    /// Layer, number of the directory in it, path below the store's root. The rows of a layer
+    /// follow from its diff id, unlike its number in the index.
+    last: Option<(DiffId, i64, PathBuf)>,
+}
+
+impl Sources {
+    /// The newest copy of those bytes: older ones may have all the links that they can have.
+    pub(crate) fn find(
+        &mut self,
+        db: &Connection,
+        digest: &ContentDigest,
+    ) -> Result<Option<Source>> {
+        let mut statement = db.prepare_cached(
+            "SELECT id, copy FROM contents WHERE digest = ?1 ORDER BY copy DESC LIMIT 1",
+        )?;
+        let found = statement
+            .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((id, copy)) = found else { return Ok(None) };
+        let mut statement = db.prepare_cached(
+            "SELECT layers.diff_id, layers.id, parent, name FROM entries
+             JOIN layers ON layers.id = entries.layer WHERE content = ?1 LIMIT 1",
+        )?;
+        let found = statement
+            .query_row([id], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?))
+            })
+            .optional()?;
+        let Some((diff_id, layer, parent, name)) = found else {
+            return Err(Error::damaged("index.db", format!("content {id} has no entry")));
+        };
+        let diff_id = DiffId::from_bytes(diff_id);
+        let name = checked(layer, &name)?;
+        let (dir, elsewhere) = match &mut self.last {
+            Some((of, node, dir)) if (*of, *node) == (diff_id, parent) => (dir, None),
+            last => {
+                let path = dir_path(db, layer, parent)?;
+                let dir = crate::store::layer_path(&diff_id).join("diff").join(path.as_os_str());
+                (&mut last.insert((diff_id, parent, dir)).2, Some(diff_id))
+            }
+        };
+        Ok(Some(Source { id, copy, path: dir.join(name.as_os_str()), elsewhere }))
+    }
 }
 
 /// The path of the entry `name` in the directory with node `parent`.
-pub(crate) fn path_of(
-    db: &Connection,
-    layer: i64,
-    mut parent: i64,
-    name: &[u8],
-) -> Result<TreePath> {
+pub(crate) fn path_of(db: &Connection, layer: i64, parent: i64, name: &[u8]) -> Result<TreePath> {
+    let mut path = dir_path(db, layer, parent)?;
+    path.push(checked(layer, name)?);
+    Ok(path)
+}
+
+/// The path of a directory.
+fn dir_path(db: &Connection, layer: i64, mut node: i64) -> Result<TreePath> {
     let mut statement =
         db.prepare_cached("SELECT parent, name FROM entries WHERE layer = ?1 AND node = ?2")?;
-    let mut names = vec![name.to_vec()];
-    while parent != 1 {
+    let mut names = Vec::new();
+    while node != 1 {
         let (up, name): (i64, Vec<u8>) =
-            statement.query_row([layer, parent], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if up >= parent {
-            return Err(Error::damaged("index.db", format!("layer {layer}: node {parent}")));
+            statement.query_row([layer, node], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        if up >= node {
+            return Err(Error::damaged("index.db", format!("layer {layer}: node {node}")));
         }
         names.push(name);
-        parent = up;
+        node = up;
     }
     let mut path = TreePath::root();
     for name in names.iter().rev() {
-        let name = Name::new(name)
-            .map_err(|why| Error::damaged("index.db", format!("layer {layer}: a name: {why}")))?;
-        path.push(name);
+        path.push(checked(layer, name)?);
     }
     Ok(path)
+}
+
+fn checked(layer: i64, name: &[u8]) -> Result<Name<'_>> {
+    Name::new(name)
+        .map_err(|why| Error::damaged("index.db", format!("layer {layer}: a name: {why}")))
 }
 
 /// Adds a copy of those bytes, of which so many blocks of 512 bytes are on disk, to a holder set.

@@ -21,6 +21,7 @@ use strata_tree::TreePath;
 use super::{HeldLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
+use crate::index::contents::Sources;
 use crate::index::holders::Added;
 use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
@@ -153,7 +154,7 @@ impl Store {
         {
             return Ok(Reconciled::Known(known));
         }
-        let Some(source) = contents::find(db, &content.digest)? else {
+        let Some(source) = Sources::default().find(db, &content.digest)? else {
             return Ok(Reconciled::Copy(0));
         };
         if let Some(first) = paths.first()

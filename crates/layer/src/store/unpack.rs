@@ -16,8 +16,10 @@ use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
 use crate::headers::{Keeper, StreamWriter};
 use crate::index::Index;
+use crate::index::contents::Sources;
 use crate::lock::{Lock, flock, still_there};
 use crate::progress::{Event, Progress};
+use crate::read_ahead::ReadAhead;
 use crate::stage::{Stage, sync_filesystem};
 use crate::stream;
 
@@ -78,6 +80,8 @@ impl Store {
             shared: Arc::clone(&shared),
             stage,
             index: Index::open_existing(&self.root.join("index.db"))?,
+            sources: Sources::default(),
+            ahead: ReadAhead::new(),
             store_root: &self.root_fd,
             staged: &self.staged,
         };

@@ -1,0 +1,78 @@
+//! The body of a regular member: which bytes of the file the tar stores, read and copied.
+//!
+//! Invariant: what is not stored is zeros.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+
+use crate::diff::{DiffReader, RawSink};
+use crate::error::{Error, IoContext, Result};
+
+/// Bytes that are read, hashed or copied at a time: the processor's caches hold them.
+pub(crate) const CHUNK: usize = 128 << 10;
+
+/// A body: how large the file is, and which parts of it the tar stores.
+pub(crate) struct Content {
+    pub logical: u64,
+    pub pieces: Option<Vec<(u64, u64)>>,
+}
+
+impl Content {
+    pub(crate) fn segments(&self) -> Vec<(u64, u64)> {
+        match &self.pieces {
+            Some(pieces) => pieces.clone(),
+            None if self.logical == 0 => Vec::new(),
+            None => vec![(0, self.logical)],
+        }
+    }
+
+    pub(crate) fn stored(&self) -> u64 {
+        match &self.pieces {
+            Some(pieces) => pieces.iter().map(|(_, len)| len).sum(),
+            None => self.logical,
+        }
+    }
+}
+
+pub(crate) fn copy_range(
+    file: &std::fs::File,
+    mut at: u64,
+    len: u64,
+    out: &mut dyn std::io::Write,
+) -> Result<()> {
+    let doing = || "cannot copy a replaced body".to_owned();
+    let end = at + len;
+    let mut chunk = vec![0; CHUNK];
+    while at < end {
+        let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
+        file.read_exact_at(&mut chunk[..n], at).doing(doing)?;
+        out.write_all(&chunk[..n]).doing(doing)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+pub(crate) fn hash_zeros(hasher: &mut Sha256, mut n: u64) {
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    while n > 0 {
+        let step = n.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..step as usize]);
+        n -= step;
+    }
+}
+
+/// The next bytes of the body; the reader has checked that the body is as long as its pieces.
+pub(crate) fn fill<R: Read, S: RawSink>(
+    reader: &mut DiffReader<R, S>,
+    mut buf: &mut [u8],
+) -> Result<()> {
+    while !buf.is_empty() {
+        match reader.read_body(buf)? {
+            0 => return Err(Error::damaged("a sparse member", "its map passes its body")),
+            n => buf = &mut buf[n..],
+        }
+    }
+    Ok(())
+}
