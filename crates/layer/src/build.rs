@@ -30,7 +30,7 @@ use crate::stage::{Linked, Place, Stage};
 use crate::store::Staged;
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
-const SMALL: u64 = 1 << 20;
+const SMALL: u64 = 4 << 20;
 
 /// Where the bytes of a layer go.
 pub(crate) struct Disk<'s> {
