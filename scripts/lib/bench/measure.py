@@ -2,8 +2,8 @@
 
 The model: a *case* is one thing to do by one peer; it returns a sample, a dict with `value` (by
 default seconds of wall time) and whatever else it saw. `interleave` runs the cases of one row in
-turns, A B C A B C, so that a slow minute of the machine hits all of them alike. A row keeps every
-sample; the figure shown is the median, the noise the smallest and the largest.
+turns, A B C, B A C, C A B, so that a slow minute of the machine hits all of them alike. A row
+keeps every sample; the figure shown is the median, the noise the smallest and the largest.
 
 A case that fails is not run again, and the row says why; nothing is left out silently.
 
@@ -11,6 +11,7 @@ Peak memory comes from wait4(2) and is that of the largest process below the chi
 less than what this interpreter itself takes, about 12 MB.
 """
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -89,13 +90,18 @@ def read_all(path):
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
+def turns(repeat, cases):
+    """Every (peer, case) in each round, in another order each time, the same in every run: who
+    comes after whom counts, for a disk that was busy is slower for a while."""
+    for number in range(repeat):
+        yield from random.Random(number).sample(list(cases.items()), len(cases))
+
+
 def interleave(repeat, cases):
     """Runs {peer: case} in turns; {peer: summary} and {peer: why it failed}."""
     samples, failed = {peer: [] for peer in cases}, {}
-    for _ in range(repeat):
-        for peer, case in cases.items():
-            if peer in failed:
-                continue
+    for peer, case in turns(repeat, cases):
+        if peer not in failed:
             try:
                 samples[peer].append(case())
             except Failed as error:
@@ -106,10 +112,8 @@ def interleave(repeat, cases):
 def interleave_many(repeat, cases):
     """Like `interleave`, for cases that return {work: sample}: {work: {peer: summary}}, failed."""
     samples, failed = {}, {}
-    for _ in range(repeat):
-        for peer, case in cases.items():
-            if peer in failed:
-                continue
+    for peer, case in turns(repeat, cases):
+        if peer not in failed:
             try:
                 for work, got in case().items():
                     samples.setdefault(work, {}).setdefault(peer, []).append(got)

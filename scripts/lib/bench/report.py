@@ -20,8 +20,8 @@ INTRO = """# Benchmarks
 
 Made by `scripts/bench`, from the figures in [%(kept)s](%(kept)s); do not edit. What each part does
 is told at the top of its file in `scripts/lib/bench/`. In short: all peers of a row are measured in
-the same run, in turns (A B C A B C); a figure is the median, with the smallest and the largest
-below; a ratio in bold is to the base of its table. What keeps each figure where it is:
+the same run, in turns (A B C, B A C, C A B); a figure is the median, with the smallest and the
+largest below; a ratio in bold is to the base of its table. What keeps each figure where it is:
 [decisions](decisions/).
 
 """
