@@ -1,8 +1,8 @@
 //! Reading the directories of stored layers before they are needed.
 //!
 //! Linking to a stored file looks it up by its path. If nothing of that layer is cached, that is
-//! one wait for the disk after the other, on the thread that reads the tar. Once contents of
-//! several of a layer's directories were found again, another thread goes through all of them.
+//! one wait for the disk after the other, on the thread that reads the tar. Once contents here and
+//! there in a layer were found again, another thread goes through all of its directories.
 //!
 //! Invariants: nothing relies on it, so a layer that is removed meanwhile, or any other error,
 //! ends it without a word; at most one thread, which ends with its [`ReadAhead`].
@@ -23,9 +23,9 @@ use strata_tree::DiffId;
 use crate::stage::open_beneath;
 use crate::store::layer_path;
 
-/// In so many of its directories must contents have been found before a layer is read ahead:
-/// every layer holds the empty file, or a licence.
-const DIRECTORIES: u32 = 8;
+/// So many times must a content of a layer have been found in another directory than the content
+/// before it, until that layer is read ahead: every layer holds the empty file, or a licence.
+const MOVES: u32 = 8;
 
 /// The thread, once there is something to do.
 pub(crate) struct ReadAhead {
@@ -43,7 +43,7 @@ impl ReadAhead {
     pub(crate) fn found_in(&mut self, store: &OwnedFd, layer: DiffId) {
         let found = self.found.entry(layer).or_default();
         *found += 1;
-        if *found != DIRECTORIES {
+        if *found != MOVES {
             return;
         }
         if self.running.is_none() {
@@ -138,7 +138,7 @@ mod tests {
         fs::create_dir_all(store.path().join(layer_path(&layer)).join("diff/a/b")).unwrap();
         let root: OwnedFd = fs::File::open(store.path()).unwrap().into();
         let mut ahead = ReadAhead::new();
-        for _ in 1..DIRECTORIES {
+        for _ in 1..MOVES {
             ahead.found_in(&root, layer);
         }
         assert!(ahead.running.is_none());
