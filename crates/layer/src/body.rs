@@ -5,8 +5,6 @@
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use sha2::{Digest, Sha256};
-
 use crate::diff::{DiffReader, RawSink};
 use crate::error::{Error, IoContext, Result};
 
@@ -52,15 +50,6 @@ pub(crate) fn copy_range(
         at += n as u64;
     }
     Ok(())
-}
-
-pub(crate) fn hash_zeros(hasher: &mut Sha256, mut n: u64) {
-    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-    while n > 0 {
-        let step = n.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..step as usize]);
-        n -= step;
-    }
 }
 
 /// The next bytes of the body; the reader has checked that the body is as long as its pieces.

@@ -14,10 +14,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, TreePath};
 
-use crate::body::{CHUNK, Content, copy_range, fill, hash_zeros};
+use crate::body::{CHUNK, Content, copy_range, fill};
 use crate::diff::{DiffReader, Member, MemberKind, RawSink};
 use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
@@ -28,6 +27,7 @@ use crate::limits::Limits;
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Place, Stage};
 use crate::store::Staged;
+use crate::stream::Hashed;
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 4 << 20;
@@ -137,7 +137,7 @@ impl<'s> Build<'s> {
     /// Reads the tar to the end of its members.
     pub(crate) fn read<R: Read, S: RawSink + BodySink>(
         &mut self,
-        reader: &mut DiffReader<R, S>,
+        reader: &mut DiffReader<&mut Hashed<R>, S>,
     ) -> Result<()> {
         let mut buffer = Vec::new();
         while let Some(member) = reader.next()? {
@@ -151,7 +151,7 @@ impl<'s> Build<'s> {
         &mut self,
         member: Member,
         position: u64,
-        reader: &mut DiffReader<R, S>,
+        reader: &mut DiffReader<&mut Hashed<R>, S>,
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
         let mut effects = Effects::default();
@@ -283,7 +283,7 @@ impl<'s> Build<'s> {
         &mut self,
         content: &Content,
         place: &Place,
-        reader: &mut DiffReader<R, S>,
+        reader: &mut DiffReader<&mut Hashed<R>, S>,
         buffer: &mut Vec<u8>,
     ) -> Result<usize> {
         self.bound(content, reader.offset())?;
@@ -302,20 +302,15 @@ impl<'s> Build<'s> {
         if content.pieces.is_some() {
             bytes.fill(0);
         }
-        let mut hasher = Sha256::new();
-        let mut hashed = 0;
+        reader.input().begin();
+        let mut at = 0;
         for (offset, len) in content.segments() {
-            let (from, to) = (offset as usize, (offset + len) as usize);
-            // Hashed while the processor's caches have them.
-            for at in (from..to).step_by(CHUNK) {
-                let end = to.min(at + CHUNK);
-                fill(reader, &mut bytes[at..end])?;
-                hasher.update(&bytes[hashed..end]);
-                hashed = end;
-            }
+            reader.input().hole(offset - at);
+            at = offset + len;
+            fill(reader, &mut bytes[offset as usize..at as usize])?;
         }
-        hasher.update(&bytes[hashed..]);
-        let digest = ContentDigest::from_bytes(hasher.finalize().into());
+        reader.input().hole(content.logical - at);
+        let digest = reader.input().end();
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
@@ -330,35 +325,34 @@ impl<'s> Build<'s> {
         &mut self,
         content: &Content,
         place: &Place,
-        reader: &mut DiffReader<R, S>,
+        reader: &mut DiffReader<&mut Hashed<R>, S>,
     ) -> Result<usize> {
         let mut aside = match &mut self.disk {
             Some(disk) => Some(disk.stage.temporary()?),
             None => None,
         };
         let doing = || "cannot write a file of the layer".to_owned();
-        let mut hasher = Sha256::new();
+        reader.input().begin();
         let mut chunk = vec![0; CHUNK];
         let mut at = 0;
         for (offset, len) in content.segments() {
-            hash_zeros(&mut hasher, offset - at);
+            reader.input().hole(offset - at);
             at = offset;
             let end = offset + len;
             while at < end {
                 let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
                 fill(reader, &mut chunk[..n])?;
-                hasher.update(&chunk[..n]);
                 if let Some((_, file)) = &mut aside {
                     file.write_all_at(&chunk[..n], at).doing(doing)?;
                 }
                 at += n as u64;
             }
         }
-        hash_zeros(&mut hasher, content.logical - at);
+        reader.input().hole(content.logical - at);
+        let digest = reader.input().end();
         if let Some((_, file)) = &aside {
             file.set_len(content.logical).doing(doing)?;
         }
-        let digest = ContentDigest::from_bytes(hasher.finalize().into());
         let known = self.link_known(&digest, content.logical, place)?;
         if let (Some(disk), Some((temporary, _))) = (&mut self.disk, &aside) {
             match known {

@@ -104,6 +104,11 @@ impl<R: Read, S: RawSink> DiffReader<R, S> {
         &mut self.sink
     }
 
+    /// Where it reads from.
+    pub(crate) fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     /// Bytes of the uncompressed tar read so far.
     pub fn offset(&self) -> u64 {
         self.offset

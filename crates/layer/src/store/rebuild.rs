@@ -7,14 +7,12 @@
 //! complete and durable before it replaces the old; nobody has the store open meanwhile.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use rusqlite::Connection;
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
 
 use super::listing::{Found, Images, ListedImage, Listing};
@@ -29,6 +27,7 @@ use crate::limits::Limits;
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::measure::frame;
 use crate::progress::{Event, Progress};
+use crate::stream::Hashed;
 
 /// A layer as its directory has it.
 pub(super) struct Derived {
@@ -51,13 +50,13 @@ impl Store {
         headers::verify(&headers)?;
         let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
         let open = |path: &TreePath| held.open(path);
-        let stream = Hashing { inner: DiffStream::new(&headers, &open)?, sha: Sha256::new(), n: 0 };
+        let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
         let label = held.diff_id.to_string();
         let mut build = Build::new(&label, Limits::NONE, None);
-        let mut reader = DiffReader::new(stream, label, Limits::NONE, Keeper(None));
+        let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
         build.read(&mut reader)?;
-        let (stream, _) = reader.finish()?;
-        let (diff_size, actual) = (stream.n, DiffId::from_bytes(stream.sha.finalize().into()));
+        reader.finish()?;
+        let (diff_size, actual) = (tar.size(), DiffId::from_bytes(tar.finish().1));
         if actual != held.diff_id {
             return Err(Error::damaged(
                 format!("layer {}", held.diff_id),
@@ -251,20 +250,4 @@ fn insert_derived(
     }
     rows::insert(db, layer, &built.finished.rows, |row| ids.get(&row).copied())?;
     added.settle(db)
-}
-
-/// Counts and hashes what is read through it.
-struct Hashing<R> {
-    inner: R,
-    sha: Sha256,
-    n: u64,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.sha.update(&buf[..n]);
-        self.n += n as u64;
-        Ok(n)
-    }
 }

@@ -1,8 +1,8 @@
 //! From the transported bytes of a layer to its uncompressed tar, with both digests.
 //!
 //! ```text
-//! input ─ thread 1: blob digest, inflate ─┬─ chunks ─ thread 2: diff id
-//!                                         └─ chunks ─ the caller: TarStream as Read
+//! input ─ a thread: blob digest, inflate ─ chunks ─ the caller: TarStream as Read, diff id,
+//!                                                   digests of the bodies
 //! ```
 //!
 //! The compression is detected from the bytes: gzip (any number of members), zstd (any number of
@@ -11,16 +11,18 @@
 //! warning, Go refuses them).
 //!
 //! Invariants: both digests cover every byte, also what follows the end of the archive; at most
-//! [`QUEUE`] chunks of [`CHUNK`] bytes wait for either reader, besides the window of the
+//! [`QUEUE`] chunks of [`CHUNK`] bytes wait for the reader, besides the window of the
 //! decompressor (up to 128 MiB if a zstd frame asks for it); no thread outlives [`decompress`].
 
 mod gzip;
+mod hashed;
 mod pipeline;
 mod source;
 
 use strata_tree::{BlobDigest, DiffId};
 
-pub use pipeline::{TarStream, decompress};
+pub use hashed::Hashed;
+pub use pipeline::{Chunks, TarStream, decompress};
 
 /// Bytes of one chunk.
 const CHUNK: usize = 256 << 10;

@@ -1,28 +1,26 @@
-//! The threads: one inflates, one hashes, the caller reads.
+//! The threads: one inflates, the caller reads and hashes.
 //!
-//! Invariants: a stream that failed, or whose threads stopped, never looks like one that ended;
-//! chunks go back to the inflating thread when both readers are done with them; whoever leaves
-//! early stops the others at their next chunk.
+//! Invariants: a stream that failed, or whose thread stopped, never looks like one that ended;
+//! chunks go back to the inflating thread when they have been read; whoever leaves early stops the
+//! other at its next chunk.
 
-use std::io::{self, BufRead, Read};
-use std::sync::Arc;
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
-use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, DiffId};
 
 use super::gzip::Gzip;
+use super::hashed::Hashed;
 use super::source::Source;
 use super::{CHUNK, Compression, QUEUE, StreamError, StreamFacts};
 use crate::diff::DiffError;
 use crate::limits::Limits;
 
-type Chunk = Arc<Vec<u8>>;
-
 /// What the inflating thread says.
+#[derive(Debug)]
 enum Message {
-    Chunk(Chunk),
+    Chunk(Vec<u8>),
     End { blob: Option<[u8; 32]>, blob_size: u64, compression: Compression },
     Failed(StreamError),
 }
@@ -44,58 +42,63 @@ pub fn decompress<'e, T, E: From<DiffError>>(
     consume: impl FnOnce(&mut TarStream) -> Result<T, E>,
 ) -> Result<(T, StreamFacts), E> {
     thread::scope(|scope| {
-        let (to_hash, hash_queue) = sync_channel::<Chunk>(QUEUE);
-        let (to_read, read_queue) = sync_channel(QUEUE);
-        let (give_back, spare) = sync_channel(2 * QUEUE);
-        let limits = *limits;
-        let hash_back = give_back.clone();
-        let threads = thread::Builder::new()
-            .name("strata-hash".into())
-            .spawn_scoped(scope, move || hash(&hash_queue, &hash_back))
-            .and_then(|hasher| {
-                let work = Inflate { limits, to_hash, to_read, spare };
-                thread::Builder::new()
-                    .name("strata-inflate".into())
-                    .spawn_scoped(scope, move || work.run(Source::new(input, progress)))
-                    .map(|_| hasher)
-            });
-        let at_start = |error| read_error(layer, 0, StreamError::Thread(error));
-        let hasher = threads.map_err(at_start)?;
-        let mut stream =
-            TarStream { queue: read_queue, give_back, current: None, at: 0, offset: 0, end: None };
+        let (to_read, queue) = sync_channel(QUEUE);
+        let (give_back, spare) = sync_channel(QUEUE);
+        let work = Inflate { limits: *limits, to_read, spare };
+        thread::Builder::new()
+            .name("strata-inflate".into())
+            .spawn_scoped(scope, move || work.run(Source::new(input, progress)))
+            .map_err(|error| read_error(layer, 0, StreamError::Thread(error).into()))?;
+        let chunks = Chunks { queue, give_back, current: Vec::new(), at: 0, end: None };
+        let mut stream = Hashed::new(chunks);
         let value = consume(&mut stream)?;
-        let facts = stream.finish(hasher);
-        Ok((value, facts.map_err(|(offset, error)| read_error(layer, offset, error))?))
+        // What it left unread counts too.
+        io::copy(&mut stream, &mut io::sink())
+            .map_err(|error| read_error(layer, stream.size(), error))?;
+        let diff_size = stream.size();
+        let (chunks, diff) = stream.finish();
+        let stopped = || read_error(layer, diff_size, StreamError::Stopped.into());
+        let (blob, blob_size, compression) = chunks.end.ok_or_else(stopped)?;
+        let facts = StreamFacts {
+            // Plain bytes are hashed once.
+            blob: BlobDigest::from_bytes(blob.unwrap_or(diff)),
+            blob_size,
+            diff_id: DiffId::from_bytes(diff),
+            diff_size,
+            compression,
+        };
+        Ok((value, facts))
     })
 }
 
-fn read_error(layer: &str, offset: u64, error: StreamError) -> DiffError {
-    DiffError::Read { layer: layer.to_owned(), offset, source: error.into() }
+fn read_error(layer: &str, offset: u64, source: io::Error) -> DiffError {
+    DiffError::Read { layer: layer.to_owned(), offset, source }
 }
 
 /// The uncompressed bytes, as the caller of [`decompress`] sees them.
-pub struct TarStream {
+pub type TarStream = Hashed<Chunks>;
+
+/// The uncompressed bytes as they come from the inflating thread.
+#[derive(Debug)]
+pub struct Chunks {
     queue: Receiver<Message>,
     give_back: SyncSender<Vec<u8>>,
-    current: Option<Chunk>,
+    current: Vec<u8>,
     at: usize,
-    offset: u64,
     end: Option<(Option<[u8; 32]>, u64, Compression)>,
 }
 
-impl TarStream {
+impl Chunks {
     /// The bytes at hand, empty only at the end.
-    fn chunk(&mut self) -> Result<&[u8], StreamError> {
-        while self.current.as_ref().is_none_or(|chunk| self.at == chunk.len()) {
-            if let Some(used) = self.current.take() {
-                recycle(used, &self.give_back);
-            }
-            self.at = 0;
-            if self.end.is_some() {
-                return Ok(&[]);
-            }
+    fn at_hand(&mut self) -> Result<&[u8], StreamError> {
+        while self.at == self.current.len() && self.end.is_none() {
             match self.queue.recv() {
-                Ok(Message::Chunk(chunk)) => self.current = Some(chunk),
+                Ok(Message::Chunk(chunk)) => {
+                    let used = std::mem::replace(&mut self.current, chunk);
+                    self.at = 0;
+                    // An inflating thread that is done needs no memory.
+                    let _ = self.give_back.try_send(used);
+                }
                 Ok(Message::End { blob, blob_size, compression }) => {
                     self.end = Some((blob, blob_size, compression));
                 }
@@ -103,73 +106,18 @@ impl TarStream {
                 Err(_) => return Err(StreamError::Stopped),
             }
         }
-        Ok(self.current.as_ref().map_or(&[], |chunk| &chunk[self.at..]))
-    }
-
-    fn finish(
-        mut self,
-        hasher: ScopedJoinHandle<'_, ([u8; 32], u64)>,
-    ) -> Result<StreamFacts, (u64, StreamError)> {
-        loop {
-            let left = self.chunk().map(<[u8]>::len).map_err(|error| (self.offset, error))?;
-            if left == 0 {
-                break;
-            }
-            self.consume(left);
-        }
-        let stopped = |offset| (offset, StreamError::Stopped);
-        let (blob, blob_size, compression) = self.end.ok_or_else(|| stopped(self.offset))?;
-        let (diff, diff_size) = hasher.join().map_err(|_| stopped(self.offset))?;
-        Ok(StreamFacts {
-            // Plain bytes are hashed once.
-            blob: BlobDigest::from_bytes(blob.unwrap_or(diff)),
-            blob_size,
-            diff_id: DiffId::from_bytes(diff),
-            diff_size,
-            compression,
-        })
+        Ok(&self.current[self.at..])
     }
 }
 
-impl Read for TarStream {
+impl Read for Chunks {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.chunk()?;
+        let bytes = self.at_hand()?;
         let n = bytes.len().min(buf.len());
         buf[..n].copy_from_slice(&bytes[..n]);
-        self.consume(n);
+        self.at += n;
         Ok(n)
     }
-}
-
-impl BufRead for TarStream {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(self.chunk()?)
-    }
-
-    fn consume(&mut self, n: usize) {
-        let left = self.current.as_ref().map_or(0, |chunk| chunk.len() - self.at);
-        self.at += n.min(left);
-        self.offset += n.min(left) as u64;
-    }
-}
-
-/// The last of a chunk's readers gives its memory back.
-fn recycle(chunk: Chunk, give_back: &SyncSender<Vec<u8>>) {
-    if let Some(memory) = Arc::into_inner(chunk) {
-        // A full queue, or an inflater that is done, needs no memory.
-        let _ = give_back.try_send(memory);
-    }
-}
-
-fn hash(queue: &Receiver<Chunk>, give_back: &SyncSender<Vec<u8>>) -> ([u8; 32], u64) {
-    let mut sha = Sha256::new();
-    let mut size = 0;
-    while let Ok(chunk) = queue.recv() {
-        sha.update(chunk.as_slice());
-        size += chunk.len() as u64;
-        recycle(chunk, give_back);
-    }
-    (sha.finalize().into(), size)
 }
 
 /// One of the decoders.
@@ -237,7 +185,6 @@ fn decode_error(offset: u64, error: io::Error) -> StreamError {
 /// The inflating thread.
 struct Inflate {
     limits: Limits,
-    to_hash: SyncSender<Chunk>,
     to_read: SyncSender<Message>,
     spare: Receiver<Vec<u8>>,
 }
@@ -271,12 +218,8 @@ impl Inflate {
             memory.truncate(filled);
             total += filled as u64;
             self.check(total, decoder.taken())?;
-            if filled > 0 {
-                let chunk = Arc::new(memory);
-                let reader = Message::Chunk(Arc::clone(&chunk));
-                if self.to_hash.send(chunk).is_err() || self.to_read.send(reader).is_err() {
-                    return Ok(None);
-                }
+            if filled > 0 && self.to_read.send(Message::Chunk(memory)).is_err() {
+                return Ok(None);
             }
             if ended {
                 break;
