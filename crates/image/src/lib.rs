@@ -36,6 +36,7 @@ mod reference;
 pub mod registry;
 mod resolve;
 mod save;
+mod slots;
 mod source;
 mod spec;
 mod spool;

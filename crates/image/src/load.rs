@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::slots::{Slot, Slots};
 use crate::source::{Blob, Blobs, Source, check_size};
 use crate::spec::SourceSpec;
 
@@ -40,7 +41,8 @@ pub struct LoadOptions<'a> {
     pub platform: Option<Platform>,
     /// A further name for the image, which must then be the only one.
     pub name: Option<Reference>,
-    /// Layers to unpack at the same time; without it one for each processor.
+    /// Layers to read at the same time; without it one for each processor. Others may be waiting
+    /// for the disk meanwhile.
     pub threads: Option<NonZeroUsize>,
     /// What the source may make us read.
     pub limits: Limits,
@@ -247,12 +249,15 @@ impl<'a> Run<'a> {
     fn layers(&self, threads: Option<NonZeroUsize>) -> Result<()> {
         let missing = self.hold_known()?;
         let threads = threads.or_else(|| std::thread::available_parallelism().ok());
-        let workers = threads.map_or(1, NonZeroUsize::get).min(missing.len());
+        let threads = threads.map_or(1, NonZeroUsize::get);
+        let slots = Slots::new(threads);
+        // As many again wait for the disk.
+        let workers = (2 * threads).min(missing.len());
         std::thread::scope(|scope| {
             for _ in 1..workers {
-                scope.spawn(|| self.work(&missing));
+                scope.spawn(|| self.work(&missing, &slots));
             }
-            self.work(&missing);
+            self.work(&missing, &slots);
         });
         match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
@@ -278,16 +283,20 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        // The largest first: the last that is being read should not be read alone for long.
+        missing.sort_by_key(|position| {
+            std::cmp::Reverse(self.image.layers[*position].blob.and_then(|(_, size)| size))
+        });
         Ok(missing)
     }
 
-    fn work(&self, missing: &[usize]) {
+    fn work(&self, missing: &[usize], slots: &Slots) {
         while !self.failed.load(Ordering::Relaxed) {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&position) = missing.get(turn) else { return };
             let layer = &self.image.layers[position];
             let diff_id = self.image.config.diff_ids()[position];
-            match self.fetch(position, layer, diff_id) {
+            match self.fetch(position, layer, diff_id, slots) {
                 Ok(done) => {
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
                     fetched.insert(diff_id, done);
@@ -308,15 +317,17 @@ impl<'a> Run<'a> {
         position: usize,
         layer: &FoundLayer,
         diff_id: DiffId,
+        slots: &Slots,
     ) -> Result<(HeldLayer, bool)> {
         let label = self.source.layer_label(layer, &diff_id);
         loop {
+            let slot = slots.take();
             let blob = open_layer(self.source, self.image, position)?;
             let input = LayerInput {
                 label: label.clone(),
                 diff_id: Some(diff_id),
                 blob: layer.blob.map(|(digest, _)| (digest, blob.size)),
-                reader: Box::new(Watched { inner: blob.reader, failed: &self.failed }),
+                reader: Box::new(Watched { inner: blob.reader, failed: &self.failed, _slot: slot }),
             };
             let error = match self.store.unpack(input, self.progress) {
                 Ok(unpacked) => return Ok((unpacked.layer, unpacked.existed)),
@@ -383,10 +394,12 @@ fn layer_name(image: &Found, position: usize) -> String {
     format!("layer {} of {count} ({digest})", position + 1)
 }
 
-/// Stops a layer when another one has failed.
+/// Stops a layer when another one has failed. Gone, with its slot, when it was read to its end:
+/// what is still to be written needs the disk more than processors.
 struct Watched<'a> {
     inner: Box<dyn Read + Send + 'a>,
     failed: &'a AtomicBool,
+    _slot: Slot<'a>,
 }
 
 impl Read for Watched<'_> {
