@@ -107,7 +107,7 @@ class Inputs:
 
     def big(self):
         """An image with one big file at its root, /big."""
-        size = (16 if self.quick else 256) << 20
+        size = (16 if self.quick else 1024) << 20
 
         def layout(path):
             made = generate.Layout(path)
