@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use strata_tree::{ContentDigest, DiffId, Name, TreePath};
 
 use crate::error::{Error, Result};
@@ -40,24 +40,18 @@ impl Sources {
         digest: &ContentDigest,
     ) -> Result<Option<Source>> {
         let mut statement = db.prepare_cached(
-            "SELECT id, copy FROM contents WHERE digest = ?1 ORDER BY copy DESC LIMIT 1",
+            "SELECT contents.id, copy, diff_id, entries.layer, parent, name FROM contents
+             LEFT JOIN entries ON entries.content = contents.id
+             LEFT JOIN layers ON layers.id = entries.layer
+             WHERE digest = ?1 ORDER BY copy DESC LIMIT 1",
         )?;
-        let found = statement
-            .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((id, copy)) = found else { return Ok(None) };
-        let mut statement = db.prepare_cached(
-            "SELECT layers.diff_id, layers.id, parent, name FROM entries
-             JOIN layers ON layers.id = entries.layer WHERE content = ?1 LIMIT 1",
-        )?;
-        let found = statement
-            .query_row([id], |row| {
-                Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?))
-            })
-            .optional()?;
-        let Some((diff_id, layer, parent, name)) = found else {
+        let mut rows = statement.query([digest.as_bytes()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let (id, copy): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let Some(diff_id) = row.get(2)? else {
             return Err(Error::damaged("index.db", format!("content {id} has no entry")));
         };
+        let (layer, parent, name): (i64, i64, Vec<u8>) = (row.get(3)?, row.get(4)?, row.get(5)?);
         let diff_id = DiffId::from_bytes(diff_id);
         let name = checked(layer, &name)?;
         let (dir, elsewhere) = match &mut self.last {
