@@ -107,7 +107,9 @@ class Inputs:
 
     def big(self):
         """An image with one big file at its root, /big."""
-        size = (16 if self.quick else 1024) << 20
+        mebibytes = 16 if self.quick else 1024
+        # What is made of an image is kept by its name.
+        name, size = "big-%dM" % mebibytes, mebibytes << 20
 
         def layout(path):
             made = generate.Layout(path)
@@ -117,7 +119,7 @@ class Inputs:
             members = [generate.header("big", b"0", size)]
             made.images({"latest": [made.layer((part for many in (members, body) for part in many),
                                                compress=False)]})
-        return Image("big", self.make("big-%d" % size, layout))
+        return Image(name, self.make(name, layout))
 
     def as_tar(self, layout):
         """A layout as one tar, for those that read no directories."""
