@@ -42,7 +42,7 @@ pub struct LoadOptions<'a> {
     /// A further name for the image, which must then be the only one.
     pub name: Option<Reference>,
     /// Layers to read at the same time; without it one for each processor. Others may be waiting
-    /// for the disk meanwhile.
+    /// for the disk meanwhile, unless it is one: then they come one after the other, base first.
     pub threads: Option<NonZeroUsize>,
     /// What the source may make us read.
     pub limits: Limits,
@@ -247,12 +247,20 @@ impl<'a> Run<'a> {
 
     /// Fetches all layers; the first failure stops the others.
     fn layers(&self, threads: Option<NonZeroUsize>) -> Result<()> {
-        let missing = self.hold_known()?;
+        let mut missing = self.hold_known()?;
         let threads = threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
         let slots = Slots::new(threads);
-        // As many again wait for the disk.
-        let workers = (2 * threads).min(missing.len());
+        // One layer after the other, base first, does the same each time.
+        let mut workers = 1;
+        if threads > 1 {
+            // As many again wait for the disk.
+            workers = (2 * threads).min(missing.len());
+            // The largest first: the last that is being read should not be read alone for long.
+            missing.sort_by_key(|position| {
+                std::cmp::Reverse(self.image.layers[*position].blob.and_then(|(_, size)| size))
+            });
+        }
         std::thread::scope(|scope| {
             for _ in 1..workers {
                 scope.spawn(|| self.work(&missing, &slots));
@@ -283,10 +291,6 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        // The largest first: the last that is being read should not be read alone for long.
-        missing.sort_by_key(|position| {
-            std::cmp::Reverse(self.image.layers[*position].blob.and_then(|(_, size)| size))
-        });
         Ok(missing)
     }
 
