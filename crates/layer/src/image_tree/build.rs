@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
-use strata_tree::{DiffId, ImageId, Kind, NodeId, Presence, Stat, TreePath, Xattr};
+use strata_tree::{DiffId, ImageId, Kind, Name, NodeId, Presence, Stat, TreePath, Xattr};
 
 use super::holders::Finder;
 use super::{Content, Event, ImageTree, Layer, NONE, Place, PlaceRecord, Version};
@@ -54,6 +54,8 @@ struct Builder {
     ids: Vec<i64>,
     digests: HashMap<[u8; 32], u32>,
     xattrs: HashMap<Vec<Xattr>, u32>,
+    /// Leaves of a layer's own tree that show nothing; another layer may have a place there.
+    void: HashSet<TreePath>,
 }
 
 /// What is known of the layer that is being read.
@@ -70,6 +72,8 @@ struct Reading {
     new: Vec<Place>,
     /// Of files with several names: the number of the tar member that has the bytes.
     members: HashMap<u32, u64>,
+    /// Directories on the way to whiteouts, which no layer below has.
+    absent: HashMap<NodeId, TreePath>,
 }
 
 impl Reading {
@@ -100,6 +104,7 @@ impl Builder {
             ids: Vec::new(),
             digests: HashMap::new(),
             xattrs: HashMap::from([(Vec::new(), 0)]),
+            void: HashSet::new(),
         }
     }
 
@@ -113,6 +118,7 @@ impl Builder {
             passed: 0,
             new: Vec::new(),
             members: HashMap::new(),
+            absent: HashMap::new(),
         };
         rows::each(db, id, &mut |row, content| {
             let found = self.row(&mut reading, &row, content)?;
@@ -143,7 +149,7 @@ impl Builder {
                 reading.place = Some(Place(*place)).filter(|place| place.0 != NONE);
             }
             // Below a directory that is not there after all are whiteouts alone.
-            let Some(dir) = reading.place else { return Ok((NONE, NONE)) };
+            let Some(dir) = reading.place else { return self.nothing(reading, row) };
             let old = &self.tree.children(dir)[reading.passed..];
             reading.passed += old.partition_point(|kid| self.tree.name(*kid) < &row.name[..]);
             let next = self.tree.children(dir).get(reading.passed).copied();
@@ -155,20 +161,19 @@ impl Builder {
             RowKind::Whiteout => {
                 // It may be gone already, with all that an opaque directory had.
                 let hides = |place: &Place| self.tree.at(*place, reading.layer as usize).is_some();
-                if let Some(place) = old.filter(hides) {
-                    self.empty(reading.layer, place);
-                    self.set(reading.layer, place, NONE, true);
-                }
+                let Some(place) = old.filter(hides) else { return self.nothing(reading, row) };
+                self.empty(reading.layer, place);
+                self.set(reading.layer, place, NONE, true);
                 return Ok((NONE, NONE));
             }
-            RowKind::Directory { marks, children, .. } => {
-                // Whether it is there after all or not: it is a leaf of its layer's own tree.
-                self.tree.bare.extend(old.filter(|_| *children == 0));
+            RowKind::Directory { marks, .. } => {
                 if let Some(place) = old.filter(|_| now_dir && marks.opaque) {
                     self.empty(reading.layer, place);
                 }
                 match (marks.presence, now) {
-                    (Presence::Phantom, _) if !now_dir && !is_root => return Ok((NONE, NONE)),
+                    (Presence::Phantom, _) if !now_dir && !is_root => {
+                        return self.nothing(reading, row);
+                    }
                     (Presence::Implied | Presence::Phantom, Some(number)) if now_dir => number,
                     (Presence::Implied | Presence::Phantom, _) => {
                         self.add_version(reading.layer, Stat::unstated_dir(), NONE, NONE, 0)?
@@ -221,18 +226,41 @@ impl Builder {
         if now_dir && !self.version(number).kind.is_dir() {
             self.empty(reading.layer, place);
         }
-        // One that is new here counts as well, for what later layers may have in its place.
-        if matches!(row.kind, RowKind::Directory { children: 0, .. }) {
+        let same = now == Some(number);
+        if match row.kind {
+            RowKind::Directory { children, .. } => children == 0,
+            // To the very file that lower layers have at this path.
+            _ => same,
+        } {
             self.tree.bare.insert(place);
         }
         let version = &mut self.tree.versions[number as usize];
         if version.place.0 == NONE {
             version.place = place;
         }
-        if now != Some(number) {
+        if !same {
             self.set(reading.layer, place, number, false);
         }
         Ok((place.0, number))
+    }
+
+    /// Takes a row that shows nothing: a whiteout of what is not there, or a directory with such
+    /// whiteouts alone.
+    fn nothing(&mut self, reading: &mut Reading, row: &EntryRow) -> Result<(u32, u32)> {
+        let dir = match reading.place {
+            Some(place) => Some(self.tree.path(place)),
+            None => reading.absent.get(&reading.dir).cloned(),
+        };
+        let (Some(dir), Ok(name)) = (dir, Name::new(&row.name)) else {
+            return Err(reading.damaged("a whiteout without a path"));
+        };
+        let path = dir.join(name);
+        if matches!(row.kind, RowKind::Directory { children: 1.., .. }) {
+            reading.absent.insert(NodeId(reading.nodes.len() as u64 + 1), path);
+        } else {
+            self.void.insert(path);
+        }
+        Ok((NONE, NONE))
     }
 
     /// Gives the directory whose names came its new children.
@@ -410,6 +438,8 @@ impl Builder {
             self.tree.versions[root as usize].place = Place::ROOT;
             self.set(0, Place::ROOT, root, false);
         }
+        let void = self.void.iter().filter_map(|path| self.tree.find(path)).collect::<Vec<_>>();
+        self.tree.bare.extend(void);
         let mut finder = Finder::new(db, image)?;
         for (content, id) in self.tree.contents.iter_mut().zip(&self.ids) {
             content.holders = finder.number(db, &content.digest, *id)?;

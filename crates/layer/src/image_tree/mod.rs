@@ -163,7 +163,8 @@ pub struct ImageTree {
     /// The first is the empty one.
     xattrs: Vec<Vec<Xattr>>,
     holders: Vec<Holders>,
-    /// What some layer has as a directory with nothing in it.
+    /// What some layer's own tree has as a leaf of no size, that is no version: a directory with
+    /// nothing in it, a whiteout of nothing, a hard link to what is there.
     bare: HashSet<Place>,
 }
 

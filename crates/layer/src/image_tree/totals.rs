@@ -101,9 +101,8 @@ impl ImageTree {
     }
 
     /// Counts what is wasted, and dive's score: over all paths that are a leaf of some layer's own
-    /// tree. There a whiteout has the size of the directory that it hides, and of a file 0; a hard
-    /// link has none; what an opaque mark hides is not counted. A whiteout of what no layer below
-    /// has is not counted either, where dive makes it a version of size 0.
+    /// tree. There a whiteout has the size of the directory that it hides, and of a file or of
+    /// nothing 0; a hard link has none; what an opaque mark hides is not counted.
     pub fn efficiency(&self) -> Efficiency {
         let (mut least, mut all) = (0, 0);
         let mut shown = self.unseen();
@@ -118,7 +117,11 @@ impl ImageTree {
             while let Some(event) = self.events.get(number as usize) {
                 match self.versions.get(event.version as usize) {
                     Some(version) if version.kind == Kind::Directory => {}
-                    Some(version) => sizes.push(own_size(version, place)),
+                    // The layer's own file, or its link to what a lower layer has.
+                    Some(version) if version.layer == event.layer => {
+                        sizes.push(own_size(version, place));
+                    }
+                    Some(_) => sizes.push(0),
                     None => {}
                 }
                 // A directory may come where another was hidden.
