@@ -295,12 +295,17 @@ impl<'a> Run<'a> {
     }
 
     fn work(&self, missing: &[usize], slots: &Slots) {
-        while !self.failed.load(Ordering::Relaxed) {
+        loop {
+            let slot = slots.take();
+            // Asked after the wait: an input is not opened for nothing.
+            if self.failed.load(Ordering::Relaxed) {
+                return;
+            }
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&position) = missing.get(turn) else { return };
             let layer = &self.image.layers[position];
             let diff_id = self.image.config.diff_ids()[position];
-            match self.fetch(position, layer, diff_id, slots) {
+            match self.fetch(position, layer, diff_id, slots, slot) {
                 Ok(done) => {
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
                     fetched.insert(diff_id, done);
@@ -316,16 +321,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn fetch(
-        &self,
+    fn fetch<'s>(
+        &'s self,
         position: usize,
         layer: &FoundLayer,
         diff_id: DiffId,
-        slots: &Slots,
+        slots: &'s Slots,
+        mut slot: Slot<'s>,
     ) -> Result<(HeldLayer, bool)> {
         let label = self.source.layer_label(layer, &diff_id);
         loop {
-            let slot = slots.take();
             let blob = open_layer(self.source, self.image, position)?;
             let input = LayerInput {
                 label: label.clone(),
@@ -341,6 +346,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
             self.source.refused(layer, error)?;
+            slot = slots.take();
         }
     }
 }
