@@ -5,8 +5,11 @@
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
+use strata_tree::ContentDigest;
+
 use crate::diff::{DiffReader, RawSink};
 use crate::error::{Error, IoContext, Result};
+use crate::stream::Hashed;
 
 /// Bytes that are read, hashed or copied at a time: the processor's caches hold them.
 pub(crate) const CHUNK: usize = 128 << 10;
@@ -18,7 +21,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn segments(&self) -> Vec<(u64, u64)> {
+    fn segments(&self) -> Vec<(u64, u64)> {
         match &self.pieces {
             Some(pieces) => pieces.clone(),
             None if self.logical == 0 => Vec::new(),
@@ -50,6 +53,24 @@ pub(crate) fn copy_range(
         at += n as u64;
     }
     Ok(())
+}
+
+/// Has `read` read each part that the tar stores, told where in the file it begins and ends; gives
+/// the digest of the whole file.
+pub(crate) fn digest<R: Read, S: RawSink>(
+    content: &Content,
+    reader: &mut DiffReader<&mut Hashed<R>, S>,
+    mut read: impl FnMut(&mut DiffReader<&mut Hashed<R>, S>, u64, u64) -> Result<()>,
+) -> Result<ContentDigest> {
+    reader.input().begin();
+    let mut at = 0;
+    for (offset, len) in content.segments() {
+        reader.input().hole(offset - at);
+        at = offset + len;
+        read(reader, offset, at)?;
+    }
+    reader.input().hole(content.logical - at);
+    Ok(reader.input().end())
 }
 
 /// The next bytes of the body; the reader has checked that the body is as long as its pieces.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use strata_tree::{ContentDigest, TreePath};
 
-use crate::body::{CHUNK, Content, copy_range, fill};
+use crate::body::{CHUNK, Content, copy_range, digest, fill};
 use crate::diff::{DiffReader, Member, MemberKind, RawSink};
 use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
@@ -302,15 +302,9 @@ impl<'s> Build<'s> {
         if content.pieces.is_some() {
             bytes.fill(0);
         }
-        reader.input().begin();
-        let mut at = 0;
-        for (offset, len) in content.segments() {
-            reader.input().hole(offset - at);
-            at = offset + len;
-            fill(reader, &mut bytes[offset as usize..at as usize])?;
-        }
-        reader.input().hole(content.logical - at);
-        let digest = reader.input().end();
+        let digest = digest(content, reader, |reader, at, end| {
+            fill(reader, &mut bytes[at as usize..end as usize])
+        })?;
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
@@ -332,13 +326,8 @@ impl<'s> Build<'s> {
             None => None,
         };
         let doing = || "cannot write a file of the layer".to_owned();
-        reader.input().begin();
         let mut chunk = vec![0; CHUNK];
-        let mut at = 0;
-        for (offset, len) in content.segments() {
-            reader.input().hole(offset - at);
-            at = offset;
-            let end = offset + len;
+        let digest = digest(content, reader, |reader, mut at, end| {
             while at < end {
                 let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
                 fill(reader, &mut chunk[..n])?;
@@ -347,9 +336,8 @@ impl<'s> Build<'s> {
                 }
                 at += n as u64;
             }
-        }
-        reader.input().hole(content.logical - at);
-        let digest = reader.input().end();
+            Ok(())
+        })?;
         if let Some((_, file)) = &aside {
             file.set_len(content.logical).doing(doing)?;
         }
