@@ -69,7 +69,7 @@ def measure(bench, part, work, sections):
             peers = Peers(bench, bench.inputs.big(), work)
             names = [*peers.names(), "strata passthrough"]
             for state, way in states.items():
-                # A read from the disk takes as long as 25 from the cache.
+                # From the cache, 4,000 would measure the start of the process.
                 count = (4000 if state == "cold" else 100000) // (10 if bench.quick else 1)
                 commands = {"big file, sequential": [bench.client, "seq", "big"],
                             "big file, random": [bench.client, "rand", "big", str(count)]}
