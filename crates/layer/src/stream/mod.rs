@@ -27,7 +27,7 @@ pub use pipeline::{Chunks, TarStream, decompress};
 /// Bytes of one chunk.
 const CHUNK: usize = 256 << 10;
 /// Chunks that wait in one channel.
-const QUEUE: usize = 4;
+const QUEUE: usize = 16;
 
 /// How the transported bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
