@@ -1,14 +1,16 @@
 //! Reading the directories of stored layers before they are needed.
 //!
-//! Linking to a stored file looks it up by its path. If nothing of that layer is cached, that is
-//! one wait for the disk after the other, on the thread that reads the tar. Once contents here and
-//! there in a layer were found again, another thread goes through all of its directories.
+//! Linking to a stored file asks the index where it is, and looks it up by its path. If nothing of
+//! that is cached, that is one wait for the disk after the other, on the thread that reads the tar.
+//! Once contents here and there in a layer were found again, another thread has the index read as
+//! far as it is small, and goes through all directories of the layer.
 //!
 //! Invariants: nothing relies on it, so a layer that is removed meanwhile, or any other error,
 //! ends it without a word; at most one thread, which ends with its [`ReadAhead`].
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use rustix::fs::{Dir, FileType, OFlags};
+use rustix::fs::{Advice, Dir, FileType, OFlags, fadvise};
 use strata_tree::DiffId;
 
 use crate::stage::open_beneath;
@@ -26,6 +28,9 @@ use crate::store::layer_path;
 /// So many times must a content of a layer have been found in another directory than the content
 /// before it, until that layer is read ahead: every layer holds the empty file, or a licence.
 const MOVES: u32 = 8;
+
+/// Bytes of the index that are read ahead.
+const INDEX: NonZero<u64> = NonZero::new(16 << 20).unwrap();
 
 /// The thread, once there is something to do.
 pub(crate) struct ReadAhead {
@@ -78,6 +83,9 @@ fn start(store: &OwnedFd, over: &Arc<AtomicBool>) -> Option<(Sender<PathBuf>, Jo
 
 /// Gives the number of directories that it read.
 fn read(store: BorrowedFd<'_>, layers: &Receiver<PathBuf>, over: &AtomicBool) -> u64 {
+    // What cannot be read is left to whoever needs it, here and below.
+    let _ = open_beneath(store, Path::new("index.db"), OFlags::RDONLY)
+        .and_then(|index| fadvise(index, 0, Some(INDEX), Advice::WillNeed));
     let mut done = 0;
     for layer in layers {
         let mut left = vec![layer];
@@ -85,7 +93,6 @@ fn read(store: BorrowedFd<'_>, layers: &Receiver<PathBuf>, over: &AtomicBool) ->
             if over.load(Ordering::Relaxed) {
                 return done;
             }
-            // What cannot be read is left to whoever needs it.
             done += u64::from(subdirectories(store, &dir, &mut left).is_ok());
         }
     }
