@@ -452,18 +452,21 @@ impl<'s> Build<'s> {
 }
 
 impl Built {
-    /// The local content of each row that is a name of a regular file.
-    pub(crate) fn locals_by_row(&self) -> HashMap<usize, usize> {
-        let regular = self.finished.regular.iter();
-        regular.filter_map(|(row, path, file)| Some((*row, self.local_of(path, *file)?))).collect()
+    /// Of each row the local content, if it is a name of a regular file.
+    pub(crate) fn locals_by_row(&self) -> Vec<Option<usize>> {
+        let mut locals = vec![None; self.finished.rows.len()];
+        for (row, path, file) in &self.finished.regular {
+            locals[*row] = self.local_of(path, *file);
+        }
+        locals
     }
 
-    /// Every image path of every local content.
-    pub(crate) fn paths_by_local(&self) -> HashMap<usize, Vec<&TreePath>> {
-        let mut paths: HashMap<usize, Vec<&TreePath>> = HashMap::new();
+    /// Every image path of every local content; none if only replaced members had it.
+    pub(crate) fn paths_by_local(&self) -> Vec<Vec<&TreePath>> {
+        let mut paths = vec![Vec::new(); self.locals.len()];
         for (_, path, file) in &self.finished.regular {
             if let Some(local) = self.local_of(path, *file) {
-                paths.entry(local).or_default().push(path);
+                paths[local].push(path);
             }
         }
         paths

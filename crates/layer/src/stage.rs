@@ -24,6 +24,7 @@ use strata_tree::TreePath;
 
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
+use crate::measure::{Space, space};
 
 /// The mode of every file of a layer directory.
 pub(crate) const FILE_MODE: u32 = 0o444;
@@ -296,6 +297,13 @@ impl Stage {
     /// Opens a body for reading.
     pub(crate) fn open(&self, place: &Place) -> Result<File> {
         Ok(self.open_beneath(&place.path(), OFlags::RDONLY)?.into())
+    }
+
+    /// What a body takes on disk; `None` if it is not there.
+    pub(crate) fn space(&mut self, place: &Place) -> Result<Option<Space>> {
+        let path = place.path();
+        let (dir, name) = self.parent(&path)?;
+        space(dir, name)
     }
 
     /// Creates a file beside `diff/`, to write and read it.

@@ -25,7 +25,7 @@ use crate::index::contents::Sources;
 use crate::index::holders::Added;
 use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
-use crate::measure::{frame, space};
+use crate::measure::frame;
 use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
 use crate::stream::StreamFacts;
 
@@ -37,20 +37,49 @@ enum Reconciled {
     Copy(i64),
 }
 
-/// Adds a content that nobody else has, measured at the first of its names in the stage.
-fn insert_new(
-    db: &Connection,
-    added: &mut Added,
-    content: &LocalContent,
-    copy: i64,
-    paths: &[&TreePath],
-    stage: &Stage,
-) -> Result<i64> {
-    let place = paths.first().map(|path| Place::Diff((*path).clone()).path());
-    let space = place.map(|path| space(stage.root(), &path)).transpose()?.flatten();
-    let blocks = space.unwrap_or_default().blocks;
-    added.note_new(content.size, blocks);
-    contents::insert(db, &content.digest, copy, content.size, blocks, added.own)
+/// A content of the stage.
+struct StagedContent<'b> {
+    content: &'b LocalContent,
+    /// Its names.
+    paths: Vec<&'b TreePath>,
+    /// Blocks of 512 bytes that it takes, once it is measured.
+    blocks: Option<u64>,
+}
+
+impl<'b> StagedContent<'b> {
+    /// All that a layer has. Those that the index had not are as a rule new, and measured: here
+    /// no other writer has to wait for it.
+    fn all(built: &'b Built, stage: &mut Stage) -> Result<Vec<Self>> {
+        let mut all = Vec::with_capacity(built.locals.len());
+        for (content, paths) in built.locals.iter().zip(built.paths_by_local()) {
+            let mut staged = Self { content, paths, blocks: None };
+            if content.known.is_none() {
+                staged.blocks = Some(staged.measure(stage)?);
+            }
+            all.push(staged);
+        }
+        Ok(all)
+    }
+
+    /// Measures the content at the first of its names.
+    fn measure(&self, stage: &mut Stage) -> Result<u64> {
+        let place = self.paths.first().map(|path| Place::Diff((*path).clone()));
+        let space = place.map(|place| stage.space(&place)).transpose()?.flatten();
+        Ok(space.unwrap_or_default().blocks)
+    }
+
+    /// Adds it to the index, which nobody else has done.
+    fn insert(
+        &self,
+        db: &Connection,
+        added: &mut Added,
+        copy: i64,
+        stage: &mut Stage,
+    ) -> Result<i64> {
+        let blocks = self.blocks.map_or_else(|| self.measure(stage), Ok)?;
+        added.note_new(self.content.size, blocks);
+        contents::insert(db, &self.content.digest, copy, self.content.size, blocks, added.own)
+    }
 }
 
 impl Store {
@@ -64,6 +93,8 @@ impl Store {
         let diff_id = facts.diff_id;
         // The stage is synced, so what is in it takes now what it will take.
         let frame = frame(stage.root(), &built.finished.rows)?;
+        let staged = StagedContent::all(built, &mut stage)?;
+        let by_row = built.locals_by_row();
         let mut index = self.index();
         let tx = index.write()?;
         if index::find_layer(&tx, &diff_id)?.is_some() {
@@ -85,39 +116,9 @@ impl Store {
         };
         let layer = index::insert_layer(&tx, &record)?;
         let mut added = Added::new(&tx, layer)?;
-        let paths = built.paths_by_local();
-        let mut ids = Vec::new();
         let mut relinked = false;
-        let mut ours = HashMap::new();
-        for (local, content) in built.locals.iter().enumerate() {
-            // Contents that only replaced members had are in headers.zst and nowhere else.
-            let Some(paths) = paths.get(&local) else {
-                ids.push(None);
-                continue;
-            };
-            let id = match ours.get_mut(&content.digest) {
-                // A further copy of ours: the one before it has all the names that it can have.
-                Some(copy) => {
-                    *copy += 1;
-                    insert_new(&tx, &mut added, content, *copy, paths, &stage)?
-                }
-                None => match self.reconcile(&tx, content, paths, &mut stage, &mut relinked)? {
-                    Reconciled::Known(id) => {
-                        added.note_known(id);
-                        id
-                    }
-                    Reconciled::Copy(copy) => {
-                        ours.insert(content.digest, copy);
-                        insert_new(&tx, &mut added, content, copy, paths, &stage)?
-                    }
-                },
-            };
-            ids.push(Some(id));
-        }
-        let by_row = built.locals_by_row();
-        rows::insert(&tx, layer, &built.finished.rows, |row| {
-            by_row.get(&row).and_then(|local| ids.get(*local).copied().flatten())
-        })?;
+        let ids = self.add_contents(&tx, &mut added, &staged, &mut stage, &mut relinked)?;
+        rows::insert(&tx, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))?;
         added.settle(&tx)?;
         if relinked {
             sync_filesystem(stage.root())?;
@@ -140,15 +141,55 @@ impl Store {
         Ok(Unpacked { layer, existed: false })
     }
 
-    /// Finds the row of one content, whose names in the stage are `paths`.
+    /// Gives each content its row; `relinked` becomes true if a name changed its inode.
+    fn add_contents(
+        &self,
+        db: &Connection,
+        added: &mut Added,
+        all: &[StagedContent<'_>],
+        stage: &mut Stage,
+        relinked: &mut bool,
+    ) -> Result<Vec<Option<i64>>> {
+        let mut ids = Vec::with_capacity(all.len());
+        let mut ours = HashMap::new();
+        for staged in all {
+            // Contents that only replaced members had are in headers.zst and nowhere else.
+            if staged.paths.is_empty() {
+                ids.push(None);
+                continue;
+            }
+            let digest = staged.content.digest;
+            let id = match ours.get_mut(&digest) {
+                // A further copy of ours: the one before it has all the names that it can have.
+                Some(copy) => {
+                    *copy += 1;
+                    staged.insert(db, added, *copy, stage)?
+                }
+                None => match self.reconcile(db, staged, stage, relinked)? {
+                    Reconciled::Known(id) => {
+                        added.note_known(id);
+                        id
+                    }
+                    Reconciled::Copy(copy) => {
+                        ours.insert(digest, copy);
+                        staged.insert(db, added, copy, stage)?
+                    }
+                },
+            };
+            ids.push(Some(id));
+        }
+        Ok(ids)
+    }
+
+    /// Finds the row of one content.
     fn reconcile(
         &self,
         db: &Connection,
-        content: &LocalContent,
-        paths: &[&TreePath],
+        staged: &StagedContent<'_>,
         stage: &mut Stage,
         relinked: &mut bool,
     ) -> Result<Reconciled> {
+        let StagedContent { content, paths, .. } = staged;
         if let Some(known) = content.known
             && contents::exists(db, known)?
         {

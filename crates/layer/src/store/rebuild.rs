@@ -224,7 +224,7 @@ fn insert_derived(
     let locals = built.locals_by_row();
     let (mut ids, mut own) = (HashMap::new(), HashSet::new());
     for (row, path, _) in &built.finished.regular {
-        let Some(local) = locals.get(row).map(|local| &built.locals[*local]) else { continue };
+        let Some(local) = locals[*row].map(|local| &built.locals[local]) else { continue };
         let file = held.open(path)?;
         let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
         let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
