@@ -2,11 +2,11 @@
 //!
 //! Linking to a stored file asks the index where it is, and looks it up by its path. If nothing of
 //! that is cached, that is one wait for the disk after the other, on the thread that reads the tar.
-//! Once contents here and there in a layer were found again, another thread has the index read as
-//! far as it is small, and goes through all directories of the layer.
+//! Once contents here and there in a layer were found again, the index is read as far as it is
+//! small, and other threads go through all directories of the layer.
 //!
-//! Invariants: nothing relies on it, so a layer that is removed meanwhile, or any other error,
-//! ends it without a word; at most one thread, which ends with its [`ReadAhead`].
+//! Invariants: nothing relies on it, so a layer that is removed meanwhile, or any other error, is
+//! passed over without a word; the threads end with their [`ReadAhead`].
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,9 +14,7 @@ use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Advice, Dir, FileType, OFlags, fadvise};
@@ -32,16 +30,53 @@ const MOVES: u32 = 8;
 /// Bytes of the index that are read ahead.
 const INDEX: NonZero<u64> = NonZero::new(16 << 20).unwrap();
 
-/// The thread, once there is something to do.
+/// Directories that are read at a time: each is one wait for the disk, which serves several.
+const READERS: usize = 4;
+
+/// The threads, once there is something to do.
 pub(crate) struct ReadAhead {
     found: HashMap<DiffId, u32>,
-    over: Arc<AtomicBool>,
-    running: Option<(Sender<PathBuf>, JoinHandle<u64>)>,
+    left: Arc<Left>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// The directories that are left to read, the next one last.
+#[derive(Default)]
+struct Left {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    paths: Vec<PathBuf>,
+    /// Directories that were read.
+    done: u64,
+    over: bool,
+}
+
+impl Left {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next one, once there is one; `None` in the end.
+    fn next(&self) -> Option<PathBuf> {
+        let waiting = |state: &mut State| state.paths.is_empty() && !state.over;
+        let state = self.changed.wait_while(self.state(), waiting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if state.over { None } else { state.paths.pop() }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
 }
 
 impl ReadAhead {
     pub(crate) fn new() -> Self {
-        Self { found: HashMap::new(), over: Arc::default(), running: None }
+        Self { found: HashMap::new(), left: Arc::default(), readers: Vec::new() }
     }
 
     /// Takes note that a content was found in another directory of that layer than the one before.
@@ -51,71 +86,62 @@ impl ReadAhead {
         if *found != MOVES {
             return;
         }
-        if self.running.is_none() {
-            self.running = start(store, &self.over);
-        }
-        if let Some((layers, _)) = &self.running {
-            // A thread that has ended has nothing to read.
-            let _ = layers.send(layer_path(&layer).join("diff"));
+        self.left.change(|left| left.paths.push(layer_path(&layer).join("diff")));
+        if self.readers.is_empty() {
+            read_index(store.as_fd());
+            self.readers.extend((0..READERS).filter_map(|_| start(store, &self.left)));
         }
     }
 }
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some((layers, thread)) = self.running.take() {
-            drop(layers);
-            if let Ok(directories) = thread.join() {
-                tracing::debug!("read {directories} directories ahead");
-            }
+        self.left.change(|left| left.over = true);
+        for reader in self.readers.drain(..) {
+            // One that panicked has nothing to tell.
+            let _ = reader.join();
         }
+        tracing::debug!("read {} directories ahead", self.left.state().done);
     }
 }
 
-fn start(store: &OwnedFd, over: &Arc<AtomicBool>) -> Option<(Sender<PathBuf>, JoinHandle<u64>)> {
-    let (send, layers) = channel();
-    let (store, over) = (store.try_clone().ok()?, Arc::clone(over));
+fn start(store: &OwnedFd, left: &Arc<Left>) -> Option<JoinHandle<()>> {
+    let (store, left) = (store.try_clone().ok()?, Arc::clone(left));
     let thread = std::thread::Builder::new().name("strata-ahead".into());
-    let thread = thread.spawn(move || read(store.as_fd(), &layers, &over)).ok()?;
-    Some((send, thread))
+    thread.spawn(move || read(store.as_fd(), &left)).ok()
 }
 
-/// Gives the number of directories that it read.
-fn read(store: BorrowedFd<'_>, layers: &Receiver<PathBuf>, over: &AtomicBool) -> u64 {
+/// Has the kernel read the index; it does not wait for that.
+fn read_index(store: BorrowedFd<'_>) {
     // What cannot be read is left to whoever needs it, here and below.
     let _ = open_beneath(store, Path::new("index.db"), OFlags::RDONLY)
         .and_then(|index| fadvise(index, 0, Some(INDEX), Advice::WillNeed));
-    let mut done = 0;
-    for layer in layers {
-        let mut left = vec![layer];
-        while let Some(dir) = left.pop() {
-            if over.load(Ordering::Relaxed) {
-                return done;
-            }
-            done += u64::from(subdirectories(store, &dir, &mut left).is_ok());
-        }
-    }
-    done
 }
 
-/// Reads one directory and appends those in it, the first by name last: so go most tars.
-fn subdirectories(
-    store: BorrowedFd<'_>,
-    path: &Path,
-    left: &mut Vec<PathBuf>,
-) -> rustix::io::Result<()> {
+fn read(store: BorrowedFd<'_>, left: &Left) {
+    while let Some(dir) = left.next() {
+        if let Ok(inner) = subdirectories(store, &dir) {
+            left.change(|left| {
+                left.paths.extend(inner);
+                left.done += 1;
+            });
+        }
+    }
+}
+
+/// Reads one directory and gives those in it, the first by name last: so go most tars.
+fn subdirectories(store: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Vec<PathBuf>> {
     let dir = open_beneath(store, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let before = left.len();
+    let mut inner = Vec::new();
     for entry in Dir::new(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
-            left.push(path.join(OsStr::from_bytes(name)));
+            inner.push(path.join(OsStr::from_bytes(name)));
         }
     }
-    left[before..].sort_unstable_by(|one, other| other.cmp(one));
-    Ok(())
+    inner.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(inner)
 }
 
 #[cfg(test)]
@@ -133,9 +159,8 @@ mod tests {
         }
         fs::write(store.path().join("d/file"), "").unwrap();
         let root: OwnedFd = fs::File::open(store.path()).unwrap().into();
-        let mut left = vec![PathBuf::from("after")];
-        subdirectories(root.as_fd(), Path::new("d"), &mut left).unwrap();
-        assert_eq!(left, ["after", "d/c", "d/b", "d/a"].map(PathBuf::from));
+        let inner = subdirectories(root.as_fd(), Path::new("d")).unwrap();
+        assert_eq!(inner, ["d/c", "d/b", "d/a"].map(PathBuf::from));
     }
 
     #[test]
@@ -148,10 +173,15 @@ mod tests {
         for _ in 1..MOVES {
             ahead.found_in(&root, layer);
         }
-        assert!(ahead.running.is_none());
+        assert!(ahead.readers.is_empty());
         ahead.found_in(&root, layer);
-        let (layers, thread) = ahead.running.take().unwrap();
-        drop(layers);
-        assert_eq!(thread.join().unwrap(), 3, "diff, a, b");
+        assert_eq!(ahead.readers.len(), READERS);
+        // `diff`, `a`, `b`, each by one of them.
+        while ahead.left.state().done < 3 {
+            std::thread::yield_now();
+        }
+        let left = Arc::clone(&ahead.left);
+        drop(ahead);
+        assert_eq!(left.state().done, 3);
     }
 }
