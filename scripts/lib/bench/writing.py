@@ -165,7 +165,7 @@ def fio(bench, part, lowers):
 
 def fio_run(target, size, args):
     """Seconds for the bytes of one fio job."""
-    args = [arg.format(quarter=size // 4, direct=size // 32) for arg in args]
+    args = [arg.format(quarter=size // 4, direct=size // 8) for arg in args]
     said = run("fio", "--name=job", "--filename=%s/fio" % target, "--size=%d" % size,
                "--ioengine=psync", "--invalidate=0", "--fallocate=none", "--thread",
                "--output-format=json", *args)
