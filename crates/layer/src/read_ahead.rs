@@ -88,8 +88,9 @@ impl ReadAhead {
         }
         self.left.change(|left| left.paths.push(layer_path(&layer).join("diff")));
         if self.readers.is_empty() {
-            read_index(store.as_fd());
-            self.readers.extend((0..READERS).filter_map(|_| start(store, &self.left)));
+            // One of them has the index read first: not this thread, which others wait for.
+            let readers = (0..READERS).filter_map(|number| start(store, &self.left, number == 0));
+            self.readers.extend(readers);
         }
     }
 }
@@ -105,13 +106,19 @@ impl Drop for ReadAhead {
     }
 }
 
-fn start(store: &OwnedFd, left: &Arc<Left>) -> Option<JoinHandle<()>> {
+fn start(store: &OwnedFd, left: &Arc<Left>, index: bool) -> Option<JoinHandle<()>> {
     let (store, left) = (store.try_clone().ok()?, Arc::clone(left));
     let thread = std::thread::Builder::new().name("strata-ahead".into());
-    thread.spawn(move || read(store.as_fd(), &left)).ok()
+    let work = move || {
+        if index {
+            read_index(store.as_fd());
+        }
+        read(store.as_fd(), &left);
+    };
+    thread.spawn(work).ok()
 }
 
-/// Has the kernel read the index; it does not wait for that.
+/// Has the kernel begin to read the index.
 fn read_index(store: BorrowedFd<'_>) {
     // What cannot be read is left to whoever needs it, here and below.
     let _ = open_beneath(store, Path::new("index.db"), OFlags::RDONLY)
@@ -121,10 +128,13 @@ fn read_index(store: BorrowedFd<'_>) {
 fn read(store: BorrowedFd<'_>, left: &Left) {
     while let Some(dir) = left.next() {
         if let Ok(inner) = subdirectories(store, &dir) {
-            left.change(|left| {
-                left.paths.extend(inner);
-                left.done += 1;
-            });
+            let mut state = left.state();
+            state.done += 1;
+            // Most directories have none, and nobody is woken for them.
+            if !inner.is_empty() {
+                state.paths.extend(inner);
+                left.changed.notify_all();
+            }
         }
     }
 }
