@@ -95,15 +95,6 @@ impl Store {
         let frame = frame(stage.root(), &built.finished.rows)?;
         let staged = StagedContent::all(built, &mut stage)?;
         let by_row = built.locals_by_row();
-        let mut index = self.index();
-        let tx = index.write()?;
-        if index::find_layer(&tx, &diff_id)?.is_some() {
-            // An import of the same tar was faster.
-            drop(tx);
-            drop(index);
-            let layer = self.hold(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
-            return Ok(Unpacked { layer, existed: true });
-        }
         let record = LayerRecord {
             id: 0,
             diff_id,
@@ -114,6 +105,15 @@ impl Store {
             headers_blocks: frame.headers.blocks,
             directories: frame.directories,
         };
+        let mut index = self.index();
+        let tx = index.write()?;
+        if index::find_layer(&tx, &diff_id)?.is_some() {
+            // An import of the same tar was faster.
+            drop(tx);
+            drop(index);
+            let layer = self.hold(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
+            return Ok(Unpacked { layer, existed: true });
+        }
         let layer = index::insert_layer(&tx, &record)?;
         let mut added = Added::new(&tx, layer)?;
         let mut relinked = false;
