@@ -13,6 +13,9 @@
 //! all threads wait in the kernel          no request came in time, or several callers ask
 //! ```
 //!
+//! On two processors a keeper and its caller are brought [together](crate::together); it does not
+//! look for the next request then, it waits for it in the kernel.
+//!
 //! Invariants: nothing but speed depends on this; threads are aside only while a keeper answers: if
 //! it has not for [`ASIDE`], they go back; so they do when requests of several callers come mixed.
 
@@ -23,6 +26,8 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::together::Together;
 
 /// How long the next request is waited for. A wake-up costs about half as much.
 const STAY: Duration = Duration::from_micros(50);
@@ -51,6 +56,7 @@ pub(crate) struct Awake {
     vain: AtomicU32,
     /// Requests for which nobody stays.
     rest: AtomicU32,
+    together: Option<Together>,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +82,10 @@ impl Drop for Held<'_> {
 impl Awake {
     /// For so many threads.
     pub(crate) fn new(threads: usize) -> Self {
+        Self::with(threads, Together::here())
+    }
+
+    fn with(threads: usize, together: Option<Together>) -> Self {
         Self {
             device: OnceLock::new(),
             threads,
@@ -85,6 +95,7 @@ impl Awake {
             caller: AtomicU32::new(0),
             vain: AtomicU32::new(0),
             rest: AtomicU32::new(0),
+            together,
         }
     }
 
@@ -96,16 +107,23 @@ impl Awake {
     /// A request of the thread `caller` was answered on this thread, quickly.
     pub(crate) fn answered(&self, caller: u32) {
         let Some(device) = self.device.get() else { return };
+        let same = self.caller.swap(caller, Ordering::Relaxed) == caller;
+        let together = self.together.as_ref().is_some_and(|two| two.answered(caller, same));
         let rest = self.rest.load(Ordering::Relaxed);
-        if rest > 0 {
+        if rest > 0 && !together {
             self.rest.store(rest - 1, Ordering::Relaxed);
             return;
         }
         self.turns.fetch_add(1, Ordering::Relaxed);
-        if self.is_out_of_turn(caller, device) {
+        // One caller has one request at a time, but one of another name space cannot be told from
+        // others: then, whether the next request came before the caller can have had its answer.
+        let out_of_turn = if caller == 0 { self.is_asked(device) } else { !same };
+        if out_of_turn {
             self.amiss(false);
         } else if self.keeps() {
-            self.stay(device);
+            if !together {
+                self.stay(device);
+            }
         } else {
             self.step_aside();
         }
@@ -149,16 +167,6 @@ impl Awake {
             roles.calls += 1;
             self.back.notify_all();
         }
-    }
-
-    /// Whether somebody else asks than before. One caller has one request at a time, but one of
-    /// another name space cannot be told from others: then, whether the next request came before
-    /// the caller can have had its answer.
-    fn is_out_of_turn(&self, caller: u32, device: &OwnedFd) -> bool {
-        if caller == 0 {
-            return self.is_asked(device);
-        }
-        self.caller.swap(caller, Ordering::Relaxed) != caller
     }
 
     /// Whether this thread is the keeper; if there is none, it is from now on.
@@ -229,7 +237,7 @@ mod tests {
 
     fn watched(threads: usize) -> (Arc<Awake>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let awake = Arc::new(Awake::new(threads));
+        let awake = Arc::new(Awake::with(threads, None));
         awake.answered(1); // No device yet: nothing to stay for.
         awake.watch(ours.into());
         (awake, theirs)
@@ -275,7 +283,7 @@ mod tests {
         assert!(one.is_some() && two.is_some() && awake.hold().is_none());
         drop(one);
         assert!(awake.hold().is_some());
-        assert!(Awake::new(2).hold().is_none());
+        assert!(Awake::with(2, None).hold().is_none());
     }
 
     #[test]

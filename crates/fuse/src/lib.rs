@@ -23,6 +23,7 @@ mod passthrough;
 mod readonly;
 mod reads;
 mod session;
+mod together;
 mod unmounting;
 mod writable;
 
