@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 
 /// So many requests of one caller are a batch; it is brisk if it takes less than [`BRISK`].
-const BATCH: u32 = 32;
+const BATCH: u32 = 16;
 const BRISK: Duration = Duration::from_millis(5);
 /// After so many batches it is looked again where the caller runs: reading `/proc` costs about as
 /// much as a request.
