@@ -108,7 +108,10 @@ impl Together {
     /// A request of the thread `caller` was answered on this one; `same` as the last. Whether
     /// they are together: then this thread is woken soon enough if it sleeps.
     pub(crate) fn answered(&self, caller: u32, same: bool) -> bool {
-        match self.pace.lock().unwrap_or_else(PoisonError::into_inner).turn(same && caller != 0) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = pace.turn(same && caller != 0);
+        drop(pace);
+        match batch {
             Some(batches) if batches > 0 => self.bring(caller, batches),
             Some(_) => self.shared.unbind(),
             None => {}
