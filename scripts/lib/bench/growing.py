@@ -88,9 +88,12 @@ def grow(bench, part, work, section, size):
     rows_for_mounts(bench, part, work, section, given, root, image)
     df = os.path.getsize(root + "/index.db")
     trees = sum(file.stat().st_size for file in os.scandir(root + "/trees"))
-    for work_name, size_of in (("index, bytes per entry", df), ("tree, bytes per entry", trees)):
-        part.row(section, work_name, {"strata": summary([{"value": size_of / entries}])}, {}, "",
-                 given, unit="bytes")
+    for what, size_of in (("index", df), ("tree", trees)):
+        # Of fewer it is the empty file that would be told.
+        name, value = (what + ", bytes per entry", size_of / entries) if entries >= 1000 else \
+            (what + ", bytes", size_of)
+        part.row(section, name, {"strata": summary([{"value": value}])}, {}, "", given,
+                 unit="bytes")
     shutil.rmtree(work)
 
 

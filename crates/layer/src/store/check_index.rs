@@ -20,12 +20,11 @@ use super::Store;
 use super::check::{FsckReport, Problem};
 use super::listing::{Found, Images, Listing};
 use crate::error::{Error, IoContext, Result};
-use crate::index::{Index, NEWEST};
+use crate::index::{Index, NEWEST, PAGE};
 
 /// Bytes of the header that never change: offset and value ("Database File Format", section 1.3).
-const HEADER: [(u64, &[u8]); 8] = [
+const HEADER: [(u64, &[u8]); 7] = [
     (0, b"SQLite format 3\0"),
-    (16, &4096_u16.to_be_bytes()),
     (18, &[2, 2, 0, 64, 32, 32]), // write-ahead log, no reserved space, payload fractions
     (44, &4_u32.to_be_bytes()),   // schema format
     (48, &[0; 8]),                // cache size, largest root page
@@ -33,6 +32,9 @@ const HEADER: [(u64, &[u8]); 8] = [
     (64, &[0; 8]),                // incremental vacuum, application id
     (72, &[0; 20]),               // reserved
 ];
+
+/// Bytes of its pages, in the header at 16: of an index that was made now, or before.
+const PAGES: [u16; 2] = [PAGE, 4096];
 
 /// Why the index cannot be opened and checked; `None` if it can.
 ///
@@ -95,13 +97,17 @@ fn check_header(root: &Path, file: &File) -> Result<Option<String>> {
             return Ok(Some(format!("byte {} of its header is wrong", at + n as u64)));
         }
     }
+    let page = u16::from_be_bytes([header[16], header[17]]);
+    if !PAGES.contains(&page) {
+        return Ok(Some(format!("its header says that a page has {page} bytes")));
+    }
     let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|n| header[at + n]));
     if word(24) != word(92) {
         return Ok(Some("its change counters (bytes 24 and 92) differ".to_owned()));
     }
     // With a log, pages may be on their way.
     let log = std::fs::metadata(root.join("index.db-wal")).map_or(0, |meta| meta.len());
-    if log == 0 && u64::from(word(28)) * 4096 != size {
+    if log == 0 && u64::from(word(28)) * u64::from(page) != size {
         let what = format!("has {size} bytes, its header says {} pages", word(28));
         return Ok(Some(what));
     }

@@ -144,7 +144,7 @@ fn tasks() -> Vec<Task> {
             name: "repair of the index",
             prepare: |root| {
                 two_images(root);
-                flip(&root.join("index.db"), 4096 + 3);
+                flip(&root.join("index.db"), 2048 + 3);
             },
             run: repair,
             damaged: true,

@@ -11,7 +11,7 @@ use std::path::Path;
 use strata_layer::{Store, StoreOptions};
 
 use crate::common::{Place, Silent, assert_clean, dump, files, fsck, load, members};
-use crate::pages::{Rows, used};
+use crate::pages::{PAGE, Rows, used};
 use crate::tars::Tar;
 
 /// Enough rows for inner pages of every table, overflow pages, and pages on the free list.
@@ -85,7 +85,7 @@ fn flip_at(offsets: &dyn Fn(usize) -> bool, masks: &[u8]) -> (usize, usize) {
             damaged[at] ^= mask;
             fs::write(&path, &damaged).unwrap();
             let report = fsck(&root);
-            let page = at / 4096 + 1;
+            let page = at / PAGE + 1;
             if report.problems.is_empty() {
                 assert!(!meaning[at], "byte {at} (page {page}) ^ {mask:#x}: not found");
                 assert_eq!(dump(&root), before, "byte {at} (page {page}) ^ {mask:#x}");
@@ -104,7 +104,7 @@ fn flip_at(offsets: &dyn Fn(usize) -> bool, masks: &[u8]) -> (usize, usize) {
     assert_clean(&root);
     println!(
         "{} pages, {found} flips found, {unnoticed} in bytes without a meaning",
-        clean.len() / 4096
+        clean.len() / PAGE
     );
     (found, unnoticed)
 }
@@ -118,7 +118,7 @@ fn every_bit_of_the_header() {
 
 #[test]
 fn the_beginning_of_every_page() {
-    let (found, _) = flip_at(&|at| at % 4096 < 14, &[1, 0x80]);
+    let (found, _) = flip_at(&|at| at % PAGE < 14, &[1, 0x80]);
     assert!(found > 400, "{found}");
 }
 
@@ -170,7 +170,7 @@ fn damage_is_repaired_from_the_layers() {
 
 #[test]
 fn a_cut_or_longer_index_is_found_and_repaired() {
-    for by in [-1, -4096, 1, 4096] {
+    for by in [-1, -(PAGE as i64), 1, PAGE as i64] {
         let place = Place::in_memory();
         let root = place.root();
         fill(&root);
@@ -182,6 +182,21 @@ fn a_cut_or_longer_index_is_found_and_repaired() {
         assert_clean(&root);
         assert_eq!(dump(&root), before, "{by}");
     }
+}
+
+#[test]
+fn an_index_that_was_made_with_larger_pages_is_sound() {
+    let place = Place::in_memory();
+    let root = place.root();
+    drop(Store::open(&root).unwrap());
+    let path = root.join("index.db");
+    fs::remove_file(&path).unwrap();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL").unwrap();
+    drop(db);
+    fill(&root);
+    assert_eq!(fs::read(&path).unwrap()[16..18], [16, 0]);
+    assert_clean(&root);
 }
 
 /// Facts that are wrong in the index, though the database is sound.

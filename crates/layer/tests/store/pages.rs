@@ -7,7 +7,7 @@
 //! `sqlite_sequence` (any larger number does), and the type of an `INTEGER PRIMARY KEY` column
 //! (its value is the row's number, which stands elsewhere; a type of no length changes nothing).
 
-const PAGE: usize = 4096;
+pub const PAGE: usize = 2048;
 
 pub struct Used {
     bytes: Vec<u8>,
