@@ -56,11 +56,18 @@ def goals(documents):
 
 def part(name, document, kept, link):
     """One part."""
-    machine = document["machine"]
     text = ["## %s\n\n" % name.capitalize()]
-    text.append("%(cpu)s, %(cores)s cores, %(memory_gib)s GiB; Linux %(kernel)s, %(system)s, "
-                "%(file_system)s.\n" % machine)
     rows = document["rows"]
+    machines = {}
+    for row in rows:
+        machines.setdefault(row["machine"], {})[row["section"]] = None
+    where = "; %(system)s, %(file_system)s" % document["machine"]
+    if len(machines) == 1:
+        text.append("%s%s.\n" % (*machines, where))
+    else:
+        text += ["* %s%s: %s\n" % (machine, where, ", ".join(sections))
+                 for machine, sections in sorted(machines.items())]
+        text.append("\n")
     dates = sorted(row["date"] for row in rows)
     repeats = sorted({row["repeat"] for row in rows})
     text.append("Measured %s to %s UTC, repeats %s, load of the machine before a row %.1f to "

@@ -3,8 +3,9 @@
 The model: a part (`import`, `read`, ...) has rows. A row is one kind of work in one state on one
 input, measured for several peers in the same run; its key is (section, work, state, input), and
 measuring it again replaces it. A document is written after every row, so an interrupted run keeps
-what it has. A row carries the machine's state with it: when it was measured, with how many
-repeats, and the load before; the facts of the machine and the versions are the document's.
+what it has. A row carries the machine's state with it: which it was, when it was measured, with how many
+repeats, and the load before; the other facts of the machine and the versions are the document's,
+those of its last run.
 """
 import json
 import os
@@ -31,6 +32,7 @@ class Part:
         """Adds or replaces a row and shows it."""
         row = {"section": section, "work": work, "state": state, "input": given, "unit": unit,
                "repeat": repeat, "note": note, "load": os.getloadavg()[0],
+               "machine": machine_of(self.document["machine"]),
                "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
                "peers": peers, "failed": failed}
         key = key_of(row)
@@ -53,6 +55,11 @@ class Part:
         with open(self.path + ".new", "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(self.path + ".new", self.path)
+
+
+def machine_of(facts):
+    """What a figure depends on most."""
+    return "%(cpu)s, %(cores)s cores, %(memory_gib)s GiB; Linux %(kernel)s" % facts
 
 
 def key_of(row):
