@@ -19,9 +19,11 @@ mod listings;
 mod merge;
 mod redirect;
 mod stack;
+mod threads;
 pub mod writable;
 
 pub use stack::Stack;
+pub use threads::Threads;
 
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl Writable {
     ) -> Self {
         let checks_modes = options.mount.default_permissions;
         let mount = Arc::new(Mount::new(union, options));
-        Self { mount, slow: Slow::default(), awake, checks_modes, over }
+        Self { mount, slow: Slow::new(), awake, checks_modes, over }
     }
 
     /// Answers on this thread.

@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use strata_union::Threads;
+
 use super::answers::guarded;
 
 /// How many may be under way; further ones wait.
@@ -23,10 +25,17 @@ struct Queue {
 }
 
 /// The queue.
-#[derive(Clone, Default)]
-pub(super) struct Slow(Arc<Mutex<Queue>>);
+#[derive(Clone)]
+pub(super) struct Slow {
+    queue: Arc<Mutex<Queue>>,
+    threads: Threads,
+}
 
 impl Slow {
+    pub(super) fn new() -> Self {
+        Self { queue: Arc::default(), threads: Threads::new("slow") }
+    }
+
     /// Runs `job` on another thread, soon.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.lock();
@@ -37,8 +46,7 @@ impl Slow {
         queue.running += 1;
         drop(queue);
         let slow = self.clone();
-        let started = std::thread::Builder::new().name("slow".to_owned()).spawn(move || slow.run());
-        if let Err(error) = started {
+        if let Err(error) = self.threads.start(move || slow.run()) {
             tracing::warn!("cannot start a thread: {error}; the requests behind this one wait");
             self.run();
         }
@@ -57,7 +65,7 @@ impl Slow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,7 +76,7 @@ mod tests {
 
     #[test]
     fn everything_is_run_also_after_panics_and_never_too_much_at_once() {
-        let slow = Slow::default();
+        let slow = Slow::new();
         let (sender, done) = mpsc::channel();
         let under_way = Arc::new(Mutex::new((0, 0)));
         for index in 0..100 {
