@@ -3,9 +3,11 @@
 The model: all peers get the same two lowers (a generated tree and one big file) and, for every
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
 drop-in for fuse-overlayfs. Before a run, outside of the measured time, dirty pages are written out
-and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After `chown -R` the upper is looked at:
-how much data was copied. During the copy-up of the big file another process asks for a name that
-is not there every millisecond; its slowest answer is a row of its own. The uppers of storms lie on
+and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
+`chown -R` the upper is looked at: how much data was copied. During the copy-up of the big file
+another process asks for a name that is not there every millisecond; its slowest answer is a row of
+its own. So is a copy-up with a sync of the file after it, for who syncs before it and who does not
+differs between peers; small ones are a byte put to the end of each file. The uppers of storms lie on
 a new ext4 with a journal, and on tmpfs: without a journal, as on some virtual machines, ext4 looks
 at every inode that was deleted in the last minutes before it makes one, whoever asks.
 
@@ -221,6 +223,37 @@ def copy_up(bench, part, lowers):
             mount.end()
             shutil.rmtree(mount.upper)
     rows, failed = interleave_many(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    size = "%d MiB" % (lowers.big >> 20)
     for work, got in rows.items():
-        part.row("copy-up", work, got, failed, "", "%d MiB" % (lowers.big >> 20),
-                 repeat=bench.repeat)
+        part.row("copy-up", work, got, failed, "", size, repeat=bench.repeat)
+    files = os.path.join(lowers.work, "files")
+    count = 100 if bench.quick else 1000
+    with open(files, "w", encoding="ascii") as out:
+        out.writelines(path + "\n" for path in files_of(lowers.tree)[:count])
+    for work, given, script in (
+            ("copy-up of the big file, synced", size, "printf x >> big; exec sync big"),
+            ("copy-up of small files", "%d files" % count,
+             'while read -r file; do printf x >> "$file"; done < ' + files)):
+        rows, failed = interleave(bench.repeat, {
+            p: lambda p=p, s=script: one_script(lowers, p, s) for p in NAMES})
+        part.row("copy-up", work, rows, failed, "", given, repeat=bench.repeat)
+
+
+def one_script(lowers, peer, script):
+    """A sample of a shell script in a new mount, with the lowers in memory."""
+    mount = lowers.mount(peer)
+    try:
+        read_all(lowers.bigdir)
+        read_all(lowers.tree)
+        settle()
+        return dict(sample(["sh", "-ec", script], cwd=mount.target), daemon_cpu=mount.cpu())
+    finally:
+        mount.end()
+        shutil.rmtree(mount.upper)
+
+
+def files_of(tree):
+    """The regular files of a tree, by their paths in it."""
+    found = [os.path.join(where, name) for where, _, names in os.walk(tree) for name in names]
+    return sorted(os.path.relpath(path, tree) for path in found
+                  if os.path.isfile(path) and not os.path.islink(path))
