@@ -4,8 +4,9 @@
 usage: asoverlay.py UPPER LOWER TREE
 
 TREE is what treesum.py has printed of strata-overlay's mount. overlayfs is mounted read-only, so
-that it changes nothing; the mountpoint `kernel` is made in the current directory. Devices 0:0
-are left out: overlayfs shows the file that stands for one, for only strata knows such devices.
+that it changes nothing; the mountpoint `kernel` is made in the current directory, its work
+directory beside the upper. Devices 0:0 are left out: overlayfs shows the file that stands for one,
+for only strata knows such devices.
 """
 import json
 import os
@@ -20,9 +21,10 @@ def read(text):
 
 
 def kernel_tree(upper, lower):
-    for path in ("kernel", "kernelwork"):
+    work = os.path.join(os.path.dirname(upper), "kernelwork")
+    for path in ("kernel", work):
         os.makedirs(path, exist_ok=True)
-    options = "ro,lowerdir=%s,upperdir=%s,workdir=kernelwork" % (lower, upper)
+    options = "ro,lowerdir=%s,upperdir=%s,workdir=%s" % (lower, upper, work)
     options += ",redirect_dir=on,metacopy=on,index=off"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, "kernel"], check=True)
     try:

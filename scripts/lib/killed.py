@@ -190,12 +190,12 @@ class Expected:
                 paths, [os.stat(path) for path in paths])
 
 
-def mount(overlay):
+def mount(overlay, options=OPTIONS, errors=None):
     """The daemon, in the foreground so that it is known whom to kill, once it is mounted."""
     with open("/proc/self/mountinfo", encoding="utf-8") as table:
         changed = select.poll()
         changed.register(table, select.POLLPRI)
-        daemon = subprocess.Popen([overlay, "-f", "-o", OPTIONS, "merged"])
+        daemon = subprocess.Popen([overlay, "-f", "-o", options, "merged"], stderr=errors)
         while not os.path.ismount("merged"):
             # The kernel tells of every change of the table; a daemon's end it does not.
             changed.poll(1000)

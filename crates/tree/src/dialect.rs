@@ -63,7 +63,8 @@ pub enum Mark {
     Protattr,
     /// On a zero-size regular file: a whiteout.
     Whiteout,
-    /// Ours: the number of the lower node that was copied up, in decimal.
+    /// Ours: the number of the lower node that was copied up, in decimal; then " unsynced", as long
+    /// as that is not on disk.
     StrataOrigin,
     /// Ours: on an empty regular file, the device that it stands for, as [`format_kind`] writes
     /// it: a character device 0:0 that is not a whiteout.

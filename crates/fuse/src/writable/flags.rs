@@ -38,8 +38,11 @@ pub(super) fn kind(mode: u32, rdev: u32) -> Result<Kind> {
 
 /// How open(2) opens. O_RDONLY|O_TRUNC empties a file that the caller may write (open(2)).
 pub(super) fn open_how(flags: OpenFlags) -> OpenHow {
-    let truncate = flags.0 & OFlags::TRUNC.bits().cast_signed() != 0;
-    OpenHow { write: truncate || flags.acc_mode() != OpenAccMode::O_RDONLY, truncate }
+    let has = |flag: OFlags| flags.0 & flag.bits().cast_signed() != 0;
+    let truncate = has(OFlags::TRUNC);
+    let write = truncate || flags.acc_mode() != OpenAccMode::O_RDONLY;
+    // O_SYNC is O_DSYNC and one bit more.
+    OpenHow { write, truncate, synced: write && has(OFlags::DSYNC) }
 }
 
 /// What renameat2(2) is to do with the target, and whether a whiteout stays at the source.
@@ -130,9 +133,13 @@ mod tests {
     #[test]
     fn opening_to_empty_is_opening_to_write() {
         let how = |flags: OFlags| open_how(OpenFlags(flags.bits().cast_signed()));
-        assert_eq!(how(OFlags::RDONLY), OpenHow { write: false, truncate: false });
-        assert_eq!(how(OFlags::TRUNC), OpenHow { write: true, truncate: true });
-        assert_eq!(how(OFlags::WRONLY), OpenHow { write: true, truncate: false });
-        assert_eq!(how(OFlags::RDWR | OFlags::APPEND), OpenHow { write: true, truncate: false });
+        let (read, write) = (OpenHow::default(), OpenHow { write: true, ..OpenHow::default() });
+        assert_eq!(how(OFlags::RDONLY), read);
+        assert_eq!(how(OFlags::RDONLY | OFlags::SYNC), read);
+        assert_eq!(how(OFlags::TRUNC), OpenHow { truncate: true, ..write });
+        assert_eq!(how(OFlags::WRONLY), write);
+        assert_eq!(how(OFlags::RDWR | OFlags::APPEND), write);
+        assert_eq!(how(OFlags::WRONLY | OFlags::DSYNC), OpenHow { synced: true, ..write });
+        assert_eq!(how(OFlags::RDWR | OFlags::SYNC), OpenHow { synced: true, ..write });
     }
 }

@@ -131,6 +131,9 @@ impl Union {
             Some(size) => self.copy_up(node, Stage::Upper, Some(size))?,
             None => self.copy_up(node, Stage::Meta, None)?,
         };
+        if changes.size.is_some() {
+            self.settle_copy(node)?;
+        }
         let _claim = self.claims.claim(&[node]);
         let _steady = self.steady();
         let seen = self.table.see(node)?;
@@ -143,6 +146,22 @@ impl Union {
             times(&fd, changes.atime, changes.mtime)?;
         }
         self.upper_attr(&seen.found, &fd, &stat(&fd)?)
+    }
+
+    /// Waits until the content of a node is on disk, if it was copied up just now.
+    fn settle_copy(&self, node: NodeId) -> Result<()> {
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        let inode = {
+            let _steady = self.steady();
+            let seen = self.table.see(node)?;
+            match seen.found.stage {
+                Stage::Upper => inode(self, &seen)?,
+                Stage::Lower | Stage::Meta => return Ok(()),
+            }
+        };
+        self.unsynced.settle(inode)
     }
 
     fn truncate(&self, seen: &Seen, fd: &Inode, size: u64) -> Result<()> {

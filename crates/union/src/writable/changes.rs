@@ -182,8 +182,7 @@ impl Layer {
         if now.kind != Kind::Regular || child.found.stage != Stage::Upper {
             return Ok(true);
         }
-        let how = OpenHow { write: false, truncate: false };
-        let ours = union.open_file(child.found.id, how)?;
+        let ours = union.open_file(child.found.id, OpenHow::default())?;
         same_bytes(&ours, &union.lower.open(base.id)?, now.size)
     }
 
@@ -342,8 +341,7 @@ impl Lower for Layer {
         if kind != Kind::Regular {
             return Err(TreeError::NotRegular { node, kind });
         }
-        let how = OpenHow { write: false, truncate: false };
-        let file = self.union.open_file(node, how).map_err(told)?;
+        let file = self.union.open_file(node, OpenHow::default()).map_err(told)?;
         file.fresh().map_err(told)
     }
 

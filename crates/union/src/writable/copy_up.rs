@@ -1,7 +1,8 @@
 //! Copy-up: a lower's node comes into the upper before it is changed.
 //!
-//! A copy is made whole in the work directory and then moved to its place, so that nobody, nor
-//! any crash, ever sees half of one. When only metadata change, the content of a regular file
+//! A copy is made whole in the work directory and then moved to its place, so that nobody ever
+//! sees half of one. It is synced then, and what a crash makes of it before is mended (`unsynced`).
+//! When only metadata change, the content of a regular file
 //! stays below ("metacopy"); it follows when the file is opened for writing. A file of several
 //! names comes up under all of them: the work directory has one more link to it, called
 //! `links-<number>`, until all names are in place, and `recover` completes what a crash cut off.
@@ -24,11 +25,22 @@ use super::error::{Doing, Result, damaged};
 use super::names::{Location, stat};
 use super::table::{Because, Seen, Stage, Table};
 use super::types::SetTime;
+use super::unsynced::format_origin;
 use super::upper::{Temporary, by_descriptor};
 use super::{Mark, Union};
 
 /// Lower nodes of several names, with the paths of those among the lowers.
 pub(super) type Links = HashMap<NodeId, Vec<TreePath>>;
+
+/// When a copy's content is synced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Never,
+    /// Before it takes its name.
+    Now,
+    /// After that; see `unsynced`.
+    Late,
+}
 
 /// Nodes that stay known while this lives.
 pub(super) struct Pins<'a> {
@@ -80,7 +92,8 @@ impl Union {
     }
 
     /// Brings a node into the upper, to `stage` at least, with the first `keep` bytes of its
-    /// content (`None`: all). The inode, if this made it and nobody else keeps it open.
+    /// content (`None`: all). The inode, if this made it and nobody else keeps it open; with its
+    /// content it is open for reading and writing.
     pub(super) fn copy_up(
         &self,
         id: NodeId,
@@ -107,13 +120,13 @@ impl Union {
         let stage = if seen.path.is_none() { Stage::Upper } else { stage };
         match seen.found.stage {
             now if now >= stage => Ok(None),
-            Stage::Meta => self.fill(&seen, keep).map(|()| None),
+            Stage::Meta => self.fill(&seen, keep),
             Stage::Lower | Stage::Upper => self.copy_node(&seen, stage, keep),
         }
     }
 
     /// Gives a metacopy its content; its mark goes last.
-    fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<()> {
+    fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<Option<File>> {
         let Some(lower) = seen.found.lower else {
             return Err(damaged("fill a metacopy that has no lower"));
         };
@@ -123,25 +136,59 @@ impl Union {
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
         let before = stat(&file)?;
-        copy_content(&self.lower.open(lower)?, &file, keep)?;
-        self.upper.sync_file(&file)?;
+        let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
+        self.copy_synced(&self.lower.open(lower)?, &file, keep, sync)?;
         set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
-        self.marks.set(&file, Mark::StrataOrigin, seen.found.id.0.to_string().as_bytes())?;
+        self.mark_origin(&file, seen.found.id, sync)?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
             found.stage = Stage::Upper;
             found.redirect = None;
         });
-        self.rise(seen.found.id, file)
+        Ok(self.rise(seen.found.id, file))
     }
 
-    /// Openers of the node read the upper's file from now on.
-    fn rise(&self, id: NodeId, file: File) -> Result<()> {
-        if let Some(content) = self.table.open_content(id) {
-            content.rise(Arc::new(file), true);
+    /// When the first `keep` of a lower's `size` bytes are put on disk as a node's content.
+    fn sync_of(&self, seen: &Seen, size: u64, keep: Option<u64>) -> Sync {
+        let bytes = keep.map_or(size, |keep| keep.min(size));
+        // Who may not write a file cannot set its user attributes (xattr(7)), as this does late.
+        let (root, apart) = (self.upper.ids.0 == 0, self.apart());
+        let markable = root || apart || !self.options.user_marks;
+        match seen.path {
+            // Of a removed file a crash leaves nothing, of an empty one nothing less.
+            None => Sync::Never,
+            Some(_) if bytes == 0 => Sync::Never,
+            // A copy of a part cannot be told from one that a crash has cut off.
+            Some(_) if bytes == size && self.upper.late && markable => Sync::Late,
+            Some(_) => Sync::Now,
         }
-        Ok(())
+    }
+
+    /// Copies content into a file of the upper.
+    fn copy_synced(&self, from: &File, to: &File, keep: Option<u64>, sync: Sync) -> Result<()> {
+        if sync == Sync::Late {
+            self.unsynced.announce(self.upper.work())?;
+        }
+        copy_content(from, to, keep)?;
+        match sync {
+            Sync::Now => self.upper.sync_file(to),
+            Sync::Never | Sync::Late => Ok(()),
+        }
+    }
+
+    /// Marks a file of the upper with the lower's node that it is a copy of.
+    fn mark_origin(&self, file: &File, lower: NodeId, sync: Sync) -> Result<()> {
+        let late = sync == Sync::Late;
+        self.marks.set(file, Mark::StrataOrigin, &format_origin(lower, late))?;
+        if late { self.unsynced.add(file, lower) } else { Ok(()) }
+    }
+
+    /// Openers of the node read the upper's file from now on. Without any it is given back.
+    fn rise(&self, id: NodeId, file: File) -> Option<File> {
+        let Some(content) = self.table.open_content(id) else { return Some(file) };
+        content.rise(Arc::new(file), true);
+        None
     }
 
     fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
@@ -158,6 +205,10 @@ impl Union {
             _ => Vec::new(),
         };
         let perm = self.bits_of_new(kind, node.stat.perm);
+        let sync = match (kind, stage) {
+            (Kind::Regular, Stage::Upper) => self.sync_of(seen, node.stat.size, keep),
+            _ => Sync::Never,
+        };
         let result = self.make_inode(work, made.name(), kind, &target, perm).and_then(|fd| {
             let file = (kind == Kind::Regular).then_some(&fd);
             if let Some(file) = file {
@@ -168,8 +219,7 @@ impl Union {
                         self.marks.set(&fd, Mark::Metacopy, b"")?;
                     }
                     Stage::Lower | Stage::Upper => {
-                        copy_content(&self.lower.open(lower)?, file, keep)?;
-                        self.upper.sync_file(file)?;
+                        self.copy_synced(&self.lower.open(lower)?, file, keep, sync)?;
                     }
                 }
             }
@@ -182,7 +232,7 @@ impl Union {
             };
             self.dress(&fd, &stated)?;
             if self.keeps_origin(kind, stage) {
-                self.marks.set(&fd, Mark::StrataOrigin, id.0.to_string().as_bytes())?;
+                self.mark_origin(&fd, id, sync)?;
             }
             let mtime = SetTime::To(node.stat.mtime);
             set_times(&fd, mtime, mtime)?;
@@ -198,7 +248,7 @@ impl Union {
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
         match (kind, stage) {
-            (Kind::Regular, Stage::Upper) => self.rise(id, file).map(|()| None),
+            (Kind::Regular, Stage::Upper) => Ok(self.rise(id, file)),
             _ => Ok(Some(file)),
         }
     }
@@ -362,7 +412,7 @@ impl Union {
     }
 
     /// All nodes of several names among the lowers, found by one walk when first needed.
-    fn links(&self) -> Result<Arc<Links>> {
+    pub(super) fn links(&self) -> Result<Arc<Links>> {
         let mut known = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(links) = &*known {
             return Ok(Arc::clone(links));

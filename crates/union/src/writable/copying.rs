@@ -24,25 +24,34 @@ pub(super) fn copy_content(from: &File, to: &File, keep: Option<u64>) -> Result<
     }
     rustix::fs::ftruncate(to, wanted).doing(doing)?;
     let mut at = 0;
-    while at < wanted {
-        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => return Ok(()), // Nothing but a hole is left.
-            Err(Errno::INVAL) => at,           // A file system that knows no holes.
-            Err(errno) => return Err(errno).doing(doing),
-        };
-        if data >= wanted {
-            return Ok(());
-        }
-        let end = match rustix::fs::seek(from, SeekFrom::Hole(data)) {
-            Ok(end) => end.min(wanted),
-            Err(Errno::INVAL | Errno::NXIO) => wanted,
-            Err(errno) => return Err(errno).doing(doing),
-        };
-        copy_part(from, to, data, end)?;
-        at = end.max(data + 1);
+    while let Some((start, end)) = next_data(from, at, wanted)? {
+        copy_part(from, to, start, end)?;
+        at = end;
     }
     Ok(())
+}
+
+/// The next part at or after `at` and before `limit` that is no hole: its start, and its end, which
+/// is behind that.
+pub(super) fn next_data(file: &File, at: u64, limit: u64) -> Result<Option<(u64, u64)>> {
+    let doing = || "look for holes".to_owned();
+    if at >= limit {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None), // Nothing but a hole is left.
+        Err(Errno::INVAL) => at,             // A file system that knows no holes.
+        Err(errno) => return Err(errno).doing(doing),
+    };
+    if start >= limit {
+        return Ok(None);
+    }
+    match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) => Ok(Some((start, end.min(limit).max(start + 1)))),
+        Err(Errno::INVAL | Errno::NXIO) => Ok(Some((start, limit))),
+        Err(errno) => Err(errno).doing(doing),
+    }
 }
 
 fn copy_part(from: &File, to: &File, start: u64, end: u64) -> Result<()> {

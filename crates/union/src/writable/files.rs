@@ -17,6 +17,7 @@ use strata_tree::NodeId;
 
 use super::error::{Doing, Error, Result};
 use super::table::Table;
+use super::unsynced::Unsynced;
 use super::upper::by_descriptor;
 
 /// Where the bytes of an open node are.
@@ -83,6 +84,7 @@ pub struct OpenFile {
     node: NodeId,
     table: Arc<Table>,
     content: Arc<Content>,
+    unsynced: Arc<Unsynced>,
     volatile: bool,
 }
 
@@ -92,9 +94,10 @@ impl OpenFile {
         node: NodeId,
         table: Arc<Table>,
         content: Arc<Content>,
+        unsynced: Arc<Unsynced>,
         volatile: bool,
     ) -> Self {
-        Self { node, table, content, volatile }
+        Self { node, table, content, unsynced, volatile }
     }
 
     /// Which node it is.
@@ -147,8 +150,10 @@ impl OpenFile {
     /// # Errors
     /// `EBADF`, `EOPNOTSUPP` for bits that the upper's file system does not know, `ENOSPC`.
     pub fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
-        let mode = FallocateFlags::from_bits_retain(mode);
-        Ok(rustix::fs::fallocate(&*self.writable()?, mode, offset, len)?)
+        let (mode, file) = (FallocateFlags::from_bits_retain(mode), self.writable()?);
+        // It may make holes.
+        self.unsynced.settle(&*file)?;
+        Ok(rustix::fs::fallocate(&*file, mode, offset, len)?)
     }
 
     /// The next hole (or else data) at or after `offset`.
@@ -181,6 +186,7 @@ impl OpenFile {
     /// `EIO`.
     pub fn sync(&self, data_only: bool) -> Result<()> {
         let Some(file) = self.upper_file().filter(|_| !self.volatile) else { return Ok(()) };
+        self.unsynced.settle(&*file)?;
         match data_only {
             true => Ok(rustix::fs::fdatasync(&*file)?),
             false => Ok(rustix::fs::fsync(&*file)?),

@@ -43,6 +43,7 @@ mod remove;
 mod rename;
 mod table;
 mod types;
+mod unsynced;
 mod upper;
 mod xattrs;
 
@@ -62,6 +63,7 @@ pub use files::OpenFile;
 use marks::{Mark, Marks};
 use table::{Found, Stage, Table};
 pub use types::*;
+use unsynced::Unsynced;
 use upper::Upper;
 
 /// How many locks the directories share for their times.
@@ -75,6 +77,7 @@ pub struct Union {
     options: UnionOptions,
     table: Arc<Table>,
     claims: Claims,
+    unsynced: Arc<Unsynced>,
     /// Paths stay as they are while it is held.
     tree: RwLock<()>,
     touched: [Mutex<()>; TOUCH_LOCKS],
@@ -118,6 +121,7 @@ impl Union {
             options,
             table: Arc::new(Table::new(root)),
             claims: Claims::default(),
+            unsynced: Arc::new(Unsynced::new(marks)),
             tree: RwLock::new(()),
             touched: Default::default(),
             links: Mutex::default(),
@@ -171,5 +175,12 @@ impl Union {
         which.dedup();
         let lock = |index: usize| self.touched[index].lock();
         which.into_iter().map(|i| lock(i).unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+}
+
+impl Drop for Union {
+    fn drop(&mut self) {
+        // Whoever wants to know of failures has called `sync`.
+        let _ = self.unsynced.end();
     }
 }

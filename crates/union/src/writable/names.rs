@@ -18,6 +18,8 @@ use super::error::{Doing, Error, Result, damaged};
 use super::marks::{Mark, parse_kind, stated};
 use super::table::{Because, Found, Seen, Stage};
 use super::types::Attr;
+use super::unsynced::{is_whole, parse_origin};
+use super::upper::by_descriptor;
 use super::{Union, upper};
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
@@ -194,9 +196,25 @@ impl Union {
                 return Ok(found);
             }
         }
-        let origin = self.marks.get(fd, Mark::StrataOrigin)?;
-        found.id = origin.and_then(|text| parse_number(&text)).unwrap_or(own);
+        let Some((lower, unsynced)) = self.origin(fd)? else { return Ok(found) };
+        found.id = lower;
+        if unsynced && self.upper.view && !self.is_whole(fd, lower)? {
+            // The machine has crashed, and nobody has used the upper since.
+            found.stage = Stage::Meta;
+            found.lower = Some(lower);
+        }
         Ok(found)
+    }
+
+    /// The lower's node that an inode of the upper is a copy of, and whether it may not be on disk.
+    pub(super) fn origin(&self, fd: &OwnedFd) -> Result<Option<(NodeId, bool)>> {
+        let origin = self.marks.get(fd, Mark::StrataOrigin)?;
+        Ok(origin.and_then(|text| parse_origin(&text)))
+    }
+
+    fn is_whole(&self, fd: &OwnedFd, lower: NodeId) -> Result<bool> {
+        let file = rustix::fs::open(by_descriptor(fd.as_fd()), OFlags::CLOEXEC, Mode::empty());
+        is_whole(&file.doing(|| "open a copy".to_owned())?.into(), &self.lower.open(lower)?)
     }
 
     /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,
@@ -265,6 +283,12 @@ impl Union {
         Ok((stat.stx_uid, stat.stx_gid, stat.stx_mode & 0o7777))
     }
 
+    /// The size of a metacopy. Its inode's is the same, unless a crash has left part of a copy.
+    fn size_below(&self, found: &Found) -> Result<u64> {
+        let lower = found.lower.ok_or_else(|| damaged("ask for the size of a metacopy"))?;
+        Ok(self.lower.node(lower)?.stat.size)
+    }
+
     /// `stat` of a node of the upper.
     pub(super) fn upper_attr(&self, found: &Found, fd: impl AsFd, stat: &Statx) -> Result<Attr> {
         let (uid, gid, perm) = self.owner_and_bits(fd, stat)?;
@@ -275,6 +299,7 @@ impl Union {
             _ => stat.stx_nlink,
         };
         let size = match found.kind {
+            Kind::Regular if found.stage == Stage::Meta => self.size_below(found)?,
             Kind::Regular | Kind::Symlink | Kind::Directory => stat.stx_size,
             Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => 0,
         };
@@ -341,10 +366,6 @@ fn kind_of(stat: &Statx) -> Kind {
 
 fn time(time: rustix::fs::StatxTimestamp) -> Timestamp {
     Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
-}
-
-fn parse_number(text: &[u8]) -> Option<NodeId> {
-    std::str::from_utf8(text).ok()?.parse().ok().map(NodeId)
 }
 
 /// The inode of a node of the upper: what is open of it, or else opened for this.

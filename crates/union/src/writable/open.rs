@@ -30,23 +30,24 @@ impl Union {
             _ => return Err(Error::Refused(Errno::NXIO)),
         }
         let write = how.write || how.truncate;
-        if write {
-            self.copy_up(node, Stage::Upper, how.truncate.then_some(0))?;
-        }
+        let made = match write {
+            true => self.copy_up(node, Stage::Upper, how.truncate.then_some(0))?,
+            false => None,
+        };
         self.table.pin(node);
-        let content = match self.content_of(node, write) {
+        let content = match self.content_of(node, write, made) {
             Ok(content) => content,
             Err(error) => {
                 self.table.unpin(node);
                 return Err(error);
             }
         };
-        let volatile = self.options.volatile;
-        let file = Arc::new(OpenFile::new(node, Arc::clone(&self.table), content, volatile));
-        if how.truncate
-            && let Some(upper) = file.upper_file()
-        {
-            rustix::fs::ftruncate(&*upper, 0)?;
+        let file = self.opened(node, content);
+        if let (true, Some(upper)) = (how.truncate || how.synced, file.upper_file()) {
+            self.unsynced.settle(&*upper)?;
+            if how.truncate {
+                rustix::fs::ftruncate(&*upper, 0)?;
+            }
         }
         Ok(file)
     }
@@ -62,11 +63,17 @@ impl Union {
         {
             content.rise(file, true);
         }
-        Ok(Arc::new(OpenFile::new(node, Arc::clone(&self.table), content, self.options.volatile)))
+        Ok(self.opened(node, content))
     }
 
-    /// What all openers share.
-    fn content_of(&self, node: NodeId, write: bool) -> Result<Arc<Content>> {
+    /// The caller has pinned `node` for it.
+    fn opened(&self, node: NodeId, content: Arc<Content>) -> Arc<OpenFile> {
+        let (table, unsynced) = (Arc::clone(&self.table), Arc::clone(&self.unsynced));
+        Arc::new(OpenFile::new(node, table, content, unsynced, self.options.volatile))
+    }
+
+    /// What all openers share. `made`: the file, if it has come up for this.
+    fn content_of(&self, node: NodeId, write: bool, made: Option<File>) -> Result<Arc<Content>> {
         let _steady = self.steady();
         if let Some(content) = self.table.open_content(node)
             && (!write || content.is_writable())
@@ -74,8 +81,9 @@ impl Union {
             return Ok(content);
         }
         let seen = self.table.see(node)?;
-        let fresh = match (seen.found.stage, seen.found.lower) {
-            (Stage::Lower | Stage::Meta, Some(lower)) => Content::lower(self.lower.open(lower)?),
+        let fresh = match (seen.found.stage, seen.found.lower, made) {
+            (Stage::Lower | Stage::Meta, Some(lower), _) => Content::lower(self.lower.open(lower)?),
+            (.., Some(made)) => Content::upper(Arc::new(made), true),
             _ => Content::upper(self.open_upper(&seen, write)?, write),
         };
         let content = self.table.content(node, Arc::new(fresh));

@@ -1,20 +1,25 @@
 //! The beginning and the end of an upper's use.
 //!
 //! Invariants: after [`Union::recover`] the work directory holds nothing that is being made; a
-//! copy of several names that a crash cut off has all of them.
+//! copy of several names that a crash cut off has all of them; every file has all of its content.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{AtFlags, Dir, Mode};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use strata_tree::{NodeId, TreePath};
+use strata_tree::{NameBuf, NodeId, TreePath};
 
-use super::Union;
 use super::attrs::{Dress, set_times};
+use super::copying::copy_content;
 use super::error::{Doing, Error, Result};
+use super::names::stat;
 use super::types::SetTime;
-use super::upper::remove_tree;
+use super::unsynced::{ANNOUNCED, format_origin, is_whole};
+use super::upper::{by_descriptor, remove_tree};
+use super::{Mark, Union};
 
 impl Union {
     /// Gives the root of a new upper the metadata of the lower's root; overlayfs shows the upper's.
@@ -51,6 +56,9 @@ impl Union {
             };
             self.complete(NodeId(id), text)?;
         }
+        if rest.iter().any(|name| name.as_bytes().starts_with(ANNOUNCED.as_bytes())) {
+            self.mend()?;
+        }
         for name in &rest {
             match rustix::fs::unlinkat(self.upper.work(), name, AtFlags::empty()) {
                 Ok(()) => {}
@@ -77,6 +85,53 @@ impl Union {
         self.link_all(id, links, &names)
     }
 
+    /// Completes the copies that a crash has left (`unsynced`), wherever in the upper they are.
+    fn mend(&self) -> Result<()> {
+        let mut stack = vec![TreePath::root()];
+        while let Some(path) = stack.pop() {
+            let doing = || format!("list {}", self.upper.shown(&path));
+            let dir = self.upper.content(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            for entry in Dir::read_from(&dir).doing(doing)? {
+                let entry = entry.doing(doing)?;
+                let Ok(name) = NameBuf::new(entry.file_name().to_bytes()) else { continue };
+                let here = path.join(name.as_name());
+                let fd = self.upper.node(&here)?;
+                match FileType::from_raw_mode(stat(&fd)?.stx_mode.into()) {
+                    FileType::Directory => stack.push(here),
+                    FileType::RegularFile => self.mend_one(&here, &fd)?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mend_one(&self, path: &TreePath, fd: &OwnedFd) -> Result<()> {
+        let Some((lower, true)) = self.origin(fd)? else { return Ok(()) };
+        let shown = self.upper.shown(path);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let file = rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty());
+        let file = File::from(file.doing(|| format!("open {shown}"))?);
+        if self.lower.node(lower).is_err() {
+            // Some lowers know their numbers once they were listed.
+            self.links()?;
+        }
+        let original = self.lower.open(lower).map_err(|_| Error::Unusable {
+            path: shown,
+            why: "a crash came while it was copied up, and these lowers do not have it; use the \
+                  lowers that it was made with, or remove it"
+                .to_owned(),
+        })?;
+        if !is_whole(&file, &original)? {
+            let before = stat(&file)?;
+            rustix::fs::ftruncate(&file, 0).doing(|| "empty a file".to_owned())?;
+            copy_content(&original, &file, None)?;
+            set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
+        }
+        self.upper.sync_file(&file)?;
+        self.marks.set(&file, Mark::StrataOrigin, &format_origin(lower, false))
+    }
+
     /// Marks the upper as not to be trusted after a crash (overlayfs.rst, "Volatile mount").
     fn begin(&self) -> Result<()> {
         if !self.options.volatile {
@@ -97,6 +152,7 @@ impl Union {
     /// # Errors
     /// `EIO`, `ENOSPC`: something that was written is lost.
     pub fn sync(&self) -> Result<()> {
+        self.unsynced.end()?;
         rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;
         if self.options.volatile {
             let flags = AtFlags::REMOVEDIR;

@@ -94,12 +94,15 @@ pub enum SetMode {
 }
 
 /// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OpenHow {
     /// For writing, too: then the file is copied up.
     pub write: bool,
     /// And emptied (`O_TRUNC`): then its bytes are not copied.
     pub truncate: bool,
+    /// What is written is on disk at once (`O_SYNC`, `O_DSYNC`), also where no [`OpenFile`]
+    /// (super::OpenFile) sees it.
+    pub synced: bool,
 }
 
 /// One name of a listing.

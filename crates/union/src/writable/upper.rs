@@ -4,6 +4,7 @@
 //! UPPER/...             the merged tree's changes, in the kernel's own format (overlayfs.rst)
 //! WORK/work/#<n>        what is being made in steps; renamed into UPPER when it is whole
 //! WORK/work/links-<id>  a file of several names that is being copied up: one more link to it
+//! WORK/work/unsynced-<pid>  copies may be in their places and not on disk (`unsynced`)
 //! ```
 //!
 //! Paths are those of the merged tree, resolved beneath the upper's own descriptor with every
@@ -13,7 +14,7 @@
 //!
 //! Invariants: nothing appears under UPPER that is not whole, but for bits of a new node that our
 //! umask took and that are put back next; what is in WORK/work belongs to nobody after a crash, but
-//! for `links-*`, which `recover` completes.
+//! for `links-*` and `unsynced-*`, of which `recover` completes what they tell of.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use strata_tree::{Name, TreePath};
 
 use super::error::{Doing, Error, Result};
+use super::unsynced::serves;
 
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
 const PATH_PIECE: usize = 3072;
@@ -56,6 +58,10 @@ pub(super) struct Upper {
     pub(super) ids: (u32, u32),
     /// Never sync.
     pub(super) volatile: bool,
+    /// Copies may be synced after they have their names; see `unsynced`.
+    pub(super) late: bool,
+    /// Only looked at.
+    pub(super) view: bool,
 }
 
 /// A name in the work directory.
@@ -104,7 +110,9 @@ impl Upper {
         }
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { root, work: inner, shown, next, dirs, ids: own_ids(), volatile })
+        let late = !volatile && serves(&root);
+        let (ids, view) = (own_ids(), false);
+        Ok(Self { root, work: inner, shown, next, dirs, ids, volatile, late, view })
     }
 
     /// For reading: there is no work directory.
@@ -112,7 +120,8 @@ impl Upper {
         let (root, work) = (directory(upper)?, directory(upper)?);
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { root, work, shown, next, dirs, ids: own_ids(), volatile: false })
+        let (ids, volatile, late, view) = (own_ids(), false, false, true);
+        Ok(Self { root, work, shown, next, dirs, ids, volatile, late, view })
     }
 
     /// The work directory's descriptor.

@@ -9,6 +9,7 @@ mod kernel;
 mod lowers;
 mod model;
 mod operations;
+mod unsynced;
 mod world;
 
 use rustix::io::Errno;

@@ -154,7 +154,7 @@ impl World {
             }
             Op::OpenTruncate(n) => {
                 let Some((path, node)) = self.file_at(*n) else { return Ok(()) };
-                let how = OpenHow { write: true, truncate: true };
+                let how = OpenHow { truncate: true, ..WRITE };
                 self.union().open_file(self.id(&path), how).unwrap();
                 self.model.inodes[node].body.clear();
                 self.model.inodes[node].mtime = None;

@@ -15,8 +15,8 @@ use super::model::Model;
 use crate::Stack;
 use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
 
-pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false };
-pub(super) const WRITE: OpenHow = OpenHow { write: true, truncate: false };
+pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false, synced: false };
+pub(super) const WRITE: OpenHow = OpenHow { write: true, truncate: false, synced: false };
 
 /// Both, and what is held open.
 pub(super) struct World {
@@ -87,6 +87,10 @@ impl World {
         let lower = self.lower.clone();
         let union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
         self.union = Some(union);
+    }
+
+    pub(super) fn lower(&self) -> Arc<dyn Lower> {
+        self.lower.clone()
     }
 
     pub(super) fn upper(&self) -> PathBuf {

@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Crashes the file system of an upper at random moments of a writer's work, and looks what is left.
+
+usage: crashed.py STRATA-OVERLAY SEED COUNT
+
+Works in the current directory. The upper is on an ext4 of its own that is shut down without what
+is in its journal (EXT4_IOC_SHUTDOWN), as by a power failure, and mounted again. Then
+
+* a lower's file that was changed and synced has all that was written;
+* one that was changed only has the lower's bytes, or the new ones where they were written;
+* any other has the lower's bytes, and so has the lower;
+* nothing is left in the work directory, and overlayfs shows the same.
+
+There are more crashes, up to five times COUNT, until one has cut a copy off.
+"""
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+from asoverlay import differences
+from killed import mount, tree, write_all
+
+FILES, GROUP = 24, 4
+MARK = "trusted.overlay.strata.origin"
+UPPER, WORK = "disk/upper", "disk/work"
+SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def pattern(name, length):
+    """Bytes of which no two blocks are the same, made in no time."""
+    return (random.Random(name).randbytes(4099) * (length // 4099 + 1))[:length]
+
+
+def old_bytes(name):
+    rng = random.Random(name)
+    return pattern("old " + name, 1 + rng.randrange(1 << rng.randrange(16, 25)))
+
+
+def change(name):
+    """What a writer changes: an offset in the middle, and the bytes from there on."""
+    size = len(old_bytes(name))
+    return size // 2, pattern("new " + name, 1 + size // 4)
+
+
+def new_bytes(name):
+    at, bytes_there = change(name)
+    old = bytearray(old_bytes(name))
+    old[at:at + len(bytes_there)] = bytes_there
+    return bytes(old) + b"end"
+
+
+def names(seed):
+    return ["f%d-%d" % (seed, n) for n in range(FILES)]
+
+
+def write(seed):
+    """Changes the files in groups, and syncs the first of each; tells what it is about to do and
+    what is done. A sync has the names of the others written as well, but not their content."""
+    rng = random.Random(seed)
+    journal = os.open("journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    all_names = names(seed)
+    while all_names:
+        group, all_names = all_names[:GROUP], all_names[GROUP:]
+        opened = [(name, change_one(journal, name)) for name in group]
+        os.fsync(opened[0][1])
+        os.write(journal, b"changed %s\n" % group[0].encode())
+        for name, fd in opened:
+            if rng.random() < 0.2:
+                os.rename("merged/" + name, "merged/%s.moved" % name)
+            os.close(fd)
+    os.write(journal, b"end\n")
+    signal.pause()
+
+
+def change_one(journal, name):
+    os.write(journal, b"change %s\n" % name.encode())
+    fd = os.open("merged/" + name, os.O_RDWR)
+    at, bytes_there = change(name)
+    os.lseek(fd, at, os.SEEK_SET)
+    write_all(fd, bytes_there)
+    os.lseek(fd, 0, os.SEEK_END)
+    write_all(fd, b"end")
+    return fd
+
+
+def cut_off():
+    """How many copies of the upper are not on disk as a whole."""
+    count = 0
+    for entry in os.scandir(UPPER):
+        if not entry.is_file(follow_symlinks=False) or MARK not in os.listxattr(entry.path):
+            continue
+        size = len(old_bytes(entry.name.removesuffix(".moved")))
+        stat = entry.stat()
+        if os.getxattr(entry.path, MARK).endswith(b" unsynced"):
+            count += stat.st_size < size or stat.st_blocks * 512 < size
+    return count
+
+
+def check(seed):
+    """Looks at every file; how many were synced."""
+    with open("journal", encoding="utf-8") as journal:
+        told = {line.split()[-1]: line.split()[0] for line in journal}
+    for name in names(seed):
+        paths = [path for path in ("merged/" + name, "merged/%s.moved" % name)
+                 if os.path.exists(path)]
+        assert len(paths) == 1, "%s is at %s" % (name, paths)
+        seen = read(paths[0])
+        old, new, state = old_bytes(name), new_bytes(name), told.get(name)
+        if state == "changed":
+            assert seen == new, "%s has lost what was synced" % name
+        elif state is None:
+            assert seen == old, "%s has changed by itself" % name
+        elif seen not in (old, new):
+            assert len(old) <= len(seen) <= len(new), "%s has %d bytes" % (name, len(seen))
+            for at in range(0, len(seen), 4096):
+                block = slice(at, min(at + 4096, len(seen)))
+                # What was changed of a block may have been only half there when it was written.
+                mixed = all(byte in pair for byte, *pair in zip(
+                    seen[block], new[block], old[block].ljust(4096, b"\0")))
+                assert seen[block] in (old[block], new[block]) or mixed, (
+                    "%s: bytes of nobody from %d on" % (name, at))
+    return sum(state == "changed" for state in told.values())
+
+
+def attempt(overlay, seed):
+    """One crash; how many copies it cut off, and how many were synced before."""
+    rng = random.Random(seed)
+    for name in names(seed):
+        with open("lower/" + name, "wb") as file:
+            file.write(old_bytes(name))
+    before = tree("lower")
+    with open("disk.img", "wb") as image:
+        image.truncate(1 << 30)
+    run("mkfs.ext4", "-q", "-F", "disk.img")
+    run("mount", "-o", "loop", "disk.img", "disk")
+    for path in (UPPER, WORK):
+        os.mkdir(path)
+    os.sync()
+    # It will complain of its upper, and is right.
+    daemon = mount(overlay, options(), subprocess.DEVNULL)
+    open("journal", "wb").close()
+    with subprocess.Popen([sys.executable, __file__, "--write", str(seed)],
+                          stderr=subprocess.DEVNULL) as writer:
+        # The moment of the crash is what is random here: after a word of the writer.
+        word = rng.choice([b"change ", b"changed "])
+        while word not in read("journal"):
+            time.sleep(0.0005)
+        time.sleep(rng.random() * rng.choice([0, 0.02, 0.2]))
+        disk = os.open("disk", os.O_RDONLY)
+        fcntl.ioctl(disk, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
+        os.close(disk)
+        writer.kill()
+        daemon.kill()
+    daemon.wait()
+    run("umount", "-l", "merged")
+    run("umount", "disk")
+    run("mount", "-o", "loop", "disk.img", "disk")
+    count = cut_off()
+    daemon = mount(overlay, options())
+    left = os.listdir(WORK + "/work")
+    assert not left, "the work directory has %s" % left
+    synced = check(seed)
+    seen = tree("merged", "--ignore-xattr", "trusted.overlay.")
+    run("umount", "merged")
+    assert daemon.wait() == 0, "the daemon ended with %d" % daemon.returncode
+    found = differences(UPPER, "lower", seen)
+    assert not found, "%d differ from overlayfs:\n%s" % (len(found), "\n".join(found[:4]))
+    assert tree("lower") == before, "the lower has changed"
+    run("umount", "disk")
+    for name in names(seed):
+        os.unlink("lower/" + name)
+    return count, synced
+
+
+def options():
+    return "lowerdir=lower,upperdir=%s,workdir=%s" % (UPPER, WORK)
+
+
+def run(*argv):
+    subprocess.run(argv, check=True)
+
+
+def main(overlay, seed, count):
+    os.mkdir("disk")
+    number, cut, synced = 0, 0, 0
+    try:
+        while number < count or not cut and number < 5 * count:
+            more = attempt(overlay, seed + number)
+            number, cut, synced = number + 1, cut + more[0], synced + more[1]
+    except (AssertionError, OSError, subprocess.CalledProcessError) as error:
+        print("crash %d, seed %d: %r" % (number, seed + number, error), file=sys.stderr)
+        return 1
+    print("seeds %d to %d: %d copies were cut off, %d were synced before" % (
+        seed, seed + number - 1, cut, synced))
+    if cut == 0:
+        print("no crash cut a copy off", file=sys.stderr)
+    return 1 if cut == 0 else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--write":
+        write(int(sys.argv[2]))
+    else:
+        sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
