@@ -133,15 +133,25 @@ struct Copies {
 }
 
 impl Copies {
-    /// One that waits, now under way; that of `number`, or the first.
-    fn take(&mut self, number: Option<u64>) -> Option<(u64, Arc<Copied>)> {
-        loop {
-            let number = number.or_else(|| self.queue.pop_front())?;
-            if let Some((copied, step @ Step::Waiting)) = self.all.get_mut(&number) {
-                *step = Step::UnderWay;
-                return Some((number, Arc::clone(copied)));
+    /// That of `number`, if it waits; it is under way now.
+    fn take(&mut self, number: u64) -> Option<Arc<Copied>> {
+        let (copied, step) = self.all.get_mut(&number)?;
+        if *step != Step::Waiting {
+            return None;
+        }
+        *step = Step::UnderWay;
+        Some(Arc::clone(copied))
+    }
+
+    /// The first that waits; it is under way now.
+    fn next(&mut self) -> Option<(u64, Arc<Copied>)> {
+        while let Some(number) = self.queue.pop_front() {
+            // Somebody may have been faster.
+            if let Some(copied) = self.take(number) {
+                return Some((number, copied));
             }
         }
+        None
     }
 }
 
@@ -263,12 +273,14 @@ impl Unsynced {
             copies = self.lock();
         }
         copies.gathering = false;
+        // Failed ones may have taken all the places that somebody waits for.
+        self.ended.notify_all();
     }
 
     /// Syncs whatever waits.
     fn drain(&self) {
         let mut copies = self.lock();
-        while let Some((number, copied)) = copies.take(None) {
+        while let Some((number, copied)) = copies.next() {
             drop(copies);
             copies = self.finish(number, &copied);
         }
@@ -321,7 +333,7 @@ impl Unsynced {
                 Some((_, Step::Failed(errno))) => return Err(*errno).doing(failed),
                 Some((_, Step::UnderWay)) => copies = self.wait(copies),
                 Some((_, Step::Waiting)) => {
-                    if let Some((_, copied)) = copies.take(Some(number)) {
+                    if let Some(copied) = copies.take(number) {
                         drop(copies);
                         copies = self.finish(number, &copied);
                     }
