@@ -2,10 +2,11 @@
 //!
 //! A copy is made whole in the work directory and then moved to its place, so that nobody ever
 //! sees half of one. It is synced then, and what a crash makes of it before is mended (`unsynced`).
-//! When only metadata change, the content of a regular file
-//! stays below ("metacopy"); it follows when the file is opened for writing. A file of several
-//! names comes up under all of them: the work directory has one more link to it, called
-//! `links-<number>`, until all names are in place, and `recover` completes what a crash cut off.
+//!
+//! When only metadata change, the content of a regular file stays below ("metacopy"); it follows
+//! when the file is opened for writing. A file of several names comes up under all of them: the
+//! work directory has one more link to it, called `links-<number>`, until all names are in place,
+//! and `recover` completes what a crash cut off.
 //!
 //! Invariants: a directory is in the upper before anything in it is; the times of a directory do
 //! not change because something in it was copied up; holes stay holes.

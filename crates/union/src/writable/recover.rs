@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use strata_tree::{NameBuf, NodeId, TreePath};
+use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath};
 
 use super::attrs::{Dress, set_times};
 use super::copying::copy_content;
@@ -116,11 +116,14 @@ impl Union {
             // Some lowers know their numbers once they were listed.
             self.links()?;
         }
-        let original = self.lower.open(lower).map_err(|_| Error::Unusable {
-            path: shown,
-            why: "a crash came while it was copied up, and these lowers do not have it; use the \
-                  lowers that it was made with, or remove it"
-                .to_owned(),
+        let original = self.lower.open(lower).map_err(|error| match error {
+            TreeError::NoNode(_) => Error::Unusable {
+                path: shown,
+                why: "a crash came while it was copied up, and these lowers do not have it; use \
+                      the lowers that it was made with, or remove it"
+                    .to_owned(),
+            },
+            error => error.into(),
         })?;
         if !is_whole(&file, &original)? {
             let before = stat(&file)?;
