@@ -3,8 +3,9 @@
 
 usage: crashed.py STRATA-OVERLAY SEED COUNT
 
-Works in the current directory. The upper is on an ext4 of its own that is shut down without what
-is in its journal (EXT4_IOC_SHUTDOWN), as by a power failure, and mounted again. Then
+Works in the current directory. The upper is on a file system of its own, ext4 and, where there is
+one, XFS in turns, that is shut down without what is in its journal (EXT4_IOC_SHUTDOWN, which XFS
+knows by the same number), as by a power failure, and mounted again. Then
 
 * a lower's file that was changed and synced has all that was written;
 * one that was changed only has the lower's bytes, or the new ones where they were written;
@@ -16,6 +17,7 @@ There are more crashes, up to five times COUNT, until one has cut a copy off.
 import fcntl
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,7 +142,8 @@ def attempt(overlay, seed):
     before = tree("lower")
     with open("disk.img", "wb") as image:
         image.truncate(1 << 30)
-    run("mkfs.ext4", "-q", "-F", "disk.img")
+    every = makers()
+    run(*every[seed % len(every)], "-q", "disk.img")
     run("mount", "-o", "loop", "disk.img", "disk")
     for path in (UPPER, WORK):
         os.mkdir(path)
@@ -179,6 +182,14 @@ def attempt(overlay, seed):
     for name in names(seed):
         os.unlink("lower/" + name)
     return count, synced
+
+
+def makers():
+    """The commands that make the file systems which can be had here."""
+    found = [["mkfs.ext4", "-F"]]
+    if shutil.which("mkfs.xfs") and b"\txfs\n" in read("/proc/filesystems"):
+        found.append(["mkfs.xfs", "-f"])
+    return found
 
 
 def options():
