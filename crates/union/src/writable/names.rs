@@ -283,7 +283,8 @@ impl Union {
         Ok((stat.stx_uid, stat.stx_gid, stat.stx_mode & 0o7777))
     }
 
-    /// The size of a metacopy. Its inode's is the same, unless a crash has left part of a copy.
+    /// The size of a metacopy. Its inode's is the same, unless a crash has left part of a copy,
+    /// which only a view shows: all others have mended it.
     fn size_below(&self, found: &Found) -> Result<u64> {
         let lower = found.lower.ok_or_else(|| damaged("ask for the size of a metacopy"))?;
         Ok(self.lower.node(lower)?.stat.size)
@@ -299,7 +300,9 @@ impl Union {
             _ => stat.stx_nlink,
         };
         let size = match found.kind {
-            Kind::Regular if found.stage == Stage::Meta => self.size_below(found)?,
+            Kind::Regular if self.upper.view && found.stage == Stage::Meta => {
+                self.size_below(found)?
+            }
             Kind::Regular | Kind::Symlink | Kind::Directory => stat.stx_size,
             Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => 0,
         };
