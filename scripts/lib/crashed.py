@@ -3,9 +3,11 @@
 
 usage: crashed.py STRATA-OVERLAY SEED COUNT
 
-Works in the current directory. The upper is on a file system of its own, ext4 and, where there is
-one, XFS in turns, that is shut down without what is in its journal (EXT4_IOC_SHUTDOWN, which XFS
-knows by the same number), as by a power failure, and mounted again. Then
+Works in the current directory. The upper is on a file system of its own: ext4 and, where there are
+any, XFS and btrfs in turns. It is shut down without what is in its journal (EXT4_IOC_SHUTDOWN, which
+XFS knows by the same number), as by a power failure, and mounted again. Btrfs cannot be shut down;
+its disk is a file of an ext4, and that is: what was not flushed may be lost, whichever part. Nothing
+is renamed there, for btrfs can lose the whiteout that a rename leaves, with overlayfs as well. Then
 
 * a lower's file that was changed and synced has all that was written;
 * one that was changed only has the lower's bytes, or the new ones where they were written;
@@ -29,6 +31,8 @@ from killed import mount, tree, write_all
 FILES, GROUP = 24, 4
 MARK = "trusted.overlay.strata.origin"
 UPPER, WORK = "disk/upper", "disk/work"
+EXT4, XFS, BTRFS = ["mkfs.ext4", "-F"], ["mkfs.xfs", "-f"], ["mkfs.btrfs", "-f", "-K"]
+SIZE = 1 << 30
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
 
 
@@ -64,7 +68,7 @@ def names(seed):
     return ["f%d-%d" % (seed, n) for n in range(FILES)]
 
 
-def write(seed):
+def write(seed, renames):
     """Changes the files in groups, and syncs the first of each; tells what it is about to do and
     what is done. A sync has the names of the others written as well, but not their content."""
     rng = random.Random(seed)
@@ -76,7 +80,7 @@ def write(seed):
         os.fsync(opened[0][1])
         os.write(journal, b"changed %s\n" % group[0].encode())
         for name, fd in opened:
-            if rng.random() < 0.2:
+            if renames and rng.random() < 0.2:
                 os.rename("merged/" + name, "merged/%s.moved" % name)
             os.close(fd)
     os.write(journal, b"end\n")
@@ -141,33 +145,34 @@ def attempt(overlay, seed):
         with open("lower/" + name, "wb") as file:
             file.write(old_bytes(name))
     before = tree("lower")
-    with open("disk.img", "wb") as image:
-        image.truncate(1 << 30)
     every = makers()
-    run(*every[seed % len(every)], "-q", "disk.img")
-    run("mount", "-o", "loop", "disk.img", "disk")
+    maker = every[seed % len(every)]
+    image = new_image(maker)
+    run(*maker, "-q", image, stdout=subprocess.DEVNULL)
+    attach(image)
     for path in (UPPER, WORK):
         os.mkdir(path)
     os.sync()
     # It will complain of its upper, and is right.
     daemon = mount(overlay, options(), subprocess.DEVNULL)
     open("journal", "wb").close()
-    with subprocess.Popen([sys.executable, __file__, "--write", str(seed)],
+    with subprocess.Popen([sys.executable, __file__, "--write", str(seed),
+                           "" if maker == BTRFS else "rename"],
                           stderr=subprocess.DEVNULL) as writer:
         # The moment of the crash is what is random here: after a word of the writer.
         word = rng.choice([b"change ", b"changed "])
         while word not in read("journal"):
             time.sleep(0.0005)
         time.sleep(rng.random() * rng.choice([0, 0.02, 0.2]))
-        disk = os.open("disk", os.O_RDONLY)
-        fcntl.ioctl(disk, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
-        os.close(disk)
+        shut_down("host" if maker == BTRFS else "disk")
         writer.kill()
         daemon.kill()
     daemon.wait()
     run("umount", "-l", "merged")
-    run("umount", "disk")
-    run("mount", "-o", "loop", "disk.img", "disk")
+    detach()
+    if maker == BTRFS:
+        run("mount", "-o", "loop", "host.img", "host")
+    attach(image)
     count = cut_off()
     daemon = mount(overlay, options())
     left = os.listdir(WORK + "/work")
@@ -179,7 +184,7 @@ def attempt(overlay, seed):
     found = differences(UPPER, "lower", seen)
     assert not found, "%d differ from overlayfs:\n%s" % (len(found), "\n".join(found[:4]))
     assert tree("lower") == before, "the lower has changed"
-    run("umount", "disk")
+    detach()
     for name in names(seed):
         os.unlink("lower/" + name)
     return count, synced
@@ -187,22 +192,62 @@ def attempt(overlay, seed):
 
 def makers():
     """The commands that make the file systems which can be had here."""
-    found = [["mkfs.ext4", "-F"]]
-    if shutil.which("mkfs.xfs") and b"\txfs\n" in read("/proc/filesystems"):
-        found.append(["mkfs.xfs", "-f"])
-    return found
+    known = read("/proc/filesystems").split()
+    return [EXT4] + [maker for maker, name in ((XFS, b"xfs"), (BTRFS, b"btrfs"))
+                     if name in known and shutil.which(maker[0])]
+
+
+def new_image(maker):
+    """A file for a file system; for btrfs in one that can be shut down, `host`."""
+    if maker != BTRFS:
+        with open("disk.img", "wb") as image:
+            image.truncate(SIZE)
+        return "disk.img"
+    with open("host.img", "wb") as image:
+        image.truncate(SIZE)
+    run(*EXT4, "-q", "host.img")
+    run("mount", "-o", "loop", "host.img", "host")
+    # All of it is written once: what comes later changes nothing in the ext4 but bytes.
+    with open("host/disk.img", "wb") as image:
+        for _ in range(SIZE // 2 >> 20):
+            image.write(bytes(1 << 20))
+        os.fsync(image.fileno())
+    return "host/disk.img"
+
+
+def attach(image):
+    # To discard would make holes in the file.
+    run("mount", "-o", "loop" + (",nodiscard" if image.startswith("host") else ""), image, "disk")
+
+
+def detach():
+    """Unmounts `disk` and, if it is mounted, `host`, which its loop device uses for a moment."""
+    run("umount", "disk")
+    for _ in range(100):
+        if not os.path.ismount("host"):
+            return
+        subprocess.run(["umount", "host"], stderr=subprocess.DEVNULL, check=False)
+        time.sleep(0.05)
+    raise OSError("host stays busy")
+
+
+def shut_down(where):
+    directory = os.open(where, os.O_RDONLY)
+    fcntl.ioctl(directory, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
+    os.close(directory)
 
 
 def options():
     return "lowerdir=lower,upperdir=%s,workdir=%s" % (UPPER, WORK)
 
 
-def run(*argv):
-    subprocess.run(argv, check=True)
+def run(*argv, **options):
+    subprocess.run(argv, check=True, **options)
 
 
 def main(overlay, seed, count):
     os.mkdir("disk")
+    os.mkdir("host")
     number, cut, synced = 0, 0, 0
     try:
         while number < count or not cut and number < 5 * count:
@@ -220,6 +265,6 @@ def main(overlay, seed, count):
 
 if __name__ == "__main__":
     if sys.argv[1] == "--write":
-        write(int(sys.argv[2]))
+        write(int(sys.argv[2]), bool(sys.argv[3]))
     else:
         sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
