@@ -396,6 +396,11 @@ impl Lower for Stack {
     }
 
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
+        let listed = lock(&self.listed).get(dir);
+        if let Some(listing) = listed {
+            let at = listing.binary_search_by(|(other, _)| other.as_name().cmp(&name));
+            return Ok(at.ok().map(|at| Entry::Node(listing[at].1)));
+        }
         let found = self.dir(dir)?;
         let path = || self.path(&found).join(name);
         let merged = self.merge_name(&found.merged.parts, name, &path)?;

@@ -129,8 +129,15 @@ impl Reference {
             if !node.stat.kind.is_dir() {
                 continue;
             }
+            // A directory that was listed may be asked another way.
+            let children = self.nodes.keys().filter_map(TreePath::split_last);
+            let before: Vec<_> = children
+                .filter(|(dir, _)| *dir == path)
+                .map(|(_, name)| tree.lookup(id, name).unwrap().unwrap())
+                .collect();
             let all = list(tree, id).unwrap();
             assert!(all.is_sorted_by(|(a, _), (b, _)| a < b), "{path}: not sorted");
+            assert!(all.iter().map(|(_, entry)| entry).eq(&before), "{path}");
             for (name, entry) in all {
                 let looked_up = tree.lookup(id, name.as_name()).unwrap();
                 assert_eq!(looked_up.as_ref(), Some(&entry), "{path}, {name:?}");

@@ -4,11 +4,12 @@
 //! gives; a whiteout hides the lower's name and is none itself.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
-use rustix::fs::{Dir, OFlags};
-use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId};
+use rustix::fs::{Dir, FileType, OFlags};
+use strata_tree::{DirEntry, Entry, NameBuf, NodeId};
 
 use super::Union;
 use super::error::{Doing, Result};
@@ -75,17 +76,9 @@ impl Union {
 
     fn upper_names(&self, dir: &Seen) -> Result<UpperNames> {
         let mut names = UpperNames { listed: Vec::new(), seen: HashSet::new() };
-        if dir.found.stage != Stage::Upper {
-            return Ok(names);
-        }
-        let path = dir.place()?;
-        let shown = || format!("list {}", self.upper.shown(path));
-        let file = self.upper.content(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        for entry in Dir::read_from(&file).doing(shown)? {
-            let entry = entry.doing(shown)?;
-            let Ok(name) = NameBuf::new(entry.file_name().to_bytes()) else { continue };
+        self.read_upper(dir, |file, name, _| {
             match self.in_upper(dir, file.as_fd(), name.as_name())? {
-                None => continue, // Removed since.
+                None => return Ok(()), // Removed since.
                 Some(InUpper::Whiteout) => {}
                 Some(InUpper::Node(found, ..)) => {
                     let (id, kind) = (found.id, found.kind);
@@ -93,8 +86,30 @@ impl Union {
                 }
             }
             names.seen.insert(name);
-        }
+            Ok(())
+        })?;
         Ok(names)
+    }
+
+    /// Tells each name that the upper has in a directory, which is open, and the type of its inode.
+    fn read_upper(
+        &self,
+        dir: &Seen,
+        mut each: impl FnMut(&File, NameBuf, FileType) -> Result<()>,
+    ) -> Result<()> {
+        if dir.found.stage != Stage::Upper {
+            return Ok(());
+        }
+        let path = dir.place()?;
+        let shown = || format!("list {}", self.upper.shown(path));
+        let file = self.upper.content(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        for entry in Dir::read_from(&file).doing(shown)? {
+            let entry = entry.doing(shown)?;
+            if let Ok(name) = NameBuf::new(entry.file_name().to_bytes()) {
+                each(&file, name, entry.file_type())?;
+            }
+        }
+        Ok(())
     }
 
     /// How many directories are in a merged directory, for its link count.
@@ -103,9 +118,34 @@ impl Union {
             return Ok(known);
         }
         let Ok(seen) = self.table.see_dir(found.id) else { return Ok(0) };
-        let listed = self.merged(&seen)?;
-        let count = listed.iter().filter(|item| item.kind == Kind::Directory).count() as u32;
+        let count = self.count_directories(&seen)?;
         self.table.set_subdirectories(found.id, count);
+        Ok(count)
+    }
+
+    /// Counts them by the types that the upper's listing tells: its marks make no other node a
+    /// directory, and a directory is always shown.
+    fn count_directories(&self, dir: &Seen) -> Result<u32> {
+        let (mut count, mut names) = (0, HashSet::new());
+        self.read_upper(dir, |file, name, told| {
+            let is_dir = match told {
+                FileType::Directory => true,
+                FileType::Unknown => {
+                    let found = self.in_upper(dir, file.as_fd(), name.as_name())?;
+                    matches!(found, Some(InUpper::Node(found, ..)) if found.kind.is_dir())
+                }
+                _ => false,
+            };
+            count += u32::from(is_dir);
+            names.insert(name);
+            Ok(())
+        })?;
+        let Some(lower) = dir.found.lower else { return Ok(count) };
+        self.lower.read_dir(lower, 0, &mut |item: DirEntry<'_>| {
+            let is_dir = item.entry.node().is_some_and(|node| node.stat.kind.is_dir());
+            count += u32::from(is_dir && !names.contains(&item.name.to_owned()));
+            ControlFlow::Continue(())
+        })?;
         Ok(count)
     }
 }
