@@ -70,11 +70,17 @@ def clear(directory):
 
 
 def settle():
-    """Writes out what earlier commands left dirty, so that the next does not pay for it; nor for
-    memory. The host of a virtual machine takes back what lies free for seconds, and giving it
-    again took up to 2 s a GiB, several times what copying into it does. So much is given now, in
-    small pages as a file's are, by a process of its own, for the peak of this one is inherited."""
+    """Writes out what earlier commands left dirty, so that the next does not pay for it."""
     os.sync()
+
+
+def give_memory():
+    """Settles, and has free memory given for what writes much right after. The host of a virtual
+    machine takes back what lies free for seconds, and giving it again took up to 2 s a GiB, several
+    times what copying into it does. So much is given now, in small pages as a file's are, by a
+    process of its own, for the peak of this one is inherited. Not before other work: taking it back
+    is work as well."""
+    settle()
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemFree"))
     run(sys.executable, "-c", "import mmap\nmemory = mmap.mmap(-1, %d)\n"

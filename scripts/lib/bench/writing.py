@@ -26,8 +26,8 @@ import time
 
 import generate
 from importing import used
-from measure import (Failed, forget_deleted, interleave, interleave_many, read_all, run, sample,
-                     settle)
+from measure import (Failed, forget_deleted, give_memory, interleave, interleave_many, read_all,
+                     run, sample)
 from peers import Mount
 
 FIO = {
@@ -37,8 +37,8 @@ FIO = {
     "fio: random read": ["--rw=randread", "--bs=4k"],
     "fio: mmap random write": ["--rw=randwrite", "--bs=4k", "--ioengine=mmap"],
     "fio: mmap random read": ["--rw=randread", "--bs=4k", "--ioengine=mmap"],
-    "fio: O_DIRECT sequential write": ["--rw=write", "--bs=1M", "--direct=1"],
-    "fio: O_DIRECT sequential read": ["--rw=read", "--bs=1M", "--direct=1"],
+    "fio: O_DIRECT sequential write": ["--rw=write", "--bs=1M", "--direct=1", "--loops=4"],
+    "fio: O_DIRECT sequential read": ["--rw=read", "--bs=1M", "--direct=1", "--loops=4"],
     "fio: O_DIRECT random write": ["--rw=randwrite", "--bs=4k", "--direct=1",
                                    "--io_size={direct}"],
     "fio: O_DIRECT random read": ["--rw=randread", "--bs=4k", "--direct=1", "--io_size={direct}"],
@@ -179,7 +179,7 @@ def fio(bench, part, lowers):
             return fio_run(mount.target, size, args)
         finally:
             mount.end()
-    settle()
+    give_memory()
     for work, args in FIO.items():
         got, failed = interleave(bench.repeat,
                                  {p: lambda p=p, a=args: case(p, a) for p in NAMES})
@@ -218,7 +218,7 @@ def copy_up(bench, part, lowers):
     def case(peer):
         mount = lowers.mount(peer)
         try:
-            settle()
+            give_memory()
             stop = os.path.join(lowers.work, "stop")
             with subprocess.Popen([bench.client, "probe", ".", "120", stop], cwd=mount.target,
                                   stdout=subprocess.PIPE, text=True) as probe:
@@ -258,7 +258,7 @@ def one_script(lowers, peer, script):
     try:
         forget_deleted(lowers.tree, lowers.bigdir, lowers.bench.strata_overlay,
                        lowers.bench.fuse_overlayfs_2)
-        settle()
+        give_memory()
         return dict(sample(["sh", "-ec", script], cwd=mount.target), daemon_cpu=mount.cpu())
     finally:
         mount.end()
