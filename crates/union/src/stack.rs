@@ -396,6 +396,7 @@ impl Lower for Stack {
     }
 
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
+        // Whoever lists a directory asks for its names next.
         let listed = lock(&self.listed).get(dir);
         if let Some(listing) = listed {
             let at = listing.binary_search_by(|(other, _)| other.as_name().cmp(&name));
