@@ -199,12 +199,11 @@ def makers():
 
 def new_image(maker):
     """A file for a file system; for btrfs in one that can be shut down, `host`."""
-    if maker != BTRFS:
-        with open("disk.img", "wb") as image:
-            image.truncate(SIZE)
-        return "disk.img"
-    with open("host.img", "wb") as image:
+    name = "host.img" if maker == BTRFS else "disk.img"
+    with open(name, "wb") as image:
         image.truncate(SIZE)
+    if maker != BTRFS:
+        return name
     run(*EXT4, "-q", "host.img")
     run("mount", "-o", "loop", "host.img", "host")
     # All of it is written once: what comes later changes nothing in the ext4 but bytes.

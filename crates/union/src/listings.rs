@@ -1,4 +1,5 @@
-//! The directories listed last: reading one on from a position must not merge it again.
+//! The directories listed last: reading one on from a position, or asking for a name of it, must
+//! not merge it again.
 //!
 //! Invariants: the newest is kept whatever its size; older ones while all together have at most
 //! [`NAMES_MAX`] names, and there are at most [`DIRS_MAX`].

@@ -27,7 +27,7 @@ import time
 import generate
 from importing import used
 from measure import (Failed, forget_deleted, give_memory, interleave, interleave_many, read_all,
-                     run, sample)
+                     run, sample, settle)
 from peers import Mount
 
 FIO = {
@@ -175,7 +175,7 @@ def fio(bench, part, lowers):
         try:
             if "--direct=1" not in args:
                 read_all(os.path.join(mount.target, "fio"))
-            os.sync()
+            settle()
             return fio_run(mount.target, size, args)
         finally:
             mount.end()

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
 use rustix::fs::{Dir, FileType, OFlags};
-use strata_tree::{DirEntry, Entry, NameBuf, NodeId};
+use strata_tree::{DirEntry, Entry, NameBuf, Node, NodeId};
 
 use super::Union;
 use super::error::{Doing, Result};
@@ -40,16 +40,9 @@ impl Union {
 
     /// The same; the caller keeps paths steady.
     pub(super) fn merged(&self, dir: &Seen) -> Result<Vec<Listed>> {
-        let upper = self.upper_names(dir)?;
-        let mut all = upper.listed;
-        let Some(lower) = dir.found.lower else { return Ok(all) };
-        self.lower.read_dir(lower, 0, &mut |item: DirEntry<'_>| {
-            let name = item.name.to_owned();
-            if let Entry::Node(node) = item.entry
-                && !upper.seen.contains(&name)
-            {
-                all.push(Listed { name, id: node.id, kind: node.stat.kind });
-            }
+        let UpperNames { listed: mut all, seen } = self.upper_names(dir)?;
+        self.read_below(dir, &seen, |name, node| {
+            all.push(Listed { name, id: node.id, kind: node.stat.kind });
             ControlFlow::Continue(())
         })?;
         Ok(all)
@@ -61,17 +54,30 @@ impl Union {
         if !upper.listed.is_empty() {
             return Ok(false);
         }
-        let Some(lower) = dir.found.lower else { return Ok(true) };
         let mut empty = true;
-        self.lower.read_dir(lower, 0, &mut |item: DirEntry<'_>| {
-            let shown = item.entry.node().is_some();
-            if shown && !upper.seen.contains(&item.name.to_owned()) {
-                empty = false;
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+        self.read_below(dir, &upper.seen, |_, _| {
+            empty = false;
+            ControlFlow::Break(())
         })?;
         Ok(empty)
+    }
+
+    /// Tells what the lower has in a directory under other names than `above`, the upper's.
+    fn read_below(
+        &self,
+        dir: &Seen,
+        above: &HashSet<NameBuf>,
+        mut each: impl FnMut(NameBuf, Node) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some(lower) = dir.found.lower else { return Ok(()) };
+        self.lower.read_dir(lower, 0, &mut |item: DirEntry<'_>| {
+            let name = item.name.to_owned();
+            match item.entry {
+                Entry::Node(node) if !above.contains(&name) => each(name, node),
+                Entry::Node(_) | Entry::Whiteout | Entry::LowerLink(_) => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(())
     }
 
     fn upper_names(&self, dir: &Seen) -> Result<UpperNames> {
@@ -140,10 +146,8 @@ impl Union {
             names.insert(name);
             Ok(())
         })?;
-        let Some(lower) = dir.found.lower else { return Ok(count) };
-        self.lower.read_dir(lower, 0, &mut |item: DirEntry<'_>| {
-            let is_dir = item.entry.node().is_some_and(|node| node.stat.kind.is_dir());
-            count += u32::from(is_dir && !names.contains(&item.name.to_owned()));
+        self.read_below(dir, &names, |_, node| {
+            count += u32::from(node.stat.kind.is_dir());
             ControlFlow::Continue(())
         })?;
         Ok(count)
