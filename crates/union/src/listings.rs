@@ -11,7 +11,9 @@ use strata_tree::{NameBuf, Node, NodeId};
 /// A merged directory: names in order, with their nodes.
 pub(crate) type Listing = Arc<Vec<(NameBuf, Node)>>;
 
-const DIRS_MAX: usize = 16;
+/// Telling a directory's attributes lists it, for its link count: then whoever walks down a tree
+/// lists all directories of one that it has read.
+const DIRS_MAX: usize = 64;
 const NAMES_MAX: usize = 250_000;
 
 /// The newest last.
@@ -55,12 +57,13 @@ mod tests {
     #[test]
     fn the_newest_are_kept() {
         let mut cache = Listings::default();
-        for dir in 0..20 {
+        let newest = DIRS_MAX as u64 + 4;
+        for dir in 0..newest {
             cache.add(NodeId(dir), listing(1));
         }
         assert!(cache.get(NodeId(3)).is_none());
         assert!(cache.get(NodeId(4)).is_some());
-        cache.add(NodeId(20), listing(1));
+        cache.add(NodeId(newest), listing(1));
         // 4 has just been asked for, 5 has not.
         assert!(cache.get(NodeId(4)).is_some());
         assert!(cache.get(NodeId(5)).is_none());

@@ -56,12 +56,10 @@ impl Listing {
                 return Ok(());
             }
         }
-        for (listed, next) in rest(&names, position) {
-            if full(listed.name.as_bytes(), listed.id, listed.kind, next) {
-                break;
-            }
-        }
-        Ok(())
+        let identity = |listed: &Listed| Ok(mount.union.identity(dir, listed)?);
+        tell(rest(&names, position), position, identity, |name, (id, kind), next| {
+            full(name, id, kind, next)
+        })
     }
 
     /// The same with attributes. Names that are gone are left out.
@@ -73,39 +71,55 @@ impl Listing {
         mut full: impl FnMut(&[u8], &FileAttr, u64, u64) -> bool,
     ) -> Result<()> {
         let names = self.names(mount, dir, position)?;
-        let mut tell = |name: &[u8], attr: &Attr, next| {
+        let mut full = |name: &[u8], attr: &Attr, next| {
             full(name, &mount.view.attr(attr), attr.generation, next)
         };
-        if position < 1 && tell(b".", &mount.union.attr(dir)?, 1) {
+        if position < 1 && full(b".", &mount.union.attr(dir)?, 1) {
             return Ok(());
         }
         if position < AFTER_DOTS {
             let parent = mount.union.attr(mount.union.parent(dir)?)?;
-            if tell(b"..", &parent, AFTER_DOTS) {
+            if full(b"..", &parent, AFTER_DOTS) {
                 return Ok(());
             }
         }
-        let mut told = position < AFTER_DOTS;
-        for (listed, next) in rest(&names, position) {
-            let name = listed.name.as_bytes();
-            match mount.union.lookup(dir, name) {
-                Ok(None) => {}
-                Ok(Some(attr)) if tell(name, &attr, next) => {
-                    mount.union.forget(attr.id, 1);
-                    break;
-                }
-                Ok(Some(_)) => told = true,
-                // What was told so far is counted by the kernel; it will come back for this one.
-                Err(_) if told => break,
-                Err(error) => return Err(error.into()),
+        let lookup = |listed: &Listed| Ok(mount.union.lookup(dir, listed.name.as_bytes())?);
+        tell(rest(&names, position), position, lookup, |name, attr, next| {
+            let full = full(name, &attr, next);
+            if full {
+                mount.union.forget(attr.id, 1);
             }
-        }
-        Ok(())
+            full
+        })
     }
 }
 
+/// Tells what is found of the names from `position` on, until `full`. Names that are gone are left
+/// out. What was told before an error is kept: the kernel comes back for the rest.
+fn tell<'n, T>(
+    names: impl Iterator<Item = (&'n Listed, u64)>,
+    position: u64,
+    find: impl Fn(&Listed) -> Result<Option<T>>,
+    mut full: impl FnMut(&[u8], T, u64) -> bool,
+) -> Result<()> {
+    let mut told = position < AFTER_DOTS;
+    for (listed, next) in names {
+        let found = match find(listed) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(_) if told => break,
+            Err(error) => return Err(error),
+        };
+        if full(listed.name.as_bytes(), found, next) {
+            break;
+        }
+        told = true;
+    }
+    Ok(())
+}
+
 /// The names from a position on, each with the position after it.
-fn rest(names: &[Listed], position: u64) -> impl Iterator<Item = (&Listed, u64)> {
+fn rest<T>(names: &[T], position: u64) -> impl Iterator<Item = (&T, u64)> {
     let first = position.saturating_sub(AFTER_DOTS);
     let left = usize::try_from(first).ok().and_then(|first| names.get(first..)).unwrap_or_default();
     left.iter().zip(first.saturating_add(AFTER_DOTS + 1)..)
@@ -114,18 +128,11 @@ fn rest(names: &[Listed], position: u64) -> impl Iterator<Item = (&Listed, u64)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strata_tree::NameBuf;
 
     #[test]
     fn positions_lead_to_what_comes_after() {
-        let names: Vec<Listed> = (0..5u64)
-            .map(|n| Listed {
-                name: NameBuf::new(n.to_string().as_bytes()).unwrap(),
-                id: NodeId(n + 2),
-                kind: Kind::Regular,
-            })
-            .collect();
-        let at = |position| rest(&names, position).map(|(l, next)| (l.id.0, next)).collect();
+        let names = [2, 3, 4, 5, 6];
+        let at = |position| rest(&names, position).map(|(name, next)| (*name, next)).collect();
         let all: Vec<(u64, u64)> = at(0);
         assert_eq!(all, [(2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]);
         assert_eq!(at(2), all);

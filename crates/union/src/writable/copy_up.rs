@@ -399,13 +399,12 @@ impl Union {
             let path = dir.place()?.clone();
             for item in self.merged(&dir)? {
                 let here = path.join(item.name.as_name());
-                if item.id == id {
+                let Some(location) = self.find(&dir, item.name.as_name())? else { continue };
+                let found = location.found();
+                if found.id == id {
                     places.push(here);
-                } else if item.kind.is_dir()
-                    && let Some(location) = self.find(&dir, item.name.as_name())?
-                {
-                    let found = location.found().clone();
-                    stack.push(Seen { found, path: Some(here), orphan: None });
+                } else if found.kind.is_dir() {
+                    stack.push(Seen { found: found.clone(), path: Some(here), orphan: None });
                 }
             }
         }

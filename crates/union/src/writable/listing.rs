@@ -1,27 +1,31 @@
 //! The names of a merged directory.
 //!
+//! Which node a name of the upper stands for takes several calls, and mostly a lookup of the name
+//! follows, which asks the same: a listing leaves it to that, or to [`Union::identity`].
+//!
 //! Invariants: a listing is complete at one moment; its numbers and types are those that `lookup`
 //! gives; a whiteout hides the lower's name and is none itself.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
 
 use rustix::fs::{Dir, FileType, OFlags};
-use strata_tree::{DirEntry, Entry, NameBuf, Node, NodeId};
+use strata_tree::{DirEntry, Entry, Kind, NameBuf, Node, NodeId};
 
 use super::Union;
 use super::error::{Doing, Result};
-use super::names::InUpper;
+use super::names::{is_whiteout, kind_of, stat_named};
 use super::table::{Found, Seen, Stage};
 use super::types::Listed;
 
 /// What the upper says of a directory.
+#[derive(Default)]
 struct UpperNames {
-    listed: Vec<Listed>,
-    /// All its names, whiteouts among them.
-    seen: HashSet<NameBuf>,
+    /// Those that show something.
+    shown: Vec<NameBuf>,
+    /// All of them, whiteouts as well.
+    all: HashSet<NameBuf>,
 }
 
 impl Union {
@@ -38,11 +42,30 @@ impl Union {
         self.merged(&self.table.see_dir(dir)?)
     }
 
-    /// The same; the caller keeps paths steady.
+    /// The number and type of a name that was listed in a directory; `None` if it is gone.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ESTALE`; `Upper`, `Lower`.
+    pub fn identity(&self, dir: NodeId, listed: &Listed) -> Result<Option<(NodeId, Kind)>> {
+        if let Some(node) = listed.below {
+            return Ok(Some(node));
+        }
+        let _steady = self.steady();
+        let seen = self.table.see(dir)?;
+        if seen.path.is_none() {
+            return Ok(None);
+        }
+        let location = self.find(&seen, listed.name.as_name())?;
+        Ok(location.map(|location| (location.found().id, location.found().kind)))
+    }
+
+    /// [`Union::list`]; the caller keeps paths steady.
     pub(super) fn merged(&self, dir: &Seen) -> Result<Vec<Listed>> {
-        let UpperNames { listed: mut all, seen } = self.upper_names(dir)?;
-        self.read_below(dir, &seen, |name, node| {
-            all.push(Listed { name, id: node.id, kind: node.stat.kind });
+        let upper = self.upper_names(dir)?;
+        let listed = |name| Listed { name, below: None };
+        let mut all: Vec<Listed> = upper.shown.into_iter().map(listed).collect();
+        self.read_below(dir, &upper.all, |name, node| {
+            all.push(Listed { name, below: Some((node.id, node.stat.kind)) });
             ControlFlow::Continue(())
         })?;
         Ok(all)
@@ -51,11 +74,11 @@ impl Union {
     /// Whether a directory shows no name.
     pub(super) fn is_empty(&self, dir: &Seen) -> Result<bool> {
         let upper = self.upper_names(dir)?;
-        if !upper.listed.is_empty() {
+        if !upper.shown.is_empty() {
             return Ok(false);
         }
         let mut empty = true;
-        self.read_below(dir, &upper.seen, |_, _| {
+        self.read_below(dir, &upper.all, |_, _| {
             empty = false;
             ControlFlow::Break(())
         })?;
@@ -81,17 +104,22 @@ impl Union {
     }
 
     fn upper_names(&self, dir: &Seen) -> Result<UpperNames> {
-        let mut names = UpperNames { listed: Vec::new(), seen: HashSet::new() };
-        self.read_upper(dir, |file, name, _| {
-            match self.in_upper(dir, file.as_fd(), name.as_name())? {
-                None => return Ok(()), // Removed since.
-                Some(InUpper::Whiteout) => {}
-                Some(InUpper::Node(found, ..)) => {
-                    let (id, kind) = (found.id, found.kind);
-                    names.listed.push(Listed { name: name.clone(), id, kind });
+        let mut names = UpperNames::default();
+        self.read_upper(dir, |file, name, told| {
+            let shown = match told {
+                // A whiteout is a character device.
+                FileType::CharacterDevice | FileType::Unknown => {
+                    match stat_named(file, name.as_name())? {
+                        None => return Ok(()), // Removed since.
+                        Some(stat) => !is_whiteout(&stat),
+                    }
                 }
+                _ => true,
+            };
+            if shown {
+                names.shown.push(name.clone());
             }
-            names.seen.insert(name);
+            names.all.insert(name);
             Ok(())
         })?;
         Ok(names)
@@ -135,12 +163,10 @@ impl Union {
         let (mut count, mut names) = (0, HashSet::new());
         self.read_upper(dir, |file, name, told| {
             let is_dir = match told {
-                FileType::Directory => true,
                 FileType::Unknown => {
-                    let found = self.in_upper(dir, file.as_fd(), name.as_name())?;
-                    matches!(found, Some(InUpper::Node(found, ..)) if found.kind.is_dir())
+                    stat_named(file, name.as_name())?.is_some_and(|stat| kind_of(&stat).is_dir())
                 }
-                _ => false,
+                told => told == FileType::Directory,
             };
             count += u32::from(is_dir);
             names.insert(name);

@@ -49,6 +49,21 @@ impl Marks {
         Self { class: if user { XattrClass::User } else { XattrClass::Trusted }, apart }
     }
 
+    /// Whether an inode has a mark: `names` are those of its attributes.
+    pub(super) fn has(self, names: &Names, mark: Mark) -> bool {
+        names.has(self.class.name(mark))
+    }
+
+    /// A mark's value, asked for only if `names` has it.
+    pub(super) fn get_of(
+        self,
+        fd: impl AsFd,
+        names: &Names,
+        mark: Mark,
+    ) -> Result<Option<Vec<u8>>> {
+        if self.has(names, mark) { self.get(fd, mark) } else { Ok(None) }
+    }
+
     /// A mark's value.
     pub(super) fn get(self, fd: impl AsFd, mark: Mark) -> Result<Option<Vec<u8>>> {
         get(&by_descriptor(fd.as_fd()), self.class.name(mark).as_bytes())
@@ -91,11 +106,10 @@ impl Marks {
 
     /// The image's attributes of an inode, sorted by name.
     pub(super) fn all(self, fd: impl AsFd) -> Result<Vec<Xattr>> {
-        let path = by_descriptor(fd.as_fd());
         let mut all = Vec::new();
-        for name in names(&path)? {
-            if let Some(shown) = self.unescape(&name)
-                && let Some(value) = get(&path, &name)?
+        for name in Names::of(&fd)?.iter() {
+            if let Some(shown) = self.unescape(name)
+                && let Some(value) = get(&by_descriptor(fd.as_fd()), name)?
             {
                 all.push((shown.into_owned(), value));
             }
@@ -158,20 +172,34 @@ fn get(path: &Path, name: &[u8]) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn names(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let mut room = 1024;
-    loop {
-        let mut names = vec![0; room];
-        match rustix::fs::listxattr(path, &mut names[..]) {
-            Ok(len) => {
-                names.truncate(len);
-                let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-                return Ok(names.map(<[u8]>::to_vec).collect());
+/// The names of an inode's attributes, as on disk: each ends with a zero byte (listxattr(2)).
+pub(super) struct Names(Vec<u8>);
+
+impl Names {
+    /// Asks for them.
+    pub(super) fn of(fd: impl AsFd) -> Result<Self> {
+        let path = by_descriptor(fd.as_fd());
+        let mut room = 1024;
+        loop {
+            let mut names = vec![0; room];
+            match rustix::fs::listxattr(&path, &mut names[..]) {
+                Ok(len) => {
+                    names.truncate(len);
+                    return Ok(Self(names));
+                }
+                Err(Errno::OPNOTSUPP) => return Ok(Self(Vec::new())),
+                Err(Errno::RANGE) if room < VALUE_MAX => room = VALUE_MAX,
+                Err(errno) => return Err(errno).doing(|| "list attributes".to_owned()),
             }
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(Errno::RANGE) if room < VALUE_MAX => room = VALUE_MAX,
-            Err(errno) => return Err(errno).doing(|| "list attributes".to_owned()),
         }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.iter().any(|other| other == name.as_bytes())
     }
 }
 

@@ -15,7 +15,7 @@ use strata_tree::{
 };
 
 use super::error::{Doing, Error, Result, damaged};
-use super::marks::{Mark, parse_kind, stated};
+use super::marks::{Mark, Names, parse_kind, stated};
 use super::table::{Because, Found, Seen, Stage};
 use super::types::Attr;
 use super::unsynced::{is_whole, parse_origin};
@@ -158,14 +158,15 @@ impl Union {
 
     /// Reads the marks of an inode of the upper that is called `name` in `dir`.
     fn identify(&self, dir: &Found, name: Name<'_>, fd: &OwnedFd, stat: &Statx) -> Result<Found> {
-        let kind = self.kind(fd, stat)?;
+        let names = Names::of(fd)?;
+        let kind = self.kind(fd, &names, stat)?;
         let own = upper_number(stat);
         let mut found = Found { id: own, kind, stage: Stage::Upper, lower: None, redirect: None };
         if kind.is_dir() {
-            if self.marks.get(fd, Mark::Opaque)?.is_some_and(|value| value == b"y") {
+            if self.marks.get_of(fd, &names, Mark::Opaque)?.is_some_and(|value| value == b"y") {
                 return Ok(found);
             }
-            found.redirect = self.redirect(dir, fd)?;
+            found.redirect = self.redirect(dir, fd, &names)?;
             let below = match &found.redirect {
                 Some(path) => self.walk_lower(path)?,
                 None => self.in_lower(dir, name)?,
@@ -176,8 +177,8 @@ impl Union {
             }
             return Ok(found);
         }
-        if kind == Kind::Regular && self.marks.get(fd, Mark::Metacopy)?.is_some() {
-            let redirect = self.redirect(dir, fd)?;
+        if kind == Kind::Regular && self.marks.has(&names, Mark::Metacopy) {
+            let redirect = self.redirect(dir, fd, &names)?;
             // The content may come up meanwhile, which sets the origin and removes first this mark,
             // then the redirect: with this mark still there, what was read of the other is true.
             if self.marks.get(fd, Mark::Metacopy)?.is_some() {
@@ -196,7 +197,11 @@ impl Union {
                 return Ok(found);
             }
         }
-        let Some((lower, unsynced)) = self.origin(fd)? else { return Ok(found) };
+        // What came up meanwhile has an origin now.
+        let origin =
+            self.marks.has(&names, Mark::StrataOrigin) || self.marks.has(&names, Mark::Metacopy);
+        let origin = if origin { self.origin(fd)? } else { None };
+        let Some((lower, unsynced)) = origin else { return Ok(found) };
         found.id = lower;
         if unsynced && self.upper.view && !self.is_whole(fd, lower)? {
             // The machine has crashed, and nobody has used the upper since.
@@ -219,8 +224,8 @@ impl Union {
 
     /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,
     /// "Renaming directories").
-    fn redirect(&self, dir: &Found, fd: &OwnedFd) -> Result<Option<TreePath>> {
-        let Some(text) = self.marks.get(fd, Mark::Redirect)? else { return Ok(None) };
+    fn redirect(&self, dir: &Found, fd: &OwnedFd, names: &Names) -> Result<Option<TreePath>> {
+        let Some(text) = self.marks.get_of(fd, names, Mark::Redirect)? else { return Ok(None) };
         let bad = |_| damaged("follow a redirect that is no path");
         if text.first() == Some(&b'/') {
             return TreePath::clamped(&text).map(Some).map_err(bad);
@@ -248,7 +253,7 @@ impl Union {
     }
 
     /// The type of an inode of the upper, as the image has it.
-    fn kind(&self, fd: &OwnedFd, stat: &Statx) -> Result<Kind> {
+    fn kind(&self, fd: &OwnedFd, names: &Names, stat: &Statx) -> Result<Kind> {
         let kind = kind_of(stat);
         let apart = self.apart();
         if kind != Kind::Regular || stat.stx_size != 0 && !apart {
@@ -259,7 +264,7 @@ impl Union {
             let target = stat.stx_size <= TARGET_MAX && told()? == Some(Kind::Symlink);
             return Ok(if target { Kind::Symlink } else { kind });
         }
-        let told = match self.marks.get(fd, Mark::StrataDevice)? {
+        let told = match self.marks.get_of(fd, names, Mark::StrataDevice)? {
             Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
             None if apart => told()?,
             None => None,
@@ -352,6 +357,16 @@ pub(super) fn stat(fd: impl AsFd) -> Result<Statx> {
     rustix::fs::statx(fd, "", flags, wanted).doing(|| "stat a node of the upper".to_owned())
 }
 
+/// The same of a name in an open directory of the upper; `None` if there is none.
+pub(super) fn stat_named(dir: impl AsFd, name: Name<'_>) -> Result<Option<Statx>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::statx(dir, name.as_os_str(), flags, StatxFlags::BASIC_STATS) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).doing(|| format!("stat {:?}", name.as_os_str())),
+    }
+}
+
 /// The number of a node that no lower has.
 pub(super) fn upper_number(stat: &Statx) -> NodeId {
     NodeId(UPPER | stat.stx_ino)
@@ -362,7 +377,8 @@ pub(super) fn is_whiteout(stat: &Statx) -> bool {
     matches!(kind_of(stat), Kind::CharDevice(Device { major: 0, minor: 0 }))
 }
 
-fn kind_of(stat: &Statx) -> Kind {
+/// The type of an inode of the upper, whatever its marks say.
+pub(super) fn kind_of(stat: &Statx) -> Kind {
     let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
     Kind::of_mode(u32::from(stat.stx_mode), device).unwrap_or(Kind::Regular)
 }

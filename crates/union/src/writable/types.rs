@@ -110,10 +110,9 @@ pub struct OpenHow {
 pub struct Listed {
     /// The name.
     pub name: NameBuf,
-    /// The number that `lookup` gives for it.
-    pub id: NodeId,
-    /// Its type.
-    pub kind: Kind,
+    /// Its number and type, if it is the lower's; [`Union::identity`](super::Union::identity)
+    /// tells those of every name.
+    pub(super) below: Option<(NodeId, Kind)>,
 }
 
 /// What `statfs` shows: the upper's file system.

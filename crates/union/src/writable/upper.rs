@@ -173,7 +173,12 @@ impl Upper {
 
     /// A node of the upper, not followed, for calls on a descriptor alone.
     pub(super) fn node(&self, path: &TreePath) -> Result<OwnedFd> {
-        self.open_path(path, OFlags::PATH)
+        let Some((dir, name)) = path.split_last() else {
+            return self.open_path(path, OFlags::PATH);
+        };
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.dir(&dir)?, name.as_os_str(), flags, Mode::empty())
+            .doing(|| format!("open {}", self.shown(path)))
     }
 
     /// A regular file or a directory, opened for its content.

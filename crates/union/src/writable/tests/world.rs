@@ -258,8 +258,9 @@ impl World {
         }
         for item in &listed {
             let found = self.union().lookup(id, item.name.as_bytes()).unwrap().unwrap();
-            if (found.id, found.stat.kind) != (item.id, item.kind) {
-                return Err(format!("{path:?} lists {item:?}, which is {found:?}"));
+            let told = self.union().identity(id, item).unwrap();
+            if told != Some((found.id, found.stat.kind)) {
+                return Err(format!("{path:?} lists {item:?} as {told:?}, which is {found:?}"));
             }
         }
         Ok(())
