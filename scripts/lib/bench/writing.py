@@ -16,7 +16,10 @@ whole milliseconds: what comes from the cache reads or writes so much that there
 All peers work on the same file, in turns, for where a file lies on the disk made more of a
 difference than they did. It is written once before: the memory of a new one is the host's to give
 on a virtual machine, 0.1 s or 1.5 for the same bytes. It is in memory, of the mount as well if the
-work is on the cache.
+work is on the cache, and only on the disk if the work is cold.
+
+What has changed is listed in a mount of the upper that the same peer has filled, with metacopies
+or copies, as it makes them; the host has its directories and inodes in memory.
 """
 import json
 import os
@@ -26,7 +29,7 @@ import time
 
 import generate
 from importing import used
-from measure import (Failed, forget_deleted, give_memory, interleave, interleave_many, read_all,
+from measure import (Failed, drop_caches, forget_deleted, give_memory, interleave, interleave_many, read_all,
                      run, sample, settle)
 from peers import Mount
 
@@ -42,6 +45,9 @@ FIO = {
     "fio: O_DIRECT random write": ["--rw=randwrite", "--bs=4k", "--direct=1",
                                    "--io_size={direct}"],
     "fio: O_DIRECT random read": ["--rw=randread", "--bs=4k", "--direct=1", "--io_size={direct}"],
+    "fio: O_DIRECT sequential read, cold": ["--rw=read", "--bs=1M", "--direct=1"],
+    "fio: O_DIRECT random read, cold": ["--rw=randread", "--bs=4k", "--direct=1",
+                                        "--io_size={direct}"],
 }
 NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2"]
 
@@ -110,21 +116,25 @@ def measure(bench, part, work, sections):
          "copy-up": copy_up}[section](bench, part, lowers)
 
 
-def one(bench, part, section, work, lowers, act, below=None, repeat=None):
-    """A row: act(mount) in a new mount for each run."""
+def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, given="",
+        reads=("tree", "archive", "repository"), keep=True):
+    """A row: act(mount) in a new mount for each run, with what it `reads` of the lowers in memory.
+    Uppers that would fill the disk are not kept until the end."""
     repeat = repeat or bench.repeat
 
     def case(peer):
         mount = lowers.mount(peer, below)
         try:
-            forget_deleted(lowers.tree, lowers.archive, lowers.repository, bench.strata_overlay,
+            forget_deleted(*(getattr(lowers, what) for what in reads), bench.strata_overlay,
                            bench.fuse_overlayfs_2, bench.client)
             got = act(mount)
             return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
         finally:
             mount.end()
+            if not keep:
+                shutil.rmtree(mount.upper)
     got, failed = interleave(repeat, {p: lambda p=p: case(p) for p in NAMES})
-    part.row(section, work, got, failed, "", "", repeat=repeat)
+    part.row(section, work, got, failed, "", given, repeat=repeat)
 
 
 def trees(bench, part, lowers):
@@ -139,6 +149,32 @@ def trees(bench, part, lowers):
         if work == "unpack files":
             command = ["sh", "-ec", 'mkdir new && exec "$@" -C new', "sh", *command]
         one(bench, part, "trees", work, lowers, lambda m, c=command: sample(c, cwd=m.target))
+    listing(bench, part, lowers)
+
+
+def listing(bench, part, lowers):
+    """`find -ls` of a lower tree of which each file has changed its owner, and of new files."""
+    uppers = {}
+
+    def case(peer):
+        if peer not in uppers:
+            mount = lowers.mount(peer)
+            try:
+                run("chown", "-R", "1:1", mount.target + "/t")
+                run("tar", "--one-top-level=" + mount.target + "/new", "-xf", lowers.archive)
+            finally:
+                mount.end()
+            uppers[peer] = mount.upper
+        sample(["find", uppers[peer], lowers.tree, "-ls"])
+        settle()
+        mount = lowers.mount(peer, upper=uppers[peer])
+        try:
+            got = sample(["find", "t", "new", "-ls"], cwd=mount.target)
+            return dict(got, daemon_cpu=mount.cpu())
+        finally:
+            mount.end()
+    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    part.row("trees", "find -ls of what has changed", got, failed, "", "", repeat=bench.repeat)
 
 
 def storm(bench, part, lowers):
@@ -156,7 +192,7 @@ def storm(bench, part, lowers):
         os.makedirs(below, exist_ok=True)
         run("mount", *mount, below)
         try:
-            one(bench, part, "storm", name, lowers, act, below, repeat)
+            one(bench, part, "storm", name, lowers, act, below=below, repeat=repeat)
         finally:
             run("umount", below)
     os.unlink(image)
@@ -169,8 +205,8 @@ def fio(bench, part, lowers):
     fio_run(first.target, size, ["--rw=write", "--bs=1M"])
     first.end()
 
-    def case(peer, args):
-        read_all(first.upper)
+    def case(peer, args, cold):
+        drop_caches() if cold else read_all(first.upper)
         mount = lowers.mount(peer, upper=first.upper)
         try:
             if "--direct=1" not in args:
@@ -181,8 +217,9 @@ def fio(bench, part, lowers):
             mount.end()
     give_memory()
     for work, args in FIO.items():
-        got, failed = interleave(bench.repeat,
-                                 {p: lambda p=p, a=args: case(p, a) for p in NAMES})
+        cold = work.endswith("cold")
+        got, failed = interleave(bench.repeat, {
+            p: lambda p=p, a=args, c=cold: case(p, a, c) for p in NAMES})
         part.row("fio", work, got, failed, "", "", repeat=bench.repeat)
     shutil.rmtree(first.upper)
 
@@ -247,22 +284,11 @@ def copy_up(bench, part, lowers):
             ("copy-up of the big file, synced", size, "printf x >> big; exec sync big"),
             ("copy-up of small files", "%d files" % count,
              'while read -r file; do printf x >> "$file"; done < ' + files)):
-        rows, failed = interleave(bench.repeat, {
-            p: lambda p=p, s=script: one_script(lowers, p, s) for p in NAMES})
-        part.row("copy-up", work, rows, failed, "", given, repeat=bench.repeat)
-
-
-def one_script(lowers, peer, script):
-    """A sample of a shell script in a new mount, with the lowers in memory."""
-    mount = lowers.mount(peer)
-    try:
-        forget_deleted(lowers.tree, lowers.bigdir, lowers.bench.strata_overlay,
-                       lowers.bench.fuse_overlayfs_2)
-        give_memory()
-        return dict(sample(["sh", "-ec", script], cwd=mount.target), daemon_cpu=mount.cpu())
-    finally:
-        mount.end()
-        shutil.rmtree(mount.upper)
+        def act(mount, command=("sh", "-ec", script)):
+            give_memory()
+            return sample(command, cwd=mount.target)
+        one(bench, part, "copy-up", work, lowers, act, given=given, reads=("tree", "bigdir"),
+            keep=False)
 
 
 def files_of(tree):
