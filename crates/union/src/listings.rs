@@ -11,8 +11,8 @@ use strata_tree::{NameBuf, Node, NodeId};
 /// A merged directory: names in order, with their nodes.
 pub(crate) type Listing = Arc<Vec<(NameBuf, Node)>>;
 
-/// Telling a directory's attributes lists it, for its link count: then whoever walks down a tree
-/// lists all directories of one that it has read.
+/// For its link count a directory is listed when its attributes are told, with all others of the
+/// directory that it is in; whoever walks down a tree lists each of them next.
 const DIRS_MAX: usize = 64;
 const NAMES_MAX: usize = 250_000;
 
