@@ -1,5 +1,6 @@
 //! Tests of the writable union: `model` runs random operations against a tree in memory,
-//! `cases` are named ones, `kernel` shows the upper to overlayfs.
+//! `cases` are named ones, `kernel` shows the upper to overlayfs, `typeless` has one on a file
+//! system that lists names only.
 //!
 //! Invariant: every failure that `model` found is a named test in `cases`.
 
@@ -9,6 +10,7 @@ mod kernel;
 mod lowers;
 mod model;
 mod operations;
+mod typeless;
 mod unsynced;
 mod world;
 

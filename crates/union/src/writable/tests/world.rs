@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strata_tree::conformance::lay_out;
@@ -49,7 +49,17 @@ impl World {
     /// Several layers, base first, that merge to `spec`: compiled, as an image is.
     pub(super) fn layered(layers: Vec<Spec>, spec: Spec, options: UnionOptions) -> Self {
         // Extended attributes of every kind are wanted, which not every /tmp has.
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        Self::within(Path::new("/var/tmp"), layers, spec, options)
+    }
+
+    /// The same, with all that is on disk in `parent`.
+    pub(super) fn within(
+        parent: &Path,
+        layers: Vec<Spec>,
+        spec: Spec,
+        options: UnionOptions,
+    ) -> Self {
+        let dir = tempfile::tempdir_in(parent).unwrap();
         for name in ["upper", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
