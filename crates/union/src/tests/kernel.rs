@@ -19,6 +19,7 @@ use strata_tree::{
     TreePath, lay_overlay, list,
 };
 
+use super::Mounted;
 use crate::Stack;
 
 /// Whether this is root in a place where overlayfs can be mounted.
@@ -30,36 +31,25 @@ fn root(test: &str) -> bool {
     root
 }
 
-/// A mount of the kernel's overlayfs; unmounted with its drop.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `lowers` base first; at least two without an upper, as the kernel wants it.
-    fn new(at: &Path, lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Self {
-        let top_first: Vec<_> = lowers.iter().rev().map(|dir| dir.display().to_string()).collect();
-        let mut options = format!(
-            "lowerdir={},redirect_dir={},metacopy=on,index=off,xino=on",
-            top_first.join(":"),
-            if upper.is_some() { "on" } else { "follow" },
-        );
-        if let Some((upper, work)) = upper {
-            let (upper, work) = (upper.display(), work.display());
-            options.push_str(&format!(",upperdir={upper},workdir={work}"));
-        }
-        fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(at);
-        let said = mount.output().unwrap();
-        assert!(said.status.success(), "mount: {}", String::from_utf8_lossy(&said.stderr));
-        Self(at.to_owned())
+/// A mount of the kernel's overlayfs: `lowers` base first, at least two without an upper, as the
+/// kernel wants it.
+fn mount(at: &Path, lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Mounted {
+    let top_first: Vec<_> = lowers.iter().rev().map(|dir| dir.display().to_string()).collect();
+    let mut options = format!(
+        "lowerdir={},redirect_dir={},metacopy=on,index=off,xino=on",
+        top_first.join(":"),
+        if upper.is_some() { "on" } else { "follow" },
+    );
+    if let Some((upper, work)) = upper {
+        let (upper, work) = (upper.display(), work.display());
+        options.push_str(&format!(",upperdir={upper},workdir={work}"));
     }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let said = Command::new("umount").arg(&self.0).output();
-        assert!(said.is_ok_and(|said| said.status.success()) || std::thread::panicking());
-    }
+    fs::create_dir_all(at).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(at);
+    let said = mount.output().unwrap();
+    assert!(said.status.success(), "mount: {}", String::from_utf8_lossy(&said.stderr));
+    Mounted(at.to_owned())
 }
 
 fn merged(lowers: &[PathBuf]) -> Stack {
@@ -292,7 +282,7 @@ fn kernel_made(under: &Path, layers: &[Vec<Call>]) -> Vec<PathBuf> {
         let work = under.join(format!("work{number}"));
         fs::create_dir(&upper).unwrap();
         fs::create_dir(&work).unwrap();
-        let mounted = Mounted::new(&under.join("rw"), &lowers, Some((&upper, &work)));
+        let mounted = mount(&under.join("rw"), &lowers, Some((&upper, &work)));
         calls.iter().for_each(|call| perform(&mounted.0, call));
         lowers.push(upper);
     }
@@ -302,7 +292,7 @@ fn kernel_made(under: &Path, layers: &[Vec<Call>]) -> Vec<PathBuf> {
 fn compare_kernel_made(layers: &[Vec<Call>]) {
     let dir = tempfile::tempdir().unwrap();
     let lowers = kernel_made(dir.path(), layers);
-    let mounted = Mounted::new(&dir.path().join("ro"), &lowers, None);
+    let mounted = mount(&dir.path().join("ro"), &lowers, None);
     compare(&mounted.0, &merged(&lowers));
 }
 
@@ -326,7 +316,7 @@ proptest! {
             lay_overlay(&write(layer), &at, XattrClass::Trusted, *whiteout_files).unwrap();
             lowers.push(at);
         }
-        let mounted = Mounted::new(&dir.path().join("ro"), &lowers, None);
+        let mounted = mount(&dir.path().join("ro"), &lowers, None);
         compare(&mounted.0, &merged(&lowers));
     }
 

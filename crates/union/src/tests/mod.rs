@@ -3,10 +3,13 @@
 //! those against the kernel's own mount of them (`kernel`).
 
 mod kernel;
+mod mounted;
 mod overlay_dirs;
 mod random;
 mod reference;
 mod rules;
+
+pub(crate) use mounted::Mounted;
 
 use std::io::Read;
 use std::sync::Arc;

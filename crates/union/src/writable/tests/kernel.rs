@@ -15,6 +15,7 @@ use super::beside;
 use super::lowers::{lower, lower_without_zero};
 use super::operations::{operation, run, run_beside};
 use super::world::{World, options};
+use crate::tests::Mounted;
 
 /// Lays a lower out as overlayfs wants it.
 fn lay_out(spec: &Spec, root: &Path) {
@@ -146,8 +147,9 @@ fn compare(world: &mut World) -> Result<(), String> {
     if !mount.status.success() {
         return Err(format!("the kernel refuses: {}", String::from_utf8_lossy(&mount.stderr)));
     }
-    let mut seen = tree(&merged);
-    assert!(Command::new("umount").arg(&merged).status().unwrap().success());
+    let mounted = Mounted(merged);
+    let mut seen = tree(&mounted.0);
+    drop(mounted);
     let mut expected = model_tree(world);
     without_zero_devices(&mut seen, world);
     without_zero_devices(&mut expected, world);
@@ -166,14 +168,6 @@ fn compare(world: &mut World) -> Result<(), String> {
 }
 
 /// A mount of overlayfs, of an upper of its own.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 fn mount_beside(world: &World) -> Mounted {
     let dir = world.dir.path().join("beside");
     for name in ["", "lower", "upper", "work", "merged"] {

@@ -4,7 +4,7 @@
 //! Invariant: needs root and loop devices; elsewhere it says that it was left out.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -14,12 +14,13 @@ use tempfile::TempDir;
 use super::lowers::{layers, lower};
 use super::operations::{operation, run};
 use super::world::{World, options};
+use crate::tests::Mounted;
 
 const SIZE: u64 = 64 << 20;
 
-/// Such a file system; unmounted with its drop.
+/// Such a file system.
 struct Disk {
-    at: PathBuf,
+    mounted: Mounted,
     _dir: TempDir,
 }
 
@@ -32,14 +33,7 @@ impl Disk {
         let (image, target) = (image.as_os_str(), at.as_os_str());
         succeed("mkfs.ext4", &["-q".as_ref(), "-O".as_ref(), "^filetype".as_ref(), image])?;
         succeed("mount", &["-o".as_ref(), "loop".as_ref(), image, target])?;
-        Ok(Self { at, _dir: dir })
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let said = succeed("umount", &[self.at.as_os_str()]);
-        assert!(said.is_ok() || std::thread::panicking(), "{said:?}");
+        Ok(Self { mounted: Mounted(at), _dir: dir })
     }
 }
 
@@ -63,11 +57,11 @@ fn an_upper_that_tells_no_types_is_its_model() {
         Ok(disk) => disk,
         Err(why) => return eprintln!("SKIPPED an_upper_that_tells_no_types_is_its_model: {why}"),
     };
-    assert!(types(&disk.at).iter().all(|told| *told == FileType::Unknown));
+    assert!(types(&disk.mounted.0).iter().all(|told| *told == FileType::Unknown));
     let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     let ops = proptest::collection::vec(operation(), 1..40);
     let done = TestRunner::new(config).run(&ops, |ops| {
-        let mut world = World::within(&disk.at, layers(), lower(), options());
+        let mut world = World::within(&disk.mounted.0, layers(), lower(), options());
         run(&ops, &mut world).map_err(TestCaseError::fail)
     });
     done.unwrap();
