@@ -22,6 +22,7 @@ mod node;
 mod overlay_dir;
 mod resolve;
 mod spec;
+pub mod xattrs;
 
 pub use beneath::open_beneath;
 pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};

@@ -57,9 +57,7 @@ impl Listing {
             }
         }
         let identity = |listed: &Listed| Ok(mount.union.identity(dir, listed)?);
-        tell(rest(&names, position), position, identity, |name, (id, kind), next| {
-            full(name, id, kind, next)
-        })
+        tell(&names, position, identity, |name, (id, kind), next| full(name, id, kind, next))
     }
 
     /// The same with attributes. Names that are gone are left out.
@@ -84,7 +82,7 @@ impl Listing {
             }
         }
         let lookup = |listed: &Listed| Ok(mount.union.lookup(dir, listed.name.as_bytes())?);
-        tell(rest(&names, position), position, lookup, |name, attr, next| {
+        tell(&names, position, lookup, |name, attr, next| {
             let full = full(name, &attr, next);
             if full {
                 mount.union.forget(attr.id, 1);
@@ -96,14 +94,14 @@ impl Listing {
 
 /// Tells what is found of the names from `position` on, until `full`. Names that are gone are left
 /// out. What was told before an error is kept: the kernel comes back for the rest.
-fn tell<'n, T>(
-    names: impl Iterator<Item = (&'n Listed, u64)>,
+fn tell<T>(
+    names: &[Listed],
     position: u64,
     find: impl Fn(&Listed) -> Result<Option<T>>,
     mut full: impl FnMut(&[u8], T, u64) -> bool,
 ) -> Result<()> {
     let mut told = position < AFTER_DOTS;
-    for (listed, next) in names {
+    for (listed, next) in rest(names, position) {
         let found = match find(listed) {
             Ok(Some(found)) => found,
             Ok(None) => continue,

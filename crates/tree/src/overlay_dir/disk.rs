@@ -16,9 +16,7 @@ use rustix::io::{Errno, Result};
 
 use crate::name::Name;
 use crate::node::{Device, Kind, Stat, Timestamp};
-
-/// The largest list of names or value that Linux returns (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
-const XATTR_MAX: usize = 65536;
+use crate::xattrs::{self, XattrNames};
 
 /// How an inode is reached.
 #[derive(Clone, Copy)]
@@ -56,49 +54,16 @@ impl Spot<'_> {
             Self::Named(..) => llistxattr(&path, room),
             Self::Open(_) => listxattr(&path, room),
         };
-        growing(1024, list).map(|names| XattrNames(names.unwrap_or_default()))
+        XattrNames::read(list)
     }
 
     /// One attribute.
     pub(super) fn xattr(self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let path = self.path();
-        growing(256, |room| match self {
+        xattrs::value(|room| match self {
             Self::Named(..) => lgetxattr(&path, name, room),
             Self::Open(_) => getxattr(&path, name, room),
         })
-    }
-}
-
-/// Asks with little room, and once more with all.
-fn growing(room: usize, ask: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Option<Vec<u8>>> {
-    let mut bytes = vec![0; room];
-    let answer = match ask(&mut bytes) {
-        Err(Errno::RANGE) => {
-            bytes.resize(XATTR_MAX, 0);
-            ask(&mut bytes)
-        }
-        first => first,
-    };
-    match answer {
-        Ok(len) => {
-            bytes.truncate(len);
-            Ok(Some(bytes))
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// The names of an inode's attributes.
-pub(super) struct XattrNames(Vec<u8>);
-
-impl XattrNames {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|byte| *byte == 0).filter(|name| !name.is_empty())
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.iter().any(|other| other == name.as_bytes())
     }
 }
 

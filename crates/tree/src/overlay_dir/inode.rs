@@ -7,13 +7,14 @@
 use rustix::io::{Errno, Result};
 
 use super::OverlayDir;
-use super::disk::{Spot, XattrNames, device_of, stat_of};
+use super::disk::{Spot, device_of, stat_of};
 use super::known::DirFacts;
 use super::options::{OVERRIDE_NAMES, Trust};
 use crate::dialect::{Mark, Override, XattrClass, parse_kind};
 use crate::lower::{Continues, Redirect};
 use crate::name::{Name, TreePath};
 use crate::node::{Device, Kind, NodeId, Stat};
+use crate::xattrs::XattrNames;
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
 const TARGET_MAX: u64 = 4095;

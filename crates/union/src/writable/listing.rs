@@ -15,7 +15,7 @@ use strata_tree::{DirEntry, Entry, Kind, NameBuf, Node, NodeId};
 
 use super::Union;
 use super::error::{Doing, Result};
-use super::names::{is_whiteout, kind_of, stat_named};
+use super::names::{is_whiteout, stat_named};
 use super::table::{Found, Seen, Stage};
 use super::types::Listed;
 
@@ -107,13 +107,11 @@ impl Union {
         let mut names = UpperNames::default();
         self.read_upper(dir, |file, name, told| {
             let shown = match told {
-                // A whiteout is a character device.
-                FileType::CharacterDevice | FileType::Unknown => {
-                    match stat_named(file, name.as_name())? {
-                        None => return Ok(()), // Removed since.
-                        Some(stat) => !is_whiteout(&stat),
-                    }
-                }
+                // As a whiteout is.
+                FileType::CharacterDevice => match stat_named(file, name.as_name())? {
+                    None => return Ok(()), // Removed since.
+                    Some(stat) => !is_whiteout(&stat),
+                },
                 _ => true,
             };
             if shown {
@@ -139,9 +137,16 @@ impl Union {
         let file = self.upper.content(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         for entry in Dir::read_from(&file).doing(shown)? {
             let entry = entry.doing(shown)?;
-            if let Ok(name) = NameBuf::new(entry.file_name().to_bytes()) {
-                each(&file, name, entry.file_type())?;
-            }
+            let Ok(name) = NameBuf::new(entry.file_name().to_bytes()) else { continue };
+            let told = match entry.file_type() {
+                // Not every file system tells it.
+                FileType::Unknown => match stat_named(&file, name.as_name())? {
+                    None => continue, // Removed since.
+                    Some(stat) => FileType::from_raw_mode(stat.stx_mode.into()),
+                },
+                told => told,
+            };
+            each(&file, name, told)?;
         }
         Ok(())
     }
@@ -161,14 +166,8 @@ impl Union {
     /// directory, and a directory is always shown.
     fn count_directories(&self, dir: &Seen) -> Result<u32> {
         let (mut count, mut names) = (0, HashSet::new());
-        self.read_upper(dir, |file, name, told| {
-            let is_dir = match told {
-                FileType::Unknown => {
-                    stat_named(file, name.as_name())?.is_some_and(|stat| kind_of(&stat).is_dir())
-                }
-                told => told == FileType::Directory,
-            };
-            count += u32::from(is_dir);
+        self.read_upper(dir, |_, name, told| {
+            count += u32::from(told == FileType::Directory);
             names.insert(name);
             Ok(())
         })?;

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use strata_tree::Xattr;
 pub(super) use strata_tree::dialect::{Mark, Override, format_kind, parse_kind};
 use strata_tree::dialect::{OVERRIDE_STAT, XattrClass};
+use strata_tree::xattrs::{self, XattrNames};
 
 use super::error::{Doing, Error, Result};
 use super::types::SetMode;
@@ -33,9 +34,6 @@ use super::upper::by_descriptor;
 
 /// Between the prefix and a name that only root may set.
 const APART: &[u8] = b"strata.x.";
-/// The largest value that Linux keeps (`XATTR_SIZE_MAX`), in bytes.
-const VALUE_MAX: usize = 65536;
-
 /// The dialect of one upper.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
@@ -50,7 +48,7 @@ impl Marks {
     }
 
     /// Whether an inode has a mark: `names` are those of its attributes.
-    pub(super) fn has(self, names: &Names, mark: Mark) -> bool {
+    pub(super) fn has(self, names: &XattrNames, mark: Mark) -> bool {
         names.has(self.class.name(mark))
     }
 
@@ -58,7 +56,7 @@ impl Marks {
     pub(super) fn get_of(
         self,
         fd: impl AsFd,
-        names: &Names,
+        names: &XattrNames,
         mark: Mark,
     ) -> Result<Option<Vec<u8>>> {
         if self.has(names, mark) { self.get(fd, mark) } else { Ok(None) }
@@ -107,7 +105,7 @@ impl Marks {
     /// The image's attributes of an inode, sorted by name.
     pub(super) fn all(self, fd: impl AsFd) -> Result<Vec<Xattr>> {
         let mut all = Vec::new();
-        for name in Names::of(&fd)?.iter() {
+        for name in names(&fd)?.iter() {
             if let Some(shown) = self.unescape(name)
                 && let Some(value) = get(&by_descriptor(fd.as_fd()), name)?
             {
@@ -154,53 +152,15 @@ impl Marks {
 }
 
 fn get(path: &Path, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let mut room = 256;
-    loop {
-        let mut value = vec![0; room];
-        match rustix::fs::getxattr(path, name, &mut value[..]) {
-            Ok(len) => {
-                value.truncate(len);
-                return Ok(Some(value));
-            }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-            Err(Errno::RANGE) if room < VALUE_MAX => room = VALUE_MAX,
-            Err(errno) => {
-                let name = String::from_utf8_lossy(name).into_owned();
-                return Err(errno).doing(|| format!("read {name}"));
-            }
-        }
-    }
+    xattrs::value(|room| rustix::fs::getxattr(path, name, room))
+        .doing(|| format!("read {}", String::from_utf8_lossy(name)))
 }
 
-/// The names of an inode's attributes, as on disk: each ends with a zero byte (listxattr(2)).
-pub(super) struct Names(Vec<u8>);
-
-impl Names {
-    /// Asks for them.
-    pub(super) fn of(fd: impl AsFd) -> Result<Self> {
-        let path = by_descriptor(fd.as_fd());
-        let mut room = 1024;
-        loop {
-            let mut names = vec![0; room];
-            match rustix::fs::listxattr(&path, &mut names[..]) {
-                Ok(len) => {
-                    names.truncate(len);
-                    return Ok(Self(names));
-                }
-                Err(Errno::OPNOTSUPP) => return Ok(Self(Vec::new())),
-                Err(Errno::RANGE) if room < VALUE_MAX => room = VALUE_MAX,
-                Err(errno) => return Err(errno).doing(|| "list attributes".to_owned()),
-            }
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.split(|byte| *byte == 0).filter(|name| !name.is_empty())
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.iter().any(|other| other == name.as_bytes())
-    }
+/// The names of an inode's attributes, as on disk.
+pub(super) fn names(fd: impl AsFd) -> Result<XattrNames> {
+    let path = by_descriptor(fd.as_fd());
+    XattrNames::read(|room| rustix::fs::listxattr(&path, room))
+        .doing(|| "list attributes".to_owned())
 }
 
 /// What `user.containers.override_stat` says of an inode.

@@ -14,8 +14,10 @@ use strata_tree::{
     Device, Entry, Kind, Name, NameBuf, NameError, Node, NodeId, Stat, Timestamp, TreePath,
 };
 
+use strata_tree::xattrs::XattrNames;
+
 use super::error::{Doing, Error, Result, damaged};
-use super::marks::{Mark, Names, parse_kind, stated};
+use super::marks::{self, Mark, parse_kind, stated};
 use super::table::{Because, Found, Seen, Stage};
 use super::types::Attr;
 use super::unsynced::{is_whole, parse_origin};
@@ -158,7 +160,7 @@ impl Union {
 
     /// Reads the marks of an inode of the upper that is called `name` in `dir`.
     fn identify(&self, dir: &Found, name: Name<'_>, fd: &OwnedFd, stat: &Statx) -> Result<Found> {
-        let names = Names::of(fd)?;
+        let names = marks::names(fd)?;
         let kind = self.kind(fd, &names, stat)?;
         let own = upper_number(stat);
         let mut found = Found { id: own, kind, stage: Stage::Upper, lower: None, redirect: None };
@@ -177,7 +179,8 @@ impl Union {
             }
             return Ok(found);
         }
-        if kind == Kind::Regular && self.marks.has(&names, Mark::Metacopy) {
+        let metacopy = self.marks.has(&names, Mark::Metacopy);
+        if kind == Kind::Regular && metacopy {
             let redirect = self.redirect(dir, fd, &names)?;
             // The content may come up meanwhile, which sets the origin and removes first this mark,
             // then the redirect: with this mark still there, what was read of the other is true.
@@ -197,11 +200,11 @@ impl Union {
                 return Ok(found);
             }
         }
-        // What came up meanwhile has an origin now.
-        let origin =
-            self.marks.has(&names, Mark::StrataOrigin) || self.marks.has(&names, Mark::Metacopy);
-        let origin = if origin { self.origin(fd)? } else { None };
-        let Some((lower, unsynced)) = origin else { return Ok(found) };
+        // A metacopy that has come up meanwhile has an origin now.
+        if !metacopy && !self.marks.has(&names, Mark::StrataOrigin) {
+            return Ok(found);
+        }
+        let Some((lower, unsynced)) = self.origin(fd)? else { return Ok(found) };
         found.id = lower;
         if unsynced && self.upper.view && !self.is_whole(fd, lower)? {
             // The machine has crashed, and nobody has used the upper since.
@@ -224,7 +227,7 @@ impl Union {
 
     /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,
     /// "Renaming directories").
-    fn redirect(&self, dir: &Found, fd: &OwnedFd, names: &Names) -> Result<Option<TreePath>> {
+    fn redirect(&self, dir: &Found, fd: &OwnedFd, names: &XattrNames) -> Result<Option<TreePath>> {
         let Some(text) = self.marks.get_of(fd, names, Mark::Redirect)? else { return Ok(None) };
         let bad = |_| damaged("follow a redirect that is no path");
         if text.first() == Some(&b'/') {
@@ -253,7 +256,7 @@ impl Union {
     }
 
     /// The type of an inode of the upper, as the image has it.
-    fn kind(&self, fd: &OwnedFd, names: &Names, stat: &Statx) -> Result<Kind> {
+    fn kind(&self, fd: &OwnedFd, names: &XattrNames, stat: &Statx) -> Result<Kind> {
         let kind = kind_of(stat);
         let apart = self.apart();
         if kind != Kind::Regular || stat.stx_size != 0 && !apart {
@@ -377,8 +380,7 @@ pub(super) fn is_whiteout(stat: &Statx) -> bool {
     matches!(kind_of(stat), Kind::CharDevice(Device { major: 0, minor: 0 }))
 }
 
-/// The type of an inode of the upper, whatever its marks say.
-pub(super) fn kind_of(stat: &Statx) -> Kind {
+fn kind_of(stat: &Statx) -> Kind {
     let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
     Kind::of_mode(u32::from(stat.stx_mode), device).unwrap_or(Kind::Regular)
 }
