@@ -29,8 +29,8 @@ import time
 
 import generate
 from importing import used
-from measure import (Failed, drop_caches, forget_deleted, give_memory, interleave, interleave_many, read_all,
-                     run, sample, settle)
+from measure import (Failed, drop_caches, forget_deleted, give_memory, interleave,
+                     interleave_many, read_all, run, sample, settle)
 from peers import Mount
 
 FIO = {
@@ -117,16 +117,16 @@ def measure(bench, part, work, sections):
 
 
 def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, given="",
-        reads=("tree", "archive", "repository"), keep=True):
-    """A row: act(mount) in a new mount for each run, with what it `reads` of the lowers in memory.
-    Uppers that would fill the disk are not kept until the end."""
+        reads=None, keep=True):
+    """A row: act(mount) in a new mount for each run, with what it `reads` in memory (default: all
+    but the big file). Uppers that would fill the disk are not kept until the end."""
     repeat = repeat or bench.repeat
+    reads = reads or (lowers.tree, lowers.archive, lowers.repository)
 
     def case(peer):
         mount = lowers.mount(peer, below)
         try:
-            forget_deleted(*(getattr(lowers, what) for what in reads), bench.strata_overlay,
-                           bench.fuse_overlayfs_2, bench.client)
+            forget_deleted(*reads, bench.strata_overlay, bench.fuse_overlayfs_2, bench.client)
             got = act(mount)
             return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
         finally:
@@ -205,8 +205,12 @@ def fio(bench, part, lowers):
     fio_run(first.target, size, ["--rw=write", "--bs=1M"])
     first.end()
 
-    def case(peer, args, cold):
-        drop_caches() if cold else read_all(first.upper)
+    def case(peer, work):
+        args = FIO[work]
+        if work.endswith("cold"):
+            drop_caches()
+        else:
+            read_all(first.upper)
         mount = lowers.mount(peer, upper=first.upper)
         try:
             if "--direct=1" not in args:
@@ -216,10 +220,8 @@ def fio(bench, part, lowers):
         finally:
             mount.end()
     give_memory()
-    for work, args in FIO.items():
-        cold = work.endswith("cold")
-        got, failed = interleave(bench.repeat, {
-            p: lambda p=p, a=args, c=cold: case(p, a, c) for p in NAMES})
+    for work in FIO:
+        got, failed = interleave(bench.repeat, {p: lambda p=p, w=work: case(p, w) for p in NAMES})
         part.row("fio", work, got, failed, "", "", repeat=bench.repeat)
     shutil.rmtree(first.upper)
 
@@ -287,8 +289,8 @@ def copy_up(bench, part, lowers):
         def act(mount, command=("sh", "-ec", script)):
             give_memory()
             return sample(command, cwd=mount.target)
-        one(bench, part, "copy-up", work, lowers, act, given=given, reads=("tree", "bigdir"),
-            keep=False)
+        one(bench, part, "copy-up", work, lowers, act, given=given,
+            reads=(lowers.tree, lowers.bigdir), keep=False)
 
 
 def files_of(tree):
