@@ -15,14 +15,15 @@ const MAX_LINES: usize = 600;
 const MAX_COLUMNS: usize = 100;
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("sha256", &[]),
     ("tree", &[]),
     ("union", &["tree"]),
     ("layer", &["sha256", "tree"]),
     ("image", &["layer", "tree"]),
     ("fuse", &["tree", "union"]),
-    ("cli", &["fuse", "image", "layer", "tree", "union"]),
+    ("kernel", &["tree"]),
+    ("cli", &["fuse", "image", "kernel", "layer", "tree", "union"]),
 ];
 
 /// Where `unsafe` is allowed: one small module for each need.

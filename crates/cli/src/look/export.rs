@@ -1,10 +1,11 @@
-//! `strata export`: the whole tree of an image as one tar.
+//! `strata export`: the whole tree of an image as one tar, or as one EROFS image.
 //!
 //! Invariants: a file appears under its name only when it is whole; what is not a regular file
-//! (a pipe, a device) is written to and never replaced; no tar goes to a terminal.
+//! (a pipe, a device) is written to and never replaced; no tar goes to a terminal. An EROFS image
+//! is written at random offsets, so it goes to a regular file alone.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use strata_layer::export::write_tree;
 use strata_tree::Lower;
 
+use super::args::ExportType;
 use super::{ExportArgs, Screen, quiet};
 
 /// Writes `tree` to `args.output`.
@@ -19,12 +21,39 @@ use super::{ExportArgs, Screen, quiet};
 /// # Errors
 /// The output cannot be written or is a terminal; the tree does not answer.
 pub(crate) fn run(tree: &dyn Lower, args: &ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
+    if args.form == ExportType::Erofs {
+        return erofs(tree, args, &mut *screen.err);
+    }
     if args.output.as_os_str() == "-" {
         return to_screen(tree, screen);
     }
     let what = format!("export {}", args.reference);
     let err = &mut *screen.err;
     to_file(&args.output, &what, &mut |out| write_to(tree, out, err))
+}
+
+fn erofs(tree: &dyn Lower, args: &ExportArgs, err: &mut dyn Write) -> Result<()> {
+    let shown = args.output.display();
+    if args.output.as_os_str() == "-" {
+        bail!("an EROFS image is written at random offsets; name a file with -o");
+    }
+    match std::fs::metadata(&args.output) {
+        Ok(meta) if meta.is_dir() => bail!("{shown} is a directory; name the image to write"),
+        Ok(meta) if !meta.is_file() => {
+            bail!("{shown} is not a regular file: an EROFS image is written at random offsets")
+        }
+        _ => {}
+    }
+    let mut dropped = Vec::new();
+    let written = replace(&args.output, &mut |file| {
+        dropped = strata_kernel::write_erofs(tree, file)?.dropped;
+        Ok(())
+    });
+    written.with_context(|| format!("cannot export {} to {shown}", args.reference))?;
+    for left_out in dropped {
+        writeln!(err, "warning: {}: left out {}", left_out.path, left_out.what)?;
+    }
+    Ok(())
 }
 
 /// What writes an archive.
@@ -44,7 +73,7 @@ pub(crate) fn to_file(output: &Path, what: &str, write: WriteArchive<'_>) -> Res
             let mut file = file.with_context(context)?;
             write(&mut file).with_context(context)
         }
-        _ => replace(output, write).with_context(context),
+        _ => replace(output, &mut |file| write(file)).with_context(context),
     }
 }
 
@@ -79,7 +108,7 @@ pub(crate) fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Writ
 }
 
 /// Writes beside `path` and renames when all is there.
-fn replace(path: &Path, write: WriteArchive<'_>) -> Result<()> {
+fn replace(path: &Path, write: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let beside = beside(path)?;
     let file = OpenOptions::new().write(true).create_new(true).open(&beside);
     let mut file = file.context("cannot create a file there")?;

@@ -1,0 +1,249 @@
+//! One EROFS image out of a tree: [`write`].
+//!
+//! The tree is walked once (`plan`), then every inode gets its place (`space`), then everything
+//! is written in the order of the plan: blocks where they are found or made (`blocks`), inodes
+//! through a window of open blocks, the first block last, so that a file that was not finished
+//! is no image.
+//!
+//! Invariants: equal trees give equal files, byte for byte; memory grows with the number of names,
+//! not with contents.
+
+mod attributes;
+mod blocks;
+mod directory;
+mod format;
+mod plan;
+mod space;
+mod window;
+
+use std::fs::File;
+
+use sha2::{Digest, Sha256};
+use strata_tree::{Lower, Timestamp, TreePath};
+
+use self::attributes::Attributes;
+use self::blocks::Blocks;
+use self::directory::DirName;
+use self::format::{BLOCK, Core, INODES, Layout, SLOT, SUPER, Superblock, entry_type};
+use self::plan::{Body, Plan, Planned};
+use self::space::Space;
+use self::window::Window;
+use crate::error::{Error, Result};
+
+/// What was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WrittenImage {
+    /// Inodes.
+    pub inodes: u64,
+    /// Bytes of the image.
+    pub bytes: u64,
+    /// What the format cannot hold.
+    pub dropped: Vec<Dropped>,
+}
+
+/// Something that is in the tree and not in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Where it is.
+    pub path: TreePath,
+    /// What, and why.
+    pub what: String,
+}
+
+fn tell(dropped: &mut Vec<Dropped>, path: &TreePath, what: String, why: &str) {
+    dropped.push(Dropped { path: path.clone(), what: format!("{what}: {why}") });
+}
+
+/// Where one inode lies, and how its bytes are kept.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    number: u64,
+    layout: Layout,
+    /// All bytes; a directory's too.
+    size: u64,
+    extended: bool,
+}
+
+impl Placed {
+    /// The bytes that stand behind the inode.
+    fn tail(&self) -> u64 {
+        match self.layout {
+            Layout::Plain => 0,
+            Layout::Inline => self.size % BLOCK,
+        }
+    }
+}
+
+/// Writes all of `tree`, a merged one, to `out`, replacing what `out` holds. `out` is a regular
+/// file; the caller syncs it.
+///
+/// # Errors
+/// Whatever the tree answers; `NotMerged`; `Short` if a content ends early; `TooLarge` beyond
+/// 2^32 - 1 blocks or inodes; `Io` if writing fails.
+pub fn write(tree: &dyn Lower, out: &File) -> Result<WrittenImage> {
+    let failed = |source| Error::io("writing the image", source);
+    let plan = Plan::new(tree)?;
+    let built = plan.usual_time();
+    let mut space = Space::new(INODES);
+    let mut placed = Vec::with_capacity(plan.inodes.len());
+    let mut directory_blocks = 0;
+    for inode in &plan.inodes {
+        let at = place(&plan.attributes, inode, built, &mut space);
+        if !matches!(inode.body, Body::Regular(..)) {
+            directory_blocks += (at.size - at.tail()).div_ceil(BLOCK);
+        }
+        placed.push(at);
+    }
+    out.set_len(0).map_err(failed)?;
+    let shared = space.blocks();
+    let area = plan.attributes.area();
+    blocks::write_blocks(out, shared * BLOCK, area)?;
+    let directories = shared + (area.len() as u64).div_ceil(BLOCK);
+    let mut writer = Writer {
+        tree,
+        plan: &plan,
+        placed: &placed,
+        directories: Blocks::new(out, directories),
+        contents: Blocks::new(out, directories + directory_blocks),
+        window: Window::new(out),
+        names: Sha256::new(),
+    };
+    (0..plan.inodes.len()).try_for_each(|index| writer.inode(index))?;
+    let uuid = uuid(writer.names);
+    // fsck.erofs 1.5 reads 12 bytes behind any inode, also where none are said to be.
+    let blocks = writer.contents.end().max(space.blocks_and_after(12));
+    let mut first = writer.window.finish()?;
+    out.set_len(blocks * BLOCK).map_err(failed)?;
+    let too_far = |_| Error::TooLarge { what: "blocks", limit: u64::from(u32::MAX) };
+    let superblock = Superblock {
+        root: placed.first().map_or(0, |root| root.number as u16),
+        inodes: plan.inodes.len() as u64,
+        built,
+        blocks: u32::try_from(blocks).map_err(too_far)?,
+        shared: u32::try_from(shared).map_err(too_far)?,
+        uuid,
+    };
+    let encoded = superblock.encode();
+    first[SUPER as usize..INODES as usize].copy_from_slice(&encoded);
+    format::sign(&mut first);
+    blocks::write_blocks(out, 0, &first)?;
+    let (inodes, bytes) = (plan.inodes.len() as u64, blocks * BLOCK);
+    Ok(WrittenImage { inodes, bytes, dropped: plan.dropped })
+}
+
+/// Finds an inode's place and how its bytes are kept.
+fn place(attributes: &Attributes, inode: &Planned, built: Timestamp, space: &mut Space) -> Placed {
+    let stat = &inode.stat;
+    let size = match &inode.body {
+        Body::Empty | Body::Device(_) => 0,
+        Body::Symlink(_) | Body::Regular(..) => stat.size,
+        Body::Directory { names, .. } => {
+            let mut all: Vec<&[u8]> = names.iter().map(|(name, _)| name.as_bytes()).collect();
+            all.extend([b".".as_slice(), b".."]);
+            all.sort_unstable();
+            directory::length(&all)
+        }
+    };
+    let narrow = u32::from(u16::MAX);
+    let extended = stat.mtime != built
+        || stat.uid > narrow
+        || stat.gid > narrow
+        || stat.nlink > narrow
+        || size > u64::from(u32::MAX);
+    let head = Core::length(extended) + attributes.length(inode.attributes);
+    let rest = size % BLOCK;
+    let layout = match rest > 0 && head + rest <= BLOCK {
+        true => Layout::Inline,
+        false => Layout::Plain,
+    };
+    let mut placed = Placed { number: 0, layout, size, extended };
+    placed.number = space.place(head + placed.tail());
+    placed
+}
+
+/// A UUID out of a digest (RFC 9562, version 8).
+fn uuid(names: Sha256) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.iter_mut().zip(names.finalize()).for_each(|(to, from)| *to = from);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+struct Writer<'a> {
+    tree: &'a dyn Lower,
+    plan: &'a Plan,
+    placed: &'a [Placed],
+    directories: Blocks<'a>,
+    contents: Blocks<'a>,
+    window: Window<'a>,
+    /// The digest of all inodes and directories, by which images are told apart.
+    names: Sha256,
+}
+
+impl Writer<'_> {
+    fn inode(&mut self, index: usize) -> Result<()> {
+        let plan = self.plan;
+        let (Some(inode), Some(placed)) = (plan.inodes.get(index), self.placed.get(index)) else {
+            return Ok(());
+        };
+        let mut tail = Vec::new();
+        let place = match &inode.body {
+            Body::Empty => 0,
+            Body::Device(bits) => *bits,
+            Body::Symlink(target) => self.bytes(placed, target, &mut tail)?,
+            Body::Directory { names, parent } => {
+                let listed = names.iter().map(|(name, child)| (name.as_bytes(), *child));
+                let dots = [(b".".as_slice(), index as u32), (b"..".as_slice(), *parent)];
+                let mut entries: Vec<DirName<'_>> = listed
+                    .chain(dots)
+                    .filter_map(|(name, child)| self.entry(name, child))
+                    .collect();
+                directory::sort(&mut entries);
+                self.bytes(placed, &directory::encode(&entries), &mut tail)?
+            }
+            Body::Regular(node, path) => {
+                let parts = (placed.size - placed.tail(), placed.tail());
+                let alone = plan.sizes.get(&placed.size).is_none_or(|count| *count == 1);
+                let which = (*node, &**path);
+                match placed.size {
+                    0 => 0,
+                    _ => self.contents.content(self.tree, which, parts, alone, &mut tail)?,
+                }
+            }
+        };
+        let mut bytes = Vec::with_capacity(128 + tail.len());
+        let stat = &inode.stat;
+        let core = Core {
+            layout: placed.layout,
+            attributes: Attributes::count(plan.attributes.length(inode.attributes)),
+            mode: stat.mode() as u16,
+            nlink: stat.nlink,
+            size: placed.size,
+            place,
+            serial: index as u32 + 1,
+            uid: stat.uid,
+            gid: stat.gid,
+            mtime: placed.extended.then_some(stat.mtime),
+        };
+        core.encode(&mut bytes);
+        plan.attributes.encode(inode.attributes, &mut bytes);
+        bytes.extend_from_slice(&tail);
+        self.names.update(&bytes);
+        self.window.write(placed.number * SLOT, &bytes)
+    }
+
+    fn entry<'n>(&self, name: &'n [u8], child: u32) -> Option<DirName<'n>> {
+        let number = self.placed.get(child as usize)?.number;
+        let kind = entry_type(self.plan.inodes.get(child as usize)?.stat.kind);
+        Some(DirName { name, number, kind })
+    }
+
+    /// Puts whole blocks among those of directories, and the rest into `tail`.
+    fn bytes(&mut self, placed: &Placed, bytes: &[u8], tail: &mut Vec<u8>) -> Result<u32> {
+        let (blocks, rest) = bytes.split_at(bytes.len() - placed.tail() as usize);
+        tail.extend_from_slice(rest);
+        self.names.update(blocks);
+        if blocks.is_empty() { Ok(0) } else { self.directories.put(blocks) }
+    }
+}
