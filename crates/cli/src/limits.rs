@@ -26,7 +26,8 @@ pub(crate) struct LayerLimitArgs {
     /// Bytes of extended attributes of one member [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     max_xattr_bytes: Option<u64>,
-    /// Uncompressed bytes for each compressed one, beyond 64 MiB [default: 2000]
+    /// Uncompressed bytes for each compressed one, beyond 64 MiB, blocks of zeros left out
+    /// [default: 2000]
     #[arg(long, value_name = "N")]
     max_expansion: Option<u64>,
     /// Bytes of one uncompressed layer [default: 2^40]

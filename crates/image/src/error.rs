@@ -46,13 +46,13 @@ pub enum Error {
     /// A directory was to be read as an archive, or the other way round.
     #[error("{}: not a file or directory that images are read from", .0.display())]
     WrongKind(PathBuf),
-    /// The outer archive is compressed in a way that is not read.
-    #[error("{label} is compressed with {format}; decompress it first, strata reads gzip and zstd")]
-    Compression {
+    /// The outer archive cannot be decompressed.
+    #[error("{label} cannot be decompressed: {source}")]
+    Compressed {
         /// The source.
         label: String,
-        /// The compression.
-        format: &'static str,
+        /// What is wrong, and where.
+        source: strata_layer::stream::StreamError,
     },
     /// The outer tar is damaged.
     #[error("{label}: damaged archive at byte {offset}: {what}")]

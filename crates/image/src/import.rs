@@ -78,7 +78,8 @@ struct Pointer {
     size: u64,
 }
 
-/// Imports a tar, compressed with gzip or zstd or not, from a file, a pipe or (`-`) standard input.
+/// Imports a tar, plain or compressed (gzip, zstd, xz, bzip2), from a file, a pipe or (`-`)
+/// standard input.
 ///
 /// # Errors
 /// `WrongKind` for a directory, `NameWithDigest`, `Layer` for what is wrong with the tar,

@@ -11,7 +11,8 @@ pub struct Limits {
     pub members: u64,
     /// Bytes that a compressed or piped archive may take uncompressed (`--max-archive-bytes`).
     pub archive_bytes: u64,
-    /// Uncompressed bytes of such an archive for each compressed one (`--max-expansion`).
+    /// Uncompressed bytes of such an archive for each compressed one, blocks of zeros left out
+    /// (`--max-expansion`).
     pub expansion: u64,
     /// Images in one source (`--max-images`).
     pub images: u64,

@@ -125,7 +125,8 @@ impl FromStr for SourceSpec {
 }
 
 fn without_extensions(name: &str) -> &str {
-    const EXTENSIONS: [&str; 7] = [".gz", ".tgz", ".zst", ".zstd", ".tar", ".oci", ".docker"];
+    const EXTENSIONS: [&str; 11] =
+        [".gz", ".tgz", ".zst", ".zstd", ".xz", ".txz", ".bz2", ".tbz2", ".tar", ".oci", ".docker"];
     let mut stem = name;
     while let Some(shorter) = EXTENSIONS.iter().find_map(|ext| stem.strip_suffix(ext)) {
         stem = shorter;
@@ -168,6 +169,8 @@ mod tests {
             ("python", Some("python")),
             ("My Image.tar.gz", Some("my-image")),
             ("app_v1.2.tar", Some("app_v1.2")),
+            ("app.tar.xz", Some("app")),
+            ("app.tar.bz2", Some("app")),
             ("--x..y--.oci.tar", Some("x.y")),
             ("\u{e9}t\u{e9}.tar", Some("t")),
             ("---.tar", None),

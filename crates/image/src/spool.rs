@@ -1,51 +1,26 @@
 //! From a path or a pipe to an open, plain, seekable archive.
 //!
-//! A file that is a tar is used where it is. One that is compressed, or a pipe, is written once,
-//! uncompressed, to an unnamed scratch file of the store, which goes away with its descriptor.
+//! A file that is a tar is used where it is. One that is compressed (as layers may be), or a pipe,
+//! is written once, uncompressed, to an unnamed scratch file of the store, which goes away with
+//! its descriptor. Long runs of zeros are holes in it.
 //!
 //! Invariants: what is written is bounded by [`Limits::archive_bytes`], and beyond 64 MiB by
-//! [`Limits::expansion`] for each compressed byte; only regular files and
+//! [`Limits::expansion`] for each compressed byte, blocks of zeros left out; only regular files and
 //! pipes are read, and opening one never blocks or follows a device.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use strata_layer::stream::{Compression, Decompressed, MAGIC, StreamError, data, zero_blocks};
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::spec::Place;
 
-/// What the first bytes of a stream say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
-    Plain,
-    Gzip,
-    Zstd,
-    /// Known, and not read.
-    Unsupported(&'static str),
-}
-
 /// Bytes that an archive may expand to whatever its ratio.
 const EXPANSION_FREE: u64 = 64 << 20;
-
-/// As many bytes as tell the codings apart.
-const MAGIC: usize = 6;
-
-impl Coding {
-    fn of(head: &[u8]) -> Self {
-        match head {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            // The second is the range of skippable frames, which may come first.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Self::Unsupported("xz"),
-            [b'B', b'Z', b'h', ..] => Self::Unsupported("bzip2"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Unsupported("lz4"),
-            _ => Self::Plain,
-        }
-    }
-}
 
 /// Makes an unnamed scratch file.
 pub(crate) type Scratch<'a> = &'a dyn Fn() -> Result<File>;
@@ -105,7 +80,7 @@ pub(crate) fn plain(
                 Err(e) => return Err(reading(e.into())),
             }
         }
-        if Coding::of(&head[..at]) == Coding::Plain {
+        if matches!(Compression::of(&head[..at]), Ok(Compression::None)) {
             return Ok(file);
         }
     }
@@ -114,27 +89,17 @@ pub(crate) fn plain(
 
 /// A stream, plain, in a scratch file.
 pub(crate) fn spool(
-    mut input: impl Read,
+    input: impl Read + Send,
     label: &str,
     scratch: Scratch<'_>,
     limits: &Limits,
 ) -> Result<File> {
-    let reading = |e: io::Error| Error::io(format!("reading {label}"), e);
-    let mut head = Vec::with_capacity(MAGIC);
-    input.by_ref().take(MAGIC as u64).read_to_end(&mut head).map_err(reading)?;
-    let coding = Coding::of(&head);
-    let compressed = Cell::new(0);
-    let counted = Counted { inner: io::Cursor::new(head).chain(input), count: &compressed };
-    let whole = BufReader::with_capacity(1 << 18, counted);
-    let mut plain: Box<dyn Read + '_> = match coding {
-        Coding::Plain => Box::new(whole),
-        Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        Coding::Zstd => Box::new(zstd::Decoder::with_buffer(whole).map_err(reading)?),
-        Coding::Unsupported(format) => {
-            return Err(Error::Compression { label: label.to_owned(), format });
-        }
+    let damaged = |source: io::Error| match source.downcast::<StreamError>() {
+        Ok(source) => Error::Compressed { label: label.to_owned(), source },
+        Err(source) => Error::io(format!("reading {label}"), source),
     };
-    let mut out = scratch()?;
+    let mut plain = Decompressed::new(Box::new(input)).map_err(|e| damaged(e.into()))?;
+    let out = scratch()?;
     let mut buffer = vec![0; 1 << 18];
     let too_large = |what: &str, limit, option| Error::Limit {
         label: label.to_owned(),
@@ -142,46 +107,39 @@ pub(crate) fn spool(
         limit,
         option,
     };
-    let mut written = 0_u64;
+    let (mut written, mut zeros) = (0_u64, 0);
+    let writing = |e| Error::io(format!("writing {label} to a scratch file"), e);
     loop {
         let count = match plain.read(&mut buffer) {
-            Ok(0) => return Ok(out),
+            Ok(0) => break,
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(reading(e)),
+            Err(e) => return Err(damaged(e)),
         };
-        written += count as u64;
-        if written > limits.archive_bytes {
+        let new = &buffer[..count];
+        zeros += zero_blocks(new);
+        if written + count as u64 > limits.archive_bytes {
             let what = "the number of bytes of the uncompressed archive";
             return Err(too_large(what, limits.archive_bytes, "--max-archive-bytes"));
         }
-        if written > EXPANSION_FREE.max(compressed.get().saturating_mul(limits.expansion)) {
+        let dense = written + count as u64 - zeros;
+        if dense > EXPANSION_FREE.max(plain.taken().saturating_mul(limits.expansion)) {
             let what = "the number of uncompressed bytes for each compressed one";
             return Err(too_large(what, limits.expansion, "--max-expansion"));
         }
-        out.write_all(&buffer[..count])
-            .map_err(|e| Error::io(format!("writing {label} to a scratch file"), e))?;
+        for (at, part) in data(new) {
+            out.write_all_at(part, written + at as u64).map_err(writing)?;
+        }
+        written += count as u64;
     }
-}
-
-/// Counts the compressed bytes that go by.
-struct Counted<'a, R> {
-    inner: R,
-    count: &'a Cell<u64>,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + count as u64);
-        Ok(count)
-    }
+    out.set_len(written).map_err(writing)?;
+    Ok(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
+    use std::io::Write;
 
     fn scratch() -> Result<File> {
         Ok(tempfile::tempfile().unwrap())
@@ -191,6 +149,19 @@ mod tests {
         let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         out.write_all(data).unwrap();
         out.finish().unwrap()
+    }
+
+    fn xz(data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        liblzma::read::XzEncoder::new(data, 1).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    fn bzip2(data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let level = bzip2::Compression::fast();
+        bzip2::read::BzEncoder::new(data, level).read_to_end(&mut out).unwrap();
+        out
     }
 
     fn read(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
@@ -211,8 +182,21 @@ mod tests {
             assert_eq!(read(&bytes, &Limits::default()).unwrap(), data);
         }
         assert_eq!(read(b"", &Limits::default()).unwrap(), b"");
-        let error = read(b"\xfd7zXZ\0rest", &Limits::default()).unwrap_err().to_string();
-        assert!(error.contains("compressed with xz"), "{error}");
+        let padded = [gzip(&data), vec![0; 1000]].concat();
+        for bytes in [padded, xz(&data), [bzip2(&data[..77]), bzip2(&data[77..])].concat()] {
+            assert_eq!(read(&bytes, &Limits::default()).unwrap(), data);
+        }
+        for (bytes, why) in [
+            (
+                [gzip(&data), b"junk".to_vec()].concat(),
+                "test cannot be decompressed: the gzip data",
+            ),
+            (b"\xfd7zXZ\0rest".to_vec(), "the xz data"),
+            (b"\x04\x22\x4d\x18rest".to_vec(), "lz4 is not supported"),
+        ] {
+            let error = read(&bytes, &Limits::default()).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]
@@ -221,7 +205,10 @@ mod tests {
         assert!(read(&gzip(&vec![0; 1 << 20]), &limits).is_ok());
         let error = read(&gzip(&vec![0; (1 << 20) + 1]), &limits).unwrap_err().to_string();
         assert!(error.contains("--max-archive-bytes"), "{error}");
-        let bomb = zstd::encode_all(&vec![0; 65 << 20][..], 1).unwrap();
+        let zeros = zstd::encode_all(&vec![0; 65 << 20][..], 1).unwrap();
+        let file = spool(&zeros[..], "test", &scratch, &Limits::default()).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 65 << 20);
+        let bomb = zstd::encode_all(&vec![1; 65 << 20][..], 1).unwrap();
         let error = read(&bomb, &Limits::default()).unwrap_err().to_string();
         assert!(error.contains("--max-expansion"), "{error}");
     }

@@ -90,6 +90,19 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     out.finish().unwrap()
 }
 
+fn xz(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    liblzma::read::XzEncoder::new(data, 1).read_to_end(&mut out).unwrap();
+    out
+}
+
+fn bzip2(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let level = bzip2::Compression::fast();
+    bzip2::read::BzEncoder::new(data, level).read_to_end(&mut out).unwrap();
+    out
+}
+
 /// The ids that a docker archive's list gives, by the list's own words.
 fn ids_in_list(archive: &Path) -> Vec<String> {
     let mut tar = tar::Archive::new(fs::File::open(archive).unwrap());
@@ -193,7 +206,7 @@ fn the_bytes_decide_the_compression_of_a_layer() {
     let layout = Layout::new("mixed");
     let docker = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     let oci = "application/vnd.oci.image.layer.v1.tar";
-    let tars: Vec<_> = ["1", "2", "3", "4"].map(|n| tar_of(&[("file", n)])).to_vec();
+    let tars: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(|n| tar_of(&[("file", n)])).to_vec();
     let empty = tar_of(&[]);
     let layers = [
         layout.blob(&format!("{oci}+gzip"), &tars[0]),
@@ -202,13 +215,22 @@ fn the_bytes_decide_the_compression_of_a_layer() {
         layout.blob("", &tars[3]),
         layout.blob(oci, &empty),
         layout.blob(&format!("{oci}+gzip"), &tars[0]),
+        layout.blob(&format!("{oci}+xz"), xz(&tars[4])),
+        layout.blob(oci, bzip2(&tars[5])),
     ];
-    let diffs: Vec<&[u8]> = vec![&tars[0], &tars[1], &tars[2], &tars[3], &empty, &tars[0]];
+    let mut diffs: Vec<&[u8]> = vec![&tars[0], &tars[1], &tars[2], &tars[3], &empty, &tars[0]];
+    diffs.extend([&tars[4][..], &tars[5]]);
     layout.index(&[named(&layout.manifest(&layout.config(&diffs, "linux/amd64"), &layers), "1")]);
     let loaded = fresh.load(layout.root()).unwrap();
     let ids: Vec<_> = loaded[0].layers.iter().map(|layer| layer.diff_id.to_string()).collect();
     assert_eq!(ids, diffs.iter().map(|diff| digest(diff)).collect::<Vec<_>>());
-    assert_eq!(fresh.store.layers().unwrap().len(), 5);
+    assert_eq!(fresh.store.layers().unwrap().len(), 7);
+    // The whole once more, as an archive that is compressed itself.
+    let tar = layout.tar();
+    for (name, bytes) in [("mixed.tar.xz", xz(&tar)), ("mixed.tar.bz2", bzip2(&tar))] {
+        let again = fresh.load(&layout.tar_file(name, &bytes)).unwrap();
+        assert_eq!((again[0].id, names(&again[0])), (loaded[0].id, names(&loaded[0])), "{name}");
+    }
 }
 
 /// A layout of two layers whose second is damaged, and what the error must say.
@@ -398,6 +420,14 @@ fn a_plain_tar_becomes_the_same_image_however_it_is_compressed() {
     );
     for file in ["rootfs.tar.gz", "rootfs.tar.zst"] {
         assert_eq!(take(file).id, plain.id, "{file}");
+    }
+    let bytes = fs::read(fixture("rootfs.tar")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (file, bytes) in [("rootfs.tar.xz", xz(&bytes)), ("rootfs.tar.bz2", bzip2(&bytes))] {
+        let path = dir.path().join(file);
+        fs::write(&path, bytes).unwrap();
+        let taken = import(&fresh.store, &path, &name, &options, &Recorder::default()).unwrap();
+        assert_eq!(taken.id, plain.id, "{file}");
     }
     let config = ImageConfig::of(&fresh.store, &plain.id).unwrap();
     assert_eq!(config.created(), options.created);

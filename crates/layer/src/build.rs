@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Place, Stage};
 use crate::store::Staged;
-use crate::stream::Hashed;
+use crate::stream::{Hashed, data};
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 4 << 20;
@@ -332,7 +332,9 @@ impl<'s> Build<'s> {
                 let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
                 fill(reader, &mut chunk[..n])?;
                 if let Some((_, file)) = &mut aside {
-                    file.write_all_at(&chunk[..n], at).doing(doing)?;
+                    for (from, part) in data(&chunk[..n]) {
+                        file.write_all_at(part, at + from as u64).doing(doing)?;
+                    }
                 }
                 at += n as u64;
             }

@@ -16,7 +16,8 @@ pub struct Limits {
     /// Bytes of all extended attributes of one member (`--max-xattr-bytes`).
     pub xattr_bytes: u64,
     /// Uncompressed bytes for each compressed one (`--max-expansion`), beyond
-    /// [`Limits::EXPANSION_FREE`]; also logical bytes of sparse files for each byte of the tar.
+    /// [`Limits::EXPANSION_FREE`], where blocks of zeros do not count; also logical bytes of sparse
+    /// files for each byte of the tar.
     pub expansion: u64,
     /// Bytes of one uncompressed tar, and of all its files together (`--max-layer-bytes`).
     pub layer_bytes: u64,

@@ -14,8 +14,8 @@
 //! published, its directory is removed.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -25,6 +25,7 @@ use strata_tree::TreePath;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
 use crate::measure::{Space, space};
+use crate::stream::data;
 
 /// The mode of every file of a layer directory.
 pub(crate) const FILE_MODE: u32 = 0o444;
@@ -137,11 +138,20 @@ impl Stage {
             .doing(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Writes a body whole.
+    /// Writes a body whole; long runs of zeros are left as holes.
     pub(crate) fn write(&mut self, place: &Place, bytes: &[u8]) -> Result<()> {
         let path = place.path();
-        let mut file = self.create(&path)?;
-        file.write_all(bytes).doing(|| format!("cannot write {}", path.display()))
+        let file = self.create(&path)?;
+        let doing = || format!("cannot write {}", path.display());
+        let mut end = 0;
+        for (at, part) in data(bytes) {
+            file.write_all_at(part, at as u64).doing(doing)?;
+            end = at + part.len();
+        }
+        if end < bytes.len() {
+            file.set_len(bytes.len() as u64).doing(doing)?;
+        }
+        Ok(())
     }
 
     /// A new file for a body too large for memory; [`Stage::rename`] gives it its place.

@@ -49,7 +49,7 @@ pub(crate) struct LoadArgs {
 /// The tar holds a root file system, as `docker export` or debootstrap give it.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The tar, plain or compressed with gzip or zstd, or - for standard input
+    /// The tar, plain or compressed (gzip, zstd, xz, bzip2), or - for standard input
     #[arg(value_name = "ROOTFS.tar|-", value_hint = ValueHint::FilePath)]
     tar: PathBuf,
     /// The image's name

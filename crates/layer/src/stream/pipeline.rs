@@ -10,9 +10,10 @@ use std::thread;
 
 use strata_tree::{BlobDigest, DiffId};
 
-use super::gzip::Gzip;
+use super::decoder::Decoder;
 use super::hashed::Hashed;
 use super::source::Source;
+use super::zeros::zero_blocks;
 use super::{CHUNK, Compression, QUEUE, StreamError, StreamFacts};
 use crate::diff::DiffError;
 use crate::limits::Limits;
@@ -120,68 +121,6 @@ impl Read for Chunks {
     }
 }
 
-/// One of the decoders.
-enum Decoder<'e> {
-    Plain(Source<'e>),
-    Gzip(Box<Gzip<'e>>),
-    Zstd(zstd::Decoder<'static, Source<'e>>),
-}
-
-impl<'e> Decoder<'e> {
-    fn new(compression: Compression, source: Source<'e>) -> Result<Self, StreamError> {
-        Ok(match compression {
-            Compression::None => Self::Plain(source),
-            Compression::Gzip => Self::Gzip(Box::new(Gzip::new(source))),
-            Compression::Zstd => {
-                let decoder = zstd::Decoder::with_buffer(source);
-                Self::Zstd(decoder.map_err(|error| decode_error(0, error))?)
-            }
-        })
-    }
-
-    fn read(&mut self, out: &mut [u8]) -> Result<usize, StreamError> {
-        match self {
-            Self::Plain(source) => source.read(out).map_err(|error| decode_error(0, error)),
-            Self::Gzip(gzip) => gzip.read(out),
-            Self::Zstd(zstd) => loop {
-                match zstd.read(out) {
-                    Ok(n) => return Ok(n),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(decode_error(zstd.get_ref().taken(), error)),
-                }
-            },
-        }
-    }
-
-    fn taken(&self) -> u64 {
-        match self {
-            Self::Plain(source) => source.taken(),
-            Self::Gzip(gzip) => gzip.source().taken(),
-            Self::Zstd(zstd) => zstd.get_ref().taken(),
-        }
-    }
-
-    fn into_source(self) -> Source<'e> {
-        match self {
-            Self::Plain(source) => source,
-            Self::Gzip(gzip) => gzip.into_source(),
-            Self::Zstd(zstd) => zstd.finish(),
-        }
-    }
-}
-
-/// The source's own error, if that is what zstd passes on.
-fn decode_error(offset: u64, error: io::Error) -> StreamError {
-    let kind = error.kind();
-    match error.downcast::<StreamError>() {
-        Ok(inner) => inner,
-        Err(_) if kind == io::ErrorKind::UnexpectedEof => {
-            StreamError::Truncated { compression: "zstd", offset }
-        }
-        Err(error) => StreamError::Corrupt { compression: "zstd", offset, what: error.to_string() },
-    }
-}
-
 /// The inflating thread.
 struct Inflate {
     limits: Limits,
@@ -204,7 +143,7 @@ impl Inflate {
     fn inflate(&self, mut source: Source<'_>) -> Result<Option<Message>, StreamError> {
         let compression = source.detect()?;
         let mut decoder = Decoder::new(compression, source)?;
-        let mut total = 0;
+        let (mut total, mut zeros) = (0, 0);
         loop {
             let mut memory = self.spare.try_recv().unwrap_or_default();
             memory.resize(CHUNK, 0);
@@ -217,7 +156,8 @@ impl Inflate {
             }
             memory.truncate(filled);
             total += filled as u64;
-            self.check(total, decoder.taken())?;
+            zeros += zero_blocks(&memory);
+            self.check(total, zeros, decoder.taken())?;
             if filled > 0 && self.to_read.send(Message::Chunk(memory)).is_err() {
                 return Ok(None);
             }
@@ -229,14 +169,15 @@ impl Inflate {
         Ok(Some(Message::End { blob, blob_size, compression }))
     }
 
-    fn check(&self, total: u64, taken: u64) -> Result<(), StreamError> {
+    fn check(&self, total: u64, zeros: u64, taken: u64) -> Result<(), StreamError> {
         let Limits { expansion, layer_bytes, .. } = self.limits;
         if total > layer_bytes {
             let bound = "bytes in one uncompressed layer";
             let option = "--max-layer-bytes";
             return Err(StreamError::Limit { bound, option, limit: layer_bytes });
         }
-        if total > taken.saturating_mul(expansion).saturating_add(Limits::EXPANSION_FREE) {
+        let written = total - zeros;
+        if written > taken.saturating_mul(expansion).saturating_add(Limits::EXPANSION_FREE) {
             let bound = "uncompressed bytes for each compressed one";
             return Err(StreamError::Limit { bound, option: "--max-expansion", limit: expansion });
         }

@@ -7,12 +7,9 @@ use std::io::{self, BufRead, Read};
 
 use sha2::{Digest, Sha256};
 
-use super::{Compression, StreamError};
+use super::{Compression, MAGIC, StreamError};
 
 const BUFFER: usize = 128 << 10;
-/// Enough to tell every compression.
-const MAGIC: usize = 10;
-
 /// A buffered input.
 pub(super) struct Source<'e> {
     input: Box<dyn Read + Send + 'e>,
@@ -40,6 +37,11 @@ impl<'e> Source<'e> {
         }
     }
 
+    /// The same, without progress or a digest.
+    pub(super) fn unhashed(input: Box<dyn Read + Send + 'e>) -> Self {
+        Self { hasher: None, ..Self::new(input, &|_| {}) }
+    }
+
     /// Bytes that were taken from it.
     pub(super) fn taken(&self) -> u64 {
         self.read - (self.filled - self.at) as u64
@@ -56,16 +58,7 @@ impl<'e> Source<'e> {
         let hasher = self.hasher.take();
         while self.filled < MAGIC && self.read_more()? > 0 {}
         let bytes = &self.buffer[..self.filled];
-        let compression = match bytes {
-            [0x1f, 0x8b, ..] => Compression::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Err(StreamError::Unsupported("xz")),
-            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
-                return Err(StreamError::Unsupported("bzip2"));
-            }
-            [0x04, 0x22, 0x4d, 0x18, ..] => return Err(StreamError::Unsupported("lz4")),
-            _ => Compression::None,
-        };
+        let compression = Compression::of(bytes)?;
         if compression != Compression::None {
             self.hasher = hasher;
             if let Some(hasher) = &mut self.hasher {

@@ -1,0 +1,173 @@
+//! xz streams and bzip2 streams, one after the other.
+//!
+//! Both formats are a series of streams that know their own end and their own checksums. What
+//! may stand between and behind them is what may stand behind gzip members: zeros are padding
+//! (xz wants a multiple of four, its own tool refuses others; tapes and disks do not count), and
+//! anything else is an error.
+//!
+//! Invariants: a stream counts only with the right checksum behind it; an xz stream that wants
+//! more than [`XZ_MEMORY`] is refused before that memory is taken (bzip2 takes 4 MB at most).
+
+use liblzma::stream::{Action, Error as XzError, Status as XzStatus, Stream};
+
+use super::StreamError;
+use super::source::Source;
+
+/// Enough for a dictionary of 128 MiB, the largest window that a zstd frame may ask for here;
+/// `xz -9` takes one of 64 MiB.
+pub(super) const XZ_MEMORY: u64 = (128 << 20) + (1 << 20);
+
+/// A decoder of one stream of its format.
+pub(super) trait Codec: Sized {
+    const NAME: &'static str;
+    /// The first byte of each stream; the codec looks at the rest.
+    const FIRST: u8;
+
+    /// A decoder at the beginning of a stream.
+    fn new() -> Result<Self, String>;
+
+    /// Decodes from `input`, which is not empty, into `out`.
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String>;
+}
+
+/// What one step did.
+pub(super) struct Step {
+    taken: usize,
+    given: usize,
+    ended: bool,
+}
+
+/// The streams of a source as one.
+pub(super) struct Streams<'e, C> {
+    source: Source<'e>,
+    current: Option<C>,
+    ended: bool,
+}
+
+impl<'e, C: Codec> Streams<'e, C> {
+    pub(super) fn new(source: Source<'e>) -> Self {
+        Self { source, current: None, ended: false }
+    }
+
+    pub(super) fn source(&self) -> &Source<'e> {
+        &self.source
+    }
+
+    pub(super) fn into_source(self) -> Source<'e> {
+        self.source
+    }
+
+    /// Decodes into `out`, which is not empty; 0 at the end of the last stream.
+    pub(super) fn read(&mut self, out: &mut [u8]) -> Result<usize, StreamError> {
+        loop {
+            let Some(codec) = &mut self.current else {
+                if !self.next_stream()? {
+                    return Ok(0);
+                }
+                continue;
+            };
+            let input = self.source.peek()?;
+            if input.is_empty() {
+                return Err(self.truncated());
+            }
+            let step = codec.step(input, out);
+            let Step { taken, given, ended } = step.map_err(|what| self.corrupt(what))?;
+            self.source.take(taken);
+            if ended {
+                self.current = None;
+            } else if taken == 0 && given == 0 {
+                // With input and room at hand there is always progress.
+                return Err(self.corrupt("no progress".to_owned()));
+            }
+            if given > 0 {
+                return Ok(given);
+            }
+        }
+    }
+
+    /// Begins the next stream; `false` at the end of the input.
+    fn next_stream(&mut self) -> Result<bool, StreamError> {
+        while !self.ended {
+            let bytes = self.source.peek()?;
+            match bytes.iter().position(|byte| *byte != 0) {
+                Some(0) if bytes[0] == C::FIRST => {
+                    self.current = Some(C::new().map_err(|what| self.corrupt(what))?);
+                    return Ok(true);
+                }
+                Some(0) => {
+                    let what = format!("bytes that are no {} stream follow a stream", C::NAME);
+                    return Err(self.corrupt(what));
+                }
+                Some(zeros) => self.source.take(zeros),
+                None if bytes.is_empty() => self.ended = true,
+                None => {
+                    let zeros = bytes.len();
+                    self.source.take(zeros);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn corrupt(&self, what: String) -> StreamError {
+        StreamError::Corrupt { compression: C::NAME, offset: self.source.taken(), what }
+    }
+
+    fn truncated(&self) -> StreamError {
+        StreamError::Truncated { compression: C::NAME, offset: self.source.taken() }
+    }
+}
+
+/// The format of xz(1).
+pub(super) struct Xz(Stream);
+
+impl Codec for Xz {
+    const NAME: &'static str = "xz";
+    const FIRST: u8 = 0xfd;
+
+    fn new() -> Result<Self, String> {
+        Stream::new_stream_decoder(XZ_MEMORY, 0).map(Self).map_err(xz_error)
+    }
+
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String> {
+        let before = (self.0.total_in(), self.0.total_out());
+        let status = self.0.process(input, out, Action::Run).map_err(xz_error)?;
+        Ok(Step {
+            taken: (self.0.total_in() - before.0) as usize,
+            given: (self.0.total_out() - before.1) as usize,
+            ended: status == XzStatus::StreamEnd,
+        })
+    }
+}
+
+fn xz_error(error: XzError) -> String {
+    match error {
+        XzError::MemLimit => {
+            let most = XZ_MEMORY >> 20;
+            format!("it wants more than {most} MiB of memory; compress it with xz -9 or less")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// The format of bzip2(1).
+pub(super) struct Bzip2(bzip2::Decompress);
+
+impl Codec for Bzip2 {
+    const NAME: &'static str = "bzip2";
+    const FIRST: u8 = b'B';
+
+    fn new() -> Result<Self, String> {
+        Ok(Self(bzip2::Decompress::new(false)))
+    }
+
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String> {
+        let before = (self.0.total_in(), self.0.total_out());
+        let status = self.0.decompress(input, out).map_err(|error| error.to_string())?;
+        Ok(Step {
+            taken: (self.0.total_in() - before.0) as usize,
+            given: (self.0.total_out() - before.1) as usize,
+            ended: status == bzip2::Status::StreamEnd,
+        })
+    }
+}
