@@ -13,6 +13,7 @@ mod beneath;
 pub mod conformance;
 pub mod dialect;
 mod digest;
+mod file_handle;
 mod flat;
 mod lower;
 mod mem_tree;
@@ -26,6 +27,7 @@ pub mod xattrs;
 
 pub use beneath::open_beneath;
 pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};
+pub use file_handle::{ByHandle, FileHandle};
 pub use flat::{FlatTree, compile};
 pub use lower::{Backing, Continues, DirEntry, Error, Lower, Redirect, Result, Xattr, list};
 pub use mem_tree::{MemTree, SpecError};

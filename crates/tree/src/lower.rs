@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 
+use crate::file_handle::{ByHandle, FileHandle};
 use crate::name::{Name, NameBuf, TreePath};
 use crate::node::{Entry, Kind, Node, NodeId};
 
@@ -186,6 +187,23 @@ pub trait Lower: Send + Sync {
     /// `NoNode`; `Io` with `EPERM` where the tree may not say it, `EINVAL` where it says nonsense.
     fn continues(&self, _node: NodeId) -> Result<Continues> {
         Ok(Continues::default())
+    }
+
+    /// What names the inode of a non-directory for ever: no other inode, here or elsewhere, now or
+    /// later, has it. `None` where the tree has no such thing, which is the default.
+    ///
+    /// # Errors
+    /// `NoNode`.
+    fn file_handle(&self, _node: NodeId) -> Result<Option<FileHandle>> {
+        Ok(None)
+    }
+
+    /// Which node of this tree the inode of a handle is; by default the tree cannot tell.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn by_handle(&self, _handle: &FileHandle) -> Result<ByHandle> {
+        Ok(ByHandle::Unknown)
     }
 
     /// The directory that holds `dir` (the root's is the root itself), for the `..` of listings;

@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
+use crate::file_handle::{ByHandle, FileHandle};
 use crate::lower::{Backing, DirEntry, Error, Lower, Result, Xattr};
 use crate::name::{Name, NameBuf, NameError, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Stat};
@@ -242,6 +243,18 @@ impl Lower for MemTree {
 
     fn backing(&self, node: NodeId) -> Result<Backing> {
         Ok(Backing { layer: 0, path: self.regular(node)?.path.clone() })
+    }
+
+    /// Two trees in memory may have equal ones: a tree here is whatever a test says.
+    fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {
+        self.get(node)?;
+        Ok(Some(FileHandle { fs: 0, form: -2, bytes: node.0.to_le_bytes().to_vec() }))
+    }
+
+    fn by_handle(&self, handle: &FileHandle) -> Result<ByHandle> {
+        let number = handle.bytes.as_slice().try_into().map(u64::from_le_bytes);
+        let node = NodeId(number.unwrap_or_default());
+        Ok(if self.get(node).is_ok() { ByHandle::Node(node) } else { ByHandle::Gone })
     }
 
     fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {

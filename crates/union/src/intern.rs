@@ -57,6 +57,11 @@ impl Interner {
         Self { ids: HashMap::new(), sources: Sources::Numbered(HashMap::new(), 0) }
     }
 
+    /// Whether numbers are the lowers' own.
+    pub(crate) fn is_numbered(&self) -> bool {
+        matches!(self.sources, Sources::Numbered(..))
+    }
+
     /// The node of a non-directory.
     pub(crate) fn leaf(&mut self, part: Part) -> NodeId {
         if let Sources::Numbered(sources, _) = &mut self.sources

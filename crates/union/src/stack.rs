@@ -21,8 +21,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use strata_tree::{
-    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Redirect,
-    Result, Stat, TreePath, Xattr, list,
+    Backing, ByHandle, DirEntry, DirMarks, Entry, Error, FileHandle, Lower, Name, NameBuf, Node,
+    NodeId, Redirect, Result, Stat, TreePath, Xattr, list,
 };
 
 use crate::intern::{Dir, Interner, Source};
@@ -462,6 +462,29 @@ impl Lower for Stack {
         let backing = self.layer(part.layer)?.backing(part.node);
         let backing = backing.map_err(|error| renamed(error, node))?;
         Ok(Backing { layer: part.layer, path: backing.path })
+    }
+
+    fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {
+        match self.leaf(node)? {
+            Some(part) => self.layer(part.layer)?.file_handle(part.node),
+            None => Ok(None),
+        }
+    }
+
+    /// Numbers that are counted here tell nothing of the lowers' own.
+    fn by_handle(&self, handle: &FileHandle) -> Result<ByHandle> {
+        if !lock(&self.nodes).is_numbered() {
+            return Ok(ByHandle::Unknown);
+        }
+        let mut told = ByHandle::Unknown;
+        for lower in &self.lowers {
+            match lower.by_handle(handle)? {
+                ByHandle::Node(node) => return Ok(ByHandle::Node(node)),
+                ByHandle::Gone => told = ByHandle::Gone,
+                ByHandle::Unknown => {}
+            }
+        }
+        Ok(told)
     }
 
     fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {

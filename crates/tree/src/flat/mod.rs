@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub use compile::compile;
 
 use crate::beneath::open_beneath;
+use crate::file_handle::{ByHandle, FileHandle};
 use crate::lower::{Backing, DirEntry, Error, Lower, Result, Xattr};
 use crate::mmap::MappedFile;
 use crate::name::{Name, TreePath};
@@ -29,6 +30,9 @@ use format::{
     BACKING, BackingDir, DIRENT, Dirent, HEADER, Header, NODE, NodeRecord, Sections, XATTRS,
     XattrSet,
 };
+
+/// The form of a tree's own handles; no file system's.
+const FLAT: i32 = -1;
 
 /// A compiled tree. See the module.
 #[derive(Debug)]
@@ -362,6 +366,24 @@ impl Lower for FlatTree {
         match Name::new(bytes) {
             Ok(name) => Ok(Backing { layer, path: dir.join(name) }),
             Err(why) => self.corrupt(format!("the name at {} is none: {why}", record.b)),
+        }
+    }
+
+    /// The digest of the whole tree with a node's number: equal trees are equal files, so this
+    /// lasts when a tree is compiled anew.
+    fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {
+        self.record(node)?;
+        let fs = u64::from(self.header.crc) << 32 | u64::from(self.header.nodes);
+        Ok(Some(FileHandle { fs, form: FLAT, bytes: node.0.to_le_bytes().to_vec() }))
+    }
+
+    fn by_handle(&self, handle: &FileHandle) -> Result<ByHandle> {
+        let number = handle.bytes.as_slice().try_into().map(u64::from_le_bytes);
+        let node = NodeId(number.unwrap_or_default());
+        match self.file_handle(node) {
+            Ok(Some(own)) if own == *handle => Ok(ByHandle::Node(node)),
+            Ok(_) | Err(Error::NoNode(_)) => Ok(ByHandle::Gone),
+            Err(other) => Err(other),
         }
     }
 

@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::disk::Spot;
+use super::disk::{Spot, device_of};
 use super::inode::{Answer, Inode};
 use super::known::DirFacts;
 use super::options::OVERRIDE_NAMES;
 use super::{OverlayDir, aufs};
 use crate::dialect::Mark;
+use crate::file_handle::{ByHandle, FileHandle};
 use crate::lower::{Backing, Continues, DirEntry, Error, Lower, Result, Xattr};
-use crate::name::Name;
+use crate::name::{Name, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence};
 
 /// What is read of a node.
@@ -27,6 +28,11 @@ fn node(id: NodeId, inode: &Inode) -> Node {
 }
 
 impl OverlayDir {
+    /// The identity of the root's file system, as handles have it.
+    fn file_system(&self) -> rustix::io::Result<u64> {
+        Ok(rustix::fs::fstatvfs(self.dir(NodeId::ROOT).map_err(|_| Errno::IO)?.as_fd())?.f_fsid)
+    }
+
     /// What is kept of a directory.
     fn dir_facts(&self, dir: NodeId) -> Result<DirFacts> {
         self.known_facts(dir)?.ok_or(Error::NotDirectory(dir))
@@ -226,6 +232,35 @@ impl Lower for OverlayDir {
                 text(&format!("redirected to \"{}\"", redirect.escape_ascii())),
                 Errno::INVAL,
             )),
+        }
+    }
+
+    fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {
+        let failed = |errno| self.failed_at("asking for the handle of", node, errno);
+        let fd = self.at(node)?.open(OFlags::PATH).map_err(failed)?;
+        FileHandle::of(&fd).map_err(failed)
+    }
+
+    fn by_handle(&self, handle: &FileHandle) -> Result<ByHandle> {
+        let failed = |errno| self.failed("opening by a handle", &TreePath::root(), errno);
+        if self.file_system().map_err(failed)? != handle.fs {
+            // Another file system may be mounted somewhere in the lower.
+            return Ok(ByHandle::Unknown);
+        }
+        let near = self.reach(&TreePath::root(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        match handle.open(&near) {
+            Ok(fd) => {
+                let stat = Spot::Open(fd.as_fd()).stat().map_err(failed)?;
+                // Removed, and still open somewhere.
+                if stat.stx_nlink == 0 {
+                    return Ok(ByHandle::Gone);
+                }
+                Ok(ByHandle::Node(self.numbers.number(device_of(&stat), stat.stx_ino)))
+            }
+            Err(Errno::STALE) => Ok(ByHandle::Gone),
+            // Without the capability, or on a file system that encodes and does not decode.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => Ok(ByHandle::Unknown),
+            Err(errno) => Err(failed(errno)),
         }
     }
 

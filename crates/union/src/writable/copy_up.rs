@@ -26,7 +26,6 @@ use super::error::{Doing, Result, damaged};
 use super::names::{Location, stat};
 use super::table::{Because, Seen, Stage, Table};
 use super::types::SetTime;
-use super::unsynced::format_origin;
 use super::upper::{Temporary, by_descriptor};
 use super::{Mark, Union};
 
@@ -140,7 +139,7 @@ impl Union {
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
         self.copy_synced(&self.lower.open(lower)?, &file, keep, sync)?;
         set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
-        self.mark_origin(&file, seen.found.id, sync)?;
+        self.mark_origin(&file, lower, sync)?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
@@ -180,9 +179,9 @@ impl Union {
 
     /// Marks a file of the upper with the lower's node that it is a copy of.
     fn mark_origin(&self, file: &File, lower: NodeId, sync: Sync) -> Result<()> {
-        let late = sync == Sync::Late;
-        self.marks.set(file, Mark::StrataOrigin, &format_origin(lower, late))?;
-        if late { self.unsynced.add(file, lower) } else { Ok(()) }
+        let origin = self.origin_of(file, lower, sync == Sync::Late)?;
+        self.marks.set(file, Mark::StrataOrigin, &origin.format())?;
+        if origin.unsynced { self.unsynced.add(file, origin) } else { Ok(()) }
     }
 
     /// Openers of the node read the upper's file from now on. Without any it is given back.
@@ -233,11 +232,13 @@ impl Union {
             };
             self.dress(&fd, &stated)?;
             if self.keeps_origin(kind, stage) {
-                self.mark_origin(&fd, id, sync)?;
+                self.mark_origin(&fd, lower, sync)?;
             }
             let mtime = SetTime::To(node.stat.mtime);
             set_times(&fd, mtime, mtime)?;
-            self.place_copy(seen, &made, &fd, node.stat.nlink > 1 && !kind.is_dir())?;
+            self.table.begins(id, stat(&fd)?.stx_ino);
+            let several = node.stat.nlink > 1 && !kind.is_dir();
+            self.place_copy(seen, lower, &made, &fd, several)?;
             Ok(fd)
         });
         let file = match result {
@@ -266,10 +267,17 @@ impl Union {
     }
 
     /// Moves a finished copy to all the names that its lower has.
-    fn place_copy(&self, seen: &Seen, made: &Temporary, fd: &File, several: bool) -> Result<()> {
+    fn place_copy(
+        &self,
+        seen: &Seen,
+        lower: NodeId,
+        made: &Temporary,
+        fd: &File,
+        several: bool,
+    ) -> Result<()> {
         let id = seen.found.id;
         let mut pins = self.pins();
-        let names = if several { self.names_of(id, &mut pins)? } else { Vec::new() };
+        let names = if several { self.names_of((id, lower), &mut pins)? } else { Vec::new() };
         let steady = self.steady();
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
@@ -288,7 +296,7 @@ impl Union {
             return Ok(());
         };
         let link = names.iter().any(|other| *other != (dir, name.clone()));
-        let links = format!("links-{}", id.0);
+        let links = format!("links-{}", lower.0);
         if link {
             let flags = AtFlags::empty();
             rustix::fs::linkat(self.upper.work(), made.name(), self.upper.work(), &links, flags)
@@ -296,7 +304,7 @@ impl Union {
         }
         self.quietly(dir, |fd| self.upper.place(made, fd, name.as_name(), false))?;
         if link {
-            self.link_all(id, &links, &names)?;
+            self.link_all(lower, &links, &names)?;
         }
         Ok(())
     }
@@ -304,7 +312,7 @@ impl Union {
     /// Gives a copy those of its names that still are the lower's.
     pub(super) fn link_all(
         &self,
-        id: NodeId,
+        lower: NodeId,
         links: &str,
         names: &[(NodeId, NameBuf)],
     ) -> Result<()> {
@@ -312,7 +320,7 @@ impl Union {
         for (dir, name) in names {
             let seen = self.table.see_dir(*dir)?;
             match self.find(&seen, name.as_name())? {
-                Some(Location::Lower(found, _)) if found.lower == Some(id) => {}
+                Some(Location::Lower(found, _)) if found.lower == Some(lower) => {}
                 _ => continue,
             }
             self.quietly(*dir, |fd| {
@@ -337,13 +345,14 @@ impl Union {
     }
 
     /// Where a lower node of several names is in the merged tree: its names, and their
-    /// directories, which are in the upper from now on.
+    /// directories, which are in the upper from now on. The node is given by its number here and
+    /// in the lower.
     pub(super) fn names_of(
         &self,
-        id: NodeId,
+        (id, lower): (NodeId, NodeId),
         pins: &mut Pins<'_>,
     ) -> Result<Vec<(NodeId, NameBuf)>> {
-        let paths = self.links()?.get(&id).cloned().unwrap_or_default();
+        let paths = self.links()?.get(&lower).cloned().unwrap_or_default();
         // Paths are turned into directories before any of these can move.
         let steady = self.steady();
         let mut names = Vec::new();

@@ -11,11 +11,12 @@ use std::fs::File;
 use std::ops::ControlFlow;
 
 use rustix::fs::{Dir, FileType, OFlags};
+use rustix::io::Errno;
 use strata_tree::{DirEntry, Entry, Kind, NameBuf, Node, NodeId};
 
 use super::Union;
-use super::error::{Doing, Result};
-use super::names::{is_whiteout, stat_named};
+use super::error::{Doing, Error, Result};
+use super::names::{is_whiteout, other_number, stat_named};
 use super::table::{Found, Seen, Stage};
 use super::types::Listed;
 
@@ -55,7 +56,14 @@ impl Union {
         if seen.path.is_none() {
             return Ok(None);
         }
-        let location = self.find(&seen, listed.name.as_name())?;
+        let location = match self.find(&seen, listed.name.as_name()) {
+            // The name is there, and so is listed.
+            Err(Error::Refused(Errno::STALE)) => {
+                let claimed = self.claimed(&seen, listed.name.as_name())?;
+                return Ok(claimed.map(|it| (other_number(it.found()), it.found().kind)));
+            }
+            found => found?,
+        };
         Ok(location.map(|location| (location.found().id, location.found().kind)))
     }
 

@@ -188,7 +188,9 @@ impl Union {
         stat: &Statx,
     ) -> Result<Attr> {
         let id = upper_number(stat);
-        let found = Found { id, kind, stage: Stage::Upper, lower: None, redirect: None };
+        let real = Some(stat.stx_ino);
+        let stage = Stage::Upper;
+        let found = Found { id, kind, stage, lower: None, redirect: None, real };
         let generation = self.table.made(dir, &name.to_owned(), &found, true);
         if kind.is_dir() {
             self.table.count_directory(dir, 1);

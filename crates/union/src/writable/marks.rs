@@ -5,8 +5,7 @@
 //! P opaque           "y": the lower's children do not show
 //! P redirect         "/a/b": the lower of this directory, or of this metacopy, is there
 //! P metacopy         present: the content is the lower's
-//! P strata.origin    "<number>": the lower node that was copied up whole, whose number is kept;
-//!                    "<number> unsynced": that is not on disk yet (`unsynced`)
+//! P strata.origin    the lower node that was copied up whole, whose number is kept (`origin`)
 //! P strata.device    "char-0-0": a character device 0:0 that is no whiteout
 //! P overlay.X        what the image itself calls P X (overlayfs.rst, "Nested overlayfs mounts")
 //! P strata.x.NAME    the image's NAME, where the upper's owner may set user attributes only

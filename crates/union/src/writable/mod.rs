@@ -38,6 +38,7 @@ mod make;
 mod marks;
 mod names;
 mod open;
+mod origin;
 mod recover;
 mod remove;
 mod rename;
@@ -113,6 +114,7 @@ impl Union {
             stage: Stage::Upper,
             lower: (!opaque).then(|| lower.root()),
             redirect: Some(TreePath::root()),
+            real: None,
         };
         Ok(Self {
             lower,

@@ -2,7 +2,9 @@
 //!
 //! Invariants: a whiteout, a mark or a private attribute is never seen from outside; a node that
 //! was copied up has its lower's number, one that was made in the upper has the upper's inode
-//! number with [`UPPER`] set, which no lower's number has.
+//! number with [`UPPER`] set, which no lower's number has. A number that another inode has here
+//! already is not given again: a node of the upper has its own then, a lower's one with [`DOUBT`]
+//! set, and a directory is `ESTALE`, for what is below it would have two places.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,9 +20,9 @@ use strata_tree::xattrs::XattrNames;
 
 use super::error::{Doing, Error, Result, damaged};
 use super::marks::{self, Mark, parse_kind, stated};
-use super::table::{Because, Found, Seen, Stage};
+use super::table::{Because, Found, Number, Seen, Stage};
 use super::types::Attr;
-use super::unsynced::{is_whole, parse_origin};
+use super::unsynced::is_whole;
 use super::upper::by_descriptor;
 use super::{Union, upper};
 
@@ -29,6 +31,9 @@ const TARGET_MAX: u64 = 4095;
 
 /// Set in the numbers of nodes that no lower has.
 const UPPER: u64 = 1 << 62;
+
+/// Set in the numbers of a lower's nodes whose own a node of the upper has.
+const DOUBT: u64 = 1 << 63;
 
 /// What a name of the upper is.
 pub(super) enum InUpper {
@@ -48,6 +53,12 @@ pub(super) enum Location {
 
 impl Location {
     pub(super) fn found(&self) -> &Found {
+        match self {
+            Self::Upper(found, ..) | Self::Lower(found, _) => found,
+        }
+    }
+
+    fn found_mut(&mut self) -> &mut Found {
         match self {
             Self::Upper(found, ..) | Self::Lower(found, _) => found,
         }
@@ -104,8 +115,32 @@ impl Union {
         }
     }
 
-    /// The name's node, not yet known to the table.
+    /// The name's node, not yet known to the table. `ESTALE` for a directory that is known
+    /// elsewhere.
     pub(super) fn find(&self, dir: &Seen, name: Name<'_>) -> Result<Option<Location>> {
+        loop {
+            let since = self.table.raised();
+            let Some(mut location) = self.claimed(dir, name)? else { return Ok(None) };
+            match self.table.number_of(location.found(), since) {
+                Number::Free => return Ok(Some(location)),
+                Number::Again => continue,
+                Number::Taken => {}
+            }
+            let found = location.found_mut();
+            if found.kind.is_dir() {
+                return Err(Error::Refused(Errno::STALE));
+            }
+            found.id = other_number(found);
+            match self.table.number_of(found, since) {
+                Number::Free => return Ok(Some(location)),
+                Number::Again => {}
+                Number::Taken => return Err(Error::Refused(Errno::STALE)),
+            }
+        }
+    }
+
+    /// The name's node, with the number that its marks claim.
+    pub(super) fn claimed(&self, dir: &Seen, name: Name<'_>) -> Result<Option<Location>> {
         if dir.found.stage == Stage::Upper {
             let fd = self.upper.dir(dir.place()?)?;
             match self.in_upper(dir, fd.as_fd(), name)? {
@@ -123,6 +158,7 @@ impl Union {
                 stage: Stage::Lower,
                 lower: Some(node.id),
                 redirect: None,
+                real: None,
             };
             Location::Lower(found, node)
         }))
@@ -163,7 +199,8 @@ impl Union {
         let names = marks::names(fd)?;
         let kind = self.kind(fd, &names, stat)?;
         let own = upper_number(stat);
-        let mut found = Found { id: own, kind, stage: Stage::Upper, lower: None, redirect: None };
+        let (stage, real) = (Stage::Upper, Some(stat.stx_ino));
+        let mut found = Found { id: own, kind, stage, lower: None, redirect: None, real };
         if kind.is_dir() {
             if self.marks.get_of(fd, &names, Mark::Opaque)?.is_some_and(|value| value == b"y") {
                 return Ok(found);
@@ -204,20 +241,17 @@ impl Union {
         if !metacopy && !self.marks.has(&names, Mark::StrataOrigin) {
             return Ok(found);
         }
-        let Some((lower, unsynced)) = self.origin(fd)? else { return Ok(found) };
+        let Some(origin) = self.origin(fd)? else { return Ok(found) };
+        let Some(lower) = self.kept_number(&origin, stat.stx_ino, dir, name)? else {
+            return Ok(found);
+        };
         found.id = lower;
-        if unsynced && self.upper.view && !self.is_whole(fd, lower)? {
+        if origin.unsynced && self.upper.view && !self.is_whole(fd, lower)? {
             // The machine has crashed, and nobody has used the upper since.
             found.stage = Stage::Meta;
             found.lower = Some(lower);
         }
         Ok(found)
-    }
-
-    /// The lower's node that an inode of the upper is a copy of, and whether it may not be on disk.
-    pub(super) fn origin(&self, fd: &OwnedFd) -> Result<Option<(NodeId, bool)>> {
-        let origin = self.marks.get(fd, Mark::StrataOrigin)?;
-        Ok(origin.and_then(|text| parse_origin(&text)))
     }
 
     fn is_whole(&self, fd: &OwnedFd, lower: NodeId) -> Result<bool> {
@@ -367,6 +401,14 @@ pub(super) fn stat_named(dir: impl AsFd, name: Name<'_>) -> Result<Option<Statx>
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno).doing(|| format!("stat {:?}", name.as_os_str())),
+    }
+}
+
+/// The number of a node whose claimed one another has.
+pub(super) fn other_number(found: &Found) -> NodeId {
+    match found.real {
+        Some(real) => NodeId(UPPER | real),
+        None => NodeId(DOUBT | found.id.0),
     }
 }
 

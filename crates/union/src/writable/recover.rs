@@ -17,7 +17,7 @@ use super::copying::copy_content;
 use super::error::{Doing, Error, Result};
 use super::names::stat;
 use super::types::SetTime;
-use super::unsynced::{ANNOUNCED, format_origin, is_whole};
+use super::unsynced::{ANNOUNCED, is_whole};
 use super::upper::{by_descriptor, remove_tree};
 use super::{Mark, Union};
 
@@ -79,7 +79,7 @@ impl Union {
         let mut pins = self.pins();
         let names = match stat.st_nlink {
             0 | 1 => Vec::new(),
-            _ => self.names_of(id, &mut pins)?,
+            _ => self.names_of((id, id), &mut pins)?,
         };
         let _steady = self.steady();
         self.link_all(id, links, &names)
@@ -107,7 +107,8 @@ impl Union {
     }
 
     fn mend_one(&self, path: &TreePath, fd: &OwnedFd) -> Result<()> {
-        let Some((lower, true)) = self.origin(fd)? else { return Ok(()) };
+        let Some(origin) = self.origin(fd)?.filter(|origin| origin.unsynced) else { return Ok(()) };
+        let lower = origin.lower;
         let shown = self.upper.shown(path);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(by_descriptor(fd.as_fd()), flags, Mode::empty());
@@ -116,13 +117,19 @@ impl Union {
             // Some lowers know their numbers once they were listed.
             self.links()?;
         }
-        let original = self.lower.open(lower).map_err(|error| match error {
-            TreeError::NoNode(_) => Error::Unusable {
-                path: shown,
-                why: "a crash came while it was copied up, and these lowers do not have it; use \
-                      the lowers that it was made with, or remove it"
-                    .to_owned(),
-            },
+        let gone = || Error::Unusable {
+            path: shown.clone(),
+            why: "a crash came while it was copied up, and these lowers do not have it; use \
+                  the lowers that it was made with, or remove it"
+                .to_owned(),
+        };
+        let original = match self.still_has(&origin) {
+            Ok(true) => self.lower.open(lower),
+            Ok(false) | Err(Error::Lower(TreeError::NoNode(_))) => return Err(gone()),
+            Err(error) => return Err(error),
+        };
+        let original = original.map_err(|error| match error {
+            TreeError::NoNode(_) => gone(),
             error => error.into(),
         })?;
         if !is_whole(&file, &original)? {
@@ -132,7 +139,8 @@ impl Union {
             set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
         }
         self.upper.sync_file(&file)?;
-        self.marks.set(&file, Mark::StrataOrigin, &format_origin(lower, false))
+        let synced = self.origin_of(&file, lower, false)?;
+        self.marks.set(&file, Mark::StrataOrigin, &synced.format())
     }
 
     /// Marks the upper as not to be trusted after a crash (overlayfs.rst, "Volatile mount").

@@ -40,6 +40,19 @@ pub(super) struct Found {
     pub(super) lower: Option<NodeId>,
     /// Where that is among the lowers, if not at the same place.
     pub(super) redirect: Option<TreePath>,
+    /// The number of its inode in the upper: where it is one, or from the moment on when a copy of
+    /// it is made.
+    pub(super) real: Option<u64>,
+}
+
+/// What the table says to the number that a node was found under.
+pub(super) enum Number {
+    /// It is this node's, or free.
+    Free,
+    /// Another inode has it.
+    Taken,
+    /// Something was copied up since the disk was looked at, perhaps this.
+    Again,
 }
 
 /// A node as an operation sees it.
@@ -139,6 +152,38 @@ impl Table {
         self.raised.load(Ordering::Acquire)
     }
 
+    /// Whether `found` can have the number that it says, on a disk where `since` copy-ups had been
+    /// done. Two inodes of the upper are two nodes, and a node that is in the upper is none that
+    /// shows the lower's, whatever marks and numbers say.
+    pub(super) fn number_of(&self, found: &Found, since: u64) -> Number {
+        self.judge(&self.lock(), found, since)
+    }
+
+    fn judge(&self, nodes: &Nodes<'_>, found: &Found, since: u64) -> Number {
+        let Some(known) = nodes.get(&found.id).map(|known| &known.found) else {
+            return Number::Free;
+        };
+        let taken = match (known.real, found.real) {
+            (Some(known), Some(found)) => known != found,
+            (None, Some(_)) => true,
+            // A copy that is under way has its number already.
+            (Some(_), None) => known.stage > Stage::Lower,
+            (None, None) => false,
+        };
+        match taken {
+            true if self.raised() != since => Number::Again,
+            true => Number::Taken,
+            false => Number::Free,
+        }
+    }
+
+    /// A copy of a node is being made: this inode.
+    pub(super) fn begins(&self, id: NodeId, real: u64) {
+        if let Some(known) = self.lock().get_mut(&id) {
+            known.found.real = Some(real);
+        }
+    }
+
     /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
     /// been done; gives its generation. `None`: it was found below, nothing was known of it, and
     /// something was copied up since, perhaps this; look again.
@@ -153,6 +198,10 @@ impl Table {
         let mut nodes = self.lock();
         let late = found.stage < Stage::Upper && self.raised() != since;
         if late && !nodes.contains_key(&found.id) {
+            return None;
+        }
+        // Somebody else may have taken the number since it was asked for.
+        if !matches!(self.judge(&nodes, found, since), Number::Free) {
             return None;
         }
         Some(note(&mut nodes, dir, name, found, because, false))
@@ -368,7 +417,8 @@ fn note(
         known.content = Weak::new();
     }
     if known.found.stage <= found.stage {
-        known.found = found.clone();
+        let real = found.real.or(known.found.real);
+        known.found = Found { real, ..found.clone() };
     }
     if found.kind.is_dir() && !known.places.contains(&place) {
         left = std::mem::take(&mut known.places);

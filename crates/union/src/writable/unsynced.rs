@@ -5,11 +5,11 @@
 //! sync what has come up, and its mark of origin says until then that this is still to be done:
 //!
 //! ```text
-//! strata.origin = "<number> unsynced"   copied; some of it is on disk
+//! strata.origin = "... unsynced"   copied; some of it is on disk
 //!      | fsync
-//! strata.origin = "<number> unsynced"   all of it is on disk
+//! strata.origin = "... unsynced"   all of it is on disk
 //!      | setxattr
-//! strata.origin = "<number>"
+//! strata.origin = "..."            see `origin`
 //! ```
 //!
 //! `WORK/work/unsynced-<pid>` says that there may be such copies. It is on disk before the first of
@@ -32,15 +32,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
-use rustix::process::Resource;
-use strata_tree::NodeId;
-
 use super::copying::next_data;
 use super::error::{Doing, Error, Result};
 use super::marks::{Mark, Marks};
+use super::origin::Origin;
 use crate::Threads;
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::process::Resource;
 
 /// How many copies may wait, more wait for their places; and the part of this process' open files
 /// that they may be, for each has a descriptor.
@@ -62,22 +61,6 @@ const SERVED: [u32; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 
 /// What names of a work directory begin with that say that there may be such copies.
 pub(super) const ANNOUNCED: &str = "unsynced-";
-
-/// What a mark of origin ends with.
-const UNSYNCED: &[u8] = b" unsynced";
-
-/// A mark of origin: the lower node, and whether the copy may not be on disk.
-pub(super) fn format_origin(lower: NodeId, unsynced: bool) -> Vec<u8> {
-    let end = if unsynced { UNSYNCED } else { b"" };
-    [lower.0.to_string().as_bytes(), end].concat()
-}
-
-/// Reads one.
-pub(super) fn parse_origin(text: &[u8]) -> Option<(NodeId, bool)> {
-    let number = text.strip_suffix(UNSYNCED);
-    let lower = std::str::from_utf8(number.unwrap_or(text)).ok()?.parse().ok()?;
-    Some((NodeId(lower), number.is_some()))
-}
 
 /// Whether a crash of the file system of `dir` leaves what [`is_whole`] can tell.
 pub(super) fn serves(dir: impl AsFd) -> bool {
@@ -107,7 +90,7 @@ pub(super) fn is_whole(copy: &File, original: &File) -> Result<bool> {
 /// A copy that has all its bytes.
 struct Copied {
     file: File,
-    lower: NodeId,
+    origin: Origin,
 }
 
 /// How far one copy is.
@@ -229,14 +212,14 @@ impl Unsynced {
     /// # Errors
     /// `EIO`, `ENOSPC`: it could not be put on disk, where that is done at once, for want of a
     /// thread or a descriptor.
-    pub(super) fn add(self: &Arc<Self>, file: &File, lower: NodeId) -> Result<()> {
+    pub(super) fn add(self: &Arc<Self>, file: &File, origin: Origin) -> Result<()> {
         let number = stat(file)?.st_ino;
-        let Ok(file) = file.try_clone() else { return self.put_on_disk(file, lower) };
+        let Ok(file) = file.try_clone() else { return self.put_on_disk(file, &origin) };
         let mut copies = self.lock();
         while copies.all.len() >= self.most && copies.gathering {
             copies = self.wait(copies);
         }
-        copies.all.insert(number, (Arc::new(Copied { file, lower }), Step::Waiting));
+        copies.all.insert(number, (Arc::new(Copied { file, origin }), Step::Waiting));
         copies.queue.push_back(number);
         self.count.store(copies.all.len(), Ordering::Release);
         if copies.queue.len() == self.enough() {
@@ -288,7 +271,7 @@ impl Unsynced {
 
     /// Takes a copy that is under way to the last state.
     fn finish(&self, number: u64, copied: &Arc<Copied>) -> MutexGuard<'_, Copies> {
-        let end = self.put_on_disk(&copied.file, copied.lower);
+        let end = self.put_on_disk(&copied.file, &copied.origin);
         let mut copies = self.lock();
         let failed = match end {
             Ok(()) => None,
@@ -306,12 +289,13 @@ impl Unsynced {
         copies
     }
 
-    fn put_on_disk(&self, file: &File, lower: NodeId) -> Result<()> {
+    fn put_on_disk(&self, file: &File, origin: &Origin) -> Result<()> {
         if stat(file)?.st_nlink == 0 {
             return Ok(()); // Nobody will find it.
         }
         rustix::fs::fsync(file).doing(failed)?;
-        self.marks.set(file, Mark::StrataOrigin, &format_origin(lower, false))
+        let synced = Origin { unsynced: false, ..origin.clone() };
+        self.marks.set(file, Mark::StrataOrigin, &synced.format())
     }
 
     /// Waits until a file of the upper is in the last state, if it is one of the copies.

@@ -6,6 +6,7 @@
 
 mod beside;
 mod cases;
+mod identity;
 mod kernel;
 mod lowers;
 mod model;

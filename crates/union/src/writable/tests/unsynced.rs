@@ -16,8 +16,9 @@ use strata_tree::{Lower, Name, NodeId, Spec};
 
 use super::world::{READ, WRITE, World, options};
 use crate::writable::marks::{Mark, Marks};
+use crate::writable::origin::Origin;
 use crate::writable::types::{Changes, OpenHow, Ownership, RenameMode};
-use crate::writable::unsynced::{ANNOUNCED, Unsynced, format_origin, is_whole, parse_origin};
+use crate::writable::unsynced::{ANNOUNCED, Unsynced, is_whole};
 use crate::writable::{Error, Union, View};
 
 /// Bytes of the lower's file; more than one block, less than `World::read` reads.
@@ -44,9 +45,9 @@ fn marks() -> Marks {
     Marks::new(apart, apart)
 }
 
-fn origin(path: &Path) -> (NodeId, bool) {
+fn origin(path: &Path) -> Origin {
     let text = marks().get(File::open(path).unwrap(), Mark::StrataOrigin).unwrap();
-    parse_origin(&text.unwrap()).unwrap()
+    Origin::parse(&text.unwrap()).unwrap()
 }
 
 /// An upper in which `d/f` was copied up, written to and renamed to `moved`, and whose last user
@@ -63,10 +64,11 @@ fn cut_off(cut: impl FnOnce(&File)) -> (World, PathBuf) {
     world.union = None;
     let path = world.upper().join("moved");
     let copy = File::options().read(true).write(true).open(&path).unwrap();
-    let (lower, unsynced) = origin(&path);
-    assert!(!unsynced, "the end of the union waits");
+    let origin = origin(&path);
+    assert!(!origin.unsynced, "the end of the union waits");
     cut(&copy);
-    marks().set(&copy, Mark::StrataOrigin, &format_origin(lower, true)).unwrap();
+    let unsynced = Origin { unsynced: true, ..origin };
+    marks().set(&copy, Mark::StrataOrigin, &unsynced.format()).unwrap();
     File::create(world.work().join("work").join(format!("{ANNOUNCED}1"))).unwrap();
     (world, path)
 }
@@ -91,7 +93,8 @@ fn mended(mut world: World, path: &Path, expected: &[u8]) {
     assert_eq!(attr.stat.size, expected.len() as u64);
     assert_eq!(world.read(attr.id), expected);
     assert!(world.attr("d/f").is_none());
-    assert_eq!(origin(path), (attr.id, false));
+    let origin = origin(path);
+    assert_eq!((origin.lower, origin.unsynced), (attr.id, false));
     assert!(path.metadata().unwrap().blocks() * 512 >= SIZE as u64);
     let left = std::fs::read_dir(world.work().join("work")).unwrap();
     assert_eq!(left.count(), 0);
@@ -124,7 +127,8 @@ fn what_a_crash_leaves_of_a_copy_is_the_lowers_file() {
 fn a_copy_without_its_lower_is_told() {
     let (mut world, path) = cut_off(|copy| copy.set_len(0).unwrap());
     let copy = File::open(&path).unwrap();
-    marks().set(&copy, Mark::StrataOrigin, &format_origin(NodeId(1 << 40), true)).unwrap();
+    let lost = Origin { lower: NodeId(1 << 40), inode: None, handle: None, unsynced: true };
+    marks().set(&copy, Mark::StrataOrigin, &lost.format()).unwrap();
     let opened = Union::open(world.lower(), &world.upper(), &world.work(), options());
     let Err(error) = opened else { panic!("it was opened") };
     assert!(matches!(&error, Error::Unusable { path, .. } if path.ends_with("moved")), "{error}");
@@ -154,7 +158,8 @@ fn whoever_syncs_or_cuts_a_file_waits_for_its_copy() {
         let id = world.id("d/f");
         world.union().open_file(id, WRITE).unwrap();
         call(&world, id);
-        assert_eq!(origin(&world.upper().join("d/f")), (id, false));
+        let origin = origin(&world.upper().join("d/f"));
+        assert_eq!((origin.lower, origin.unsynced), (id, false));
     }
 }
 
@@ -171,7 +176,7 @@ fn nothing_is_left_of_many_copies_at_the_end() {
     }
     world.union().sync().unwrap();
     for n in (0..600).filter(|n| n % 7 != 0) {
-        assert!(!origin(&world.upper().join(format!("f{n}"))).1);
+        assert!(!origin(&world.upper().join(format!("f{n}"))).unsynced);
     }
     assert_eq!(std::fs::read_dir(world.work().join("work")).unwrap().count(), 0);
     world.union = None;
@@ -183,7 +188,8 @@ fn a_failure_is_told_as_often_as_somebody_asks() {
     let (_reader, pipe) = rustix::pipe::pipe().unwrap();
     let pipe = File::from(pipe);
     // A pipe cannot be synced.
-    unsynced.add(&pipe, NodeId(7)).unwrap();
+    let origin = Origin { lower: NodeId(7), inode: None, handle: None, unsynced: true };
+    unsynced.add(&pipe, origin).unwrap();
     for _ in 0..2 {
         let told = unsynced.settle(&pipe);
         assert!(matches!(told, Err(Error::Upper { errno: Errno::INVAL, .. })), "{told:?}");
@@ -210,15 +216,5 @@ fn a_copy_is_whole_if_it_has_data_wherever_the_original_has() {
         (file("short", &[0, 1, 5], 8 * 4096 - 1), false),
     ] {
         assert_eq!(is_whole(&copy, &original).unwrap(), whole, "{copy:?}");
-    }
-}
-
-#[test]
-fn marks_of_origin_are_read_as_they_are_written() {
-    for (lower, unsynced) in [(NodeId(0), false), (NodeId(u64::MAX), true)] {
-        assert_eq!(parse_origin(&format_origin(lower, unsynced)), Some((lower, unsynced)));
-    }
-    for text in [&b""[..], b"x", b" unsynced", b"1 ", b"1 unsynced "] {
-        assert_eq!(parse_origin(text), None);
     }
 }

@@ -1,0 +1,251 @@
+//! Marks of origin over plain directories: what they say is believed only of the very inodes that
+//! they were made for, and no two nodes are ever taken for one.
+//!
+//! Invariant: what happens between two uses (a lower made anew, an upper copied) is made by hand.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use strata_tree::{DirOptions, FileHandle, Lower, NodeId, Numbers, OverlayDir, Trust};
+
+use super::refused;
+use super::world::{READ, WRITE, options};
+use crate::Stack;
+use crate::writable::marks::{Mark, Marks};
+use crate::writable::origin::Origin;
+use crate::writable::types::{Ownership, RenameMode, UnionOptions};
+use crate::writable::{Attr, Result, Union};
+
+/// Three directories, and a union of them while one is wanted.
+struct Dirs {
+    dir: tempfile::TempDir,
+    options: UnionOptions,
+    union: Option<Union>,
+}
+
+impl Dirs {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        for name in ["lower", "upper", "work"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Self { dir, options: options(), union: None }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn put(&self, path: &str, content: &str) {
+        fs::write(self.path(path), content).unwrap();
+    }
+
+    fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+
+    fn mount(&mut self) -> &Union {
+        self.union = None;
+        let dir_options = DirOptions { redirects: Trust::Anyone, ..DirOptions::default() };
+        let numbers = Arc::new(Numbers::new());
+        let lower = OverlayDir::open(&self.path("lower"), dir_options, numbers).unwrap();
+        let lower: Arc<dyn Lower> = Arc::new(Stack::numbered(vec![Arc::new(lower)]));
+        let (upper, work) = (self.path("upper"), self.path("work"));
+        self.union.insert(Union::open(lower, &upper, &work, self.options).unwrap())
+    }
+
+    fn end(&mut self) {
+        self.union = None;
+    }
+
+    fn look(&self, path: &str) -> Result<Attr> {
+        let union = self.union.as_ref().unwrap();
+        let mut attr = union.attr(NodeId::ROOT).unwrap();
+        for name in path.split('/') {
+            attr = union.lookup(attr.id, name.as_bytes())?.unwrap();
+        }
+        Ok(attr)
+    }
+
+    fn read(&self, path: &str) -> String {
+        let id = self.look(path).unwrap().id;
+        let open = self.union.as_ref().unwrap().open_file(id, READ).unwrap();
+        let mut bytes = vec![0; 4096];
+        let read = open.read(0, &mut bytes).unwrap();
+        String::from_utf8(bytes[..read].to_vec()).unwrap()
+    }
+
+    fn append(&self, path: &str, text: &str) {
+        let attr = self.look(path).unwrap();
+        let open = self.union.as_ref().unwrap().open_file(attr.id, WRITE).unwrap();
+        open.write(attr.stat.size, text.as_bytes()).unwrap();
+    }
+
+    fn marks(&self) -> Marks {
+        let apart = self.options.ownership == Ownership::Override;
+        Marks::new(apart, apart)
+    }
+
+    fn mark(&self, path: &str, origin: &Origin) {
+        let file = File::open(self.path(path)).unwrap();
+        self.marks().set(file, Mark::StrataOrigin, &origin.format()).unwrap();
+    }
+
+    fn marked(&self, path: &str) -> Origin {
+        let file = File::open(self.path(path)).unwrap();
+        Origin::parse(&self.marks().get(file, Mark::StrataOrigin).unwrap().unwrap()).unwrap()
+    }
+
+    fn number(&self, path: &str) -> u64 {
+        fs::symlink_metadata(self.path(path)).unwrap().ino()
+    }
+
+    /// Copies an inode of the upper with all its attributes, as `cp -a` does.
+    fn copy_upper(&self, from: &str, to: &str) {
+        let (from, to) = (self.path(from), self.path(to));
+        match from.is_dir() {
+            true => fs::create_dir(&to).unwrap(),
+            false => drop(fs::copy(&from, &to).unwrap()),
+        }
+        let mut names = vec![0; 4096];
+        let length = rustix::fs::listxattr(&from, names.as_mut_slice()).unwrap();
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let mut value = vec![0; 4096];
+            let length = rustix::fs::getxattr(&from, name, value.as_mut_slice()).unwrap();
+            rustix::fs::setxattr(&to, name, &value[..length], XattrFlags::empty()).unwrap();
+        }
+    }
+
+    /// That all files have numbers of their own, in whatever order they are asked for.
+    fn apart(&mut self, names: &[&str]) {
+        let mut orders = vec![names.to_vec(), names.to_vec()];
+        orders[1].reverse();
+        for order in orders {
+            self.mount();
+            let numbers: BTreeMap<u64, &str> =
+                order.iter().map(|name| (self.look(name).unwrap().id.0, *name)).collect();
+            assert_eq!(numbers.len(), names.len(), "{numbers:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_came_again_is_another_files() {
+    for handle in [true, false] {
+        let mut dirs = Dirs::new();
+        dirs.put("lower/f", "old");
+        dirs.mount();
+        dirs.append("f", " more");
+        dirs.end();
+        // The lower is made anew: `g` has the number that `f` once had.
+        dirs.put("lower/g", "other");
+        fs::remove_file(dirs.path("lower/f")).unwrap();
+        let old = dirs.marked("upper/f");
+        let origin = Origin {
+            lower: NodeId(dirs.number("lower/g")),
+            inode: old.inode.filter(|_| handle),
+            handle: old.handle.filter(|_| handle),
+            unsynced: false,
+        };
+        dirs.mark("upper/f", &origin);
+        dirs.apart(&["f", "g"]);
+        assert_eq!((dirs.read("f"), dirs.read("g")), ("old more".into(), "other".into()));
+        dirs.append("g", " added");
+        assert_eq!((dirs.read("f"), dirs.read("g")), ("old more".into(), "other added".into()));
+        dirs.end();
+        assert_eq!(dirs.text("upper/f"), "old more");
+        assert_eq!(dirs.text("lower/g"), "other");
+    }
+}
+
+#[test]
+fn a_copy_of_a_copy_stands_for_itself() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "one");
+    dirs.mount();
+    dirs.append("f", " two");
+    let number = dirs.look("f").unwrap().id;
+    dirs.end();
+    dirs.copy_upper("upper/f", "upper/h");
+    dirs.put("upper/h", "other");
+    dirs.apart(&["f", "h"]);
+    assert_eq!(dirs.look("f").unwrap().id, number, "the first keeps its number");
+    assert_eq!((dirs.read("f"), dirs.read("h")), ("one two".into(), "other".into()));
+    dirs.append("h", " more");
+    dirs.end();
+    assert_eq!(dirs.text("upper/f"), "one two");
+    assert_eq!(dirs.text("upper/h"), "other more");
+}
+
+/// What the kernel without `index` leaves of a file of two names, with a mark of before.
+#[test]
+fn a_broken_link_shows_what_each_of_its_names_has() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "lower");
+    fs::hard_link(dirs.path("lower/f"), dirs.path("lower/g")).unwrap();
+    dirs.put("upper/f", "upper");
+    let lower = NodeId(dirs.number("lower/f"));
+    dirs.mark("upper/f", &Origin { lower, inode: None, handle: None, unsynced: false });
+    dirs.apart(&["f", "g"]);
+    assert_eq!((dirs.read("f"), dirs.read("g")), ("upper".into(), "lower".into()));
+    dirs.append("g", " added");
+    assert_eq!((dirs.read("f"), dirs.read("g")), ("upper".into(), "lower added".into()));
+    dirs.end();
+    assert_eq!(dirs.text("upper/f"), "upper");
+    assert_eq!(dirs.text("upper/g"), "lower added");
+    assert_eq!(dirs.text("lower/g"), "lower");
+    dirs.apart(&["f", "g"]);
+}
+
+#[test]
+fn numbers_outlive_renames_and_remounts() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "one");
+    dirs.mount();
+    let number = dirs.look("f").unwrap().id;
+    dirs.append("f", " two");
+    dirs.mount();
+    assert_eq!(dirs.look("f").unwrap().id, number);
+    let (from, to) = ((NodeId::ROOT, &b"f"[..]), (NodeId::ROOT, &b"moved"[..]));
+    dirs.union.as_ref().unwrap().rename(from, to, RenameMode::Replace, false).unwrap();
+    dirs.mount();
+    let moved = dirs.look("moved").unwrap().id;
+    let handle = FileHandle::of(File::open(dirs.path("lower/f")).unwrap()).unwrap();
+    let near = File::open(dirs.path("lower")).unwrap();
+    // Who may not open by handles, or has none, cannot know where the lower's file was.
+    if handle.is_some_and(|handle| handle.open(near).is_ok()) {
+        assert_eq!(moved, number);
+    }
+    fs::remove_file(dirs.path("lower/f")).unwrap();
+    dirs.mount();
+    assert_ne!(dirs.look("moved").unwrap().id, number, "the lower has it no more");
+    assert_eq!(dirs.read("moved"), "one two");
+}
+
+#[test]
+fn a_directory_is_at_one_place_alone() {
+    let mut dirs = Dirs::new();
+    fs::create_dir(dirs.path("lower/d")).unwrap();
+    dirs.put("lower/d/f", "below");
+    dirs.mount();
+    let (from, to) = ((NodeId::ROOT, &b"d"[..]), (NodeId::ROOT, &b"e"[..]));
+    dirs.union.as_ref().unwrap().rename(from, to, RenameMode::Replace, false).unwrap();
+    dirs.end();
+    dirs.copy_upper("upper/e", "upper/e2");
+    for (first, second) in [("e", "e2"), ("e2", "e")] {
+        let union = dirs.mount();
+        let names = union.list(NodeId::ROOT).unwrap();
+        assert_eq!(names.len(), 2, "both are listed");
+        assert_eq!(dirs.read(&format!("{first}/f")), "below");
+        assert_eq!(refused(dirs.look(second)), Some(Errno::STALE));
+        let union = dirs.union.as_ref().unwrap();
+        let told: Vec<_> =
+            names.iter().map(|name| union.identity(NodeId::ROOT, name).unwrap().unwrap()).collect();
+        assert_ne!(told[0].0, told[1].0);
+    }
+}
