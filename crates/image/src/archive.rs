@@ -5,6 +5,10 @@
 //! Old `docker save` and `podman save` write a repeated layer as a symbolic link to the first,
 //! so links are followed, inside the index of members alone: no file system is asked.
 //!
+//! A name that stands there several times with equal bytes (tools that join archives write it so)
+//! is one member. A volume label is passed over; a part of a member that other volumes have more
+//! of is refused.
+//!
 //! Invariants: a member lies wholly inside the file; extension headers are capped before they
 //! are read; a link never leads out of the archive, and a chain of links ends after
 //! [`LINK_CHAIN`] steps.
@@ -22,15 +26,22 @@ use crate::limits::Limits;
 const BLOCK: u64 = 512;
 /// Enough for any path that Linux takes and any comment that a tool writes.
 const EXTENSION_MAX: u64 = 1 << 20;
+/// GNU tar's types: the label of a volume, and a member that began in the volume before.
+const VOLUME_LABEL: u8 = b'V';
+const CONTINUED: u8 = b'M';
+/// Bytes that are compared at a time.
+const COMPARED: usize = 64 << 10;
 /// As many links in a row as the kernel follows.
 const LINK_CHAIN: usize = 40;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Member {
     /// Bytes of the archive.
     Body { offset: u64, size: u64 },
     /// Another member, clamped to the archive's root.
     Link(TreePath),
+    /// The same; some tools write a symbolic link as if it stood in the root, which is the second.
+    Symlink(TreePath, TreePath),
     /// Present, and nothing that can be read (directory, device, sparse file).
     Opaque,
 }
@@ -40,7 +51,7 @@ enum Member {
 pub(crate) struct Extent {
     pub(crate) offset: u64,
     pub(crate) size: u64,
-    /// Several members have this path, so readers could disagree on which one counts.
+    /// Several members of different bytes have this path: readers could disagree on which counts.
     pub(crate) repeated: bool,
 }
 
@@ -89,6 +100,11 @@ impl Archive {
                 EntryType::GNULongLink => pending.link = Some(scan.text(offset, body, size)?),
                 EntryType::XHeader => scan.pax(offset, body, size, &mut pending)?,
                 EntryType::XGlobalHeader => {}
+                kind if kind.as_byte() == VOLUME_LABEL => pending = Pending::default(),
+                kind if kind.as_byte() == CONTINUED => {
+                    let what = "it goes on from another volume; join the volumes first (tar -M)";
+                    return Err(scan.damaged(offset, what));
+                }
                 kind => {
                     let state = std::mem::take(&mut pending);
                     let raw = state.path.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -107,8 +123,10 @@ impl Archive {
                         }
                         _ => Member::Opaque,
                     };
-                    let repeated =
-                        !matches!(kind, EntryType::Directory) && members.contains_key(&path);
+                    let repeated = match members.get(&path) {
+                        Some((before, repeated)) => *repeated || !scan.same(before, &member)?,
+                        None => false,
+                    };
                     members.insert(path, (member, repeated));
                     if members.len() as u64 > limits.members {
                         return Err(Error::Limit {
@@ -138,6 +156,9 @@ impl Archive {
                     return Some(Extent { offset: *offset, size: *size, repeated: ever });
                 }
                 Member::Link(target) => at = target,
+                Member::Symlink(near, root) => {
+                    at = if self.members.contains_key(near) { near } else { root };
+                }
                 Member::Opaque => return None,
             }
         }
@@ -198,6 +219,8 @@ impl Scan<'_> {
         // Links and directories may carry a size in some old archives, but never a body.
         match header.entry_type() {
             EntryType::Link | EntryType::Symlink | EntryType::Directory => Ok(0),
+            // Its size field is blank, or what is left of another member.
+            kind if [VOLUME_LABEL, CONTINUED].contains(&kind.as_byte()) => Ok(0),
             _ => header.entry_size().map_err(|e| self.damaged(offset, e.to_string())),
         }
     }
@@ -258,6 +281,30 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// Whether two members of one name say the same.
+    fn same(&self, one: &Member, other: &Member) -> Result<bool> {
+        let (at, to, size) = match (one, other) {
+            (Member::Body { offset: at, size }, Member::Body { offset: to, size: other })
+                if size == other =>
+            {
+                (*at, *to, *size)
+            }
+            _ => return Ok(one == other),
+        };
+        let (mut a, mut b) = (vec![0; COMPARED], vec![0; COMPARED]);
+        let mut done = 0;
+        while done < size {
+            let n = COMPARED.min(usize::try_from(size - done).unwrap_or(COMPARED));
+            self.read(at + done, &mut a[..n])?;
+            self.read(to + done, &mut b[..n])?;
+            if a[..n] != b[..n] {
+                return Ok(false);
+            }
+            done += n as u64;
+        }
+        Ok(true)
+    }
+
     fn link(
         &self,
         offset: u64,
@@ -267,19 +314,18 @@ impl Scan<'_> {
     ) -> Result<Member> {
         let target =
             target.ok_or_else(|| self.damaged(offset, format!("link {path} has no target")))?;
-        let mut whole = Vec::new();
+        let clamped = |text: &[u8]| {
+            TreePath::clamped(text).map_err(|e| self.damaged(offset, format!("link {path}: {e}")))
+        };
+        let root = clamped(target)?;
         // A symbolic link starts from its directory, a hard link from the archive's root.
-        if kind == EntryType::Symlink
-            && !target.starts_with(b"/")
-            && let Some((parent, _)) = path.split_last()
-        {
-            whole.extend_from_slice(parent.as_bytes());
-            whole.push(b'/');
+        match path.split_last() {
+            Some((parent, _)) if kind == EntryType::Symlink && !target.starts_with(b"/") => {
+                let near = clamped(&[parent.as_bytes(), b"/", target].concat())?;
+                Ok(Member::Symlink(near, root))
+            }
+            _ => Ok(Member::Link(root)),
         }
-        whole.extend_from_slice(target);
-        TreePath::clamped(&whole)
-            .map(Member::Link)
-            .map_err(|e| self.damaged(offset, format!("link {path}: {e}")))
     }
 }
 
@@ -357,12 +403,75 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_member_is_marked() {
+    fn a_member_that_is_there_with_other_bytes_is_marked() {
+        let long = "x".repeat(COMPARED + 100);
+        let other = format!("{}y", &long[1..]);
+        for (members, repeated) in [
+            (["one", "one", "one"], false),
+            ([&long, &long, &long], false),
+            (["one", "two", "two"], true),
+            (["one", "two", "one"], true),
+            (["one", "one", "on"], true),
+            ([&long, &long, &other], true),
+        ] {
+            let mut tar = tar::Builder::new(Vec::new());
+            add(&mut tar, "x", EntryType::Regular, members[0]);
+            add(&mut tar, "d/", EntryType::Directory, "");
+            add(&mut tar, "./x", EntryType::Regular, members[1]);
+            add(&mut tar, "d/", EntryType::Directory, "");
+            add(&mut tar, "x", EntryType::Regular, members[2]);
+            let archive = index(&tar.into_inner().unwrap()).unwrap();
+            let found = archive.find(&TreePath::clamped(b"x").unwrap()).unwrap();
+            assert_eq!(found.repeated, repeated, "{}", members[2].len());
+        }
+        for (kinds, repeated) in [
+            ([EntryType::Symlink, EntryType::Symlink], false),
+            ([EntryType::Symlink, EntryType::Link], true),
+            ([EntryType::Regular, EntryType::Symlink], true),
+        ] {
+            let mut tar = tar::Builder::new(Vec::new());
+            add(&mut tar, "a", EntryType::Regular, "bytes");
+            for kind in kinds {
+                add(&mut tar, "d/x", kind, "../a");
+            }
+            let archive = index(&tar.into_inner().unwrap()).unwrap();
+            let found = archive.find(&TreePath::clamped(b"d/x").unwrap()).unwrap();
+            assert_eq!(found.repeated, repeated, "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_may_be_named_from_the_root() {
         let mut tar = tar::Builder::new(Vec::new());
-        add(&mut tar, "x", EntryType::Regular, "one");
-        add(&mut tar, "./x", EntryType::Regular, "two");
+        add(&mut tar, "l/layer.tar", EntryType::Symlink, "a.tar");
+        add(&mut tar, "m/layer.tar", EntryType::Symlink, "b.tar");
+        add(&mut tar, "a.tar", EntryType::Regular, "root");
+        add(&mut tar, "b.tar", EntryType::Regular, "root");
+        add(&mut tar, "m/b.tar", EntryType::Regular, "near");
         let archive = index(&tar.into_inner().unwrap()).unwrap();
-        assert!(archive.find(&TreePath::clamped(b"x").unwrap()).unwrap().repeated);
+        assert_eq!(body(&archive, "l/layer.tar").as_deref(), Some(&b"root"[..]));
+        assert_eq!(body(&archive, "m/layer.tar").as_deref(), Some(&b"near"[..]));
+    }
+
+    #[test]
+    fn gnu_tars_own_members_are_known() {
+        let other = |tar: &mut tar::Builder<Vec<u8>>, kind: u8, size: &[u8]| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::new(kind));
+            header.as_mut_bytes()[124..124 + size.len()].copy_from_slice(size);
+            header.set_cksum();
+            tar.get_mut().extend_from_slice(header.as_bytes());
+        };
+        let mut tar = tar::Builder::new(Vec::new());
+        other(&mut tar, b'V', &[0; 12]);
+        add(&mut tar, "dump/", EntryType::new(b'D'), "Ya\0\0");
+        add(&mut tar, "a", EntryType::Regular, "bytes");
+        let archive = index(&tar.into_inner().unwrap()).unwrap();
+        assert_eq!(body(&archive, "a").as_deref(), Some(&b"bytes"[..]));
+        let mut tar = tar::Builder::new(Vec::new());
+        other(&mut tar, b'M', b"00000000777\0");
+        let error = index(&tar.into_inner().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("it goes on from another volume"), "{error}");
     }
 
     #[test]

@@ -3,17 +3,21 @@
 //! The bytes are kept as they came, since their digest is the image's id; this reads the few
 //! fields that strata uses (OCI config.md; docker's config has the same shape).
 //!
-//! Invariants: unknown fields are ignored, repeated ones refused (readers would disagree); every
-//! diff id is a whole digest; the history never has more layers than the image.
+//! Invariants: keys are Go's (see [`crate::json`]); unknown fields are ignored, and so is what
+//! strata only shows where it is of another type; every diff id is a whole digest; the history
+//! never has more layers than the image.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use strata_layer::Store;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result};
+use crate::json::{self, Json};
 use crate::limits;
 use crate::platform::Platform;
 use crate::source::sha256;
@@ -25,6 +29,52 @@ pub struct ImageConfig {
     raw: RawConfig,
     diff_ids: Vec<DiffId>,
 }
+
+/// The keys of a config, and of what it says of a container: OCI's, and docker's beside them.
+const KEYS: [&str; 16] = [
+    "created",
+    "author",
+    "architecture",
+    "variant",
+    "os",
+    "os.version",
+    "os.features",
+    "config",
+    "rootfs",
+    "history",
+    "comment",
+    "container",
+    "container_config",
+    "docker_version",
+    "id",
+    "parent",
+];
+const RUN_KEYS: [&str; 24] = [
+    "Hostname",
+    "Domainname",
+    "User",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "ExposedPorts",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Env",
+    "Cmd",
+    "Healthcheck",
+    "ArgsEscaped",
+    "Image",
+    "Volumes",
+    "WorkingDir",
+    "Entrypoint",
+    "NetworkDisabled",
+    "MacAddress",
+    "OnBuild",
+    "Labels",
+    "StopSignal",
+    "Shell",
+];
 
 /// One step of an image's history, with the layer that it made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,17 +91,19 @@ pub struct HistoryStep<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct RawConfig {
-    #[serde(default, deserialize_with = "or_default")]
-    created: String,
+    #[serde(default)]
+    created: Text,
     #[serde(default, deserialize_with = "or_default")]
     architecture: String,
     #[serde(default, deserialize_with = "or_default")]
     os: String,
     #[serde(default)]
     variant: Option<String>,
+    #[serde(rename = "os.version", default)]
+    os_version: Text,
     #[serde(default, deserialize_with = "or_default")]
     config: RawRun,
-    rootfs: RawRootfs,
+    rootfs: Option<RawRootfs>,
     #[serde(default, deserialize_with = "or_default")]
     history: Vec<RawStep>,
 }
@@ -59,7 +111,7 @@ struct RawConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct RawRun {
     #[serde(rename = "Labels", default, deserialize_with = "or_default")]
-    labels: BTreeMap<String, serde_json::Value>,
+    labels: BTreeMap<String, Text>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,14 +124,80 @@ struct RawRootfs {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct RawStep {
-    #[serde(default, deserialize_with = "or_default")]
-    created: String,
-    #[serde(default, deserialize_with = "or_default")]
-    created_by: String,
-    #[serde(default, deserialize_with = "or_default")]
-    comment: String,
+    #[serde(default)]
+    created: Text,
+    #[serde(default)]
+    created_by: Text,
+    #[serde(default)]
+    comment: Text,
     #[serde(default, deserialize_with = "or_default")]
     empty_layer: bool,
+}
+
+/// A string that is only shown: `None` where something else stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Text(Option<String>);
+
+impl Text {
+    fn said(&self) -> Option<&str> {
+        self.0.as_deref().filter(|text| !text.is_empty())
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor).map(Self)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(
+        self,
+        mut list: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
 }
 
 /// Go writes `null` for what is empty.
@@ -105,18 +223,19 @@ impl ImageConfig {
     /// # Errors
     /// `Document` with what is wrong.
     pub(crate) fn parse_named(bytes: &[u8], label: &str, what: &str) -> Result<Self> {
-        let raw: RawConfig = serde_json::from_slice(bytes)
-            .map_err(|e| Error::document(label, what, format!("not an image config: {e}")))?;
-        if !matches!(raw.rootfs.kind.as_str(), "" | "layers") {
-            let why = format!("its rootfs has the type {:?}, not \"layers\"", raw.rootfs.kind);
+        let bad = |why: String| Error::document(label, what, format!("not an image config: {why}"));
+        let raw: RawConfig = json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        let missing = || bad("it has no rootfs, and so no layer's diff id".to_owned());
+        let rootfs = raw.rootfs.as_ref().ok_or_else(missing)?;
+        if !matches!(rootfs.kind.as_str(), "" | "layers") {
+            let why = format!("its rootfs has the type {:?}, not \"layers\"", rootfs.kind);
             return Err(Error::document(label, what, why));
         }
-        if raw.rootfs.diff_ids.len() > limits::LAYERS {
+        if rootfs.diff_ids.len() > limits::LAYERS {
             let why = format!("it has more than {} layers", limits::LAYERS);
             return Err(Error::document(label, what, why));
         }
-        let diff_ids = raw
-            .rootfs
+        let diff_ids = rootfs
             .diff_ids
             .iter()
             .map(|text| text.parse())
@@ -134,6 +253,22 @@ impl ImageConfig {
         Self::parse_named(&bytes, "the store", &format!("config {id}"))
     }
 
+    /// The whole config of an image in the store, to be shown: keys have the specification's
+    /// letters, and what Go takes, or no type holds, is there all the same.
+    ///
+    /// # Errors
+    /// `Store` if the blob is missing or damaged, `Document`.
+    pub fn document(store: &Store, id: &ImageId) -> Result<serde_json::Value> {
+        let bytes = store.blob(&BlobDigest::from(*id))?;
+        let mut document = Json::parse(&bytes)
+            .map_err(|e| Error::document("the store", &format!("config {id}"), e.to_string()))?;
+        document.named(&KEYS);
+        if let Some(config) = document.get_mut("config") {
+            config.named(&RUN_KEYS);
+        }
+        Ok(document.to_value())
+    }
+
     /// The image's id: the digest of the config's bytes.
     pub fn id(&self) -> ImageId {
         self.id
@@ -141,7 +276,7 @@ impl ImageConfig {
 
     /// When the image was made; `None` if unsaid or unreadable.
     pub fn created(&self) -> Option<Timestamp> {
-        self.raw.created.parse().ok()
+        self.raw.created.said()?.parse().ok()
     }
 
     /// Such as `amd64`; empty if unsaid.
@@ -160,12 +295,13 @@ impl ImageConfig {
             os: self.raw.os.clone(),
             architecture: self.raw.architecture.clone(),
             variant: self.raw.variant.clone(),
+            os_version: self.raw.os_version.said().map(str::to_owned),
         }
     }
 
     /// What a label says, if the image has it.
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.raw.config.labels.get(name)?.as_str()
+        self.raw.config.labels.get(name)?.0.as_deref()
     }
 
     /// The diffs, base first.
@@ -188,9 +324,9 @@ impl ImageConfig {
             .history
             .iter()
             .map(|step| HistoryStep {
-                created: step.created.parse().ok(),
-                created_by: said(&step.created_by),
-                comment: said(&step.comment),
+                created: step.created.said().and_then(|text| text.parse().ok()),
+                created_by: step.created_by.said(),
+                comment: step.comment.said(),
                 layer: if step.empty_layer { None } else { layers.next() },
             })
             .collect();
@@ -202,10 +338,6 @@ impl ImageConfig {
         }));
         steps
     }
-}
-
-fn said(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -269,13 +401,34 @@ mod tests {
     }
 
     #[test]
+    fn what_go_reads_is_read() {
+        let id = diff(1);
+        let json = format!(
+            r#"{{"created":1577934245,"RootFS":{{"type":"layers"}},"os":"li","OS":"linux",
+               "config":{{"Labels":{{"a":"caf\u00e9 \ud83d","b":null,"c":["x"]}}}},"config":{{}},
+               "rootfs":{{"diff_ids":["{id}"]}},"history":[{{"created_by":null,"author":5}}],
+               "x":1e999,"y":{}{}}}"#,
+            "[".repeat(500),
+            "]".repeat(500)
+        );
+        let config = parse(&json).unwrap();
+        assert_eq!((config.created(), config.os()), (None, "linux"));
+        assert_eq!(config.diff_ids(), [id]);
+        assert_eq!(config.label("a"), Some("caf\u{e9} \u{fffd}"));
+        assert_eq!((config.label("b"), config.label("c")), (None, None));
+        assert_eq!(config.history()[0].created_by, None);
+        assert_eq!(config.id(), sha256(json.as_bytes()).into());
+    }
+
+    #[test]
     fn what_is_no_config_is_refused() {
         for (json, why) in [
-            ("", "EOF"),
-            ("{}", "missing field `rootfs`"),
+            ("", "it ends too early, at byte 0"),
+            ("{}", "it has no rootfs"),
+            (r#"{"rootfs":null}"#, "it has no rootfs"),
             (r#"{"rootfs":{"type":"zfs"}}"#, "has the type \"zfs\""),
             (r#"{"rootfs":{"diff_ids":["sha256:../../x"]}}"#, "is not a digest"),
-            (r#"{"rootfs":{"diff_ids":[]},"rootfs":{}}"#, "duplicate field `rootfs`"),
+            (r#"{"rootfs":{"diff_ids":[]},"rootfs":null}"#, "rootfs stands there twice"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(why), "{json}: {error}");

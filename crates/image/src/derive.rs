@@ -6,11 +6,12 @@
 use std::io::Read;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Progress, Store};
 use strata_tree::BlobDigest;
 
 use crate::error::{Error, Result};
+use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
 use crate::manifest::{Described, new_manifest};
 use crate::media::OCI_LAYER;
@@ -94,8 +95,7 @@ fn documents(
     let what = format!("config {}", base.id);
     let wrong = |why: String| Error::document("the store", &what, why);
     let raw = store.blob(&BlobDigest::from(base.id))?;
-    let mut config: Value =
-        serde_json::from_slice(&raw).map_err(|e| wrong(format!("not an image config: {e}")))?;
+    let mut config = Json::parse(&raw).map_err(|e| wrong(format!("not an image config: {e}")))?;
     let created = options.created.unwrap_or_else(Timestamp::now);
     let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut step = json!({ "created": created, "created_by": options.created_by });
@@ -104,25 +104,24 @@ fn documents(
             step[key] = json!(value);
         }
     }
-    let Some(fields) = config.as_object_mut() else {
+    if !config.is_object() {
         return Err(wrong("not an image config: no object".to_owned()));
-    };
-    fields.insert("created".to_owned(), json!(created));
+    }
+    config.set("created", Json::text(created));
     if let Some(author) = &options.author {
-        fields.insert("author".to_owned(), json!(author));
+        config.set("author", Json::text(author.as_str()));
     }
     // Go writes `null` for an empty list.
-    let history = fields.entry("history").or_insert_with(|| json!([]));
-    if history.is_null() {
-        *history = json!([]);
+    if config.get_mut("history").is_none_or(|history| history.is_null()) {
+        config.set("history", json!([]).into());
     }
-    match history.as_array_mut() {
-        Some(steps) => steps.push(step),
+    match config.get_mut("history").and_then(Json::list_mut) {
+        Some(steps) => steps.push(step.into()),
         None => return Err(wrong("its history is no list".to_owned())),
     }
     let diff_ids: Vec<String> = held.iter().map(|layer| layer.diff_id().to_string()).collect();
-    fields.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": diff_ids }));
-    let config = bytes(&config)?;
+    config.set("rootfs", json!({ "type": "layers", "diff_ids": diff_ids }).into());
+    let config = config.to_bytes();
     let manifest = manifest_of(store, &config, held)?;
     Ok((config, manifest))
 }
@@ -137,8 +136,4 @@ pub(crate) fn manifest_of(store: &Store, config: &[u8], held: &[HeldLayer]) -> R
         layers.push(Described { media_type: OCI_LAYER.to_owned(), digest, size });
     }
     Ok(new_manifest(config, &layers))
-}
-
-fn bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::io("writing the config", e))
 }

@@ -4,8 +4,9 @@
 //! `ID/layer.tar` (repeated layers as links), podman and skopeo `HEX.json` and `HEX.tar`, docker
 //! since 25 `blobs/sha256/HEX` for both, with an OCI index beside it.
 //!
-//! Invariants: where a path says the digest of what it leads to, that digest is verified; an
-//! image that stands in the list several times is one image with all its names.
+//! Invariants: below `blobs/sha256/` a name is a digest, and verified; a config that is called
+//! `HEX.json` and has another digest is believed with a warning, as nobody else looks at the name.
+//! An image that stands in the list several times is one image with all its names.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,6 +16,7 @@ use strata_tree::{BlobDigest, TreePath};
 use crate::config::{ImageConfig, or_default};
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer, Wanted};
+use crate::json::Json;
 use crate::media::MediaKind;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
@@ -36,6 +38,13 @@ pub(crate) struct Item {
     layer_sources: HashMap<String, Descriptor>,
 }
 
+impl Item {
+    /// Whether it names a layer.
+    pub(crate) fn has_layers(&self) -> bool {
+        !self.layers.is_empty()
+    }
+}
+
 /// Reads the list; `None` if there is none.
 ///
 /// # Errors
@@ -43,14 +52,17 @@ pub(crate) struct Item {
 pub(crate) fn read_items(source: &Source) -> Result<Option<Vec<Item>>> {
     let Some(bytes) = source.document(&path_of(LIST))? else { return Ok(None) };
     let bad = |why: String| Error::document(&source.label, LIST, why);
-    if bytes.trim_ascii_start().starts_with(b"{") {
+    let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii_start();
+    if start.starts_with(b"{") {
         return Err(bad(
             "it is one image's manifest (skopeo's dir: format?), not docker's list of images; \
              copy the image to oci: or docker-archive: first"
                 .to_owned(),
         ));
     }
-    let items: Vec<Item> = serde_json::from_slice(&bytes)
+    // As docker reads it: no digest covers it, and the first document counts.
+    let items: Vec<Item> = Json::first(&bytes)
+        .and_then(|document| document.read())
         .map_err(|e| bad(format!("not docker's list of images: {e}")))?;
     if items.len() as u64 > source.limits.images {
         return Err(Error::Limit {
@@ -84,7 +96,7 @@ pub(crate) fn names(
     Ok(names)
 }
 
-/// The digest that a path's last component is: `HEX`, `HEX.json` or `HEX.tar`.
+/// The digest that a path's last component is: `HEX` or `HEX.json`.
 fn digest_in(path: &TreePath) -> Option<BlobDigest> {
     let (_, name) = path.split_last()?;
     let text = std::str::from_utf8(name.as_bytes()).ok()?;
@@ -96,15 +108,17 @@ fn path(source: &Source, text: &str) -> Result<TreePath> {
         .map_err(|e| Error::document(&source.label, LIST, format!("path {text:?}: {e}")))
 }
 
-/// The digest of an item's config: from its name, or from its bytes where that does not say it.
+/// The digest of an item's config.
 ///
 /// # Errors
 /// `Missing`, and those of reading it.
 pub(crate) fn config_digest(source: &Source, item: &Item) -> Result<BlobDigest> {
-    match digest_in(&path(source, &item.config)?) {
-        Some(digest) => Ok(digest),
-        None => Ok(sha256(&config_bytes(source, item)?)),
-    }
+    Ok(sha256(&config_bytes(source, item)?))
+}
+
+/// Whether `path` is where a layout keeps what its digest names.
+fn in_blobs(path: &TreePath) -> bool {
+    path.as_bytes().starts_with(b"blobs/sha256/")
 }
 
 fn config_bytes(source: &Source, item: &Item) -> Result<Vec<u8>> {
@@ -116,12 +130,17 @@ fn config_bytes(source: &Source, item: &Item) -> Result<Vec<u8>> {
     })?;
     let actual = sha256(&bytes);
     match digest_in(&path) {
-        Some(expected) if expected != actual => Err(Error::WrongDigest {
+        Some(expected) if expected != actual && in_blobs(&path) => Err(Error::WrongDigest {
             label: source.label.clone(),
             document: format!("config {path}"),
             expected,
             actual,
         }),
+        Some(expected) if expected != actual => {
+            let label = &source.label;
+            tracing::warn!("{label}: the config {path} is not what its name says; it is {actual}");
+            Ok(bytes)
+        }
         _ => Ok(bytes),
     }
 }
@@ -133,7 +152,7 @@ fn config_bytes(source: &Source, item: &Item) -> Result<Vec<u8>> {
 pub(crate) fn find(
     source: &Source,
     wanted: &Wanted<'_>,
-    items: &[Item],
+    items: &[&Item],
     known: &mut BTreeSet<String>,
 ) -> Result<Vec<Found>> {
     let mut all: Vec<Found> = Vec::new();
@@ -173,8 +192,7 @@ fn layer(source: &Source, text: &str, from: Option<&Descriptor>) -> Result<Found
     let path = path(source, text)?;
     // Only below blobs/ is the name the digest of the bytes; `HEX.tar` is the diff id, and the
     // directory of `ID/layer.tar` is no digest of anything that is here.
-    let in_blobs = path.as_bytes().starts_with(b"blobs/sha256/");
-    let digest = if in_blobs { digest_in(&path) } else { None };
+    let digest = if in_blobs(&path) { digest_in(&path) } else { None };
     let blob = digest.map(|digest| {
         let said = from.filter(|from| from.digest == digest.to_string());
         (digest, said.map(|from| from.size))

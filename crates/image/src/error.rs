@@ -54,6 +54,18 @@ pub enum Error {
         /// What is wrong, and where.
         source: strata_layer::stream::StreamError,
     },
+    /// The two lists of images that an archive has are at odds.
+    #[error(
+        "{label}: its index.json and its manifest.json give the name {name} to different \
+             images; docker-archive:{label} is what the latter says, oci-archive:{label} (for a \
+             directory oci:) the former"
+    )]
+    TwoLists {
+        /// The source.
+        label: String,
+        /// The name.
+        name: String,
+    },
     /// The outer tar is damaged.
     #[error("{label}: damaged archive at byte {offset}: {what}")]
     Archive {

@@ -14,7 +14,7 @@ use crate::config::ImageConfig;
 use crate::error::Result;
 use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
-use crate::location::Location;
+use crate::location::{Format, Location};
 use crate::oci::manifest_parts;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -68,13 +68,14 @@ impl ImageFacts {
     /// # Errors
     /// Those of [`crate::load`] before anything is loaded.
     pub fn of_files(
+        format: Format,
         path: &Path,
         name: Option<&str>,
         platform: Option<&Platform>,
         scratch: &dyn Fn() -> Result<File>,
         limits: &Limits,
     ) -> Result<Self> {
-        let spec = Location::source(path, name);
+        let spec = Location::source(format, path, name);
         let source = Source::open(&spec, scratch, limits)?;
         let found = found::one(&source, &Wanted { spec: &spec, platform })?;
         Ok(Self::of(&found))

@@ -1,22 +1,25 @@
 //! What the formats have in common: images found in a source, ready to be loaded.
 //!
+//! Nothing that a source lists is left out without an error, except what a choice of platform
+//! leaves out.
+//!
 //! Invariants: a found image's config and manifest are verified against the digests that name
 //! them; it has as many layers as diff ids; no layer's descriptor has a negative size. Layers
 //! themselves are not read yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use strata_tree::{BlobDigest, TreePath};
 
 use crate::config::ImageConfig;
-use crate::docker;
+use crate::docker::{self, Item};
 use crate::error::{Error, Result};
 use crate::media::MediaKind;
-use crate::oci;
-use crate::platform::Platform;
+use crate::oci::{self, Descriptor};
+use crate::platform::{Platform, Rank};
 use crate::reference::Reference;
 use crate::source::Source;
-use crate::spec::SourceSpec;
+use crate::spec::{List, SourceSpec};
 
 /// One image of a source.
 #[derive(Debug)]
@@ -96,27 +99,30 @@ impl Wanted<'_> {
 ///
 /// # Errors
 /// `NoFormat` if it holds none at all, `NoSuchName` or `Platform` if none of its images is
-/// wanted, and everything that damaged documents lead to.
+/// wanted, `TwoLists` where its two lists are at odds, and everything that damaged documents lead
+/// to.
 pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
-    let index = oci::read_index(source)?;
-    let items = docker::read_items(source)?;
-    let mut known = BTreeSet::new();
-    let found = match (index, &items) {
-        (Some(index), items) if !index.is_empty() || items.is_none() => {
-            let mut found = oci::find(source, wanted, index, &mut known)?;
-            // `docker save` writes both lists; only the older one has all tags.
-            for item in items.iter().flatten() {
-                let names = docker::names(item, wanted, &mut known)?;
-                let config = docker::config_digest(source, item)?;
-                for image in found.iter_mut().filter(|image| image.config.id() == config.into()) {
-                    image.add_names(names.iter().cloned());
-                }
-            }
-            found
-        }
-        (_, Some(items)) => docker::find(source, wanted, items, &mut known)?,
-        (_, None) => return Err(no_format(source)),
+    let list = wanted.spec.list();
+    let index = match list {
+        Some(List::Docker) => None,
+        _ => oci::read_index(source)?,
     };
+    let items = match list {
+        Some(List::Oci) if index.is_none() => None,
+        _ => docker::read_items(source)?,
+    };
+    if index.is_none() && items.is_none() {
+        return Err(match list {
+            Some(list) => no_list(source, list),
+            None => no_format(source),
+        });
+    }
+    let mut known = BTreeSet::new();
+    let (index, items) = (index.unwrap_or_default(), items.unwrap_or_default());
+    let mut found = of_both(source, wanted, index, &items, &mut known)?;
+    if list == Some(List::Docker) {
+        add_manifests(source, wanted.platform, &mut found);
+    }
     if found.is_empty() {
         let label = source.label.clone();
         return Err(match wanted.spec.wanted() {
@@ -134,6 +140,85 @@ pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
     }
     let found = found.into_iter().map(Found::checked).collect::<Result<Vec<_>>>()?;
     for_platform(source, found, wanted.platform)
+}
+
+/// The images of both lists: those of `index.json`, with the names that `manifest.json` gives
+/// them too, and those that only `manifest.json` has. `docker save` writes both, and dockers have
+/// written either one with less in it than the other.
+fn of_both(
+    source: &Source,
+    wanted: &Wanted<'_>,
+    index: Vec<Descriptor>,
+    items: &[Item],
+    known: &mut BTreeSet<String>,
+) -> Result<Vec<Found>> {
+    let covered = match items {
+        [] => HashSet::new(),
+        _ => oci::all_configs(source, &index)?,
+    };
+    let oci::Listed { images: mut found, artifact } = oci::find(source, wanted, index, known)?;
+    let mut further = Vec::new();
+    for item in items {
+        let config = docker::config_digest(source, item)?;
+        let names = docker::names(item, wanted, known)?;
+        let at = found.iter().position(|image| image.config.id() == config.into());
+        match at {
+            // Docker 25.0 began with manifests that name no layer.
+            Some(at) if found[at].layers.is_empty() && item.has_layers() => {
+                let mut instead = docker::find(source, wanted, &[item], known)?;
+                if let [image] = instead.as_mut_slice() {
+                    let theirs = std::mem::replace(&mut image.names, found[at].names.clone());
+                    image.add_names(theirs);
+                    std::mem::swap(&mut found[at], image);
+                } else {
+                    found[at].add_names(names);
+                }
+            }
+            Some(at) => found[at].add_names(names),
+            // Another platform of an image that the index has.
+            None if covered.contains(&config) => {}
+            None if wanted.spec.list() == Some(List::Oci) => {}
+            None => further.push(item),
+        }
+    }
+    for image in docker::find(source, wanted, &further, known)? {
+        let taken = |name: &&Reference| found.iter().any(|other| other.names.contains(name));
+        if let Some(name) = image.names.iter().find(taken) {
+            return Err(Error::TwoLists { label: source.label.clone(), name: name.familiar() });
+        }
+        found.push(image);
+    }
+    match artifact {
+        Some(what) if found.is_empty() => Err(oci::no_image(&source.label, &what)),
+        _ => Ok(found),
+    }
+}
+
+/// Gives images of `manifest.json` the manifests that `index.json` has of them, so that their
+/// digests stay. That list does not count here, and nothing that is wrong with it does.
+fn add_manifests(source: &Source, platform: Option<&Platform>, found: &mut [Found]) {
+    let all = SourceSpec::path(std::path::Path::new(&source.label));
+    let wanted = Wanted { spec: &all, platform };
+    let Ok(Some(index)) = oci::read_index(source) else { return };
+    let Ok(listed) = oci::find(source, &wanted, index, &mut BTreeSet::new()) else { return };
+    for image in found {
+        let same = |other: &&Found| {
+            other.config.id() == image.config.id() && other.layers.len() == image.layers.len()
+        };
+        if let Some(other) = listed.images.iter().find(same) {
+            image.manifest.clone_from(&other.manifest);
+            image.layers.clone_from(&other.layers);
+        }
+    }
+}
+
+fn no_list(source: &Source, list: List) -> Error {
+    let (file, other) = match list {
+        List::Docker => ("manifest.json", "oci-archive: or oci:"),
+        List::Oci => ("index.json", "docker-archive:"),
+    };
+    let why = format!("it is not there, and the prefix asks for it; say {other}, or no prefix");
+    Error::document(&source.label, file, why)
 }
 
 /// The one wanted image of a source.
@@ -160,12 +245,20 @@ fn for_platform(
 ) -> Result<Vec<Found>> {
     let Some(platform) = platform else { return Ok(found) };
     let offered: Vec<_> = found.iter().map(|image| image.config.platform()).collect();
-    let serving: Vec<_> = found
+    let ranked: Vec<_> = found
         .into_iter()
-        .filter(|image| {
+        .filter_map(|image| {
             let own = image.config.platform();
-            own.os.is_empty() || own.serves(platform).is_some()
+            let unsaid = own.os.is_empty().then(Rank::unsaid);
+            Some((unsaid.or_else(|| own.may_serve(platform))?, image))
         })
+        .collect();
+    // What only runs as well is left out where there is the architecture itself.
+    let own = ranked.iter().any(|(rank, _)| rank.is_own());
+    let serving: Vec<_> = ranked
+        .into_iter()
+        .filter(|(rank, _)| !own || !rank.is_elder())
+        .map(|(_, image)| image)
         .collect();
     if serving.is_empty() && !offered.is_empty() {
         return Err(Error::Platform {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::reference::{Reference, ReferenceError};
-use crate::spec::SourceSpec;
+use crate::spec::{List, SourceSpec};
 
 /// How images lie in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +113,11 @@ impl Location {
     }
 
     /// What to read if this is a file or directory.
-    pub(crate) fn source(path: &Path, name: Option<&str>) -> SourceSpec {
-        let spec = SourceSpec::path(path);
+    pub(crate) fn source(format: Format, path: &Path, name: Option<&str>) -> SourceSpec {
+        let spec = SourceSpec::path(path).with_list(match format {
+            Format::OciDirectory | Format::OciArchive => List::Oci,
+            Format::DockerArchive => List::Docker,
+        });
         match name {
             Some(name) => spec.only(name),
             None => spec,

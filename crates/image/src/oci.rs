@@ -6,9 +6,10 @@
 //! Invariants: every document below `index.json` is verified by size and digest before it is
 //! parsed; a document that is an index and a manifest at once is refused (readers would disagree,
 //! CVE-2021-41190); nesting ends at [`limits::INDEX_DEPTH`]. Attestations and other artifacts
-//! that lie beside images are passed over.
+//! that lie beside images are passed over. Of several images for one platform the first counts,
+//! as for containerd, docker and skopeo.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 use strata_tree::BlobDigest;
@@ -16,9 +17,10 @@ use strata_tree::BlobDigest;
 use crate::config::{ImageConfig, or_default};
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer, Wanted, listed};
+use crate::json::{self, Json};
 use crate::limits;
 use crate::media::MediaKind;
-use crate::platform::Platform;
+use crate::platform::{Platform, Rank};
 use crate::reference::{Reference, Tag};
 use crate::source::{Blobs, Source, blob_path, path_of};
 
@@ -38,7 +40,7 @@ pub(crate) struct Descriptor {
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) urls: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
-    annotations: HashMap<String, String>,
+    annotations: HashMap<String, Option<String>>,
     #[serde(default)]
     platform: Option<Platform>,
     #[serde(default)]
@@ -59,10 +61,19 @@ impl Descriptor {
         Ok(digest)
     }
 
+    /// The platform, if anything is said of it.
+    fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref().filter(|platform| !platform.is_empty())
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key)?.as_deref().filter(|text| !text.is_empty())
+    }
+
     /// Whether this lies beside images without being one.
     fn is_artifact(&self) -> bool {
         self.annotations.contains_key(REFERENCE_TYPE)
-            || self.platform.as_ref().is_some_and(Platform::is_unknown)
+            || self.platform().is_some_and(Platform::is_unknown)
             || self
                 .artifact_type
                 .as_deref()
@@ -89,8 +100,13 @@ enum Parsed {
 
 fn parse(label: &str, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parsed> {
     let bad = |why: String| Error::document(label, name, why);
-    let document: Document = serde_json::from_slice(bytes)
+    let document: Document = json::from_slice(bytes)
         .map_err(|e| bad(format!("neither an index nor a manifest: {e}")))?;
+    sort_out(label, name, document, said)
+}
+
+fn sort_out(label: &str, name: &str, document: Document, said: MediaKind) -> Result<Parsed> {
+    let bad = |why: String| Error::document(label, name, why);
     let own = MediaKind::of(&document.media_type);
     if [said, own].contains(&MediaKind::Schema1) || document.fs_layers.is_some() {
         return Err(bad(
@@ -107,6 +123,10 @@ fn parse(label: &str, name: &str, bytes: &[u8], said: MediaKind) -> Result<Parse
         }
         (Some(_), ..) => {
             return Err(bad("it is an index and a manifest at once".to_owned()));
+        }
+        // Go writes `null` for an empty list.
+        (None, None, None) if [said, own].contains(&MediaKind::Index) => {
+            (Parsed::Index(Vec::new()), MediaKind::Index)
         }
         (None, None, _) => {
             return Err(bad("it has neither manifests (an index) nor a config".to_owned()));
@@ -134,14 +154,23 @@ pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
 
     let Some(bytes) = source.document(&path_of(INDEX))? else { return Ok(None) };
     if let Some(bytes) = source.document(&path_of(LAYOUT))? {
-        let layout: Layout = serde_json::from_slice(&bytes)
+        let layout: Layout = Json::first(&bytes)
+            .and_then(|document| document.read())
             .map_err(|e| Error::document(&source.label, LAYOUT, e.to_string()))?;
         if !layout.image_layout_version.starts_with("1.") {
             let why = format!("version {:?}; strata reads 1.x", layout.image_layout_version);
             return Err(Error::document(&source.label, LAYOUT, why));
         }
     }
-    match parse(&source.label, INDEX, &bytes, MediaKind::Unsaid)? {
+    // No digest covers it, and readers take the first document there is.
+    let document: Document = Json::first(&bytes)
+        .and_then(|document| document.read())
+        .map_err(|e| Error::document(&source.label, INDEX, format!("not an index: {e}")))?;
+    let said = match document.config.is_some() {
+        true => MediaKind::Unsaid,
+        false => MediaKind::Index,
+    };
+    match sort_out(&source.label, INDEX, document, said)? {
         Parsed::Index(manifests) if manifests.len() as u64 > source.limits.images => {
             Err(Error::Limit {
                 label: source.label.clone(),
@@ -157,6 +186,14 @@ pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
     }
 }
 
+/// What a top index has of what is wanted.
+#[derive(Default)]
+pub(crate) struct Listed {
+    pub(crate) images: Vec<Found>,
+    /// Something wanted that is no image.
+    pub(crate) artifact: Option<String>,
+}
+
 /// Finds the wanted images of the top index; all names are added to `known`.
 ///
 /// # Errors
@@ -166,7 +203,7 @@ pub(crate) fn find(
     wanted: &Wanted<'_>,
     index: Vec<Descriptor>,
     known: &mut BTreeSet<String>,
-) -> Result<Vec<Found>> {
+) -> Result<Listed> {
     let mut all: Vec<Found> = Vec::new();
     let mut artifact = None;
     for (name, entries) in by_name(source, wanted, index, known)? {
@@ -188,10 +225,37 @@ pub(crate) fn find(
             all[at].add_names(name.clone());
         }
     }
-    match artifact {
-        Some(what) if all.is_empty() => Err(no_image(&source.label, &what)),
-        _ => Ok(all),
+    Ok(Listed { images: all, artifact })
+}
+
+/// The configs of all images of the top index that are there, whatever their platform and name.
+///
+/// # Errors
+/// Those of reading.
+pub(crate) fn all_configs(source: &Source, index: &[Descriptor]) -> Result<HashSet<BlobDigest>> {
+    let mut configs = HashSet::new();
+    let mut left: Vec<_> = index.iter().map(|one| (one.clone(), limits::INDEX_DEPTH)).collect();
+    let mut seen = HashSet::new();
+    while let Some((entry, depth)) = left.pop() {
+        let kind = MediaKind::of(&entry.media_type);
+        // What is damaged is told where it is wanted.
+        let Ok(digest) = entry.check(&source.label, INDEX) else { continue };
+        if kind == MediaKind::Other || !seen.insert(digest) {
+            continue;
+        }
+        let name = format!("manifest {digest}");
+        let Some(bytes) = source.verified(&name, digest, entry.size)? else { continue };
+        match parse(&source.label, &name, &bytes, kind) {
+            Ok(Parsed::Index(entries)) if depth > 0 => {
+                left.extend(entries.into_iter().map(|one| (one, depth - 1)));
+            }
+            Ok(Parsed::Manifest { config, .. }) => {
+                configs.extend(config.digest.parse::<BlobDigest>())
+            }
+            Ok(Parsed::Index(_)) | Err(_) => {}
+        }
     }
+    Ok(configs)
 }
 
 type Group = (Option<Reference>, Vec<Descriptor>);
@@ -214,7 +278,7 @@ fn by_name(
         let keep = match text {
             Some(text) => {
                 // Also by the tag alone, which is all that other tools go by.
-                let tag = entry.annotations.get(REF_NAME);
+                let tag = entry.annotation(REF_NAME);
                 wanted.name(text, name.as_ref()) || tag.is_some_and(|tag| wanted.name(tag, None))
             }
             None => wanted.unnamed(),
@@ -233,13 +297,12 @@ fn by_name(
 
 /// What an entry is called: the text in the index, and the name that comes of it.
 fn name_of<'a>(entry: &'a Descriptor, wanted: &Wanted<'_>) -> (Option<&'a str>, Option<Reference>) {
-    let text = |key| entry.annotations.get(key).map(String::as_str).filter(|t| !t.is_empty());
-    if let Some(full) = text(CONTAINERD_NAME)
+    if let Some(full) = entry.annotation(CONTAINERD_NAME)
         && let Ok(name) = full.parse()
     {
         return (Some(full), Some(name));
     }
-    let Some(short) = text(REF_NAME) else { return (None, None) };
+    let Some(short) = entry.annotation(REF_NAME) else { return (None, None) };
     let name = if short.contains(['/', ':']) {
         short.parse().ok()
     } else if Tag::parse(short).is_ok() {
@@ -261,7 +324,7 @@ fn one_per_name(
     name: Option<&Reference>,
     entries: Vec<Descriptor>,
 ) -> Result<Vec<Descriptor>> {
-    if entries.len() < 2 || name.is_none() && entries.iter().all(|one| one.platform.is_none()) {
+    if entries.len() < 2 || name.is_none() && entries.iter().all(|one| one.platform().is_none()) {
         return Ok(entries);
     }
     let best = choose(source, INDEX, wanted.platform, entries)?;
@@ -286,23 +349,27 @@ fn choose(
     let mut present = Vec::new();
     let mut absent = Vec::new();
     let mut offered = BTreeSet::new();
+    let mut seen = HashSet::new();
     for entry in entries.into_iter().filter(|entry| !entry.is_artifact()) {
         let digest = entry.check(source.label(), index)?;
+        if !seen.insert((digest, entry.platform().cloned())) {
+            continue;
+        }
         // Without a platform an entry may be for any, and comes last.
-        let rank = entry.platform.as_ref().map_or(Some(0), |own| own.serves(target));
+        let rank = entry.platform().map_or(Some(Rank::unsaid()), |own| own.serves(target));
         // `docker save` of one platform keeps the index of all.
         if source.offers(digest)? {
-            offered.insert(entry.platform.as_ref().map_or("unsaid".into(), Platform::to_string));
+            offered.insert(entry.platform().map_or("unsaid".into(), Platform::to_string));
             present.push((rank, entry));
         } else if rank.is_some() {
             absent.push(digest);
         }
     }
-    let best = present.iter().filter_map(|(rank, _)| *rank).max();
+    let best = present.iter().filter_map(|(rank, _)| rank.clone()).max();
     match best {
         Some(best) => Ok(present
             .into_iter()
-            .filter(|(rank, _)| *rank == Some(best))
+            .filter(|(rank, _)| rank.as_ref() == Some(&best))
             .map(|(_, entry)| entry)
             .collect()),
         None if platform.is_none() && present.len() == 1 => {
@@ -372,13 +439,18 @@ fn resolve_document(
             let name = format!("index {digest}");
             let mut best = choose(source, &name, platform, entries)?.into_iter();
             match (best.next(), best.next()) {
-                (Some(entry), None) => resolve(source, platform, &entry, depth - 1),
+                (Some(entry), other) => {
+                    if let Some(other) = other.filter(|other| other.digest != entry.digest) {
+                        let (label, digest) = (source.label(), &entry.digest);
+                        tracing::warn!(
+                            "{label}: {name} has several images for the same platform; {digest} \
+                             is taken, as the first, and {} is not",
+                            other.digest
+                        );
+                    }
+                    resolve(source, platform, &entry, depth - 1)
+                }
                 (None, _) => Err(Error::document(source.label(), &name, "it lists no image")),
-                _ => Err(Error::document(
-                    source.label(),
-                    &name,
-                    "it lists several images for the same platform",
-                )),
             }
         }
     }
@@ -418,11 +490,11 @@ pub(crate) fn manifest_parts(label: &str, bytes: &[u8]) -> Result<(Descriptor, V
 
 /// What a manifest or index says of itself.
 pub(crate) fn media_type_of(bytes: &[u8]) -> Option<String> {
-    let document: Document = serde_json::from_slice(bytes).ok()?;
+    let document: Document = json::from_slice(bytes).ok()?;
     Some(document.media_type).filter(|text| !text.is_empty())
 }
 
-fn no_image(label: &str, what: &str) -> Error {
+pub(crate) fn no_image(label: &str, what: &str) -> Error {
     let why = "it is an artifact (a signature, an attestation, a chart), not a container image";
     Error::document(label, what, why)
 }

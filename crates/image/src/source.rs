@@ -3,9 +3,14 @@
 //! Both answer the same two questions: the bytes of a small document, and a reader of a large
 //! blob. In a directory that is `openat2` beneath it; in an archive, a range of its file.
 //!
-//! Invariants: no path resolves outside the directory or archive, links included; only regular
-//! files are opened; a document's size is checked before it is read and reading stops there;
-//! readers use `pread`, so any number may read one archive at the same time.
+//! A layout that a build made (bazel, nix) is often links to files elsewhere, and every tool that
+//! the user has follows them. So links of a directory are followed, wherever they lead: what they
+//! lead to counts only if it is a JSON list of images, or has the digest that such a list names.
+//!
+//! Invariants: no path of a document has `..`; no link of an archive leads out of it; only regular
+//! files are opened, and a device not even for a look; a document's size is checked before it is
+//! read and reading stops there; readers use `pread`, so any number may read one archive at the
+//! same time.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -130,18 +135,26 @@ impl Source {
 
     fn open_beneath(&self, directory: &File, path: &TreePath) -> Result<Option<Blob<'_>>> {
         let what = || format!("opening {path} in {}", self.label);
-        // NONBLOCK so that a fifo in a hostile layout cannot hang the open.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let opened =
-            rustix::fs::openat2(directory, path.as_os_str(), flags, Mode::empty(), resolve);
-        let fd = match opened {
+        let open = |flags| {
+            let flags = flags | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::NO_MAGICLINKS;
+            rustix::fs::openat2(directory, path.as_os_str(), flags, Mode::empty(), resolve)
+        };
+        // Looked at before it is opened: opening a device may do something.
+        let mut fd = match open(OFlags::PATH) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(Error::io(what(), e)),
         };
-        let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(what(), e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let mut stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(what(), e))?;
+        let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
+        if is_file(stat.st_mode) {
+            // NONBLOCK for the fifo that may have taken its place.
+            fd = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+                .map_err(|e| Error::io(what(), e))?;
+            stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(what(), e))?;
+        }
+        if !is_file(stat.st_mode) {
             return Err(Error::document(&self.label, &path.to_string(), "not a regular file"));
         }
         let size = stat.st_size.unsigned_abs();
@@ -160,8 +173,8 @@ impl Source {
             return Err(Error::document(
                 &self.label,
                 &path.to_string(),
-                "the archive has several members of this name, and readers disagree on which \
-                 one counts; save the image again",
+                "the archive has several members of this name with different bytes, and readers \
+                 disagree on which one counts; save the image again",
             ));
         }
         if blob.size > self.limits.document_bytes {
@@ -365,14 +378,45 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_cannot_lead_out_of_its_directory() {
+    fn links_of_a_layout_are_followed_to_regular_files() {
+        use std::os::unix::fs::symlink;
         let dir = layout();
-        let outside = tempfile::NamedTempFile::new().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let outside = elsewhere.path().join("out");
+        fs::write(&outside, "outside").unwrap();
         let blobs = dir.path().join("blobs/sha256");
-        let names: Vec<_> = (0..3_u8).map(|n| sha256(&[n])).collect();
-        std::os::unix::fs::symlink(outside.path(), blobs.join(names[0].hex())).unwrap();
-        std::os::unix::fs::symlink("../../../x", blobs.join(names[1].hex())).unwrap();
+        let read = |content: &str| {
+            let source = open(dir.path(), &Limits::default());
+            let (digest, size) = (sha256(content.as_bytes()), content.len() as i64);
+            source.verified("config", digest, size).map(|bytes| bytes.map(String::from_utf8))
+        };
+        symlink(&outside, blobs.join(sha256(b"outside").hex())).unwrap();
+        assert_eq!(read("outside").unwrap().unwrap().unwrap(), "outside");
+        // What is not what the name says is of no use, wherever it is.
+        symlink(&outside, blobs.join(sha256(b"another").hex())).unwrap();
+        assert!(matches!(read("another"), Err(Error::WrongDigest { .. })));
+        // A directory of blobs that is elsewhere itself.
+        fs::rename(&blobs, elsewhere.path().join("blobs")).unwrap();
+        symlink(elsewhere.path().join("blobs"), &blobs).unwrap();
+        assert_eq!(read("content").unwrap().unwrap().unwrap(), "content");
+        fs::rename(dir.path().join("index.json"), elsewhere.path().join("index")).unwrap();
+        symlink(elsewhere.path().join("index"), dir.path().join("index.json")).unwrap();
+        let source = open(dir.path(), &Limits::default());
+        assert_eq!(source.document(&path_of("index.json")).unwrap().unwrap(), b"{}");
+        symlink("gone", blobs.join(sha256(b"gone").hex())).unwrap();
+        assert_eq!(read("gone").unwrap(), None);
+    }
+
+    #[test]
+    fn nothing_but_regular_files_is_opened() {
+        use std::os::unix::fs::symlink;
+        let dir = layout();
+        let blobs = dir.path().join("blobs/sha256");
+        let names: Vec<_> = (0..4_u8).map(|n| sha256(&[n])).collect();
+        symlink("/dev/null", blobs.join(names[0].hex())).unwrap();
+        symlink("/proc/self/fd/0", blobs.join(names[1].hex())).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, blobs.join(names[2].hex()), Mode::RUSR).unwrap();
+        fs::create_dir(blobs.join(names[3].hex())).unwrap();
         let source = open(dir.path(), &Limits::default());
         for name in names {
             assert!(source.blob(&blob_path(name)).is_err(), "{name}");

@@ -8,8 +8,10 @@
 //! docker-archive:FILE[:REF]  what `docker save` writes
 //! ```
 //!
-//! Invariant: a path that exists is taken as it stands, so names with colons can be given; the
-//! prefix documents, it does not decide: the format is seen from what is there.
+//! Without a prefix what is there decides, and where there are both lists of images, both count.
+//! `docker-archive:` means `manifest.json`, the other two mean `index.json`.
+//!
+//! Invariant: a path that exists is taken as it stands, so names with colons can be given.
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
@@ -22,6 +24,16 @@ use std::str::FromStr;
 pub struct SourceSpec {
     place: Place,
     only: Option<String>,
+    list: Option<List>,
+}
+
+/// Which list of images counts, of the two that may be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum List {
+    /// `index.json`.
+    Oci,
+    /// `manifest.json`.
+    Docker,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,35 +51,51 @@ impl Place {
     }
 }
 
-const PREFIXES: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+const PREFIXES: [(&str, List); 3] =
+    [("oci:", List::Oci), ("oci-archive:", List::Oci), ("docker-archive:", List::Docker)];
 
 impl SourceSpec {
     /// Reads what the user wrote. Looks at the file system to tell a colon in a name from the
     /// one before a reference.
     pub fn parse(text: &OsStr) -> Self {
         if text == "-" {
-            return Self { place: Place::Stdin, only: None };
+            return Self { place: Place::Stdin, only: None, list: None };
         }
         let bytes = text.as_bytes();
         let prefixed = PREFIXES
             .iter()
-            .find_map(|prefix| bytes.strip_prefix(prefix.as_bytes()))
+            .find_map(|(prefix, list)| Some((bytes.strip_prefix(prefix.as_bytes())?, *list)))
             .filter(|_| !Path::new(text).exists());
-        let Some(rest) = prefixed else { return Self::path(Path::new(text)) };
+        let Some((rest, list)) = prefixed else { return Self::path(Path::new(text)) };
         let path = |bytes| PathBuf::from(OsStr::from_bytes(bytes));
         if !path(rest).exists()
             && let Some(colon) = rest.iter().position(|byte| *byte == b':')
             && let Ok(only) = std::str::from_utf8(&rest[colon + 1..])
             && !only.is_empty()
         {
-            return Self { place: Place::Path(path(&rest[..colon])), only: Some(only.to_owned()) };
+            return Self::path(&path(&rest[..colon])).only(only).with_list(list);
         }
-        Self { place: Place::Path(path(rest)), only: None }
+        if rest == b"-" {
+            return Self { place: Place::Stdin, only: None, list: Some(list) };
+        }
+        Self::path(&path(rest)).with_list(list)
     }
 
     /// A file or directory as it stands.
     pub fn path(path: &Path) -> Self {
-        Self { place: Place::Path(path.to_owned()), only: None }
+        Self { place: Place::Path(path.to_owned()), only: None, list: None }
+    }
+
+    /// The same source, of which one list counts.
+    #[must_use]
+    pub(crate) fn with_list(mut self, list: List) -> Self {
+        self.list = Some(list);
+        self
+    }
+
+    /// The list that counts, if one was asked for.
+    pub(crate) fn list(&self) -> Option<List> {
+        self.list
     }
 
     /// The same source, of which only the image of this tag or reference is wanted.
@@ -158,6 +186,12 @@ mod tests {
             let spec = SourceSpec::parse(OsStr::new(&text));
             assert_eq!(spec.place(), &Place::Path(dir.path().join(path)), "{text}");
             assert_eq!(spec.wanted(), only, "{text}");
+            let list = match text.split_once(':') {
+                Some(("docker-archive", _)) => Some(List::Docker),
+                Some(("oci" | "oci-archive", _)) => Some(List::Oci),
+                _ => None,
+            };
+            assert_eq!(spec.list(), list, "{text}");
         }
         assert_eq!(SourceSpec::parse(OsStr::new("-")).place(), &Place::Stdin);
     }

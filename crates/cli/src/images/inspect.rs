@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
-use strata_image::resolve_image;
+use strata_image::{ImageConfig, resolve_image};
 use strata_layer::Store;
-use strata_tree::{BlobDigest, DiffId};
+use strata_tree::DiffId;
 
 use super::Known;
 use crate::context::{Context, Format};
@@ -105,8 +105,7 @@ fn inspect(
 }
 
 fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Value> {
-    let raw = store.blob(&BlobDigest::from(image.record.id))?;
-    let raw: Value = serde_json::from_slice(&raw)?;
+    let raw = ImageConfig::document(store, &image.record.id)?;
     let of_config = |key: &str| raw.get(key).cloned().unwrap_or(Value::Null);
     let text = |key: &str| Value::from(raw.get(key).and_then(Value::as_str).unwrap_or_default());
     let history = image.config.history();

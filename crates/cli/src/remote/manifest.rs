@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use strata_image::Platform;
+use strata_image::json::Json;
 use strata_image::registry::fetch_document;
 
 use super::config::RegistryArgs;
@@ -44,14 +45,13 @@ pub(crate) fn run(context: &Context, args: &ManifestArgs, out: &mut impl Write) 
         return Ok(());
     }
     if context.format == Format::Json {
-        let parsed: serde_json::Value = serde_json::from_slice(&document.bytes)
-            .context("the registry's document is not JSON")?;
+        let parsed = Json::parse(&document.bytes).context("the registry's document is not JSON")?;
         let all = json!({
             "reference": reference.to_string(),
             "digest": document.digest.to_string(),
             "mediaType": document.media_type,
             "size": document.bytes.len(),
-            "manifest": parsed,
+            "manifest": parsed.to_value(),
         });
         serde_json::to_writer_pretty(&mut *out, &all)?;
         writeln!(out)?;

@@ -104,10 +104,10 @@ fn facts(
             let listener = Transfer::new(true, Stream::Err);
             ImageFacts::of_registry(registries, reference, platform, &limits, &listener)
         }
-        Location::Files { path, name, .. } => {
+        Location::Files { format, path, name } => {
             let store = context.store()?;
             let scratch = || Ok(store.scratch_file()?);
-            ImageFacts::of_files(path, name.as_deref(), platform, &scratch, &limits)
+            ImageFacts::of_files(*format, path, name.as_deref(), platform, &scratch, &limits)
         }
         Location::Stored(name) => {
             let store = context.store()?;

@@ -114,8 +114,8 @@ pub fn copy(
             let copy = Copy { store, registries, options, listeners, home: Some(reference) };
             copy.found(&source, found, to)
         }
-        Location::Files { path, name, .. } => {
-            let spec = Location::source(path, name.as_deref());
+        Location::Files { format, path, name } => {
+            let spec = Location::source(*format, path, name.as_deref());
             let scratch = || Ok(store.scratch_file()?);
             let source = Source::open(&spec, &scratch, &options.limits)?;
             let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };

@@ -79,13 +79,28 @@ fn blobs_and_their_sources_carry_digests_and_sizes() {
 }
 
 #[test]
+fn a_config_is_what_its_bytes_are() {
+    let layout = Layout::new("x");
+    let (config, layer) = old_image(&layout, "1");
+    let bytes = std::fs::read(layout.root().join(&config)).unwrap();
+    // Nobody looks at the name; and Go's keys may be written in any case.
+    let odd = String::from_utf8(bytes).unwrap().replace("\"rootfs\"", "\"RootFS\"");
+    let name = format!("{}.json", "0f".repeat(32));
+    layout.write(&name, &odd);
+    let list = json!([{"config": name, "REPOTAGS": ["x"], "Layers": [layer]}]);
+    let found = find(&layout, &list, None).unwrap();
+    assert_eq!(found[0].config.id().to_string(), digest(odd.as_bytes()));
+    assert_eq!(names(&found), [["x:latest"]]);
+}
+
+#[test]
 fn damaged_lists_are_refused_with_the_reason() {
     let layout = Layout::new("x");
     let (config, layer) = old_image(&layout, "1");
     let item = |config: &str, tag: &str, layers: Value| -> Value {
         json!([{"Config": config, "RepoTags": [tag], "Layers": layers}])
     };
-    let forged = format!("{}.json", "0f".repeat(32));
+    let forged = format!("blobs/sha256/{}", "0f".repeat(32));
     layout.write(&forged, std::fs::read(layout.root().join(&config)).unwrap());
     for (list, reason) in [
         (json!({"schemaVersion": 2}), "skopeo's dir: format?"),

@@ -9,7 +9,7 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::reference::Reference;
 use crate::source::Source;
-use crate::spec::SourceSpec;
+use crate::spec::{List, SourceSpec};
 use crate::support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, digest, named, on, tar_of, with};
 
 fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<Found>> {
@@ -110,8 +110,40 @@ fn a_platform_is_chosen_from_a_nested_index() {
         error.contains("no image for linux/s390x; there is linux/arm/v6, linux/arm/v7, linux/ris"),
         "{error}"
     );
-    let error = chosen(Some("linux/arm")).unwrap_err().to_string();
-    assert!(error.contains("several images for the same platform"), "{error}");
+    assert_eq!(chosen(Some("linux/arm")).unwrap(), digest_of(&v7));
+    assert_eq!(chosen(Some("linux/arm/v6")).unwrap(), digest_of(&v6));
+
+    // Of two for one platform the first counts.
+    let twice = on(&image("8", "linux/riscv64"), "linux/riscv64");
+    list(&[&riscv, &twice]);
+    assert_eq!(chosen(Some("linux/riscv64")).unwrap(), digest_of(&riscv));
+    list(&[&twice, &riscv]);
+    assert_eq!(chosen(Some("linux/riscv64")).unwrap(), digest_of(&twice));
+    list(&[&riscv, &riscv, &attestation]);
+    assert_eq!(chosen(None).unwrap(), digest_of(&riscv));
+
+    // v1 is amd64 without a variant, which runs everywhere; the others are asked for.
+    let levels = ["v1", "v2", "v3"].map(|v| image(v, &format!("linux/amd64/{v}")));
+    list(&[&levels[2], &levels[1], &levels[0]]);
+    assert_eq!(chosen(Some("linux/amd64")).unwrap(), digest_of(&levels[0]));
+    assert_eq!(chosen(Some("linux/amd64/v2")).unwrap(), digest_of(&levels[1]));
+    assert_eq!(chosen(Some("linux/amd64/v4")).unwrap(), digest_of(&levels[2]));
+    list(&[&levels[1], &levels[2]]);
+    let error = chosen(Some("linux/amd64")).unwrap_err().to_string();
+    assert!(error.contains("there is linux/amd64/v2, linux/amd64/v3: choose"), "{error}");
+
+    // Windows images are named by their build.
+    let windows = ["10.0.17763.1", "10.0.20348.2"].map(|version| {
+        let mut one = image(version, "windows/amd64");
+        one["platform"]["os.version"] = json!(version);
+        one
+    });
+    list(&[&windows[0], &windows[1]]);
+    let error = chosen(Some("linux/amd64")).unwrap_err().to_string();
+    let both = "there is windows(10.0.17763.1)/amd64, windows(10.0.20348.2)/amd64";
+    assert!(error.contains(both), "{error}");
+    assert_eq!(chosen(Some("windows/amd64")).unwrap(), digest_of(&windows[1]));
+    assert_eq!(chosen(Some("windows(10.0.17763)/amd64")).unwrap(), digest_of(&windows[0]));
 
     // What is alone needs no choice, unless one is made.
     list(&[&riscv, &attestation]);
@@ -162,6 +194,94 @@ fn docker_tags_are_added_by_config_digest() {
     assert_eq!(found.iter().map(names).collect::<Vec<_>>(), [["saved:1", "x/y:2"]]);
 }
 
+/// An image that only `manifest.json` has: its item, and its id.
+fn item(layout: &Layout, content: &str, tags: &Value) -> (Value, String) {
+    let layer = tar_of(&[("a", content)]);
+    let config = layout.config(&[&layer], "linux/amd64");
+    let path = |blob: &Value| format!("blobs/sha256/{}", &blob["digest"].as_str().unwrap()[7..]);
+    let layers = [path(&layout.blob(LAYER, &layer))];
+    let item = json!({"Config": path(&config), "RepoTags": tags, "Layers": layers});
+    (item, config["digest"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn what_either_list_has_is_found() {
+    let layout = Layout::new("saved");
+    let image = layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64");
+    let (first, first_id) = item(&layout, "1", &json!(null));
+    let (second, second_id) = item(&layout, "2", &json!(["saved:2"]));
+    layout.write("manifest.json", json!([second, first]).to_string());
+    let ids = |found: &[Found]| -> Vec<String> {
+        found.iter().map(|image| image.config.id().to_string()).collect()
+    };
+    layout.index(&[named(&image, "1")]);
+    let found = find(&layout, None, None).unwrap();
+    assert_eq!(ids(&found), [first_id.clone(), second_id.clone()]);
+    assert_eq!(found.iter().map(names).collect::<Vec<_>>(), [["saved:1"], ["saved:2"]]);
+    assert_eq!(
+        ids(&find(&layout, Some("saved:2"), None).unwrap()),
+        std::slice::from_ref(&second_id)
+    );
+    let only = |list| {
+        let spec = SourceSpec::path(layout.root()).with_list(list);
+        let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
+        let source = Source::open(&spec, &scratch, &Limits::default())?;
+        found::find(&source, &Wanted { spec: &spec, platform: None })
+    };
+    assert_eq!(ids(&only(List::Oci).unwrap()), std::slice::from_ref(&first_id));
+    assert_eq!(ids(&only(List::Docker).unwrap()), [second_id.clone(), first_id.clone()]);
+
+    // Dockers that wrote null, or nothing, into one of the two.
+    for index in
+        [json!({"schemaVersion": 2, "manifests": null}), json!({"manifests": []}), json!({})]
+    {
+        layout.write("index.json", index.to_string());
+        assert_eq!(find(&layout, None, None).unwrap().len(), 2, "{index}");
+    }
+    let config = layout.config(&[&tar_of(&[("a", "2")])], "linux/amd64");
+    let bare = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": null});
+    layout.index(&[named(&layout.blob(MANIFEST, bare.to_string()), "tag")]);
+    let found = find(&layout, None, None).unwrap();
+    assert_eq!(ids(&found), [second_id.clone(), first_id]);
+    assert_eq!(names(&found[0]), ["saved:tag", "saved:2"]);
+    assert_eq!(found[0].layers.len(), 1);
+
+    // One name for two images.
+    layout.index(&[named(&image, "2")]);
+    assert!(error(&layout).contains("give the name saved:2 to different images"));
+
+    // Another platform of what the index has is no further image.
+    let mips = on(&layout.image(&[&tar_of(&[("a", "3")])], "linux/mips"), "linux/mips");
+    let layer = tar_of(&[("a", "2")]);
+    let own = on(&layout.image(&[&layer], "linux/amd64"), "linux/amd64");
+    let both = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [mips, own]});
+    layout.index(&[named(&layout.blob(INDEX, both.to_string()), "2")]);
+    layout.write("manifest.json", json!([second]).to_string());
+    let found = find(&layout, None, Some("linux/mips")).unwrap();
+    assert_eq!(manifests(&found), [mips["digest"].as_str().unwrap()]);
+    std::fs::remove_file(layout.root().join("manifest.json")).unwrap();
+    let error = only(List::Docker).unwrap_err().to_string();
+    assert!(error.contains("manifest.json: it is not there, and the prefix asks"), "{error}");
+}
+
+#[test]
+fn what_follows_the_index_is_not_of_it() {
+    let layout = Layout::new("x");
+    let image = layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64");
+    let index = json!({"schemaVersion": 2, "manifests": [image]}).to_string();
+    for behind in ["\n\0\0", "  ", "{}"] {
+        layout.write("index.json", format!("{index}{behind}"));
+        assert_eq!(find(&layout, None, None).unwrap().len(), 1, "{behind:?}");
+    }
+    layout.write("index.json", format!("\u{feff}{index}"));
+    assert!(error(&layout).contains("a byte order mark"));
+    // Half a surrogate pair in what nobody needs.
+    let odd =
+        index.replace("\"digest\"", "\"annotations\":{\"x\":\"\\ud83d\",\"y\":null},\"digest\"");
+    layout.write("index.json", odd);
+    assert_eq!(find(&layout, None, None).unwrap().len(), 1);
+}
+
 #[test]
 fn artifacts_beside_images_are_passed_over() {
     let layout = Layout::new("x");
@@ -185,7 +305,7 @@ fn damaged_layouts_are_refused_with_the_reason() {
     let cases: [(&str, Break); 15] = [
         ("has a size of -5", |_, image| vec![with(image, "size", json!(-5))]),
         ("bytes, its descriptor says 7", |_, image| vec![with(image, "size", json!(7))]),
-        ("neither an index nor a manifest", |_, image| vec![with(image, "size", json!(1e30))]),
+        ("size: invalid type: floating point", |_, image| vec![with(image, "size", json!(1e30))]),
         ("is not a digest", |_, image| vec![with(image, "digest", json!("sha256:../../x"))]),
         ("which is not there", |layout, image| {
             layout.remove(image);
@@ -242,7 +362,7 @@ fn what_is_no_layout_is_told_with_a_hint() {
     layout.write("etc/passwd", "root");
     assert!(error(&layout).contains("looks like such a root file system"));
     layout.write("index.json", "{");
-    assert!(error(&layout).contains("index.json: neither an index nor a manifest: EOF"));
+    assert!(error(&layout).contains("index.json: not an index: it ends too early, at byte 1"));
     layout.index(&[]);
     layout.write("oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
     assert!(error(&layout).contains("strata reads 1.x"));

@@ -16,7 +16,6 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
 use strata_layer::{HeldLayer, ImageRecord, Store};
 use strata_tree::{BlobDigest, DiffId};
 
@@ -26,6 +25,7 @@ use super::error::{Refusal, RegistryError};
 use super::pack::{Packing, pack};
 use super::upload::{Mount, Outgoing};
 use crate::error::{Error, Result};
+use crate::json::{self, Json};
 use crate::manifest::{Described, new_manifest};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
@@ -227,12 +227,11 @@ impl Origin {
         blobs: &HashMap<DiffId, Blob>,
     ) -> Result<(Vec<u8>, String, bool)> {
         let own = media_type_of(&self.bytes).unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
-        let wrong = |error: serde_json::Error| {
-            Error::document("the store", "its manifest", error.to_string())
-        };
-        let mut manifest: Value = serde_json::from_slice(&self.bytes).map_err(wrong)?;
+        let wrong =
+            |error: json::Fault| Error::document("the store", "its manifest", error.to_string());
+        let mut manifest = Json::parse(&self.bytes).map_err(wrong)?;
         let mut exact = true;
-        let entries = manifest.get_mut("layers").and_then(Value::as_array_mut);
+        let entries = manifest.get_mut("layers").and_then(Json::list_mut);
         for (entry, diff_id) in entries.into_iter().flatten().zip(&image.layers) {
             let (Some(blob), Some(was)) = (blobs.get(diff_id), self.layers.get(diff_id)) else {
                 continue;
@@ -241,13 +240,14 @@ impl Origin {
                 continue;
             }
             exact = false;
-            entry["digest"] = json!(blob.digest.to_string());
-            entry["size"] = json!(blob.size);
-            entry["mediaType"] = json!(repacked(&was.media_type, blob.packing));
+            entry.set("digest", Json::text(blob.digest.to_string()));
+            entry.set("size", Json::number(blob.size));
+            entry.set("mediaType", Json::text(repacked(&was.media_type, blob.packing)));
         }
         match exact {
             true => Ok((self.bytes.clone(), own, true)),
-            false => Ok((serde_json::to_vec(&manifest).map_err(wrong)?, own, false)),
+            // In one order of keys, so that the same image has one digest wherever it came from.
+            false => Ok((manifest.to_value().to_string().into_bytes(), own, false)),
         }
     }
 }

@@ -99,7 +99,7 @@ impl<'a> Remote<'a> {
         let found = image_of(self, wanted.or(Some(&host)), Top { digest, kind, bytes })?;
         // An image without an index says in its config alone what it is for.
         let own = found.config.platform();
-        match wanted.filter(|wanted| !own.os.is_empty() && own.serves(wanted).is_none()) {
+        match wanted.filter(|wanted| !own.os.is_empty() && own.may_serve(wanted).is_none()) {
             Some(wanted) => Err(Error::Platform {
                 label: self.label.clone(),
                 wanted: wanted.to_string(),
