@@ -159,3 +159,51 @@ fn a_signal_ends_it_and_its_mount() {
     assert!(child.wait().unwrap().success());
     assert_eq!(dirs.mounted(), None);
 }
+
+#[test]
+fn directories_in_one_another_are_refused_as_the_kernel_does() {
+    let Some(dirs) = Dirs::new() else { return };
+    for name in ["top/in", "upper/in", "work/in"] {
+        fs::create_dir(dirs.path(name)).unwrap();
+    }
+    let looped = "Too many levels of symbolic links";
+    for (options, said, errno) in [
+        ("lowerdir=top,upperdir=top,workdir=work", "upperdir top is lowerdir top", looped),
+        ("lowerdir=top,upperdir=top/in,workdir=work", "upperdir top/in lies in lowerdir", looped),
+        ("lowerdir=upper/in,upperdir=upper,workdir=work", "lowerdir upper/in lies in up", looped),
+        ("lowerdir=work/in,upperdir=upper,workdir=work", "lowerdir work/in lies in work", looped),
+        ("lowerdir=top:top,upperdir=upper,workdir=work", "lowerdir top is lowerdir top", looped),
+        ("lowerdir=top:base:top/in", "lowerdir top/in lies in lowerdir top", looped),
+        ("lowerdir=base,upperdir=upper,workdir=upper", "workdir upper is", "Invalid argument"),
+        ("lowerdir=base,upperdir=upper,workdir=upper/in", "lies in upper", "Invalid argument"),
+    ] {
+        let output = dirs.run(&["-o", options, "m"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{options}: {text}");
+        assert!(text.contains(said) && text.contains(errno), "{options}: {text}");
+        assert_eq!(dirs.mounted(), None);
+    }
+    assert_eq!(fs::read_dir(dirs.path("top")).unwrap().count(), 2, "nothing was written");
+}
+
+#[test]
+fn an_upper_has_one_mount_and_the_next_one_waits_for_its_end() {
+    let Some(dirs) = Dirs::new() else { return };
+    let options = "lowerdir=top:base,upperdir=upper,workdir=work,index=on";
+    for round in 0..5 {
+        assert!(dirs.run(&["-o", options, "m"]).status.success(), "round {round}");
+        fs::write(dirs.path("m/b"), vec![b'x'; 1 << 20]).unwrap();
+        assert!(dirs.unmount());
+    }
+    assert!(dirs.run(&["-o", options, "m"]).status.success());
+    fs::create_dir(dirs.path("m2")).unwrap();
+    let second = dirs.run(&["-o", options, "m2"]);
+    let text = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert!(text.contains("upper is in use as the upper of another mount"), "{text}");
+    let shared = dirs.run(&["-o", &options.replace("index=on", "index=off"), "m2"]);
+    let text = String::from_utf8(shared.stderr).unwrap();
+    assert!(shared.status.success() && text.contains("undefined (index=off)"), "{text}");
+    assert!(Command::new("umount").arg(dirs.path("m2")).status().unwrap().success());
+    assert!(dirs.unmount());
+}

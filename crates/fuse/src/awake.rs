@@ -17,11 +17,13 @@
 //! look for the next request then, it waits for it in the kernel.
 //!
 //! Invariants: nothing but speed depends on this; threads are aside only while a keeper answers: if
-//! it has not for [`ASIDE`], they go back; so they do when requests of several callers come mixed.
+//! it has not for [`ASIDE`], they go back; so they do when requests of several callers come mixed,
+//! and when a thread ends, for then the mount has ended.
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -47,8 +49,7 @@ const LIGHT: u32 = 128 << 10;
 pub(crate) struct Awake {
     device: OnceLock<OwnedFd>,
     threads: usize,
-    roles: Mutex<Roles>,
-    back: Condvar,
+    floor: Arc<Floor>,
     /// Requests that were answered while nobody rested.
     turns: AtomicU32,
     /// The thread that asked last, as the kernel calls it; 0: none that we can see.
@@ -59,8 +60,37 @@ pub(crate) struct Awake {
     together: Option<Together>,
 }
 
+/// Where threads are aside.
+#[derive(Debug, Default)]
+struct Floor {
+    roles: Mutex<Roles>,
+    back: Condvar,
+}
+
+impl Floor {
+    fn roles(&self) -> MutexGuard<'_, Roles> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with the thread that it is of.
+struct Leaving(Arc<Floor>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.roles().over = true;
+        self.0.back.notify_all();
+    }
+}
+
+thread_local! {
+    static LEAVING: OnceCell<Leaving> = const { OnceCell::new() };
+}
+
 #[derive(Debug, Default)]
 struct Roles {
+    /// A thread has ended: the kernel asks nothing any more.
+    over: bool,
     keeper: Option<ThreadId>,
     /// How many threads are aside.
     aside: usize,
@@ -89,8 +119,7 @@ impl Awake {
         Self {
             device: OnceLock::new(),
             threads,
-            roles: Mutex::default(),
-            back: Condvar::new(),
+            floor: Arc::default(),
             turns: AtomicU32::new(0),
             caller: AtomicU32::new(0),
             vain: AtomicU32::new(0),
@@ -107,6 +136,9 @@ impl Awake {
     /// A request of the thread `caller` was answered on this thread, quickly.
     pub(crate) fn answered(&self, caller: u32) {
         let Some(device) = self.device.get() else { return };
+        LEAVING.with(|leaving| {
+            leaving.get_or_init(|| Leaving(Arc::clone(&self.floor)));
+        });
         let same = self.caller.swap(caller, Ordering::Relaxed) == caller;
         let together = self.together.as_ref().is_some_and(|two| two.answered(caller, same));
         let rest = self.rest.load(Ordering::Relaxed);
@@ -158,14 +190,14 @@ impl Awake {
     }
 
     fn roles(&self) -> MutexGuard<'_, Roles> {
-        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.floor.roles()
     }
 
     fn call(&self, roles: &mut Roles) {
         roles.keeper = None;
         if roles.aside > 0 {
             roles.calls += 1;
-            self.back.notify_all();
+            self.floor.back.notify_all();
         }
     }
 
@@ -183,11 +215,12 @@ impl Awake {
         }
         roles.aside += 1;
         let call = roles.calls;
-        while roles.calls == call {
+        let aside = |roles: &mut Roles| roles.calls == call && !roles.over;
+        while aside(&mut roles) {
             let turns = self.turns.load(Ordering::Relaxed);
-            let waited = self.back.wait_timeout_while(roles, ASIDE, |roles| roles.calls == call);
+            let waited = self.floor.back.wait_timeout_while(roles, ASIDE, aside);
             roles = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if roles.calls == call && self.turns.load(Ordering::Relaxed) == turns {
+            if aside(&mut roles) && self.turns.load(Ordering::Relaxed) == turns {
                 self.call(&mut roles);
             }
         }
@@ -274,6 +307,20 @@ mod tests {
         let other = Arc::clone(&awake);
         std::thread::spawn(move || other.step_aside()).join().unwrap();
         assert_eq!(awake.roles().keeper, None);
+    }
+
+    #[test]
+    fn the_end_of_a_thread_sends_the_others_back() {
+        let (awake, mut requests) = watched(2);
+        requests.write_all(b"x").unwrap();
+        awake.caller.store(7, Ordering::Relaxed);
+        let keeper = Arc::clone(&awake);
+        std::thread::spawn(move || keeper.answered(7)).join().unwrap();
+        assert!(awake.roles().keeper.is_some());
+        let other = Arc::clone(&awake);
+        let turning = std::thread::spawn(move || other.step_aside());
+        turning.join().unwrap();
+        assert!(awake.roles().over && awake.roles().keeper.is_some());
     }
 
     #[test]

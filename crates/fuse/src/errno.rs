@@ -93,6 +93,7 @@ fn union_errno(error: &UnionError) -> Errno {
             Errno::from_i32(errno.raw_os_error())
         }
         UnionError::Lower(error) => tree_errno(error),
+        UnionError::InUse { .. } => Errno::EBUSY,
         UnionError::Unusable { .. } => {
             tracing::error!("{error}");
             Errno::EIO

@@ -247,8 +247,8 @@ impl Drop for Together {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         if let Some(Some(ballast)) = self.ballast.take() {
+            // It runs when nothing else does: whoever unmounts does not wait for that.
             ballast.thread().unpark();
-            let _ = ballast.join();
         }
     }
 }

@@ -20,10 +20,12 @@ mod merge;
 mod redirect;
 mod stack;
 mod threads;
+mod use_lock;
 pub mod writable;
 
 pub use stack::Stack;
 pub use threads::Threads;
+pub use use_lock::UseLock;
 
 #[cfg(test)]
 mod tests;

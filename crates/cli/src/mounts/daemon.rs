@@ -306,24 +306,31 @@ impl Running {
         let result = loop {
             match events.recv() {
                 Ok(Event::Over(result)) => break result,
-                Ok(Event::Signal(signal)) if ends_now(&unmounter, signal) => break Ok(()),
+                Ok(Event::Signal(signal)) if ends_now(&unmounter, union.as_deref(), signal) => {
+                    break Ok(());
+                }
                 Ok(Event::Signal(_)) => {}
                 Err(mpsc::RecvError) => break Ok(()),
             }
         };
-        let synced = union.map_or(Ok(()), |union| union.sync());
+        // What is held is given back at once: whoever comes next waits for the union's end.
+        let ended = union.map_or(Ok(()), |union| union.finish());
         drop(guard);
         registration.leave();
         result?;
-        Ok(synced?)
+        Ok(ended?)
     }
 }
 
 /// Unmounts after a signal. `true` if the process is to end without waiting: files are open, and
 /// with the process their connection ends.
-fn ends_now(unmounter: &Unmounter, signal: i32) -> bool {
+fn ends_now(unmounter: &Unmounter, union: Option<&Union>, signal: i32) -> bool {
     let point = unmounter.mountpoint().display();
     tracing::info!("signal {signal}: unmounting {point}");
+    // Whoever unmounts this way waits for what was written.
+    if let Some(Err(error)) = union.map(Union::sync) {
+        tracing::error!("{error}");
+    }
     match unmounter.unmount(Manner::Clean) {
         Ok(()) => false,
         // Detached before, and still serving open files.

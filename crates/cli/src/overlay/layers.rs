@@ -3,12 +3,16 @@
 //! They are read as fuse-overlayfs reads them, for engines that have a mount program unpack
 //! layers in its dialects: `.wh.` names, marks of either class, stated owners.
 //!
-//! Invariant: marks that any user may set are believed only where root's cannot be had.
+//! Invariants: marks that any user may set are believed only where root's cannot be had; no
+//! directory lies in another one of the same mount.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use strata_tree::{Dialect, DirOptions, Lower, Numbers, OverlayDir, OverrideStat, Trust};
 use strata_union::Stack;
 
@@ -28,6 +32,65 @@ pub(crate) fn merged(directories: &[PathBuf], user_marks: bool) -> Result<Arc<dy
         lowers.push(Arc::new(OverlayDir::open(directory, options, Arc::clone(&numbers))?));
     }
     Ok(Arc::new(Stack::numbered(lowers)))
+}
+
+/// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work
+/// directory and an upper with `EINVAL`. What is written to one would appear in the other.
+///
+/// # Errors
+/// Naming both; or a directory cannot be opened.
+pub(crate) fn refuse_overlaps(
+    lowers: &[PathBuf],
+    upper: Option<&Path>,
+    work: Option<&Path>,
+) -> Result<()> {
+    let mut all = Vec::new();
+    let named = lowers.iter().map(|path| ("lowerdir", path.as_path()));
+    let named = named.chain(upper.map(|path| ("upperdir", path)));
+    for (role, path) in named.chain(work.map(|path| ("workdir", path))) {
+        let chain = ancestors(path).with_context(|| format!("{role} {}", path.display()))?;
+        all.push((role, path, chain));
+    }
+    for (index, (role, path, chain)) in all.iter().enumerate() {
+        let Some(own) = chain.first() else { continue };
+        for (other, at, above) in all.iter().skip(index + 1) {
+            let (inner, outer) = match (above.contains(own), above.first()) {
+                (true, _) => ((*other, *at), (*role, *path)),
+                (false, Some(base)) if chain.contains(base) => ((*role, *path), (*other, *at)),
+                (false, _) => continue,
+            };
+            let lower = inner.0 == "lowerdir" || outer.0 == "lowerdir";
+            let errno = if lower { Errno::LOOP } else { Errno::INVAL };
+            let relation = if above.first() == Some(own) { "is" } else { "lies in" };
+            bail!(
+                "{} {} {relation} {} {}: {errno}; choose directories apart from each other",
+                inner.0,
+                inner.1.display(),
+                outer.0,
+                outer.1.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A directory and those above it on its file system, by device and inode number.
+fn ancestors(path: &Path) -> Result<Vec<(u64, u64)>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let identity = |dir: &File| rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino));
+    let mut dir = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let mut chain = vec![identity(&dir)?];
+    loop {
+        // Who may not look above has come as far as it can be known.
+        let Ok(above) = openat(&dir, "..", flags, Mode::empty()) else { return Ok(chain) };
+        dir = above.into();
+        let here = identity(&dir)?;
+        // The root, or another file system, in which this one is mounted.
+        if chain.last().is_some_and(|last| *last == here || last.0 != here.0) {
+            return Ok(chain);
+        }
+        chain.push(here);
+    }
 }
 
 /// Whether root here is root of the whole machine (user_namespaces(7)): its map of users is the

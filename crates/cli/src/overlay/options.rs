@@ -31,6 +31,7 @@ pub(crate) struct Settings {
     volatile: bool,
     no_metacopy: bool,
     no_redirect: bool,
+    shared: bool,
     override_owners: bool,
     users: IdMap,
     groups: IdMap,
@@ -77,8 +78,8 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("upperdir", Value(|s, v| put(&mut s.upper, Some(path(v))))),
     ("workdir", Value(|s, v| put(&mut s.work, Some(path(v))))),
     ("datadir+", Impossible("layers of data only are not known")),
-    // Ours are better than any choice: links and numbers survive copy-up always.
-    ("index", Accepts(&["on", "off"])),
+    // Links survive copy-up always: what is left of the choice is how a second mount is met.
+    ("index", Value(index)),
     ("xino", Accepts(&["on", "off", "auto"])),
     ("nfs_export", Accepts(&["off"])),
     ("verity", Accepts(&["off"])),
@@ -241,6 +242,15 @@ fn one_lower(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+fn index(settings: &mut Settings, value: &[u8]) -> Result<()> {
+    settings.shared = match value {
+        b"on" => false,
+        b"off" => true,
+        _ => bail!("the value must be on or off"),
+    };
+    Ok(())
+}
+
 fn redirect_dir(settings: &mut Settings, value: &[u8]) -> Result<()> {
     settings.no_redirect = match value {
         b"on" => false,
@@ -296,6 +306,7 @@ impl Settings {
             volatile: self.volatile,
             no_metacopy: self.no_metacopy,
             no_redirect: self.no_redirect,
+            shared: self.shared,
         }
     }
 

@@ -87,9 +87,9 @@ fn serve(request: &Request) -> Result<()> {
         return Err(error).context("whoever wanted the mount is gone");
     }
     attend(signals, session.unmounter(), union.clone())?;
-    session.wait()?;
-    sync(union.as_deref());
-    Ok(())
+    let ended = session.wait();
+    end(union.as_deref());
+    Ok(ended?)
 }
 
 /// Opens the directories and mounts them.
@@ -97,12 +97,20 @@ fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
     let settings = &request.settings;
     let root = rustix::process::geteuid().is_root();
     let options = settings.union(root && layers::in_first_namespace());
+    layers::refuse_overlaps(&settings.lower, settings.upper.as_deref(), settings.work.as_deref())?;
     let lower = layers::merged(&settings.lower, options.user_marks)?;
     let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {
         let session = strata_fuse::serve(lower, &request.mountpoint, &settings.mount(root))?;
         return Ok((session, None));
     };
     let union = Arc::new(Union::open(lower, upper, work, options)?);
+    if union.is_shared() {
+        complain(&format!(
+            "{} or {} is in use by another mount; what both then show is undefined (index=off)",
+            upper.display(),
+            work.display()
+        ));
+    }
     let options = settings.writable(root);
     let session = strata_fuse::serve_union(Arc::clone(&union), &request.mountpoint, &options)?;
     Ok((session, Some(union)))
@@ -112,13 +120,14 @@ fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
 fn attend(mut signals: Signals, unmounter: Unmounter, union: Option<Arc<Union>>) -> Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _signal in signals.forever() {
+            sync(union.as_deref());
             // A clean end ends the session, and with it the process.
             if let Err(error) = unmounter.unmount(Manner::Clean) {
                 tracing::warn!("{error}; detaching it");
                 if let Err(error) = unmounter.unmount(Manner::Lazy) {
                     tracing::error!("{error}");
                 }
-                sync(union.as_deref());
+                end(union.as_deref());
                 std::process::exit(0);
             }
         }
@@ -126,8 +135,15 @@ fn attend(mut signals: Signals, unmounter: Unmounter, union: Option<Arc<Union>>)
     Ok(())
 }
 
+/// Whoever unmounts this way waits for what was written.
 fn sync(union: Option<&Union>) {
     if let Some(Err(error)) = union.map(Union::sync) {
+        tracing::error!("{error}");
+    }
+}
+
+fn end(union: Option<&Union>) {
+    if let Some(Err(error)) = union.map(Union::finish) {
         tracing::error!("{error}");
     }
 }

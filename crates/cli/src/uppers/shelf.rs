@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_tree::{FlatTree, ImageId, NAME_MAX, Name};
+use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, View};
 
 /// `upper.json`.
@@ -61,7 +62,7 @@ pub(crate) struct Shelf {
 pub(crate) struct Held {
     path: PathBuf,
     temporary: bool,
-    _lock: File,
+    _lock: UseLock,
 }
 
 impl Drop for Held {
@@ -160,15 +161,13 @@ impl Shelf {
     /// Takes an upper for writing.
     pub(crate) fn hold(&self, upper: &Upper) -> Result<Held> {
         let path = self.path(&upper.name)?;
-        let lock = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Held { path, temporary: upper.temporary, _lock: lock }),
-            Err(Errno::WOULDBLOCK) => bail!(
-                "upper {} is mounted; an upper has one writer (see `strata mounts`)",
-                upper.name
-            ),
-            Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
-        }
+        let dir = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
+        let lock =
+            UseLock::take(&dir).with_context(|| format!("cannot lock {}", path.display()))?;
+        let Some(lock) = lock else {
+            bail!("upper {} is mounted; an upper has one writer (see `strata mounts`)", upper.name)
+        };
+        Ok(Held { path, temporary: upper.temporary, _lock: lock })
     }
 
     /// Whether a mount writes to it now.

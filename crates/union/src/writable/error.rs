@@ -25,6 +25,16 @@ pub enum Error {
     /// A lower did not answer.
     #[error(transparent)]
     Lower(#[from] strata_tree::Error),
+    /// Another union has the upper or the work directory (`EBUSY`).
+    #[error(
+        "{path} is in use as the {role} of another mount; unmount that first, or choose another one"
+    )]
+    InUse {
+        /// Which.
+        path: String,
+        /// `upper` or `work directory`.
+        role: &'static str,
+    },
     /// The upper cannot be used at all.
     #[error("the upper {path} cannot be used: {why}")]
     Unusable {

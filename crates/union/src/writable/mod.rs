@@ -91,15 +91,17 @@ impl Union {
     /// being made; what a crash left there is completed or removed.
     ///
     /// # Errors
-    /// `Unusable` if the directories cannot be used together; `Upper`, `Lower`.
+    /// `Unusable` if the directories cannot be used together; `InUse`; `Upper`, `Lower`.
     pub fn open(
         lower: Arc<dyn Lower>,
         upper: &Path,
         work: &Path,
         options: UnionOptions,
     ) -> Result<Self> {
-        let union = Self::new(lower, Upper::open(upper, work, options.volatile)?, options)?;
-        union.recover()?;
+        let union = Self::new(lower, Upper::open(upper, work, options)?, options)?;
+        if !union.is_shared() {
+            union.recover()?;
+        }
         Ok(union)
     }
 
@@ -128,6 +130,11 @@ impl Union {
             touched: Default::default(),
             links: Mutex::default(),
         })
+    }
+
+    /// Whether another union uses the same directories; see [`UnionOptions::shared`].
+    pub fn is_shared(&self) -> bool {
+        self.upper.is_shared()
     }
 
     /// How owners, bits and types are kept.
@@ -182,7 +189,7 @@ impl Union {
 
 impl Drop for Union {
     fn drop(&mut self) {
-        // Whoever wants to know of failures has called `sync`.
+        // Whoever wants to know of failures has called `finish`.
         let _ = self.unsynced.end();
     }
 }

@@ -158,14 +158,31 @@ impl Union {
         Ok(())
     }
 
-    /// Puts everything on disk, for a clean end.
+    /// Puts everything on disk, before the mount is taken away or while it goes on. Does nothing
+    /// on a volatile union.
     ///
     /// # Errors
     /// `EIO`, `ENOSPC`: something that was written is lost.
     pub fn sync(&self) -> Result<()> {
-        self.unsynced.end()?;
-        rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;
         if self.options.volatile {
+            return Ok(());
+        }
+        self.unsynced.end()?;
+        rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())
+    }
+
+    /// Ends the use of the upper once nothing is mounted any more: little is left to do, and
+    /// whoever wants the directories next waits for it. What was written is in the page cache, or
+    /// on disk, as after any program's end; copies that came up are on disk.
+    ///
+    /// # Errors
+    /// `EIO`, `ENOSPC`: something that was written is lost.
+    pub fn finish(&self) -> Result<()> {
+        self.upper.release();
+        self.unsynced.end()?;
+        if self.options.volatile {
+            // Without its mark the upper is one to be trusted, so it has to be on disk.
+            rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;
             let flags = AtFlags::REMOVEDIR;
             match rustix::fs::unlinkat(self.upper.work(), "incompat/volatile", flags) {
                 Ok(()) | Err(Errno::NOENT) => {}

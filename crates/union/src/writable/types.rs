@@ -157,4 +157,7 @@ pub struct UnionOptions {
     pub no_metacopy: bool,
     /// Rename of directories that lower layers hold: `EXDEV` (`redirect_dir=off`).
     pub no_redirect: bool,
+    /// Use directories that another union uses, too; what both then do is undefined
+    /// (`index=off`; overlayfs.rst, "Sharing and copying layers").
+    pub shared: bool,
 }

@@ -276,7 +276,7 @@ impl Unsynced {
         let failed = match end {
             Ok(()) => None,
             Err(Error::Refused(errno) | Error::Upper { errno, .. }) => Some(errno),
-            Err(Error::Lower(_) | Error::Unusable { .. }) => Some(Errno::IO),
+            Err(Error::Lower(_) | Error::InUse { .. } | Error::Unusable { .. }) => Some(Errno::IO),
         };
         match failed {
             None => copies.all.remove(&number),

@@ -30,7 +30,9 @@ use rustix::io::Errno;
 use strata_tree::{Name, TreePath};
 
 use super::error::{Doing, Error, Result};
+use super::types::UnionOptions;
 use super::unsynced::serves;
+use crate::UseLock;
 
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
 const PATH_PIECE: usize = 3072;
@@ -51,6 +53,7 @@ struct OpenDirs {
 pub(super) struct Upper {
     root: OwnedFd,
     work: OwnedFd,
+    uses: Uses,
     shown: PathBuf,
     next: AtomicU64,
     dirs: Mutex<OpenDirs>,
@@ -62,6 +65,32 @@ pub(super) struct Upper {
     pub(super) late: bool,
     /// Only looked at.
     pub(super) view: bool,
+}
+
+/// That the directories are in use. Two unions at once would each take the other's temporaries for
+/// what a crash has left.
+#[derive(Default)]
+struct Uses {
+    /// The upper and the directory given for work: while something is mounted.
+    live: Mutex<Vec<UseLock>>,
+    /// WORK/work: until the end of this.
+    _work: Option<UseLock>,
+    /// Another union has them.
+    shared: bool,
+}
+
+impl Uses {
+    fn take(dirs: [(&OwnedFd, &Path, &'static str); 2], shared: bool) -> Result<Self> {
+        let mut live = Vec::with_capacity(dirs.len());
+        for (fd, path, role) in dirs {
+            match UseLock::take(fd)? {
+                Some(lock) => live.push(lock),
+                None if shared => return Ok(Self { shared, ..Self::default() }),
+                None => return Err(Error::InUse { path: path.display().to_string(), role }),
+            }
+        }
+        Ok(Self { live: Mutex::new(live), ..Self::default() })
+    }
 }
 
 /// A name in the work directory.
@@ -83,11 +112,14 @@ fn directory(path: &Path) -> Result<OwnedFd> {
 }
 
 impl Upper {
-    pub(super) fn open(upper: &Path, work: &Path, volatile: bool) -> Result<Self> {
+    pub(super) fn open(upper: &Path, work: &Path, options: UnionOptions) -> Result<Self> {
+        let volatile = options.volatile;
         let unusable =
             |why: &str| Error::Unusable { path: upper.display().to_string(), why: why.to_owned() };
         let root = directory(upper)?;
         let outer = directory(work)?;
+        let dirs = [(&root, upper, "upper"), (&outer, work, "work directory")];
+        let mut uses = Uses::take(dirs, options.shared)?;
         match rustix::fs::mkdirat(&outer, "work", Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(unusable(&format!("cannot make a work directory: {errno}"))),
@@ -101,6 +133,11 @@ impl Upper {
                 "the work directory is on another file system; choose one beside",
             ));
         }
+        without_acl(&inner)?;
+        if !uses.shared {
+            // Whoever was here before may still be putting things on disk.
+            uses._work = Some(UseLock::wait(&inner)?);
+        }
         // overlayfs.rst, "Volatile mount": a crash may have lost anything of it.
         if rustix::fs::statat(&inner, "incompat/volatile", AtFlags::empty()).is_ok() {
             return Err(unusable(
@@ -109,10 +146,12 @@ impl Upper {
             ));
         }
         let shown = upper.to_owned();
-        let (next, dirs) = (AtomicU64::new(1), Mutex::default());
+        // Names of temporaries are of this process, should another one use the directory, too.
+        let first = if uses.shared { u64::from(std::process::id()) << 32 } else { 1 };
+        let (next, dirs) = (AtomicU64::new(first), Mutex::default());
         let late = !volatile && serves(&root);
         let (ids, view) = (own_ids(), false);
-        Ok(Self { root, work: inner, shown, next, dirs, ids, volatile, late, view })
+        Ok(Self { root, work: inner, uses, shown, next, dirs, ids, volatile, late, view })
     }
 
     /// For reading: there is no work directory.
@@ -121,7 +160,19 @@ impl Upper {
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
         let (ids, volatile, late, view) = (own_ids(), false, false, true);
-        Ok(Self { root, work, shown, next, dirs, ids, volatile, late, view })
+        let uses = Uses::default();
+        Ok(Self { root, work, uses, shown, next, dirs, ids, volatile, late, view })
+    }
+
+    /// Whether another union uses the directories, too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.uses.shared
+    }
+
+    /// Nothing is mounted any more: whoever waits for the directories may go on to wait for the
+    /// end of this.
+    pub(super) fn release(&self) {
+        self.uses.live.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The work directory's descriptor.
@@ -266,6 +317,18 @@ impl Upper {
         }
         rustix::fs::fsync(file).doing(|| "sync a file that was copied up".to_owned())
     }
+}
+
+/// What is made in the work directory would inherit its default ACL, and be moved into the upper
+/// with it: the kernel's overlayfs takes both off as well.
+fn without_acl(work: &OwnedFd) -> Result<()> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(work, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno).doing(|| format!("take {name} off a work directory")),
+        }
+    }
+    Ok(())
 }
 
 fn own_ids() -> (u32, u32) {

@@ -13,6 +13,7 @@ mod model;
 mod operations;
 mod typeless;
 mod unsynced;
+mod uses;
 mod world;
 
 use rustix::io::Errno;
