@@ -60,6 +60,7 @@ pub(crate) struct Extent {
 pub(crate) struct Archive {
     file: File,
     members: HashMap<TreePath, (Member, bool)>,
+    has_end: bool,
 }
 
 /// What the headers before a member say about it.
@@ -140,7 +141,8 @@ impl Archive {
             }
             offset = next;
         }
-        Ok(Self { file, members })
+        let has_end = offset < length;
+        Ok(Self { file, members, has_end })
     }
 
     /// Where the bytes of the member at `path` are; `None` if there is no such member, or only
@@ -163,6 +165,17 @@ impl Archive {
             }
         }
         None
+    }
+
+    /// Whether it says that it ends.
+    pub(crate) fn has_end(&self) -> bool {
+        self.has_end
+    }
+
+    /// A member that is called `path` in some directory.
+    pub(crate) fn deeper(&self, path: &TreePath) -> Option<&TreePath> {
+        let suffix = [b"/", path.as_bytes()].concat();
+        self.members.keys().filter(|known| known.as_bytes().ends_with(&suffix)).min()
     }
 
     /// The archive itself, for `pread`.

@@ -104,7 +104,7 @@ struct RawConfig {
     #[serde(default, deserialize_with = "or_default")]
     config: RawRun,
     rootfs: Option<RawRootfs>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "all_or_default")]
     history: Vec<RawStep>,
 }
 
@@ -122,7 +122,7 @@ struct RawRootfs {
     diff_ids: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct RawStep {
     #[serde(default)]
     created: Text,
@@ -207,6 +207,16 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The same, also for the elements of a list.
+fn all_or_default<'de, D, T>(deserializer: D) -> std::result::Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    let all: Option<Vec<Option<T>>> = Option::deserialize(deserializer)?;
+    Ok(all.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect())
 }
 
 impl ImageConfig {
@@ -406,7 +416,7 @@ mod tests {
         let json = format!(
             r#"{{"created":1577934245,"RootFS":{{"type":"layers"}},"os":"li","OS":"linux",
                "config":{{"Labels":{{"a":"caf\u00e9 \ud83d","b":null,"c":["x"]}}}},"config":{{}},
-               "rootfs":{{"diff_ids":["{id}"]}},"history":[{{"created_by":null,"author":5}}],
+               "rootfs":{{"diff_ids":["{id}"]}},"history":[{{"created_by":null,"author":5}},null],
                "x":1e999,"y":{}{}}}"#,
             "[".repeat(500),
             "]".repeat(500)

@@ -61,9 +61,10 @@ pub(crate) fn read_items(source: &Source) -> Result<Option<Vec<Item>>> {
         ));
     }
     // As docker reads it: no digest covers it, and the first document counts.
-    let items: Vec<Item> = Json::first(&bytes)
+    let items: Option<Vec<Item>> = Json::first(&bytes)
         .and_then(|document| document.read())
         .map_err(|e| bad(format!("not docker's list of images: {e}")))?;
+    let items = items.unwrap_or_default();
     if items.len() as u64 > source.limits.images {
         return Err(Error::Limit {
             label: source.label.clone(),

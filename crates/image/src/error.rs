@@ -35,13 +35,13 @@ pub enum Error {
     #[error(
         "{label} holds no image: it has neither an index.json (OCI) nor a manifest.json \
          (docker save) list; a root file system as a plain tar is read by `strata import`{}",
-        .hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
+        .hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default()
     )]
     NoFormat {
         /// The source.
         label: String,
         /// What it looks like instead.
-        hint: Option<&'static str>,
+        hint: Option<String>,
     },
     /// A directory was to be read as an archive, or the other way round.
     #[error("{}: not a file or directory that images are read from", .0.display())]

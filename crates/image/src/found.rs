@@ -18,7 +18,7 @@ use crate::media::MediaKind;
 use crate::oci::{self, Descriptor};
 use crate::platform::{Platform, Rank};
 use crate::reference::Reference;
-use crate::source::Source;
+use crate::source::{Source, path_of};
 use crate::spec::{List, SourceSpec};
 
 /// One image of a source.
@@ -181,13 +181,14 @@ fn of_both(
             None => further.push(item),
         }
     }
-    for image in docker::find(source, wanted, &further, known)? {
+    let further = docker::find(source, wanted, &further, known)?;
+    for image in &further {
         let taken = |name: &&Reference| found.iter().any(|other| other.names.contains(name));
         if let Some(name) = image.names.iter().find(taken) {
             return Err(Error::TwoLists { label: source.label.clone(), name: name.familiar() });
         }
-        found.push(image);
     }
+    found.extend(further);
     match artifact {
         Some(what) if found.is_empty() => Err(oci::no_image(&source.label, &what)),
         _ => Ok(found),
@@ -271,15 +272,27 @@ fn for_platform(
 }
 
 fn no_format(source: &Source) -> Error {
-    let has = |path: &str| matches!(source.blob(&crate::source::path_of(path)), Ok(Some(_)));
+    let has = |path: &str| matches!(source.blob(&path_of(path)), Ok(Some(_)));
     let hint = if has("oci-layout") {
         Some("it has an oci-layout file, but its index.json is missing")
+    } else if has("repositories") {
+        Some(
+            "it has a `repositories` file, as docker before 1.10 saved images, which name no \
+             digests; load it with an old docker and save it again",
+        )
     } else if has("version") {
         Some("it looks like skopeo's dir: format, which is not read; copy it to oci: first")
     } else if has("etc/passwd") || has("etc/os-release") || has("bin/sh") {
         Some("it looks like such a root file system")
     } else {
         None
+    };
+    let deeper = ["index.json", "manifest.json"].map(|name| source.deeper(&path_of(name)));
+    let hint = match deeper.into_iter().flatten().next() {
+        Some(path) => {
+            Some(format!("it has {path}; an image's files must stand at the top (tar -C DIR -c .)"))
+        }
+        None => hint.map(str::to_owned),
     };
     Error::NoFormat { label: source.label.clone(), hint }
 }

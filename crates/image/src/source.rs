@@ -110,8 +110,16 @@ impl Source {
         let kind = match spool::open(spec.place())? {
             Opened::Directory(directory) => Kind::Directory(directory),
             Opened::Stream(file) => {
-                let file = spool::plain(file, &label, scratch, limits)?;
-                Kind::Archive(Archive::index(file, &label, limits)?)
+                let (file, fault) = spool::plain(file, &label, scratch, limits)?;
+                let archive = Archive::index(file, &label, limits);
+                match fault {
+                    Some(fault) if !archive.as_ref().is_ok_and(Archive::has_end) => {
+                        return Err(fault);
+                    }
+                    Some(fault) => tracing::warn!("behind the end of the archive: {fault}"),
+                    None => {}
+                }
+                Kind::Archive(archive?)
             }
         };
         Ok(Self { kind, label, limits: limits.clone() })
@@ -130,6 +138,14 @@ impl Source {
                 repeated: extent.repeated,
             })),
             Kind::Directory(directory) => self.open_beneath(directory, path),
+        }
+    }
+
+    /// Something in the archive that is called `path`, in a directory where it is not looked for.
+    pub(crate) fn deeper(&self, path: &TreePath) -> Option<&TreePath> {
+        match &self.kind {
+            Kind::Archive(archive) => archive.deeper(path),
+            Kind::Directory(_) => None,
         }
     }
 
@@ -170,12 +186,7 @@ impl Source {
     pub(crate) fn document(&self, path: &TreePath) -> Result<Option<Vec<u8>>> {
         let Some(mut blob) = self.blob(path)? else { return Ok(None) };
         if blob.repeated {
-            return Err(Error::document(
-                &self.label,
-                &path.to_string(),
-                "the archive has several members of this name with different bytes, and readers \
-                 disagree on which one counts; save the image again",
-            ));
+            return Err(self.repeated(path));
         }
         if blob.size > self.limits.document_bytes {
             return Err(Error::Limit {
@@ -211,6 +222,12 @@ impl Source {
         Ok(Some(bytes))
     }
 
+    fn repeated(&self, path: &TreePath) -> Error {
+        let why = "the archive has several members of this name with different bytes, and readers \
+                   disagree on which one counts; save the image again";
+        Error::document(&self.label, &path.to_string(), why)
+    }
+
     fn check_size(&self, what: &str, said: i64, actual: u64) -> Result<()> {
         check_size(&self.label, what, said, actual)
     }
@@ -234,7 +251,11 @@ impl Blobs for Source {
     }
 
     fn layer(&self, layer: &FoundLayer) -> Result<Option<Blob<'_>>> {
-        self.blob(&layer.path)
+        let blob = self.blob(&layer.path)?;
+        if blob.as_ref().is_some_and(|blob| blob.repeated) {
+            return Err(self.repeated(&layer.path));
+        }
+        Ok(blob)
     }
 
     fn layer_label(&self, _: &FoundLayer, diff_id: &DiffId) -> String {

@@ -59,12 +59,15 @@ pub(crate) fn open(place: &Place) -> Result<Opened> {
 }
 
 /// An open file or pipe as a plain, seekable archive.
+///
+/// What goes wrong behind the first bytes comes back with what was read before it: the archive may
+/// have ended by then, as other readers, which stop at its end, take for granted.
 pub(crate) fn plain(
     file: File,
     label: &str,
     scratch: Scratch<'_>,
     limits: &Limits,
-) -> Result<File> {
+) -> Result<(File, Option<Error>)> {
     let reading = |e: io::Error| Error::io(format!("reading {label}"), e);
     let stat = rustix::fs::fstat(&file).map_err(|e| reading(e.into()))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
@@ -81,10 +84,10 @@ pub(crate) fn plain(
             }
         }
         if matches!(Compression::of(&head[..at]), Ok(Compression::None)) {
-            return Ok(file);
+            return Ok((file, None));
         }
     }
-    spool(&file, label, scratch, limits)
+    until_fault(&file, label, scratch, limits)
 }
 
 /// A stream, plain, in a scratch file.
@@ -94,6 +97,19 @@ pub(crate) fn spool(
     scratch: Scratch<'_>,
     limits: &Limits,
 ) -> Result<File> {
+    match until_fault(input, label, scratch, limits)? {
+        (file, None) => Ok(file),
+        (_, Some(fault)) => Err(fault),
+    }
+}
+
+/// The same, as far as the stream can be read.
+fn until_fault(
+    input: impl Read + Send,
+    label: &str,
+    scratch: Scratch<'_>,
+    limits: &Limits,
+) -> Result<(File, Option<Error>)> {
     let damaged = |source: io::Error| match source.downcast::<StreamError>() {
         Ok(source) => Error::Compressed { label: label.to_owned(), source },
         Err(source) => Error::io(format!("reading {label}"), source),
@@ -108,13 +124,20 @@ pub(crate) fn spool(
         option,
     };
     let (mut written, mut zeros) = (0_u64, 0);
+    let mut fault = None;
     let writing = |e| Error::io(format!("writing {label} to a scratch file"), e);
     loop {
         let count = match plain.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(damaged(e)),
+            Err(e) => match damaged(e) {
+                error @ Error::Compressed { .. } => {
+                    fault = Some(error);
+                    break;
+                }
+                error => return Err(error),
+            },
         };
         let new = &buffer[..count];
         zeros += zero_blocks(new);
@@ -133,7 +156,7 @@ pub(crate) fn spool(
         written += count as u64;
     }
     out.set_len(written).map_err(writing)?;
-    Ok(out)
+    Ok((out, fault))
 }
 
 #[cfg(test)]
@@ -220,7 +243,8 @@ mod tests {
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
         let before = rustix::fs::fstat(&file).unwrap().st_ino;
         let never = || -> Result<File> { panic!("a plain file needs no scratch file") };
-        let after = plain(file, "test", &never, &Limits::default()).unwrap();
+        let (after, fault) = plain(file, "test", &never, &Limits::default()).unwrap();
+        assert!(fault.is_none());
         assert_eq!(rustix::fs::fstat(&after).unwrap().st_ino, before);
     }
 

@@ -103,6 +103,72 @@ fn bzip2(data: &[u8]) -> Vec<u8> {
     out
 }
 
+fn zstd(data: &[u8]) -> Vec<u8> {
+    zstd::encode_all(data, 1).unwrap()
+}
+
+#[test]
+fn what_is_behind_the_end_of_a_compressed_archive_does_not_matter() {
+    let fresh = fresh();
+    let layout = Layout::new("app");
+    layout.index(&[named(&layout.image(&[&tar_of(&[("a", "1")])], "linux/amd64"), "1")]);
+    let tar = layout.tar();
+    // Room after the end, as tars have, so that a cut comes behind it.
+    let long = [&tar[..], &vec![7; 400_000]].concat();
+    for (name, pack) in
+        [("gz", gzip as fn(&[u8]) -> Vec<u8>), ("xz", xz), ("bz2", bzip2), ("zst", zstd)]
+    {
+        let (whole, cut) = (pack(&tar), pack(&long));
+        let halves = [pack(&tar[..1000]), pack(&tar[1000..])].concat();
+        for (what, bytes) in [
+            ("members", halves),
+            ("zeros", [&whole[..], &[0; 1001]].concat()),
+            ("junk", [&whole[..], b"junk"].concat()),
+            ("a cut behind the end", cut[..cut.len() - 4].to_vec()),
+        ] {
+            let path = layout.tar_file(&format!("app.tar.{name}"), &bytes);
+            let loaded = fresh.load(&path).unwrap_or_else(|e| panic!("{name}, {what}: {e}"));
+            assert_eq!(names(&loaded[0]), ["app:1"], "{name}, {what}");
+        }
+        let short = pack(&tar[..tar.len() - 1024]);
+        let path = layout.tar_file(&format!("short.tar.{name}"), &short[..short.len() - 4]);
+        let error = fresh.load(&path).unwrap_err().to_string();
+        assert!(error.contains("cannot be decompressed"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_blob_that_is_there_twice_has_to_be_the_same() {
+    let fresh = fresh();
+    let layout = Layout::new("app");
+    let layer = tar_of(&[("a", "1")]);
+    layout.index(&[named(&layout.image(&[&layer], "linux/amd64"), "1")]);
+    let path = format!("blobs/sha256/{}", &digest(&layer)[7..]);
+    let with = |first: Option<&[u8]>, last: Option<&[u8]>| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let add = |tar: &mut tar::Builder<Vec<u8>>, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, &path, bytes).unwrap();
+        };
+        if let Some(bytes) = first {
+            add(&mut tar, bytes);
+        }
+        tar.append_dir_all(".", layout.root()).unwrap();
+        if let Some(bytes) = last {
+            add(&mut tar, bytes);
+        }
+        layout.tar_file("app.tar", &tar.into_inner().unwrap())
+    };
+    let other = tar_of(&[("a", "2")]);
+    for (first, last) in [(Some(&other[..]), None), (None, Some(&other[..]))] {
+        let error = fresh.load(&with(first, last)).unwrap_err().to_string();
+        assert!(error.contains("several members of this name with different bytes"), "{error}");
+    }
+    let loaded = fresh.load(&with(Some(&layer), Some(&layer))).unwrap();
+    assert_eq!(names(&loaded[0]), ["app:1"]);
+}
+
 /// The ids that a docker archive's list gives, by the list's own words.
 fn ids_in_list(archive: &Path) -> Vec<String> {
     let mut tar = tar::Archive::new(fs::File::open(archive).unwrap());

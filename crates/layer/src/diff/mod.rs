@@ -26,9 +26,10 @@
 //! | two sparse maps or two sparse sizes of one file | the last | one of them |
 //! | half an entry in a GNU `S` map, or a map that goes on behind its end | differ | differ |
 //! | GNU `S` in a header that is not GNU's; with a PAX size | sparse | error, differ |
-//! | other types (`A`-`Z`, `D`, `M`, `V`, ...) | file, or its own | handed on |
+//! | other types (`A`-`Z`, `D`, `M`, ...) | file, or its own | handed on |
 //!
-//! Decided besides: of two `x` headers or two `L` before one member the last counts (both do so);
+//! Decided besides: a label (`V`) without a size is passed over (GNU does so, and no tool unpacks
+//! anything else of it); of two `x` headers or two `L` before one member the last counts (both do so);
 //! `g` gives owners, mtime and xattrs to the members after it (POSIX; Go applies nothing); a hard
 //! link's header size and a directory's size are ignored (both); missing end blocks, and missing
 //! padding before them, are accepted, as is anything after them, which counts in the diff id; an

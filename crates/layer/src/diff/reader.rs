@@ -220,6 +220,8 @@ impl<R: Read, S: RawSink> DiffReader<R, S> {
             }
             b'L' => found.long_name = Some(self.read_long_name(block, at)?),
             b'K' => found.long_link = Some(self.read_long_name(block, at)?),
+            // GNU tar's label of a volume is about the archive, and no member of it.
+            b'V' if found.is_empty() && block.size().is_ok_and(|size| size == 0) => {}
             _ => return Ok(false),
         }
         Ok(true)

@@ -1,13 +1,12 @@
 //! The decoders of all compressions behind one face, and a reader for who needs no digests.
 //!
-//! Invariants: an error of the input stays what it is, also where a decoder passes it on; every
-//! other one says where in the transported bytes it was met.
+//! Invariant: an error says where in the transported bytes it was met.
 
 use std::io::{self, Read};
 
 use super::gzip::Gzip;
 use super::source::Source;
-use super::streams::{Bzip2, Streams, Xz};
+use super::streams::{Bzip2, Streams, Xz, Zstd};
 use super::{Compression, StreamError};
 
 /// The uncompressed bytes of an input, whatever compresses them; nothing is hashed.
@@ -45,9 +44,9 @@ impl Read for Decompressed<'_> {
 pub(super) enum Decoder<'e> {
     Plain(Source<'e>),
     Gzip(Box<Gzip<'e>>),
-    Xz(Streams<'e, Xz>),
-    Bzip2(Streams<'e, Bzip2>),
-    Zstd(zstd::Decoder<'static, Source<'e>>),
+    Xz(Box<Streams<'e, Xz>>),
+    Bzip2(Box<Streams<'e, Bzip2>>),
+    Zstd(Box<Streams<'e, Zstd>>),
 }
 
 impl<'e> Decoder<'e> {
@@ -55,29 +54,20 @@ impl<'e> Decoder<'e> {
         Ok(match compression {
             Compression::None => Self::Plain(source),
             Compression::Gzip => Self::Gzip(Box::new(Gzip::new(source))),
-            Compression::Xz => Self::Xz(Streams::new(source)),
-            Compression::Bzip2 => Self::Bzip2(Streams::new(source)),
-            Compression::Zstd => {
-                let decoder = zstd::Decoder::with_buffer(source);
-                Self::Zstd(decoder.map_err(|error| decode_error(0, error))?)
-            }
+            Compression::Xz => Self::Xz(Box::new(Streams::new(source))),
+            Compression::Bzip2 => Self::Bzip2(Box::new(Streams::new(source))),
+            Compression::Zstd => Self::Zstd(Box::new(Streams::new(source))),
         })
     }
 
     /// Decodes into `out`, which is not empty; 0 at the end.
     pub(super) fn read(&mut self, out: &mut [u8]) -> Result<usize, StreamError> {
         match self {
-            Self::Plain(source) => source.read(out).map_err(|error| decode_error(0, error)),
+            Self::Plain(source) => source.read(out),
             Self::Gzip(gzip) => gzip.read(out),
             Self::Xz(streams) => streams.read(out),
             Self::Bzip2(streams) => streams.read(out),
-            Self::Zstd(zstd) => loop {
-                match zstd.read(out) {
-                    Ok(n) => return Ok(n),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(decode_error(zstd.get_ref().taken(), error)),
-                }
-            },
+            Self::Zstd(streams) => streams.read(out),
         }
     }
 
@@ -88,7 +78,7 @@ impl<'e> Decoder<'e> {
             Self::Gzip(gzip) => gzip.source().taken(),
             Self::Xz(streams) => streams.source().taken(),
             Self::Bzip2(streams) => streams.source().taken(),
-            Self::Zstd(zstd) => zstd.get_ref().taken(),
+            Self::Zstd(streams) => streams.source().taken(),
         }
     }
 
@@ -98,19 +88,7 @@ impl<'e> Decoder<'e> {
             Self::Gzip(gzip) => gzip.into_source(),
             Self::Xz(streams) => streams.into_source(),
             Self::Bzip2(streams) => streams.into_source(),
-            Self::Zstd(zstd) => zstd.finish(),
+            Self::Zstd(streams) => streams.into_source(),
         }
-    }
-}
-
-/// The source's own error, if that is what zstd passes on.
-fn decode_error(offset: u64, error: io::Error) -> StreamError {
-    let kind = error.kind();
-    match error.downcast::<StreamError>() {
-        Ok(inner) => inner,
-        Err(_) if kind == io::ErrorKind::UnexpectedEof => {
-            StreamError::Truncated { compression: "zstd", offset }
-        }
-        Err(error) => StreamError::Corrupt { compression: "zstd", offset, what: error.to_string() },
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! The compression is detected from the bytes: gzip (any number of members), zstd (any number of
 //! frames, skippable ones too), xz and bzip2 (any number of streams), or none; media types are
-//! not asked. Zeros after the last gzip member, xz or bzip2 stream are padding, as for gzip;
-//! other bytes there are an error (gzip ignores them with a warning, Go refuses them).
+//! not asked. Zeros after a member, frame or stream are padding, as for gzip; other bytes there
+//! are an error (gzip ignores them with a warning, Go refuses them).
 //!
 //! Blocks of zeros are no bomb, however small they were packed: they are written as holes (see
 //! [`zero_blocks`]), so the bound on expansion leaves them out. What they cost is the time to

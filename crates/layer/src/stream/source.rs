@@ -3,7 +3,7 @@
 //! Invariant: every byte that a decoder sees has been counted, and hashed unless the hash was
 //! given up because the bytes are the tar itself.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
@@ -103,24 +103,13 @@ impl<'e> Source<'e> {
     pub(super) fn take(&mut self, n: usize) {
         self.at = self.filled.min(self.at + n);
     }
-}
 
-impl Read for Source<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Takes bytes as they are; 0 at the end of the input.
+    pub(super) fn read(&mut self, out: &mut [u8]) -> Result<usize, StreamError> {
         let bytes = self.peek()?;
-        let n = bytes.len().min(buf.len());
-        buf[..n].copy_from_slice(&bytes[..n]);
+        let n = bytes.len().min(out.len());
+        out[..n].copy_from_slice(&bytes[..n]);
         self.take(n);
         Ok(n)
-    }
-}
-
-impl BufRead for Source<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(self.peek()?)
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.take(n);
     }
 }

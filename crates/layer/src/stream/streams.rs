@@ -1,7 +1,7 @@
-//! xz streams and bzip2 streams, one after the other.
+//! zstd frames, xz streams and bzip2 streams, one after the other.
 //!
-//! Both formats are a series of streams that know their own end and their own checksums. What
-//! may stand between and behind them is what may stand behind gzip members: zeros are padding
+//! All are a series of streams that know their own end and their own checksums. What may stand
+//! between and behind them is what may stand behind gzip members: zeros are padding
 //! (xz wants a multiple of four, its own tool refuses others; tapes and disks do not count), and
 //! anything else is an error.
 //!
@@ -9,6 +9,7 @@
 //! more than [`XZ_MEMORY`] is refused before that memory is taken (bzip2 takes 4 MB at most).
 
 use liblzma::stream::{Action, Error as XzError, Status as XzStatus, Stream};
+use zstd::stream::raw::Operation as _;
 
 use super::StreamError;
 use super::source::Source;
@@ -20,13 +21,13 @@ pub(super) const XZ_MEMORY: u64 = (128 << 20) + (1 << 20);
 /// A decoder of one stream of its format.
 pub(super) trait Codec: Sized {
     const NAME: &'static str;
-    /// The first byte of each stream; the codec looks at the rest.
-    const FIRST: u8;
+    /// Whether a stream may begin with this byte; the codec looks at the rest.
+    fn begins(first: u8) -> bool;
 
-    /// A decoder at the beginning of a stream.
-    fn new() -> Result<Self, String>;
+    /// A decoder at the beginning of a stream; `before` is one that came to an end.
+    fn new(before: Option<Self>) -> Result<Self, String>;
 
-    /// Decodes from `input`, which is not empty, into `out`.
+    /// Decodes from `input` into `out`.
     fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String>;
 }
 
@@ -41,12 +42,14 @@ pub(super) struct Step {
 pub(super) struct Streams<'e, C> {
     source: Source<'e>,
     current: Option<C>,
+    /// One whose stream has ended.
+    spare: Option<C>,
     ended: bool,
 }
 
 impl<'e, C: Codec> Streams<'e, C> {
     pub(super) fn new(source: Source<'e>) -> Self {
-        Self { source, current: None, ended: false }
+        Self { source, current: None, spare: None, ended: false }
     }
 
     pub(super) fn source(&self) -> &Source<'e> {
@@ -67,14 +70,14 @@ impl<'e, C: Codec> Streams<'e, C> {
                 continue;
             };
             let input = self.source.peek()?;
-            if input.is_empty() {
-                return Err(self.truncated());
-            }
+            let at_end = input.is_empty();
             let step = codec.step(input, out);
             let Step { taken, given, ended } = step.map_err(|what| self.corrupt(what))?;
             self.source.take(taken);
             if ended {
-                self.current = None;
+                self.spare = self.current.take();
+            } else if taken == 0 && given == 0 && at_end {
+                return Err(self.truncated());
             } else if taken == 0 && given == 0 {
                 // With input and room at hand there is always progress.
                 return Err(self.corrupt("no progress".to_owned()));
@@ -90,8 +93,9 @@ impl<'e, C: Codec> Streams<'e, C> {
         while !self.ended {
             let bytes = self.source.peek()?;
             match bytes.iter().position(|byte| *byte != 0) {
-                Some(0) if bytes[0] == C::FIRST => {
-                    self.current = Some(C::new().map_err(|what| self.corrupt(what))?);
+                Some(0) if C::begins(bytes[0]) => {
+                    let codec = C::new(self.spare.take());
+                    self.current = Some(codec.map_err(|what| self.corrupt(what))?);
                     return Ok(true);
                 }
                 Some(0) => {
@@ -118,14 +122,42 @@ impl<'e, C: Codec> Streams<'e, C> {
     }
 }
 
+/// RFC 8878: frames, and skippable ones.
+pub(super) struct Zstd(zstd::stream::raw::Decoder<'static>);
+
+impl Codec for Zstd {
+    const NAME: &'static str = "zstd";
+
+    fn begins(first: u8) -> bool {
+        matches!(first, 0x28 | 0x50..=0x5f)
+    }
+
+    fn new(before: Option<Self>) -> Result<Self, String> {
+        let Some(Self(mut decoder)) = before else {
+            return zstd::stream::raw::Decoder::new().map(Self).map_err(|error| error.to_string());
+        };
+        decoder.reinit().map_err(|error| error.to_string())?;
+        Ok(Self(decoder))
+    }
+
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, String> {
+        let done = self.0.run_on_buffers(input, out).map_err(|error| error.to_string())?;
+        let (taken, given) = (done.bytes_read, done.bytes_written);
+        Ok(Step { taken, given, ended: done.remaining == 0 })
+    }
+}
+
 /// The format of xz(1).
 pub(super) struct Xz(Stream);
 
 impl Codec for Xz {
     const NAME: &'static str = "xz";
-    const FIRST: u8 = 0xfd;
 
-    fn new() -> Result<Self, String> {
+    fn begins(first: u8) -> bool {
+        first == 0xfd
+    }
+
+    fn new(_: Option<Self>) -> Result<Self, String> {
         Stream::new_stream_decoder(XZ_MEMORY, 0).map(Self).map_err(xz_error)
     }
 
@@ -155,9 +187,12 @@ pub(super) struct Bzip2(bzip2::Decompress);
 
 impl Codec for Bzip2 {
     const NAME: &'static str = "bzip2";
-    const FIRST: u8 = b'B';
 
-    fn new() -> Result<Self, String> {
+    fn begins(first: u8) -> bool {
+        first == b'B'
+    }
+
+    fn new(_: Option<Self>) -> Result<Self, String> {
         Ok(Self(bzip2::Decompress::new(false)))
     }
 

@@ -101,6 +101,9 @@ fn every_compression_gives_the_tar_and_both_digests() {
         ("an empty bzip2", [bzip2(b""), bzip2(&tar), bzip2(b"")].concat(), Compression::Bzip2),
         ("zstd", zstd(&tar), Compression::Zstd),
         ("two frames", [zstd(a), zstd(b)].concat(), Compression::Zstd),
+        ("zeros behind zstd", [zstd(&tar), vec![0; 1000]].concat(), Compression::Zstd),
+        ("an empty frame", [zstd(b""), zstd(&tar), zstd(b"")].concat(), Compression::Zstd),
+        ("3000 frames", tar.chunks(1000).flat_map(zstd).collect(), Compression::Zstd),
         (
             "skippable frames everywhere",
             [skippable(b"x"), zstd(a), skippable(&[7; 9000]), zstd(b), skippable(b"")].concat(),

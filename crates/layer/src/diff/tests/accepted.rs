@@ -335,6 +335,8 @@ fn ends_of_every_form() {
     let whole = tar().end();
     let one_block = [tar().0, vec![0; 512]].concat();
     let trailing = [whole.clone(), vec![0; 10240], b"junk after the end".to_vec()].concat();
+    let label = Head::new(b'V', b"Volume 1").gnu().put(124, &[0; 12]);
+    let labelled = Tar::default().file(b"f", b"abc").add(label, b"").0;
     let hidden = [whole.clone(), Tar::default().file(b"hidden", b"").end()].concat();
     for (name, bytes) in [
         ("two blocks", whole),
@@ -342,12 +344,14 @@ fn ends_of_every_form() {
         ("none", tar().0),
         ("trailing bytes", trailing),
         ("another archive behind", hidden),
+        ("a label in between", [labelled.clone(), Tar::default().file(b"g", b"").end()].concat()),
     ] {
         let members = read_all(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         let paths: Vec<_> = members.iter().map(|(member, _)| member.path.as_slice()).collect();
         assert_eq!(paths, [b"f", b"g"], "{name}");
         assert_eq!(members[0].1, b"abc", "{name}");
-        assert_eq!(members[1].0.offset, 1024, "{name}");
+        let at = if name.contains("label") { 1536 } else { 1024 };
+        assert_eq!(members[1].0.offset, at, "{name}");
     }
     assert!(read_all(&[]).unwrap().is_empty());
     assert!(read_all(&[0; 1024]).unwrap().is_empty());

@@ -106,7 +106,8 @@ fn broken_headers() {
         ("L without a member", t().long(b'L', b"a"), "has no member"),
         ("type A", t().add(head(b'A'), b""), "type 'A' is not supported"),
         ("type M", t().add(head(b'M'), b""), "type 'M'"),
-        ("type V", t().add(head(b'V'), b""), "type 'V'"),
+        ("type V with a body", t().add(head(b'V'), b"x"), "type 'V'"),
+        ("type V for a long name", t().long(b'L', b"a").add(head(b'V'), b""), "type 'V'"),
         ("type X", t().add(head(b'X'), b"9 path=a\n").file(b"f", b""), "type 'X'"),
     ] {
         refuse(name, &tar.end(), part);
