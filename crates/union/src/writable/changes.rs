@@ -23,7 +23,6 @@ use strata_tree::{
 use super::Union;
 use super::error::{Error, Result, damaged};
 use super::files::OpenFile;
-use super::names::{is_whiteout, stat_named};
 use super::table::{Seen, Stage};
 use super::types::{OpenHow, UnionOptions};
 use super::upper::Upper;
@@ -241,7 +240,7 @@ impl Layer {
                     self.list.insert(path, Change::Deleted);
                 }
             } else if let Some(dir) = &dir
-                && stat_named(dir, name.as_name())?.is_some_and(|stat| is_whiteout(&stat))
+                && union.is_whiteout(dir, name.as_name())? == Some(true)
             {
                 names.insert(name, Entry::Whiteout);
                 self.list.insert(path, Change::Deleted);

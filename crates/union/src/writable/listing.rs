@@ -16,7 +16,7 @@ use strata_tree::{DirEntry, Entry, Kind, NameBuf, Node, NodeId};
 
 use super::Union;
 use super::error::{Doing, Error, Result};
-use super::names::{is_whiteout, other_number, stat_named};
+use super::names::{other_number, stat_named};
 use super::table::{Found, Seen, Stage};
 use super::types::Listed;
 
@@ -113,16 +113,25 @@ impl Union {
 
     fn upper_names(&self, dir: &Seen) -> Result<UpperNames> {
         let mut names = UpperNames::default();
+        let mut expected = None;
         self.read_upper(dir, |file, name, told| {
-            let shown = match told {
-                // As a whiteout is.
-                FileType::CharacterDevice => match stat_named(file, name.as_name())? {
-                    None => return Ok(()), // Removed since.
-                    Some(stat) => !is_whiteout(&stat),
+            // As a whiteout is.
+            let perhaps = match told {
+                FileType::CharacterDevice => true,
+                FileType::RegularFile => match expected {
+                    Some(expected) => expected,
+                    None => *expected.insert(self.expects_whiteouts(file)?),
                 },
-                _ => true,
+                _ => false,
             };
-            if shown {
+            let hides = match perhaps.then(|| self.is_whiteout(file, name.as_name())) {
+                None => false,
+                Some(answer) => match answer? {
+                    None => return Ok(()), // Removed since.
+                    Some(hides) => hides,
+                },
+            };
+            if !hides {
                 names.shown.push(name.clone());
             }
             names.all.insert(name);

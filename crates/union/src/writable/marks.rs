@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! P = trusted.overlay.   or   user.overlay.      (overlayfs.rst, "userxattr")
-//! P opaque           "y": the lower's children do not show
+//! P opaque           "y": the lower's children do not show; "x": whiteouts may be files
+//! P whiteout         present, on an empty file: a whiteout
 //! P redirect         "/a/b": the lower of this directory, or of this metacopy, is there
 //! P metacopy         present: the content is the lower's
 //! P strata.origin    the lower node that was copied up whole, whose number is kept (`origin`)
@@ -148,6 +149,18 @@ impl Marks {
         rustix::fs::removexattr(by_descriptor(fd.as_fd()), &*self.escape(name))
             .map_err(Error::Refused)
     }
+}
+
+/// Whether a directory's file system has attributes of users and none that only root may set:
+/// NFS, some FUSE file systems, overlayfs before Linux 6.7.
+pub(super) fn only_users(dir: impl AsFd) -> bool {
+    let path = by_descriptor(dir.as_fd());
+    let lacks = |class: XattrClass| {
+        let mut room = [0_u8; 0];
+        let answer = rustix::fs::getxattr(&path, class.name(Mark::Opaque), &mut room[..]);
+        answer == Err(Errno::OPNOTSUPP)
+    };
+    lacks(XattrClass::Trusted) && !lacks(XattrClass::User)
 }
 
 fn get(path: &Path, name: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -1,9 +1,10 @@
 //! The writable union: one lower, usually merged of many, and one upper directory.
 //!
 //! The upper keeps every change in the kernel's own format, so that overlayfs can mount it and
-//! shows the same tree: whiteouts are character devices 0:0, an opaque directory is marked, a
-//! renamed directory says where its lower is, a file whose metadata alone have changed says so
-//! (`marks` has the names). Where overlayfs.rst documents an exception there is none here:
+//! shows the same tree: whiteouts are character devices 0:0 or marked files (`whiteouts`), an
+//! opaque directory is marked, a renamed directory says where its lower is, a file whose metadata
+//! alone have changed says so (`marks` has the names). Where overlayfs.rst documents an exception
+//! there is none here:
 //!
 //! * a node keeps its number over copy-up and remount: the upper remembers the lower's;
 //! * a lower file of several names is copied up under all of them at once, so its names stay
@@ -46,6 +47,7 @@ mod table;
 mod types;
 mod unsynced;
 mod upper;
+mod whiteouts;
 mod xattrs;
 
 #[cfg(test)]
@@ -66,6 +68,7 @@ use table::{Found, Stage, Table};
 pub use types::*;
 use unsynced::Unsynced;
 use upper::Upper;
+use whiteouts::Shared;
 
 /// How many locks the directories share for their times.
 const TOUCH_LOCKS: usize = 32;
@@ -82,6 +85,7 @@ pub struct Union {
     /// Paths stay as they are while it is held.
     tree: RwLock<()>,
     touched: [Mutex<()>; TOUCH_LOCKS],
+    whiteout: Shared,
     /// Lower nodes of several names; found when first needed.
     links: Mutex<Option<Arc<Links>>>,
 }
@@ -98,7 +102,8 @@ impl Union {
         work: &Path,
         options: UnionOptions,
     ) -> Result<Self> {
-        let union = Self::new(lower, Upper::open(upper, work, options)?, options)?;
+        let mut union = Self::new(lower, Upper::open(upper, work, options)?, options)?;
+        union.upper.can = whiteouts::probe(&union.upper, union.marks)?;
         if !union.is_shared() {
             union.recover()?;
         }
@@ -107,8 +112,10 @@ impl Union {
 
     fn new(lower: Arc<dyn Lower>, upper: Upper, options: UnionOptions) -> Result<Self> {
         let apart = options.ownership == Ownership::Override;
-        // Only root may set trusted attributes.
-        let marks = Marks::new(options.user_marks || apart, apart);
+        // Only root may set trusted attributes, and not every file system has them.
+        let user_marks = options.user_marks || apart || marks::only_users(upper.root());
+        let options = UnionOptions { user_marks, ..options };
+        let marks = Marks::new(user_marks, apart);
         let opaque = marks.get(upper.root(), Mark::Opaque)?.is_some_and(|value| value == b"y");
         let root = Found {
             id: NodeId::ROOT,
@@ -128,6 +135,7 @@ impl Union {
             unsynced: Arc::new(Unsynced::new(marks)),
             tree: RwLock::new(()),
             touched: Default::default(),
+            whiteout: Shared::default(),
             links: Mutex::default(),
         })
     }
@@ -190,6 +198,6 @@ impl Union {
 impl Drop for Union {
     fn drop(&mut self) {
         // Whoever wants to know of failures has called `finish`.
-        let _ = self.unsynced.end();
+        let _ = (self.unsynced.end(), self.end_whiteouts());
     }
 }

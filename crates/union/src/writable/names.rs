@@ -24,6 +24,7 @@ use super::table::{Because, Found, Number, Seen, Stage};
 use super::types::Attr;
 use super::unsynced::is_whole;
 use super::upper::by_descriptor;
+use super::whiteouts::is_marked;
 use super::{Union, upper};
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
@@ -187,25 +188,34 @@ impl Union {
             Err(errno) => return Err(errno).doing(|| format!("open {:?}", name.as_os_str())),
         };
         let stat = stat(&node)?;
-        if is_whiteout(&stat) {
+        if is_device_whiteout(&stat) {
             return Ok(Some(InUpper::Whiteout));
         }
-        let found = self.identify(&dir.found, name, &node, &stat)?;
+        let names = marks::names(&node)?;
+        if is_marked(self.marks, &names, &stat) {
+            return Ok(Some(InUpper::Whiteout));
+        }
+        let found = self.identify(&dir.found, name, (&node, &names), &stat)?;
         Ok(Some(InUpper::Node(found, node, Box::new(stat))))
     }
 
     /// Reads the marks of an inode of the upper that is called `name` in `dir`.
-    fn identify(&self, dir: &Found, name: Name<'_>, fd: &OwnedFd, stat: &Statx) -> Result<Found> {
-        let names = marks::names(fd)?;
-        let kind = self.kind(fd, &names, stat)?;
+    fn identify(
+        &self,
+        dir: &Found,
+        name: Name<'_>,
+        (fd, names): (&OwnedFd, &XattrNames),
+        stat: &Statx,
+    ) -> Result<Found> {
+        let kind = self.kind(fd, names, stat)?;
         let own = upper_number(stat);
         let (stage, real) = (Stage::Upper, Some(stat.stx_ino));
         let mut found = Found { id: own, kind, stage, lower: None, redirect: None, real };
         if kind.is_dir() {
-            if self.marks.get_of(fd, &names, Mark::Opaque)?.is_some_and(|value| value == b"y") {
+            if self.marks.get_of(fd, names, Mark::Opaque)?.is_some_and(|value| value == b"y") {
                 return Ok(found);
             }
-            found.redirect = self.redirect(dir, fd, &names)?;
+            found.redirect = self.redirect(dir, fd, names)?;
             let below = match &found.redirect {
                 Some(path) => self.walk_lower(path)?,
                 None => self.in_lower(dir, name)?,
@@ -216,9 +226,9 @@ impl Union {
             }
             return Ok(found);
         }
-        let metacopy = self.marks.has(&names, Mark::Metacopy);
+        let metacopy = self.marks.has(names, Mark::Metacopy);
         if kind == Kind::Regular && metacopy {
-            let redirect = self.redirect(dir, fd, &names)?;
+            let redirect = self.redirect(dir, fd, names)?;
             // The content may come up meanwhile, which sets the origin and removes first this mark,
             // then the redirect: with this mark still there, what was read of the other is true.
             if self.marks.get(fd, Mark::Metacopy)?.is_some() {
@@ -238,7 +248,7 @@ impl Union {
             }
         }
         // A metacopy that has come up meanwhile has an origin now.
-        if !metacopy && !self.marks.has(&names, Mark::StrataOrigin) {
+        if !metacopy && !self.marks.has(names, Mark::StrataOrigin) {
             return Ok(found);
         }
         let Some(origin) = self.origin(fd)? else { return Ok(found) };
@@ -418,7 +428,7 @@ pub(super) fn upper_number(stat: &Statx) -> NodeId {
 }
 
 /// overlayfs.rst, "whiteouts and opaque directories".
-pub(super) fn is_whiteout(stat: &Statx) -> bool {
+pub(super) fn is_device_whiteout(stat: &Statx) -> bool {
     matches!(kind_of(stat), Kind::CharDevice(Device { major: 0, minor: 0 }))
 }
 

@@ -180,6 +180,7 @@ impl Union {
     pub fn finish(&self) -> Result<()> {
         self.upper.release();
         self.unsynced.end()?;
+        self.end_whiteouts()?;
         if self.options.volatile {
             // Without its mark the upper is one to be trusted, so it has to be on disk.
             rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;

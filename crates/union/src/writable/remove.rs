@@ -7,17 +7,16 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use strata_tree::{Name, NameBuf, NodeId};
 
 use super::Union;
 use super::attrs::Dress;
 use super::copy_up::Pins;
-use super::error::{Doing, Error, Result};
+use super::error::{Error, Result};
 use super::names::{Location, name, stat};
 use super::table::{Because, Found, Seen, Stage};
-use super::upper::Temporary;
 
 impl Union {
     /// Removes a name that is no directory.
@@ -46,7 +45,7 @@ impl Union {
                 None
             }
             Location::Upper(_, fd, _) if hidden => {
-                let whiteout = self.new_whiteout()?;
+                let whiteout = self.new_whiteout(&parent)?;
                 self.upper.place(&whiteout, parent.as_fd(), name, true)?;
                 Some(fd)
             }
@@ -89,7 +88,7 @@ impl Union {
         if child.found.stage == Stage::Lower {
             self.white_out(parent.as_fd(), name)?;
         } else if hidden {
-            let whiteout = self.new_whiteout()?;
+            let whiteout = self.new_whiteout(&parent)?;
             self.upper.exchange(&whiteout, parent.as_fd(), name)?;
             self.upper.discard(&whiteout)?;
         } else {
@@ -119,22 +118,6 @@ impl Union {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Makes a whiteout at a name that the upper does not have.
-    pub(super) fn white_out(&self, dir: impl AsFd, name: Name<'_>) -> Result<()> {
-        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
-        rustix::fs::mknodat(dir, name.as_os_str(), kind, mode, 0)
-            .doing(|| format!("make a whiteout for {:?}", name.as_os_str()))
-    }
-
-    /// Makes a whiteout in the work directory.
-    pub(super) fn new_whiteout(&self) -> Result<Temporary> {
-        let made = self.upper.temporary();
-        let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
-        rustix::fs::mknodat(self.upper.work(), made.name(), kind, mode, 0)
-            .doing(|| "make a whiteout".to_owned())?;
-        Ok(made)
     }
 
     /// Makes sure that a directory of the upper holds no whiteouts, so that another may replace

@@ -11,6 +11,9 @@
 //!                          with the one at the target)
 //! ```
 //!
+//! A file system without RENAME_WHITEOUT, or with whiteouts that are files, gets it in two calls:
+//! a file is linked to its target first; for a directory a whiteout is put there and exchanged.
+//!
 //! Invariants: every state between two calls is the tree before or after the rename; whoever
 //! moves a directory is alone with all paths; nothing is copied but metadata.
 
@@ -27,6 +30,7 @@ use super::marks::Mark;
 use super::names::{InUpper, Location, name};
 use super::table::{Found, Seen, Stage};
 use super::types::{Caller, New, RenameMode};
+use super::upper::Temporary;
 use super::{Union, names};
 
 /// One end of a rename.
@@ -182,15 +186,27 @@ impl Union {
         self.unmoor(&source, &source_fd, there)?;
         let hole =
             matches!(self.in_upper(&there.seen, &there.fd, there.name)?, Some(InUpper::Whiteout));
+        if here.below.is_some() {
+            self.expect_whiteouts(&here.fd)?;
+        }
         match (here.below.is_some(), hole, source.found.kind.is_dir()) {
             // The whiteout at the target is wanted at the source, or is removed there.
-            (true, true, _) => self.move_name(here, there, RenameFlags::EXCHANGE)?,
-            (false, true, true) => {
+            (true, true, _) if self.upper.can.exchange => {
+                self.move_name(here, there, RenameFlags::EXCHANGE)?;
+            }
+            (false, true, true) if self.upper.can.exchange => {
                 self.move_name(here, there, RenameFlags::EXCHANGE)?;
                 rustix::fs::unlinkat(&here.fd, here.name.as_os_str(), AtFlags::empty())
                     .doing(|| "remove a whiteout".to_owned())?;
             }
-            (true, false, _) => self.move_name(here, there, RenameFlags::WHITEOUT)?,
+            (true, false, _) if self.upper.can.leave_whiteout => {
+                self.move_name(here, there, RenameFlags::WHITEOUT)?;
+            }
+            (true, _, is_dir) => self.move_leaving(here, there, is_dir)?,
+            (false, true, true) => {
+                self.set_aside(there)?;
+                self.move_name(here, there, RenameFlags::empty())?;
+            }
             (false, _, _) => self.move_name(here, there, RenameFlags::empty())?,
         }
         let (n1, n2) = (here.name.to_owned(), there.name.to_owned());
@@ -223,6 +239,57 @@ impl Union {
             self.clear_whiteouts(&seen, &there.fd, &there.name.to_owned())?;
         }
         Ok(Some(kept))
+    }
+
+    /// Moves a name and leaves a whiteout, where one call cannot do both.
+    fn move_leaving(&self, here: &End<'_>, there: &End<'_>, is_dir: bool) -> Result<()> {
+        let whiteout = self.new_whiteout(&here.fd)?;
+        let moved = self.move_over(here, there, is_dir, &whiteout);
+        moved.inspect_err(|_| drop(self.upper.discard(&whiteout)))
+    }
+
+    fn move_over(
+        &self,
+        here: &End<'_>,
+        there: &End<'_>,
+        is_dir: bool,
+        whiteout: &Temporary,
+    ) -> Result<()> {
+        if !is_dir {
+            // Under both names for a moment.
+            let made = self.upper.temporary();
+            let (from, work) = (here.name.as_os_str(), self.upper.work());
+            if rustix::fs::linkat(&here.fd, from, work, made.name(), AtFlags::empty()).is_ok() {
+                self.upper.place(&made, there.fd.as_fd(), there.name, true)?;
+                return self.upper.place(whiteout, here.fd.as_fd(), here.name, true);
+            }
+        }
+        if self.upper.can.exchange {
+            // A target that shows something is an empty directory, or something for which there
+            // are no links: it goes first.
+            self.expect_whiteouts(&there.fd)?;
+            if is_dir && self.upper.has(there.fd.as_fd(), there.name) {
+                self.upper.exchange(whiteout, there.fd.as_fd(), there.name)?;
+                self.upper.discard(whiteout)?;
+            } else {
+                self.upper.place(whiteout, there.fd.as_fd(), there.name, true)?;
+            }
+            return self.move_name(here, there, RenameFlags::EXCHANGE);
+        }
+        if is_dir {
+            self.set_aside(there)?;
+        }
+        self.move_name(here, there, RenameFlags::empty())?;
+        self.upper.place(whiteout, here.fd.as_fd(), here.name, false)
+    }
+
+    /// Takes away what the upper has at a name, so that a directory can be moved there.
+    fn set_aside(&self, end: &End<'_>) -> Result<()> {
+        if self.upper.has(end.fd.as_fd(), end.name) {
+            let out = self.upper.take_out(end.fd.as_fd(), end.name)?;
+            self.upper.discard(&out)?;
+        }
+        Ok(())
     }
 
     fn move_name(&self, here: &End<'_>, there: &End<'_>, flags: RenameFlags) -> Result<()> {

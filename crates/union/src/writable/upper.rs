@@ -32,6 +32,7 @@ use strata_tree::{Name, TreePath};
 use super::error::{Doing, Error, Result};
 use super::types::UnionOptions;
 use super::unsynced::serves;
+use super::whiteouts::Can;
 use crate::UseLock;
 
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
@@ -65,6 +66,8 @@ pub(super) struct Upper {
     pub(super) late: bool,
     /// Only looked at.
     pub(super) view: bool,
+    /// What its file system can do.
+    pub(super) can: Can,
 }
 
 /// That the directories are in use. Two unions at once would each take the other's temporaries for
@@ -151,7 +154,8 @@ impl Upper {
         let (next, dirs) = (AtomicU64::new(first), Mutex::default());
         let late = !volatile && serves(&root);
         let (ids, view) = (own_ids(), false);
-        Ok(Self { root, work: inner, uses, shown, next, dirs, ids, volatile, late, view })
+        let can = Can::ALL;
+        Ok(Self { root, work: inner, uses, shown, next, dirs, ids, volatile, late, view, can })
     }
 
     /// For reading: there is no work directory.
@@ -160,8 +164,9 @@ impl Upper {
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
         let (ids, volatile, late, view) = (own_ids(), false, false, true);
+        let can = Can::ALL;
         let uses = Uses::default();
-        Ok(Self { root, work, uses, shown, next, dirs, ids, volatile, late, view })
+        Ok(Self { root, work, uses, shown, next, dirs, ids, volatile, late, view, can })
     }
 
     /// Whether another union uses the directories, too.
@@ -271,23 +276,41 @@ impl Upper {
         name: Name<'_>,
         replace: bool,
     ) -> Result<()> {
-        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let doing = || format!("place {:?}", name.as_os_str());
+        let mut flags = RenameFlags::empty();
+        if !replace && self.can.no_replace {
+            flags = RenameFlags::NOREPLACE;
+        } else if !replace && self.has(dir, name) {
+            return Err(Errno::EXIST).doing(doing);
+        }
         rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags)
-            .doing(|| format!("place {:?}", name.as_os_str()))
+            .doing(doing)
     }
 
-    /// Swaps what was made with what is at its place; that is then in the work directory.
+    /// Swaps what was made with what is at its place; that is then in the work directory. Where
+    /// the file system cannot, it takes two steps, and a crash between them shows the lower's.
     pub(super) fn exchange(
         &self,
         made: &Temporary,
         dir: BorrowedFd<'_>,
         name: Name<'_>,
     ) -> Result<()> {
+        if !self.can.exchange {
+            let out = self.take_out(dir, name)?;
+            self.place(made, dir, name, false)?;
+            return rustix::fs::renameat(&self.work, out.name(), &self.work, made.name())
+                .doing(|| format!("put {:?} aside", name.as_os_str()));
+        }
         let flags = RenameFlags::EXCHANGE;
         let swapped =
             rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags);
         self.dirs_moved();
         swapped.doing(|| format!("exchange {:?}", name.as_os_str()))
+    }
+
+    /// Whether a directory of the upper has a name.
+    pub(super) fn has(&self, dir: BorrowedFd<'_>, name: Name<'_>) -> bool {
+        rustix::fs::statat(dir, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Moves a name into the work directory.

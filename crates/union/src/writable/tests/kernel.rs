@@ -124,6 +124,51 @@ fn without_zero_devices(tree: &mut BTreeMap<String, String>, world: &World) {
     }
 }
 
+/// The upper as a lower of the kernel's overlayfs, which reads whiteouts that are files there.
+fn mount_as_a_lower(world: &mut World) -> Result<Mounted, String> {
+    world.open.clear();
+    world.union = None;
+    let dir = world.dir.path().to_owned();
+    let (under, merged) = (dir.join("under"), dir.join("again"));
+    for path in [&under, &merged] {
+        std::fs::create_dir(path).unwrap();
+    }
+    lay_out(&world.spec, &under);
+    let options = format!(
+        "lowerdir={}:{},redirect_dir=follow,metacopy=on",
+        world.upper().display(),
+        under.display(),
+    );
+    let mount = Command::new("mount")
+        .args(["-t", "overlay", "overlay", "-o", &options])
+        .arg(&merged)
+        .output()
+        .unwrap();
+    if !mount.status.success() {
+        return Err(format!("the kernel refuses: {}", String::from_utf8_lossy(&mount.stderr)));
+    }
+    Ok(Mounted(merged))
+}
+
+/// Compares what the kernel makes of the upper as a lower.
+pub(super) fn as_a_lower(world: &mut World) -> Result<(), String> {
+    let mounted = mount_as_a_lower(world)?;
+    let seen = tree(&mounted.0);
+    drop(mounted);
+    same_tree(world, seen)
+}
+
+/// The same for some paths that are there and some that are not.
+pub(super) fn lower_again(world: &mut World, there: &[&str], not: &[&str]) -> Result<(), String> {
+    let mounted = mount_as_a_lower(world)?;
+    let seen = tree(&mounted.0);
+    let wrong = there.iter().find(|path| !seen.contains_key(**path));
+    match wrong.or(not.iter().find(|path| seen.contains_key(**path))) {
+        Some(path) => Err(format!("{path} is wrong in {seen:?}")),
+        None => Ok(()),
+    }
+}
+
 fn compare(world: &mut World) -> Result<(), String> {
     world.open.clear();
     world.union = None;
@@ -148,8 +193,12 @@ fn compare(world: &mut World) -> Result<(), String> {
         return Err(format!("the kernel refuses: {}", String::from_utf8_lossy(&mount.stderr)));
     }
     let mounted = Mounted(merged);
-    let mut seen = tree(&mounted.0);
+    let seen = tree(&mounted.0);
     drop(mounted);
+    same_tree(world, seen)
+}
+
+fn same_tree(world: &World, mut seen: BTreeMap<String, String>) -> Result<(), String> {
     let mut expected = model_tree(world);
     without_zero_devices(&mut seen, world);
     without_zero_devices(&mut expected, world);

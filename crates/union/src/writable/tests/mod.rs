@@ -1,11 +1,12 @@
 //! Tests of the writable union: `model` runs random operations against a tree in memory,
-//! `cases` are named ones, `kernel` shows the upper to overlayfs, `typeless` has one on a file
-//! system that lists names only.
+//! `cases` are named ones, `forms` are for file systems that cannot do everything, `kernel` shows
+//! the upper to overlayfs, `typeless` has one on a file system that lists names only.
 //!
 //! Invariant: every failure that `model` found is a named test in `cases`.
 
 mod beside;
 mod cases;
+mod forms;
 mod identity;
 mod kernel;
 mod lowers;

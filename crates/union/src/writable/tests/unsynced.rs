@@ -174,7 +174,7 @@ fn nothing_is_left_of_many_copies_at_the_end() {
             world.union().unlink(NodeId::ROOT, format!("f{n}").as_bytes()).unwrap();
         }
     }
-    world.union().sync().unwrap();
+    world.union().finish().unwrap();
     for n in (0..600).filter(|n| n % 7 != 0) {
         assert!(!origin(&world.upper().join(format!("f{n}"))).unsynced);
     }

@@ -13,6 +13,7 @@ use strata_tree::{FlatTree, Kind, Lower, MemTree, NodeId, Spec, compile, list};
 
 use super::model::Model;
 use crate::Stack;
+use crate::writable::whiteouts::Can;
 use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
 
 pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false, synced: false };
@@ -23,6 +24,8 @@ pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
     pub(super) spec: Spec,
     pub(super) options: UnionOptions,
+    /// What the file system can do, if less than it can.
+    can: Option<Can>,
     pub(super) union: Option<Union>,
     pub(super) model: Model,
     /// Numbers that were seen, by model node.
@@ -77,6 +80,7 @@ impl World {
             dir,
             spec,
             options,
+            can: None,
             union: None,
             model,
             numbers: BTreeMap::new(),
@@ -95,8 +99,15 @@ impl World {
         self.lookups.borrow_mut().clear();
         self.union = None;
         let lower = self.lower.clone();
-        let union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
+        let mut union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
+        union.upper.can = self.can.unwrap_or(union.upper.can);
         self.union = Some(union);
+    }
+
+    /// As if the file system could do no more, from now on.
+    pub(super) fn limit(&mut self, can: Can) {
+        self.can = Some(can);
+        self.mount();
     }
 
     pub(super) fn lower(&self) -> Arc<dyn Lower> {
