@@ -29,11 +29,11 @@
 //! | other types (`A`-`Z`, `D`, `M`, ...) | file, or its own | handed on |
 //!
 //! Decided besides: a label (`V`) without a size is passed over (GNU does so, and no tool unpacks
-//! anything else of it); of two `x` headers or two `L` before one member the last counts (both do so);
-//! `g` gives owners, mtime and xattrs to the members after it (POSIX; Go applies nothing); a hard
-//! link's header size and a directory's size are ignored (both); missing end blocks, and missing
-//! padding before them, are accepted, as is anything after them, which counts in the diff id; an
-//! mtime's digits beyond nanoseconds are cut off.
+//! anything else of it); of two `x` headers or two `L` before one member the last counts (both do
+//! so); `g` gives owners, mtime and xattrs to the members after it (POSIX; Go applies nothing); a
+//! hard link's header size and a directory's size are ignored (both); missing end blocks, and
+//! missing padding before them, are accepted, as is anything after them, which counts in the diff
+//! id; an mtime's digits beyond nanoseconds are cut off.
 
 mod error;
 mod header;
