@@ -46,7 +46,7 @@ pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) ->
     let tree = ReadOnly::new(tree, options.facts);
     let adapter = Adapter::new(tree, options, Arc::clone(&awake), Arc::clone(&over));
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, (over, awake), mountpoint, &options)
+    start(adapter, (over, awake), mountpoint, &options, drop)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -63,15 +63,19 @@ pub fn serve_union(
     let over = Arc::new(AtomicBool::new(false));
     let awake = Arc::new(Awake::new(options.mount.threads.max(1)));
     let adapter = Writable::new(union, options, Arc::clone(&awake), Arc::clone(&over));
-    start(adapter, (over, awake), mountpoint, &options.mount)
+    let notifier = adapter.notifier();
+    // There is one session, and so one notifier.
+    let tell = |told| drop(notifier.set(told));
+    start(adapter, (over, awake), mountpoint, &options.mount, tell)
 }
 
-/// Mounts what `adapter` answers for.
+/// Mounts what `adapter` answers for; `tell` gets what the kernel is told things by.
 fn start(
     adapter: impl Filesystem,
     (over, awake): (Arc<AtomicBool>, Arc<Awake>),
     mountpoint: &Path,
     options: &MountOptions,
+    tell: impl FnOnce(fuser::Notifier),
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
@@ -83,8 +87,11 @@ fn start(
     };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
-    let started = fuser::Session::from_fd(adapter, connection.device, acl, config)
-        .and_then(fuser::Session::spawn);
+    let started = fuser::Session::from_fd(adapter, connection.device, acl, config);
+    let started = started.and_then(|session| {
+        tell(session.notifier());
+        session.spawn()
+    });
     let background = match started {
         Ok(background) => background,
         Err(error) => {

@@ -32,8 +32,9 @@ tree cannot be changed. A \":\" in a directory's name is written \"\\:\", a \",\
     static_nlink  noacl  noxattrs  timeout=SECONDS  threaded=0|1
     context=LABEL  fscontext=LABEL  defcontext=LABEL  rootcontext=LABEL
     fsname=NAME  subtype=NAME  default_permissions  allow_other  allow_root
-    ro  rw  [no]suid  [no]dev  [no]exec  [no]atime  relatime
-    index=  xino=  uuid=  nfs_export=off  verity=off  fast_ino  async    taken, change nothing
+    ro  rw  [no]suid  [no]dev  [no]exec  [no]atime  relatime  strictatime  remount
+    index=on|off                                       a second mount: refused, or told
+    xino=  uuid=  nfs_export=off  verity=off  fast_ino  async    taken, change nothing
     nfs_export=on  verity=on  datadir+=  plugins=  auto_unmount  sync  dirsync    errors
   -h, --help     print this
   -V, --version  print the version";

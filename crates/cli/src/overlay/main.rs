@@ -5,6 +5,7 @@
 //! options   what is in its -o, and what that asks for
 //! layers    the directories, opened and merged
 //! serving   mounting, the daemon, and its end
+//! remount   changing a mount that is there
 //! ```
 //!
 //! Invariants: when the command returns 0, the mount is usable; an error is one line on stderr,
@@ -13,6 +14,7 @@
 mod args;
 mod layers;
 mod options;
+mod remount;
 mod serving;
 
 use std::io::Write;

@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::mount::MountFlags;
 use strata_fuse::{IdMap, Ids, MountOptions, WritableOptions};
-use strata_union::writable::{Ownership, UnionOptions};
+use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 
 /// What the options ask for. `None`: the default, which depends on who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,11 +49,13 @@ pub(crate) struct Settings {
     default_permissions: bool,
     allow_other: bool,
     allow_root: bool,
-    read_only: bool,
+    read_only: Option<bool>,
+    /// Change a mount that is there.
+    pub(crate) remount: bool,
     suid: Option<bool>,
     dev: Option<bool>,
     exec: Option<bool>,
-    atime: Option<bool>,
+    times: Option<AccessTimes>,
 }
 
 /// What an option does.
@@ -112,18 +115,23 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("allow_other", Switch(|s, yes| s.allow_other = yes)),
     ("allow_root", Switch(|s, yes| s.allow_root = yes)),
     ("auto_unmount", Impossible("a daemon that is killed leaves its mount; use umount")),
-    ("ro", Switch(|s, yes| s.read_only = yes)),
-    ("rw", Switch(|s, yes| s.read_only = !yes)),
+    ("ro", Switch(|s, yes| s.read_only = Some(yes))),
+    ("rw", Switch(|s, yes| s.read_only = Some(!yes))),
+    ("remount", Switch(|s, yes| s.remount = yes)),
     ("suid", Switch(|s, yes| s.suid = Some(yes))),
     ("nosuid", Switch(|s, yes| s.suid = Some(!yes))),
     ("dev", Switch(|s, yes| s.dev = Some(yes))),
     ("nodev", Switch(|s, yes| s.dev = Some(!yes))),
     ("exec", Switch(|s, yes| s.exec = Some(yes))),
     ("noexec", Switch(|s, yes| s.exec = Some(!yes))),
-    ("atime", Switch(|s, yes| s.atime = Some(yes))),
-    ("noatime", Switch(|s, yes| s.atime = Some(!yes))),
-    ("relatime", Switch(|s, yes| s.atime = Some(yes))),
+    ("atime", Switch(|s, yes| s.times = Some(some_or_never(yes)))),
+    ("noatime", Switch(|s, yes| s.times = Some(some_or_never(!yes)))),
+    ("relatime", Switch(|s, yes| s.times = Some(some_or_never(yes)))),
     ("norelatime", Nothing),
+    ("strictatime", Switch(|s, yes| s.times = yes.then_some(AccessTimes::Always))),
+    ("nostrictatime", Nothing),
+    ("lazytime", Nothing),
+    ("nolazytime", Nothing),
     ("diratime", Nothing),
     ("nodiratime", Nothing),
     ("async", Nothing),
@@ -242,6 +250,11 @@ fn one_lower(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// `atime` stands for what the kernel does without an option.
+fn some_or_never(yes: bool) -> AccessTimes {
+    if yes { AccessTimes::Relative } else { AccessTimes::Never }
+}
+
 fn index(settings: &mut Settings, value: &[u8]) -> Result<()> {
     settings.shared = match value {
         b"on" => false,
@@ -285,6 +298,9 @@ fn timeout(settings: &mut Settings, value: &[u8]) -> Result<()> {
 impl Settings {
     /// What does not go together.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.remount {
+            return Ok(()); // The directories stay as they are.
+        }
         if self.lower.is_empty() {
             bail!("lowerdir is missing: -o lowerdir=DIR[:DIR...]");
         }
@@ -307,7 +323,26 @@ impl Settings {
             no_metacopy: self.no_metacopy,
             no_redirect: self.no_redirect,
             shared: self.shared,
+            access_times: AccessTimes::default(),
         }
+    }
+
+    /// What reading does. Root's mounts move no access times unless asked to, as ever; others are
+    /// what the upper's own mount is.
+    pub(crate) fn access_times(&self, root: bool) -> AccessTimes {
+        self.times.unwrap_or(if root { AccessTimes::Never } else { AccessTimes::Mount })
+    }
+
+    /// What is said of the mount itself.
+    pub(crate) fn said(&self) -> [(MountFlags, Option<bool>); 5] {
+        let never = self.times.map(|times| times == AccessTimes::Never);
+        [
+            (MountFlags::RDONLY, self.read_only),
+            (MountFlags::NOSUID, self.suid.map(|yes| !yes)),
+            (MountFlags::NODEV, self.dev.map(|yes| !yes)),
+            (MountFlags::NOEXEC, self.exec.map(|yes| !yes)),
+            (MountFlags::NOATIME, never),
+        ]
     }
 
     /// How it is mounted. `root`: whoever asks is root, if only of a namespace.
@@ -316,8 +351,8 @@ impl Settings {
             suid: self.suid.unwrap_or(root),
             dev: self.dev.unwrap_or(root),
             exec: self.exec.unwrap_or(true),
-            atime: self.atime.unwrap_or(!root),
-            read_only: self.read_only || self.upper.is_none(),
+            atime: self.access_times(root) != AccessTimes::Never,
+            read_only: self.read_only.unwrap_or(false) || self.upper.is_none(),
             allow_other: self.allow_other || root && !self.allow_root,
             allow_root: self.allow_root,
             default_permissions: self.default_permissions || root,
@@ -380,12 +415,12 @@ mod tests {
         assert_eq!(read.lower, lower);
         assert_eq!(read.upper, Some("/u,v".into()));
         assert_eq!(read.work, Some(r"/w\".into()));
-        assert!(read.read_only);
+        assert_eq!(read.read_only, Some(true));
         let lower = settings("lowerdir+=/a:b,lowerdir+=/c").lower;
         assert_eq!(lower, ["/a:b", "/c"].map(PathBuf::from));
         let label = settings(r#"context="a:b:s0:c1,c2",ro"#);
         assert_eq!(label.labels, [("context", "a:b:s0:c1,c2".to_owned())]);
-        assert!(label.read_only);
+        assert_eq!(label.read_only, Some(true));
     }
 
     #[test]

@@ -22,10 +22,10 @@ use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{Manner, Session, Unmounter};
-use strata_union::writable::Union;
+use strata_union::writable::{Union, UnionOptions};
 
 use super::args::{DAEMON, Request};
-use super::{complain, layers};
+use super::{complain, layers, remount};
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";
@@ -35,6 +35,10 @@ const FILES: u64 = 1 << 20;
 
 /// Mounts. `args` are those of this process.
 pub(crate) fn run(request: &Request, args: &[OsString]) -> Result<ExitCode> {
+    if request.settings.remount {
+        remount::remount(&request.mountpoint, &request.settings)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if request.daemon || request.foreground {
         serve(request)?;
         Ok(ExitCode::SUCCESS)
@@ -96,7 +100,10 @@ fn serve(request: &Request) -> Result<()> {
 fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
     let settings = &request.settings;
     let root = rustix::process::geteuid().is_root();
-    let options = settings.union(root && layers::in_first_namespace());
+    let options = UnionOptions {
+        access_times: settings.access_times(root),
+        ..settings.union(root && layers::in_first_namespace())
+    };
     layers::refuse_overlaps(&settings.lower, settings.upper.as_deref(), settings.work.as_deref())?;
     let lower = layers::merged(&settings.lower, options.user_marks)?;
     let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {

@@ -8,20 +8,22 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use strata_tree::Kind;
 use strata_union::writable::{New, Ownership, Union};
 
 use super::answers::{Answer, answer, guarded};
+use super::set_id::Changer;
 use super::slow::Slow;
 use super::{Mount, QUICK, Result, flags};
 use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
@@ -42,6 +44,11 @@ pub(crate) struct Writable {
 }
 
 impl Writable {
+    /// Where the session's notifier is wanted.
+    pub(crate) fn notifier(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.mount.notifier)
+    }
+
     pub(crate) fn new(
         union: Arc<Union>,
         options: &WritableOptions,
@@ -246,8 +253,8 @@ impl Filesystem for Writable {
             None => self.mount.is_slow_to_mark(node),
         };
         let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
-        let privileged = req.uid() == 0;
-        self.answer_aside(req, slow, reply, move |mount| mount.set_attr(node, changes, privileged));
+        let who = Changer::of(req);
+        self.answer_aside(req, slow, reply, move |mount| mount.set_attr(node, changes, who));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -281,8 +288,9 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name, value) = (id(ino), name.as_bytes().to_vec(), value.to_vec());
+        let who = Changer::of(req);
         self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
-            mount.set_xattr(node, &name, &value, flags::set_mode(flags)?)
+            mount.set_xattr(node, (&name, &value), flags::set_mode(flags)?, who)
         });
     }
 
@@ -319,9 +327,9 @@ impl Filesystem for Writable {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (node, how, privileged) = (id(ino), flags::open_how(flags), req.uid() == 0);
+        let (node, how, who) = (id(ino), flags::open_how(flags), Changer::of(req));
         let slow = how.write && !how.truncate && self.mount.is_slow(node);
-        self.answer_aside(req, slow, reply, move |mount| mount.open(node, how, privileged));
+        self.answer_aside(req, slow, reply, move |mount| mount.open(node, how, who));
     }
 
     fn read(
@@ -359,7 +367,8 @@ impl Filesystem for Writable {
     ) {
         self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
         let privileged = !write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.answer(req, reply, |mount| mount.write(fh.0, offset, data, privileged));
+        let who = Changer::with(req, privileged);
+        self.answer(req, reply, |mount| mount.write(fh.0, offset, data, who));
     }
 
     fn fallocate(
@@ -373,7 +382,7 @@ impl Filesystem for Writable {
         reply: ReplyEmpty,
     ) {
         self.answer(req, reply, |mount| {
-            let file = mount.changing(fh.0, req.uid() == 0)?;
+            let file = mount.changing(fh.0, Changer::of(req))?;
             Ok(file.allocate(mode.cast_unsigned(), offset, length)?)
         });
     }
@@ -409,9 +418,9 @@ impl Filesystem for Writable {
     ) {
         // The answer counts in 32 bits.
         let len = len.min(u64::from(u32::MAX));
-        let privileged = req.uid() == 0;
+        let who = Changer::of(req);
         self.answer_aside(req, len > QUICK, reply, move |mount| {
-            let (from, to) = (mount.file(fh_in.0)?, mount.changing(fh_out.0, privileged)?);
+            let (from, to) = (mount.file(fh_in.0)?, mount.changing(fh_out.0, who)?);
             let copied = from.copy_range(offset_in, &to, offset_out, len)?;
             Ok(usize::try_from(copied).unwrap_or(usize::MAX))
         });

@@ -150,6 +150,9 @@ fn enter(
 ) -> (FileHandle, Mode) {
     let register = |file: &std::fs::File| without_fsetid(|| register(file));
     let mode = mount.modes.enter(file.node(), file.upper_file(), register);
+    if matches!(mode, Mode::Passthrough(_)) && file.is_writable() {
+        mount.written_behind(file.node());
+    }
     (FileHandle(mount.files.insert(file)), mode)
 }
 

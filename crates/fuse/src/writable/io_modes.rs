@@ -44,6 +44,8 @@ pub(super) enum Mode {
 struct OpenNode {
     backing: Option<Arc<BackingId>>,
     opens: u64,
+    /// Somebody may write it through the backing file.
+    written: bool,
 }
 
 /// The inodes that are open.
@@ -88,7 +90,7 @@ impl IoModes {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(vacant) => {
                 let backing = upper.and_then(|file| self.register(&file, register)).map(Arc::new);
-                vacant.insert(OpenNode { backing, opens: 0 })
+                vacant.insert(OpenNode { backing, opens: 0, written: false })
             }
         };
         entry.opens += 1;
@@ -99,6 +101,19 @@ impl IoModes {
                 Mode::Cached { keep: !fresh }
             }
         }
+    }
+
+    /// An inode that is open in passthrough may be written from now on, until the last release.
+    /// Whether that is new.
+    pub(super) fn begin_writing(&self, node: NodeId) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get_mut(&node).is_some_and(|node| !std::mem::replace(&mut node.written, true))
+    }
+
+    /// Whether the kernel may be writing an inode by itself.
+    pub(super) fn is_written(&self, node: NodeId) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&node).is_some_and(|node| node.written)
     }
 
     /// One opener less.

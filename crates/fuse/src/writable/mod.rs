@@ -27,10 +27,10 @@ mod listing;
 mod set_id;
 mod slow;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::Request;
+use fuser::{INodeNo, Notifier, Request};
 use strata_tree::NodeId;
 use strata_union::writable::{Attr, Caller, Changes, OpenFile, OpenHow, SetMode, Union};
 
@@ -44,8 +44,12 @@ use crate::readonly::{XattrAnswer, fit};
 use handles::Handles;
 use io_modes::IoModes;
 use listing::Listing;
+use set_id::Changer;
 
 type Result<T> = std::result::Result<T, Refusal>;
+
+/// The attribute that is an inode's access ACL (acl(5)).
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// Up to so many bytes are copied, in a copy-up or between two files, while other requests wait.
 const QUICK: u64 = 1024 * 1024;
@@ -61,6 +65,8 @@ struct Mount {
     files: Handles<Arc<OpenFile>>,
     dirs: Handles<Arc<Listing>>,
     modes: IoModes,
+    /// There once the session has begun.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Mount {
@@ -75,6 +81,7 @@ impl Mount {
             files: Handles::default(),
             dirs: Handles::default(),
             modes: IoModes::new(options.passthrough),
+            notifier: Arc::default(),
         }
     }
 
@@ -101,6 +108,19 @@ impl Mount {
         })
     }
 
+    /// A file is open for writing, and the kernel writes it by itself: by a mapping also without
+    /// taking note of its times. What it knows of them does not count from now on, and what it is
+    /// told meanwhile only at once (`lasting`).
+    fn written_behind(&self, node: NodeId) {
+        if self.modes.begin_writing(node)
+            && let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(INodeNo(node.0), -1, 0)
+        {
+            // ENOENT: the kernel knows nothing of it.
+            tracing::debug!("attributes of {node:?}: {error}");
+        }
+    }
+
     /// Whether a change of this node has so much to copy that it must not hold up the others.
     fn is_slow(&self, node: NodeId) -> bool {
         self.union.copy_up_bytes(node) > QUICK
@@ -112,19 +132,19 @@ impl Mount {
     }
 
     /// Opens a file. Emptying one takes its set-id bits as writing does.
-    fn open(&self, node: NodeId, how: OpenHow, privileged: bool) -> Result<Arc<OpenFile>> {
+    fn open(&self, node: NodeId, how: OpenHow, who: Changer) -> Result<Arc<OpenFile>> {
         let file = self.union.open_file(node, how)?;
-        if how.truncate && !privileged {
-            self.take_set_id(node)?;
+        if how.truncate {
+            self.take_set_id(node, who)?;
         }
         Ok(file)
     }
 
     /// Changes metadata, and the length.
-    fn set_attr(&self, node: NodeId, changes: Changes, privileged: bool) -> Result<Attr> {
+    fn set_attr(&self, node: NodeId, changes: Changes, who: Changer) -> Result<Attr> {
         let changes = self.owned(changes)?;
-        if changes.size.is_some() && !privileged {
-            self.take_set_id(node)?;
+        if changes.size.is_some() {
+            self.take_set_id(node, who)?;
         }
         Ok(self.union.set_attr(node, &changes)?)
     }
@@ -150,10 +170,17 @@ impl Mount {
         fit(names, size)
     }
 
-    fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+    fn set_xattr(
+        &self,
+        node: NodeId,
+        (name, value): (&[u8], &[u8]),
+        mode: SetMode,
+        who: Changer,
+    ) -> Result<()> {
         self.check_kind(name)?;
         let written = self.view.ids.written_xattr(name, value).ok_or(Refusal::UnmappedOwner)?;
-        Ok(self.union.set_xattr(node, name, &written, mode)?)
+        self.union.set_xattr(node, name, &written, mode)?;
+        if name == ACCESS_ACL { self.take_set_group_id(node, who) } else { Ok(()) }
     }
 
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
@@ -171,11 +198,9 @@ impl Mount {
     }
 
     /// A file whose content is about to change.
-    fn changing(&self, handle: u64, privileged: bool) -> Result<Arc<OpenFile>> {
+    fn changing(&self, handle: u64, who: Changer) -> Result<Arc<OpenFile>> {
         let file = self.file(handle)?;
-        if !privileged {
-            self.take_set_id(file.node())?;
-        }
+        self.take_set_id(file.node(), who)?;
         Ok(file)
     }
 
@@ -200,7 +225,7 @@ impl Mount {
     }
 
     /// Writes all of it, or as much as there is room for.
-    fn write(&self, handle: u64, offset: u64, bytes: &[u8], privileged: bool) -> Result<usize> {
-        Ok(self.changing(handle, privileged)?.write(offset, bytes)?)
+    fn write(&self, handle: u64, offset: u64, bytes: &[u8], who: Changer) -> Result<usize> {
+        Ok(self.changing(handle, who)?.write(offset, bytes)?)
     }
 }

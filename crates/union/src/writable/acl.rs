@@ -1,18 +1,24 @@
-//! What a new inode takes from its directory: group, set-group-id, default ACL.
+//! ACLs: what a new inode takes from its directory, and what an ACL and an inode's bits have in
+//! common.
 //!
 //! ```text
 //! system.posix_acl_*    le32 version (2), then for each entry  le16 tag  le16 perm  le32 id
 //! tags                  1 owner  2 user  4 owning group  8 group  16 mask  32 others
 //! ```
 //!
+//! The bits of the owner, of the mask (or else of the owning group) and of others are the inode's
+//! permission bits (acl(5), "Correspondence between ACL entries and file permission bits"). Where
+//! ACLs and bits are kept apart from the inode, no file system sees to that: this does.
+//!
 //! Invariants: with a default ACL the umask does not apply (acl(5), "Object creation and default
-//! ACLs"); without one it does.
+//! ACLs"); without one it does; an access ACL that says no more than the bits is not kept.
 
 use strata_tree::Xattr;
 
 use super::types::Caller;
 
-const ACCESS: &[u8] = b"system.posix_acl_access";
+/// The attribute that is an inode's access ACL.
+pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 const DEFAULT: &[u8] = b"system.posix_acl_default";
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
@@ -90,6 +96,45 @@ fn restricted(default: &[u8], perm: u16) -> (Vec<u8>, u16, bool) {
     (acl, bits, extended)
 }
 
+/// The entry of an ACL that the bits of the group stand for: its mask, or else its owning group.
+fn of_group(acl: &[u8]) -> u8 {
+    let tags = acl.get(HEADER..).unwrap_or_default().chunks_exact(ENTRY);
+    if tags.clone().any(|entry| entry[0] == 16) { 16 } else { 4 }
+}
+
+/// The permission bits that an access ACL says, and whether it says more than these. `None` for
+/// what is no ACL.
+pub(super) fn bits_of(acl: &[u8]) -> Option<(u16, bool)> {
+    let entries = acl.get(HEADER..).filter(|entries| entries.len() % ENTRY == 0)?;
+    let group = of_group(acl);
+    let (mut bits, mut more) = (0, false);
+    for entry in entries.chunks_exact(ENTRY) {
+        let perm = u16::from(entry[2] & 7);
+        match entry[0] {
+            1 => bits |= perm << 6,
+            32 => bits |= perm,
+            tag if tag == group => bits |= perm << 3,
+            _ => {}
+        }
+        more |= !matches!(entry[0], 1 | 4 | 32);
+    }
+    Some((bits, more))
+}
+
+/// An access ACL with other permission bits, as chmod(2) changes it.
+pub(super) fn with_bits(acl: &[u8], perm: u16) -> Vec<u8> {
+    let (mut changed, group) = (acl.to_vec(), of_group(acl));
+    for entry in changed.get_mut(HEADER..).unwrap_or_default().chunks_exact_mut(ENTRY) {
+        match entry[0] {
+            1 => entry[2] = (perm >> 6 & 7) as u8,
+            32 => entry[2] = (perm & 7) as u8,
+            tag if tag == group => entry[2] = (perm >> 3 & 7) as u8,
+            _ => {}
+        }
+    }
+    changed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +163,20 @@ mod tests {
         assert_eq!((dir.perm, dir.gid), (0o2755, 5));
         let file = inherit(&WHO, 0o666, false, false, (5, 0o2755, &[]));
         assert_eq!((file.perm, file.gid), (0o644, 5));
+    }
+
+    #[test]
+    fn bits_and_an_acl_say_the_same() {
+        let full = acl(&[(1, 6), (2, 7), (4, 5), (16, 4), (32, 1)]);
+        assert_eq!(bits_of(&full), Some((0o641, true)));
+        assert_eq!(with_bits(&full, 0o4750), acl(&[(1, 7), (2, 7), (4, 5), (16, 5), (32, 0)]));
+        let plain = acl(&[(1, 6), (4, 5), (32, 1)]);
+        assert_eq!(bits_of(&plain), Some((0o651, false)));
+        assert_eq!(with_bits(&plain, 0o720), acl(&[(1, 7), (4, 2), (32, 0)]));
+        for bad in [&b""[..], b"\x02\0\0", b"\x02\0\0\0\x01"] {
+            assert_eq!(bits_of(bad), None);
+            assert_eq!(with_bits(bad, 0o777), bad);
+        }
     }
 
     #[test]

@@ -3,19 +3,24 @@
 //! Invariants: a change of metadata copies no content (but for `metacopy` off, and for a size);
 //! an inode's bits are set last, for a change of owner takes set-user-id away.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use strata_tree::{Kind, NodeId, Timestamp, Xattr};
 
 use super::Union;
+use super::acl::{ACCESS, with_bits};
 use super::error::{Doing, Error, Result};
-use super::marks::{Override, state};
+use super::marks::{Override, raw_value, state};
 use super::names::{Inode, inode, lower_attr, stat};
 use super::table::{Seen, Stage};
 use super::types::{Attr, Changes, SetMode, SetTime, Space};
 use super::upper::by_descriptor;
+
+/// The attribute that is a program's file capabilities, on disk as in the image.
+const CAPABILITY: &str = "security.capability";
 
 /// What an inode of the upper is given.
 pub(super) struct Dress<'a> {
@@ -100,7 +105,10 @@ impl Union {
         match (seen.found.kind, seen.found.stage, seen.found.lower) {
             (Kind::Symlink, Stage::Lower, Some(lower)) => Ok(self.lower.read_link(lower)?),
             (Kind::Symlink, ..) => {
-                let inode = inode(self, &seen)?;
+                let inode = match &seen.path {
+                    Some(path) => Inode::Own(self.upper.node_to_read(path)?),
+                    None => inode(self, &seen)?,
+                };
                 match rustix::fs::readlinkat(inode.as_fd(), "", Vec::new()) {
                     Ok(target) => Ok(target.into_bytes()),
                     // A file that stands for one (see `make`).
@@ -182,6 +190,11 @@ impl Union {
                 return Ok(());
             }
             let now = self.upper_attr(&seen.found, fd, &stat(fd)?)?.stat;
+            if let Some(perm) = changes.perm
+                && let Some(acl) = self.marks.value(fd, ACCESS)?
+            {
+                self.marks.put(fd, ACCESS, &with_bits(&acl, perm), SetMode::Either)?;
+            }
             let stated = Override {
                 uid: changes.uid.unwrap_or(now.uid),
                 gid: changes.gid.unwrap_or(now.gid),
@@ -231,6 +244,23 @@ impl Union {
             chmod(fd, dress.perm).doing(|| "set a mode".to_owned())?;
         }
         Ok(())
+    }
+
+    /// Gives a file of the upper its content, later than its attributes: a write takes capability
+    /// and set-id bits away from whoever may have them, as it should not here.
+    pub(super) fn refill(&self, file: &File, fill: impl FnOnce() -> Result<()>) -> Result<()> {
+        let before = stat(file)?;
+        let capability = raw_value(file, CAPABILITY)?;
+        fill()?;
+        if let Some(value) = capability {
+            rustix::fs::fsetxattr(file, CAPABILITY, &value, XattrFlags::empty())
+                .doing(|| format!("keep {CAPABILITY}"))?;
+        }
+        let perm = before.stx_mode & 0o7777;
+        if perm & 0o6000 != 0 && stat(file)?.stx_mode & 0o7777 != perm {
+            chmod(file, perm).doing(|| "keep a mode".to_owned())?;
+        }
+        set_times(file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))
     }
 
     /// The file system below the upper.

@@ -135,10 +135,8 @@ impl Union {
         let file: File = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
-        let before = stat(&file)?;
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
-        self.copy_synced(&self.lower.open(lower)?, &file, keep, sync)?;
-        set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
+        self.refill(&file, || self.copy_synced(&self.lower.open(lower)?, &file, keep, sync))?;
         self.mark_origin(&file, lower, sync)?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;

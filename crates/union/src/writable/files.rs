@@ -100,6 +100,11 @@ impl OpenFile {
         Self { node, table, content, unsynced, volatile }
     }
 
+    /// Whether somebody has the node open for writing.
+    pub fn is_writable(&self) -> bool {
+        self.content.is_writable()
+    }
+
     /// Which node it is.
     pub fn node(&self) -> NodeId {
         self.node

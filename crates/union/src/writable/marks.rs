@@ -163,6 +163,11 @@ pub(super) fn only_users(dir: impl AsFd) -> bool {
     lacks(XattrClass::Trusted) && !lacks(XattrClass::User)
 }
 
+/// The value of an attribute as it is on disk.
+pub(super) fn raw_value(fd: impl AsFd, name: &str) -> Result<Option<Vec<u8>>> {
+    get(&by_descriptor(fd.as_fd()), name.as_bytes())
+}
+
 fn get(path: &Path, name: &[u8]) -> Result<Option<Vec<u8>>> {
     xattrs::value(|room| rustix::fs::getxattr(path, name, room))
         .doing(|| format!("read {}", String::from_utf8_lossy(name)))

@@ -26,6 +26,7 @@
 //! Invariants: nothing is ever written to a lower; a name in the upper is whole when it appears;
 //! after a crash at any point the tree is that before or after each call.
 
+mod access_times;
 mod acl;
 mod attrs;
 mod changes;

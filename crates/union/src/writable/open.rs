@@ -98,6 +98,9 @@ impl Union {
 
     fn open_upper(&self, seen: &Seen, write: bool) -> Result<Arc<File>> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        if let Some(path) = &seen.path {
+            return Ok(Arc::new(self.upper.content(path, access)?));
+        }
         let inode = inode(self, seen)?;
         let path = by_descriptor(inode.as_fd());
         let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());

@@ -133,10 +133,10 @@ impl Union {
             error => error.into(),
         })?;
         if !is_whole(&file, &original)? {
-            let before = stat(&file)?;
-            rustix::fs::ftruncate(&file, 0).doing(|| "empty a file".to_owned())?;
-            copy_content(&original, &file, None)?;
-            set_times(&file, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
+            self.refill(&file, || {
+                rustix::fs::ftruncate(&file, 0).doing(|| "empty a file".to_owned())?;
+                copy_content(&original, &file, None)
+            })?;
         }
         self.upper.sync_file(&file)?;
         let synced = self.origin_of(&file, lower, false)?;

@@ -144,6 +144,20 @@ pub enum Ownership {
     Override,
 }
 
+/// What reading does to the access times of what is in the upper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessTimes {
+    /// What the mount that the upper lies on says.
+    #[default]
+    Mount,
+    /// Nothing (`noatime`).
+    Never,
+    /// It moves them where they are older than the last change, or than a day (`relatime`).
+    Relative,
+    /// It moves them (`strictatime`).
+    Always,
+}
+
 /// How a [`Union`](super::Union) behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnionOptions {
@@ -160,4 +174,6 @@ pub struct UnionOptions {
     /// Use directories that another union uses, too; what both then do is undefined
     /// (`index=off`; overlayfs.rst, "Sharing and copying layers").
     pub shared: bool,
+    /// What reading does to access times.
+    pub access_times: AccessTimes,
 }

@@ -29,8 +29,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use strata_tree::{Name, TreePath};
 
+use super::access_times::reading;
 use super::error::{Doing, Error, Result};
-use super::types::UnionOptions;
+use super::types::{AccessTimes, UnionOptions};
 use super::unsynced::serves;
 use super::whiteouts::Can;
 use crate::UseLock;
@@ -52,8 +53,13 @@ struct OpenDirs {
 
 /// Both directories, open.
 pub(super) struct Upper {
+    /// The upper once more, for what is read of it (`access_times`). Closed first: as long as it is
+    /// open its file system is in use, also where its mount is not.
+    reading: Option<OwnedFd>,
     root: OwnedFd,
     work: OwnedFd,
+    /// Opening for reading leaves access times alone, where that may be said.
+    unseen: bool,
     uses: Uses,
     shown: PathBuf,
     next: AtomicU64,
@@ -155,7 +161,23 @@ impl Upper {
         let late = !volatile && serves(&root);
         let (ids, view) = (own_ids(), false);
         let can = Can::ALL;
-        Ok(Self { root, work: inner, uses, shown, next, dirs, ids, volatile, late, view, can })
+        let reading = reading(&root, options.access_times);
+        let unseen = reading.is_none() && options.access_times == AccessTimes::Never;
+        Ok(Self {
+            root,
+            work: inner,
+            reading,
+            unseen,
+            uses,
+            shown,
+            next,
+            dirs,
+            ids,
+            volatile,
+            late,
+            view,
+            can,
+        })
     }
 
     /// For reading: there is no work directory.
@@ -164,9 +186,22 @@ impl Upper {
         let shown = upper.to_owned();
         let (next, dirs) = (AtomicU64::new(1), Mutex::default());
         let (ids, volatile, late, view) = (own_ids(), false, false, true);
-        let can = Can::ALL;
-        let uses = Uses::default();
-        Ok(Self { root, work, uses, shown, next, dirs, ids, volatile, late, view, can })
+        let (uses, reading, unseen, can) = (Uses::default(), None, true, Can::ALL);
+        Ok(Self {
+            root,
+            work,
+            reading,
+            unseen,
+            uses,
+            shown,
+            next,
+            dirs,
+            ids,
+            volatile,
+            late,
+            view,
+            can,
+        })
     }
 
     /// Whether another union uses the directories, too.
@@ -239,26 +274,43 @@ impl Upper {
 
     /// A regular file or a directory, opened for its content.
     pub(super) fn content(&self, path: &TreePath, flags: OFlags) -> Result<File> {
-        Ok(self.open_path(path, flags)?.into())
+        let root = self.reading.as_ref().unwrap_or(&self.root);
+        if self.unseen {
+            match self.open_below(root, path, flags | OFlags::NOATIME) {
+                // Only a file's owner may ask for that.
+                Err(Error::Upper { errno: Errno::PERM, .. }) => {}
+                opened => return Ok(opened?.into()),
+            }
+        }
+        Ok(self.open_below(root, path, flags)?.into())
+    }
+
+    /// A node, not followed, to be read by its descriptor.
+    pub(super) fn node_to_read(&self, path: &TreePath) -> Result<OwnedFd> {
+        self.open_below(self.reading.as_ref().unwrap_or(&self.root), path, OFlags::PATH)
     }
 
     fn open_path(&self, path: &TreePath, flags: OFlags) -> Result<OwnedFd> {
+        self.open_below(&self.root, path, flags)
+    }
+
+    fn open_below(&self, root: &OwnedFd, path: &TreePath, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let doing = || format!("open {}", self.shown(path));
         if path.is_root() {
-            return beneath(self.root.as_fd(), Path::new("."), flags).doing(doing);
+            return beneath(root.as_fd(), Path::new("."), flags).doing(doing);
         }
         let mut rest = path.as_bytes();
         let mut held: Option<OwnedFd> = None;
         while rest.len() > PATH_PIECE {
             let cut = rest[..PATH_PIECE].iter().rposition(|byte| *byte == b'/');
             let cut = cut.ok_or(Error::Refused(Errno::NAMETOOLONG))?;
-            let from = held.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+            let from = held.as_ref().map_or(root.as_fd(), AsFd::as_fd);
             let piece = Path::new(OsStr::from_bytes(&rest[..cut]));
             held = Some(beneath(from, piece, OFlags::PATH | OFlags::CLOEXEC).doing(doing)?);
             rest = &rest[cut + 1..];
         }
-        let from = held.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+        let from = held.as_ref().map_or(root.as_fd(), AsFd::as_fd);
         beneath(from, Path::new(OsStr::from_bytes(rest)), flags).doing(doing)
     }
 

@@ -7,9 +7,11 @@ use rustix::io::Errno;
 use strata_tree::{NodeId, Xattr};
 
 use super::Union;
+use super::acl::{ACCESS, bits_of};
 use super::error::{Error, Result};
-use super::names::inode;
-use super::table::Stage;
+use super::marks::{Override, state};
+use super::names::{Inode, inode, stat};
+use super::table::{Seen, Stage};
 use super::types::SetMode;
 
 /// The longest name (`XATTR_NAME_MAX`), in bytes.
@@ -58,7 +60,26 @@ impl Union {
         let _claim = self.claims.claim(&[node]);
         let _steady = self.steady();
         let seen = self.table.see(node)?;
-        self.marks.put(inode(self, &seen)?, name, value, mode)
+        let fd = inode(self, &seen)?;
+        if self.apart() && name == ACCESS {
+            return self.set_access(&seen, &fd, value, mode);
+        }
+        self.marks.put(fd, name, value, mode)
+    }
+
+    /// Sets an access ACL where no file system sees to it that the bits follow.
+    fn set_access(&self, seen: &Seen, fd: &Inode, value: &[u8], mode: SetMode) -> Result<()> {
+        let (bits, more) = bits_of(value).ok_or(Error::Refused(Errno::INVAL))?;
+        match (mode, self.marks.value(fd, ACCESS)?.is_some()) {
+            (SetMode::Create, true) => return Err(Error::Refused(Errno::EXIST)),
+            (SetMode::Replace, false) => return Err(Error::Refused(Errno::NODATA)),
+            (_, true) if !more => self.marks.remove(fd, ACCESS)?,
+            (_, false) if !more => {}
+            _ => self.marks.put(fd, ACCESS, value, SetMode::Either)?,
+        }
+        let now = self.upper_attr(&seen.found, fd, &stat(fd)?)?.stat;
+        let perm = now.perm & !0o777 | bits;
+        state(fd, Override { uid: now.uid, gid: now.gid, perm, kind: Some(seen.found.kind) })
     }
 
     /// Removes one attribute.
