@@ -159,6 +159,10 @@ fn of_both(
     let oci::Listed { images: mut found, artifact } = oci::find(source, wanted, index, known)?;
     let mut further = Vec::new();
     for item in items {
+        if found.is_empty() && covered.is_empty() {
+            further.push(item);
+            continue;
+        }
         let config = docker::config_digest(source, item)?;
         let names = docker::names(item, wanted, known)?;
         let at = found.iter().position(|image| image.config.id() == config.into());
@@ -177,9 +181,11 @@ fn of_both(
             Some(at) => found[at].add_names(names),
             // Another platform of an image that the index has.
             None if covered.contains(&config) => {}
-            None if wanted.spec.list() == Some(List::Oci) => {}
             None => further.push(item),
         }
+    }
+    if wanted.spec.list() == Some(List::Oci) {
+        further.clear();
     }
     let further = docker::find(source, wanted, &further, known)?;
     for image in &further {

@@ -24,8 +24,9 @@ use crate::progress;
 /// image that is not right in every byte nothing is kept.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Archive, OCI layout directory, or - for standard input; the prefixes oci:, oci-archive:
-    /// and docker-archive: are understood, oci:DIR:TAG takes one image
+    /// Archive, OCI layout directory, or - for standard input; with oci: or oci-archive: what
+    /// its index.json lists, with docker-archive: its manifest.json, without a prefix both;
+    /// oci:DIR:TAG takes one image
     #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-",
           value_hint = ValueHint::AnyPath)]
     input: String,
