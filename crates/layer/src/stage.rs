@@ -14,6 +14,7 @@
 //! published, its directory is removed.
 
 use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use strata_tree::TreePath;
 
+use crate::body::CHUNK;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
 use crate::measure::{Space, space};
@@ -243,14 +245,26 @@ impl Stage {
         self.link(root.as_fd(), &from.path(), to)
     }
 
-    /// A copy of one of the stage's own bodies, where a link is not to be had.
+    /// A copy of one of the stage's own bodies, where a link is not to be had; with its holes.
     pub(crate) fn copy_own(&mut self, from: &Place, to: &Place) -> Result<()> {
         let mut from = self.open(from)?;
         let path = to.path();
-        let mut to = self.create(&path)?;
-        std::io::copy(&mut from, &mut to)
-            .map(|_| ())
-            .doing(|| format!("cannot copy to {}", path.display()))
+        let to = self.create(&path)?;
+        let doing = || format!("cannot copy to {}", path.display());
+        let (mut chunk, mut at) = (vec![0; CHUNK], 0);
+        loop {
+            let n = match from.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).doing(doing),
+            };
+            for (offset, part) in data(&chunk[..n]) {
+                to.write_all_at(part, at + offset as u64).doing(doing)?;
+            }
+            at += n as u64;
+        }
+        to.set_len(at).doing(doing)
     }
 
     /// Replaces the body at `place` by another name of `source`, at no moment without a file.
