@@ -19,9 +19,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use strata_tree::TreePath;
+use strata_tree::{TreePath, rename_new};
 
 use crate::body::CHUNK;
 use crate::error::{Error, IoContext, Result};
@@ -196,7 +196,7 @@ impl Stage {
         let to_dir = to_dir.try_clone_to_owned().doing(doing)?;
         let to_name = to_name.to_owned();
         let (dir, name) = self.parent(&from)?;
-        rustix::fs::renameat_with(dir, name, to_dir, to_name, RenameFlags::NOREPLACE).doing(doing)
+        rename_new((dir, name), (to_dir, &to_name)).doing(doing)
     }
 
     /// Removes a body.
@@ -413,5 +413,10 @@ impl Drop for Stage {
 
 /// Flushes the whole file system that holds `fd`.
 pub(crate) fn sync_filesystem(fd: BorrowedFd<'_>) -> Result<()> {
-    rustix::fs::syncfs(fd).map_err(|error| Error::io("cannot sync the file system", error))
+    // FUSE tells so late that a file had gone before its times were written: nothing is lost.
+    let synced = match rustix::fs::syncfs(fd) {
+        Err(Errno::NOENT) => rustix::fs::syncfs(fd),
+        synced => synced,
+    };
+    synced.map_err(|error| Error::io("cannot sync the file system", error))
 }

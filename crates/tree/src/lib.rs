@@ -21,6 +21,7 @@ mod mmap;
 mod name;
 mod node;
 mod overlay_dir;
+mod rename;
 mod resolve;
 mod spec;
 pub mod xattrs;
@@ -36,5 +37,6 @@ pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Time
 #[cfg(any(test, feature = "conformance"))]
 pub use overlay_dir::lay_overlay;
 pub use overlay_dir::{Dialect, DirOptions, Numbers, OverlayDir, OverrideStat, Trust};
+pub use rename::rename_new;
 pub use resolve::{Follow, LINKS_MAX, resolve};
 pub use spec::{Inode, Item, Spec};

@@ -144,9 +144,8 @@ impl Shelf {
                 Union::open(tree, &staged.join("upper"), &staged.join("work"), upper.options())?;
             union.adopt_root().with_context(doing)?;
             union.sync().with_context(doing)?;
-            let no_replace = rustix::fs::RenameFlags::NOREPLACE;
             let cwd = rustix::fs::CWD;
-            match rustix::fs::renameat_with(cwd, &staged, cwd, &target, no_replace) {
+            match strata_tree::rename_new((cwd, &staged), (cwd, &target)) {
                 Err(Errno::EXIST) => bail!("there is an upper {} already", upper.name),
                 placed => placed.with_context(doing),
             }

@@ -8,8 +8,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 use rustix::io::Errno;
+use strata_tree::rename_new;
 
 use crate::error::{IoContext, Result};
 use crate::index::Index;
@@ -41,7 +42,7 @@ impl NewIndex {
 
     /// Puts it at `target` unless another process was faster, whose index it then is.
     pub(super) fn put_first(self, target: &Path) -> Result<()> {
-        match rustix::fs::renameat_with(CWD, self.path(), CWD, target, RenameFlags::NOREPLACE) {
+        match rename_new((CWD, &self.path()), (CWD, target)) {
             Ok(()) => sync_parent(target),
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error).doing(|| format!("cannot make {}", target.display())),

@@ -14,9 +14,9 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use strata_tree::TreePath;
+use strata_tree::{TreePath, rename_new};
 
 use super::{HeldLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
@@ -238,7 +238,7 @@ impl Store {
     /// moves by path, and must not move ours.
     fn move_into_place(&self, from: &Path, target: &Path) -> Result<()> {
         loop {
-            match rustix::fs::renameat_with(CWD, from, CWD, target, RenameFlags::NOREPLACE) {
+            match rename_new((CWD, from), (CWD, target)) {
                 Ok(()) => return Ok(()),
                 Err(Errno::EXIST | Errno::NOTEMPTY) => {}
                 Err(error) => {

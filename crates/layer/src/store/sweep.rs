@@ -53,9 +53,8 @@ impl Store {
         let trash = self.root.join("trash");
         for n in 0.. {
             let to = trash.join(format!("{name}-{}-{n}", std::process::id()));
-            // NOREPLACE: renaming over an empty directory would succeed.
-            let flags = rustix::fs::RenameFlags::NOREPLACE;
-            match rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, &to, flags) {
+            let cwd = rustix::fs::CWD;
+            match strata_tree::rename_new((cwd, path), (cwd, &to)) {
                 Ok(()) => return Ok(to),
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => {

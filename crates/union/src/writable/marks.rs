@@ -47,6 +47,11 @@ impl Marks {
         Self { class: if user { XattrClass::User } else { XattrClass::Trusted }, apart }
     }
 
+    /// What the names of all marks begin with.
+    pub(super) fn prefix(self) -> &'static str {
+        self.class.prefix()
+    }
+
     /// Whether an inode has a mark: `names` are those of its attributes.
     pub(super) fn has(self, names: &XattrNames, mark: Mark) -> bool {
         names.has(self.class.name(mark))

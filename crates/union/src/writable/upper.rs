@@ -225,6 +225,11 @@ impl Upper {
         self.root.as_fd()
     }
 
+    /// The directory itself, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.shown
+    }
+
     /// The path on the host, for messages.
     pub(super) fn shown(&self, path: &TreePath) -> String {
         self.shown.join(path.as_os_str()).display().to_string()

@@ -19,11 +19,11 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::Errno;
+use strata_tree::Name;
 use strata_tree::xattrs::XattrNames;
-use strata_tree::{Name, TreePath};
 
 use super::Union;
-use super::error::{Doing, Error, Result};
+use super::error::{Doing, Error, Result, damaged};
 use super::marks::{self, Mark, Marks};
 use super::names::{is_device_whiteout, stat_named};
 use super::upper::{Temporary, Upper};
@@ -82,10 +82,16 @@ pub(super) fn probe(upper: &Upper, marks: Marks) -> Result<Can> {
     let can = tried(work, marks, &names);
     clear()?;
     can.map_err(|error| Error::Unusable {
-        path: upper.shown(&TreePath::root()),
+        path: upper.path().display().to_string(),
         why: format!(
-            "{error}, and without attributes nothing says that a directory is opaque or where a \
-             file is from; put it on a file system that keeps them (ext4, xfs, btrfs, tmpfs)"
+            "its file system does not keep {}* attributes ({}), and without these nothing says \
+             that a directory is opaque or where a file is from; put it on one that keeps them \
+             (ext4, xfs, btrfs, tmpfs), in a container on a volume",
+            marks.prefix(),
+            match error {
+                Error::Upper { what, errno } => format!("cannot {what}: {errno}"),
+                error => error.to_string(),
+            }
         ),
     })
 }
@@ -98,8 +104,17 @@ fn tried(work: BorrowedFd<'_>, marks: Marks, names: &[Temporary; 3]) -> Result<C
         rustix::fs::unlinkat(work, at.name(), AtFlags::empty()).doing(|| "remove a file".to_owned())
     };
     let make = |at: &Temporary| file(work, at).doing(|| "make a file".to_owned());
-    marks.set(make(one)?, Mark::Whiteout, b"y")?;
-    let form = if device(work, three).is_ok() { Form::Device } else { Form::Attribute };
+    let made = make(one)?;
+    marks.set(&made, Mark::Whiteout, b"y")?;
+    if marks.get(&made, Mark::Whiteout)?.is_none() {
+        // An overlay in user space keeps it, but for itself.
+        return Err(damaged("read back a mark that was set"));
+    }
+    // An overlay in user space makes it, and takes it for its own whiteout.
+    let kept = device(work, three).is_ok()
+        && rustix::fs::statat(work, three.name(), AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice);
+    let form = if kept { Form::Device } else { Form::Attribute };
     let link = rustix::fs::linkat(work, one.name(), work, two.name(), AtFlags::empty()).is_ok();
     if link {
         // Two names of one inode are moved by doing nothing.
