@@ -5,6 +5,7 @@
 //! Old `docker save` and `podman save` write a repeated layer as a symbolic link to the first,
 //! so links are followed, inside the index of members alone: no file system is asked.
 //!
+//! Sparse members, whose zeros are left out, are written whole to a scratch file in a second pass.
 //! A name that stands there several times with equal bytes (tools that join archives write it so)
 //! is one member. A volume label is passed over; a part of a member that other volumes have more
 //! of is refused.
@@ -15,13 +16,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
+use strata_layer::diff::{DiffReader, RawSink};
 use strata_tree::TreePath;
 use tar::{EntryType, Header};
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::spool::Scratch;
 
 const BLOCK: u64 = 512;
 /// Enough for any path that Linux takes and any comment that a tool writes.
@@ -42,13 +46,16 @@ enum Member {
     Link(TreePath),
     /// The same; some tools write a symbolic link as if it stood in the root, which is the second.
     Symlink(TreePath, TreePath),
-    /// Present, and nothing that can be read (directory, device, sparse file).
+    /// Bytes of the file that sparse members were written to, holes and all.
+    Expanded { offset: u64, size: u64 },
+    /// Present, and nothing that can be read (directory, device, sparse file for now).
     Opaque,
 }
 
 /// A place in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent<'a> {
+    pub(crate) file: &'a File,
     pub(crate) offset: u64,
     pub(crate) size: u64,
     /// Several members of different bytes have this path: readers could disagree on which counts.
@@ -61,6 +68,9 @@ pub(crate) struct Archive {
     file: File,
     members: HashMap<TreePath, (Member, bool)>,
     has_end: bool,
+    /// It has members whose zeros are left out; [`Archive::expand`] reads them.
+    has_sparse: bool,
+    expanded: Option<File>,
 }
 
 /// What the headers before a member say about it.
@@ -83,6 +93,7 @@ impl Archive {
         let mut members: HashMap<TreePath, (Member, bool)> = HashMap::new();
         let mut pending = Pending::default();
         let mut offset = 0;
+        let mut has_sparse = false;
         // The end is two zero blocks; an archive cut at a member's end is read as it is.
         while let Some(header) = scan.header(offset)? {
             let extension = header.entry_type().is_gnu_longname()
@@ -94,8 +105,8 @@ impl Archive {
                 Some(size) if !extension => size,
                 _ => scan.size(&header, offset)?,
             };
-            let body = offset + BLOCK;
-            let next = scan.after(offset, size)?;
+            let body = scan.body(offset, &header)?;
+            let next = scan.after(body - BLOCK, size)?;
             match header.entry_type() {
                 EntryType::GNULongName => pending.path = Some(scan.text(offset, body, size)?),
                 EntryType::GNULongLink => pending.link = Some(scan.text(offset, body, size)?),
@@ -114,6 +125,7 @@ impl Archive {
                     let link = state
                         .link
                         .or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
+                    has_sparse |= state.sparse || kind == EntryType::GNUSparse;
                     let member = match kind {
                         _ if state.sparse => Member::Opaque,
                         EntryType::Regular | EntryType::Continuous => {
@@ -142,12 +154,79 @@ impl Archive {
             offset = next;
         }
         let has_end = offset < length;
-        Ok(Self { file, members, has_end })
+        Ok(Self { file, members, has_end, has_sparse, expanded: None })
+    }
+
+    /// Writes the members whose zeros are left out to a scratch file, so that they can be read
+    /// like the others.
+    ///
+    /// # Errors
+    /// `Archive` for a damaged one, `Limit` if they are too large, `Io`.
+    pub(crate) fn expand(
+        mut self,
+        scratch: Scratch<'_>,
+        label: &str,
+        limits: &Limits,
+    ) -> Result<Self> {
+        if !self.has_sparse {
+            return Ok(self);
+        }
+        let damaged =
+            |offset, what: String| Error::Archive { label: label.to_owned(), offset, what };
+        let writing = |e| Error::io(format!("writing {label} to a scratch file"), e);
+        let out = scratch()?;
+        let mut end = 0_u64;
+        let input = At { file: &self.file, offset: 0 };
+        let mut reader = DiffReader::new(BufReader::new(input), label.to_owned(), BOUNDS, Dropped);
+        let mut chunk = vec![0; COMPARED];
+        loop {
+            let at = reader.offset();
+            let member = reader.next().map_err(|e| damaged(at, e.to_string()))?;
+            let Some(member) = member else { break };
+            let base = end;
+            if member.sparse.is_some() {
+                end = end.saturating_add(member.size);
+                if end > limits.archive_bytes {
+                    return Err(Error::Limit {
+                        label: label.to_owned(),
+                        what: "the number of bytes of sparse members".to_owned(),
+                        limit: limits.archive_bytes,
+                        option: "--max-archive-bytes",
+                    });
+                }
+            }
+            for (mut to, len) in member.sparse.clone().unwrap_or(vec![(0, member.stored)]) {
+                let stop = to + len;
+                while to < stop {
+                    let n = COMPARED.min(usize::try_from(stop - to).unwrap_or(COMPARED));
+                    let n = reader
+                        .read_body(&mut chunk[..n])
+                        .map_err(|e| damaged(member.offset, e.to_string()))?;
+                    if n == 0 {
+                        break;
+                    }
+                    if member.sparse.is_some() {
+                        out.write_all_at(&chunk[..n], base + to).map_err(writing)?;
+                    }
+                    to += n as u64;
+                }
+            }
+            if member.sparse.is_some() {
+                let path = TreePath::clamped(&member.path)
+                    .map_err(|e| damaged(member.offset, format!("member path: {e}")))?;
+                let fresh = matches!(self.members.get(&path), None | Some((Member::Opaque, false)));
+                let expanded = Member::Expanded { offset: base, size: member.size };
+                self.members.insert(path, (expanded, !fresh));
+            }
+        }
+        out.set_len(end).map_err(writing)?;
+        self.expanded = Some(out);
+        Ok(self)
     }
 
     /// Where the bytes of the member at `path` are; `None` if there is no such member, or only
     /// something without bytes.
-    pub(crate) fn find(&self, path: &TreePath) -> Option<Extent> {
+    pub(crate) fn find(&self, path: &TreePath) -> Option<Extent<'_>> {
         let mut at = path;
         let mut ever = false;
         for _ in 0..LINK_CHAIN {
@@ -155,7 +234,12 @@ impl Archive {
             ever |= *repeated;
             match member {
                 Member::Body { offset, size } => {
-                    return Some(Extent { offset: *offset, size: *size, repeated: ever });
+                    let file = &self.file;
+                    return Some(Extent { file, offset: *offset, size: *size, repeated: ever });
+                }
+                Member::Expanded { offset, size } => {
+                    let file = self.expanded.as_ref()?;
+                    return Some(Extent { file, offset: *offset, size: *size, repeated: ever });
                 }
                 Member::Link(target) => at = target,
                 Member::Symlink(near, root) => {
@@ -177,10 +261,38 @@ impl Archive {
         let suffix = [b"/", path.as_bytes()].concat();
         self.members.keys().filter(|known| known.as_bytes().ends_with(&suffix)).min()
     }
+}
 
-    /// The archive itself, for `pread`.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+/// The sizes of what is read twice have their own bounds.
+const BOUNDS: strata_layer::Limits = strata_layer::Limits {
+    entries: u64::MAX,
+    depth: u64::MAX,
+    path_bytes: u64::MAX,
+    xattr_bytes: 1 << 20,
+    expansion: u64::MAX,
+    layer_bytes: u64::MAX,
+};
+
+/// Headers are not needed once more.
+struct Dropped;
+
+impl RawSink for Dropped {
+    fn raw(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file from its beginning, wherever its descriptor stands.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }
 
@@ -236,6 +348,26 @@ impl Scan<'_> {
             kind if [VOLUME_LABEL, CONTINUED].contains(&kind.as_byte()) => Ok(0),
             _ => header.entry_size().map_err(|e| self.damaged(offset, e.to_string())),
         }
+    }
+
+    /// Where the body of the member at `offset` begins: GNU's sparse files have more of their map
+    /// between.
+    fn body(&self, offset: u64, header: &Header) -> Result<u64> {
+        let mut body = offset + BLOCK;
+        if header.entry_type() != EntryType::GNUSparse || header.as_gnu().is_none() {
+            return Ok(body);
+        }
+        let mut more = header.as_bytes()[482] != 0;
+        while more {
+            let mut block = [0; BLOCK as usize];
+            if self.length - body < BLOCK {
+                return Err(self.damaged(offset, "it ends inside the map of a sparse file"));
+            }
+            self.read(body, &mut block)?;
+            more = block[504] != 0;
+            body += BLOCK;
+        }
+        Ok(body)
     }
 
     /// Where the next header begins.
@@ -350,170 +482,4 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn index(bytes: &[u8]) -> Result<Archive> {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        Archive::index(file, "test.tar", &Limits { members: 8, ..Limits::default() })
-    }
-
-    fn body(archive: &Archive, path: &str) -> Option<Vec<u8>> {
-        let extent = archive.find(&TreePath::clamped(path.as_bytes()).unwrap())?;
-        let mut bytes = vec![0; extent.size as usize];
-        archive.file().read_exact_at(&mut bytes, extent.offset).unwrap();
-        Some(bytes)
-    }
-
-    fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, kind: EntryType, data: &str) {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        if matches!(kind, EntryType::Symlink | EntryType::Link) {
-            header.set_size(0);
-            tar.append_link(&mut header, path, data).unwrap();
-        } else {
-            header.set_size(data.len() as u64);
-            tar.append_data(&mut header, path, data.as_bytes()).unwrap();
-        }
-    }
-
-    #[test]
-    fn members_are_found_by_path_and_through_links() {
-        let mut tar = tar::Builder::new(Vec::new());
-        let long = format!("{}/layer.tar", "d".repeat(150));
-        add(&mut tar, "./a/layer.tar", EntryType::Regular, "first");
-        add(&mut tar, "b/layer.tar", EntryType::Symlink, "../a/layer.tar");
-        add(&mut tar, "c/layer.tar", EntryType::Symlink, "../../../../b/layer.tar");
-        add(&mut tar, "h", EntryType::Link, "a/layer.tar");
-        add(&mut tar, &long, EntryType::Regular, "long");
-        add(&mut tar, "loop", EntryType::Symlink, "loop");
-        add(&mut tar, "out", EntryType::Symlink, "/etc/hostname");
-        let archive = index(&tar.into_inner().unwrap()).unwrap();
-        for (path, data) in [
-            ("a/layer.tar", Some("first")),
-            ("b/layer.tar", Some("first")),
-            ("c/layer.tar", Some("first")),
-            ("h", Some("first")),
-            (&long, Some("long")),
-            ("loop", None),
-            ("out", None),
-            ("absent", None),
-        ] {
-            assert_eq!(body(&archive, path).as_deref(), data.map(str::as_bytes), "{path}");
-        }
-    }
-
-    #[test]
-    fn pax_records_give_path_and_size() {
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.append_pax_extensions([("path", &b"real"[..]), ("comment", b"a\nb")]).unwrap();
-        add(&mut tar, "nominal", EntryType::Regular, "bytes");
-        let archive = index(&tar.into_inner().unwrap()).unwrap();
-        assert_eq!(body(&archive, "real").as_deref(), Some(&b"bytes"[..]));
-        assert_eq!(body(&archive, "nominal"), None);
-    }
-
-    #[test]
-    fn a_member_that_is_there_with_other_bytes_is_marked() {
-        let long = "x".repeat(COMPARED + 100);
-        let other = format!("{}y", &long[1..]);
-        for (members, repeated) in [
-            (["one", "one", "one"], false),
-            ([&long, &long, &long], false),
-            (["one", "two", "two"], true),
-            (["one", "two", "one"], true),
-            (["one", "one", "on"], true),
-            ([&long, &long, &other], true),
-        ] {
-            let mut tar = tar::Builder::new(Vec::new());
-            add(&mut tar, "x", EntryType::Regular, members[0]);
-            add(&mut tar, "d/", EntryType::Directory, "");
-            add(&mut tar, "./x", EntryType::Regular, members[1]);
-            add(&mut tar, "d/", EntryType::Directory, "");
-            add(&mut tar, "x", EntryType::Regular, members[2]);
-            let archive = index(&tar.into_inner().unwrap()).unwrap();
-            let found = archive.find(&TreePath::clamped(b"x").unwrap()).unwrap();
-            assert_eq!(found.repeated, repeated, "{}", members[2].len());
-        }
-        for (kinds, repeated) in [
-            ([EntryType::Symlink, EntryType::Symlink], false),
-            ([EntryType::Symlink, EntryType::Link], true),
-            ([EntryType::Regular, EntryType::Symlink], true),
-        ] {
-            let mut tar = tar::Builder::new(Vec::new());
-            add(&mut tar, "a", EntryType::Regular, "bytes");
-            for kind in kinds {
-                add(&mut tar, "d/x", kind, "../a");
-            }
-            let archive = index(&tar.into_inner().unwrap()).unwrap();
-            let found = archive.find(&TreePath::clamped(b"d/x").unwrap()).unwrap();
-            assert_eq!(found.repeated, repeated, "{kinds:?}");
-        }
-    }
-
-    #[test]
-    fn a_link_may_be_named_from_the_root() {
-        let mut tar = tar::Builder::new(Vec::new());
-        add(&mut tar, "l/layer.tar", EntryType::Symlink, "a.tar");
-        add(&mut tar, "m/layer.tar", EntryType::Symlink, "b.tar");
-        add(&mut tar, "a.tar", EntryType::Regular, "root");
-        add(&mut tar, "b.tar", EntryType::Regular, "root");
-        add(&mut tar, "m/b.tar", EntryType::Regular, "near");
-        let archive = index(&tar.into_inner().unwrap()).unwrap();
-        assert_eq!(body(&archive, "l/layer.tar").as_deref(), Some(&b"root"[..]));
-        assert_eq!(body(&archive, "m/layer.tar").as_deref(), Some(&b"near"[..]));
-    }
-
-    #[test]
-    fn gnu_tars_own_members_are_known() {
-        let other = |tar: &mut tar::Builder<Vec<u8>>, kind: u8, size: &[u8]| {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(EntryType::new(kind));
-            header.as_mut_bytes()[124..124 + size.len()].copy_from_slice(size);
-            header.set_cksum();
-            tar.get_mut().extend_from_slice(header.as_bytes());
-        };
-        let mut tar = tar::Builder::new(Vec::new());
-        other(&mut tar, b'V', &[0; 12]);
-        add(&mut tar, "dump/", EntryType::new(b'D'), "Ya\0\0");
-        add(&mut tar, "a", EntryType::Regular, "bytes");
-        let archive = index(&tar.into_inner().unwrap()).unwrap();
-        assert_eq!(body(&archive, "a").as_deref(), Some(&b"bytes"[..]));
-        let mut tar = tar::Builder::new(Vec::new());
-        other(&mut tar, b'M', b"00000000777\0");
-        let error = index(&tar.into_inner().unwrap()).unwrap_err().to_string();
-        assert!(error.contains("it goes on from another volume"), "{error}");
-    }
-
-    #[test]
-    fn damage_is_named_with_its_offset() {
-        let mut tar = tar::Builder::new(Vec::new());
-        add(&mut tar, "a", EntryType::Regular, &"x".repeat(1000));
-        let whole = tar.into_inner().unwrap();
-        let mut broken = whole.clone();
-        broken[0] ^= 1;
-        let mut long = tar::Builder::new(Vec::new());
-        add(&mut long, "big", EntryType::GNULongName, &"x".repeat((1 << 20) + 1));
-        for (bytes, text) in [
-            (whole[..1000].to_vec(), "at byte 0: a member of 1000 bytes passes the end"),
-            (whole[..300].to_vec(), "at byte 0: it ends inside a header"),
-            (broken, "at byte 0: no tar header"),
-            (long.into_inner().unwrap(), "an extension header of 1048577 bytes"),
-        ] {
-            let error = index(&bytes).unwrap_err().to_string();
-            assert!(error.contains(text), "{error}");
-        }
-    }
-
-    #[test]
-    fn too_many_members_are_refused() {
-        let mut tar = tar::Builder::new(Vec::new());
-        for n in 0..9 {
-            add(&mut tar, &n.to_string(), EntryType::Regular, "");
-        }
-        let error = index(&tar.into_inner().unwrap()).unwrap_err().to_string();
-        assert!(error.contains("--max-members"), "{error}");
-    }
-}
+mod tests;

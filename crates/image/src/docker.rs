@@ -39,9 +39,9 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// Whether it names a layer.
-    pub(crate) fn has_layers(&self) -> bool {
-        !self.layers.is_empty()
+    /// How many layers it names.
+    pub(crate) fn layer_count(&self) -> usize {
+        self.layers.len()
     }
 }
 

@@ -60,10 +60,19 @@ impl Found {
     /// `LayerCount`.
     pub(crate) fn checked(self) -> Result<Self> {
         let (layers, diff_ids) = (self.layers.len(), self.config.diff_ids().len());
-        if layers != diff_ids {
+        if !self.is_whole() {
             return Err(Error::LayerCount { image: self.title(), layers, diff_ids });
         }
         Ok(self)
+    }
+
+    /// Whether there is a layer for each diff id.
+    fn is_whole(&self) -> bool {
+        self.has_as_many(self.layers.len())
+    }
+
+    fn has_as_many(&self, layers: usize) -> bool {
+        self.config.diff_ids().len() == layers
     }
 
     pub(crate) fn add_names(&mut self, names: impl IntoIterator<Item = Reference>) {
@@ -168,7 +177,7 @@ fn of_both(
         let at = found.iter().position(|image| image.config.id() == config.into());
         match at {
             // Docker 25.0 began with manifests that name no layer.
-            Some(at) if found[at].layers.is_empty() && item.has_layers() => {
+            Some(at) if !found[at].is_whole() && found[at].has_as_many(item.layer_count()) => {
                 let mut instead = docker::find(source, wanted, &[item], known)?;
                 if let [image] = instead.as_mut_slice() {
                     let theirs = std::mem::replace(&mut image.names, found[at].names.clone());

@@ -111,7 +111,8 @@ impl Source {
             Opened::Directory(directory) => Kind::Directory(directory),
             Opened::Stream(file) => {
                 let (file, fault) = spool::plain(file, &label, scratch, limits)?;
-                let archive = Archive::index(file, &label, limits);
+                let archive = Archive::index(file, &label, limits)
+                    .and_then(|archive| archive.expand(scratch, &label, limits));
                 match fault {
                     Some(fault) if !archive.as_ref().is_ok_and(Archive::has_end) => {
                         return Err(fault);
@@ -131,7 +132,7 @@ impl Source {
             Kind::Archive(archive) => Ok(archive.find(path).map(|extent| Blob {
                 size: extent.size,
                 reader: Box::new(Range {
-                    file: archive.file(),
+                    file: extent.file,
                     offset: extent.offset,
                     left: extent.size,
                 }),
