@@ -1,6 +1,8 @@
 //! Taking a mount away: cleanly, or lazily where files are open.
 //!
-//! Root calls umount2; an ordinary user asks `fusermount3 -u`.
+//! Root calls umount2; an ordinary user asks `fusermount3 -u`, which reads /etc/mtab first. Where
+//! there is none (a bare container), or `fusermount3` has gone since the mount, `umount` does the
+//! same by the kernel's table: it takes a FUSE mount away for the user who mounted it.
 //!
 //! Invariants: a busy mount is reported as [`Error::Busy`] and left as it is; an [`Unmounter`]
 //! only ever takes away its own mount, never what someone else put there since.
@@ -18,6 +20,8 @@ use crate::error::{Error, Result};
 
 /// The setuid program that mounts and unmounts for ordinary users.
 pub(crate) const HELPER: &str = "fusermount3";
+/// The setuid program of every system, which unmounts what its caller mounted through FUSE.
+const UMOUNT: &str = "umount";
 
 /// The mount table shows our mounts as type `fuse.` and this.
 pub const SUBTYPE: &str = "strata";
@@ -49,8 +53,28 @@ pub fn unmount(path: &Path, manner: Manner) -> Result<()> {
 }
 
 fn unmount_by_helper(path: &Path, manner: Manner) -> Result<()> {
-    let output = Command::new(HELPER)
-        .arg(if manner == Manner::Lazy { "-uz" } else { "-u" })
+    let lazy = manner == Manner::Lazy;
+    let refused = match ask(HELPER, &[if lazy { "-uz" } else { "-u" }], path) {
+        Ok(None) => return Ok(()),
+        Ok(Some(text)) if text.contains("mtab") => Error::Helper(text),
+        Ok(Some(text)) => return Err(meaning(text, path)),
+        Err(error) => Error::NoHelper(error),
+    };
+    match ask(UMOUNT, if lazy { &["-l"] } else { &[] }, path) {
+        Ok(None) => Ok(()),
+        Ok(Some(text)) => match meaning(text, path) {
+            // Why we had to ask the second one is what can be mended.
+            Error::Helper(_) => Err(refused),
+            error => Err(error),
+        },
+        Err(_) => Err(refused),
+    }
+}
+
+/// Has a setuid program unmount; what it says if it refuses.
+fn ask(program: &str, how: &[&str], path: &Path) -> io::Result<Option<String>> {
+    let output = Command::new(program)
+        .args(how)
         .arg("--")
         .arg(path)
         .env("LC_ALL", "C")
@@ -58,18 +82,22 @@ fn unmount_by_helper(path: &Path, manner: Manner) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .output()
-        .map_err(Error::NoHelper)?;
+        .output()?;
     if output.status.success() {
-        return Ok(());
+        return Ok(None);
     }
     let text = String::from_utf8_lossy(&output.stderr);
+    let prefix = format!("{program}: ");
+    Ok(Some(text.trim().trim_start_matches(&prefix).to_owned()))
+}
+
+fn meaning(text: String, path: &Path) -> Error {
     if text.contains("busy") {
-        Err(Error::Busy(path.to_owned()))
+        Error::Busy(path.to_owned())
     } else if text.contains("not found in") || text.contains("not mounted") {
-        Err(Error::NotMounted(path.to_owned()))
+        Error::NotMounted(path.to_owned())
     } else {
-        Err(Error::Helper(text.trim().trim_start_matches("fusermount3: ").to_owned()))
+        Error::Helper(text)
     }
 }
 
