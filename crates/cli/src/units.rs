@@ -27,6 +27,12 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{text}{}", UNITS[unit])
 }
 
+/// `16.7%`: one digit, and never nothing for something.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    let percent = if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 };
+    if part > 0 && percent < 0.05 { "<0.1%".to_owned() } else { format!("{percent:.1}%") }
+}
+
 /// `3 weeks ago`, as go-units' HumanDuration puts it.
 pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
     format!("{} ago", duration(now.duration_since(since).as_secs()))
@@ -67,6 +73,13 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_small_part_is_not_nothing() {
+        let all = [(0, 0), (0, 9), (1, 9_999), (444, 2660), (9, 9)];
+        let all = all.map(|(part, whole)| percent(part, whole));
+        assert_eq!(all, ["0.0%", "0.0%", "<0.1%", "16.7%", "100.0%"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::images::familiar;
 use crate::look::render::{escaped, full_time, kind_name, mode_string};
 use crate::look::xattr_text;
-use crate::units::size;
+use crate::units::{self, size};
 
 /// One layer, as the list of layers shows it.
 #[derive(Debug, Clone)]
@@ -45,6 +45,11 @@ pub(crate) struct Image {
     /// Keeps the layers from being removed.
     #[allow(dead_code, reason = "held, not read")]
     pub(super) held: Option<(HeldImage, Vec<HeldLayer>)>,
+}
+
+/// The one number about waste: `44.4MB, 16.7% of what the layers hold`.
+pub(crate) fn wasted_share(wasted: u64, layers: u64) -> String {
+    format!("{}, {} of what the layers hold", size(wasted), units::percent(wasted, layers))
 }
 
 impl Image {
@@ -142,8 +147,10 @@ impl Image {
             ("Visible", format!("{} of files", stated(all.size))),
             ("Unique", format!("{} only this image's one layer holds", stated(all.unique()))),
             ("Shared", format!("{} other images or layers hold too", stated(all.shared))),
-            ("Efficiency", format!("{:.2}% by dive's formula", score * 100.0)),
-            ("Wasted", format!("{} of {} files that no name shows", stated(*wasted), files.len())),
+            ("Wasted", wasted_share(*wasted, layers)),
+            ("", format!("{wasted} bytes of {} files that no name shows any more", files.len())),
+            ("By dive", format!("efficiency {:.2}%; it overlooks", score * 100.0)),
+            ("", "what was in a deleted directory".to_owned()),
         ];
         for (place, bytes) in files.iter().filter(|(_, bytes)| *bytes > 0).take(200) {
             let path = self.tree.path(*place);

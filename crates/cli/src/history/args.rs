@@ -77,9 +77,10 @@ impl DiffOptions {
 /// one deletes or writes again, with the steps that did it. With two: files of one path whose
 /// contents differ.
 ///
-/// The efficiency is the share of the bytes of all layers that the image shows. By dive's formula
-/// it is the sum over all paths of the smallest size that the path has in a layer, by the sum of
-/// all its sizes; a deleted file has size 0, a deleted directory that of what was in it.
+/// Wasted is what the layers hold and the image does not show. JSON also has it as an efficiency,
+/// the part that is shown, and as dive's score, which is another thing: the sum over all paths of
+/// the smallest size that the path has in a layer, by the sum of all its sizes. It overlooks what
+/// was in a deleted directory, so that 99% may stand beside much waste.
 #[derive(Debug, Args)]
 pub(crate) struct DuplicatesArgs {
     /// Only the waste

@@ -176,11 +176,11 @@ fn print_waste(
 ) -> Result<()> {
     writeln!(
         out,
-        "The layers hold {}, the image shows {}: efficiency {:.1}% ({:.1}% by dive's formula)",
+        "The layers hold {}, the image shows {}: {} ({}) is wasted",
         bytes(waste.total, args),
         bytes(waste.total - waste.wasted, args),
-        waste.efficiency() * 100.0,
-        waste.dive * 100.0
+        bytes(waste.wasted, args),
+        units::percent(waste.wasted, waste.total)
     )?;
     if waste.files.is_empty() {
         return Ok(writeln!(out, "Nothing is wasted")?);

@@ -25,7 +25,7 @@ const HELP: [(&str, &str); 20] = [
     ("/", "filter: part of a name, *.glob, a/path; Esc clears"),
     ("x or m, u", "mark; unmark all"),
     ("e", "extract what is marked, or the path here"),
-    ("t", "the image: totals, efficiency, what is wasted"),
+    ("t", "the image: totals, what is wasted"),
     ("in a file", "/ search, n N next and previous, x hex"),
     ("q, Ctrl-C", "back or leave; Ctrl-Z suspends"),
     ("A M D", "added, modified, removed by the layer (SIZE: what was)"),

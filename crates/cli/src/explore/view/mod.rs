@@ -17,7 +17,7 @@ use ratatui::widgets::{Block, BorderType, Clear};
 use strata_layer::image_tree::Change;
 
 use super::model::{Asked, Cover, Model};
-use crate::units::size;
+use crate::units::{percent, size};
 
 /// How things look.
 #[derive(Debug, Clone, Copy)]
@@ -72,11 +72,11 @@ fn title(model: &Model, frame: &mut Frame<'_>) {
     let image = &model.image;
     let bytes: u64 = image.layers.iter().map(|layer| layer.size).sum();
     let right = format!(
-        " {} in {}  efficiency {:.1}%  wasted {} ",
+        " {} in {}, {} ({}) wasted ",
         size(bytes),
         counted(image.layers.len() as u64, "layer"),
-        image.efficiency.score * 100.0,
-        size(image.efficiency.wasted)
+        size(image.efficiency.wasted),
+        percent(image.efficiency.wasted, bytes)
     );
     let area = model.layout.title;
     let room = usize::from(area.width).saturating_sub(right.chars().count());
