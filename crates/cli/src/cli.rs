@@ -228,9 +228,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
         Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
-        Command::Completions(args) => {
-            shell::run_completions(args, Cli::command(), &mut screen.out);
-        }
+        Command::Completions(args) => shell::run_completions(args, &mut screen.out)?,
         Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,
     }
     Ok(out.flush()?)

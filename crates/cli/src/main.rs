@@ -3,7 +3,7 @@
 //! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
 //! [`images`] lists images and what they take, [`remote`] speaks to registries, [`look`] reads
 //! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top;
-//! [`history`] tells what happened in images and what differs.
+//! [`history`] tells what happened in images and what differs; [`complete`] answers the shell.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
@@ -11,6 +11,7 @@
 
 mod cli;
 mod commands;
+mod complete;
 mod context;
 mod explore;
 mod history;
@@ -31,9 +32,15 @@ mod uppers;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
+    match complete::answer(cli::Cli::command) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        // The shell asks in the middle of a line, and goes on without an answer.
+        Err(_) => return ExitCode::FAILURE,
+    }
     let cli = cli::Cli::parse();
     start_log(&cli);
     let trouble = cli.trouble();

@@ -9,9 +9,18 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
 
+use crate::complete;
+
 /// Print shell completions
 ///
-/// For bash: strata completions bash > ~/.local/share/bash-completion/completions/strata
+/// They complete commands and options, and names of images, uppers and mounts: the script asks the
+/// program at each Tab.
+///
+/// bash: strata completions bash > ~/.local/share/bash-completion/completions/strata
+///
+/// zsh: strata completions zsh > ~/.zfunc/_strata, with fpath+=~/.zfunc before compinit in ~/.zshrc
+///
+/// fish: strata completions fish > ~/.config/fish/completions/strata.fish
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
@@ -26,8 +35,8 @@ pub(crate) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command, out: &mut impl Write) {
-    clap_complete::generate(args.shell, &mut command, "strata", out);
+pub(crate) fn run_completions(args: &CompletionsArgs, out: &mut impl Write) -> Result<()> {
+    complete::script(args.shell, out)
 }
 
 pub(crate) fn run_man(args: &ManArgs, command: Command, out: &mut impl Write) -> Result<()> {

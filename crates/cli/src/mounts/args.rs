@@ -75,7 +75,7 @@ pub(crate) struct MountArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UmountArgs {
     /// The directory that it is mounted on
-    #[arg(value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
     /// Also if files are open: they can be read until they are closed
     #[arg(short, long)]
