@@ -3,7 +3,7 @@
 //! Invariant: it is asked for the path of a node before the model changes, and gives the errno.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, XattrFlags};
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use strata_tree::{Device, Kind};
 
 use super::operations::{NAMES, Op, kind_of, split, xattr};
+use super::rights::gives;
 use super::world::World;
 
 type Done = Result<(), Errno>;
@@ -24,7 +25,8 @@ pub(super) fn fits(op: &Op) -> bool {
     let zero = Kind::CharDevice(Device { major: 0, minor: 0 });
     match op {
         Op::Make(_, _, kind) => kind_of(*kind) != zero,
-        Op::RenameWhiteout(..) => false,
+        // An upper is left alone while the kernel has it mounted.
+        Op::RenameWhiteout(..) | Op::CopyInUpper(..) => false,
         _ => true,
     }
 }
@@ -60,9 +62,8 @@ pub(super) fn apply(op: &Op, world: &World, root: &Path) -> Option<Done> {
         Op::Symlink(dir, n) => io(std::os::unix::fs::symlink("../to", new(*dir, *n))),
         Op::Create(dir, n) => {
             let path = new(*dir, *n);
-            let made = File::options().write(true).create_new(true).open(&path);
+            let made = File::options().write(true).create_new(true).mode(0o640).open(&path);
             io(made.and_then(|file| file.write_all_at(b"new", 0)))
-                .and_then(|()| chmod(&path, 0o640))
         }
         Op::Write(n, from, byte) => write(&file(*n)?, u64::from(*from), &[*byte; 5]),
         Op::Truncate(n, size) => resize(&file(*n)?, u64::from(*size)),
@@ -144,6 +145,10 @@ pub(super) fn apply(op: &Op, world: &World, root: &Path) -> Option<Done> {
             }
             write(&at(&to.0), 0, &std::fs::read(at(&from.0)).unwrap())
         }
+        Op::Acl(..) | Op::DefaultAcl(..) | Op::Capability(_) => {
+            let (path, _, name, value) = gives(op, world)?;
+            rustix::fs::lsetxattr(at(&path), name, &value, XattrFlags::empty())
+        }
         Op::HoldRead(_)
         | Op::HoldWrite(_)
         | Op::Close(_)
@@ -152,7 +157,9 @@ pub(super) fn apply(op: &Op, world: &World, root: &Path) -> Option<Done> {
         | Op::RenameWhiteout(..)
         | Op::Sync(_)
         | Op::Forget
-        | Op::LongName(_) => return None,
+        | Op::LongName(_)
+        | Op::CopyInUpper(..)
+        | Op::MoveAway => return None,
     })
 }
 

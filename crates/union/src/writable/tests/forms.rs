@@ -40,7 +40,7 @@ fn fits(op: &Op, can: Can) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_union_is_its_model_on_every_file_system(

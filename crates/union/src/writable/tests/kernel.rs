@@ -14,6 +14,7 @@ use strata_tree::{Device, Item, Kind, Spec};
 use super::beside;
 use super::lowers::{lower, lower_without_zero};
 use super::operations::{operation, run, run_beside};
+use super::rights;
 use super::world::{World, options};
 use crate::tests::Mounted;
 
@@ -50,6 +51,10 @@ fn lay_out(spec: &Spec, root: &Path) {
         }
         std::os::unix::fs::lchown(&path, Some(inode.uid), Some(inode.gid)).unwrap();
         if inode.kind != Kind::Symlink {
+            // What its directory has given it.
+            for name in [rights::ACCESS, rights::DEFAULT] {
+                let _ = rustix::fs::lremovexattr(&path, name);
+            }
             let perm = std::fs::Permissions::from_mode(u32::from(inode.perm));
             std::fs::set_permissions(&path, perm).unwrap();
         }
@@ -76,7 +81,8 @@ fn facts(path: &Path) -> String {
     };
     let links = if kind.is_dir() { 0 } else { stat.nlink() };
     let mode = if kind.is_symlink() { 0o777 } else { stat.mode() };
-    format!("{mode:o} {}:{} links {links} {body}", stat.uid(), stat.gid())
+    let attributes = rights::shown(path);
+    format!("{mode:o} {}:{} links {links} {body} {attributes}", stat.uid(), stat.gid())
 }
 
 fn tree(root: &Path) -> BTreeMap<String, String> {
@@ -108,7 +114,9 @@ fn model_tree(world: &World) -> BTreeMap<String, String> {
             }
             _ => String::new(),
         };
-        let line = format!("{mode:o} {}:{} links {links} {body}", inode.uid, inode.gid);
+        let attributes = rights::expected(inode);
+        let owner = format!("{}:{}", inode.uid, inode.gid);
+        let line = format!("{mode:o} {owner} links {links} {body} {attributes}");
         all.insert(path, line);
     }
     all
@@ -236,7 +244,7 @@ fn mount_beside(world: &World) -> Mounted {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernel_shows_the_same_tree(ops in proptest::collection::vec(operation(), 1..40)) {

@@ -4,6 +4,11 @@
 
 use strata_tree::{Spec, TreePath};
 
+use super::rights::{ACCESS, CAPABILITY, DEFAULT, RAW, acl};
+
+/// Of an ACL whose bits are 0664.
+const SEED: u16 = 0o46546;
+
 /// A lower with something of everything.
 pub(super) fn lower() -> Spec {
     lower_without_zero().char_device("b/c", 0, 0)
@@ -26,8 +31,12 @@ pub(super) fn lower_without_zero() -> Spec {
         .link("a/c", &path("a/b"))
         .dir("a/d")
         .file("a/d/a", "deep")
+        .perm(0o664)
+        .xattr(ACCESS, acl(SEED))
         .dir("a/d/b")
+        .xattr(DEFAULT, acl(SEED))
         .file("a/d/b/a", "deeper")
+        .xattr(CAPABILITY, RAW)
         .dir("b")
         .link("b/a", &path("a/b"))
         .symlink("b/b", "../a/a")
@@ -48,8 +57,12 @@ pub(super) fn layers() -> Vec<Spec> {
         .file("a/hidden", "by a whiteout")
         .dir("a/d")
         .file("a/d/a", "deep")
+        .perm(0o664)
+        .xattr(ACCESS, acl(SEED))
         .dir("a/d/b")
+        .xattr(DEFAULT, acl(SEED))
         .file("a/d/b/a", "deeper")
+        .xattr(CAPABILITY, RAW)
         .dir("b")
         .file("b/hidden", "by an opaque directory")
         .dir("x")

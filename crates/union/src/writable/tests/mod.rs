@@ -12,6 +12,7 @@ mod kernel;
 mod lowers;
 mod model;
 mod operations;
+mod rights;
 mod typeless;
 mod unsynced;
 mod uses;
@@ -20,6 +21,11 @@ mod world;
 use rustix::io::Errno;
 
 use super::{Error, Result};
+
+/// How many random sequences each test runs: STRATA_SEQUENCES, or a few.
+fn cases() -> u32 {
+    std::env::var("STRATA_SEQUENCES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+}
 
 /// The errno of a refusal.
 fn refused<T>(result: Result<T>) -> Option<Errno> {

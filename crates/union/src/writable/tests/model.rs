@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 use strata_tree::{Item, Kind, Spec};
 
+use super::rights::inherit;
+
 /// An inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inode {
@@ -131,6 +133,7 @@ impl Model {
             inode.gid = self.inodes[dir].gid;
             inode.perm |= if inode.kind.is_dir() { 0o2000 } else { 0 };
         }
+        inherit(&self.inodes[dir], &mut inode);
         self.inodes.push(inode);
         let node = self.inodes.len() - 1;
         self.inodes[dir].names.insert(name.to_owned(), node);

@@ -9,6 +9,7 @@ use strata_tree::{Device, Kind};
 use super::lowers::{layers, lower};
 use super::model::{Answer, Inode};
 use super::refused;
+use super::rights::chmod;
 use super::world::{READ, WRITE, World, options};
 use crate::writable::{Caller, Changes, Error, New, OpenHow, RenameMode, SetMode, SetTime};
 
@@ -51,6 +52,11 @@ pub(super) enum Op {
     Sync(u8),
     Forget,
     LongName(u8),
+    Acl(u8, u16),
+    DefaultAcl(u8, u16),
+    Capability(u8),
+    CopyInUpper(u8, u8, u8),
+    MoveAway,
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Op> {
@@ -89,6 +95,11 @@ pub(super) fn operation() -> impl Strategy<Value = Op> {
         1 => b().prop_map(Op::Sync),
         1 => Just(Op::Forget),
         1 => b().prop_map(Op::LongName),
+        2 => (b(), any::<u16>()).prop_map(|(n, acl)| Op::Acl(n, acl)),
+        2 => (b(), any::<u16>()).prop_map(|(d, acl)| Op::DefaultAcl(d, acl)),
+        2 => b().prop_map(Op::Capability),
+        1 => (b(), b(), b()).prop_map(|(n, d, name)| Op::CopyInUpper(n, d, name)),
+        1 => Just(Op::MoveAway),
     ]
 }
 
@@ -149,6 +160,7 @@ impl World {
                 let changes = Changes { size: Some(u64::from(*size)), ..Changes::default() };
                 self.union().set_attr(self.id(&path), &changes).unwrap();
                 self.model.inodes[node].body.resize(usize::from(*size), 0);
+                self.model.uncap(node);
                 self.model.inodes[node].mtime = None;
                 Ok(())
             }
@@ -157,6 +169,7 @@ impl World {
                 let how = OpenHow { truncate: true, ..WRITE };
                 self.union().open_file(self.id(&path), how).unwrap();
                 self.model.inodes[node].body.clear();
+                self.model.uncap(node);
                 self.model.inodes[node].mtime = None;
                 Ok(())
             }
@@ -167,7 +180,7 @@ impl World {
                 }
                 let changes = Changes { perm: Some(*perm), ..Changes::default() };
                 self.union().set_attr(self.id(&path), &changes).unwrap();
-                self.model.inodes[node].perm = *perm;
+                chmod(&mut self.model.inodes[node], *perm);
                 Ok(())
             }
             Op::Chown(n, uid, gid) => {
@@ -183,7 +196,10 @@ impl World {
                 self.union().set_attr(self.id(&path), &changes).unwrap();
                 let inode = &mut self.model.inodes[node];
                 (inode.uid, inode.gid) = (uid, gid);
-                inode.perm = perm.unwrap_or(inode.perm);
+                if let Some(perm) = perm {
+                    chmod(inode, perm);
+                    self.model.uncap(node);
+                }
                 Ok(())
             }
             Op::Times(n, time) => {
@@ -287,6 +303,7 @@ impl World {
                 let inode = &mut self.model.inodes[node];
                 inode.body.resize(inode.body.len().max(size), 0);
                 inode.mtime = None;
+                self.model.uncap(node);
                 Ok(())
             }
             Op::Punch(n, at) => {
@@ -299,6 +316,7 @@ impl World {
                 let at = usize::from(*at).min(end);
                 inode.body[at..(at + 100).min(end)].fill(0);
                 inode.mtime = None;
+                self.model.uncap(node);
                 Ok(())
             }
             Op::CopyRange(n, m) => {
@@ -327,6 +345,9 @@ impl World {
                 inode.body.resize(inode.body.len().max(bytes.len()), 0);
                 inode.body[..bytes.len()].copy_from_slice(&bytes);
                 inode.mtime = None;
+                if !bytes.is_empty() {
+                    self.model.uncap(to.1);
+                }
                 Ok(())
             }
             Op::SeekPastEnd(n) => {
@@ -380,6 +401,7 @@ impl World {
                 let changes = Changes { size: Some(u64::from(*size)), ..Changes::default() };
                 self.union().set_attr(held, &changes).unwrap();
                 self.model.inodes[node].body.resize(usize::from(*size), 0);
+                self.model.uncap(node);
                 self.model.inodes[node].mtime = None;
                 Ok(())
             }
@@ -387,7 +409,7 @@ impl World {
                 let Some((node, held)) = self.held_at(*n) else { return Ok(()) };
                 let changes = Changes { perm: Some(*perm), ..Changes::default() };
                 let attr = self.union().set_attr(held, &changes).unwrap();
-                self.model.inodes[node].perm = *perm;
+                chmod(&mut self.model.inodes[node], *perm);
                 let links = self.model.links(node);
                 match (attr.stat.perm, attr.stat.nlink) == (*perm, links) {
                     true => Ok(()),
@@ -409,7 +431,7 @@ impl World {
                 let found = self.union().lookup(self.id(&path), &[b'x'; 256]);
                 same(op, refused(found), Err::<(), _>(Errno::NAMETOOLONG))
             }
-            _ => Err(format!("{op:?} is not done")),
+            _ => self.apply_right(op),
         }
     }
 
@@ -427,6 +449,7 @@ impl World {
         }
         body[at..at + 5].copy_from_slice(&bytes);
         self.model.inodes[node].mtime = None;
+        self.model.uncap(node);
     }
 
     fn rename(
@@ -529,7 +552,7 @@ pub(super) fn run_beside(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_union_is_its_model(ops in proptest::collection::vec(operation(), 1..40)) {

@@ -12,6 +12,7 @@ use strata_tree::conformance::lay_out;
 use strata_tree::{FlatTree, Kind, Lower, MemTree, NodeId, Spec, compile, list};
 
 use super::model::Model;
+use super::rights::lay_trap;
 use crate::Stack;
 use crate::writable::whiteouts::Can;
 use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
@@ -29,7 +30,7 @@ pub(super) struct World {
     pub(super) union: Option<Union>,
     pub(super) model: Model,
     /// Numbers that were seen, by model node.
-    numbers: BTreeMap<usize, NodeId>,
+    pub(super) numbers: BTreeMap<usize, NodeId>,
     /// Open files, by model node.
     pub(super) open: Vec<(usize, Arc<OpenFile>)>,
     lower: Arc<FlatTree>,
@@ -66,6 +67,9 @@ impl World {
         for name in ["upper", "work"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
+        if rustix::process::geteuid().is_root() {
+            lay_trap(dir.path(), "work");
+        }
         let layers = layers.iter().map(|layer| {
             let layer: Arc<dyn Lower> = Arc::new(MemTree::new(layer).unwrap());
             layer
@@ -93,11 +97,16 @@ impl World {
         world
     }
 
-    /// Ends the union and puts another over the same upper.
-    pub(super) fn mount(&mut self) {
+    /// Ends the union.
+    pub(super) fn leave(&mut self) {
         self.open.clear();
         self.lookups.borrow_mut().clear();
         self.union = None;
+    }
+
+    /// Ends the union and puts another over the same upper.
+    pub(super) fn mount(&mut self) {
+        self.leave();
         let lower = self.lower.clone();
         let mut union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
         union.upper.can = self.can.unwrap_or(union.upper.can);
