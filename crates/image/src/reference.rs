@@ -252,6 +252,12 @@ impl Reference {
         Some(format!("{}/{}@{digest}", self.domain.as_str(), self.repository.as_str()))
     }
 
+    /// The repository with a digest, and without a tag.
+    #[must_use]
+    pub fn with_digest(&self, digest: BlobDigest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     fn with_suffix(&self, mut text: String) -> String {
         if let Some(tag) = &self.tag {
             text.push(':');

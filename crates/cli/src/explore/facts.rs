@@ -89,6 +89,7 @@ impl Image {
         }
         let mut names: HashMap<ImageId, String> = HashMap::new();
         for (name, id) in store.tags()? {
+            // Tags come before digests, so a digest is its name only without a tag.
             names.entry(id).or_insert_with(|| familiar(&name));
         }
         Ok(Self {

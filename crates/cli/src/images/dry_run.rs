@@ -40,9 +40,9 @@ pub(super) fn run(
             Ok(Asked::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
                 failed.push(no_image(text));
             }
-            Ok(Asked::Untag(name)) => {
-                tags.retain(|(known, _)| *known != name);
-                untagged.push(name);
+            Ok(Asked::Untag(names)) => {
+                tags.retain(|(known, _)| !names.contains(known));
+                untagged.extend(names);
             }
             Ok(Asked::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
             Err(error) => failed.push(told::told(&error)),
@@ -98,7 +98,7 @@ pub(super) fn run(
 }
 
 fn is_named(reference: &Reference, name: &str) -> bool {
-    reference.store_tag().as_deref() == Some(name)
+    reference.store_pin().or_else(|| reference.store_tag()).as_deref() == Some(name)
 }
 
 /// As the image crate says it.

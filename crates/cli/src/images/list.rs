@@ -26,7 +26,7 @@ pub(crate) struct ImagesArgs {
     /// Taken for docker's sake: there are no intermediate images to show
     #[arg(short, long)]
     all: bool,
-    /// Show the digests of the manifests
+    /// Show the digests that the names were pulled as
     #[arg(long)]
     digests: bool,
     /// Show whole ids
@@ -48,6 +48,8 @@ struct Row {
     size: u64,
     layers: Vec<String>,
     manifest: Option<String>,
+    /// What the name was pulled as: an index's digest, or the manifest's.
+    digest: Option<String>,
 }
 
 /// A row as a template sees it: docker's fields.
@@ -84,16 +86,31 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
     let store = context.store()?;
     let allowed = ["dangling", "label", "before", "since", "reference", "until"];
     let filters = Filters::parse(&store, &args.filters, &allowed)?;
+    let shows_digests = args.digests
+        || matches!(&context.format, Format::Template(text) if text.contains(".Digest"));
     let mut rows = Vec::new();
     for image in Known::all(&store)? {
         let created = image.config.created();
         let size = image.size(&store)?;
         for name in image.names() {
             let named = args.reference.as_deref().is_none_or(|wanted| is_named(wanted, &name));
-            if named && filters.match_row(&image, &name) {
+            if !named || !filters.match_row(&image, &name) {
+                continue;
+            }
+            // As docker: a row for each digest, where digests are shown.
+            let digests = image.digests_in(&name.0).into_iter().map(Some);
+            let mut digests: Vec<Option<String>> = digests.collect();
+            if digests.is_empty() {
+                digests.push(None);
+            }
+            if !shows_digests {
+                digests.truncate(1);
+            }
+            for digest in digests {
                 let row = Row {
-                    repository: name.0,
-                    tag: name.1,
+                    repository: name.0.clone(),
+                    tag: name.1.clone(),
+                    digest,
                     id: image.record.id.to_string(),
                     created: created.map(|time| time.to_string()),
                     size,
@@ -133,7 +150,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
                         containers: "N/A".to_owned(),
                         created_at: created.map_or_else(not_said, docker_time),
                         created_since: since(*created),
-                        digest: row.manifest.clone().unwrap_or_else(|| NONE.to_owned()),
+                        digest: row.digest.clone().unwrap_or_else(|| NONE.to_owned()),
                         id: shown_id(&row.id, args.no_trunc).to_owned(),
                         repository: row.repository.clone(),
                         shared_size: size(|usage| usage.shared),
@@ -163,7 +180,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
     }];
     for (created, row) in &rows {
         let mut cells = vec![row.repository.as_str(), &row.tag];
-        cells.extend(args.digests.then(|| row.manifest.as_deref().unwrap_or(NONE)));
+        cells.extend(args.digests.then(|| row.digest.as_deref().unwrap_or(NONE)));
         let (since, size) = (since(*created), units::size(row.size));
         cells.extend([shown_id(&row.id, args.no_trunc), &since, &size]);
         lines.push(cells.join("\t"));

@@ -2,7 +2,10 @@
 //!
 //! [`Known`] is what the store knows of all images, read once a command.
 //!
-//! Invariant: two tags of one image are two rows; an image without a tag is one row of `<none>`.
+//! Invariants: two tags of one image are two rows; an image without a tag is one row of `<none>`,
+//! with the repository that it was pulled from where there is one. What a name was pulled as is a
+//! name `REPOSITORY@DIGEST` of the store beside the tag, as in docker: the digest that `pull`
+//! printed, an index's too. `tag` and `load` make none.
 
 mod dry_run;
 mod filter;
@@ -74,25 +77,43 @@ impl Known {
 
     /// Repository and tag of each name; `<none>` twice if there is no name.
     pub(crate) fn names(&self) -> Vec<(String, String)> {
-        match self.tags.is_empty() {
-            true => vec![(NONE.to_owned(), NONE.to_owned())],
-            false => self.tags.iter().map(|name| split(name)).collect(),
+        let mut names: Vec<(String, String)> = Vec::new();
+        let (tags, pins): (Vec<_>, Vec<_>) = self.tags.iter().partition(|name| !is_pin(name));
+        names.extend(tags.into_iter().map(|name| split(name)));
+        for name in pins.into_iter().map(|name| split(name)) {
+            // A digest has a row of its own only where its repository has no tag.
+            if !names.iter().any(|(repository, _)| *repository == name.0) {
+                names.push(name);
+            }
         }
+        if names.is_empty() {
+            names.push((NONE.to_owned(), NONE.to_owned()));
+        }
+        names
+    }
+
+    /// Whether it has a name that is no digest.
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.tags.iter().any(|name| !is_pin(name))
+    }
+
+    /// The digests that a repository's name was pulled as.
+    pub(crate) fn digests_in(&self, repository: &str) -> Vec<String> {
+        let pins = self.digests().into_iter();
+        let pins =
+            pins.filter_map(|pin| pin.split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())));
+        pins.filter(|(own, _)| own == repository).map(|(_, digest)| digest).collect()
     }
 
     /// The names as people say them.
     pub(crate) fn familiar_names(&self) -> Vec<String> {
         // A digest that it was pulled by is not a name of its own.
-        self.tags.iter().filter(|name| !name.contains('@')).map(|name| familiar(name)).collect()
+        self.tags.iter().filter(|name| !is_pin(name)).map(|name| familiar(name)).collect()
     }
 
-    /// `REPOSITORY@DIGEST` of its manifest for each repository that it is named in.
+    /// `REPOSITORY@DIGEST` for each name and digest that it was pulled or pushed as.
     pub(crate) fn digests(&self) -> Vec<String> {
-        let Some(manifest) = self.record.manifest else { return Vec::new() };
-        let mut all: Vec<String> =
-            self.tags.iter().map(|name| format!("{}@{manifest}", split(name).0)).collect();
-        all.dedup();
-        all
+        self.tags.iter().filter(|name| is_pin(name)).map(|name| familiar(name)).collect()
     }
 
     /// Bytes of the regular files of all its layers, as docker adds them up.
@@ -110,7 +131,7 @@ pub(crate) fn familiar_names(store: &Store) -> Result<HashMap<ImageId, Vec<Strin
     let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
     for (name, image) in store.tags()? {
         // A digest that it was pulled by is not a name of its own.
-        if !name.contains('@') {
+        if !is_pin(&name) {
             names.entry(image).or_default().push(familiar(&name));
         }
     }
@@ -127,6 +148,11 @@ fn split(name: &str) -> (String, String) {
         Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
         _ => (familiar, NONE.to_owned()),
     }
+}
+
+/// Whether a name of the store is a digest that an image was pulled as.
+pub(crate) fn is_pin(name: &str) -> bool {
+    name.contains('@')
 }
 
 /// A name of the store as people say it.

@@ -112,7 +112,7 @@ pub(super) fn prune(
     let mut pruned = Pruned::default();
     let mut gone: BTreeSet<DiffId> = BTreeSet::new();
     for image in Known::all(store)? {
-        let named = !image.tags.is_empty();
+        let named = image.is_tagged();
         let wanted = all || !named || filters.has("dangling");
         let names = image.names();
         let meant = names.iter().all(|name| filters.match_row(&image, name));

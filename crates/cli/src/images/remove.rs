@@ -1,6 +1,7 @@
 //! `strata tag` and `rmi`.
 //!
-//! Invariants: a tag goes alone as long as the image has others; an image that is in use, by a
+//! Invariants: a name goes alone as long as the image has others, and the last tag of a repository
+//! takes the digests along that the image was pulled as from there; an image that is in use, by a
 //! mount or by an upper, stays.
 
 use std::io::Write;
@@ -11,7 +12,7 @@ use strata_image::{Reference, resolve_image};
 use strata_layer::Store;
 use strata_tree::ImageId;
 
-use super::familiar;
+use super::{familiar, is_pin, split};
 use crate::context::Context;
 use crate::told;
 use crate::uppers::{Shelf, Upper};
@@ -43,8 +44,8 @@ pub(crate) struct RmiArgs {
 
 /// What an argument asks for.
 pub(super) enum Asked {
-    /// That this name goes; the image has others.
-    Untag(String),
+    /// That these names go; the image has others.
+    Untag(Vec<String>),
     /// That the image goes, with all its names.
     Remove(ImageId),
 }
@@ -87,9 +88,11 @@ fn remove(
 ) -> Result<()> {
     let tags = store.tags()?;
     match asked(store, &tags, uppers, text, force)? {
-        Asked::Untag(name) => {
-            store.untag(&name)?;
-            writeln!(out, "Untagged: {}", familiar(&name))?;
+        Asked::Untag(names) => {
+            for name in names {
+                store.untag(&name)?;
+                writeln!(out, "Untagged: {}", familiar(&name))?;
+            }
         }
         Asked::Remove(id) => {
             let shown = shown(&tags, &id, text);
@@ -120,14 +123,20 @@ pub(super) fn asked(
     let names = names_of(tags, &image.id);
     let named = named(&names, text);
     let short = image.id.short();
+    let tags_of_it = || names.iter().filter(|name| !is_pin(name));
     match named {
-        Some(name) if names.len() > 1 => return Ok(Asked::Untag(name.to_owned())),
-        None if names.len() > 1 && !force => bail!(
+        Some(name) => {
+            let gone = gone_with(&names, name);
+            if gone.len() < names.len() {
+                return Ok(Asked::Untag(gone));
+            }
+        }
+        None if tags_of_it().count() > 1 && !force => bail!(
             "unable to delete {short} (must be forced): it is named {}; remove those names, or \
              use --force",
-            names.iter().map(|name| familiar(name)).collect::<Vec<_>>().join(", ")
+            tags_of_it().map(|name| familiar(name)).collect::<Vec<_>>().join(", ")
         ),
-        Some(_) | None => {}
+        None => {}
     }
     let id = image.id.to_string();
     if let Some(upper) = uppers.iter().find(|upper| upper.image == id) {
@@ -146,9 +155,21 @@ pub(super) fn shown(tags: &[(String, ImageId)], id: &ImageId, text: &str) -> Str
     named(&names_of(tags, id), text).map_or_else(|| text.to_owned(), familiar)
 }
 
+/// What goes with a name: itself, and with a repository's last tag the digests of the repository.
+fn gone_with(names: &[&str], name: &str) -> Vec<String> {
+    let own = split(name).0;
+    let of_repository = |other: &&&str| **other != name && split(other).0 == own;
+    let mut gone = vec![name.to_owned()];
+    if !is_pin(name) && names.iter().filter(of_repository).all(|other| is_pin(other)) {
+        gone.extend(names.iter().filter(of_repository).map(|pin| (*pin).to_owned()));
+    }
+    gone
+}
+
 /// Which of the names the text is.
 fn named<'a>(names: &[&'a str], text: &str) -> Option<&'a str> {
-    let tag = text.parse::<Reference>().ok().and_then(|reference| reference.store_tag())?;
+    let reference = text.parse::<Reference>().ok()?;
+    let tag = reference.store_pin().or_else(|| reference.store_tag())?;
     names.iter().copied().find(|name| *name == tag)
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
     let uname = rustix::system::uname();
     let facts = Facts {
         images: store.images()?.len(),
-        tags: store.tags()?.len(),
+        tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
         layers: store.layers()?.len(),
         uppers: crate::uppers::Shelf::new(&context.root).all()?.len(),
         kernel: uname.release().to_string_lossy().into_owned(),

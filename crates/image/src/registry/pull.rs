@@ -79,6 +79,8 @@ pub fn pull(
         }
         None => {
             found.names.push(reference.clone());
+            // What the name was pulled as, which of an index is not the manifest's digest.
+            found.pin = Some(reference.with_digest(digest));
             reference.store_tag()
         }
     };
