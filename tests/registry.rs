@@ -99,6 +99,57 @@ fn pull_by_digest() {
 }
 
 #[test]
+fn the_digests_of_an_index() {
+    let mut session = Session::new();
+    // Two names of one index, as most of Docker Hub's.
+    let manifest = session.registry.stored_manifest("team/cases", "1").unwrap();
+    let index = |note: &str| {
+        serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "annotations": {"note": note},
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": fake::digest(&manifest),
+                "size": manifest.len(),
+                "platform": {"os": "linux", "architecture": "amd64"},
+            }],
+        })
+        .to_string()
+    };
+    let kind = "application/vnd.oci.image.index.v1+json";
+    session.registry.layout(&fixture("cases.oci"), "team/multi", "none");
+    let digest = session.registry.manifest("team/multi", "1", kind, index("old").as_bytes());
+    session
+        .say("pull --jobs 1 HOST/team/multi:1")
+        .say("images --digests")
+        .say("inspect --format {{.RepoTags}}{{.RepoDigests}} HOST/team/multi:1")
+        .say("tag HOST/team/multi:1 mine:1")
+        .say("images --digests")
+        .say("inspect --format {{.RepoTags}}{{.RepoDigests}} mine:1")
+        .say(&format!("rmi HOST/team/multi@{digest}"))
+        .say("images --digests")
+        .say("pull -q HOST/team/multi:1")
+        .say(&format!("pull -q HOST/team/multi@{digest}"))
+        .say("rmi --dry-run HOST/team/multi:1")
+        .say("rmi HOST/team/multi:1")
+        .say("images --digests")
+        .say("rmi mine:1");
+    // The tag moves on, and what it was is still known by its repository and digest.
+    session
+        .say("pull -q HOST/team/multi:1")
+        .say("load -q -i FIX/busybox-gzip.oci.tar")
+        .say("push --jobs 1 -q stratafs.test/busybox:1 HOST/team/multi:1")
+        .say("pull -q HOST/team/multi:1")
+        .say("images --digests")
+        .say("images -f dangling=true")
+        .say("push --jobs 1 -q HOST/team/multi:1 HOST/other/x:1")
+        .say("inspect --format {{.RepoDigests}} HOST/team/multi:1")
+        .say("image prune -f");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
 fn verify() {
     let mut session = Session::new();
     session

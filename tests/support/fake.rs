@@ -68,6 +68,8 @@ pub enum How {
     Whole,
     /// The connection ends.
     Nothing,
+    /// So many bytes of the request's body are taken in; then the connection ends.
+    Keep(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -307,6 +309,19 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     let how = (shared.rule.lock().unwrap())(&seen);
     let mut right = match &how {
         How::With(answer) => answer.clone(),
+        How::Keep(bytes) => {
+            let mut seen = seen.clone();
+            seen.method = "PATCH".to_owned();
+            seen.body.truncate(*bytes);
+            let id = seen.path.split('?').next().unwrap_or_default().rsplit('/').next();
+            let known = shared.uploads.lock().unwrap();
+            let held = known.get(id.unwrap_or_default()).map_or(0, Vec::len);
+            drop(known);
+            seen.headers.insert("content-range".to_owned(), format!("{held}-"));
+            answer(shared, &seen);
+            stream.shutdown(Shutdown::Both)?;
+            return Ok(());
+        }
         How::Nothing => {
             stream.shutdown(Shutdown::Both)?;
             return Ok(());
@@ -332,7 +347,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
                 *byte ^= 1;
             }
         }
-        How::Well | How::With(_) | How::Whole | How::Nothing => {}
+        How::Well | How::With(_) | How::Whole | How::Nothing | How::Keep(_) => {}
     }
     let mut head = format!("HTTP/1.1 {} Status\r\nconnection: close\r\n", right.status);
     if !right.headers.iter().any(|(name, _)| name == "content-length") {
@@ -463,8 +478,9 @@ fn upload(shared: &Shared, seen: &Seen, repository: &str, id: &str, query: &str)
         }
         "PATCH" => {
             let Some(known) = uploads.get_mut(id) else { return Answer::new(404) };
+            // Without a range it is a stream that begins where the upload is.
             let from = seen.header("content-range").and_then(|text| text.split('-').next());
-            if from.and_then(|text| text.parse().ok()) != Some(known.len()) {
+            if from.is_some_and(|text| text.parse().ok() != Some(known.len())) {
                 return Answer::new(416);
             }
             known.extend_from_slice(&seen.body);

@@ -286,7 +286,7 @@ impl ImageConfig {
 
     /// When the image was made; `None` if unsaid or unreadable.
     pub fn created(&self) -> Option<Timestamp> {
-        self.raw.created.said()?.parse().ok()
+        said_time(self.raw.created.said()?.parse().ok())
     }
 
     /// Such as `amd64`; empty if unsaid.
@@ -334,7 +334,7 @@ impl ImageConfig {
             .history
             .iter()
             .map(|step| HistoryStep {
-                created: step.created.said().and_then(|text| text.parse().ok()),
+                created: said_time(step.created.said().and_then(|text| text.parse().ok())),
                 created_by: step.created_by.said(),
                 comment: step.comment.said(),
                 layer: if step.empty_layer { None } else { layers.next() },
@@ -348,6 +348,13 @@ impl ImageConfig {
         }));
         steps
     }
+}
+
+/// A time that somebody set: Go's zero time (`0001-01-01T00:00:00Z`), and what is before it, says
+/// that nobody did.
+pub(crate) fn said_time(time: Option<Timestamp>) -> Option<Timestamp> {
+    const ZERO: i64 = -62_135_596_800;
+    time.filter(|time| time.as_second() > ZERO)
 }
 
 #[cfg(test)]
@@ -388,6 +395,19 @@ mod tests {
             ]
         );
         assert_eq!(steps[0].created.unwrap().to_string(), "2024-05-06T05:08:09Z");
+    }
+
+    #[test]
+    fn a_time_that_nobody_set_is_none() {
+        for (text, said) in [
+            ("0001-01-01T00:00:00Z", false),
+            ("0001-01-01T00:00:00.000000000Z", false),
+            ("1970-01-01T00:00:00Z", true),
+            ("0001-01-02T00:00:00Z", true),
+        ] {
+            let time = text.parse().ok();
+            assert_eq!(said_time(time).is_some(), said, "{text}");
+        }
     }
 
     #[test]

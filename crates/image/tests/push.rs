@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 use client::{Client, attempts, big, layers, one};
-use fake::{Answer, How, Registry};
+use fake::{Answer, How, Registry, Seen};
 use strata_image::registry::{PushEvent, PushOptions, Refusal, Registries, push};
 use strata_image::{Error, resolve_image};
 use support::{LAYER, Layout};
@@ -22,7 +22,11 @@ use support::{LAYER, Layout};
 #[derive(Default)]
 struct Said(Mutex<Vec<String>>);
 
-fn push_to(client: &Client, image: &str, name: &str, part: u64) -> Result<Said, Error> {
+fn push_to(client: &Client, image: &str, name: &str) -> Result<Said, Error> {
+    push_at_once(client, image, name, 3)
+}
+
+fn push_at_once(client: &Client, image: &str, name: &str, threads: usize) -> Result<Said, Error> {
     let registries = Registries::new(client.options());
     let record = resolve_image(&client.store, image).unwrap();
     let said = Said::default();
@@ -30,9 +34,8 @@ fn push_to(client: &Client, image: &str, name: &str, part: u64) -> Result<Said, 
         PushEvent::Preparing | PushEvent::Sending { .. } => {}
         event => said.0.lock().unwrap().push(format!("{layer} {event:?}")),
     };
-    // One at a time where a rule counts.
-    let threads = NonZeroUsize::new(if part == 0 { 3 } else { 1 });
-    let options = PushOptions { part, threads, ..PushOptions::default() };
+    let threads = NonZeroUsize::new(threads);
+    let options = PushOptions { threads, ..PushOptions::default() };
     push(&client.store, &registries, &record, &name.parse().unwrap(), &options, &listen)?;
     Ok(said)
 }
@@ -50,18 +53,18 @@ fn a_pushed_image_is_pulled_as_it_was() {
     let pulled = client.pull(&name).unwrap();
     let host = registry.host();
     // The same registry has every layer; the manifest is put as it came.
-    assert_eq!(push_to(&client, &name, &name, 0).unwrap().count("Exists"), 3);
+    assert_eq!(push_to(&client, &name, &name).unwrap().count("Exists"), 3);
     let moved = format!("{host}/other/x:1");
-    assert_eq!(push_to(&client, &name, &moved, 0).unwrap().count("Mounted"), 3);
+    assert_eq!(push_to(&client, &name, &moved).unwrap().count("Mounted"), 3);
     let (was, is) =
         (registry.stored_manifest("team/x", "1"), registry.stored_manifest("other/x", "1"));
     assert_eq!(was, is);
     // Another one has none of them. Uncompressed layers, as these were, go back as they came.
     let far = Registry::new();
     let there = format!("{}/far/x:1", far.host());
-    assert_eq!(push_to(&client, &name, &there, 0).unwrap().count("Pushed"), 3);
+    assert_eq!(push_to(&client, &name, &there).unwrap().count("Pushed"), 3);
     assert_eq!(far.stored_manifest("far/x", "1"), was);
-    assert_eq!(push_to(&client, &name, &there, 0).unwrap().count("Exists"), 3);
+    assert_eq!(push_to(&client, &name, &there).unwrap().count("Exists"), 3);
     let other = Client::new();
     assert_eq!(other.pull(&there).unwrap().id, pulled.id);
 }
@@ -84,8 +87,8 @@ fn a_push_goes_on_after_trouble() {
         }
     });
     let there = format!("{}/far/x:1", far.host());
-    push_to(&client, &name, &there, 10_000).unwrap();
-    assert!(far.count("PATCH", "/uploads/") >= 31);
+    // One at a time, for the rule counts.
+    push_at_once(&client, &name, &there, 1).unwrap();
     assert_eq!(far.stored_blob(&big()), registry.stored_blob(&big()));
     far.rule(|_| How::Well);
     Client::new().pull(&there).unwrap();
@@ -100,11 +103,11 @@ fn a_push_that_is_not_allowed_says_so() {
         "PUT" | "POST" => Answer::new(403).body(r#"{"errors":[{"code":"DENIED"}]}"#).how(),
         _ => How::Well,
     });
-    let error = push_to(&client, &name, &format!("{}/b/x:1", registry.host()), 0).err().unwrap();
+    let error = push_to(&client, &name, &format!("{}/b/x:1", registry.host())).err().unwrap();
     assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
     assert_eq!(registry.stored_manifest("b/x", "1"), None);
     let pinned = format!("{}/b/x@{}", registry.host(), big());
-    assert!(matches!(push_to(&client, &name, &pinned, 0), Err(Error::NameWithDigest(_))));
+    assert!(matches!(push_to(&client, &name, &pinned), Err(Error::NameWithDigest(_))));
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn layers_are_packed_the_same_way_every_time() {
         .map(|_| {
             let far = Registry::new();
             let there = format!("{}/x:1", far.host());
-            push_to(&client, &format!("{}/x:1", near.host()), &there, 0).unwrap();
+            push_to(&client, &format!("{}/x:1", near.host()), &there).unwrap();
             far.stored_manifest("x", "1").unwrap()
         })
         .collect();
@@ -131,4 +134,219 @@ fn layers_are_packed_the_same_way_every_time() {
     let text = String::from_utf8_lossy(&manifests[0]);
     assert!(text.contains("tar+zstd") && text.contains(config["digest"].as_str().unwrap()));
     assert_ne!(manifests[0], near.stored_manifest("x", "1").unwrap());
+}
+
+/// What a registry does with requests that carry bytes, and how often it may see the bytes of a
+/// layer: `(name, rule, most)`.
+type Habit = (&'static str, fn(&Seen) -> How, usize);
+
+fn refused(status: u16) -> How {
+    Answer::new(status).body(r#"{"errors":[{"code":"UNSUPPORTED","message":"no"}]}"#).how()
+}
+
+fn has_bytes(seen: &Seen) -> bool {
+    !seen.body.is_empty()
+}
+
+#[test]
+fn a_blob_is_sent_in_the_form_that_a_registry_takes() {
+    let (registry, name) = one();
+    let client = Client::new();
+    client.pull(&name).unwrap();
+    let habits: [Habit; 12] = [
+        // GHCR: parts up to 4 MiB; ECR: the first part alone. A whole blob is no part.
+        (
+            "parts are refused",
+            |seen| match seen.header("content-range") {
+                Some(_) => refused(416),
+                None => How::Well,
+            },
+            1,
+        ),
+        ("no PATCH", |seen| if seen.is("PATCH", "") { refused(405) } else { How::Well }, 1),
+        (
+            "no bytes in PUT",
+            |seen| match seen.is("PUT", "/uploads/") && has_bytes(seen) {
+                true => refused(400),
+                false => How::Well,
+            },
+            2,
+        ),
+        (
+            "no bytes in PUT, said so otherwise",
+            |seen| match seen.is("PUT", "/uploads/") && has_bytes(seen) {
+                true => refused(501),
+                false => How::Well,
+            },
+            2,
+        ),
+        (
+            "no HEAD of blobs",
+            |seen| match seen.is("HEAD", "/blobs/") {
+                true => refused(405),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "HEAD of blobs is denied",
+            |seen| match seen.is("HEAD", "/blobs/") {
+                true => refused(403),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "mounting is denied",
+            |seen| match seen.is("POST", "mount=") {
+                true => refused(403),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "mounting is unknown",
+            |seen| match seen.is("POST", "mount=") {
+                true => refused(405),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "mounting breaks the registry",
+            |seen| match seen.is("POST", "mount=") {
+                true => refused(500),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "mounting is a lie",
+            |seen| match seen.is("POST", "mount=") {
+                true => Answer::new(201).header("location", "/x").how(),
+                false => How::Well,
+            },
+            1,
+        ),
+        (
+            "an upload is moved to another address",
+            |seen| match seen.is("POST", "/uploads/") && !seen.path.contains("again") {
+                true => Answer::new(307).header("location", format!("{}?again", seen.path)).how(),
+                false => How::Well,
+            },
+            1,
+        ),
+        ("a manifest is put with 200", |_| How::Well, 1),
+    ];
+    for (habit, rule, most) in habits {
+        let far = Registry::new();
+        // Something to mount from, as far as the store knows.
+        let there = format!("{}/far/x:1", far.host());
+        far.rule(rule);
+        push_at_once(&client, &name, &there, 1).map_err(|error| error.to_string()).unwrap();
+        assert_eq!(far.stored_blob(&big()), registry.stored_blob(&big()), "{habit}");
+        let size = registry.stored_blob(&big()).unwrap().len();
+        let sent = far.seen().iter().filter(|seen| seen.body.len() == size).count();
+        assert!((1..=most).contains(&sent), "{habit}: sent {sent} times");
+        far.rule(|_| How::Well);
+        Client::new().pull(&there).unwrap();
+    }
+}
+
+#[test]
+fn a_form_that_is_refused_is_not_tried_again() {
+    let (_registry, name) = one();
+    let client = Client::new();
+    client.pull(&name).unwrap();
+    let far = Registry::with(|seen| match seen.is("PUT", "/uploads/") && has_bytes(seen) {
+        true => refused(400),
+        false => How::Well,
+    });
+    push_at_once(&client, &name, &format!("{}/far/x:1", far.host()), 1).unwrap();
+    let puts =
+        far.seen().iter().filter(|seen| seen.is("PUT", "/uploads/") && has_bytes(seen)).count();
+    assert_eq!(puts, 1);
+    // Both forms refused: said, with each tried once.
+    let far = Registry::with(|seen| match has_bytes(seen) {
+        true => refused(400),
+        false => How::Well,
+    });
+    let error = push_at_once(&client, &name, &format!("{}/far/x:1", far.host()), 1).err().unwrap();
+    assert!(error.to_string().contains("400 UNSUPPORTED"), "{error}");
+    assert_eq!(far.seen().iter().filter(|seen| has_bytes(seen)).count(), 2);
+}
+
+#[test]
+fn an_upload_that_broke_off_goes_on_only_where_it_moved() {
+    let (registry, name) = one();
+    let client = Client::new();
+    client.pull(&name).unwrap();
+    let size = registry.stored_blob(&big()).unwrap().len();
+    for (range, rest_is_taken, sizes) in [
+        // Nothing came through: all of it anew.
+        ("0-0", true, vec![size, size]),
+        ("", true, vec![size, size]),
+        // A part did; what follows it is sent.
+        ("0-99999", true, vec![size, size - 100_000]),
+        ("bytes=0-99999", true, vec![size, size - 100_000]),
+        ("bytes 0-99999", true, vec![size, size - 100_000]),
+        // More than there is is no place to go on from.
+        ("0-99999999999", true, vec![size, size]),
+        // The rest is not taken: then all of it once more.
+        ("0-99999", false, vec![size, size - 100_000, size]),
+    ] {
+        let far = Registry::new();
+        let mut broken = false;
+        far.rule(move |seen| {
+            if seen.body.len() == size && !broken {
+                broken = true;
+                return How::Keep(100_000);
+            }
+            match (seen.is("GET", "/uploads/"), seen.header("content-range").is_some()) {
+                (true, _) => {
+                    let at = seen.path.clone();
+                    let answer = Answer::new(204).header("location", at);
+                    if range.is_empty() { answer } else { answer.header("range", range) }.how()
+                }
+                (_, true) if !rest_is_taken => refused(416),
+                _ => How::Well,
+            }
+        });
+        let there = format!("{}/far/x:1", far.host());
+        push_at_once(&client, &name, &there, 1).unwrap();
+        let sent: Vec<_> =
+            far.seen().iter().map(|seen| seen.body.len()).filter(|len| *len > 50_000).collect();
+        assert_eq!(sent, sizes, "{range}");
+        assert_eq!(far.stored_blob(&big()), registry.stored_blob(&big()));
+    }
+}
+
+#[test]
+fn a_repository_that_no_token_is_given_for_is_not_needed() {
+    let (registry, name) = one();
+    let client = Client::new();
+    client.pull(&name).unwrap();
+    let host = registry.host().to_owned();
+    registry.rule(move |seen| {
+        if seen.path.starts_with("/token?") {
+            return match seen.path.matches("repository:").count() {
+                1 => Answer::new(200).body(r#"{"token":null,"access_token":"T"}"#).how(),
+                _ => refused(403),
+            };
+        }
+        match seen.header("authorization") {
+            Some("Bearer T") => How::Well,
+            _ => {
+                let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+                Answer::new(401).header("www-authenticate", challenge).how()
+            }
+        }
+    });
+    let there = format!("{}/app/x:1", registry.host());
+    // The registry has the blobs in a repository that it does not let us mount from.
+    registry.forget();
+    assert_eq!(push_at_once(&client, &name, &there, 1).unwrap().count("Pushed"), 3);
+    // Asked for once, not once for each layer.
+    let both = |seen: &Seen| seen.path.matches("repository:").count() == 2;
+    assert!(registry.seen().iter().filter(|seen| both(seen)).count() <= 1);
 }

@@ -100,7 +100,7 @@ fn a_silent_server_is_left_and_asked_again() {
         }
     });
     let client = Client::new();
-    let timeouts = Timeouts { silence: Duration::from_millis(300), ..Timeouts::default() };
+    let timeouts = Timeouts { stall: Duration::from_millis(300), ..Timeouts::default() };
     client.pull_with(&name, RegistryOptions { timeouts, ..client.options() }).unwrap();
     registry.rule(|seen| if is_big(seen) { How::Stall(0) } else { How::Well });
     let client = Client::new();

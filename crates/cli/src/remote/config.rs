@@ -15,10 +15,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueHint};
-use strata_image::registry::{Credentials, Proxies, Registries, RegistryOptions, Settings};
+use strata_image::registry::{
+    Credentials, Proxies, Registries, RegistryOptions, Retry, Settings, Timeouts,
+};
 
 use crate::context::Context;
 
@@ -34,6 +37,22 @@ pub(crate) struct RegistryArgs {
     /// The file with the credentials [default: those of docker and podman]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     authfile: Option<PathBuf>,
+    /// Seconds for a connection, TLS included
+    #[arg(long, value_name = "SECONDS", default_value_t = 15,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    connect_timeout: u64,
+    /// Seconds for the first byte of an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    answer_timeout: u64,
+    /// Seconds between any two bytes of a transfer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    stall_timeout: u64,
+    /// Further tries of what may pass; at most two where no answer comes at all
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    retries: u32,
 }
 
 impl RegistryArgs {
@@ -45,15 +64,32 @@ impl RegistryArgs {
             proxies: proxies(),
             roots: roots(),
             no_tls_verify: !self.tls_verify,
+            timeouts: Timeouts {
+                connect: Duration::from_secs(self.connect_timeout),
+                answer: Duration::from_secs(self.answer_timeout),
+                stall: Duration::from_secs(self.stall_timeout),
+            },
+            retry: Retry { tries: self.retries.saturating_add(1), ..Retry::default() },
             // Where there is no store there is nothing to remember in.
             state: Some(context.root.clone()).filter(|root| root.is_dir()),
-            ..RegistryOptions::default()
         };
         Ok(Registries::new(options))
     }
 
     fn credentials(&self) -> Result<Credentials> {
-        Credentials::load(&self.auth_files()).context("cannot read the credentials")
+        if self.chosen_file().is_some() {
+            return Credentials::load(&self.auth_files()).context("cannot read the credentials");
+        }
+        // As docker: a file that nobody asked for stops nobody.
+        let readable = |file: &PathBuf| match Credentials::load(std::slice::from_ref(file)) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!("{error}; it is gone on without");
+                false
+            }
+        };
+        let files: Vec<PathBuf> = self.auth_files().into_iter().filter(readable).collect();
+        Credentials::load(&files).context("cannot read the credentials")
     }
 
     /// The files that are asked, in order.
@@ -124,9 +160,12 @@ fn settings() -> Result<Settings> {
 
 fn read_settings(settings: &mut Settings) -> Result<()> {
     let user = config_dir();
-    settings.add_daemon_json(Path::new("/etc/docker/daemon.json"))?;
+    settings.add_daemon_json(Path::new("/etc/docker/daemon.json"));
     if let Some(user) = &user {
-        settings.add_daemon_json(&user.join("docker/daemon.json"))?;
+        settings.add_daemon_json(&user.join("docker/daemon.json"));
+    }
+    for fault in &settings.faults {
+        tracing::warn!("{fault}");
     }
     match variable("CONTAINERS_REGISTRIES_CONF") {
         Some(file) => settings.add_registries_conf(Path::new(&file))?,

@@ -71,16 +71,18 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
     let reference = &name.reference;
     let (domain, path) = (reference.domain().as_str(), reference.repository().as_str());
     transfer.line(&format!("The push refers to repository [{domain}/{path}]"));
-    let options = PushOptions {
-        packing: args.compression.map(Packing::from),
-        threads: args.jobs,
-        ..PushOptions::default()
-    };
+    let options = PushOptions { packing: args.compression.map(Packing::from), threads: args.jobs };
     let listen = |layer: &str, event: strata_image::registry::PushEvent<'_>| {
         transfer.pushing(layer, event);
     };
     let pushed =
         push(&store, &registries, &image, reference, &options, &listen).context("cannot push")?;
+    // As docker: what is there under this name is known from now on. A store that cannot be written
+    // has pushed all the same.
+    let pin = reference.with_digest(pushed.digest).store_pin();
+    if let Some(Err(error)) = pin.map(|pin| store.tag(&pin, &image.id)) {
+        tracing::debug!("{reference}: its digest is not kept: {error}");
+    }
     let tag = reference.tag().map_or("latest", |tag| tag.as_str());
     let text = match context.quiet {
         true => format!("{reference}\n"),

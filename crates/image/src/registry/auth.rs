@@ -111,9 +111,9 @@ pub(crate) fn fetch(
 ) -> Result<String, Refusal> {
     #[derive(Deserialize)]
     struct Token {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "crate::config::or_default")]
         token: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "crate::config::or_default")]
         access_token: String,
     }
     let (realm, service, scope) = challenge;

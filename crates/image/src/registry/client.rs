@@ -10,6 +10,7 @@
 //! for this repository alone and renewed once when it is refused; the scheme is found once and
 //! then stays, http being tried only where it is allowed.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use super::auth::{self, Challenge};
 use super::credentials::Credential;
 use super::error::{Attempt, Refusal};
 use super::http::{Answer, Body, Call, Http};
+use super::upload::Refused;
 use super::url::{Scheme, Url, is_loopback};
+use crate::oci::media_type_of;
 use crate::source::sha256;
 
 /// What we read, in the order of preference.
@@ -28,6 +31,9 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1";
+
+/// Tries of what is not answered at all.
+const SILENT_TRIES: u32 = 3;
 
 /// How often, and after which pauses, something that may pass is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,11 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// Tries after a failure: one that keeps silent has cost much time already.
+    pub(crate) fn tries_after(&self, why: &Refusal) -> u32 {
+        if why.is_silence() { self.tries.min(SILENT_TRIES) } else { self.tries }
+    }
+
     /// The pause after so many failures; the server may ask for a longer one.
     pub(crate) fn pause_after(&self, failures: u32, asked: Option<Duration>) -> Duration {
         let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -105,9 +116,11 @@ pub(crate) struct Client {
     access: Access,
     retry: Retry,
     base: OnceLock<Url>,
-    authorization: Mutex<Option<String>>,
-    /// Repositories that a token must cover too, for mounting from them.
-    also: Mutex<Vec<String>>,
+    /// By the repository that the token also reads, for mounting from it; "" for none.
+    authorization: Mutex<HashMap<String, String>>,
+    /// Repositories that no token is given for.
+    closed: Mutex<HashSet<String>>,
+    pub(super) refused: Refused,
 }
 
 impl Client {
@@ -126,7 +139,8 @@ impl Client {
             retry,
             base: OnceLock::new(),
             authorization: Mutex::default(),
-            also: Mutex::default(),
+            closed: Mutex::default(),
+            refused: Refused::default(),
         }
     }
 
@@ -145,15 +159,6 @@ impl Client {
 
     pub(crate) fn retry(&self) -> &Retry {
         &self.retry
-    }
-
-    /// Lets the next token also read from `repository`.
-    pub(crate) fn cover(&self, repository: &str) {
-        let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
-        if !also.iter().any(|known| known == repository) {
-            also.push(repository.to_owned());
-            *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
     }
 
     /// The registry's root, its scheme found by asking once where there is a choice.
@@ -180,6 +185,8 @@ impl Client {
                     refused = Some(answer.refusal());
                 }
                 Ok(_) => return Ok(self.base.get_or_init(|| url)),
+                // Whoever keeps silent to plain words says nothing to TLS either.
+                Err(why) if why.is_silence() && *scheme == Scheme::Http => return Err(why),
                 Err(why) => {
                     failure.get_or_insert(why);
                 }
@@ -196,7 +203,13 @@ impl Client {
 
     /// Asks once, twice if it has to say first who it is.
     fn ask(&self, call: &mut Call<'_>) -> Result<Answer, Refusal> {
-        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.ask_with(call, "")
+    }
+
+    /// The same with a token that also reads the repository `also`, if that is not empty.
+    fn ask_with(&self, call: &mut Call<'_>, also: &str) -> Result<Answer, Refusal> {
+        let tokens = || self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tokens().get(also).cloned();
         let base = self.base()?;
         // An upload may be sent elsewhere; what is ours goes to the registry alone.
         let ours = call.url.same_origin(base);
@@ -213,26 +226,34 @@ impl Client {
         if !answer.url.same_origin(base) {
             return Ok(answer);
         }
-        let Some(fresh) = self.authorize(base, &challenge)? else { return Ok(answer) };
+        let Some(fresh) = self.authorize(base, &challenge, also)? else { return Ok(answer) };
         if call.authorization.as_ref() == Some(&fresh) {
             return Ok(answer);
         }
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh.clone());
+        tokens().insert(also.to_owned(), fresh.clone());
         call.authorization = Some(fresh);
         self.http.send(call)
     }
 
-    fn authorize(&self, base: &Url, challenge: &Challenge) -> Result<Option<String>, Refusal> {
+    fn authorize(
+        &self,
+        base: &Url,
+        challenge: &Challenge,
+        also: &str,
+    ) -> Result<Option<String>, Refusal> {
         match challenge {
             Challenge::Basic => Ok(self.credential.as_ref().and_then(Credential::basic)),
             Challenge::Bearer { realm, service, scope } => {
+                if let Some(Credential::RegistryToken(token)) = &self.credential {
+                    return Ok(Some(format!("Bearer {token}")));
+                }
                 let mut wanted = match self.endpoint.repository.as_str() {
                     // A login asks for no repository.
                     "" => scope.clone().unwrap_or_default(),
                     own => format!("repository:{own}:{}", self.access.actions()),
                 };
-                for other in self.also.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    wanted.push_str(&format!(" repository:{other}:pull"));
+                if !also.is_empty() {
+                    wanted.push_str(&format!(" repository:{also}:pull"));
                 }
                 let credential = self.credential.as_ref();
                 let verify = !self.endpoint.insecure;
@@ -250,11 +271,18 @@ impl Client {
             let asked = match self.ask(&mut call) {
                 Ok(answer) if !matches!(answer.status, 429 | 500..) => return Ok(answer),
                 Ok(answer) if failures >= self.retry.tries => return Ok(answer),
-                Ok(answer) => answer.header("retry-after").and_then(|text| text.parse().ok()),
+                Ok(answer) => answer.header("retry-after").and_then(seconds_until),
                 Err(why) if failures >= self.retry.tries || !why.may_pass() => return Err(why),
                 Err(_) => None,
             };
             std::thread::sleep(self.retry.pause_after(failures, asked.map(Duration::from_secs)));
+        }
+    }
+
+    /// Whoever waits long is to know for what.
+    fn told_of(&self, why: &Refusal) {
+        if why.is_silence() {
+            tracing::warn!("{}: {why}; it is asked again", self.label());
         }
     }
 
@@ -267,8 +295,9 @@ impl Client {
         let mut failures = 0;
         loop {
             match self.base() {
-                Err(why) if why.may_pass() && failures + 1 < self.retry.tries => {
+                Err(why) if why.may_pass() && failures + 1 < self.retry.tries_after(&why) => {
                     failures += 1;
+                    self.told_of(&why);
                     std::thread::sleep(self.retry.pause_after(failures, None));
                 }
                 other => return other,
@@ -308,8 +337,14 @@ impl Client {
             return Err(answer.refusal());
         }
         let media_type = answer.header("content-type").unwrap_or_default().to_owned();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_lowercase();
         let said = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
         let bytes = answer.bytes(most)?;
+        // A type for just any document says nothing; then the document does.
+        let media_type = match media_type.starts_with("application/vnd.") {
+            true => media_type,
+            false => media_type_of(&bytes).unwrap_or_default(),
+        };
         let digest = sha256(&bytes);
         let expected = match wanted {
             ManifestName::Digest(digest) => Some(*digest),
@@ -379,6 +414,22 @@ impl Client {
         self.request(Call { headers, ..self.call(method, url, body) })
     }
 
+    /// Asks once to mount from another repository, with a token of its own: the server of tokens
+    /// may refuse that repository, and an upload needs none for it.
+    pub(super) fn mount_request(&self, url: Url, from: &str) -> Result<Answer, Refusal> {
+        let closed = || self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if closed().contains(from) {
+            return Err(Refusal::Denied("it was refused before".to_owned()));
+        }
+        let answer = self.ask_with(&mut self.call(Method::POST, url, Body::Empty), from);
+        if matches!(&answer, Err(Refusal::Denied(_)))
+            || answer.as_ref().is_ok_and(|answer| matches!(answer.status, 401 | 403))
+        {
+            closed().insert(from.to_owned());
+        }
+        answer
+    }
+
     /// The same once, for a body that may have arrived in part.
     pub(super) fn upload_once(
         &self,
@@ -394,6 +445,16 @@ impl Client {
     pub(super) fn uploads(&self) -> Result<Url, Refusal> {
         self.url("blobs/uploads/")
     }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+fn seconds_until(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    u64::try_from(date.as_second() - jiff::Timestamp::now().as_second()).ok()
 }
 
 fn head(answer: Answer) -> Result<Head, Refusal> {

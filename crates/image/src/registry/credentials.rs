@@ -24,6 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::config::or_default;
 use crate::error::{Error, Result};
 
 /// What Docker Hub is called in configuration files.
@@ -44,6 +45,8 @@ pub enum Credential {
     },
     /// An OAuth2 refresh token.
     IdentityToken(String),
+    /// A token that the registry itself takes (`registrytoken`).
+    RegistryToken(String),
 }
 
 impl fmt::Debug for Credential {
@@ -51,6 +54,7 @@ impl fmt::Debug for Credential {
         match self {
             Self::Basic { username, .. } => write!(f, "Basic({username})"),
             Self::IdentityToken(_) => f.write_str("IdentityToken"),
+            Self::RegistryToken(_) => f.write_str("RegistryToken"),
         }
     }
 }
@@ -62,7 +66,7 @@ impl Credential {
             Self::Basic { username, password } => {
                 Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
             }
-            Self::IdentityToken(_) => None,
+            Self::IdentityToken(_) | Self::RegistryToken(_) => None,
         }
     }
 }
@@ -104,7 +108,7 @@ impl Credentials {
     /// What is known for a repository of a registry.
     ///
     /// # Errors
-    /// `Helper` if one fails; `Document` if an entry makes no sense.
+    /// `Document` if an entry makes no sense. A helper that fails is warned of.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
         for file in &self.files {
             if let Some(found) = file.find(host, repository)? {
@@ -185,14 +189,16 @@ fn names(key: &str, host: &str) -> bool {
 
 #[derive(Deserialize)]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     auth: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     username: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     password: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     identitytoken: String,
+    #[serde(default, deserialize_with = "or_default")]
+    registrytoken: String,
 }
 
 impl AuthFile {
@@ -223,10 +229,18 @@ impl AuthFile {
     }
 
     fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
-        if let Some(helper) = self.helper(host)
-            && let Some(found) = ask_helper(&helper, &key_of(host))?
-        {
-            return Ok(Some(found));
+        if let Some(helper) = self.helper(host) {
+            match ask_helper(&helper, &key_of(host)) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                // As docker: many an image needs no credentials, and a helper of a desktop that
+                // is gone stays in the file.
+                Err(error @ Error::Helper { .. }) => {
+                    let path = self.path.display();
+                    tracing::warn!("{error}; {path} names it, and it is gone on without");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let Some(auths) = self.content.get("auths").and_then(Value::as_object) else {
             return Ok(None);
@@ -248,7 +262,13 @@ impl AuthFile {
 
     fn credential(&self, key: &str, entry: &Value) -> Result<Option<Credential>> {
         let bad = |why: &str| self.bad(&format!("the entry of {key}: {why}"));
+        if entry.is_null() {
+            return Ok(None);
+        }
         let entry = Entry::deserialize(entry).map_err(|_| bad("not an object of texts"))?;
+        if !entry.registrytoken.is_empty() {
+            return Ok(Some(Credential::RegistryToken(entry.registrytoken)));
+        }
         if !entry.identitytoken.is_empty() {
             return Ok(Some(Credential::IdentityToken(entry.identitytoken)));
         }
@@ -408,12 +428,40 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{").unwrap();
         assert!(Credentials::load(&[file.path().to_owned()]).is_err());
-        let all = load(r#"{"credsStore":"../evil"}"#);
-        let error = all.find("a.io", "x").unwrap_err().to_string();
+        let error = run_helper("../evil", "get", "a.io").unwrap_err().to_string();
         assert!(error.contains("not the name of a helper"), "{error}");
-        let all = load(r#"{"credHelpers":{"a.io":"there-is-none-of-this-name"}}"#);
-        assert!(all.find("a.io", "x").unwrap_err().to_string().contains("cannot start it"));
+    }
+
+    #[test]
+    fn a_helper_that_is_not_there_hides_no_other_credential() {
+        let all = load(
+            r#"{"credHelpers":{"a.io":"there-is-none-of-this-name","c.io":"../evil"},
+                "credsStore":null,"auths":{"a.io":{"auth":"YTpi"}}}"#,
+        );
+        assert_eq!(all.find("a.io", "x").unwrap(), basic("a", "b"));
         assert_eq!(all.find("b.io", "x").unwrap(), None);
+        assert_eq!(all.find("c.io", "x").unwrap(), None);
+    }
+
+    #[test]
+    fn every_form_of_an_entry_is_read() {
+        for (entry, expected) in [
+            ("null", None),
+            ("{}", None),
+            (r#"{"auth":null,"username":"a","password":"b"}"#, basic("a", "b")),
+            (r#"{"auth":"YTpi","email":"x@y"}"#, basic("a", "b")),
+            (r#"{"auth":"YTpi\n","username":"other"}"#, basic("a", "b")),
+            (
+                r#"{"auth":"MDAwMDo=","identitytoken":"I"}"#,
+                Some(Credential::IdentityToken("I".into())),
+            ),
+            (r#"{"registrytoken":"R"}"#, Some(Credential::RegistryToken("R".into()))),
+        ] {
+            for key in ["a.io", "https://a.io", "https://a.io/v2/", "http://a.io/v1/"] {
+                let all = load(&format!(r#"{{"auths":{{"{key}":{entry}}},"credHelpers":null}}"#));
+                assert_eq!(all.find("a.io", "x").unwrap(), expected, "{key}: {entry}");
+            }
+        }
     }
 
     #[test]

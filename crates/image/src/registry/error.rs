@@ -8,6 +8,12 @@ use std::fmt;
 /// What an endpoint is said to be whose name does not resolve; that does not pass by waiting.
 pub(crate) const UNKNOWN_HOST: &str = "there is no host of this name";
 
+/// What an endpoint is said to be that accepts and then keeps silent.
+pub(crate) const SILENT: &str = "no answer in time";
+
+/// How a proxy's fault begins; that does not pass by waiting either.
+pub(crate) const BAD_PROXY: &str = "the proxy";
+
 /// Why one endpoint failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -57,10 +63,15 @@ impl Refusal {
     /// Whether the same request may well succeed a little later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable(why) => why != UNKNOWN_HOST,
+            Self::Unreachable(why) => why != UNKNOWN_HOST && !why.starts_with(BAD_PROXY),
             Self::Busy(_) | Self::Failed(_) => true,
             Self::NotFound(_) | Self::Denied(_) | Self::Wrong(_) | Self::Blocked(_) => false,
         }
+    }
+
+    /// Whether nothing came at all, for as long as is waited.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable(why) if why == SILENT)
     }
 
     /// Whether this says that the endpoint is out of order, whatever is asked.

@@ -7,7 +7,7 @@
 //!
 //! Invariants: `Authorization` goes to the origin (scheme, host and port) that it is meant for
 //! and is dropped at the first redirect elsewhere; no redirect leads from https to http; a
-//! server that stops sending is given up after [`Timeouts::silence`]; a body larger than asked
+//! server that stops sending is given up after [`Timeouts`]; a body larger than asked
 //! for is not read. Nothing here reads the environment: proxies and roots are passed in.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
-use super::error::{Refusal, UNKNOWN_HOST};
+use super::error::{BAD_PROXY, Refusal, SILENT, UNKNOWN_HOST};
 use super::url::{HostPattern, Scheme, Url};
 
 /// Redirects that one request may take.
@@ -32,13 +32,17 @@ const ERROR_BYTES: u64 = 64 << 10;
 pub struct Timeouts {
     /// For a connection, TLS included.
     pub connect: Duration,
-    /// For the first byte of an answer, and between any two of its bytes.
-    pub silence: Duration,
+    /// For the first byte of an answer; ten times that for a body that was sent, for a registry
+    /// may put much together before it answers.
+    pub answer: Duration,
+    /// Between any two bytes of a body, in either direction.
+    pub stall: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(30), silence: Duration::from_secs(60) }
+        let (connect, wait) = (Duration::from_secs(15), Duration::from_secs(30));
+        Self { connect, answer: wait, stall: wait }
     }
 }
 
@@ -187,13 +191,7 @@ impl Http {
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let proxy = proxy
-            .map(|text| {
-                // The address may hold a password and is not repeated.
-                let bad = |_| Refusal::Unreachable("the proxy's address is no address".to_owned());
-                Proxy::new(text).map_err(bad)
-            })
-            .transpose()?;
+        let proxy = proxy.map(proxy_of).transpose()?;
         let tls = TlsConfig::builder()
             .root_certs(self.roots.clone())
             .disable_verification(!verify)
@@ -207,9 +205,10 @@ impl Http {
             .proxy(proxy)
             .user_agent(concat!("strata/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(self.timeouts.connect))
-            .timeout_recv_response(Some(self.timeouts.silence))
-            .timeout_per_read(Some(self.timeouts.silence))
-            .timeout_per_write(Some(self.timeouts.silence))
+            .timeout_resolve(Some(self.timeouts.connect))
+            .timeout_recv_response(Some(self.timeouts.answer))
+            .timeout_per_read(Some(self.timeouts.stall))
+            .timeout_per_write(Some(self.timeouts.stall))
             .build()
             .new_agent();
         agents.insert(key, agent.clone());
@@ -278,7 +277,10 @@ impl Http {
                 let mut reader = open().map_err(|error| Refusal::Failed(error.to_string()))?;
                 let request = request.header("content-length", size);
                 let request = request.body(SendBody::from_reader(&mut reader)).map_err(bad)?;
-                agent.run(request)
+                let patience = self.timeouts.answer.saturating_mul(10);
+                agent.run(
+                    agent.configure_request(request).timeout_recv_response(Some(patience)).build(),
+                )
             }
         };
         let answer = answer.map_err(|error| unreachable(&error))?;
@@ -287,13 +289,42 @@ impl Http {
     }
 }
 
+/// A proxy by its address, which may hold a password and is not repeated.
+fn proxy_of(text: &str) -> Result<Proxy, Refusal> {
+    let bad = |why: &str| Refusal::Unreachable(format!("{BAD_PROXY} {why}"));
+    let text = text.trim();
+    if let Some((scheme, _)) = text.split_once("://") {
+        let scheme = scheme.to_ascii_lowercase();
+        if !matches!(scheme.as_str(), "http" | "https") {
+            let scheme: String = scheme.chars().filter(char::is_ascii_alphanumeric).collect();
+            return Err(bad(&format!(
+                "of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is of the kind {scheme}, \
+                 and only http:// and https:// are spoken; name such a one, or exempt this host \
+                 in NO_PROXY"
+            )));
+        }
+    }
+    let malformed = "of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is not an address \
+                     such as http://HOST:PORT";
+    let host = text.rsplit('@').next().unwrap_or_default();
+    let host = host.split_once("://").map_or(host, |(_, host)| host);
+    let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+    let after = &host[super::url::host_name(host).len()..];
+    let port_is_right = after.is_empty()
+        || after.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|n| n > 0));
+    if host.is_empty() || !port_is_right {
+        return Err(bad(malformed));
+    }
+    Proxy::new(text).map_err(|_| bad(malformed))
+}
+
 /// An exchange that gave no answer.
 fn unreachable(error: &ureq::Error) -> Refusal {
     Refusal::Unreachable(match error {
         ureq::Error::HostNotFound => UNKNOWN_HOST.to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Io(error) => told(error),
-        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        ureq::Error::Timeout(_) => SILENT.to_owned(),
         other => other.to_string(),
     })
 }
@@ -306,17 +337,45 @@ pub(crate) fn broken(error: &std::io::Error) -> Refusal {
 fn told(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
     if let Some(ureq::Error::Timeout(_)) = inner {
-        return "no answer in time".to_owned();
+        return SILENT.to_owned();
     }
     match error.kind() {
-        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
-            "no answer in time".to_owned()
-        }
+        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => SILENT.to_owned(),
         std::io::ErrorKind::UnexpectedEof => "the connection broke off".to_owned(),
         _ => {
             let text = error.to_string();
             // The resolver has no kind of its own for this; other causes of it may pass.
             if text.contains("Name or service not known") { UNKNOWN_HOST.to_owned() } else { text }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_that_cannot_be_spoken_to_are_said_without_their_password() {
+        for text in ["http://p:3128", "https://u:secret@p.example", "p:3128", "http://[::1]:80/"] {
+            assert!(proxy_of(text).is_ok(), "{text}");
+        }
+        for (text, said) in [
+            ("socks5://u:secret@p:1080", "of the kind socks5"),
+            ("socks5h://p:1080", "of the kind socks5h"),
+            ("SOCKS4://p", "of the kind socks4"),
+            ("ftp://p", "of the kind ftp"),
+            ("http://", "is not an address"),
+            ("http://u:secret@p:port", "is not an address"),
+            ("http://p:99999", "is not an address"),
+            ("http://p:0", "is not an address"),
+            ("http:// p", "is not an address"),
+            ("//", "is not an address"),
+        ] {
+            let why = proxy_of(text).map(|_| ()).unwrap_err();
+            let shown = why.to_string();
+            assert!(shown.contains(said) && !shown.contains("secret"), "{text}: {shown}");
+            // Asking again changes nothing.
+            assert!(!why.may_pass(), "{text}");
         }
     }
 }

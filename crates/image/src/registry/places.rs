@@ -264,7 +264,7 @@ impl BlobReader<'_> {
         let client = &self.places.clients[at];
         let retry = client.retry();
         tracing::debug!("blob {} at byte {}: {}: {why}", self.digest, self.offset, client.label());
-        if why.may_pass() && self.failures < retry.tries && self.breaks < BREAKS {
+        if why.may_pass() && self.failures < retry.tries_after(&why) && self.breaks < BREAKS {
             std::thread::sleep(retry.pause_after(self.failures, None));
             return;
         }

@@ -34,8 +34,6 @@ use crate::source::sha256;
 
 /// Layers that are sent at once if nothing else is said, as docker does.
 pub(super) const LAYERS_AT_ONCE: usize = 5;
-/// Blobs up to here are sent in one request.
-const PART: u64 = 32 << 20;
 
 /// How to push.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +42,6 @@ pub struct PushOptions {
     pub packing: Option<Packing>,
     /// Layers at the same time; without it five.
     pub threads: Option<NonZeroUsize>,
-    /// The largest request, in bytes; 0 for 32 MiB.
-    pub part: u64,
 }
 
 /// What happens to a layer.
@@ -297,7 +293,13 @@ fn elsewhere(store: &Store, reference: &Reference) -> Result<Elsewhere> {
             }
             let repository = name.repository().as_str().to_owned();
             let all = found.entry(diff_id).or_default();
-            all.push((repository, layer.digest, layer.size, layer.media_type));
+            // An image has several names in one repository, digests among them.
+            if !all
+                .iter()
+                .any(|(known, digest, ..)| (known, *digest) == (&repository, layer.digest))
+            {
+                all.push((repository, layer.digest, layer.size, layer.media_type));
+            }
         }
     }
     Ok(found)
@@ -316,10 +318,6 @@ struct Push<'a> {
 impl Push<'_> {
     fn said(&self, why: Refusal) -> Error {
         said(self.reference, self.client, why)
-    }
-
-    fn part(&self) -> u64 {
-        if self.options.part == 0 { PART } else { self.options.part }
     }
 
     fn layers(&self, held: &[HeldLayer]) -> Result<HashMap<DiffId, Blob>> {
@@ -355,20 +353,19 @@ impl Push<'_> {
         for (repository, digest, size, media_type) in
             self.elsewhere.get(diff_id).into_iter().flatten()
         {
-            self.client.cover(repository);
             match self.client.mount(*digest, repository) {
-                Ok(Mount::Done) => {
+                Some(Mount::Done) => {
                     (self.listen)(&label, PushEvent::Mounted(repository));
                     let same = was.is_some_and(|was| was.digest == *digest);
                     let packing = (!same).then(|| packing_of(media_type));
                     return Ok(Blob { digest: *digest, size: *size, packing });
                 }
-                Ok(Mount::Upload(at)) => {
+                Some(Mount::Upload(at)) => {
                     begun = Some(at);
                     break;
                 }
                 // Not to be had from there; then the bytes are sent.
-                Err(why) => tracing::debug!("{label} is not mounted from {repository}: {why}"),
+                None => {}
             }
         }
         let claimed = was.map(|was| packing_of(&was.media_type));
@@ -387,7 +384,7 @@ impl Push<'_> {
         let open = |offset| Ok(packed.open(offset));
         let outgoing =
             Outgoing { digest: packed.digest, size: packed.size, open: &open, sent: &sent };
-        self.client.upload(&outgoing, self.part(), begun).map_err(|why| self.said(why))?;
+        self.client.upload(&outgoing, begun).map_err(|why| self.said(why))?;
         (self.listen)(&label, PushEvent::Pushed);
         Ok(blob)
     }

@@ -67,14 +67,13 @@ impl Put<'_> {
         }
         let mut begun = None;
         if let Some(near) = self.near {
-            self.client.cover(near);
             match self.client.mount(layer.digest, near) {
-                Ok(Mount::Done) => {
+                Some(Mount::Done) => {
                     (self.listen)(&label, PushEvent::Mounted(near));
                     return Ok(());
                 }
-                Ok(Mount::Upload(at)) => begun = Some(at),
-                Err(why) => tracing::debug!("{label} is not mounted from {near}: {why}"),
+                Some(Mount::Upload(at)) => begun = Some(at),
+                None => {}
             }
         }
         let total = layer.size;
@@ -85,7 +84,7 @@ impl Put<'_> {
             Ok(reader as Box<dyn Read>)
         };
         let outgoing = Outgoing { digest: layer.digest, size: total, open: &open, sent: &sent };
-        self.client.upload(&outgoing, u64::MAX, begun).map_err(told)?;
+        self.client.upload(&outgoing, begun).map_err(told)?;
         (self.listen)(&label, PushEvent::Pushed);
         Ok(())
     }

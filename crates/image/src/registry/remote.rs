@@ -68,6 +68,16 @@ impl<'a> Remote<'a> {
                     return found.map_err(|why| self.only(origin.label(), why));
                 }
                 Err(why @ Refusal::NotFound(_)) => return Err(self.only(origin.label(), why)),
+                // One that does not answer HEAD may well answer GET.
+                Err(Refusal::Denied(_) | Refusal::Failed(_)) => {
+                    match self.places.ask(origin, |client| client.manifest(&name, most)) {
+                        Ok(found) => return Ok(found),
+                        Err(why @ (Refusal::NotFound(_) | Refusal::Denied(_))) => {
+                            return Err(self.only(origin.label(), why));
+                        }
+                        Err(why) => tracing::debug!("{what}: {}: {why}", origin.label()),
+                    }
+                }
                 Err(why) => tracing::debug!("{what}: {}: {why}", origin.label()),
             }
         }
@@ -195,6 +205,8 @@ impl Blobs for Remote<'_> {
                 Err(error) if matches!(error.decisive(), Some(Refusal::NotFound(_))) => {
                     return Ok(None);
                 }
+                // Where HEAD is refused, GET tells.
+                Err(error) if matches!(error.decisive(), Some(Refusal::Failed(_))) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -6,13 +6,18 @@
 //! one repository                            GET /v2/NAME/tags/list, page by page
 //! ```
 //!
-//! Invariants: pages are capped in size and number, and followed on the registry itself alone;
-//! texts lose their control characters before anybody shows them.
+//! Invariants: pages are capped in size and number, and followed on the registry itself alone,
+//! whatever host a link names (a registry behind a proxy does not know its own name); a listing
+//! is whole, or cut where the caller has enough, or an error; texts lose their control characters
+//! before anybody shows them.
+
+use std::collections::HashSet;
 
 use serde::Deserialize;
 
 use super::client::{Access, Client};
 use super::error::{Refusal, RegistryError};
+use super::url::Url;
 use super::{Credential, Registries};
 use crate::error::Result;
 use crate::reference::{Reference, Tag};
@@ -110,8 +115,13 @@ impl Registries {
         let mut tags = Vec::new();
         let path = format!("/v2/{}/tags/list?n=1000", client.endpoint.repository);
         let listed = client.pages(&path, |page| {
-            // What is no tag cannot be asked for.
-            tags.extend(page.tags.iter().filter_map(|text| Tag::parse(text).ok()));
+            for text in &page.tags {
+                match Tag::parse(text) {
+                    Ok(tag) => tags.push(tag),
+                    // It cannot be asked for, so it is said.
+                    Err(_) => tracing::warn!("{:?} is no tag, and is passed over", text),
+                }
+            }
             true
         });
         listed.map_err(|why| {
@@ -142,26 +152,94 @@ impl Client {
     /// Reads page after page until `take` has enough.
     fn pages(&self, first: &str, mut take: impl FnMut(Page) -> bool) -> Told {
         let mut path = first.to_owned();
+        let mut seen = HashSet::from([path.clone()]);
         for _ in 0..PAGES {
             let answer = self.get(&path)?;
             if answer.status != 200 {
                 return Err(answer.refusal());
             }
-            // RFC 8288: `<ADDRESS>; rel="next"`.
-            let link = answer.header("link").and_then(|link| {
-                let (address, rest) = link.strip_prefix('<')?.split_once('>')?;
-                rest.contains("next").then(|| answer.url.join(address))?
-            });
-            let next = link.filter(|next| next.same_origin(&answer.url)).map(|next| next.path);
+            let links = answer.headers.get_all("link");
+            let link = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_of);
+            let next = link.map(|link| page_at(&answer.url, link)).transpose()?;
             let bytes = answer.bytes(PAGE_BYTES)?;
             let page = serde_json::from_slice(&bytes)
                 .map_err(|_| Refusal::Failed("its answer is no list".to_owned()))?;
             let more = take(page);
-            match next.filter(|next| more && *next != path) {
+            match next.filter(|_| more) {
+                Some(next) if !seen.insert(next.clone()) => {
+                    let why = "a page of its list names a page before it as the next one";
+                    return Err(Refusal::Failed(why.to_owned()));
+                }
                 Some(next) => path = next,
                 None => return Ok(()),
             }
         }
-        Ok(())
+        Err(Refusal::Failed(format!("its list has more than {PAGES} pages")))
+    }
+}
+
+/// The address that a `Link` header names as the next page (RFC 8288): one of several links, with
+/// `rel` in quotes or not, of one relation or several.
+fn next_of(header: &str) -> Option<&str> {
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (address, params) = after.split_once('>')?;
+        // A comma in an address is within its brackets.
+        let end = params.find('<').unwrap_or(params.len());
+        let is_next = params[..end].split(';').any(|param| {
+            let Some((name, value)) = param.split_once('=') else { return false };
+            let value = value.trim().trim_end_matches(',').trim().trim_matches('"');
+            let mut relations = value.split_ascii_whitespace();
+            name.trim().eq_ignore_ascii_case("rel")
+                && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
+        });
+        if is_next {
+            return Some(address);
+        }
+        rest = &params[end..];
+    }
+    None
+}
+
+/// The path of the next page at the registry itself.
+fn page_at(here: &Url, link: &str) -> std::result::Result<String, Refusal> {
+    let bad = || Refusal::Failed("its list goes on at an address that is not followed".to_owned());
+    let next = here.join(link).ok_or_else(bad)?;
+    if next.same_origin(here) {
+        return Ok(next.path);
+    }
+    // Another host, or another path in front of the API's: only the query says where to go on.
+    match (next.path.split_once('?'), here.path.split('?').next()) {
+        (Some((_, query)), Some(path)) => Ok(format!("{path}?{query}")),
+        _ => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_to_the_next_page_at_the_registry_itself() {
+        let here = Url::parse("http://r.io:5000/v2/a/tags/list?n=10").unwrap();
+        let own = Some("/v2/a/tags/list?last=x,y&n=10".to_owned());
+        for (header, expected) in [
+            ("</v2/a/tags/list?last=x,y&n=10>; rel=\"next\"", own.clone()),
+            ("<list?last=x,y&n=10>;rel=next", own.clone()),
+            ("<?last=x,y&n=10> ; title=\"a\"; REL=\"last Next\"", own.clone()),
+            ("<http://r.io:5000/v2/a/tags/list?last=x,y&n=10>; rel=\"next\"", own.clone()),
+            ("<https://r.io:5000/v2/a/tags/list?last=x,y&n=10>; rel=next", own.clone()),
+            ("<//in.local/hub/v2/a/tags/list?last=x,y&n=10>; rel=next", own.clone()),
+            ("</v2/f>; rel=\"first\", </v2/a/tags/list?last=x,y&n=10>; rel=next", own.clone()),
+            ("</v2/a/tags/list?last=x,y&n=10>; rel=next, </v2/l>; rel=last", own),
+            ("</v2/f>; rel=\"prev\"", None),
+            ("</v2/f>; rel=\"nextish\"", None),
+            ("nonsense", None),
+        ] {
+            let found = next_of(header).map(|link| page_at(&here, link).unwrap());
+            assert_eq!(found, expected, "{header}");
+        }
+        assert!(page_at(&here, "ftp://r.io/x?last=1").is_err());
+        assert!(page_at(&here, "http://other.io/x").is_err());
     }
 }

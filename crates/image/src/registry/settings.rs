@@ -23,6 +23,7 @@ use serde::Deserialize;
 use super::client::Endpoint;
 use super::error::{Refusal, RegistryError};
 use super::url::{HostPattern, Scheme, Url};
+use crate::config::or_default;
 use crate::error::{Error, Result};
 use crate::reference::Reference;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     registries: Vec<Registry>,
     hub_mirrors: Vec<Url>,
     insecure: Vec<HostPattern>,
+    /// What of the daemon's configuration makes no sense and is passed over.
+    pub faults: Vec<String>,
     /// The files that it was read from.
     pub sources: Vec<PathBuf>,
 }
@@ -113,9 +116,9 @@ struct RegistriesConf {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct DaemonJson {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     registry_mirrors: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     insecure_registries: Vec<String>,
 }
 
@@ -160,22 +163,28 @@ impl Settings {
         Ok(())
     }
 
-    /// Adds docker's `daemon.json`. A file that is not there adds nothing.
-    ///
-    /// # Errors
-    /// `Document`, `Io`.
-    pub fn add_daemon_json(&mut self, path: &Path) -> Result<()> {
-        let Some(text) = read(path)? else { return Ok(()) };
-        let bad = |why: String| Error::document(&path.display().to_string(), "registries", why);
-        if text.trim().is_empty() {
-            return Ok(());
-        }
-        let conf: DaemonJson = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    /// Adds docker's `daemon.json`. A file that is not there adds nothing; it is another
+    /// program's, so what makes no sense in it is kept in `faults` and stops nobody.
+    pub fn add_daemon_json(&mut self, path: &Path) {
+        let bad = |why: String| format!("{}: {why}", path.display());
+        let text = match read(path) {
+            Ok(Some(text)) if !text.trim().is_empty() => text,
+            Ok(_) => return,
+            Err(error) => return self.faults.push(bad(format!("it is not read: {error}"))),
+        };
+        let conf: DaemonJson = match serde_json::from_str(&text) {
+            Ok(conf) => conf,
+            Err(error) => {
+                return self.faults.push(bad(format!("{error}; nothing of it is used")));
+            }
+        };
         for mirror in &conf.registry_mirrors {
-            let url = Url::parse(mirror).filter(|url| url.path == "/");
-            let url =
-                url.ok_or_else(|| bad(format!("{mirror:?} is not the address of a mirror")))?;
-            self.hub_mirrors.push(url);
+            match Url::parse(mirror).filter(|url| url.path == "/") {
+                Some(url) => self.hub_mirrors.push(url),
+                None => self.faults.push(bad(format!(
+                    "{mirror:?} is not the address of a mirror; it is passed over"
+                ))),
+            }
         }
         if !conf.registry_mirrors.is_empty() || !conf.insecure_registries.is_empty() {
             self.sources.push(path.to_owned());
@@ -183,7 +192,6 @@ impl Settings {
         for text in conf.insecure_registries {
             self.add_insecure(&text);
         }
-        Ok(())
     }
 
     /// Allows plain http and any certificate for a host, a `*.domain` or a range of addresses.
@@ -370,7 +378,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.add_registries_conf(&dir.path().join("registries.conf"))?;
         settings.add_registries_conf(&dir.path().join("none.conf"))?;
-        settings.add_daemon_json(&dir.path().join("daemon.json"))?;
+        settings.add_daemon_json(&dir.path().join("daemon.json"));
         Ok(settings)
     }
 
@@ -477,12 +485,27 @@ mod tests {
             ("[[registry]]\nlocation='https://a.io'", "", "not a location"),
             ("[[registry]]\nprefix='a.io'\n[[registry.mirror]]\nlocation='A B'", "", "of a mirror"),
             ("x", "", "TOML parse error"),
-            ("", r#"{"registry-mirrors":["m.io"]}"#, "not the address"),
-            ("", r#"{"registry-mirrors":["https://m.io/x"]}"#, "not the address"),
-            ("", "[", "EOF"),
         ] {
             let error = settings(conf, daemon).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
+        }
+    }
+    #[test]
+    fn what_makes_no_sense_in_daemon_json_is_told_and_passed_over() {
+        let mirrors = r#"{"registry-mirrors":["m.io","https://n.io","https://m.io/x"]}"#;
+        for (daemon, faults, hosts) in [
+            (mirrors, &["\"m.io\" is not the address", "m.io/x"][..], &["n.io", "docker.io"][..]),
+            ("[", &["daemon.json: EOF"], &["docker.io"]),
+            (r#"{"registry-mirrors":null,"insecure-registries":null}"#, &[], &["docker.io"]),
+            (r#"{"registry-mirrors":"https://m.io"}"#, &["expected a sequence"], &["docker.io"]),
+        ] {
+            let all = settings("", daemon).unwrap();
+            assert_eq!(all.faults.len(), faults.len(), "{:?}", all.faults);
+            for (fault, text) in all.faults.iter().zip(faults) {
+                assert!(fault.contains(text), "{fault}");
+            }
+            let asked = ask(&all, "x").into_iter().map(|one| one.replace("/library/x", ""));
+            assert_eq!(asked.collect::<Vec<_>>(), hosts);
         }
     }
 }

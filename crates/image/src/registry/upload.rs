@@ -1,17 +1,22 @@
 //! Blobs on their way to a registry.
 //!
 //! ```text
-//! small   POST uploads/ -> PUT location?digest=   with all bytes
-//! large   POST uploads/ -> PATCH location, a part at a time -> PUT location?digest=
-//!         a part that broke off: GET location -> Range: 0-N -> PATCH from N + 1 on
+//! whole   POST uploads/ -> PUT location?digest=   with all bytes
+//!         where that form is refused: PATCH location with all bytes, no range -> PUT
+//! rest    an exchange that broke off: GET location -> Range: 0-N
+//!         -> PATCH from N + 1 on, if N has grown -> PUT; else all of it anew
 //! mount   POST uploads/?mount=DIGEST&from=REPOSITORY -> 201, nothing to send
 //! ```
-//! (distribution specification, "Pushing blobs".)
+//! (distribution specification, "Pushing blobs".) Parts are not used otherwise: GHCR takes parts
+//! up to 4 MiB alone, ECR the first part alone, and both take a whole blob of any size.
 //!
-//! Invariants: what is sent can be sent again; the registry checks the digest at the end, and an
-//! upload that fails is begun anew as often as other requests are repeated.
+//! Invariants: what is sent can be sent again; the registry checks the digest at the end; a form
+//! that a registry has refused is not tried again; an upload that breaks is begun anew as often
+//! as other requests are repeated, and what is refused is not repeated.
 
 use std::io::{self, Read};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use strata_tree::BlobDigest;
 use ureq::http::Method;
@@ -20,6 +25,9 @@ use super::client::Client;
 use super::error::Refusal;
 use super::http::{Answer, Body};
 use super::url::Url;
+
+/// Times that one upload goes on after a break.
+const BREAKS: u32 = 100;
 
 /// A blob that can be read from any offset, as often as needed.
 pub(crate) struct Outgoing<'a> {
@@ -37,28 +45,112 @@ pub(crate) enum Mount {
     Upload(Url),
 }
 
+/// In which request the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Put,
+    Patch,
+}
+
+/// Which forms a registry has refused.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    put: AtomicBool,
+    patch: AtomicBool,
+    /// Going on where an exchange broke off.
+    rest: AtomicBool,
+}
+
+impl Refused {
+    fn of(&self, form: Form) -> &AtomicBool {
+        match form {
+            Form::Put => &self.put,
+            Form::Patch => &self.patch,
+        }
+    }
+
+    fn first(&self) -> Form {
+        if self.put.load(Relaxed) { Form::Patch } else { Form::Put }
+    }
+}
+
+/// Why an exchange that carries bytes did not end well.
+enum Fault {
+    /// The registry does not take the bytes in this form.
+    Form(Refusal),
+    /// It broke off, or the registry is in trouble.
+    Broken(Refusal),
+    /// Another form, or another time, changes nothing.
+    Final(Refusal),
+}
+
+impl Fault {
+    fn of(answer: Answer) -> Self {
+        match answer.status {
+            401 | 403 | 507 => Self::Final(answer.refusal()),
+            // The upload is not known any more, or the registry has no time or is out of order.
+            404 | 408 | 425 | 429 | 500 | 502.. => Self::Broken(answer.refusal()),
+            _ => Self::Form(answer.refusal()),
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(why: Refusal) -> Self {
+        if why.may_pass() { Self::Broken(why) } else { Self::Final(why) }
+    }
+}
+
 fn location(answer: &Answer) -> Result<Url, Refusal> {
     let location = answer.header("location").and_then(|location| answer.url.join(location));
     location.ok_or_else(|| Refusal::Failed("it does not say where to upload to".to_owned()))
 }
 
+/// How many bytes of an upload the registry has: `0-N`, `bytes=0-N` or `bytes 0-N`.
+fn reached(answer: &Answer) -> u64 {
+    let last = answer.header("range").and_then(|range| {
+        let range = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
+        range.strip_prefix("0-")?.split('/').next()?.trim().parse::<u64>().ok()
+    });
+    // An upload without any bytes says `0-0` or nothing.
+    last.filter(|last| *last > 0).map_or(0, |last| last.saturating_add(1))
+}
+
 impl Client {
-    /// Asks the registry to take a blob from another of its repositories.
-    pub(crate) fn mount(&self, digest: BlobDigest, from: &str) -> Result<Mount, Refusal> {
-        let url = self.uploads()?.with_query("mount", &digest.to_string()).with_query("from", from);
-        let answer = self.upload_request(Method::POST, url, Vec::new(), Body::Empty)?;
-        match answer.status {
-            201 => Ok(Mount::Done),
-            202 => location(&answer).map(Mount::Upload),
-            _ => Err(answer.refusal()),
+    /// Asks the registry to take a blob from another of its repositories; `None` if it does not.
+    ///
+    /// No refusal of it says anything of the upload: a token server may refuse the other
+    /// repository, a registry may not know how to mount.
+    pub(crate) fn mount(&self, digest: BlobDigest, from: &str) -> Option<Mount> {
+        let asked = || {
+            let url = self.uploads()?;
+            let url = url.with_query("mount", &digest.to_string()).with_query("from", from);
+            let answer = self.mount_request(url, from)?;
+            match answer.status {
+                201 if self.has(digest)? => Ok(Mount::Done),
+                201 => Err(Refusal::Wrong("it said that the blob is there".to_owned())),
+                202 => location(&answer).map(Mount::Upload),
+                _ => Err(answer.refusal()),
+            }
+        };
+        match asked() {
+            Ok(mount) => Some(mount),
+            Err(why) => {
+                tracing::debug!("{digest} is not mounted from {from}: {why}");
+                None
+            }
         }
     }
 
-    /// Whether the repository has a blob.
+    /// Whether the repository has a blob. Where that may not be asked, it has to be sent.
     pub(crate) fn has(&self, digest: BlobDigest) -> Result<bool, Refusal> {
         match self.blob_head(digest) {
             Ok(_) => Ok(true),
             Err(Refusal::NotFound(_)) => Ok(false),
+            Err(why @ (Refusal::Denied(_) | Refusal::Failed(_))) => {
+                tracing::debug!("{digest}: {}: whether it is there: {why}", self.label());
+                Ok(false)
+            }
             Err(why) => Err(why),
         }
     }
@@ -73,83 +165,126 @@ impl Client {
             Ok(Box::new(&bytes[at..]) as Box<dyn Read>)
         };
         let size = bytes.len() as u64;
-        self.upload(&Outgoing { digest, size, open: &open, sent: &|_| {} }, size, None)
+        self.upload(&Outgoing { digest, size, open: &open, sent: &|_| {} }, None)
     }
 
     fn begin(&self) -> Result<Url, Refusal> {
         let answer = self.upload_request(Method::POST, self.uploads()?, Vec::new(), Body::Empty)?;
         match answer.status {
-            202 => location(&answer),
+            200..=299 => location(&answer),
             _ => Err(answer.refusal()),
         }
     }
 
-    /// Sends a blob, in parts of at most `part` bytes; `begun` is an upload that waits already.
+    /// Sends a blob; `begun` is an upload that waits already.
     pub(crate) fn upload(
         &self,
         blob: &Outgoing<'_>,
-        part: u64,
         mut begun: Option<Url>,
     ) -> Result<(), Refusal> {
-        let mut failures = 0;
+        let (mut failures, mut form) = (0, self.refused.first());
         loop {
             let at = begun.take().map_or_else(|| self.begin(), Ok)?;
-            let outcome = match blob.size <= part {
-                true => self.finish(at, blob, 0),
-                false => self.parts(at, blob, part),
-            };
-            match outcome {
-                // A registry that was restarted does not know the upload any more.
-                Err(why)
-                    if (why.may_pass() || matches!(why, Refusal::NotFound(_)))
-                        && failures + 1 < self.retry().tries =>
-                {
-                    failures += 1;
+            let why = match self.whole(form, at, blob) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Form(why)) => {
+                    self.refused.of(form).store(true, Relaxed);
+                    form = other(form);
+                    // Both forms, and no third one is left.
+                    if self.refused.of(form).load(Relaxed) {
+                        return Err(why);
+                    }
                     tracing::debug!("upload of {}: {}: {why}", blob.digest, self.label());
-                    std::thread::sleep(self.retry().pause_after(failures, None));
+                    continue;
                 }
-                outcome => return outcome,
+                Err(Fault::Broken(why)) => why,
+                Err(Fault::Final(why)) => return Err(why),
+            };
+            failures += 1;
+            if failures >= self.retry().tries_after(&why) {
+                return Err(why);
+            }
+            tracing::debug!("upload of {}: {}: {why}", blob.digest, self.label());
+            std::thread::sleep(self.retry().pause_after(failures, None));
+            // One who refuses without reading on looks like a connection that breaks.
+            if !self.refused.of(other(form)).load(Relaxed) {
+                form = other(form);
             }
         }
+    }
+
+    /// All bytes in one request; where it breaks off, the rest in others as long as it moves.
+    fn whole(&self, form: Form, at: Url, blob: &Outgoing<'_>) -> Result<(), Fault> {
+        let why = match form {
+            Form::Put => match self.finish(at.clone(), blob, 0) {
+                Err(Fault::Broken(why)) => why,
+                outcome => return outcome,
+            },
+            Form::Patch => match self.patch(at.clone(), blob, 0) {
+                Ok(at) => return self.finish(at, blob, blob.size),
+                Err(Fault::Broken(why)) => why,
+                Err(fault) => return Err(fault),
+            },
+        };
+        self.rest(at, blob, why)
+    }
+
+    /// What an exchange that broke off has left to send. `why` it broke is the answer if the
+    /// registry has none of it.
+    fn rest(&self, mut at: Url, blob: &Outgoing<'_>, mut why: Refusal) -> Result<(), Fault> {
+        let mut offset = 0;
+        for _ in 0..BREAKS {
+            if self.refused.rest.load(Relaxed) {
+                break;
+            }
+            std::thread::sleep(self.retry().pause_after(1, None));
+            let (next, has) = match self.where_we_are(&at) {
+                Ok(place) => place,
+                Err(unknown) => {
+                    tracing::debug!("{}: what is left of an upload: {unknown}", self.label());
+                    break;
+                }
+            };
+            if has <= offset || has > blob.size {
+                break;
+            }
+            (at, offset) = (next, has);
+            let rest = match offset < blob.size {
+                true => self.patch(at.clone(), blob, offset),
+                false => Ok(at.clone()),
+            };
+            match rest.and_then(|at| self.finish(at, blob, blob.size)) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Broken(broken)) => why = broken,
+                // Parts are not taken, or not put together: never mind, the whole may be.
+                Err(Fault::Form(refused)) => {
+                    self.refused.rest.store(true, Relaxed);
+                    return Err(Fault::Broken(refused));
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::Broken(why))
     }
 
     /// The last request, with the bytes from `offset` on.
-    fn finish(&self, at: Url, blob: &Outgoing<'_>, offset: u64) -> Result<(), Refusal> {
+    fn finish(&self, at: Url, blob: &Outgoing<'_>, offset: u64) -> Result<(), Fault> {
         let url = at.with_query("digest", &blob.digest.to_string());
-        let answer = self.send(Method::PUT, url, blob, offset, blob.size - offset)?;
+        let answer = self.send(Method::PUT, url, blob, offset)?;
         match answer.status {
             200..=299 => Ok(()),
-            _ => Err(answer.refusal()),
+            _ => Err(Fault::of(answer)),
         }
     }
 
-    fn parts(&self, mut at: Url, blob: &Outgoing<'_>, part: u64) -> Result<(), Refusal> {
-        let (mut offset, mut failures) = (0, 0);
-        while offset < blob.size {
-            let len = part.min(blob.size - offset);
-            let outcome = self.send(Method::PATCH, at.clone(), blob, offset, len);
-            let outcome = outcome.and_then(|answer| match answer.status {
-                200..=299 => Ok((location(&answer)?, offset + len)),
-                // The registry has another idea of what it has got.
-                416 => self.where_we_are(&at),
-                _ => Err(answer.refusal()),
-            });
-            match outcome {
-                Ok((next, reached)) if reached > offset && reached <= blob.size => {
-                    (at, offset, failures) = (next, reached, 0);
-                }
-                Ok(_) => {
-                    return Err(Refusal::Failed("it does not take part after part".to_owned()));
-                }
-                Err(why) if why.may_pass() && failures + 1 < self.retry().tries => {
-                    failures += 1;
-                    std::thread::sleep(self.retry().pause_after(failures, None));
-                    (at, offset) = self.where_we_are(&at)?;
-                }
-                Err(why) => return Err(why),
-            }
+    /// The bytes from `offset` on; gives where the upload is to be ended.
+    fn patch(&self, at: Url, blob: &Outgoing<'_>, offset: u64) -> Result<Url, Fault> {
+        let answer = self.send(Method::PATCH, at.clone(), blob, offset)?;
+        match answer.status {
+            // Some name the place once, in the beginning.
+            200..=299 => Ok(location(&answer).unwrap_or(at)),
+            _ => Err(Fault::of(answer)),
         }
-        self.finish(at, blob, offset)
     }
 
     /// How much of an upload has arrived.
@@ -158,12 +293,7 @@ impl Client {
         if !matches!(answer.status, 200..=299) {
             return Err(answer.refusal());
         }
-        let next = location(&answer).unwrap_or_else(|_| at.clone());
-        // `0-N`; an upload without any bytes says `0-0` or nothing.
-        let last = answer.header("range").and_then(|range| {
-            range.trim_start_matches("bytes=").split_once('-')?.1.parse::<u64>().ok()
-        });
-        Ok((next, last.filter(|last| *last > 0).map_or(0, |last| last + 1)))
+        Ok((location(&answer).unwrap_or_else(|_| at.clone()), reached(&answer)))
     }
 
     fn send(
@@ -172,11 +302,11 @@ impl Client {
         url: Url,
         blob: &Outgoing<'_>,
         offset: u64,
-        len: u64,
     ) -> Result<Answer, Refusal> {
+        let len = blob.size.saturating_sub(offset);
         let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
-        if method == Method::PATCH {
-            headers.push(("content-range", format!("{offset}-{}", offset + len - 1)));
+        if method == Method::PATCH && offset > 0 {
+            headers.push(("content-range", format!("{offset}-{}", blob.size - 1)));
         }
         let open = || {
             let reader = (blob.open)(offset)?.take(len);
@@ -188,6 +318,13 @@ impl Client {
             0 => self.upload_request(method, url, headers, Body::Empty),
             len => self.upload_once(method, url, headers, Body::Stream(&open, len)),
         }
+    }
+}
+
+fn other(form: Form) -> Form {
+    match form {
+        Form::Put => Form::Patch,
+        Form::Patch => Form::Put,
     }
 }
 

@@ -119,12 +119,13 @@ impl Shelf<'_> {
             return Response::error(405, "UNSUPPORTED", message).header("allow", "GET, HEAD");
         }
         let path = request.path.split('?').next().unwrap_or_default();
-        let Some(rest) = path.strip_prefix("/v2/") else {
+        // Both forms are asked for, with the slash and without.
+        let Some(rest) = path.strip_prefix("/v2/").or((path == "/v2").then_some("")) else {
             return Response::error(404, "UNSUPPORTED", "nothing but /v2/ is served");
         };
         let answer = match rest {
             "" => Ok(Response::json(&json!({}))),
-            "_catalog" => self.catalog(),
+            "_catalog" => self.catalog(request.path),
             rest => self.repository(request, rest),
         };
         answer.unwrap_or_else(|error| {
@@ -138,10 +139,11 @@ impl Shelf<'_> {
         Ok(tags.filter_map(|(tag, id)| Some((tag.parse::<Reference>().ok()?, id))).collect())
     }
 
-    fn catalog(&self) -> Result<Response> {
+    fn catalog(&self, asked: &str) -> Result<Response> {
         let names = self.names()?;
         let all: BTreeSet<String> = names.iter().map(|(name, _)| listed(name)).collect();
-        Ok(Response::json(&json!({ "repositories": all })))
+        let (page, link) = paged(all.iter().map(String::as_str), asked);
+        Ok(link.on(Response::json(&json!({ "repositories": page }))))
     }
 
     fn repository(&self, request: &Request<'_>, rest: &str) -> Result<Response> {
@@ -150,10 +152,11 @@ impl Shelf<'_> {
             let images = self.images_of(name)?;
             let tags = images.iter().filter_map(|(name, _)| name.tag()).map(Tag::as_str);
             let tags: BTreeSet<&str> = tags.collect();
-            return Ok(match images.is_empty() {
-                true => unknown(),
-                false => Response::json(&json!({ "name": name, "tags": tags })),
-            });
+            if images.is_empty() {
+                return Ok(unknown());
+            }
+            let (page, link) = paged(tags.into_iter(), request.path);
+            return Ok(link.on(Response::json(&json!({ "name": name, "tags": page }))));
         }
         let is_manifest = |rest: &str| rest.rsplit_once("/manifests/").is_some();
         let parts = match is_manifest(rest) {
@@ -291,6 +294,57 @@ fn diff(request: &Request<'_>, held: HeldLayer, size: u64, digest: BlobDigest) -
         206 => response.header("content-range", format!("bytes {from}-{}/{size}", size - 1)),
         _ => response,
     }
+}
+
+/// Where the next page of a listing is, if there is one (distribution specification, "Listing
+/// tags": `n` at most, after `last`).
+struct Next(Option<String>);
+
+impl Next {
+    fn on(self, response: Response) -> Response {
+        match self.0 {
+            Some(path) => response.header("link", format!("<{path}>; rel=\"next\"")),
+            None => response,
+        }
+    }
+}
+
+/// The page of a sorted listing that a request asks for.
+fn paged<'a>(all: impl Iterator<Item = &'a str>, asked: &str) -> (Vec<&'a str>, Next) {
+    let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+    let value =
+        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let last = value("last").map(unescaped);
+    let mut page: Vec<&str> =
+        all.filter(|name| last.as_deref().is_none_or(|last| *name > last)).collect();
+    let Some(n) = value("n").and_then(|n| n.parse::<usize>().ok()) else {
+        return (page, Next(None));
+    };
+    let more = n > 0 && page.len() > n;
+    page.truncate(n);
+    let next = page.last().filter(|_| more).map(|last| format!("{path}?n={n}&last={last}"));
+    (page, Next(next))
+}
+
+/// A query's value, its `%XX` read; names of repositories and tags are ASCII.
+fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte.filter(u8::is_ascii) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &after[2..];
+            }
+            None => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 /// Host and path.

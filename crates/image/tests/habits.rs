@@ -1,0 +1,184 @@
+//! What real registries do that the specification does not: an image comes all the same.
+//!
+//! The model: one image behind a loopback registry with one habit at a time. Where a habit leaves
+//! no way, the error says so; nothing that was asked for is left out without one.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+mod client;
+#[path = "../../../tests/support/fake.rs"]
+mod fake;
+mod support;
+
+use client::{Client, one, quick};
+use fake::{Answer, How, Registry, Seen};
+use strata_image::registry::{Registries, RegistryOptions};
+
+/// A registry's answer to a manifest by tag, with one header changed or left out.
+fn manifest_as(bytes: Vec<u8>, headers: &'static [(&'static str, &'static str)]) -> How {
+    let answer = Answer::new(200).body(bytes);
+    headers.iter().fold(answer, |answer, (name, value)| answer.header(name, *value)).how()
+}
+
+#[test]
+fn a_manifest_is_known_by_what_it_is() {
+    let cases: [&[(&str, &str)]; 10] = [
+        &[],
+        &[("content-type", "application/json")],
+        &[("content-type", "text/plain; charset=utf-8")],
+        &[("content-type", "binary/octet-stream")],
+        &[("content-type", "text/html")],
+        &[("content-type", "application/vnd.oci.image.manifest.v1+json; charset=utf-8")],
+        &[("docker-content-digest", "")],
+        &[("docker-content-digest", "sha512:00")],
+        &[("docker-content-digest", "nonsense"), ("content-type", "")],
+        &[("etag", "\"x\"")],
+    ];
+    for headers in cases {
+        let (registry, name) = one();
+        let bytes = registry.stored_manifest("team/x", "1").unwrap();
+        registry.rule(move |seen| match seen.is("GET", "/manifests/1") {
+            true => manifest_as(bytes.clone(), headers),
+            false => How::Well,
+        });
+        Client::new().pull(&name).unwrap_or_else(|error| panic!("{headers:?}: {error}"));
+    }
+}
+
+#[test]
+fn a_mirrored_origin_that_refuses_head_is_asked_for_the_manifest() {
+    let (mirror, _) = one();
+    let (origin, _) = one();
+    let digest =
+        origin.manifest("team/x", "1", "", &origin.stored_manifest("team/x", "1").unwrap());
+    let conf = format!(
+        "[[registry]]\nprefix='example.com'\nlocation='{}'\ninsecure=true\n\
+         [[registry.mirror]]\nlocation='{}'\ninsecure=true\n",
+        origin.host(),
+        mirror.host()
+    );
+    for status in [400, 401, 403, 405, 501] {
+        origin.rule(move |seen| match seen.is("HEAD", "/manifests/") {
+            true => Answer::new(status).how(),
+            false => How::Well,
+        });
+        // What the mirror calls by that tag does not count.
+        mirror.rule(|seen| match seen.is("GET", "/manifests/1") {
+            true => Answer::new(200).body("{}").how(),
+            false => How::Well,
+        });
+        let client = Client::new();
+        let options = client.settings(&conf);
+        let pulled = client.pull_with("example.com/team/x:1", options).unwrap();
+        assert_eq!(pulled.digest.to_string(), digest);
+    }
+}
+
+/// Tags `v00` to `v29` of `team/x`, ten a page; `link` makes the header from the next page's path.
+fn paged(registry: &Registry, link: impl Fn(&str) -> String + Send + 'static) {
+    let all: Vec<String> = (0..30).map(|n| format!("v{n:02}")).collect();
+    registry.rule(move |seen: &Seen| {
+        let Some((path, query)) = seen.path.split_once("/tags/list?") else { return How::Well };
+        let last = query.split('&').find_map(|pair| pair.strip_prefix("last="));
+        let from = last.map_or(0, |last| all.iter().position(|tag| tag == last).unwrap() + 1);
+        let page = &all[from..(from + 10).min(all.len())];
+        let answer = Answer::new(200).body(serde_json::json!({"tags": page}).to_string());
+        if from + 10 >= all.len() {
+            return answer.how();
+        }
+        let next = format!("{path}/tags/list?last={}&n=10", page[page.len() - 1]);
+        answer.header("link", link(&next)).how()
+    });
+}
+
+#[test]
+fn a_listing_goes_on_at_the_registry_whatever_the_link_says() {
+    type Link = fn(&str) -> String;
+    let links: [Link; 9] = [
+        |path| format!("<{path}>; rel=\"next\""),
+        |path| format!("<{path}>;rel=next"),
+        |path| format!("<https://registry.internal:8443{path}>; rel=\"next\""),
+        |path| format!("<http://registry.internal/behind/a/proxy{path}>; rel=\"next\""),
+        |path| format!("<//registry.internal{path}>; rel=\"next\""),
+        |path| format!("</v2/x>; rel=\"first\", <{path}>; rel=\"next\", </y>; rel=\"last\""),
+        |path| format!("<{}>; rel=\"next\"", &path[path.find('?').unwrap()..]),
+        |path| format!("<{}>; rel=\"next\"", path.rsplit('/').next().unwrap()),
+        |path| format!("<{path}>; title=\"a; b\"; rel=\"start next\""),
+    ];
+    for link in links {
+        let (registry, name) = one();
+        paged(&registry, link);
+        let registries = Registries::new(quick());
+        let tags = registries.tags(&name.parse().unwrap()).unwrap();
+        assert_eq!(tags.len(), 30, "{}", link("/PATH?Q"));
+    }
+}
+
+#[test]
+fn a_listing_that_cannot_be_followed_is_an_error() {
+    for (link, said) in [
+        ("<ftp://elsewhere/list?last=x>; rel=\"next\"", "at an address that is not followed"),
+        ("<http://elsewhere/list>; rel=\"next\"", "at an address that is not followed"),
+        ("</v2/team/x/tags/list?n=1000>; rel=\"next\"", "names a page before it"),
+    ] {
+        let (registry, name) = one();
+        registry.rule(move |seen| match seen.path.contains("/tags/list") {
+            true => Answer::new(200).body(r#"{"tags":["1"]}"#).header("link", link).how(),
+            false => How::Well,
+        });
+        let error = Registries::new(quick()).tags(&name.parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_token_may_be_null_under_one_of_its_names() {
+    for body in [
+        r#"{"token":"T"}"#,
+        r#"{"access_token":"T","expires_in":300}"#,
+        r#"{"token":null,"access_token":"T","refresh_token":null}"#,
+        r#"{"token":"","access_token":"T"}"#,
+        r#"{"token":"T","access_token":null}"#,
+    ] {
+        let (registry, name) = one();
+        let host = registry.host().to_owned();
+        registry.rule(move |seen| {
+            if seen.path.starts_with("/token") {
+                return Answer::new(200).body(body).how();
+            }
+            let challenge = format!("Bearer realm=\"http://{host}/token\"");
+            match seen.header("authorization") {
+                Some("Bearer T") => How::Well,
+                _ => Answer::new(401).header("www-authenticate", challenge).how(),
+            }
+        });
+        Client::new().pull(&name).unwrap_or_else(|error| panic!("{body}: {error}"));
+    }
+}
+
+#[test]
+fn a_silent_registry_is_given_up() {
+    let (registry, _) = one();
+    registry.rule(|_| How::Stall(0));
+    // The headers come at once and the body never; and nothing at all.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = silent.local_addr().unwrap().to_string();
+    for host in [registry.host(), &mute] {
+        let client = Client::new();
+        let wait = std::time::Duration::from_millis(50);
+        let timeouts =
+            strata_image::registry::Timeouts { connect: wait, answer: wait, stall: wait };
+        let options = || RegistryOptions { timeouts, ..client.options() };
+        let error = client.pull_with(&format!("{host}/team/x:1"), options()).unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+        let error = Registries::new(options()).check_login(host, None);
+        if host == mute {
+            assert!(error.unwrap_err().to_string().contains("no answer in time"));
+        }
+        let name = format!("{host}/team/x:1").parse().unwrap();
+        let error = Registries::new(options()).tags(&name).unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+        let error = Registries::new(options()).search(host, "x", 10).unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+    }
+}
