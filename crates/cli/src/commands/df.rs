@@ -27,6 +27,8 @@ use crate::{table, units};
 /// In TOTAL each layer (LAYERED) or content (STORED) counts once. For layers, SHARED and ATTRIBUTED
 /// are among layers.
 ///
+/// Each name of an image has a line; long ones are cut at their beginning (JSON has them whole).
+///
 /// Then everything on disk, part by part: SIZE as `du --apparent-size` counts, ON DISK in whole
 /// blocks, as `du` does. `strata rmi --dry-run` tells what removing images frees of each.
 #[derive(Debug, Args)]
@@ -79,11 +81,13 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
     let mut rows = vec![["IMAGE", "IMAGE ID"].map(String::from).to_vec()];
     rows[0].extend(USAGE.map(String::from));
     for (image, of) in &images {
-        let name = match &name(&image.id)[..] {
-            [] => "<none>".to_owned(),
-            names => names.join(", "),
+        let names = name(&image.id);
+        let (first, more) = match &names[..] {
+            [] => ("<none>", &names[..]),
+            [first, more @ ..] => (first.as_str(), more),
         };
-        rows.push(show.row(&[name, image.id.short()], of));
+        rows.push(show.row(&[first.to_owned(), image.id.short()], of));
+        rows.extend(more.iter().map(|name| vec![name.clone()]));
     }
     match &together {
         Some(all) => rows.push(show.row(&["TOGETHER".to_owned(), String::new()], all)),
@@ -94,6 +98,7 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
             rows.push(show.row(&["TOTAL".to_owned(), String::new()], &total(&usage)));
         }
     }
+    cut_names(&mut rows);
     table::print_rows(&rows, out)?;
     if args.verbose {
         writeln!(out)?;
@@ -109,6 +114,20 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
         [part.to_owned(), show.size(space.bytes), show.size(space.blocks * 512)]
     }));
     table::print(&rows, out)
+}
+
+/// Cuts the names of the first column, at their beginning, so that the table has 100 columns.
+fn cut_names(rows: &mut [Vec<String>]) {
+    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(String::len).max();
+    let others: usize = (1..).map_while(width).map(|width| width + 3).sum();
+    // Nothing is behind the last column.
+    let room = 103_usize.saturating_sub(others).max(16);
+    for name in rows.iter_mut().filter_map(|row| row.first_mut()) {
+        let long = name.chars().count();
+        if long > room {
+            *name = ['…'].into_iter().chain(name.chars().skip(long + 1 - room)).collect();
+        }
+    }
 }
 
 const USAGE: [&str; 6] = ["APPARENT", "LAYERED", "STORED", "UNIQUE", "SHARED", "ATTRIBUTED"];
