@@ -46,6 +46,35 @@ fn a_manifest_is_known_by_what_it_is() {
 }
 
 #[test]
+fn what_was_packed_for_the_way_is_unpacked() {
+    let packed = |bytes: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut out, bytes).unwrap();
+        Answer::new(200).header("content-encoding", "gzip").body(out.finish().unwrap()).how()
+    };
+    let (registry, name) = one();
+    let bytes = registry.stored_manifest("team/x", "1").unwrap();
+    let blobs = client::blobs(&registry, &bytes);
+    registry.rule(move |seen| match seen.path.rsplit('/').next() {
+        Some("1") if seen.is("GET", "/manifests/") => packed(&bytes),
+        Some(digest) if seen.is("GET", "/blobs/") => packed(&blobs[digest]),
+        _ => How::Well,
+    });
+    Client::new().pull(&name).unwrap();
+    // Said of what is not packed any further.
+    let (registry, name) = one();
+    let bytes = registry.stored_manifest("team/x", "1").unwrap();
+    let blobs = client::blobs(&registry, &bytes);
+    registry.rule(move |seen| match seen.path.rsplit('/').next() {
+        Some(digest) if seen.is("GET", "/blobs/") => {
+            Answer::new(200).header("content-encoding", "gzip").body(blobs[digest].clone()).how()
+        }
+        _ => How::Well,
+    });
+    Client::new().pull(&name).unwrap();
+}
+
+#[test]
 fn a_mirrored_origin_that_refuses_head_is_asked_for_the_manifest() {
     let (mirror, _) = one();
     let (origin, _) = one();

@@ -11,16 +11,18 @@
 //! then stays, http being tried only where it is allowed.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use flate2::read::MultiGzDecoder;
 use strata_tree::BlobDigest;
 use ureq::http::Method;
 
 use super::auth::{self, Challenge};
 use super::credentials::Credential;
 use super::error::{Attempt, Refusal};
-use super::http::{Answer, Body, Call, Http};
+use super::http::{Answer, Body, Call, Http, broken};
 use super::upload::Refused;
 use super::url::{Scheme, Url, is_loopback};
 use crate::oci::media_type_of;
@@ -339,7 +341,12 @@ impl Client {
         let media_type = answer.header("content-type").unwrap_or_default().to_owned();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_lowercase();
         let said = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
-        let bytes = answer.bytes(most)?;
+        let packed = answer.says_gzip();
+        let mut bytes = answer.bytes(most)?;
+        // A document is JSON and no gzip, so one that looks like it was packed for the way.
+        if packed && bytes.starts_with(&[0x1f, 0x8b]) {
+            bytes = unpacked(&bytes, most)?;
+        }
         // A type for just any document says nothing; then the document does.
         let media_type = match media_type.starts_with("application/vnd.") {
             true => media_type,
@@ -445,6 +452,17 @@ impl Client {
     pub(super) fn uploads(&self) -> Result<Url, Refusal> {
         self.url("blobs/uploads/")
     }
+}
+
+/// The content of a gzip, of at most `most` bytes.
+fn unpacked(bytes: &[u8], most: u64) -> Result<Vec<u8>, Refusal> {
+    let mut out = Vec::new();
+    let mut reader = MultiGzDecoder::new(bytes).take(most.saturating_add(1));
+    reader.read_to_end(&mut out).map_err(|error| broken(&error))?;
+    if out.len() as u64 > most {
+        return Err(Refusal::Failed(format!("its manifest is larger than {most} bytes")));
+    }
+    Ok(out)
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).

@@ -107,6 +107,12 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whether the body was packed for the way, unasked (RFC 9110, 8.4). Some servers say so of a
+    /// blob that is a gzip itself.
+    pub(crate) fn says_gzip(&self) -> bool {
+        self.header("content-encoding").is_some_and(|how| how.trim().eq_ignore_ascii_case("gzip"))
+    }
+
     /// The body as it comes.
     pub(crate) fn into_reader(self) -> Box<dyn Read + Send> {
         Box::new(self.body.into_reader())

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -118,6 +119,15 @@ pub fn offer(registry: &Registry, name: &str, tag: &str) -> String {
     let image = layout.image(&[&layers[0], &layers[1], &layers[2]], "linux/amd64");
     layout.index(&[image]);
     registry.layout(layout.root(), name, tag)
+}
+
+/// What a manifest names: bytes by digest.
+#[allow(dead_code)] // Of one test program of several.
+pub fn blobs(registry: &Registry, manifest: &[u8]) -> HashMap<String, Vec<u8>> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    let digests = layers.chain([&manifest["config"]]).map(|one| one["digest"].as_str().unwrap());
+    digests.map(|digest| (digest.to_owned(), registry.stored_blob(digest).unwrap())).collect()
 }
 
 pub fn big() -> String {
