@@ -174,3 +174,65 @@ fn sizes_add_up() {
     assert_eq!(pruned["reclaimed"], stored(&before));
     assert_eq!(stored(&json(&["df"])), 0);
 }
+
+#[test]
+fn groups_and_habits() {
+    let mut talk = loaded();
+    let archive = talk.sandbox.path().join("out.tar").display().to_string();
+    // What is elsewhere.
+    talk.say("run -it alpine sh").say("container run alpine").say("image build .").say("volume ls");
+    talk.say("inspct cases:1").say("frobnicate").say("help stop").say("help image nothing");
+    let help = |talk: &Talk, args: &[&str]| talk.sandbox.ok(args);
+    assert_eq!(help(&talk, &["help", "image", "ls"]), help(&talk, &["image", "ls", "--help"]));
+    assert_eq!(help(&talk, &["help"]), help(&talk, &["--help"]));
+    // The same under docker's groups.
+    for line in
+        ["image list -q", "container list", "container ls -aq", "image inspect -f {{.Id}} cases:1"]
+    {
+        talk.say(line);
+    }
+    talk.sandbox.ok(&["image", "save", "-o", &archive, "cases:1", "stratafs.test/cases:2"]);
+    talk.say("image remove cases:1 stratafs.test/cases:2");
+    let loaded = talk.sandbox.ok(&["image", "load", &archive]);
+    assert_eq!(loaded, talk.sandbox.ok(&["load", "-i", &archive]));
+    talk.say("images -q").say("rmi -f nothing").say("rm -f nothing").say("rm nothing");
+    talk.say("system prune -f --volumes").say("pull https://quay.io/team/app:1");
+    talk.say("inspect --type container cases:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn a_commit_changes_what_an_image_says() {
+    let mut talk = loaded();
+    let point = talk.sandbox.dir("mnt");
+    talk.sandbox.ok(&["mount", "--upper", "work", "cases:1", point.to_str().unwrap()]);
+    let config = "{{json .Config}}";
+    let mut args = vec!["container", "commit", "--created", "2001-02-03T04:05:06Z"];
+    for change in ["CMD [\"a\", \"b\"]", "ENV X=1 Y=\"2 3\"", "EXPOSE 80", "LABEL k=v", "USER 5"] {
+        args.extend(["-c", change]);
+    }
+    let id = talk.sandbox.ok(&[&args[..], &["work"]].concat());
+    say(&mut talk, &["inspect", "-f", config, id.trim()]);
+    say(&mut talk, &["inspect", "-f", "{{.RepoTags}}", id.trim()]);
+    say(&mut talk, &["commit", "-c", "RUN x", "work", "new"]);
+    say(&mut talk, &["commit", "-c", "EXPOSE http", "work", "new"]);
+    // In use: the name goes, the image stays; by id it stays altogether.
+    talk.say("rmi cases:1 localhost:5000/team/cases stratafs.test/cases:2");
+    talk.say("rmi -f stratafs.test/cases:latest").say("rmi -f stratafs.test/cases:latest");
+    talk.say("container prune -f").say("rm work").say("rm -f work").say("container prune -f");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn the_environment_says_which_store() {
+    let sandbox = loaded().sandbox;
+    let ids = sandbox.ok(&["images", "-q"]);
+    let store = sandbox.path().join("store");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_strata"));
+    let output = command.args(["images", "-q"]).env("STRATA_ROOT", &store).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), ids);
+    let other = sandbox.dir("other");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_strata"));
+    command.args(["--root", other.to_str().unwrap(), "images", "-q"]).env("STRATA_ROOT", &store);
+    assert_eq!(String::from_utf8(command.output().unwrap().stdout).unwrap(), "");
+}

@@ -56,6 +56,8 @@ fn help() {
         "history",
         "image",
         "image prune",
+        "container",
+        "container prune",
         "system",
         "system df",
         "system prune",
@@ -84,6 +86,7 @@ fn help() {
         "gc",
         "info",
         "version",
+        "help",
         "completions",
         "man",
     ] {
@@ -323,7 +326,7 @@ fn shells_and_manuals() {
     assert!(sandbox.ok(&["man"]).starts_with(".ie"));
     sandbox.ok(&["man", "pages"]);
     let mut pages: Vec<_> = fs::read_dir(sandbox.path().join("pages")).unwrap().collect();
-    assert_eq!(pages.len(), 55);
+    assert_eq!(pages.len(), 74);
     let page = pages.pop().unwrap().unwrap();
     assert!(fs::read_to_string(page.path()).unwrap().contains(".SH SYNOPSIS"));
 }

@@ -6,21 +6,24 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use anyhow::{Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Context, Format, OpenImage};
-use crate::images::ImageCommand;
-use crate::{explore, history, images, look, mounts, progress, remote, reuse, template, uppers};
+use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
+use crate::{
+    elsewhere, explore, history, images, look, mounts, progress, remote, reuse, template, uppers,
+};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
 #[command(name = "strata", version, disable_help_subcommand = true, after_help = START,
           max_term_width = 100)]
 pub(crate) struct Cli {
-    /// The store [default: /var/lib/stratafs for root, $XDG_DATA_HOME/stratafs else]
+    /// The store [default: $STRATA_ROOT, else /var/lib/stratafs for root and
+    /// $XDG_DATA_HOME/stratafs for others]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
           help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
@@ -49,7 +52,7 @@ To look inside an image:
   strata umount look";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     Pull(remote::PullArgs),
     Push(remote::PushArgs),
     Copy(remote::CopyArgs),
@@ -68,8 +71,20 @@ enum Command {
     Inspect(images::InspectArgs),
     History(images::HistoryArgs),
     #[command(subcommand)]
-    Image(images::ImageCommand),
-    System(images::SystemArgs),
+    Image(ImageCommand),
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    #[command(subcommand)]
+    System(SystemCommand),
+    // Those that only a group has.
+    #[command(skip)]
+    PruneImages(images::PruneArgs),
+    #[command(skip)]
+    PruneUppers(uppers::PruneArgs),
+    #[command(skip)]
+    PruneAll(images::SystemPruneArgs),
+    #[command(skip)]
+    DfInDockersWords(images::SystemDfArgs),
     Mount(mount::MountArgs),
     #[command(visible_alias = "unmount")]
     Umount(mounts::UmountArgs),
@@ -100,8 +115,17 @@ enum Command {
     Info(remote::InfoArgs),
     /// Show the version
     Version,
+    Help(HelpArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
+}
+
+/// Show the help of a command
+#[derive(Debug, Args)]
+pub(crate) struct HelpArgs {
+    /// The command, and the one below it: image ls
+    #[arg(value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 impl Command {
@@ -112,8 +136,7 @@ impl Command {
             Self::Images(_)
                 | Self::Inspect(_)
                 | Self::History(_)
-                | Self::Image(_)
-                | Self::System(_)
+                | Self::DfInDockersWords(_)
                 | Self::Ps(_)
         )
     }
@@ -123,7 +146,9 @@ impl Cli {
     /// The exit code of an error.
     pub(crate) fn trouble(&self) -> u8 {
         match &self.command {
-            Command::Diff(args) => args.trouble(),
+            Command::Diff(args)
+            | Command::Image(ImageCommand::Diff(args))
+            | Command::Container(ContainerCommand::Diff(args)) => args.trouble(),
             _ => 1,
         }
     }
@@ -131,13 +156,14 @@ impl Cli {
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    let command = cli.command.plain();
     let context = Context {
         root: Context::root_or_default(cli.root)?,
         format: cli.format,
         quiet: cli.quiet,
         log_level: cli.log_level,
     };
-    if let (Format::Template(text), false) = (&context.format, cli.command.takes_templates()) {
+    if let (Format::Template(text), false) = (&context.format, command.takes_templates()) {
         template::refuse(text)?;
     }
     let mut out = BufWriter::new(std::io::stdout());
@@ -145,7 +171,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
     let json = context.format == Format::Json;
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
-    match &cli.command {
+    match &command {
         Command::Pull(args) => remote::pull(&context, args)?,
         Command::Push(args) => remote::push(&context, args)?,
         Command::Copy(args) => remote::copy(&context, args)?,
@@ -163,15 +189,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Rmi(args) => images::run_rmi(&context, args, &mut screen.out)?,
         Command::Inspect(args) => images::run_inspect(&context, args, &mut screen.out)?,
         Command::History(args) => images::run_history(&context, args, &mut screen.out)?,
-        Command::Image(command) => match command {
-            ImageCommand::Ls(args) => images::run_images(&context, args, &mut screen.out)?,
-            ImageCommand::Inspect(args) => images::run_inspect(&context, args, &mut screen.out)?,
-            ImageCommand::History(args) => images::run_history(&context, args, &mut screen.out)?,
-            ImageCommand::Tag(args) => images::run_tag(&context, args)?,
-            ImageCommand::Rm(args) => images::run_rmi(&context, args, &mut screen.out)?,
-            ImageCommand::Prune(args) => images::run_prune(&context, args, &mut screen.out)?,
-        },
-        Command::System(args) => images::run_system(&context, args, &mut screen.out)?,
+        Command::PruneImages(args) => images::run_prune(&context, args, &mut screen.out)?,
+        Command::PruneUppers(args) => uppers::run_prune(&context, args, &mut screen.out)?,
+        Command::PruneAll(args) => images::run_system_prune(&context, args, &mut screen.out)?,
+        Command::DfInDockersWords(args) => {
+            images::run_system_df(&context, args, &mut screen.out)?;
+        }
+        // `plain` has turned these into the others.
+        Command::Image(_) | Command::Container(_) | Command::System(_) => {}
         Command::Mount(args) => mount::run(&context, args)?,
         Command::Umount(args) => mounts::umount(&context.root, args)?,
         Command::Mounts(args) => mounts::list(&context.root, args, json, screen.out)?,
@@ -227,6 +252,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Help(args) => match elsewhere::help(Cli::command(), &args.command) {
+            Ok(Some(text)) => text.print()?,
+            Ok(None) => {}
+            Err(why) => bail!("{why}"),
+        },
         Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
         Command::Completions(args) => shell::run_completions(args, &mut screen.out)?,
         Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,

@@ -58,9 +58,11 @@ pub(crate) struct OpenImage {
 }
 
 impl Context {
-    /// Where the store is: as given, else where the system keeps such things.
+    /// Where the store is: as given, else as the environment has it, else where the system keeps
+    /// such things.
     pub(crate) fn root_or_default(given: Option<PathBuf>) -> Result<PathBuf> {
-        if let Some(root) = given {
+        let said = || std::env::var_os("STRATA_ROOT").filter(|root| !root.is_empty());
+        if let Some(root) = given.or_else(|| said().map(PathBuf::from)) {
             return std::path::absolute(&root)
                 .with_context(|| format!("{} is no usable path", root.display()));
         }

@@ -13,7 +13,9 @@ mod cli;
 mod commands;
 mod complete;
 mod context;
+mod elsewhere;
 mod explore;
+mod groups;
 mod history;
 mod images;
 mod limits;
@@ -41,7 +43,17 @@ fn main() -> ExitCode {
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
     }
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(mut error) => match elsewhere::explained(&mut error) {
+            // Nobody is left to tell if this fails.
+            Some(text) => {
+                writeln!(std::io::stderr(), "strata: {text}").unwrap_or_default();
+                return ExitCode::from(2);
+            }
+            None => error.exit(),
+        },
+    };
     start_log(&cli);
     let trouble = cli.trouble();
     match cli::run(cli) {

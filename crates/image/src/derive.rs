@@ -10,6 +10,7 @@ use serde_json::json;
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Progress, Store};
 use strata_tree::BlobDigest;
 
+use crate::change::{self, Change};
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
@@ -26,13 +27,16 @@ pub struct DeriveOptions<'a> {
     pub author: Option<String>,
     /// A remark for the history.
     pub message: Option<String>,
+    /// What it says of a container otherwise than its base.
+    pub changes: Vec<Change>,
     /// What made it, for the history.
     pub created_by: String,
     /// Called before the image is committed; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
 }
 
-/// Makes an image of `base` and one layer more, whose diff is read from `diff`, and names it.
+/// Makes an image of `base` and one layer more, whose diff is read from `diff`, and names it if
+/// there is a name.
 ///
 /// # Errors
 /// `NameWithDigest`, `Layer` for what is wrong with the diff, `Document` if the base's config
@@ -41,14 +45,14 @@ pub fn derive(
     store: &Store,
     base: &ImageRecord,
     diff: Box<dyn Read + Send + '_>,
-    name: &Reference,
+    name: Option<&Reference>,
     options: &DeriveOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    if name.digest().is_some() {
+    if let Some(name) = name.filter(|name| name.digest().is_some()) {
         return Err(Error::NameWithDigest(name.to_string()));
     }
-    let title = name.familiar();
+    let title = name.map_or_else(|| "the new image".to_owned(), Reference::familiar);
     let (_, mut held) = store.hold_image(&base.id)?;
     let input = LayerInput { label: title.clone(), diff_id: None, blob: None, reader: diff };
     let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
@@ -63,7 +67,7 @@ pub fn derive(
         let (config, manifest) = documents(store, base, &held, options)?;
         let new = NewImage {
             title: &title,
-            names: std::slice::from_ref(name),
+            names: name.map(std::slice::from_ref).unwrap_or_default(),
             pin: None,
             config: &config,
             manifest: Some(&manifest),
@@ -73,7 +77,7 @@ pub fn derive(
     match committed {
         Ok(id) => Ok(Loaded {
             id,
-            references: vec![name.clone()],
+            references: name.into_iter().cloned().collect(),
             layers: vec![LoadedLayer { diff_id, existed }],
         }),
         Err(error) => {
@@ -110,6 +114,9 @@ fn documents(
     config.set("created", Json::text(created));
     if let Some(author) = &options.author {
         config.set("author", Json::text(author.as_str()));
+    }
+    if change::apply(&mut config, &options.changes).is_none() {
+        return Err(wrong("what it says of a container is no object".to_owned()));
     }
     // Go writes `null` for an empty list.
     if config.get_mut("history").is_none_or(|history| history.is_null()) {

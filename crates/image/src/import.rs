@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use strata_layer::{LayerInput, Progress, Store};
 
+use crate::change::{self, Change};
 use crate::error::{Error, Result};
+use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::platform::Platform;
@@ -27,6 +29,8 @@ pub struct ImportOptions<'a> {
     pub platform: Option<Platform>,
     /// A remark for the history.
     pub message: Option<String>,
+    /// What the image says of a container.
+    pub changes: Vec<Change>,
     /// Called before the image is committed; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
 }
@@ -87,11 +91,11 @@ struct Pointer {
 pub fn import(
     store: &Store,
     tar: &Path,
-    name: &Reference,
+    name: Option<&Reference>,
     options: &ImportOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    if name.digest().is_some() {
+    if let Some(name) = name.filter(|name| name.digest().is_some()) {
         return Err(Error::NameWithDigest(name.to_string()));
     }
     let place = if tar == "-" { Place::Stdin } else { Place::Path(tar.to_owned()) };
@@ -99,7 +103,7 @@ pub fn import(
     let Opened::Stream(file) = spool::open(&place)? else {
         return Err(Error::WrongKind(tar.to_owned()));
     };
-    let title = name.familiar();
+    let title = name.map_or_else(|| "the new image".to_owned(), Reference::familiar);
     let input = LayerInput { label, diff_id: None, blob: None, reader: Box::new(file) };
     let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
         image: title.clone(),
@@ -113,7 +117,7 @@ pub fn import(
         let (config, manifest) = documents(&diff_id.to_string(), size, options)?;
         let new = NewImage {
             title: &title,
-            names: std::slice::from_ref(name),
+            names: name.map(std::slice::from_ref).unwrap_or_default(),
             pin: None,
             config: &config,
             manifest: Some(&manifest),
@@ -123,7 +127,7 @@ pub fn import(
     match committed {
         Ok(id) => Ok(Loaded {
             id,
-            references: vec![name.clone()],
+            references: name.into_iter().cloned().collect(),
             layers: vec![LoadedLayer { diff_id, existed }],
         }),
         Err(error) => {
@@ -153,7 +157,15 @@ fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<(V
             comment: options.message.as_deref(),
         }],
     };
-    let config = json(&config)?;
+    let mut config = json(&config)?;
+    if !options.changes.is_empty() {
+        let wrong = |why| Error::document("the new image", "config", why);
+        let mut read = Json::parse(&config).map_err(|fault| wrong(fault.to_string()))?;
+        if change::apply(&mut read, &options.changes).is_none() {
+            return Err(wrong("what it says of a container is no object".to_owned()));
+        }
+        config = read.to_bytes();
+    }
     let pointer = |media_type, digest, size| Pointer { media_type, digest, size };
     let manifest = Manifest {
         schema_version: 2,
@@ -183,6 +195,7 @@ mod tests {
             created: Some("2024-01-02T03:04:05.6Z".parse().unwrap()),
             platform: Some("linux/arm64/v8".parse().unwrap()),
             message: Some("from a tar".to_owned()),
+            changes: Vec::new(),
             chain_check: None,
         };
         let (config, manifest) = documents(&id.to_string(), 10240, &options).unwrap();

@@ -16,6 +16,7 @@
 //! crate writes nothing itself; the store does.
 
 mod archive;
+mod change;
 mod config;
 mod copy;
 mod derive;
@@ -47,6 +48,7 @@ mod survey;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+pub use change::{Change, ChangeError};
 pub use config::{HistoryStep, ImageConfig};
 pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};

@@ -91,7 +91,7 @@ fn what_loads_is_shown_saved_and_continued() {
             let name = "derived:1".parse().unwrap();
             let options = DeriveOptions::default();
             let derived =
-                derive(&store, &image, Box::new(&top[..]), &name, &options, &Silent).unwrap();
+                derive(&store, &image, Box::new(&top[..]), Some(&name), &options, &Silent).unwrap();
             let made = ImageConfig::of(&store, &derived.id).unwrap();
             assert_eq!(made.diff_ids().len(), 2, "{at}");
             let raw = store.blob(&derived.id.into()).unwrap();

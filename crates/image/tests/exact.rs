@@ -51,7 +51,7 @@ fn take(store: &Store, path: &Path) -> usize {
     let name = path.file_name().unwrap().to_string_lossy();
     if name.starts_with("rootfs") {
         let reference = format!("{name}:1").parse().unwrap();
-        import(store, path, &reference, &ImportOptions::default(), &Silent).unwrap();
+        import(store, path, Some(&reference), &ImportOptions::default(), &Silent).unwrap();
         return 1;
     }
     let loaded = load(store, &SourceSpec::path(path), &LoadOptions::default(), &Silent);

@@ -477,7 +477,7 @@ fn a_plain_tar_becomes_the_same_image_however_it_is_compressed() {
     };
     let name: Reference = "rootfs:1".parse().unwrap();
     let take = |file: &str| {
-        import(&fresh.store, &fixture(file), &name, &options, &Recorder::default()).unwrap()
+        import(&fresh.store, &fixture(file), Some(&name), &options, &Recorder::default()).unwrap()
     };
     let plain = take("rootfs.tar");
     assert_eq!(
@@ -492,7 +492,8 @@ fn a_plain_tar_becomes_the_same_image_however_it_is_compressed() {
     for (file, bytes) in [("rootfs.tar.xz", xz(&bytes)), ("rootfs.tar.bz2", bzip2(&bytes))] {
         let path = dir.path().join(file);
         fs::write(&path, bytes).unwrap();
-        let taken = import(&fresh.store, &path, &name, &options, &Recorder::default()).unwrap();
+        let taken =
+            import(&fresh.store, &path, Some(&name), &options, &Recorder::default()).unwrap();
         assert_eq!(taken.id, plain.id, "{file}");
     }
     let config = ImageConfig::of(&fresh.store, &plain.id).unwrap();
@@ -514,7 +515,7 @@ fn what_cannot_be_imported_leaves_nothing() {
     let options = ImportOptions::default();
     let take = |path: &Path, name: &str| {
         let name = name.parse().unwrap();
-        import(&fresh.store, path, &name, &options, &Recorder::default()).unwrap_err()
+        import(&fresh.store, path, Some(&name), &options, &Recorder::default()).unwrap_err()
     };
     let cut = gzip(&tar_of(&[("a", "1")]));
     let cut_file = fresh.dir.path().join("cut.tar.gz");
@@ -526,7 +527,8 @@ fn what_cannot_be_imported_leaves_nothing() {
     let refuse = |_: &[strata_layer::HeldLayer]| Err("no".into());
     let refusing = ImportOptions { chain_check: Some(&refuse), ..Default::default() };
     let (tar, name) = (fixture("rootfs.tar"), "x".parse().unwrap());
-    let error = import(&fresh.store, &tar, &name, &refusing, &Recorder::default()).unwrap_err();
+    let error =
+        import(&fresh.store, &tar, Some(&name), &refusing, &Recorder::default()).unwrap_err();
     assert!(matches!(error, Error::Stack { .. }), "{error}");
     fresh.assert_empty();
 }
@@ -562,7 +564,8 @@ fn images_are_found_again_by_what_people_type() {
     for second in 0..257 {
         let created = jiff::Timestamp::from_second(second).unwrap();
         let options = ImportOptions { created: Some(created), ..Default::default() };
-        let image = import(&fresh.store, &tar, &name, &options, &Recorder::default()).unwrap();
+        let image =
+            import(&fresh.store, &tar, Some(&name), &options, &Recorder::default()).unwrap();
         let prefix = image.id.hex()[..2].to_owned();
         if let Some(other) = first.insert(prefix.clone(), image.id) {
             let error = resolve_image(&fresh.store, &prefix).unwrap_err();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_image::{
-    ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
+    Change, ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
 };
 
 use crate::context::{Context, check_chain};
@@ -30,6 +30,9 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-",
           value_hint = ValueHint::AnyPath)]
     input: String,
+    /// The same without -i
+    #[arg(value_name = "FILE|DIR", conflicts_with = "input", value_hint = ValueHint::AnyPath)]
+    file: Option<String>,
     /// Take the image for this platform where there is a choice
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -53,8 +56,12 @@ pub(crate) struct ImportArgs {
     /// The tar, plain or compressed (gzip, zstd, xz, bzip2), or - for standard input
     #[arg(value_name = "ROOTFS.tar|-", value_hint = ValueHint::FilePath)]
     tar: PathBuf,
-    /// The image's name
-    reference: Reference,
+    /// The image's name [default: none; its id is printed]
+    reference: Option<Reference>,
+    /// A change of what the image says of a container, as a line of a Dockerfile: CMD, ENTRYPOINT,
+    /// ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<Change>,
     /// A remark for the image's history
     #[arg(short, long)]
     message: Option<String>,
@@ -69,11 +76,12 @@ pub(crate) struct ImportArgs {
 }
 
 pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
-    if args.input == "-" && std::io::stdin().is_terminal() {
+    let input = args.file.as_ref().unwrap_or(&args.input);
+    if input == "-" && std::io::stdin().is_terminal() {
         bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
     }
     let store = context.store_within(args.layer_limits.limits())?;
-    let spec: SourceSpec = args.input.parse().context("cannot load")?;
+    let spec: SourceSpec = input.parse().context("cannot load")?;
     let listener = progress::listener(context.quiet);
     let check = |held: &[_]| check_chain(&store, held);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
@@ -104,9 +112,10 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
         created: args.created,
         platform: args.platform.clone(),
         message: args.message.clone(),
+        changes: args.changes.clone(),
         chain_check: Some(&check),
     };
-    let loaded = import(&store, &args.tar, &args.reference, &options, &*listener)
+    let loaded = import(&store, &args.tar, args.reference.as_ref(), &options, &*listener)
         .context("cannot import")?;
     print_loaded(context, &loaded);
     Ok(())

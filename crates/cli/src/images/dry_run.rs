@@ -12,7 +12,7 @@ use strata_layer::Store;
 use strata_tree::ImageId;
 
 use super::familiar;
-use super::remove::{Asked, asked, names_of, shown};
+use super::remove::{Asked, asked, gone_by_name, names_of, shown};
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
 use crate::uppers::Upper;
@@ -29,6 +29,11 @@ pub(super) fn run(
     let mut tags = store.tags()?;
     let (mut untagged, mut failed) = (Vec::new(), Vec::new());
     let mut wanted: Vec<(ImageId, String)> = Vec::new();
+    let mounts = crate::mounts::all(&context.root)?;
+    let is_mounted = |id: &ImageId| {
+        let id = id.to_string();
+        mounts.iter().any(|mount| mount.record.image == id)
+    };
     for text in images {
         let gone = |name: &String| text.parse().is_ok_and(|known| is_named(&known, name));
         if untagged.iter().any(gone) {
@@ -44,13 +49,22 @@ pub(super) fn run(
                 tags.retain(|(known, _)| !names.contains(known));
                 untagged.extend(names);
             }
+            // The image stays, without a name, as long as it is in use.
+            Ok(Asked::Remove(id)) if force && is_mounted(&id) => {
+                match gone_by_name(&tags, &id, text) {
+                    Some(names) => {
+                        tags.retain(|(known, _)| !names.contains(known));
+                        untagged.extend(names);
+                    }
+                    None => wanted.push((id, shown(&tags, &id, text))),
+                }
+            }
             Ok(Asked::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
             Err(error) => failed.push(told::told(&error)),
         }
     }
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
     let removal = store.removal(&ids, &untagged)?;
-    let mounts = crate::mounts::all(&context.root)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
         let text = id.to_string();
         let on: Vec<String> = mounts

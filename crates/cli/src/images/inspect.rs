@@ -28,6 +28,9 @@ pub(crate) struct InspectArgs {
     /// Only this kind of thing
     #[arg(long = "type", value_enum, value_name = "KIND")]
     kind: Option<Kind>,
+    /// Taken for docker's sake: sizes are always shown
+    #[arg(short, long)]
+    size: bool,
     /// The same as --format, as docker has it
     #[arg(short = 'f', value_name = "TEMPLATE")]
     template: Option<String>,
@@ -37,8 +40,25 @@ pub(crate) struct InspectArgs {
 enum Kind {
     Image,
     Layer,
+    #[value(alias = "container")]
     Upper,
     Mount,
+}
+
+impl InspectArgs {
+    /// Of `image inspect`, which asks for nothing else.
+    pub(crate) fn of_images(mut self) -> Self {
+        self.kind = self.kind.or(Some(Kind::Image));
+        self
+    }
+
+    /// Of `container inspect`: an upper by its name or by the directory that it is mounted on.
+    pub(crate) fn of_containers(mut self) -> Self {
+        let by_directory = self.names.iter().any(|name| name.contains('/'));
+        let kind = if by_directory { Kind::Mount } else { Kind::Upper };
+        self.kind = self.kind.or(Some(kind));
+        self
+    }
 }
 
 pub(crate) fn run_inspect(

@@ -19,7 +19,6 @@ mod system;
 use std::collections::HashMap;
 
 use anyhow::Result;
-use clap::Subcommand;
 use jiff::Timestamp;
 use strata_image::{ImageConfig, Reference};
 use strata_layer::{ImageRecord, Store};
@@ -28,25 +27,12 @@ use strata_tree::ImageId;
 pub(crate) use history::{HistoryArgs, run_history};
 pub(crate) use inspect::{InspectArgs, run_inspect};
 pub(crate) use list::{ImagesArgs, run_images};
-pub(crate) use prune::{PruneArgs, run_prune};
+pub(crate) use prune::{PruneArgs, Sure, run_prune};
 pub(crate) use remove::{RmiArgs, TagArgs, run_rmi, run_tag};
-pub(crate) use system::{SystemArgs, run_system};
+pub(crate) use system::{SystemDfArgs, SystemPruneArgs, run_system_df, run_system_prune};
 
 /// What docker shows where there is no name.
 const NONE: &str = "<none>";
-
-/// Work on images
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    #[command(name = "ls", visible_alias = "list")]
-    Ls(ImagesArgs),
-    Inspect(InspectArgs),
-    History(HistoryArgs),
-    Tag(TagArgs),
-    #[command(name = "rm")]
-    Rm(RmiArgs),
-    Prune(PruneArgs),
-}
 
 /// One image of the store.
 pub(crate) struct Known {

@@ -35,7 +35,7 @@ pub(crate) struct PruneArgs {
 
 /// Whether to ask first.
 #[derive(Debug, Args)]
-pub(super) struct Sure {
+pub(crate) struct Sure {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -43,7 +43,7 @@ pub(super) struct Sure {
 
 impl Sure {
     /// Asks, unless told not to; no answer is a no.
-    pub(super) fn ask(&self, warning: &str, out: &mut impl Write) -> Result<bool> {
+    pub(crate) fn ask(&self, warning: &str, out: &mut impl Write) -> Result<bool> {
         if self.force {
             return Ok(true);
         }

@@ -9,7 +9,7 @@ use std::io::Write;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use strata_image::{Reference, resolve_image};
-use strata_layer::Store;
+use strata_layer::{Error as LayerError, Store};
 use strata_tree::ImageId;
 
 use super::{familiar, is_pin, split};
@@ -34,9 +34,13 @@ pub(crate) struct RmiArgs {
     /// Names or ids
     #[arg(required = true)]
     images: Vec<String>,
-    /// Remove an image by id even if it has several names
+    /// Remove an image by id even if it has several names; take the last name of an image away
+    /// that is in use; what is not there is no error
     #[arg(short, long)]
     force: bool,
+    /// Taken for docker's sake: there are no untagged parents
+    #[arg(long)]
+    no_prune: bool,
     /// Remove nothing: tell what would go and what that would free
     #[arg(long)]
     dry_run: bool,
@@ -69,14 +73,23 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
     }
     let mut failed = Vec::new();
     for text in &args.images {
-        if let Err(error) = remove(&store, &uppers, text, args.force, out) {
-            failed.push(told::told(&error));
+        match remove(&store, &uppers, text, args.force, out) {
+            Ok(()) => {}
+            // As docker says it, which does not call it an error.
+            Err(error) if args.force && is_absent(&error) => {
+                writeln!(std::io::stderr(), "strata: {}", told::told(&error))?;
+            }
+            Err(error) => failed.push(told::told(&error)),
         }
     }
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("{}", failed.join("\nstrata: ")),
     }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(strata_image::Error::NoImage { .. }))
 }
 
 fn remove(
@@ -88,16 +101,16 @@ fn remove(
 ) -> Result<()> {
     let tags = store.tags()?;
     match asked(store, &tags, uppers, text, force)? {
-        Asked::Untag(names) => {
-            for name in names {
-                store.untag(&name)?;
-                writeln!(out, "Untagged: {}", familiar(&name))?;
-            }
-        }
+        Asked::Untag(names) => untag(store, &names, out)?,
         Asked::Remove(id) => {
             let shown = shown(&tags, &id, text);
-            let freed =
-                store.remove_image(&id).with_context(|| format!("unable to delete {shown}"))?;
+            let freed = match (store.remove_image(&id), gone_by_name(&tags, &id, text)) {
+                // The image stays, without a name, as long as it is in use.
+                (Err(LayerError::InUse { .. }), Some(names)) if force => {
+                    return untag(store, &names, out);
+                }
+                (freed, _) => freed.with_context(|| format!("unable to delete {shown}"))?,
+            };
             for name in names_of(&tags, &id) {
                 writeln!(out, "Untagged: {}", familiar(name))?;
             }
@@ -106,6 +119,14 @@ fn remove(
                 writeln!(out, "Deleted: {layer}")?;
             }
         }
+    }
+    Ok(())
+}
+
+fn untag(store: &Store, names: &[String], out: &mut impl Write) -> Result<()> {
+    for name in names {
+        store.untag(name)?;
+        writeln!(out, "Untagged: {}", familiar(name))?;
     }
     Ok(())
 }
@@ -127,7 +148,10 @@ pub(super) fn asked(
     match named {
         Some(name) => {
             let gone = gone_with(&names, name);
-            if gone.len() < names.len() {
+            let id = image.id.to_string();
+            // As docker does it: the image stays, without a name, as long as an upper needs it.
+            let kept = force && uppers.iter().any(|upper| upper.image == id);
+            if kept || gone.len() < names.len() {
                 return Ok(Asked::Untag(gone));
             }
         }
@@ -164,6 +188,16 @@ fn gone_with(names: &[&str], name: &str) -> Vec<String> {
         gone.extend(names.iter().filter(of_repository).map(|pin| (*pin).to_owned()));
     }
     gone
+}
+
+/// The names that go with the one that the text is.
+pub(super) fn gone_by_name(
+    tags: &[(String, ImageId)],
+    id: &ImageId,
+    text: &str,
+) -> Option<Vec<String>> {
+    let names = names_of(tags, id);
+    named(&names, text).map(|name| gone_with(&names, name))
 }
 
 /// Which of the names the text is.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -23,25 +23,12 @@ use crate::template::Template;
 use crate::uppers::Shelf;
 use crate::{table, units};
 
-/// Look after the store
-#[derive(Debug, Args)]
-pub(crate) struct SystemArgs {
-    #[command(subcommand)]
-    command: SystemCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum SystemCommand {
-    Df(DfArgs),
-    Prune(PruneArgs),
-}
-
 /// Show what images and uppers take, and what could be freed
 ///
 /// `strata df` tells the same layer by layer. With --format '{{...}}' the fields are .Type
 /// .TotalCount .Active .Size .Reclaimable.
 #[derive(Debug, Args)]
-struct DfArgs {
+pub(crate) struct SystemDfArgs {
     /// One line an image and an upper
     #[arg(short, long)]
     verbose: bool,
@@ -49,22 +36,18 @@ struct DfArgs {
 
 /// Remove images, uppers and files that nothing needs
 #[derive(Debug, Args)]
-struct PruneArgs {
+pub(crate) struct SystemPruneArgs {
     /// All images that are not in use, not only those without a name
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
     sure: Sure,
+    /// Taken for docker's sake: there are no volumes
+    #[arg(long)]
+    volumes: bool,
     /// Only images of which this holds: until=TIME|AGE, label=KEY[=VALUE]
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
-}
-
-pub(crate) fn run_system(context: &Context, args: &SystemArgs, out: &mut impl Write) -> Result<()> {
-    match &args.command {
-        SystemCommand::Df(args) => run_df(context, args, out),
-        SystemCommand::Prune(args) => run_prune(context, args, out),
-    }
 }
 
 #[derive(Debug, Serialize)]
@@ -143,7 +126,11 @@ fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
     Ok(Images { taken: taken.collect(), stored, headers, free })
 }
 
-fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run_system_df(
+    context: &Context,
+    args: &SystemDfArgs,
+    out: &mut impl Write,
+) -> Result<()> {
     let store = context.store()?;
     let Images { taken, stored, headers, free } = images(&store, &in_use(context)?)?;
     let shelf = Shelf::new(&context.root);
@@ -253,7 +240,11 @@ fn print_images(
     table::print(&lines, out)
 }
 
-fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run_system_prune(
+    context: &Context,
+    args: &SystemPruneArgs,
+    out: &mut impl Write,
+) -> Result<()> {
     let store = context.store()?;
     let filters = Filters::parse(&store, &args.filters, &["until", "label"])?;
     let which = match args.all {

@@ -44,6 +44,14 @@ pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
     Ok(())
 }
 
+/// Unmounts what is mounted on a directory, and waits for its daemon.
+///
+/// # Errors
+/// See [`umount::umount`].
+pub(crate) fn unmount(root: &Path, directory: &Path) -> Result<()> {
+    umount::umount(root, directory, false).map(drop)
+}
+
 /// Where an upper is mounted, if it is: one of `mounts`.
 pub(crate) fn of_upper<'a>(mounts: &'a [MountInfo], upper: &str) -> Option<&'a MountInfo> {
     mounts.iter().find(|mount| mount.record.upper.as_deref() == Some(upper))

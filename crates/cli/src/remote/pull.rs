@@ -56,11 +56,46 @@ pub(crate) struct Name {
 }
 
 impl FromStr for Name {
-    type Err = ReferenceError;
+    type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Self, ReferenceError> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let bare = bare_name(text)?;
+        let text = bare.as_str();
         let last = text.rsplit('/').next().unwrap_or(text);
-        Ok(Self { reference: text.parse()?, is_bare: !last.contains([':', '@']) })
+        let reference = text.parse().map_err(|error: ReferenceError| error.to_string())?;
+        Ok(Self { reference, is_bare: !last.contains([':', '@']) })
+    }
+}
+
+/// A name as skopeo writes it (`docker://`), or the address of a page of Docker Hub, as a name.
+///
+/// # Errors
+/// What to write instead, where an address does not say which image is meant.
+fn bare_name(text: &str) -> std::result::Result<String, String> {
+    if let Some(name) = text.strip_prefix("docker://") {
+        return Ok(name.to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok(text.to_owned()) };
+    if !matches!(scheme, "http" | "https") {
+        let copy = "`strata copy` and `strata load -i` take other places than registries";
+        return Err(format!("{scheme}: is no registry; {copy}"));
+    }
+    let rest = rest.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let parts: Vec<&str> = path.split('/').collect();
+    match (host, &parts[..]) {
+        ("hub.docker.com", ["_", name] | ["_", name, "tags"]) => Ok((*name).to_owned()),
+        ("hub.docker.com", ["r" | "repository", "library", name]) => Ok((*name).to_owned()),
+        ("hub.docker.com", ["r", owner, name] | ["r", owner, name, "tags"]) => {
+            Ok(format!("{owner}/{name}"))
+        }
+        ("hub.docker.com", ["layers", owner, name, tag, ..]) => Ok(format!("{owner}/{name}:{tag}")),
+        ("hub.docker.com", _) => {
+            let pages = "those of images are https://hub.docker.com/_/NAME and /r/OWNER/NAME";
+            Err(format!("this page of Docker Hub is no image's; {pages}"))
+        }
+        (_, [""]) => Err(format!("{text} names no image; write HOST/NAME:TAG")),
+        _ => Err(format!("write it without {scheme}://, as in {rest}")),
     }
 }
 
@@ -232,4 +267,37 @@ impl LazyArgs {
 pub(crate) fn document_limits(manifest_bytes: Option<u64>) -> Limits {
     let default = Limits::default();
     Limits { document_bytes: manifest_bytes.unwrap_or(default.document_bytes), ..default }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_be_written_as_others_write_it() {
+        for (text, wanted) in [
+            ("alpine", Ok("alpine:latest")),
+            ("docker://alpine:3", Ok("alpine:3")),
+            ("docker://localhost:5000/a/b@", Err("")),
+            ("https://hub.docker.com/_/nginx", Ok("nginx:latest")),
+            ("https://hub.docker.com/_/nginx/tags?page=2", Ok("nginx:latest")),
+            ("https://hub.docker.com/r/grafana/grafana/", Ok("grafana/grafana:latest")),
+            (
+                "https://hub.docker.com/layers/library/alpine/3.20/images/sha256-1",
+                Ok("alpine:3.20"),
+            ),
+            ("https://hub.docker.com/u/somebody", Err("Docker Hub")),
+            ("https://quay.io/team/app:1", Err("as in quay.io/team/app:1")),
+            ("https://quay.io", Err("names no image")),
+            ("docker-archive:x.tar", Ok("docker-archive:x.tar")),
+            ("oci-archive://x.tar", Err("strata copy")),
+        ] {
+            let read = text.parse::<Name>().map(|name| name.reference.familiar());
+            match (read, wanted) {
+                (Ok(read), Ok(wanted)) => assert_eq!(read, wanted, "{text}"),
+                (Err(why), Err(said)) => assert!(why.contains(said), "{text}: {why}"),
+                (read, wanted) => panic!("{text}: {read:?}, not {wanted:?}"),
+            }
+        }
+    }
 }

@@ -5,10 +5,12 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::registry::{Packing, PushOptions, push};
-use strata_image::resolve_image;
+use strata_image::registry::{Packing, PushOptions, Registries, push};
+use strata_image::{Reference, resolve_image};
+use strata_layer::{ImageRecord, Store};
+use strata_tree::ImageId;
 
 use super::config::RegistryArgs;
 use super::pull::Name;
@@ -29,6 +31,9 @@ pub(crate) struct PushArgs {
     /// The name to push it under
     #[arg(value_name = "DESTINATION")]
     destination: Option<Name>,
+    /// Every tag that the store has of this repository
+    #[arg(short, long, conflicts_with = "destination")]
+    all_tags: bool,
     /// How layers that the registry does not have are sent [default: as they came, else gzip]
     #[arg(long, value_name = "gzip|zstd|none", hide_possible_values = true)]
     compression: Option<Compression>,
@@ -57,26 +62,76 @@ impl From<Compression> for Packing {
 }
 
 pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
-    let name = match &args.destination {
+    let name: Name = match &args.destination {
         Some(name) => name.clone(),
-        None => args.image.parse().context("an image id says no place to push to")?,
+        None => {
+            let name = args.image.parse().map_err(anyhow::Error::msg);
+            name.context("an image id says no place to push to")?
+        }
     };
     let store = context.store()?;
-    let image = resolve_image(&store, &args.image)?;
     let registries = args.registry.registries(context)?;
-    let transfer = Transfer::new(context.quiet, Stream::Out);
-    if name.is_bare {
-        transfer.line("Using default tag: latest");
+    if !args.all_tags {
+        let image = resolve_image(&store, &args.image)?;
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        if name.is_bare {
+            transfer.line("Using default tag: latest");
+        }
+        says_where(&transfer, &name.reference);
+        return send(context, args, &store, &registries, &transfer, (&image, &name.reference));
     }
+    let all = of_repository(&store, &name)?;
+    says_where(&Transfer::new(context.quiet, Stream::Out), &name.reference);
+    for (reference, id) in all {
+        let image = store.image(&id)?.with_context(|| format!("{reference} is gone"))?;
+        // Of its own, for the layers of the one before are history.
+        let transfer = Transfer::new(context.quiet, Stream::Out);
+        send(context, args, &store, &registries, &transfer, (&image, &reference))?;
+    }
+    Ok(())
+}
+
+/// Every tag that the store has of a repository.
+fn of_repository(store: &Store, name: &Name) -> Result<Vec<(Reference, ImageId)>> {
     let reference = &name.reference;
+    if !name.is_bare {
+        bail!("{reference}: with --all-tags the name has neither tag nor digest");
+    }
+    let mut all = Vec::new();
+    for (tag, id) in store.tags()? {
+        let known: Reference = tag.parse()?;
+        let same = known.domain() == reference.domain()
+            && known.repository() == reference.repository()
+            && known.digest().is_none();
+        if same {
+            all.push((known, id));
+        }
+    }
+    match all.is_empty() {
+        true => bail!("no image of {}; `strata images` lists all", reference.familiar_name()),
+        false => Ok(all),
+    }
+}
+
+fn says_where(transfer: &Transfer, reference: &Reference) {
     let (domain, path) = (reference.domain().as_str(), reference.repository().as_str());
     transfer.line(&format!("The push refers to repository [{domain}/{path}]"));
+}
+
+fn send(
+    context: &Context,
+    args: &PushArgs,
+    store: &Store,
+    registries: &Registries,
+    transfer: &Transfer,
+    (image, reference): (&ImageRecord, &Reference),
+) -> Result<()> {
     let options = PushOptions { packing: args.compression.map(Packing::from), threads: args.jobs };
     let listen = |layer: &str, event: strata_image::registry::PushEvent<'_>| {
         transfer.pushing(layer, event);
     };
     let pushed =
-        push(&store, &registries, &image, reference, &options, &listen).context("cannot push")?;
+        push(store, registries, image, reference, &options, &listen).context("cannot push")?;
     // As docker: what is there under this name is known from now on. A store that cannot be written
     // has pushed all the same.
     let pin = reference.with_digest(pushed.digest).store_pin();

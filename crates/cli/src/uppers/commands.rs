@@ -1,4 +1,4 @@
-//! `strata uppers`, `diff`, `commit` and `rm`.
+//! `strata uppers`, `diff` and `commit`.
 //!
 //! Invariant: an upper is named by its name, or by the directory that it is mounted on.
 
@@ -60,8 +60,15 @@ pub(crate) struct CommitArgs {
     /// The upper's name, or the directory that it is mounted on
     #[arg(value_name = "NAME|DIR", value_hint = ValueHint::DirPath)]
     upper: String,
-    /// The new image's name
-    reference: Reference,
+    /// The new image's name [default: none; its id is printed]
+    reference: Option<Reference>,
+    /// A change of what the image says of a container, as a line of a Dockerfile: CMD, ENTRYPOINT,
+    /// ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<strata_image::Change>,
+    /// Taken for docker's sake: what is written meanwhile is in the image or not
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pause: Option<bool>,
     /// A remark for the image's history
     #[arg(short, long)]
     message: Option<String>,
@@ -71,14 +78,6 @@ pub(crate) struct CommitArgs {
     /// The creation time, for reproducible image ids [default: now]
     #[arg(long, value_name = "TIME")]
     created: Option<Timestamp>,
-}
-
-/// Remove writable layers
-#[derive(Debug, Args)]
-pub(crate) struct RmArgs {
-    /// Names
-    #[arg(required = true, value_name = "NAME")]
-    uppers: Vec<String>,
 }
 
 pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write) -> Result<()> {
@@ -124,7 +123,7 @@ pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write
 }
 
 /// The upper that a person means, if there is one.
-fn known(context: &Context, text: &str) -> Result<Option<Upper>> {
+pub(super) fn known(context: &Context, text: &str) -> Result<Option<Upper>> {
     let shelf = Shelf::new(&context.root);
     match mounts::upper_at(&context.root, Path::new(text))? {
         Some(name) => shelf.find(&name),
@@ -223,6 +222,7 @@ pub(crate) fn run_commit(context: &Context, args: &CommitArgs, out: &mut impl Wr
         created: args.created,
         author: args.author.clone(),
         message: args.message.clone(),
+        changes: args.changes.clone(),
         created_by: format!("strata commit {}", upper.name),
         chain_check: Some(&check),
     };
@@ -230,7 +230,8 @@ pub(crate) fn run_commit(context: &Context, args: &CommitArgs, out: &mut impl Wr
     let (derived, written) = std::thread::scope(|scope| {
         let writing = scope.spawn(|| write_diff(&layer, writer));
         let diff = Box::new(reader);
-        let derived = derive(&store, &image.record, diff, &args.reference, &options, &*listener);
+        let derived =
+            derive(&store, &image.record, diff, args.reference.as_ref(), &options, &*listener);
         (derived, writing.join())
     });
     let written = written.map_err(|_| anyhow!("writing the layer failed"))?;
@@ -263,26 +264,6 @@ fn write_diff(layer: &strata_union::writable::Layer, writer: PipeWriter) -> Resu
     out.flush()?;
     let left_out = exported.left_out.into_iter();
     Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())
-}
-
-pub(crate) fn run_rm(context: &Context, args: &RmArgs, out: &mut impl Write) -> Result<()> {
-    let shelf = Shelf::new(&context.root);
-    let mut failed = Vec::new();
-    for name in &args.uppers {
-        let removed = match shelf.find(name) {
-            Ok(Some(upper)) => shelf.remove(&upper),
-            Ok(None) => Err(anyhow!("no upper {name:?}; `strata uppers` lists them")),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Ok(()) => writeln!(out, "{name}")?,
-            Err(error) => failed.push(format!("{error:#}")),
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => bail!("{}", failed.join("\nstrata: ")),
-    }
 }
 
 /// The upper that a mount asks for: an existing one, or one made for it.

@@ -6,7 +6,7 @@
 //!                   /work/        what is being made
 //! ```
 //!
-//! `shelf` keeps them, `commands` are what people do with them.
+//! `shelf` keeps them, `commands` are what people do with them, `remove` takes them away.
 //!
 //! Invariants: a directory of `uppers/` is complete as soon as it has its name; an upper is
 //! locked (flock on its directory) while a mount writes to it; an image that an upper belongs to
@@ -14,11 +14,12 @@
 
 mod commands;
 mod ps;
+mod remove;
 mod shelf;
 
 pub(crate) use commands::{
-    CommitArgs, DiffArgs, RmArgs, UppersArgs, for_mount, merged, run_commit, run_diff, run_rm,
-    run_uppers,
+    CommitArgs, DiffArgs, UppersArgs, for_mount, merged, run_commit, run_diff, run_uppers,
 };
 pub(crate) use ps::{PsArgs, run_ps};
+pub(crate) use remove::{PruneArgs, RmArgs, run_prune, run_rm};
 pub(crate) use shelf::{Held, Shelf, Upper};
