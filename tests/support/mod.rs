@@ -54,8 +54,13 @@ impl Sandbox {
 
     /// `strata --root ... ARGS`, to be run in the sandbox.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.command_on(&self.path().join("store"), args)
+    }
+
+    /// The same on another store.
+    pub(crate) fn command_on(&self, root: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
-        command.arg("--root").arg(self.path().join("store")).args(args);
+        command.arg("--root").arg(root).args(args);
         command.current_dir(self.path()).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env_remove("COLUMNS");
         // No registry, mirror or proxy of this machine, and nobody's credentials.

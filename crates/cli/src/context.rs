@@ -1,11 +1,13 @@
 //! What every command needs: the store's root, the output format, and an image opened as a tree.
 //!
 //! Invariants: an opened image is held (its layers cannot be removed) as long as the value lives;
-//! its tree is compiled once a chain and kept in `trees/`, and compiled anew if the kept one is
-//! unusable.
+//! its tree is compiled once a chain and kept in `trees/`, or where that cannot be written in a
+//! cache directory, and compiled anew if the kept one is unusable. Only what adds to a store makes
+//! one.
 
 use std::any::Any;
 use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -81,15 +83,104 @@ impl Context {
         }
     }
 
-    /// Opens the store, making it if there is none.
+    /// Opens the store that is there, read-only if it cannot be written.
+    ///
+    /// # Errors
+    /// There is none; it cannot be read, and whose it is.
     pub(crate) fn store(&self) -> Result<Store> {
+        let opened = Store::open_existing(&self.root, self.options(Limits::default()));
+        self.opened(opened)
+    }
+
+    /// The same, to change or remove something: on a full disk what is derived goes first, for a
+    /// removal is written down before anything is free.
+    ///
+    /// # Errors
+    /// As [`Context::store`]; it cannot be written, and why.
+    pub(crate) fn store_to_change(&self) -> Result<Store> {
+        let mut store = self.store()?;
+        if store.read_only().is_some() && Store::shed(&self.root).is_ok_and(|freed| freed > 0) {
+            drop(store);
+            store = self.store()?;
+        }
+        match store.read_only() {
+            None => Ok(store),
+            Some(_) if self.is_on_read_only() => bail!(
+                "cannot change the store at {}: its file system is read-only here",
+                self.root.display()
+            ),
+            Some(why) => bail!("cannot change the store at {}: {why}", self.root.display()),
+        }
+    }
+
+    fn is_on_read_only(&self) -> bool {
+        let access = rustix::fs::access(&self.root, rustix::fs::Access::WRITE_OK);
+        access == Err(rustix::io::Errno::ROFS)
+    }
+
+    /// Removes something; once more where the disk was full and room could be made.
+    ///
+    /// # Errors
+    /// Those of `remove`.
+    pub(crate) fn freeing<T>(&self, mut remove: impl FnMut() -> Result<T>) -> Result<T> {
+        let full = |error: &anyhow::Error| {
+            let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+            causes.any(strata_layer::Error::is_full)
+        };
+        match remove() {
+            Err(error) if full(&error) => match Store::shed(&self.root) {
+                Ok(1..) => remove(),
+                Ok(0) | Err(_) => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    /// Opens the store, making it if there is none.
+    ///
+    /// # Errors
+    /// As [`Context::store`].
+    pub(crate) fn made_store(&self) -> Result<Store> {
         self.store_within(Limits::default())
     }
 
     /// The same, for reading layers within `limits`.
+    ///
+    /// # Errors
+    /// As [`Context::store`].
     pub(crate) fn store_within(&self, limits: Limits) -> Result<Store> {
-        Store::open_with(&self.root, StoreOptions { limits, on_step: None })
-            .with_context(|| format!("cannot open the store at {}", self.root.display()))
+        self.opened(Store::open_with(&self.root, self.options(limits)))
+    }
+
+    /// How every store is opened.
+    pub(crate) fn options(&self, limits: Limits) -> StoreOptions {
+        StoreOptions { limits, on_step: None, elsewhere: Some(elsewhere()) }
+    }
+
+    fn opened(&self, opened: strata_layer::Result<Store>) -> Result<Store> {
+        let error = match opened {
+            Err(error @ strata_layer::Error::NoStore(_)) => return Err(error.into()),
+            Err(error) => error,
+            opened => return Ok(opened?),
+        };
+        let shown = self.root.display();
+        let refused = matches!(
+            &error,
+            strata_layer::Error::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied
+        );
+        let owner = std::fs::metadata(&self.root).map(|meta| meta.uid());
+        let me = rustix::process::geteuid().as_raw();
+        let context = match owner {
+            Ok(owner) if refused && owner != me => format!(
+                "cannot open the store at {shown}: it belongs to another user (uid {owner})"
+            ),
+            _ if self.is_on_read_only() => {
+                format!("cannot write to the store at {shown}: its file system is read-only here")
+            }
+            _ => format!("cannot open the store at {shown}"),
+        };
+        Err(anyhow::Error::new(error).context(context))
     }
 
     /// Opens an image by name or id.
@@ -100,6 +191,23 @@ impl Context {
         let tree = open_tree(&store, &held)
             .with_context(|| format!("cannot open the tree of image {text}"))?;
         Ok(OpenImage { record, tree: Arc::new(tree), guard: Box::new((config, held)) })
+    }
+}
+
+/// Where to put what a store has no room for: a cache directory, or else a temporary one.
+pub(crate) fn elsewhere() -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let absolute = |name: &str| named(name).filter(|path| path.is_absolute());
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/cache/stratafs");
+    }
+    let home = || absolute("HOME").map(|home| home.join(".cache"));
+    match absolute("XDG_CACHE_HOME").or_else(home) {
+        Some(cache) => cache.join("stratafs"),
+        None => {
+            let user = rustix::process::geteuid().as_raw();
+            std::env::temp_dir().join(format!("stratafs-{user}"))
+        }
     }
 }
 
@@ -115,9 +223,51 @@ pub(crate) fn open_tree(store: &Store, held: &[HeldLayer]) -> Result<FlatTree> {
     if let Ok(tree) = open_compiled(&path, held) {
         return Ok(tree);
     }
+    let kept = store.tree_path_elsewhere(&chain);
+    if let Some(Ok(tree)) = kept.as_ref().map(|path| open_compiled(path, held)) {
+        return Ok(tree);
+    }
     let stack = stack(store, held)?;
-    store.put_tree(&chain, |file| strata_tree::compile(&stack, file))?;
-    open_compiled(&path, held)
+    if store.read_only().is_none() {
+        match store.put_tree(&chain, |file| strata_tree::compile(&stack, file)) {
+            Ok(()) => return open_compiled(&path, held),
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tree_elsewhere(&stack, kept.as_deref(), held)
+}
+
+/// Compiles a tree that the store cannot keep: into the cache, or where there is none into memory.
+fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, held: &[HeldLayer]) -> Result<FlatTree> {
+    if let Some(kept) = kept
+        && keep_tree(stack, kept).is_ok()
+        && let Ok(tree) = open_compiled(kept, held)
+    {
+        return Ok(tree);
+    }
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = File::from(rustix::fs::memfd_create("tree", flags)?);
+    strata_tree::compile(stack, &file)?;
+    let contents = held.iter().map(HeldLayer::contents);
+    let contents = contents.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(FlatTree::open(file, "compiled in memory".to_owned(), contents)?)
+}
+
+/// Compiles a tree into a file of the cache, which has its name when it is whole.
+fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
+    let dir = kept.parent().context("a tree without a directory")?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let made = kept.with_extension(std::process::id().to_string());
+    let file = File::options().read(true).write(true).create_new(true).open(&made)?;
+    let done = strata_tree::compile(stack, &file).map_err(anyhow::Error::from).and_then(|()| {
+        file.sync_data()?;
+        Ok(std::fs::rename(&made, kept)?)
+    });
+    if done.is_err() {
+        std::fs::remove_file(&made)?;
+    }
+    done
 }
 
 fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {

@@ -91,9 +91,36 @@ pub enum Error {
         .0.display()
     )]
     NoIndex(PathBuf),
+    /// There is no store where one was expected.
+    #[error(
+        "there is no store at {}; `strata load` and `strata pull` make one, and --root or \
+         STRATA_ROOT names another",
+        .0.display()
+    )]
+    NoStore(PathBuf),
+    /// The disk below the store has no room for what SQLite writes.
+    #[error(
+        "the disk of the store is full: free some space on it; `strata rmi`, `strata image prune` \
+         and `strata gc` do, where images are no longer needed"
+    )]
+    Full,
+    /// The store cannot be written here.
+    #[error("the store is read-only here, so nothing in it can be changed")]
+    ReadOnly,
     /// A later strata wrote this store.
     #[error("the store has format {found}, this strata knows up to {newest}; use a newer strata")]
     NewerStore {
+        /// Its version.
+        found: i64,
+        /// Ours.
+        newest: i64,
+    },
+    /// An earlier strata wrote this store, and it cannot be brought up to date here.
+    #[error(
+        "the store has format {found}, and this strata reads {newest}: open it once where it can \
+         be written"
+    )]
+    OlderStore {
         /// Its version.
         found: i64,
         /// Ours.
@@ -109,7 +136,7 @@ pub enum Error {
     },
     /// SQLite refused.
     #[error("index.db: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
     /// A tree did not answer.
     #[error(transparent)]
     Tree(#[from] strata_tree::Error),
@@ -123,7 +150,58 @@ pub enum Error {
     },
 }
 
+/// `SQLITE_IOERR_SHMSIZE`, `SQLITE_IOERR_SHMOPEN`, `SQLITE_IOERR_WRITE`, `SQLITE_IOERR_FSYNC`: no
+/// room for the memory that connections share, or for the log.
+const NO_ROOM: [i32; 4] = [4874, 4618, 778, 1034];
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let (code, extended) = match &error {
+            rusqlite::Error::SqliteFailure(failure, _) => (failure.code, failure.extended_code),
+            _ => return Self::Sqlite(error),
+        };
+        match code {
+            ErrorCode::DiskFull => Self::Full,
+            _ if extended == NO_ROOM[0] => Self::Full,
+            ErrorCode::ReadOnly => Self::ReadOnly,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
 impl Error {
+    /// Whether there is no room left, so that freeing some may help.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => {
+                NO_ROOM.contains(&failure.extended_code)
+            }
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether something could not be written where reading may be possible still.
+    pub(crate) fn is_refused_write(&self) -> bool {
+        match self {
+            Self::ReadOnly => true,
+            Self::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => {
+                failure.code == rusqlite::ErrorCode::CannotOpen || self.is_full()
+            }
+            Self::Io { source, .. } => {
+                let refused =
+                    [std::io::ErrorKind::ReadOnlyFilesystem, std::io::ErrorKind::PermissionDenied];
+                refused.contains(&source.kind()) || self.is_full()
+            }
+            _ => self.is_full(),
+        }
+    }
+
     /// Wraps an operating system error with what was being done.
     pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }

@@ -7,7 +7,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use strata_layer::{FsckReport, GcReport, Store, StoreOptions};
+use strata_layer::{FsckReport, GcReport, Store};
 
 use crate::context::{Context, Format};
 use crate::limits::LayerLimitArgs;
@@ -29,7 +29,7 @@ pub(crate) struct FsckArgs {
 
 pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write) -> Result<()> {
     let listener = progress::listener(context.quiet);
-    let options = StoreOptions { limits: args.limits.limits(), on_step: None };
+    let options = context.options(args.limits.limits());
     let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
     print_report(context, &report, out)?;
     let left = report.problems.len();
@@ -76,7 +76,8 @@ fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) ->
 pub(crate) fn run_gc(context: &Context, out: &mut impl Write) -> Result<()> {
     crate::mounts::clean(&context.root)?;
     let uppers = Shelf::new(&context.root).clean()?;
-    let report = context.store()?.gc()?;
+    let store = context.store_to_change()?;
+    let report = context.freeing(|| Ok(store.gc()?))?;
     if context.format == Format::Json {
         let all = json!({
             "layers": texts(&report.layers),

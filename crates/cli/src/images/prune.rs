@@ -65,7 +65,7 @@ pub(super) struct Pruned {
 }
 
 pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Write) -> Result<()> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let filters = Filters::parse(&store, &args.filters, &["until", "label", "dangling"])?;
     let warning = match args.all {
         true => "This will remove all images without at least one mount or upper of them.",

@@ -55,7 +55,7 @@ pub(super) enum Asked {
 }
 
 pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let image = resolve_image(&store, &args.source)?;
     let name = match (args.target.store_tag(), args.target.digest()) {
         (Some(name), None) => name,
@@ -66,14 +66,14 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 }
 
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let uppers = Shelf::new(&context.root).all()?;
     if args.dry_run {
         return super::dry_run::run(context, &store, &uppers, &args.images, args.force, out);
     }
     let mut failed = Vec::new();
     for text in &args.images {
-        match remove(&store, &uppers, text, args.force, out) {
+        match context.freeing(|| remove(&store, &uppers, text, args.force, out)) {
             Ok(()) => {}
             // As docker says it, which does not call it an error.
             Err(error) if args.force && is_absent(&error) => {

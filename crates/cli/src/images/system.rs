@@ -245,7 +245,7 @@ pub(crate) fn run_system_prune(
     args: &SystemPruneArgs,
     out: &mut impl Write,
 ) -> Result<()> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let filters = Filters::parse(&store, &args.filters, &["until", "label"])?;
     let which = match args.all {
         true => "all images without at least one mount or upper of them",

@@ -1,4 +1,5 @@
-//! The registry of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon.
+//! The registry of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. Of a
+//! store that cannot be written they are in the cache directory.
 //!
 //! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
 //! from before it starts. The kernel drops both however the daemon ends, so a file that can be
@@ -9,13 +10,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use strata_fuse::Manner;
 
 use super::point;
@@ -93,10 +97,24 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
     }
 }
 
+/// `ROOT/mounts`; of a store that cannot be written a directory elsewhere, one for each store.
+fn directory(root: &Path) -> PathBuf {
+    let own = root.join("mounts");
+    let at = if own.is_dir() { &own } else { root };
+    match rustix::fs::access(at, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(Errno::ROFS | Errno::ACCESS) => {
+            let name = Sha256::digest(root.as_os_str().as_bytes());
+            let name: String = name.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            crate::context::elsewhere().join("mounts").join(name)
+        }
+        Ok(()) | Err(_) => own,
+    }
+}
+
 impl Registry {
     /// The registry of the store at `root`; its directory is created.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let dir = root.join("mounts");
+        let dir = directory(root);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -107,7 +125,7 @@ impl Registry {
 
     /// The same for readers: no directory is as good as an empty one.
     pub(crate) fn existing(root: &Path) -> Self {
-        Self { dir: root.join("mounts") }
+        Self { dir: directory(root) }
     }
 
     /// Waits until no one else mounts from this store; others wait while the file is open.

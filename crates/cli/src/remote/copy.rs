@@ -177,7 +177,7 @@ fn lines(list: &Path) -> Result<Vec<String>> {
 
 pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<()> {
     let pairs = pairs(args)?;
-    let store = context.store()?;
+    let store = context.made_store()?;
     let registries = args.registry.registries(context)?;
     let check = |held: &[_]| check_chain(&store, held);
     let options = CopyOptions {

@@ -225,7 +225,21 @@ pub(crate) struct LazyArgs {
     registry: RegistryArgs,
 }
 
+/// Whether there is no store at all.
+fn no_store(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(strata_layer::Error::NoStore(_)))
+}
+
 impl LazyArgs {
+    /// Whether no image of that name is here; without a store none is.
+    fn is_missing(&self, context: &Context, image: &str) -> Result<bool> {
+        let store = match context.store() {
+            Err(error) if no_store(&error) && self.pull != PullWhen::Never => return Ok(true),
+            opened => opened?,
+        };
+        Ok(matches!(resolve_image(&store, image), Err(strata_image::Error::NoImage { .. })))
+    }
+
     /// Brings the image into the store where that is wanted and needed. Everything that is said
     /// goes to stderr, as docker has it when it runs an image.
     ///
@@ -233,9 +247,7 @@ impl LazyArgs {
     /// Those of pulling. What cannot be a name, or is not to be pulled, is for the caller to
     /// look up.
     pub(crate) fn ensure(&self, context: &Context, image: &str) -> Result<()> {
-        let store = context.store()?;
-        let missing =
-            matches!(resolve_image(&store, image), Err(strata_image::Error::NoImage { .. }));
+        let missing = self.is_missing(context, image)?;
         let wanted = match self.pull {
             PullWhen::Never => false,
             PullWhen::Missing => missing,
@@ -256,6 +268,7 @@ impl LazyArgs {
             threads: None,
             limits: document_limits(None),
         };
+        let store = context.made_store()?;
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;
         transfer.line(&format!("Digest: {}", pulled.digest));
         transfer.line(&status(pulled.newer, &name.reference.familiar()));

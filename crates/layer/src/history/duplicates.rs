@@ -140,7 +140,7 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Sqlite`.
     pub fn duplicates(&self, limit: usize) -> Result<Duplicates> {
-        let found = named::most(&self.root().join("index.db"), limit)?;
+        let found = named::most(&|| self.another_index(), limit)?;
         let index = self.index();
         let mut contents = Vec::new();
         for one in found.contents {

@@ -15,6 +15,7 @@ pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use strata_tree::DiffId;
 
-use crate::error::Result;
+use crate::error::{Error, IoContext, Result};
 use crate::measure::Space;
 
 pub use images::ImageRecord;
@@ -81,6 +82,35 @@ impl Index {
         Ok(Self { db, asked: 0 })
     }
 
+    /// Opens for reading an index that cannot be written: as others have it open, else as it is,
+    /// and if it has a log as well, a copy in `elsewhere`.
+    pub(crate) fn open_unwritable(path: &Path, elsewhere: Option<&Path>) -> Result<Self> {
+        let log = path.with_extension("db-wal");
+        let logged = log.metadata().is_ok_and(|meta| meta.len() > 0);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let answers = |db: &Connection| schema::version(db).is_ok();
+        let opened = match Connection::open_with_flags(path, flags) {
+            Ok(db) if answers(&db) => db,
+            _ if !logged => {
+                let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+                Connection::open_with_flags(immutable(path), flags)?
+            }
+            failed => match elsewhere {
+                Some(elsewhere) => copied(path, &log, elsewhere)?,
+                None => failed?,
+            },
+        };
+        ready(&opened)?;
+        // What SQLite sets aside has no place beside the index.
+        opened.pragma_update(None, "temp_store", "MEMORY")?;
+        let found = schema::version(&opened)?;
+        match found.cmp(&NEWEST) {
+            std::cmp::Ordering::Equal => Ok(Self { db: opened, asked: 0 }),
+            std::cmp::Ordering::Greater => Err(Error::NewerStore { found, newest: NEWEST }),
+            std::cmp::Ordering::Less => Err(Error::OlderStore { found, newest: NEWEST }),
+        }
+    }
+
     /// Opens for reading a store that may not be written.
     pub(crate) fn open_existing(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -124,6 +154,39 @@ impl Index {
     pub(crate) fn write(&mut self) -> Result<Transaction<'_>> {
         Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
+}
+
+/// The address of a file that nobody changes (sqlite.org/uri.html).
+fn immutable(path: &Path) -> String {
+    let mut text = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                text.push(char::from(*byte));
+            }
+            other => text.push_str(&format!("%{other:02x}")),
+        }
+    }
+    text + "?immutable=1"
+}
+
+/// An index with its log, copied and opened; the copy goes with its names at once.
+fn copied(path: &Path, log: &Path, elsewhere: &Path) -> Result<Connection> {
+    let dir = elsewhere.join(format!("index-{}", std::process::id()));
+    let doing = || format!("cannot copy the index to {}", dir.display());
+    std::fs::create_dir_all(&dir).doing(doing)?;
+    let made = std::fs::copy(path, dir.join("index.db"))
+        .and_then(|_| std::fs::copy(log, dir.join("index.db-wal")))
+        .doing(doing)
+        .and_then(|_| {
+            let db = Connection::open(dir.join("index.db"))?;
+            // The log is read with this, so that no name of it is needed any more.
+            schema::version(&db)?;
+            Ok(db)
+        });
+    // What cannot be removed is small, and its name tells that nobody needs it.
+    let _ = std::fs::remove_dir_all(&dir);
+    made
 }
 
 /// What every connection is told.

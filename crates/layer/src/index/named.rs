@@ -10,9 +10,8 @@
 //! change meanwhile; the rows of `entries` are read for few contents only.
 
 use std::collections::HashMap;
-use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
 use super::{Index, holding};
@@ -56,9 +55,12 @@ const MAY_HAVE_COPIES: u64 = 1000;
 /// Threads, at most: beyond it the disk cache's memory is what is waited for.
 const THREADS: i64 = 4;
 
-/// The `limit` contents with the most bytes in further files, of the index at `path`.
-pub(crate) fn most(path: &Path, limit: usize) -> Result<MostNamed> {
-    let db = Index::open_existing(path)?.db;
+/// How another connection to the same index is had.
+pub(crate) type Connect<'a> = &'a (dyn Fn() -> Result<Index> + Sync);
+
+/// The `limit` contents with the most bytes in further files, of the index of these connections.
+pub(crate) fn most(connect: Connect<'_>, limit: usize) -> Result<MostNamed> {
+    let db = connect()?.db;
     let newest: i64 =
         db.query_row("SELECT coalesce(max(id), 0) FROM contents", [], |row| row.get(0))?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
@@ -67,8 +69,9 @@ pub(crate) fn most(path: &Path, limit: usize) -> Result<MostNamed> {
     let step = newest / threads + 1;
     let found: Vec<Result<Vec<Row>>> = std::thread::scope(|scope| {
         let range = |at: i64| (at * step, (at + 1) * step);
-        let workers: Vec<_> =
-            (1..threads).map(|at| scope.spawn(move || repeated(&open(path)?, range(at)))).collect();
+        let workers: Vec<_> = (1..threads)
+            .map(|at| scope.spawn(move || repeated(&connect()?.db, range(at))))
+            .collect();
         let first = repeated(&db, range(0));
         let rest = workers.into_iter().map(|worker| match worker.join() {
             Ok(found) => found,
@@ -100,11 +103,6 @@ pub(crate) fn most(path: &Path, limit: usize) -> Result<MostNamed> {
     let files = total("SELECT coalesce(sum(apparent), 0) FROM layers")?;
     let stored = total("SELECT coalesce(sum(size), 0) FROM contents")?;
     Ok(MostNamed { contents, count, saved: files.saturating_sub(stored).max(0) as u64 })
-}
-
-fn open(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Ok(Connection::open_with_flags(path, flags)?)
 }
 
 /// What sharing can save at most, in bytes.

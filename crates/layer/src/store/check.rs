@@ -136,7 +136,7 @@ impl Store {
                 let problems = vec![Problem::Index(what.clone())];
                 FsckReport { problems, ..FsckReport::default() }
             }
-            None => Self::open_with(root, options.clone())?.check(progress)?,
+            None => Self::open_existing(root, options.clone())?.check(progress)?,
         };
         if !repair {
             return Ok(report);

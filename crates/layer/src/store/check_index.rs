@@ -58,6 +58,8 @@ pub(super) fn unreadable(root: &Path) -> Result<Option<String>> {
     match check_schema(&path) {
         Ok(what) => Ok(what),
         Err(error @ Error::NewerStore { .. }) => Err(error),
+        // What can only be read is checked by reading it.
+        Err(error) if error.is_refused_write() => Ok(None),
         Err(error) => damage(error).map(Some),
     }
 }

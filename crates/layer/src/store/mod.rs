@@ -18,6 +18,7 @@
 //! Invariants: nothing is reachable by other users (the root is 0700); every step that another
 //! process could see is named in [`Step`].
 
+mod access;
 mod blobs;
 mod check;
 mod check_accounts;
@@ -128,6 +129,9 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// Called at every step.
     pub on_step: Option<StepHook>,
+    /// A directory, which need not be there, for what a store that cannot be written has no room
+    /// for: compiled trees, and a copy of an index that has a log.
+    pub elsewhere: Option<PathBuf>,
 }
 
 /// Contents that running unpacks of this process have written and not yet published.
@@ -140,6 +144,8 @@ pub struct Store {
     options: StoreOptions,
     index: Mutex<Index>,
     staged: Staged,
+    /// Why nothing can be written; see [`Store::open_existing`].
+    read_only: Option<String>,
 }
 
 /// The directory of a layer, below the store's root.
@@ -191,6 +197,7 @@ impl Store {
             options,
             index: Mutex::new(index),
             staged: Mutex::default(),
+            read_only: None,
         }
     }
 

@@ -77,7 +77,7 @@ impl Store {
                 let one = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let index = match one {
                     Some(index) => index,
-                    None => Index::open_existing(&self.root().join("index.db"))?,
+                    None => self.another_index()?,
                 };
                 let outcome = self.cut_content(&index, place, cutter);
                 spare.lock().unwrap_or_else(PoisonError::into_inner).push(index);
