@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{Mode, OFlags};
 use strata_image::resolve_image;
 use strata_layer::{HeldLayer, ImageRecord, Limits, Store, StoreOptions, chain_id};
 use strata_tree::{DiffId, FlatTree, Lower};
@@ -181,6 +182,22 @@ impl Context {
             _ => format!("cannot open the store at {shown}"),
         };
         Err(anyhow::Error::new(error).context(context))
+    }
+
+    /// A file without a name for an archive that cannot be read where it is: in the store, where
+    /// there is one that can be written, else in the directory for temporary files.
+    ///
+    /// # Errors
+    /// There is no room for it, or no such directory.
+    pub(crate) fn scratch(&self) -> strata_image::Result<File> {
+        if let Some(store) = self.store().ok().filter(|store| store.read_only().is_none()) {
+            return Ok(store.scratch_file()?);
+        }
+        let dir = std::env::temp_dir();
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600));
+        let what = || format!("cannot make a file in {}", dir.display());
+        Ok(opened.map(File::from).map_err(|error| strata_layer::Error::io(what(), error))?)
     }
 
     /// Opens an image by name or id.

@@ -100,6 +100,9 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
 /// `ROOT/mounts`; of a store that cannot be written a directory elsewhere, one for each store.
 fn directory(root: &Path) -> PathBuf {
     let own = root.join("mounts");
+    if !root.is_dir() {
+        return own;
+    }
     let at = if own.is_dir() { &own } else { root };
     match rustix::fs::access(at, Access::WRITE_OK | Access::EXEC_OK) {
         Err(Errno::ROFS | Errno::ACCESS) => {

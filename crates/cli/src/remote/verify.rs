@@ -105,8 +105,7 @@ fn facts(
             ImageFacts::of_registry(registries, reference, platform, &limits, &listener)
         }
         Location::Files { format, path, name } => {
-            let store = context.store()?;
-            let scratch = || Ok(store.scratch_file()?);
+            let scratch = || context.scratch();
             ImageFacts::of_files(*format, path, name.as_deref(), platform, &scratch, &limits)
         }
         Location::Stored(name) => {

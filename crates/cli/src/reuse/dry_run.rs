@@ -2,12 +2,8 @@
 //!
 //! Invariants: nothing is stored; a store that is not there is not made.
 
-use std::fs::File;
-
 use anyhow::{Context as _, Result};
-use rustix::fs::{Mode, OFlags};
 use strata_image::{Reference, SourceSpec, Survey, SurveyOptions};
-use strata_layer::Store;
 
 use super::facts::{Facts, Image};
 use super::{ReuseArgs, chunks};
@@ -29,7 +25,7 @@ pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
         layer_limits: args.layer_limits.limits(),
     };
     let listener = progress::listener(context.quiet);
-    let scratch = || scratch(store.as_ref());
+    let scratch = || context.scratch();
     let survey =
         Survey::read(&specs, &scratch, &options, &*listener).context("cannot read the images")?;
     let images = survey.images().iter().map(|image| Image {
@@ -47,16 +43,4 @@ pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
         facts.measured = Some(chunks::watched(context, run)?);
     }
     Ok(facts)
-}
-
-/// A file without a name for an archive that cannot be read where it is.
-fn scratch(store: Option<&Store>) -> strata_image::Result<File> {
-    if let Some(store) = store {
-        return Ok(store.scratch_file()?);
-    }
-    let dir = std::env::temp_dir();
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600));
-    let what = || format!("cannot make a file in {}", dir.display());
-    Ok(opened.map(File::from).map_err(|error| strata_layer::Error::io(what(), error))?)
 }

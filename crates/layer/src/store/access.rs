@@ -30,8 +30,7 @@ impl Store {
     /// `NoStore`; and as [`Store::open`].
     pub fn open_existing(root: &Path, options: StoreOptions) -> Result<Self> {
         let path = root.join("index.db");
-        let there =
-            path.try_exists().doing(|| format!("cannot open the store at {}", root.display()));
+        let there = path.try_exists().doing(|| format!("cannot look for {}", path.display()));
         if !there? {
             let layers = root.is_dir() && has_layers(root)?;
             let root = root.to_owned();
