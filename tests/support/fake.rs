@@ -68,7 +68,7 @@ pub enum How {
     Whole,
     /// The connection ends.
     Nothing,
-    /// So many bytes of the request's body are taken in; then the connection ends.
+    /// The connection ends after this many bytes of the request's body.
     Keep(usize),
 }
 

@@ -232,9 +232,7 @@ pub(crate) fn elsewhere() -> PathBuf {
 pub(crate) fn open_tree(store: &Store, held: &[HeldLayer]) -> Result<FlatTree> {
     let layers: Vec<DiffId> = held.iter().map(|layer| *layer.diff_id()).collect();
     let Some(chain) = chain_id(&layers) else {
-        let scratch = store.scratch_file()?;
-        strata_tree::compile(&Stack::new(Vec::new()), &scratch)?;
-        return Ok(FlatTree::open(scratch, "without layers".to_owned(), Vec::new())?);
+        return tree_in_memory(&Stack::new(Vec::new()), held);
     };
     let path = store.tree_path(&chain);
     if let Ok(tree) = open_compiled(&path, held) {
@@ -263,12 +261,15 @@ fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, held: &[HeldLayer]) -> Res
     {
         return Ok(tree);
     }
+    tree_in_memory(stack, held)
+}
+
+/// Compiles a tree that is kept nowhere.
+fn tree_in_memory(stack: &Stack, held: &[HeldLayer]) -> Result<FlatTree> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let file = File::from(rustix::fs::memfd_create("tree", flags)?);
     strata_tree::compile(stack, &file)?;
-    let contents = held.iter().map(HeldLayer::contents);
-    let contents = contents.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(FlatTree::open(file, "compiled in memory".to_owned(), contents)?)
+    open_file(file, "compiled in memory".to_owned(), held)
 }
 
 /// Compiles a tree into a file of the cache, which has its name when it is whole.
@@ -288,10 +289,13 @@ fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
 }
 
 fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {
-    let file = File::open(path)?;
+    open_file(File::open(path)?, path.display().to_string(), held)
+}
+
+fn open_file(file: File, label: String, held: &[HeldLayer]) -> Result<FlatTree> {
     let contents = held.iter().map(HeldLayer::contents);
     let contents = contents.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(FlatTree::open(file, path.display().to_string(), contents)?)
+    Ok(FlatTree::open(file, label, contents)?)
 }
 
 fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {

@@ -150,9 +150,12 @@ pub enum Error {
     },
 }
 
-/// `SQLITE_IOERR_SHMSIZE`, `SQLITE_IOERR_SHMOPEN`, `SQLITE_IOERR_WRITE`, `SQLITE_IOERR_FSYNC`: no
-/// room for the memory that connections share, or for the log.
-const NO_ROOM: [i32; 4] = [4874, 4618, 778, 1034];
+/// `SQLITE_IOERR_SHMSIZE`: no room for the memory that connections share.
+const SHM_SIZE: i32 = 4874;
+
+/// That, `SQLITE_IOERR_SHMOPEN`, `SQLITE_IOERR_WRITE` and `SQLITE_IOERR_FSYNC`: what a full disk
+/// may be the cause of.
+const NO_ROOM: [i32; 4] = [SHM_SIZE, 4618, 778, 1034];
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
@@ -163,7 +166,7 @@ impl From<rusqlite::Error> for Error {
         };
         match code {
             ErrorCode::DiskFull => Self::Full,
-            _ if extended == NO_ROOM[0] => Self::Full,
+            _ if extended == SHM_SIZE => Self::Full,
             ErrorCode::ReadOnly => Self::ReadOnly,
             _ => Self::Sqlite(error),
         }
@@ -178,10 +181,13 @@ impl Error {
             Self::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => {
                 NO_ROOM.contains(&failure.extended_code)
             }
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            ),
+            // A compiled tree that could not be written, too.
+            Self::Io { source, .. } | Self::Tree(strata_tree::Error::Io { source, .. }) => {
+                matches!(
+                    source.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                )
+            }
             _ => false,
         }
     }

@@ -172,7 +172,7 @@ fn sparse_members_are_whole() {
     let dir = tempfile::tempdir().unwrap();
     let mut content = vec![0; 3 << 20];
     content[70_000..70_010].copy_from_slice(b"in between");
-    // So many pieces that GNU's map needs more than its header.
+    // Enough pieces that GNU's map does not fit its header.
     for piece in 0..40 {
         content[(1 << 20) + piece * 8192] = 1;
     }

@@ -158,7 +158,7 @@ impl Attributes {
         })
     }
 
-    /// The count that an inode's core says for so many bytes of attributes.
+    /// The count that an inode's core has for this length of attributes in bytes.
     pub(super) fn count(length: u64) -> u16 {
         length.checked_sub(HEADER).map_or(0, |rest| (rest / 4 + 1) as u16)
     }

@@ -154,7 +154,7 @@ fn other_compressions_are_named() {
 
 #[test]
 fn an_xz_stream_may_not_ask_for_any_memory() {
-    // `xz --lzma2=dict=` of so many bytes, in the block header of an empty file's stream.
+    // `xz --lzma2=dict=` of that many bytes, in the block header of an empty file's stream.
     let wants = |dictionary: u32| {
         let mut filters = liblzma::stream::Filters::new();
         let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();

@@ -60,7 +60,7 @@ impl Origin {
         text.into_bytes()
     }
 
-    /// Reads one; `None` for what is none.
+    /// Reads a mark; `None` if the text is not one.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let words: Vec<&str> = std::str::from_utf8(text).ok()?.split(' ').collect();
         let (words, unsynced) = match words.as_slice() {

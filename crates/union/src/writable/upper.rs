@@ -154,54 +154,43 @@ impl Upper {
                  work/incompat in its work directory, else start with a new upper",
             ));
         }
-        let shown = upper.to_owned();
         // Names of temporaries are of this process, should another one use the directory, too.
         let first = if uses.shared { u64::from(std::process::id()) << 32 } else { 1 };
-        let (next, dirs) = (AtomicU64::new(first), Mutex::default());
-        let late = !volatile && serves(&root);
-        let (ids, view) = (own_ids(), false);
-        let can = Can::ALL;
         let reading = reading(&root, options.access_times);
-        let unseen = reading.is_none() && options.access_times == AccessTimes::Never;
         Ok(Self {
-            root,
-            work: inner,
+            unseen: reading.is_none() && options.access_times == AccessTimes::Never,
+            late: !volatile && serves(&root),
+            next: AtomicU64::new(first),
+            view: false,
             reading,
-            unseen,
             uses,
-            shown,
-            next,
-            dirs,
-            ids,
             volatile,
-            late,
-            view,
-            can,
+            ..Self::looked_at(root, inner, upper)
         })
     }
 
     /// For reading: there is no work directory.
     pub(super) fn view(upper: &Path) -> Result<Self> {
-        let (root, work) = (directory(upper)?, directory(upper)?);
-        let shown = upper.to_owned();
-        let (next, dirs) = (AtomicU64::new(1), Mutex::default());
-        let (ids, volatile, late, view) = (own_ids(), false, false, true);
-        let (uses, reading, unseen, can) = (Uses::default(), None, true, Can::ALL);
-        Ok(Self {
+        Ok(Self::looked_at(directory(upper)?, directory(upper)?, upper))
+    }
+
+    /// An upper that nothing is done to.
+    fn looked_at(root: OwnedFd, work: OwnedFd, shown: &Path) -> Self {
+        Self {
             root,
             work,
-            reading,
-            unseen,
-            uses,
-            shown,
-            next,
-            dirs,
-            ids,
-            volatile,
-            late,
-            view,
-            can,
-        })
+            reading: None,
+            unseen: true,
+            uses: Uses::default(),
+            shown: shown.to_owned(),
+            next: AtomicU64::new(1),
+            dirs: Mutex::default(),
+            ids: own_ids(),
+            volatile: false,
+            late: false,
+            view: true,
+            can: Can::ALL,
+        }
     }
 
     /// Whether another union uses the directories, too.
