@@ -26,6 +26,7 @@ use strata_tree::{NAME_MAX, NodeId};
 use crate::attr::{View, absent, type_of};
 use crate::awake::Awake;
 use crate::errno::{Refusal, errno};
+use crate::ioctls::{self, Ioctl};
 use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
 use crate::readonly::{ReadOnly, XattrAnswer};
@@ -296,16 +297,24 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _req: &Request,
-        _ino: INodeNo,
+        req: &Request,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
+        cmd: u32,
+        in_data: &[u8],
+        out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        let answer = ioctls::parse(cmd, in_data, out_size).and_then(|asked| match asked {
+            Ioctl::Get(form) => self.tree.inode_flags(id(ino), form),
+            Ioctl::Set(_) => Err(Refusal::ReadOnly),
+        });
+        match answer {
+            Ok(flags) => reply.ioctl(0, &flags.to_bytes()),
+            Err(refusal) => reply.error(errno(&refusal)),
+        }
+        self.awake.answered(req.pid());
     }
 
     fn poll(

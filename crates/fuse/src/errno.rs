@@ -55,6 +55,9 @@ pub(crate) enum Refusal {
     /// An owner to be set that has no number on disk.
     #[error("the owner has no number on disk")]
     UnmappedOwner,
+    /// An ioctl(2) that is not known, or that what it is asked of does not have.
+    #[error("there is no such ioctl")]
+    NoIoctl,
     /// Anything that would change the tree.
     #[error("the tree is read-only")]
     ReadOnly,
@@ -68,6 +71,7 @@ pub(crate) fn errno(refusal: &Refusal) -> Errno {
         Refusal::Flags | Refusal::UnmappedOwner => Errno::EINVAL,
         Refusal::BeyondEnd => Errno::ENXIO,
         Refusal::NoHandle => Errno::EBADF,
+        Refusal::NoIoctl => Errno::ENOTTY,
         Refusal::NotSupported => Errno::EOPNOTSUPP,
         Refusal::UnmappedCaller => Errno::EOVERFLOW,
         Refusal::NameTooLong => Errno::ENAMETOOLONG,

@@ -17,6 +17,7 @@ mod awake;
 mod errno;
 mod error;
 mod ids;
+mod ioctls;
 mod mounting;
 mod options;
 mod passthrough;

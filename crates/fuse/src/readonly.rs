@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use strata_tree::{Lower, Name, NameError, Node, NodeId};
+use strata_tree::{FlagsForm, InodeFlags, Lower, Name, NameError, Node, NodeId};
 
 use crate::errno::Refusal;
 use crate::options::TreeFacts;
@@ -78,6 +78,14 @@ impl ReadOnly {
     /// The node with this number.
     pub(crate) fn node(&self, node: NodeId) -> Result<Node> {
         Ok(self.tree.node(node)?)
+    }
+
+    /// The flags of a regular file or a directory. Where nodes are no inodes, there are none.
+    pub(crate) fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
+        match self.tree.inode(node)? {
+            Some(inode) => Ok(form.of(inode).map_err(strata_union::writable::Error::Refused)?),
+            None => Ok(form.none()),
+        }
     }
 
     /// A symlink's target.

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 
 use crate::file_handle::{ByHandle, FileHandle};
 use crate::name::{Name, NameBuf, TreePath};
@@ -204,6 +205,15 @@ pub trait Lower: Send + Sync {
     /// `Io`.
     fn by_handle(&self, _handle: &FileHandle) -> Result<ByHandle> {
         Ok(ByHandle::Unknown)
+    }
+
+    /// The inode of a regular file or a directory, open with `O_PATH`, for what is neither metadata
+    /// nor content: its flags. `None` where nodes are no inodes of their own, which is the default.
+    ///
+    /// # Errors
+    /// `NoNode`, `Io`.
+    fn inode(&self, _node: NodeId) -> Result<Option<OwnedFd>> {
+        Ok(None)
     }
 
     /// The directory that holds `dir` (the root's is the root itself), for the `..` of listings;

@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use strata_tree::{
@@ -370,6 +371,15 @@ impl Stack {
         })
     }
 
+    /// The layer and the node there whose metadata `id` has; no layer states those of a directory
+    /// that is only the way to others.
+    fn metadata(&self, id: NodeId) -> Result<Option<Part>> {
+        Ok(match self.source(id)? {
+            Source::Leaf(part) => Some(part),
+            Source::Dir(dir) => dir.merged.metadata,
+        })
+    }
+
     /// The layer and the node there that have `id`'s content.
     fn regular(&self, id: NodeId) -> Result<Part> {
         match self.leaf(id)? {
@@ -441,11 +451,7 @@ impl Lower for Stack {
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
-        let part = match self.source(node)? {
-            Source::Leaf(part) => Some(part),
-            Source::Dir(dir) => dir.merged.metadata,
-        };
-        match part {
+        match self.metadata(node)? {
             Some(part) => self.layer(part.layer)?.xattrs(part.node),
             None => Ok(Vec::new()),
         }
@@ -462,6 +468,13 @@ impl Lower for Stack {
         let backing = self.layer(part.layer)?.backing(part.node);
         let backing = backing.map_err(|error| renamed(error, node))?;
         Ok(Backing { layer: part.layer, path: backing.path })
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Option<OwnedFd>> {
+        match self.metadata(node)? {
+            Some(part) => self.layer(part.layer)?.inode(part.node),
+            None => Ok(None),
+        }
     }
 
     fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {

@@ -30,6 +30,7 @@ use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
 use crate::attr::type_of;
 use crate::awake::Awake;
 use crate::errno::{Refusal, errno};
+use crate::ioctls::{self, Ioctl};
 use crate::options::WritableOptions;
 use crate::reads::BUFFER;
 
@@ -240,7 +241,7 @@ impl Filesystem for Writable {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -252,7 +253,7 @@ impl Filesystem for Writable {
             Some(_) => self.mount.is_slow(node),
             None => self.mount.is_slow_to_mark(node),
         };
-        let changes = flags::changes(mode, (uid, gid), size, (atime, mtime));
+        let changes = flags::changes(mode, (uid, gid), (size, fh.is_some()), (atime, mtime));
         let who = Changer::of(req);
         self.answer_aside(req, slow, reply, move |mount| mount.set_attr(node, changes, who));
     }
@@ -382,8 +383,10 @@ impl Filesystem for Writable {
         reply: ReplyEmpty,
     ) {
         self.answer(req, reply, |mount| {
+            let mode = mode.cast_unsigned();
+            mount.union.may_allocate(mount.file(fh.0)?.node(), mode)?;
             let file = mount.changing(fh.0, Changer::of(req))?;
-            Ok(file.allocate(mode.cast_unsigned(), offset, length)?)
+            Ok(file.allocate(mode, offset, length)?)
         });
     }
 
@@ -556,15 +559,20 @@ impl Filesystem for Writable {
 
     fn ioctl(
         &self,
-        _req: &Request,
-        _ino: INodeNo,
+        req: &Request,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
+        cmd: u32,
+        in_data: &[u8],
+        out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        let (node, asked) = (id(ino), ioctls::parse(cmd, in_data, out_size));
+        let slow = matches!(asked, Ok(Ioctl::Set(_))) && self.mount.is_slow_to_mark(node);
+        self.answer_aside(req, slow, reply, move |mount| match asked? {
+            Ioctl::Get(form) => Ok(Some(mount.union.inode_flags(node, form)?)),
+            Ioctl::Set(flags) => Ok(mount.union.set_inode_flags(node, flags).map(|()| None)?),
+        });
     }
 }

@@ -10,9 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fuser::{
     BackingId, Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 use std::sync::Arc;
+use strata_tree::InodeFlags;
 use strata_union::writable::{Attr, OpenFile, Space};
 
 use super::io_modes::Mode;
@@ -64,7 +65,7 @@ macro_rules! refuse_by_error {
 }
 
 refuse_by_error!(ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry);
-refuse_by_error!(ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr);
+refuse_by_error!(ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr);
 
 impl Answer<Attr> for ReplyEntry {
     fn send(self, attr: Attr, mount: &Mount) {
@@ -124,6 +125,13 @@ impl Answer<XattrAnswer> for ReplyXattr {
             XattrAnswer::Size(size) => self.size(size),
             XattrAnswer::Bytes(bytes) => self.data(&bytes),
         }
+    }
+}
+
+/// Flags that were asked for; `None`: they are set.
+impl Answer<Option<InodeFlags>> for ReplyIoctl {
+    fn send(self, flags: Option<InodeFlags>, _mount: &Mount) {
+        self.ioctl(0, &flags.map(InodeFlags::to_bytes).unwrap_or_default());
     }
 }
 

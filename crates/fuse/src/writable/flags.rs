@@ -42,7 +42,7 @@ pub(super) fn open_how(flags: OpenFlags) -> OpenHow {
     let truncate = has(OFlags::TRUNC);
     let write = truncate || flags.acc_mode() != OpenAccMode::O_RDONLY;
     // O_SYNC is O_DSYNC and one bit more.
-    OpenHow { write, truncate, synced: write && has(OFlags::DSYNC) }
+    OpenHow { write, truncate, append: has(OFlags::APPEND), synced: write && has(OFlags::DSYNC) }
 }
 
 /// What renameat2(2) is to do with the target, and whether a whiteout stays at the source.
@@ -79,18 +79,27 @@ pub(super) fn seeks_hole(whence: i32) -> Result<bool> {
     }
 }
 
-/// What SETATTR asks for.
+/// What SETATTR asks for; of the size also whether it comes with an open file.
 pub(super) fn changes(
     mode: Option<u32>,
     (uid, gid): (Option<u32>, Option<u32>),
-    size: Option<u64>,
+    size: (Option<u64>, bool),
     (atime, mtime): (Option<TimeOrNow>, Option<TimeOrNow>),
 ) -> Changes {
     let time = |time: TimeOrNow| match time {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::To(time_from(time)),
     };
-    Changes { perm: mode.map(perm), uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) }
+    Changes {
+        perm: mode.map(perm),
+        uid,
+        gid,
+        size: size.0,
+        atime: atime.map(time),
+        mtime: mtime.map(time),
+        held: size.0.is_some() && size.1,
+        forced: false,
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +147,7 @@ mod tests {
         assert_eq!(how(OFlags::RDONLY | OFlags::SYNC), read);
         assert_eq!(how(OFlags::TRUNC), OpenHow { truncate: true, ..write });
         assert_eq!(how(OFlags::WRONLY), write);
-        assert_eq!(how(OFlags::RDWR | OFlags::APPEND), write);
+        assert_eq!(how(OFlags::RDWR | OFlags::APPEND), OpenHow { append: true, ..write });
         assert_eq!(how(OFlags::WRONLY | OFlags::DSYNC), OpenHow { synced: true, ..write });
         assert_eq!(how(OFlags::RDWR | OFlags::SYNC), OpenHow { synced: true, ..write });
     }

@@ -109,7 +109,10 @@ impl Mount {
         let stat = self.union.attr(node)?.stat;
         let member = || who.is_in(self.view.ids.groups.shown(stat.gid));
         if let Some(perm) = without_set_id(stat.perm, member) {
-            self.union.set_attr(node, &Changes { perm: Some(perm), ..Changes::default() })?;
+            self.union.set_attr(
+                node,
+                &Changes { perm: Some(perm), forced: true, ..Changes::default() },
+            )?;
         }
         Ok(())
     }
@@ -123,7 +126,7 @@ impl Mount {
             || who.is_in(self.view.ids.groups.shown(stat.gid));
         if !stays {
             let perm = Some(stat.perm & !SET_GID);
-            self.union.set_attr(node, &Changes { perm, ..Changes::default() })?;
+            self.union.set_attr(node, &Changes { perm, forced: true, ..Changes::default() })?;
         }
         Ok(())
     }

@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::disk::{Spot, device_of};
+use super::disk::{Spot, device_of, stat_of};
 use super::inode::{Answer, Inode};
 use super::known::DirFacts;
 use super::options::OVERRIDE_NAMES;
@@ -233,6 +233,13 @@ impl Lower for OverlayDir {
                 Errno::INVAL,
             )),
         }
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Option<OwnedFd>> {
+        let failed = |errno| self.failed_at("opening", node, errno);
+        let fd = self.at(node)?.open(OFlags::PATH).map_err(failed)?;
+        let kind = stat_of(&Spot::Open(fd.as_fd()).stat().map_err(failed)?).map_err(failed)?.kind;
+        Ok(matches!(kind, Kind::Regular | Kind::Directory).then_some(fd))
     }
 
     fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {

@@ -135,6 +135,7 @@ impl Union {
         if *changes == Changes::default() {
             return self.attr(node);
         }
+        self.may_set(node, changes)?;
         let made = match changes.size {
             Some(size) => self.copy_up(node, Stage::Upper, Some(size))?,
             None => self.copy_up(node, Stage::Meta, None)?,

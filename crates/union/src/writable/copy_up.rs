@@ -229,6 +229,7 @@ impl Union {
                 xattrs: &self.lower.xattrs(lower)?,
             };
             self.dress(&fd, &stated)?;
+            self.copy_inode_flags(seen, &fd)?;
             if self.keeps_origin(kind, stage) {
                 self.mark_origin(&fd, lower, sync)?;
             }

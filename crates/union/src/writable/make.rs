@@ -85,6 +85,7 @@ impl Union {
         perm: u16,
         target: &[u8],
     ) -> Result<(Attr, File)> {
+        self.may_fill(dir)?;
         self.raise_dirs(dir)?;
         let start = self.start_of(who, dir, kind, perm)?;
         if let Some(made) = self.make_at_once(dir, name, kind, target, &start)? {
@@ -310,6 +311,8 @@ impl Union {
             let there = self.find(&self.table.see_dir(dir)?, name)?.is_some();
             return Err(Error::Refused(if there { Errno::EXIST } else { Errno::PERM }));
         }
+        self.may_change(node)?;
+        self.may_fill(dir)?;
         self.copy_up(node, Stage::Meta, None)?;
         self.raise_dirs(dir)?;
         let _claim = self.claims.claim(&[node]);

@@ -16,6 +16,7 @@
 //! make, link                make                    made in the work directory, then moved
 //! unlink, rmdir, rename     remove, rename          with whiteouts where the lower has the name
 //! set_attr, set_xattr       attrs, xattrs           after copy_up
+//! set_inode_flags           inode_flags             what they forbid: protected
 //! open_file                 files                   real files, no bytes in between
 //! ```
 //!
@@ -35,12 +36,14 @@ mod copy_up;
 mod copying;
 mod error;
 mod files;
+mod inode_flags;
 mod listing;
 mod make;
 mod marks;
 mod names;
 mod open;
 mod origin;
+mod protected;
 mod recover;
 mod remove;
 mod rename;
@@ -65,6 +68,7 @@ use copy_up::Links;
 pub use error::{Error, Result};
 pub use files::OpenFile;
 use marks::{Mark, Marks};
+use protected::Met;
 use table::{Found, Stage, Table};
 pub use types::*;
 use unsynced::Unsynced;
@@ -87,6 +91,7 @@ pub struct Union {
     tree: RwLock<()>,
     touched: [Mutex<()>; TOUCH_LOCKS],
     whiteout: Shared,
+    protected: Met,
     /// Lower nodes of several names; found when first needed.
     links: Mutex<Option<Arc<Links>>>,
 }
@@ -118,6 +123,10 @@ impl Union {
         let options = UnionOptions { user_marks, ..options };
         let marks = Marks::new(user_marks, apart);
         let opaque = marks.get(upper.root(), Mark::Opaque)?.is_some_and(|value| value == b"y");
+        let protected = Met::default();
+        if marks.get(upper.root(), Mark::Protattr)?.is_some() {
+            protected.note();
+        }
         let root = Found {
             id: NodeId::ROOT,
             kind: Kind::Directory,
@@ -137,6 +146,7 @@ impl Union {
             tree: RwLock::new(()),
             touched: Default::default(),
             whiteout: Shared::default(),
+            protected,
             links: Mutex::default(),
         })
     }

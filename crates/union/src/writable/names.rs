@@ -208,6 +208,9 @@ impl Union {
         stat: &Statx,
     ) -> Result<Found> {
         let kind = self.kind(fd, names, stat)?;
+        if self.marks.has(names, Mark::Protattr) {
+            self.protected.note();
+        }
         let own = upper_number(stat);
         let (stage, real) = (Stage::Upper, Some(stat.stx_ino));
         let mut found = Found { id: own, kind, stage, lower: None, redirect: None, real };

@@ -29,6 +29,7 @@ impl Union {
             Kind::Directory => return Err(Error::Refused(Errno::ISDIR)),
             _ => return Err(Error::Refused(Errno::NXIO)),
         }
+        self.may_open(node, how)?;
         let write = how.write || how.truncate;
         let made = match write {
             true => self.copy_up(node, Stage::Upper, how.truncate.then_some(0))?,

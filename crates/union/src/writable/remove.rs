@@ -30,6 +30,7 @@ impl Union {
         if found.kind.is_dir() {
             return Err(Error::Refused(Errno::ISDIR));
         }
+        self.may_take(dir, &found)?;
         self.keep_links(&found)?;
         self.raise_dirs(dir)?;
         let _claim = self.claims.claim(&[found.id]);
@@ -69,6 +70,7 @@ impl Union {
         if !found.kind.is_dir() {
             return Err(Error::Refused(Errno::NOTDIR));
         }
+        self.may_take(dir, &found)?;
         self.raise_dirs(dir)?;
         let _claim = self.claims.claim(&[found.id]);
         let _steady = self.steady();

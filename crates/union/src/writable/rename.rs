@@ -75,6 +75,11 @@ impl Union {
             }
             _ => {}
         }
+        self.may_take(from.0, &source)?;
+        match &target {
+            Some(target) => self.may_take(to.0, target)?,
+            None => self.may_fill(to.0)?,
+        }
         self.prepare(&source)?;
         match (&target, mode) {
             (Some(target), RenameMode::Exchange) => self.prepare(target)?,

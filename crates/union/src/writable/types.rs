@@ -59,6 +59,10 @@ pub struct Changes {
     pub atime: Option<SetTime>,
     /// The last modification.
     pub mtime: Option<SetTime>,
+    /// The length is changed through an open file (ftruncate(2)).
+    pub held: bool,
+    /// It follows from another change: the flags `i` and `a` do not stop it.
+    pub forced: bool,
 }
 
 /// What [`Union::make`](super::Union::make) makes.
@@ -100,6 +104,8 @@ pub struct OpenHow {
     pub write: bool,
     /// And emptied (`O_TRUNC`): then its bytes are not copied.
     pub truncate: bool,
+    /// All that is written goes to the end (`O_APPEND`); the kernel sees to that.
+    pub append: bool,
     /// What is written is on disk at once (`O_SYNC`, `O_DSYNC`), also where no [`OpenFile`]
     /// (super::OpenFile) sees it.
     pub synced: bool,

@@ -56,6 +56,7 @@ impl Union {
         if name.len() > NAME_MAX || self.marks.escape(name).len() > NAME_MAX {
             return Err(Error::Refused(Errno::RANGE));
         }
+        self.may_change(node)?;
         self.copy_up(node, Stage::Meta, None)?;
         let _claim = self.claims.claim(&[node]);
         let _steady = self.steady();
@@ -87,6 +88,7 @@ impl Union {
     /// # Errors
     /// `ENODATA`.
     pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        self.may_change(node)?;
         if self.xattr(node, name)?.is_none() {
             return Err(Error::Refused(Errno::NODATA));
         }

@@ -17,8 +17,10 @@ use crate::Stack;
 use crate::writable::whiteouts::Can;
 use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
 
-pub(super) const READ: OpenHow = OpenHow { write: false, truncate: false, synced: false };
-pub(super) const WRITE: OpenHow = OpenHow { write: true, truncate: false, synced: false };
+pub(super) const READ: OpenHow =
+    OpenHow { write: false, truncate: false, append: false, synced: false };
+pub(super) const WRITE: OpenHow =
+    OpenHow { write: true, truncate: false, append: false, synced: false };
 
 /// Both, and what is held open.
 pub(super) struct World {
