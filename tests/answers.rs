@@ -26,7 +26,7 @@ fn loaded() -> Talk {
 }
 
 fn json(talk: &Talk, line: &str) -> Value {
-    let args: Vec<&str> = ["--format", "json"].into_iter().chain(line.split(' ')).collect();
+    let args: Vec<&str> = ["--format", "json-full"].into_iter().chain(line.split(' ')).collect();
     serde_json::from_str(&talk.sandbox.ok(&args)).unwrap()
 }
 

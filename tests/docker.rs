@@ -65,6 +65,12 @@ fn listings_take_templates() {
     talk.say("image ls --format {{.ID}}|{{.Size}}|{{.SharedSize}}|{{.UniqueSize}}|{{.Digest}}");
     say(&mut talk, &["images", "--format", r"table {{.ID}}\t{{upper .Tag}}"]);
     say(&mut talk, &["images", "--format", r#"{{range split .Repository "/"}}<{{.}}>{{end}}"#]);
+    talk.say("images --format json")
+        .say("history --format json cases:1")
+        .say("ps -a --format json");
+    talk.say("system df --format json").say("version --format json");
+    talk.say("version -f {{.Server.Version}}").say("info -f {{.Images}}|{{.Driver}}");
+    talk.say("info -f {{.Nothing}}");
     talk.say("images --format {{.Nothing}}").say("images --format {{.ID").say("images --format x");
     talk.say("df --format {{.ID}}");
     insta::assert_snapshot!(talk.transcript());
@@ -86,6 +92,22 @@ fn everything_is_inspected() {
     talk.say("inspect cases:1");
     say(&mut talk, &["image", "inspect", "-f", "{{.Id}} {{json .RepoTags}}", "11be1e1c5819"]);
     say(&mut talk, &["inspect", "--format", "{{json .RootFS.Layers}}", "cases:1"]);
+    // What the config does not set is Go's zero value.
+    say(
+        &mut talk,
+        &[
+            "inspect",
+            "-f",
+            "{{.Config.Entrypoint}}|{{json .Config.Entrypoint}}|{{.Config.Volumes}}|\
+             {{json .Config.Volumes}}|{{.Config.User}}|{{.Config.Healthcheck}}|\
+             {{json .Config.Healthcheck}}|{{.Config.Tty}}|{{len .Config.OnBuild}}|\
+             {{join .Config.Shell \",\"}}|{{range .Config.ExposedPorts}}x{{end}}|\
+             {{with .Config.StopTimeout}}x{{end}}|{{index .Config.Labels \"none\"}}|{{.Variant}}|\
+             {{.ID}}|{{.Metadata.LastTagTime}}|{{json .Config}}",
+            "cases:1",
+        ],
+    );
+    talk.say("inspect -f {{.Config.Nothing}} cases:1").say("inspect -f json cases:1");
     let layers = talk.sandbox.ok(&["inspect", "-f", "{{index .RootFS.Layers 0}}", "cases:1"]);
     talk.say(&format!("inspect {}", layers.trim()));
     talk.say(&format!("inspect --type layer {}", &layers["sha256:".len()..][..20]));
@@ -148,7 +170,7 @@ fn sizes_add_up() {
         sandbox.ok(&["-q", "load", "-i", fixture(name).as_str()]);
     }
     let json = |args: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&sandbox.ok(&[&["--format", "json"], args].concat())).unwrap()
+        serde_json::from_str(&sandbox.ok(&[&["--format", "json-full"], args].concat())).unwrap()
     };
     let stored = |df: &serde_json::Value| {
         let headers = &df["disk"]["headers"]["bytes"];

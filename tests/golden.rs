@@ -151,7 +151,7 @@ fn import_gives_one_image_however_the_tar_is_compressed() {
 fn names() {
     let mut talk = Talk::new();
     talk.say("images")
-        .say("--format json images")
+        .say("--format json-full images")
         .say("load -q -i FIX/cases-podman-multi.docker.tar")
         .say("tag stratafs.test/cases:1 mine")
         .say("tag mine localhost:5000/team/mine:v2")
@@ -162,7 +162,7 @@ fn names() {
         .say("images nothing")
         .say("images -q")
         .say("-q images --no-trunc")
-        .say("--format json images mine")
+        .say("--format json-full images mine")
         .say("rmi stratafs.test/cases2:also")
         .say("rmi 11be1e1c5819")
         .say("rmi stratafs.test/cases2:1 mine nothing")

@@ -268,7 +268,7 @@ fn search_and_all_tags() {
         .say("search -f stars=5 HOST/ngi&nx")
         .say("search -f is-official=false -f is-automated=true HOST/ngi&nx")
         .say("search -f size=5 HOST/ngi&nx")
-        .say("--format json search HOST/ngi&nx");
+        .say("--format json-full search HOST/ngi&nx");
     session.registry.rule(|_| Answer::new(401).how());
     session.say("search HOST/x");
     insta::assert_snapshot!(session.transcript());

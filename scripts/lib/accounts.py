@@ -81,7 +81,7 @@ class Judge:
         return subprocess.run(self.call + list(args), check=True, stdout=subprocess.PIPE).stdout
 
     def json(self, *args):
-        return json.loads(self.run("--format", "json", *args))
+        return json.loads(self.run("--format", "json-full", *args))
 
     def contents(self, layers):
         """{digest: size} of what layers hold."""

@@ -23,7 +23,7 @@ BLOCK = 4096
 
 
 def strata(program, store, *arguments):
-    command = [program, "--root", store, "-q", "--format", "json", *arguments]
+    command = [program, "--root", store, "-q", "--format", "json-full", *arguments]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return json.loads(out) if "reuse" in arguments else None
 

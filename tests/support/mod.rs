@@ -95,7 +95,7 @@ impl Sandbox {
     }
 
     pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
-        let mut all = vec!["--format", "json"];
+        let mut all = vec!["--format", "json-full"];
         all.extend(args);
         serde_json::from_str(&self.ok(&all)).unwrap()
     }

@@ -58,6 +58,11 @@ fn split(line: &str) -> Vec<String> {
 
 /// A line without what changes by itself.
 fn steady(line: &str) -> String {
+    if let Some((before, rest)) = line.split_once("\"CreatedSince\":\"")
+        && let Some((_, after)) = rest.split_once('"')
+    {
+        return format!("{before}\"CreatedSince\":\"[AGE]\"{after}");
+    }
     let cells: Vec<&str> =
         line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
     if cells.iter().any(|cell| cell.ends_with(" ago") || *cell == "CREATED") {

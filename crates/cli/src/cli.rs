@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
-use crate::context::{Context, Format, OpenImage};
+use crate::context::{Asked, Context, Format, OpenImage};
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
 use crate::{
     elsewhere, explore, history, images, look, mounts, progress, remote, reuse, template, uppers,
@@ -27,10 +27,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
           help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
-    /// How listings are printed: as a table, as one JSON document, or by a Go template
-    #[arg(long, global = true, default_value = "table", help_heading = EVERYWHERE,
-          value_name = "table|json|TEMPLATE")]
-    format: Format,
+    /// How listings are printed: table, json, json-full (where docker has the command, json is
+    /// docker's, and json-full has exact numbers), or a Go template
+    #[arg(long, global = true, default_value = "table", help_heading = EVERYWHERE)]
+    format: Asked,
     /// No progress; listings show ids only
     #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     quiet: bool,
@@ -113,8 +113,7 @@ pub(crate) enum Command {
     /// `strata rmi` leaves nothing behind; this is for what was interrupted, or in use then.
     Gc,
     Info(remote::InfoArgs),
-    /// Show the version
-    Version,
+    Version(remote::VersionArgs),
     Help(HelpArgs),
     Completions(shell::CompletionsArgs),
     Man(shell::ManArgs),
@@ -130,7 +129,7 @@ pub(crate) struct HelpArgs {
 
 impl Command {
     /// Whether its rows are those that docker's templates know.
-    fn takes_templates(&self) -> bool {
+    fn is_dockers(&self) -> bool {
         matches!(
             self,
             Self::Images(_)
@@ -138,7 +137,24 @@ impl Command {
                 | Self::History(_)
                 | Self::DfInDockersWords(_)
                 | Self::Ps(_)
+                | Self::Search(_)
+                | Self::Info(_)
+                | Self::Version(_)
         )
+    }
+
+    /// What an asked format is here.
+    fn format(&self, asked: Asked) -> Result<Format> {
+        Ok(match (asked, self) {
+            (Asked::Table, _) => Format::Table,
+            // The same documents in both: docker's, which `inspect` prints whole by itself.
+            (Asked::Json, Self::Inspect(_)) => Format::Json,
+            (Asked::JsonFull, Self::Inspect(_)) => Format::Table,
+            (Asked::Json, _) if self.is_dockers() => Format::Template("{{json .}}".to_owned()),
+            (Asked::Json | Asked::JsonFull, _) => Format::Json,
+            (Asked::Template(text), _) if self.is_dockers() => Format::Template(text),
+            (Asked::Template(text), _) => return template::refuse(&text),
+        })
     }
 }
 
@@ -159,13 +175,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let command = cli.command.plain();
     let context = Context {
         root: Context::root_or_default(cli.root)?,
-        format: cli.format,
+        format: command.format(cli.format)?,
         quiet: cli.quiet,
         log_level: cli.log_level,
     };
-    if let (Format::Template(text), false) = (&context.format, command.takes_templates()) {
-        template::refuse(text)?;
-    }
     let mut out = BufWriter::new(std::io::stdout());
     let mut err = std::io::stderr();
     let terminal = std::io::stdout().is_terminal();
@@ -251,7 +264,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Df(args) => df::run_df(&context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
-        Command::Version => writeln!(screen.out, "strata {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Version(args) => remote::version(&context, args, &mut screen.out)?,
         Command::Help(args) => match elsewhere::help(Cli::command(), &args.command) {
             Ok(Some(text)) => text.print()?,
             Ok(None) => {}

@@ -30,15 +30,27 @@ pub(crate) enum Format {
     Template(String),
 }
 
-impl FromStr for Format {
+/// What `--format` says; what that is depends on the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Table,
+    /// docker's JSON where docker has the command, else as [`Asked::JsonFull`].
+    Json,
+    /// One JSON document with all that is known.
+    JsonFull,
+    Template(String),
+}
+
+impl FromStr for Asked {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
+            "json-full" => Ok(Self::JsonFull),
             _ if text.contains("{{") => Ok(Self::Template(text.to_owned())),
-            _ => Err("it is table, json, or a template such as '{{.ID}}'".to_owned()),
+            _ => Err("it is table, json, json-full, or a template such as '{{.ID}}'".to_owned()),
         }
     }
 }

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod complete;
 mod context;
+mod document;
 mod elsewhere;
 mod explore;
 mod groups;

@@ -12,17 +12,21 @@
 //! Invariant: a field that a row does not have is an error, not an empty string.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use gotmpl::{MissingKey, TemplateError, ToSerdeValue, Value};
 use serde::Serialize;
+
+use crate::document::{Document, Values};
 
 /// A template, read.
 pub(crate) struct Template {
     text: String,
     inner: gotmpl::Template,
     table: bool,
+    /// Those of the documents that it is given, for `json`.
+    values: Arc<Mutex<Values>>,
 }
 
 impl Template {
@@ -37,10 +41,12 @@ impl Template {
         };
         // A shell's quotes keep these two as they are written.
         let body = body.replace("\\t", "\t").replace("\\n", "\n");
-        let inner = functions(gotmpl::Template::new("").missing_key(MissingKey::Error))
+        let values = Arc::new(Mutex::new(Values::new()));
+        let empty = gotmpl::Template::new("").missing_key(MissingKey::Error);
+        let inner = functions(empty, values.clone())
             .parse(&body)
             .map_err(|error| anyhow!("--format {text:?} is no template: {error}"))?;
-        Ok(Self { text: text.to_owned(), inner, table })
+        Ok(Self { text: text.to_owned(), inner, table, values })
     }
 
     /// Writes every row; `heads` are the fields with their headings, for a table.
@@ -69,6 +75,30 @@ impl Template {
         crate::table::print_columns(&lines, out)
     }
 
+    /// Writes a line for each document.
+    ///
+    /// # Errors
+    /// As of [`Template::print`].
+    pub(crate) fn print_documents(
+        &self,
+        documents: &[Document],
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        for document in documents {
+            let value = lock(&self.values).of(document)?;
+            let text = self.row(&value, &String::new)?;
+            // The engine knows no pointers, whose `nil` Go prints otherwise than a value that
+            // nothing has.
+            let is_said =
+                || serde_json::to_string(document).is_ok_and(|all| all.contains(NO_VALUE));
+            match text.contains(NO_VALUE) && !is_said() {
+                true => writeln!(out, "{}", text.replace(NO_VALUE, "<nil>"))?,
+                false => writeln!(out, "{text}")?,
+            }
+        }
+        Ok(())
+    }
+
     fn row(&self, value: &Value, known: &dyn Fn() -> String) -> Result<String> {
         self.inner.execute_to_string(value).map_err(|error| match (known().as_str(), error) {
             ("", error) => anyhow!("--format {:?}: {error}", self.text),
@@ -77,16 +107,8 @@ impl Template {
     }
 }
 
-/// Writes one value: by the template, or as indented JSON.
-pub(crate) fn print_values(
-    template: Option<&str>,
-    values: &[serde_json::Value],
-    out: &mut dyn Write,
-) -> Result<()> {
-    match template {
-        Some(text) => Template::parse(text)?.print(&[], values, out),
-        None => Ok(writeln!(out, "{:#}", serde_json::Value::from(values.to_vec()))?),
-    }
+fn lock(values: &Mutex<Values>) -> std::sync::MutexGuard<'_, Values> {
+    values.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 trait ToValue {
@@ -99,9 +121,12 @@ impl ToValue for &str {
     }
 }
 
+/// What the engine prints of what is not set.
+const NO_VALUE: &str = "<no value>";
+
 type Called = std::result::Result<Value, TemplateError>;
 
-fn functions(template: gotmpl::Template) -> gotmpl::Template {
+fn functions(template: gotmpl::Template, values: Arc<Mutex<Values>>) -> gotmpl::Template {
     let text = |name: &'static str, change: fn(&str) -> String| {
         move |args: &[Value]| -> Called {
             match args {
@@ -111,11 +136,31 @@ fn functions(template: gotmpl::Template) -> gotmpl::Template {
         }
     };
     template
-        .func("json", |args| match args {
-            [one] => Ok(Value::String(json_of(one)?.to_string().into())),
+        .func("json", move |args| match args {
+            [one] => lock(&values)
+                .json(one)
+                .map(|text| Value::String(text.into()))
+                .map_err(|error| TemplateError::Exec(error.to_string())),
             _ => Err(TemplateError::Exec("json takes one value".to_owned())),
         })
+        // As of Go's map of texts, whose zero value is empty; other maps are seldom asked so.
+        .func("index", |args| {
+            let Some((first, keys)) = args.split_first() else {
+                return Err(TemplateError::Exec("index takes a value and keys".to_owned()));
+            };
+            let mut value = first.clone();
+            for key in keys {
+                value = match (&value, key) {
+                    (Value::Map(map), Value::String(key)) if !map.contains_key(key) => {
+                        "".to_value()
+                    }
+                    _ => value.index(key)?,
+                };
+            }
+            Ok(value)
+        })
         .func("join", |args| match args {
+            [Value::Nil, Value::String(_)] => Ok("".to_value()),
             [Value::List(list), Value::String(between)] => {
                 let all: Vec<String> = list.iter().map(ToString::to_string).collect();
                 Ok(Value::String(all.join(between).into()))
@@ -154,31 +199,14 @@ fn functions(template: gotmpl::Template) -> gotmpl::Template {
         )
 }
 
-fn json_of(value: &Value) -> std::result::Result<serde_json::Value, TemplateError> {
-    Ok(match value {
-        Value::Nil => serde_json::Value::Null,
-        Value::Bool(one) => (*one).into(),
-        Value::Int(one) => (*one).into(),
-        Value::Uint(one) => (*one).into(),
-        Value::Float(one) => (*one).into(),
-        Value::String(one) => (**one).into(),
-        Value::List(list) => list.iter().map(json_of).collect::<std::result::Result<_, _>>()?,
-        Value::Map(map) => {
-            let pairs = map.iter().map(|(key, one)| Ok((key.to_string(), json_of(one)?)));
-            serde_json::Value::Object(pairs.collect::<std::result::Result<_, TemplateError>>()?)
-        }
-        _ => return Err(TemplateError::Exec("json takes data".to_owned())),
-    })
-}
-
 /// Refuses a template where only `table` and `json` exist.
 ///
 /// # Errors
 /// Always.
-pub(crate) fn refuse(text: &str) -> Result<()> {
+pub(crate) fn refuse<T>(text: &str) -> Result<T> {
     bail!(
         "--format takes table or json here, not {text:?}; templates are for images, inspect, \
-           history, ps and system df"
+           history, ps, search, system df, info and version"
     )
 }
 

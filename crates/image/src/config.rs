@@ -49,7 +49,7 @@ const KEYS: [&str; 16] = [
     "id",
     "parent",
 ];
-const RUN_KEYS: [&str; 24] = [
+const RUN_KEYS: [&str; 25] = [
     "Hostname",
     "Domainname",
     "User",
@@ -73,8 +73,11 @@ const RUN_KEYS: [&str; 24] = [
     "OnBuild",
     "Labels",
     "StopSignal",
+    "StopTimeout",
     "Shell",
 ];
+const HEALTH_KEYS: [&str; 6] =
+    ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
 
 /// One step of an image's history, with the layer that it made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,8 +276,13 @@ impl ImageConfig {
         let mut document = Json::parse(&bytes)
             .map_err(|e| Error::document("the store", &format!("config {id}"), e.to_string()))?;
         document.named(&KEYS);
-        if let Some(config) = document.get_mut("config") {
-            config.named(&RUN_KEYS);
+        for key in ["config", "container_config"] {
+            if let Some(config) = document.get_mut(key) {
+                config.named(&RUN_KEYS);
+                if let Some(health) = config.get_mut("Healthcheck") {
+                    health.named(&HEALTH_KEYS);
+                }
+            }
         }
         Ok(document.to_value())
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use strata_image::resolve_image;
 
-use super::{Known, docker_time, shown_id};
+use super::{Known, shown_id};
 use crate::context::{Context, Format};
 use crate::template::Template;
 use crate::units;
@@ -97,10 +97,10 @@ pub(crate) fn run_history(
                 0 => shown_id(&whole, args.no_trunc).to_owned(),
                 _ => MISSING.to_owned(),
             },
-            created_at: step.created.map_or_else(|| "N/A".to_owned(), docker_time),
+            created_at: step.created.map_or_else(|| "N/A".to_owned(), to_the_second),
             created_since: match step.created {
                 None => "N/A".to_owned(),
-                Some(time) if args.exact => time.to_string(),
+                Some(time) if args.exact => to_the_second(time),
                 Some(time) => units::age(time, now),
             },
             created_by: if args.no_trunc { created_by } else { shortened(&created_by) },
@@ -115,11 +115,17 @@ pub(crate) fn run_history(
     if context.quiet {
         return rows.iter().try_for_each(|row| Ok(writeln!(out, "{}", row.id)?));
     }
-    let mut lines = vec![["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"].map(String::from)];
+    let created = if args.exact { "CREATED AT" } else { "CREATED" };
+    let mut lines = vec![["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"].map(String::from)];
     for row in rows {
         lines.push([row.id, row.created_since, row.created_by, row.size, row.comment]);
     }
     crate::table::print(&lines, out)
+}
+
+/// As docker prints the times of steps.
+fn to_the_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn shortened(text: &str) -> String {

@@ -8,15 +8,17 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
-use strata_image::{ImageConfig, resolve_image};
+use serde_json::{Value, json};
+use strata_image::resolve_image;
 use strata_layer::Store;
 use strata_tree::DiffId;
 
 use super::Known;
+use super::facts::{driver, of_image, shown};
 use crate::context::{Context, Format};
+use crate::document::{self, Document, Field};
 use crate::mounts::MountInfo;
-use crate::template;
+use crate::template::Template;
 use crate::uppers::{Shelf, Upper};
 
 /// Show all that is known of images, layers, uppers or mounts, as JSON
@@ -76,11 +78,17 @@ pub(crate) fn run_inspect(
             Err(error) => failed.push(format!("{error:#}")),
         }
     }
-    let given = match &context.format {
-        Format::Template(text) => Some(text.as_str()),
-        Format::Table | Format::Json => args.template.as_deref().filter(|text| *text != "json"),
-    };
-    template::print_values(given, &found, out)?;
+    let template = args.template.as_deref();
+    match (&context.format, template) {
+        (Format::Template(text), _) => Template::parse(text)?.print_documents(&found, out)?,
+        // As docker: on one line where JSON is asked for, else to read.
+        (Format::Json, _) | (_, Some("json")) => {
+            serde_json::to_writer(&mut *out, &found)?;
+            writeln!(out)?;
+        }
+        (Format::Table, Some(text)) => Template::parse(text)?.print_documents(&found, out)?,
+        (Format::Table, None) => document::print(&found, out)?,
+    }
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("{}", failed.join("\nstrata: ")),
@@ -94,12 +102,12 @@ fn inspect(
     mounts: &[MountInfo],
     kind: Option<Kind>,
     name: &str,
-) -> Result<Value> {
+) -> Result<Document> {
     let wanted = |this| kind.is_none_or(|kind| kind == this);
     if wanted(Kind::Mount) && name.contains('/') {
         let path = std::path::absolute(name)?;
         if let Some(mount) = mounts.iter().find(|mount| mount.record.mountpoint == path) {
-            return Ok(of_mount(mount));
+            return Ok(of_mount(mount).into());
         }
     }
     if wanted(Kind::Upper) && !name.contains('/') && !name.starts_with("sha256:") {
@@ -111,7 +119,7 @@ fn inspect(
     if wanted(Kind::Layer)
         && let Some(layer) = find_layer(store, name)?
     {
-        return of_layer(store, &layer);
+        return Ok(of_layer(store, &layer)?.into());
     }
     match kind {
         None | Some(Kind::Image) => {
@@ -122,73 +130,6 @@ fn inspect(
         Some(Kind::Upper) => bail!("no upper {name:?}; `strata uppers` lists them"),
         Some(Kind::Mount) => bail!("nothing is mounted on {name:?}; `strata mounts` lists them"),
     }
-}
-
-fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Value> {
-    let raw = ImageConfig::document(store, &image.record.id)?;
-    let of_config = |key: &str| raw.get(key).cloned().unwrap_or(Value::Null);
-    let text = |key: &str| Value::from(raw.get(key).and_then(Value::as_str).unwrap_or_default());
-    let history = image.config.history();
-    let remark = history.last().and_then(|step| step.comment).unwrap_or_default();
-    let comment = raw.get("comment").and_then(Value::as_str).unwrap_or(remark);
-    let id = image.record.id.to_string();
-    let mount = mounts.iter().find(|m| m.record.image == id && m.record.upper.is_none());
-    let layers: Vec<PathBuf> = image.record.layers.iter().map(|id| store.layer_files(id)).collect();
-    let (top, below) = match layers.split_last() {
-        Some((top, below)) => (shown(top), below),
-        None => (String::new(), &[][..]),
-    };
-    let mut value = Map::new();
-    for (key, one) in [
-        ("Id", json!(id)),
-        ("RepoTags", json!(image.familiar_names())),
-        ("RepoDigests", json!(image.digests())),
-        ("Parent", json!("")),
-        ("Comment", json!(comment)),
-        ("Created", of_config("created")),
-        ("Author", text("author")),
-        ("Config", of_config("config")),
-        ("Architecture", text("architecture")),
-        ("Variant", text("variant")),
-        ("Os", text("os")),
-        ("Size", json!(image.size(store)?)),
-        ("GraphDriver", driver(below, &top, mount.map(|mount| &mount.record.mountpoint), None)),
-        (
-            "RootFS",
-            json!({
-                "Type": "layers",
-                "Layers": image.record.layers.iter().map(DiffId::to_string).collect::<Vec<_>>(),
-            }),
-        ),
-        ("Metadata", json!({ "Manifest": image.record.manifest.map(|one| one.to_string()) })),
-    ] {
-        value.insert(key.to_owned(), one);
-    }
-    Ok(Value::Object(value))
-}
-
-/// Where things are, as docker says it of overlay2. Layers of the store are contents and
-/// metadata apart: their directories are to look into, not for the kernel to mount.
-fn driver(
-    lowers: &[PathBuf],
-    upper: &str,
-    merged: Option<&PathBuf>,
-    work: Option<&PathBuf>,
-) -> Value {
-    let lowers: Vec<String> = lowers.iter().rev().map(|path| shown(path)).collect();
-    json!({
-        "Name": "strata",
-        "Data": {
-            "LowerDir": lowers.join(":"),
-            "UpperDir": upper,
-            "MergedDir": merged.map(|path| shown(path)).unwrap_or_default(),
-            "WorkDir": work.map(|path| shown(path)).unwrap_or_default(),
-        },
-    })
-}
-
-fn shown(path: &std::path::Path) -> String {
-    path.display().to_string()
 }
 
 /// A layer by its diff id, or by the beginning of it that is long enough not to be a name.
@@ -221,27 +162,32 @@ fn of_layer(store: &Store, id: &DiffId) -> Result<Value> {
     }))
 }
 
-fn of_upper(store: &Store, shelf: &Shelf, mounts: &[MountInfo], upper: &Upper) -> Result<Value> {
+fn of_upper(store: &Store, shelf: &Shelf, mounts: &[MountInfo], upper: &Upper) -> Result<Document> {
     let image = store.image(&upper.image_id()?)?;
     let layers = image.map(|image| image.layers).unwrap_or_default();
     let layers: Vec<PathBuf> = layers.iter().map(|id| store.layer_files(id)).collect();
     let mount = crate::mounts::of_upper(mounts, &upper.name);
     let dir = shelf.dir_of(upper)?;
-    Ok(json!({
-        "Name": upper.name,
-        "Image": upper.image,
-        "Reference": upper.reference,
-        "Created": upper.created_at().map(|time| time.to_string()),
-        "Temporary": upper.temporary,
-        "Mounted": mount.is_some(),
-        "SizeRw": shelf.bytes(upper)?,
-        "GraphDriver": driver(
-            &layers,
-            &shown(&dir.join("upper")),
-            mount.map(|mount| &mount.record.mountpoint),
-            Some(&dir.join("work")),
-        ),
-    }))
+    let merged = mount.map(|mount| &mount.record.mountpoint);
+    let (upper_dir, work_dir) = (shown(&dir.join("upper")), dir.join("work"));
+    let driver = driver(&layers, &upper_dir, merged, Some(&work_dir));
+    let state = vec![
+        Field::new("Status", if mount.is_some() { "running" } else { "exited" }),
+        Field::new("Running", mount.is_some()),
+        Field::new("Pid", mount.map_or(0, |mount| mount.record.pid)),
+    ];
+    Ok(Document::Record(vec![
+        Field::new("Id", upper.name.clone()).also("ID"),
+        Field::new("Created", upper.created_at().map(|time| time.to_string())),
+        Field::new("State", Document::Record(state)),
+        Field::new("Image", upper.image.clone()),
+        Field::new("Name", upper.name.clone()),
+        Field::new("Reference", upper.reference.clone()),
+        Field::new("Temporary", upper.temporary),
+        Field::new("Mounted", mount.is_some()),
+        Field::new("SizeRw", shelf.bytes(upper)?),
+        Field::new("GraphDriver", driver),
+    ]))
 }
 
 fn of_mount(mount: &MountInfo) -> Value {

@@ -67,9 +67,10 @@ struct DockerRow {
     size: String,
     tag: String,
     unique_size: String,
+    virtual_size: String,
 }
 
-const HEADS: [(&str, &str); 10] = [
+const HEADS: [(&str, &str); 11] = [
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
     ("Digest", "DIGEST"),
@@ -79,6 +80,7 @@ const HEADS: [(&str, &str); 10] = [
     ("Size", "SIZE"),
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
+    ("VirtualSize", "VIRTUAL SIZE"),
     ("Containers", "CONTAINERS"),
 ];
 
@@ -157,6 +159,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
                         size: units::size(row.size),
                         tag: row.tag.clone(),
                         unique_size: size(|usage| usage.unique),
+                        virtual_size: units::size(row.size),
                     }
                 })
                 .collect();

@@ -8,6 +8,7 @@
 //! printed, an index's too. `tag` and `load` make none.
 
 mod dry_run;
+mod facts;
 mod filter;
 mod history;
 mod inspect;
@@ -147,7 +148,7 @@ pub(crate) fn familiar(name: &str) -> String {
 }
 
 /// `2024-05-06 07:08:09 +0000 UTC`, as docker prints times.
-fn docker_time(time: Timestamp) -> String {
+pub(crate) fn docker_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
 }
 

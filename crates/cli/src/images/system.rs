@@ -17,10 +17,11 @@ use strata_tree::{DiffId, ImageId};
 
 use super::filter::Filters;
 use super::prune::{Sure, in_use, prune};
-use super::{Known, shown_id};
+use super::{Known, docker_time, shown_id};
 use crate::context::{Context, Format};
+use crate::document::{Document, Field};
 use crate::template::Template;
-use crate::uppers::Shelf;
+use crate::uppers::{Shelf, Upper};
 use crate::{table, units};
 
 /// Show what images and uppers take, and what could be freed
@@ -151,6 +152,10 @@ pub(crate) fn run_system_df(
         Row::new("Uppers", uppers.len(), mounted, sum(|_| true), sum(|mounted| !mounted)),
     ];
     match &context.format {
+        Format::Template(text) if args.verbose => {
+            let document = in_dockers_words(&taken, &uppers);
+            return Template::parse(text)?.print_documents(&[document], out);
+        }
         Format::Template(text) => return Template::parse(text)?.print(&HEADS, &rows, out),
         Format::Json => {
             let list: Vec<_> = taken
@@ -204,9 +209,46 @@ pub(crate) fn run_system_df(
     table::print(&lines, out)
 }
 
+/// `docker system df -v` as a template sees it; uppers are the containers.
+fn in_dockers_words(taken: &[Taken], uppers: &[(Upper, bool, u64)]) -> Document {
+    let now = Timestamp::now();
+    let since =
+        |time: Option<Timestamp>| time.map_or("N/A".to_owned(), |time| units::age(time, now));
+    let at = |time: Option<Timestamp>| time.map(docker_time).unwrap_or_default();
+    let images = taken.iter().flat_map(|one| {
+        let id = one.image.record.id.to_string();
+        let created = one.image.config.created();
+        let used = uppers.iter().filter(|(upper, ..)| upper.image == id).count();
+        let size = units::size(one.usage.stored);
+        let shared = units::size(one.usage.stored - one.usage.unique);
+        let names = one.image.names().into_iter().map(|(repository, tag)| {
+            json!({
+                "Containers": used.to_string(), "CreatedAt": at(created),
+                "CreatedSince": since(created), "Digest": "", "ID": id,
+                "Repository": repository, "SharedSize": shared, "Size": size, "Tag": tag,
+                "UniqueSize": units::size(one.usage.unique), "VirtualSize": size,
+            })
+        });
+        names.map(Document::from).collect::<Vec<_>>()
+    });
+    let containers = uppers.iter().map(|(upper, mounted, bytes)| {
+        Document::from(json!({
+            "CreatedAt": at(upper.created_at()), "ID": upper.name, "Image": upper.reference,
+            "Names": upper.name, "RunningFor": since(upper.created_at()),
+            "Size": units::size(*bytes), "State": if *mounted { "running" } else { "exited" },
+        }))
+    });
+    Document::Record(vec![
+        Field::new("Images", Document::List(images.collect())),
+        Field::new("Containers", Document::List(containers.collect())),
+        Field::new("Volumes", json!([])),
+        Field::new("BuildCache", json!([])),
+    ])
+}
+
 fn print_images(
     taken: &[Taken],
-    uppers: &[(crate::uppers::Upper, bool, u64)],
+    uppers: &[(Upper, bool, u64)],
     out: &mut impl Write,
 ) -> Result<()> {
     let head = [

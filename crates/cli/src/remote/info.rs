@@ -9,13 +9,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
+use strata_image::registry::{Proxies, Settings};
+use strata_layer::Store;
 
 use super::config::{self, RegistryArgs};
 use crate::context::{Context, Format};
+use crate::document::{Document, Field};
+use crate::template::Template;
 
 /// Show the store, the kernel and the configuration of registries
+///
+/// With --format '{{...}}' or -f the fields are those of docker that there is something to say to:
+/// .Images .Driver .DockerRootDir .ServerVersion .KernelVersion .RegistryConfig.Mirrors ...
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
+    /// The same as --format, as docker has it
+    #[arg(short = 'f', value_name = "TEMPLATE")]
+    template: Option<String>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -25,28 +35,51 @@ struct Facts {
     tags: usize,
     layers: usize,
     uppers: usize,
+    mounted: usize,
     kernel: String,
+    machine: String,
     /// Where the device is and we may use it.
     fuse: bool,
     fusermount: Option<PathBuf>,
+    proxies: Proxies,
+}
+
+fn facts(context: &Context, store: &Store) -> Result<Facts> {
+    let uname = rustix::system::uname();
+    let uppers = crate::uppers::Shelf::new(&context.root).all()?;
+    let mounts = crate::mounts::all(&context.root)?;
+    let mounted =
+        uppers.iter().filter(|upper| crate::mounts::of_upper(&mounts, &upper.name).is_some());
+    Ok(Facts {
+        images: store.images()?.len(),
+        tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
+        layers: store.layers()?.len(),
+        mounted: mounted.count(),
+        uppers: uppers.len(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        machine: uname.machine().to_string_lossy().into_owned(),
+        fuse: usable(Path::new("/dev/fuse")),
+        fusermount: config::program("fusermount3"),
+        proxies: config::proxies(),
+    })
 }
 
 pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store()?;
     let registries = args.registry.registries(context)?;
-    let uname = rustix::system::uname();
-    let facts = Facts {
-        images: store.images()?.len(),
-        tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
-        layers: store.layers()?.len(),
-        uppers: crate::uppers::Shelf::new(&context.root).all()?.len(),
-        kernel: uname.release().to_string_lossy().into_owned(),
-        fuse: usable(Path::new("/dev/fuse")),
-        fusermount: config::program("fusermount3"),
-    };
+    let facts = facts(context, &store)?;
     let settings = registries.settings();
     let mirrors = settings.mirrors();
-    let proxies = config::proxies();
+    let template = match &context.format {
+        Format::Template(text) => Some(text.as_str()),
+        Format::Table | Format::Json => args.template.as_deref(),
+    };
+    if let Some(text) = template {
+        let text = if text == "json" { "{{json .}}" } else { text };
+        let document = in_dockers_words(context, &facts, settings);
+        return Template::parse(text)?.print_documents(&[document], out);
+    }
+    let proxies = &facts.proxies;
     let proxies: Vec<(&str, &str)> = [("http", &proxies.http), ("https", &proxies.https)]
         .into_iter()
         .filter_map(|(name, proxy)| Some((name, without_password(proxy.as_deref()?))))
@@ -102,8 +135,12 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
     for (name, proxy) in proxies {
         writeln!(out, "{:<14}{proxy}", format!("{name} proxy:"))?;
     }
-    if !settings.insecure().is_empty() {
-        writeln!(out, "Insecure:     {}", settings.insecure().join(", "))?;
+    for (head, list) in
+        [("Insecure Registries", settings.insecure()), ("Registry Mirrors", hub_mirrors(settings))]
+    {
+        if !list.is_empty() {
+            writeln!(out, "{head}:\n  {}", list.join("\n  "))?;
+        }
     }
     if !mirrors.is_empty() {
         writeln!(out, "Registries:")?;
@@ -139,6 +176,77 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
         writeln!(out, "Read from:    {}", source.display())?;
     }
     Ok(())
+}
+
+/// The mirrors of Docker Hub, as docker shows them.
+fn hub_mirrors(settings: &Settings) -> Vec<String> {
+    let mirrors = settings.mirrors().into_iter();
+    let of_hub = mirrors.filter(|one| one.is_mirror && one.prefix == "docker.io");
+    of_hub.map(|one| format!("{}://{}/", one.scheme, one.location)).collect()
+}
+
+/// `docker info`, as far as there is something to say: uppers are its containers.
+fn in_dockers_words(context: &Context, facts: &Facts, settings: &Settings) -> Document {
+    let shown = |proxy: &Option<String>| proxy.as_deref().map_or("", without_password).to_owned();
+    let mirrors = hub_mirrors(settings);
+    let record = Document::Record;
+    // Addresses and ranges are apart from the names of registries.
+    let (ranges, hosts): (Vec<_>, Vec<_>) =
+        settings.insecure().into_iter().partition(|one| one.contains('/'));
+    let index = |name: &str, mirrors: Document, official: bool| {
+        let fields = vec![
+            Field::new("Mirrors", mirrors),
+            Field::new("Name", name.to_owned()),
+            Field::new("Official", official),
+            Field::new("Secure", official),
+        ];
+        Field::new(name.to_owned(), record(fields))
+    };
+    let mut indexes = vec![index("docker.io", mirrors.clone().into(), true)];
+    let others = hosts.iter().filter(|host| *host != "docker.io");
+    indexes.extend(others.map(|host| index(host, Vec::<String>::new().into(), false)));
+    let registries = vec![
+        Field::new("IndexConfigs", record(indexes)),
+        Field::new("InsecureRegistryCIDRs", ranges),
+        Field::new("Mirrors", mirrors),
+    ];
+    let uname = rustix::system::uname();
+    let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let system = |key: &str| {
+        let line = system.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = rustix::system::sysinfo();
+    #[allow(clippy::useless_conversion)] // On 32 bits it is no u64.
+    let memory = u64::from(memory.totalram) * u64::from(memory.mem_unit);
+    let root = context.root.display().to_string();
+    record(vec![
+        Field::new("Containers", facts.uppers),
+        Field::new("ContainersRunning", facts.mounted),
+        Field::new("ContainersPaused", 0),
+        Field::new("ContainersStopped", facts.uppers - facts.mounted),
+        Field::new("Images", facts.images),
+        Field::new("Driver", "strata"),
+        Field::new("DriverStatus", json!([["Layers", facts.layers.to_string()]])),
+        Field::new("KernelVersion", facts.kernel.clone()),
+        Field::new("OperatingSystem", system("PRETTY_NAME")),
+        Field::new("OSVersion", system("VERSION_ID")),
+        Field::new("OSType", "linux"),
+        Field::new("Architecture", facts.machine.clone()),
+        Field::new("IndexServerAddress", "https://index.docker.io/v1/"),
+        Field::new("RegistryConfig", record(registries)),
+        Field::new("NCPU", processors),
+        Field::new("MemTotal", memory),
+        Field::new("DockerRootDir", root),
+        Field::new("HttpProxy", shown(&facts.proxies.http)).also("HTTPProxy"),
+        Field::new("HttpsProxy", shown(&facts.proxies.https)).also("HTTPSProxy"),
+        Field::new("NoProxy", facts.proxies.none_for.clone()),
+        Field::new("Name", uname.nodename().to_string_lossy().into_owned()),
+        Field::new("Labels", Vec::<String>::new()),
+        Field::new("ServerVersion", env!("CARGO_PKG_VERSION")),
+        Field::new("Warnings", Document::NilList),
+    ])
 }
 
 fn usable(path: &Path) -> bool {

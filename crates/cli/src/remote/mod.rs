@@ -18,6 +18,7 @@ mod search;
 mod serve;
 mod transfer;
 mod verify;
+mod version;
 
 pub(crate) use copy::{CopyArgs, run as copy};
 pub(crate) use info::{InfoArgs, run as info};
@@ -28,3 +29,4 @@ pub(crate) use push::{PushArgs, run as push};
 pub(crate) use search::{SearchArgs, run as search};
 pub(crate) use serve::{ServeArgs, run as serve};
 pub(crate) use verify::{VerifyArgs, run as verify};
+pub(crate) use version::{VersionArgs, run as version};

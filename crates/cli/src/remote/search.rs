@@ -6,12 +6,14 @@ use std::io::Write;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use strata_image::registry::Hit;
 
 use super::config::RegistryArgs;
 use crate::context::{Context, Format};
 use crate::table;
+use crate::template::Template;
 
 /// What is left of a description, in characters, as docker has it.
 const SHOWN: usize = 45;
@@ -19,7 +21,8 @@ const SHOWN: usize = 45;
 /// Search a registry for images
 ///
 /// Docker Hub, unless TERM begins with another registry. A registry without a search of its own
-/// is searched by the names in its catalogue; TERM may then be empty, as in localhost:5000/.
+/// is searched by the names in its catalogue; TERM may then be empty, as in localhost:5000/. With
+/// --format '{{...}}' the fields are .Name .Description .StarCount .IsOfficial .IsAutomated.
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
     /// [HOST[:PORT]/]TERM
@@ -65,6 +68,40 @@ impl Filter {
     }
 }
 
+/// A row as a template sees it: docker's fields, all of them texts.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    description: String,
+    is_automated: String,
+    is_official: String,
+    name: String,
+    star_count: String,
+}
+
+const HEADS: [(&str, &str); 5] = [
+    ("Name", "NAME"),
+    ("Description", "DESCRIPTION"),
+    ("StarCount", "STARS"),
+    ("IsOfficial", "OFFICIAL"),
+    ("IsAutomated", "AUTOMATED"),
+];
+
+impl Row {
+    fn new(hit: &Hit, name: String, whole: bool) -> Self {
+        Self {
+            description: match whole {
+                true => hit.description.clone(),
+                false => shortened(&hit.description),
+            },
+            is_automated: hit.automated.to_string(),
+            is_official: hit.official.to_string(),
+            name,
+            star_count: hit.stars.to_string(),
+        }
+    }
+}
+
 /// The registry and the term; a first part is a registry where it would be one in a name.
 fn split(text: &str) -> (&str, &str) {
     match text.split_once('/') {
@@ -82,6 +119,11 @@ pub(crate) fn run(context: &Context, args: &SearchArgs, out: &mut impl Write) ->
         "docker.io" => hit.name.clone(),
         host => format!("{host}/{}", hit.name),
     };
+    if let Format::Template(text) = &context.format {
+        let rows: Vec<Row> =
+            hits.iter().map(|hit| Row::new(hit, shown(hit), args.no_trunc)).collect();
+        return Template::parse(text)?.print(&HEADS, &rows, out);
+    }
     if context.format == Format::Json {
         let all: Vec<_> = hits
             .iter()
@@ -109,12 +151,8 @@ pub(crate) fn run(context: &Context, args: &SearchArgs, out: &mut impl Write) ->
     let mut rows =
         vec![["NAME", "DESCRIPTION", "STARS", "OFFICIAL", "AUTOMATED"].map(str::to_owned)];
     for hit in &hits {
-        let description = match args.no_trunc {
-            true => hit.description.clone(),
-            false => shortened(&hit.description),
-        };
-        let stars = hit.stars.to_string();
-        rows.push([shown(hit), description, stars, mark(hit.official), mark(hit.automated)]);
+        let Row { name, description, star_count, .. } = Row::new(hit, shown(hit), args.no_trunc);
+        rows.push([name, description, star_count, mark(hit.official), mark(hit.automated)]);
     }
     table::print(&rows, out)
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Shelf;
 use crate::context::{Context, Format};
+use crate::images::docker_time;
 use crate::template::Template;
 use crate::{mounts, table, units};
 
@@ -41,9 +42,15 @@ struct Row {
     status: String,
     mounts: String,
     size: String,
+    // What docker has and nothing here can have.
+    command: &'static str,
+    labels: &'static str,
+    local_volumes: &'static str,
+    networks: &'static str,
+    ports: &'static str,
 }
 
-const HEADS: [(&str, &str); 9] = [
+const HEADS: [(&str, &str); 14] = [
     ("ID", "UPPER"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -53,6 +60,11 @@ const HEADS: [(&str, &str); 9] = [
     ("Status", "STATUS"),
     ("Mounts", "MOUNTS"),
     ("Size", "SIZE"),
+    ("Command", "COMMAND"),
+    ("Labels", "LABELS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Ports", "PORTS"),
 ];
 
 pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> Result<()> {
@@ -68,7 +80,7 @@ pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> 
         rows.push(Row {
             id: upper.name.clone(),
             image: upper.reference.clone(),
-            created_at: created.map(|time| time.to_string()).unwrap_or_default(),
+            created_at: created.map(docker_time).unwrap_or_default(),
             running_for: created.map_or("N/A".to_owned(), |time| units::age(time, now)),
             state: if mount.is_some() { "running" } else { "exited" },
             status: match mount {
@@ -80,6 +92,11 @@ pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> 
             mounts: mount.map_or("-".to_owned(), |m| m.record.mountpoint.display().to_string()),
             size: units::size(shelf.bytes(&upper)?),
             names: upper.name,
+            command: "\"\"",
+            labels: "",
+            local_volumes: "0",
+            networks: "",
+            ports: "",
         });
     }
     match &context.format {

@@ -48,6 +48,8 @@ pub struct MirrorInfo {
     pub prefix: String,
     /// Where it is.
     pub location: String,
+    /// `http` where it is not to be asked otherwise, else `https`.
+    pub scheme: &'static str,
     /// Plain http and any certificate are allowed.
     pub insecure: bool,
     /// Nothing of it may be pulled.
@@ -214,6 +216,7 @@ impl Settings {
                 all.push(MirrorInfo {
                     prefix: prefix.clone(),
                     location: mirror.location.clone(),
+                    scheme: Scheme::Https.text(),
                     insecure: mirror.insecure || self.is_insecure(host_of(&mirror.location)),
                     blocked,
                     pulls: registry.pulls(mirror).text(),
@@ -222,12 +225,15 @@ impl Settings {
             }
             let insecure = insecure || self.is_insecure(host_of(&location));
             let pulls = Pulls::All.text();
-            all.push(MirrorInfo { prefix, location, insecure, blocked, pulls, is_mirror: false });
+            let scheme = Scheme::Https.text();
+            let is_mirror = false;
+            all.push(MirrorInfo { prefix, location, scheme, insecure, blocked, pulls, is_mirror });
         }
         for url in &self.hub_mirrors {
             all.push(MirrorInfo {
                 prefix: HUB.to_owned(),
                 location: url.host.clone(),
+                scheme: url.scheme.text(),
                 insecure: url.scheme == Scheme::Http || self.is_insecure(&url.host),
                 blocked: false,
                 pulls: Pulls::All.text(),

@@ -16,7 +16,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",

@@ -1,0 +1,241 @@
+//! Documents as docker prints them: JSON with the keys in their order, and what a template sees.
+//!
+//! docker's documents are Go's structs. A struct has all its fields in a template, also those that
+//! JSON leaves out when they are empty; its keys keep their order in JSON; and a list or map that
+//! is not set is `[]` or `map[]` in a template and `null` in JSON.
+//!
+//! ```text
+//! Record [ Field Labels: NilMap, Field Shell: NilList, left out ]
+//!   in JSON        {"Labels":null}
+//!   in a template  {{.Labels}} map[]   {{.Shell}} []   {{json .Shell}} null
+//! ```
+//!
+//! [`Values`] makes what the template engine works on, whose maps are sorted and know no order: it
+//! remembers for each what JSON is made of it.
+//!
+//! Invariant: `{{json .X}}` prints the same bytes as the part X of the printed document.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use gotmpl::{ToSerdeValue, Value};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::ser::{Error as _, SerializeMap, SerializeSeq, Serializer};
+
+/// A value of a document.
+#[derive(Debug, Clone)]
+pub(crate) enum Document {
+    /// What is the same in both; maps in it are sorted.
+    Plain(serde_json::Value),
+    /// `None` is Go's zero time.
+    Time(Option<Timestamp>),
+    List(Vec<Document>),
+    NilList,
+    NilMap,
+    NilPointer,
+    Record(Vec<Field>),
+}
+
+/// A field of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Field {
+    name: Cow<'static, str>,
+    /// What Go calls it, where JSON calls it differently.
+    also: Option<&'static str>,
+    value: Document,
+    in_json: bool,
+}
+
+impl Field {
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Document>) -> Self {
+        Self { name: name.into(), also: None, value: value.into(), in_json: true }
+    }
+
+    /// Left out of JSON where `is_empty`.
+    pub(crate) fn unless(mut self, is_empty: bool) -> Self {
+        self.in_json = !is_empty;
+        self
+    }
+
+    /// With a second name for templates.
+    pub(crate) fn also(mut self, name: &'static str) -> Self {
+        self.also = Some(name);
+        self
+    }
+}
+
+impl<T: Into<serde_json::Value>> From<T> for Document {
+    fn from(value: T) -> Self {
+        Self::Plain(value.into())
+    }
+}
+
+/// As Go prints it, to the second.
+fn go_time(time: Option<Timestamp>) -> String {
+    match time {
+        None => "0001-01-01 00:00:00 +0000 UTC".to_owned(),
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+    }
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(value) => value.serialize(serializer),
+            Self::Time(None) => serializer.serialize_str("0001-01-01T00:00:00Z"),
+            Self::Time(Some(time)) => serializer.collect_str(time),
+            Self::List(list) => {
+                let mut all = serializer.serialize_seq(Some(list.len()))?;
+                list.iter().try_for_each(|one| all.serialize_element(one))?;
+                all.end()
+            }
+            Self::NilList | Self::NilMap | Self::NilPointer => serializer.serialize_unit(),
+            Self::Record(fields) => {
+                let mut all = serializer.serialize_map(None)?;
+                for field in fields.iter().filter(|field| field.in_json) {
+                    all.serialize_entry(&*field.name, &field.value)?;
+                }
+                all.end()
+            }
+        }
+    }
+}
+
+/// Prints documents as one JSON list, to read; docker indents by four.
+///
+/// # Errors
+/// `out` refuses.
+pub(crate) fn print(documents: &[Document], out: &mut dyn Write) -> Result<()> {
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    documents.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, indent))?;
+    Ok(writeln!(out)?)
+}
+
+/// What a template works on, and the JSON of it.
+#[derive(Debug)]
+pub(crate) struct Values {
+    /// What a map was made of, by its place; it is held, so that no other comes to be there.
+    origins: HashMap<usize, (Value, Document)>,
+    nil: Arc<[Value]>,
+}
+
+impl Values {
+    pub(crate) fn new() -> Self {
+        Self { origins: HashMap::new(), nil: Arc::from(Vec::new()) }
+    }
+
+    /// The value of a document.
+    ///
+    /// # Errors
+    /// A number is too large for a template.
+    pub(crate) fn of(&mut self, document: &Document) -> Result<Value> {
+        let unfit = "cannot give a value to --format";
+        Ok(match document {
+            Document::Plain(value) => value.to_serde_value().context(unfit)?,
+            Document::Time(time) => Value::String(go_time(*time).into()),
+            Document::List(list) => {
+                Value::List(list.iter().map(|one| self.of(one)).collect::<Result<_>>()?)
+            }
+            Document::NilList => Value::List(self.nil.clone()),
+            Document::NilPointer => Value::Nil,
+            Document::NilMap => self.map(BTreeMap::new(), document),
+            Document::Record(fields) => {
+                let mut map = BTreeMap::new();
+                for field in fields {
+                    let value = self.of(&field.value)?;
+                    for name in field.also.into_iter().chain([&*field.name]) {
+                        map.insert(Arc::from(name), value.clone());
+                    }
+                }
+                self.map(map, document)
+            }
+        })
+    }
+
+    fn map(&mut self, map: BTreeMap<Arc<str>, Value>, document: &Document) -> Value {
+        let map = Arc::new(map);
+        let origin = (Value::Map(map.clone()), document.clone());
+        self.origins.insert(Arc::as_ptr(&map).addr(), origin);
+        Value::Map(map)
+    }
+
+    /// The JSON of a value, and of any that is in none of the documents.
+    ///
+    /// # Errors
+    /// It is no data, such as a function.
+    pub(crate) fn json(&self, value: &Value) -> std::result::Result<String, serde_json::Error> {
+        serde_json::to_string(&Shown { value, values: self })
+    }
+}
+
+/// A value on its way to JSON.
+struct Shown<'a> {
+    value: &'a Value,
+    values: &'a Values,
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let shown = |value| Shown { value, values: self.values };
+        match self.value {
+            Value::Nil => serializer.serialize_unit(),
+            Value::Bool(one) => serializer.serialize_bool(*one),
+            Value::Int(one) => serializer.serialize_i64(*one),
+            Value::Uint(one) => serializer.serialize_u64(*one),
+            Value::Float(one) => serializer.serialize_f64(*one),
+            Value::String(one) => serializer.serialize_str(one),
+            Value::List(list) if Arc::ptr_eq(list, &self.values.nil) => serializer.serialize_unit(),
+            Value::List(list) => serializer.collect_seq(list.iter().map(shown)),
+            Value::Map(map) => match self.values.origins.get(&Arc::as_ptr(map).addr()) {
+                Some((_, document)) => document.serialize(serializer),
+                None => serializer.collect_map(map.iter().map(|(key, one)| (&**key, shown(one)))),
+            },
+            _ => Err(S::Error::custom("json takes data")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_has_the_order_and_a_template_all_fields() {
+        let inner = Document::Record(vec![
+            Field::new("Zero", Document::NilList),
+            Field::new("Labels", Document::NilMap),
+            Field::new("Shell", Document::NilList).unless(true),
+        ]);
+        let document = Document::Record(vec![
+            Field::new("Id", "x").also("ID"),
+            Field::new("Config", inner),
+            Field::new("At", Document::Time(None)),
+            Field::new("Free", json!({ "b": 1, "a": [] })),
+        ]);
+        let text = r#"{"Id":"x","Config":{"Zero":null,"Labels":null},"At":"0001-01-01T00:00:00Z",
+            "Free":{"a":[],"b":1}}"#
+            .replace(['\n', ' '], "");
+        assert_eq!(serde_json::to_string(&document).unwrap(), text);
+        let mut values = Values::new();
+        let root = values.of(&document).unwrap();
+        let Value::Map(map) = &root else { panic!("{root:?}") };
+        assert_eq!(values.json(&root).unwrap(), text);
+        assert_eq!(map["ID"], map["Id"]);
+        let Value::Map(config) = &map["Config"] else { panic!("{map:?}") };
+        assert_eq!(values.json(&map["Config"]).unwrap(), r#"{"Zero":null,"Labels":null}"#);
+        for (name, printed, text) in
+            [("Zero", "[]", "null"), ("Labels", "map[]", "null"), ("Shell", "[]", "null")]
+        {
+            assert_eq!(config[name].to_string(), printed, "{name}");
+            assert_eq!(values.json(&config[name]).unwrap(), text, "{name}");
+        }
+        let empty = Value::List(Arc::from(Vec::new()));
+        assert_eq!(values.json(&empty).unwrap(), "[]");
+    }
+}

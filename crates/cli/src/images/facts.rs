@@ -1,0 +1,231 @@
+//! An image as `docker inspect` prints it: docker's fields of 20 to 28, in its order.
+//!
+//! Invariants: a field that the config does not set has Go's zero value, so that no template that
+//! docker takes fails here; what a config has beyond docker's fields comes after them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+use strata_image::ImageConfig;
+use strata_layer::Store;
+use strata_tree::DiffId;
+
+use super::Known;
+use crate::document::{Document, Field};
+use crate::mounts::MountInfo;
+
+/// Go's type of a field, and whether JSON leaves it out when it is empty.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    Flag,
+    List,
+    Map,
+    Pointer,
+    Health,
+}
+
+/// Of what a container begins with, in docker's order.
+const RUN: [(&str, Kind, bool); 25] = [
+    ("Hostname", Kind::Text, true),
+    ("Domainname", Kind::Text, true),
+    ("User", Kind::Text, true),
+    ("AttachStdin", Kind::Flag, true),
+    ("AttachStdout", Kind::Flag, true),
+    ("AttachStderr", Kind::Flag, true),
+    ("ExposedPorts", Kind::Map, false),
+    ("Tty", Kind::Flag, true),
+    ("OpenStdin", Kind::Flag, true),
+    ("StdinOnce", Kind::Flag, true),
+    ("Env", Kind::List, true),
+    ("Cmd", Kind::List, true),
+    ("Healthcheck", Kind::Health, false),
+    ("ArgsEscaped", Kind::Flag, false),
+    ("Image", Kind::Text, true),
+    ("Volumes", Kind::Map, true),
+    ("WorkingDir", Kind::Text, true),
+    ("Entrypoint", Kind::List, true),
+    ("NetworkDisabled", Kind::Flag, false),
+    ("MacAddress", Kind::Text, false),
+    ("OnBuild", Kind::List, true),
+    ("Labels", Kind::Map, true),
+    ("StopSignal", Kind::Text, false),
+    ("StopTimeout", Kind::Pointer, false),
+    ("Shell", Kind::List, false),
+];
+
+const HEALTH: [&str; 6] =
+    ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
+
+/// What docker says of an image.
+pub(super) fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Document> {
+    let raw = ImageConfig::document(store, &image.record.id)?;
+    let text = |key: &str| raw.get(key).and_then(Value::as_str).unwrap_or_default();
+    let history = image.config.history();
+    let remark = history.last().and_then(|step| step.comment).unwrap_or_default();
+    let comment = raw.get("comment").and_then(Value::as_str).unwrap_or(remark);
+    let id = image.record.id.to_string();
+    let mount = mounts.iter().find(|m| m.record.image == id && m.record.upper.is_none());
+    let layers: Vec<PathBuf> = image.record.layers.iter().map(|id| store.layer_files(id)).collect();
+    let (top, below) = match layers.split_last() {
+        Some((top, below)) => (shown(top), below),
+        None => (String::new(), &[][..]),
+    };
+    let size = image.size(store)?;
+    let root = vec![
+        Field::new("Type", "layers"),
+        Field::new("Layers", image.record.layers.iter().map(DiffId::to_string).collect::<Value>())
+            .unless(image.record.layers.is_empty()),
+    ];
+    let manifest = image.record.manifest.map(|one| one.to_string());
+    let metadata = vec![
+        // The store does not write down when a name was given.
+        Field::new("LastTagTime", Document::Time(None)),
+        Field::new("Manifest", manifest),
+    ];
+    Ok(Document::Record(vec![
+        Field::new("Id", id).also("ID"),
+        Field::new("RepoTags", image.familiar_names()),
+        Field::new("RepoDigests", image.digests()),
+        Field::new("Parent", ""),
+        Field::new("Comment", comment),
+        Field::new("Created", created(text("created"))),
+        Field::new("Container", text("container")),
+        Field::new("ContainerConfig", run(raw.get("container_config"))),
+        Field::new("DockerVersion", text("docker_version")),
+        Field::new("Author", text("author")),
+        Field::new("Config", run(raw.get("config"))),
+        Field::new("Architecture", text("architecture")),
+        Field::new("Variant", text("variant")).unless(text("variant").is_empty()),
+        Field::new("Os", text("os")),
+        Field::new("OsVersion", text("os.version")).unless(text("os.version").is_empty()),
+        Field::new("Size", size),
+        Field::new("VirtualSize", size),
+        Field::new("GraphDriver", driver(below, &top, mount.map(|m| &m.record.mountpoint), None)),
+        Field::new("RootFS", Document::Record(root)),
+        Field::new("Metadata", Document::Record(metadata)),
+    ]))
+}
+
+/// As Go prints a time, without zeros at the end of the fraction; its zero time if none is said.
+fn created(said: &str) -> String {
+    if said.is_empty() {
+        return "0001-01-01T00:00:00Z".to_owned();
+    }
+    let Some((seconds, rest)) = said.split_once('.') else { return said.to_owned() };
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    match rest[..end].trim_end_matches('0') {
+        "" => format!("{seconds}{}", &rest[end..]),
+        fraction => format!("{seconds}.{fraction}{}", &rest[end..]),
+    }
+}
+
+/// What a container begins with. A value of another type than docker's is shown as it is.
+fn run(said: Option<&Value>) -> Document {
+    let empty = Map::new();
+    let said = said.and_then(Value::as_object).unwrap_or(&empty);
+    let mut fields: Vec<Field> = RUN
+        .iter()
+        .map(|(name, kind, always)| {
+            let value = said.get(*name).filter(|value| !value.is_null());
+            let is_empty = value.is_none_or(|value| match value {
+                Value::String(text) => text.is_empty(),
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                other => *other == Value::Bool(false),
+            });
+            // Of a pointer only one that is not set is empty.
+            let is_empty = match kind {
+                Kind::Pointer | Kind::Health => value.is_none(),
+                Kind::Text | Kind::Flag | Kind::List | Kind::Map => is_empty,
+            };
+            Field::new(*name, set(*kind, value)).unless(is_empty && !always)
+        })
+        .collect();
+    let known = |key: &str| RUN.iter().any(|(name, ..)| *name == key);
+    for (key, value) in said.iter().filter(|(key, _)| !known(key)) {
+        fields.push(Field::new(key.clone(), value.clone()));
+    }
+    Document::Record(fields)
+}
+
+fn set(kind: Kind, value: Option<&Value>) -> Document {
+    match (kind, value) {
+        (Kind::Health, Some(Value::Object(health))) => {
+            let fields = HEALTH.iter().filter_map(|name| {
+                let value = health.get(*name).filter(|value| !value.is_null())?;
+                Some(Field::new(*name, value.clone()))
+            });
+            Document::Record(fields.collect())
+        }
+        (_, Some(value)) => value.clone().into(),
+        (Kind::Text, None) => "".into(),
+        (Kind::Flag, None) => false.into(),
+        (Kind::List, None) => Document::NilList,
+        (Kind::Map, None) => Document::NilMap,
+        (Kind::Pointer | Kind::Health, None) => Document::NilPointer,
+    }
+}
+
+/// Where things are, as docker says it of overlay2. Layers of the store are contents and
+/// metadata apart: their directories are to look into, not for the kernel to mount.
+pub(super) fn driver(
+    lowers: &[PathBuf],
+    upper: &str,
+    merged: Option<&PathBuf>,
+    work: Option<&PathBuf>,
+) -> Document {
+    let lowers: Vec<String> = lowers.iter().rev().map(|path| shown(path)).collect();
+    let mut data = json!({
+        "UpperDir": upper,
+        "MergedDir": merged.map(|path| shown(path)).unwrap_or_default(),
+        "WorkDir": work.map(|path| shown(path)).unwrap_or_default(),
+    });
+    if let (Some(data), false) = (data.as_object_mut(), lowers.is_empty()) {
+        data.insert("LowerDir".to_owned(), lowers.join(":").into());
+    }
+    Document::Record(vec![Field::new("Data", data), Field::new("Name", "strata")])
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_go_prints_them() {
+        for (said, wanted) in [
+            ("", "0001-01-01T00:00:00Z"),
+            ("2020-01-02T03:04:05Z", "2020-01-02T03:04:05Z"),
+            ("2020-01-02T03:04:05.120000000Z", "2020-01-02T03:04:05.12Z"),
+            ("2020-01-02T03:04:05.000+01:00", "2020-01-02T03:04:05+01:00"),
+            ("yesterday", "yesterday"),
+        ] {
+            assert_eq!(created(said), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_has_gos_zero_value() {
+        let text = |said: Value| serde_json::to_string(&run(Some(&said))).unwrap();
+        let zero = r#"{"Hostname":"","Domainname":"","User":"","AttachStdin":false,
+            "AttachStdout":false,"AttachStderr":false,"Tty":false,"OpenStdin":false,
+            "StdinOnce":false,"Env":null,"Cmd":null,"Image":"","Volumes":null,"WorkingDir":"",
+            "Entrypoint":null,"OnBuild":null,"Labels":null}"#
+            .replace(['\n', ' '], "");
+        assert_eq!(text(json!({})), zero);
+        assert_eq!(text(json!({ "ExposedPorts": {}, "Shell": [], "Env": null })), zero);
+        let set = text(json!({ "Cmd": [], "Healthcheck": { "Retries": 1, "Test": ["NONE"] },
+                               "StopTimeout": 0, "Own": 1 }));
+        for part in [
+            r#""Cmd":[],"Healthcheck":{"Test":["NONE"],"Retries":1},"Image":"""#,
+            r#""Labels":null,"StopTimeout":0,"Own":1}"#,
+        ] {
+            assert!(set.contains(part), "{set}");
+        }
+    }
+}
