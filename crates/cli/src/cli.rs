@@ -19,8 +19,8 @@ use crate::{
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
-#[command(name = "strata", version, disable_help_subcommand = true, after_help = START,
-          max_term_width = 100)]
+#[command(name = "strata", version, disable_version_flag = true, disable_help_subcommand = true,
+          after_help = START, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The store [default: $STRATA_ROOT, else /var/lib/stratafs for root and
     /// $XDG_DATA_HOME/stratafs for others]
@@ -37,6 +37,9 @@ pub(crate) struct Cli {
     /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
     #[arg(long, global = true, value_name = "LEVEL", help_heading = EVERYWHERE)]
     pub(crate) log_level: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: (),
     #[command(subcommand)]
     command: Command,
 }

@@ -16,7 +16,7 @@
 //! Invariant: `{{json .X}}` prints the same bytes as the part X of the printed document.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -33,6 +33,12 @@ pub(crate) enum Document {
     Plain(serde_json::Value),
     /// `None` is Go's zero time.
     Time(Option<Timestamp>),
+    /// Nanoseconds; Go prints them as `1m30s`.
+    Duration(i64),
+    /// Go's map of empty structs.
+    Set(BTreeSet<String>),
+    /// An empty struct.
+    Unit,
     List(Vec<Document>),
     NilList,
     NilMap,
@@ -82,12 +88,43 @@ fn go_time(time: Option<Timestamp>) -> String {
     }
 }
 
+/// As Go prints a duration: `1h2m3.5s`, `250ms`.
+fn go_duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let all = nanoseconds.unsigned_abs();
+    let decimal = |value: u64, unit: u64| {
+        let fraction = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
+        match fraction.trim_end_matches('0') {
+            "" => (value / unit).to_string(),
+            fraction => format!("{}.{fraction}", value / unit),
+        }
+    };
+    match all {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{all}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(all, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(all, 1_000_000)),
+        _ => {
+            let minutes = all / 60_000_000_000;
+            let seconds = decimal(all % 60_000_000_000, 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
 impl Serialize for Document {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Plain(value) => value.serialize(serializer),
             Self::Time(None) => serializer.serialize_str("0001-01-01T00:00:00Z"),
             Self::Time(Some(time)) => serializer.collect_str(time),
+            Self::Duration(nanoseconds) => serializer.serialize_i64(*nanoseconds),
+            Self::Set(names) => serializer.collect_map(names.iter().map(|one| (one, Self::Unit))),
+            Self::Unit => serializer.serialize_map(Some(0))?.end(),
             Self::List(list) => {
                 let mut all = serializer.serialize_seq(Some(list.len()))?;
                 list.iter().try_for_each(|one| all.serialize_element(one))?;
@@ -118,7 +155,8 @@ pub(crate) fn print(documents: &[Document], out: &mut dyn Write) -> Result<()> {
 /// What a template works on, and the JSON of it.
 #[derive(Debug)]
 pub(crate) struct Values {
-    /// What a map was made of, by its place; it is held, so that no other comes to be there.
+    /// What a map or text was made of, by its place; it is held, so that no other comes to be
+    /// there.
     origins: HashMap<usize, (Value, Document)>,
     nil: Arc<[Value]>,
 }
@@ -136,7 +174,14 @@ impl Values {
         let unfit = "cannot give a value to --format";
         Ok(match document {
             Document::Plain(value) => value.to_serde_value().context(unfit)?,
-            Document::Time(time) => Value::String(go_time(*time).into()),
+            Document::Time(time) => self.text(go_time(*time), document),
+            Document::Duration(nanoseconds) => self.text(go_duration(*nanoseconds), document),
+            Document::Unit => self.text("{}".to_owned(), document),
+            Document::Set(names) => {
+                let one = self.of(&Document::Unit)?;
+                let names = names.iter().map(|name| (Arc::from(&**name), one.clone()));
+                self.map(names.collect(), document)
+            }
             Document::List(list) => {
                 Value::List(list.iter().map(|one| self.of(one)).collect::<Result<_>>()?)
             }
@@ -154,6 +199,13 @@ impl Values {
                 self.map(map, document)
             }
         })
+    }
+
+    fn text(&mut self, text: String, document: &Document) -> Value {
+        let text: Arc<str> = text.into();
+        let origin = (Value::String(text.clone()), document.clone());
+        self.origins.insert(Arc::as_ptr(&text).addr(), origin);
+        Value::String(text)
     }
 
     fn map(&mut self, map: BTreeMap<Arc<str>, Value>, document: &Document) -> Value {
@@ -187,7 +239,10 @@ impl Serialize for Shown<'_> {
             Value::Int(one) => serializer.serialize_i64(*one),
             Value::Uint(one) => serializer.serialize_u64(*one),
             Value::Float(one) => serializer.serialize_f64(*one),
-            Value::String(one) => serializer.serialize_str(one),
+            Value::String(one) => match self.values.origins.get(&Arc::as_ptr(one).addr()) {
+                Some((_, document)) => document.serialize(serializer),
+                None => serializer.serialize_str(one),
+            },
             Value::List(list) if Arc::ptr_eq(list, &self.values.nil) => serializer.serialize_unit(),
             Value::List(list) => serializer.collect_seq(list.iter().map(shown)),
             Value::Map(map) => match self.values.origins.get(&Arc::as_ptr(map).addr()) {
@@ -206,6 +261,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn durations_are_gos() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (250_000_000, "250ms"),
+            (30_000_000_000, "30s"),
+            (-90_500_000_000, "-1m30.5s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(nanoseconds), text);
+        }
+    }
+
+    #[test]
     fn json_has_the_order_and_a_template_all_fields() {
         let inner = Document::Record(vec![
             Field::new("Zero", Document::NilList),
@@ -216,10 +286,12 @@ mod tests {
             Field::new("Id", "x").also("ID"),
             Field::new("Config", inner),
             Field::new("At", Document::Time(None)),
+            Field::new("Ports", Document::Set(["80/tcp".to_owned()].into())),
+            Field::new("Every", Document::Duration(1_000_000_000)),
             Field::new("Free", json!({ "b": 1, "a": [] })),
         ]);
         let text = r#"{"Id":"x","Config":{"Zero":null,"Labels":null},"At":"0001-01-01T00:00:00Z",
-            "Free":{"a":[],"b":1}}"#
+            "Ports":{"80/tcp":{}},"Every":1000000000,"Free":{"a":[],"b":1}}"#
             .replace(['\n', ' '], "");
         assert_eq!(serde_json::to_string(&document).unwrap(), text);
         let mut values = Values::new();
@@ -227,6 +299,14 @@ mod tests {
         let Value::Map(map) = &root else { panic!("{root:?}") };
         assert_eq!(values.json(&root).unwrap(), text);
         assert_eq!(map["ID"], map["Id"]);
+        for (name, printed, text) in [
+            ("Ports", "map[80/tcp:{}]", r#"{"80/tcp":{}}"#),
+            ("Every", "1s", "1000000000"),
+            ("At", "0001-01-01 00:00:00 +0000 UTC", "\"0001-01-01T00:00:00Z\""),
+        ] {
+            assert_eq!(map[name].to_string(), printed);
+            assert_eq!(values.json(&map[name]).unwrap(), text);
+        }
         let Value::Map(config) = &map["Config"] else { panic!("{map:?}") };
         assert_eq!(values.json(&map["Config"]).unwrap(), r#"{"Zero":null,"Labels":null}"#);
         for (name, printed, text) in

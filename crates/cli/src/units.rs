@@ -6,6 +6,15 @@ use jiff::Timestamp;
 
 /// `77.8MB`: three significant digits, as in `docker images`.
 pub(crate) fn size(bytes: u64) -> String {
+    of_digits(bytes, 3)
+}
+
+/// `77.81MB`: four significant digits, as in `docker system df`.
+pub(crate) fn fine_size(bytes: u64) -> String {
+    of_digits(bytes, 4)
+}
+
+fn of_digits(bytes: u64, significant: usize) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -13,11 +22,13 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = match value {
-        v if v >= 99.95 => 0,
-        v if v >= 9.995 => 1,
-        _ => 2,
+    // Where rounding makes one more before the point, there is one less behind it.
+    let whole = match value {
+        v if v >= 100.0 - 50.0 / 10f64.powi(significant as i32) => 3,
+        v if v >= 10.0 - 5.0 / 10f64.powi(significant as i32) => 2,
+        _ => 1,
     };
+    let digits = significant - whole;
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -72,6 +83,15 @@ mod tests {
             (1_170_000_000, "1.17GB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+        for (bytes, text) in [
+            (999, "999B"),
+            (1234, "1.234kB"),
+            (99_994, "99.99kB"),
+            (99_996, "100kB"),
+            (77_812_345, "77.81MB"),
+        ] {
+            assert_eq!(fine_size(bytes), text);
         }
     }
 

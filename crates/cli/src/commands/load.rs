@@ -117,7 +117,8 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
     };
     let loaded = import(&store, &args.tar, args.reference.as_ref(), &options, &*listener)
         .context("cannot import")?;
-    print_loaded(context, &loaded);
+    // As docker: the id alone. The image is in the store whether or not anybody reads this.
+    std::io::stdout().write_all(format!("{}\n", loaded.id).as_bytes()).unwrap_or_default();
     Ok(())
 }
 

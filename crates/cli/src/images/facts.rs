@@ -22,6 +22,8 @@ enum Kind {
     Flag,
     List,
     Map,
+    /// A map of empty structs.
+    Set,
     Pointer,
     Health,
 }
@@ -34,7 +36,7 @@ const RUN: [(&str, Kind, bool); 25] = [
     ("AttachStdin", Kind::Flag, true),
     ("AttachStdout", Kind::Flag, true),
     ("AttachStderr", Kind::Flag, true),
-    ("ExposedPorts", Kind::Map, false),
+    ("ExposedPorts", Kind::Set, false),
     ("Tty", Kind::Flag, true),
     ("OpenStdin", Kind::Flag, true),
     ("StdinOnce", Kind::Flag, true),
@@ -43,7 +45,7 @@ const RUN: [(&str, Kind, bool); 25] = [
     ("Healthcheck", Kind::Health, false),
     ("ArgsEscaped", Kind::Flag, false),
     ("Image", Kind::Text, true),
-    ("Volumes", Kind::Map, true),
+    ("Volumes", Kind::Set, true),
     ("WorkingDir", Kind::Text, true),
     ("Entrypoint", Kind::List, true),
     ("NetworkDisabled", Kind::Flag, false),
@@ -138,7 +140,7 @@ fn run(said: Option<&Value>) -> Document {
             // Of a pointer only one that is not set is empty.
             let is_empty = match kind {
                 Kind::Pointer | Kind::Health => value.is_none(),
-                Kind::Text | Kind::Flag | Kind::List | Kind::Map => is_empty,
+                Kind::Text | Kind::Flag | Kind::List | Kind::Map | Kind::Set => is_empty,
             };
             Field::new(*name, set(*kind, value)).unless(is_empty && !always)
         })
@@ -155,15 +157,21 @@ fn set(kind: Kind, value: Option<&Value>) -> Document {
         (Kind::Health, Some(Value::Object(health))) => {
             let fields = HEALTH.iter().filter_map(|name| {
                 let value = health.get(*name).filter(|value| !value.is_null())?;
-                Some(Field::new(*name, value.clone()))
+                let is_time = !matches!(*name, "Test" | "Retries");
+                let value = match value.as_i64().filter(|_| is_time) {
+                    Some(nanoseconds) => Document::Duration(nanoseconds),
+                    None => value.clone().into(),
+                };
+                Some(Field::new(*name, value))
             });
             Document::Record(fields.collect())
         }
+        (Kind::Set, Some(Value::Object(set))) => Document::Set(set.keys().cloned().collect()),
         (_, Some(value)) => value.clone().into(),
         (Kind::Text, None) => "".into(),
         (Kind::Flag, None) => false.into(),
         (Kind::List, None) => Document::NilList,
-        (Kind::Map, None) => Document::NilMap,
+        (Kind::Map | Kind::Set, None) => Document::NilMap,
         (Kind::Pointer | Kind::Health, None) => Document::NilPointer,
     }
 }

@@ -26,9 +26,13 @@ use crate::units;
 pub(crate) struct HistoryArgs {
     /// Name or id of the image
     image: String,
-    /// Show sizes in bytes and times as they are said
+    /// Show sizes and times for people; with =false bytes, and times as they are said
+    #[arg(short = 'H', long, value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    human: bool,
+    /// The same as --human=false
     #[arg(long = "no-human")]
-    exact: bool,
+    no_human: bool,
     /// Show whole ids and commands
     #[arg(long)]
     no_trunc: bool,
@@ -88,7 +92,7 @@ pub(crate) fn run_history(
         });
         return Ok(writeln!(out, "{:#}", json!(steps.collect::<Vec<_>>()))?);
     }
-    let now = Timestamp::now();
+    let (now, exact) = (Timestamp::now(), args.no_human || !args.human);
     let whole = image.record.id.to_string();
     let rows = steps.iter().enumerate().map(|(at, (step, size))| {
         let created_by = step.created_by.unwrap_or_default().replace(['\t', '\n'], " ");
@@ -100,11 +104,11 @@ pub(crate) fn run_history(
             created_at: step.created.map_or_else(|| "N/A".to_owned(), to_the_second),
             created_since: match step.created {
                 None => "N/A".to_owned(),
-                Some(time) if args.exact => to_the_second(time),
+                Some(time) if exact => to_the_second(time),
                 Some(time) => units::age(time, now),
             },
             created_by: if args.no_trunc { created_by } else { shortened(&created_by) },
-            size: if args.exact { size.to_string() } else { units::size(*size) },
+            size: if exact { size.to_string() } else { units::size(*size) },
             comment: step.comment.unwrap_or_default().replace(['\t', '\n'], " "),
         }
     });
@@ -115,7 +119,7 @@ pub(crate) fn run_history(
     if context.quiet {
         return rows.iter().try_for_each(|row| Ok(writeln!(out, "{}", row.id)?));
     }
-    let created = if args.exact { "CREATED AT" } else { "CREATED" };
+    let created = if exact { "CREATED AT" } else { "CREATED" };
     let mut lines = vec![["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"].map(String::from)];
     for row in rows {
         lines.push([row.id, row.created_since, row.created_by, row.size, row.comment]);

@@ -146,7 +146,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
                 .map(|(created, row)| {
                     let usage = usage.get(&row.id);
                     let size = |of: fn(&strata_layer::Usage) -> u64| {
-                        usage.map_or("N/A".to_owned(), |usage| units::size(of(usage)))
+                        usage.map_or("N/A".to_owned(), |usage| units::fine_size(of(usage)))
                     };
                     DockerRow {
                         containers: "N/A".to_owned(),
@@ -159,7 +159,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
                         size: units::size(row.size),
                         tag: row.tag.clone(),
                         unique_size: size(|usage| usage.unique),
-                        virtual_size: units::size(row.size),
+                        virtual_size: units::fine_size(row.size),
                     }
                 })
                 .collect();

@@ -82,7 +82,7 @@ pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Writ
         return Ok(writeln!(out, "{all:#}")?);
     }
     pruned.print(out)?;
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(pruned.bytes))?)
+    Ok(writeln!(out, "Total reclaimed space: {}", units::fine_size(pruned.bytes))?)
 }
 
 impl Pruned {

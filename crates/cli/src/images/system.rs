@@ -70,8 +70,11 @@ impl Row {
             r#type: kind.to_owned(),
             total_count: total.to_string(),
             active: active.to_string(),
-            size: units::size(size),
-            reclaimable: format!("{} ({share}%)", units::size(free)),
+            size: units::fine_size(size),
+            reclaimable: match size {
+                0 => units::fine_size(free),
+                _ => format!("{} ({share}%)", units::fine_size(free)),
+            },
             bytes: (size, free),
         }
     }
@@ -196,15 +199,15 @@ pub(crate) fn run_system_df(
     writeln!(
         out,
         "\nContents: {} in all = {} of one image each + {} of several",
-        units::size(stored),
-        units::size(unique),
-        units::size(stored - unique)
+        units::fine_size(stored),
+        units::fine_size(unique),
+        units::fine_size(stored - unique)
     )?;
     writeln!(out, "\nUppers space usage:\n")?;
     let mut lines = vec![["NAME", "IMAGE", "SIZE", "MOUNTED"].map(String::from)];
     lines.extend(uppers.iter().map(|(upper, mounted, bytes)| {
         let mounted = if *mounted { "yes" } else { "no" };
-        [upper.name.clone(), upper.reference.clone(), units::size(*bytes), mounted.to_owned()]
+        [upper.name.clone(), upper.reference.clone(), units::fine_size(*bytes), mounted.to_owned()]
     }));
     table::print(&lines, out)
 }
@@ -219,14 +222,14 @@ fn in_dockers_words(taken: &[Taken], uppers: &[(Upper, bool, u64)]) -> Document 
         let id = one.image.record.id.to_string();
         let created = one.image.config.created();
         let used = uppers.iter().filter(|(upper, ..)| upper.image == id).count();
-        let size = units::size(one.usage.stored);
-        let shared = units::size(one.usage.stored - one.usage.unique);
+        let size = units::fine_size(one.usage.stored);
+        let shared = units::fine_size(one.usage.stored - one.usage.unique);
         let names = one.image.names().into_iter().map(|(repository, tag)| {
             json!({
                 "Containers": used.to_string(), "CreatedAt": at(created),
                 "CreatedSince": since(created), "Digest": "", "ID": id,
                 "Repository": repository, "SharedSize": shared, "Size": size, "Tag": tag,
-                "UniqueSize": units::size(one.usage.unique), "VirtualSize": size,
+                "UniqueSize": units::fine_size(one.usage.unique), "VirtualSize": size,
             })
         });
         names.map(Document::from).collect::<Vec<_>>()
@@ -235,7 +238,7 @@ fn in_dockers_words(taken: &[Taken], uppers: &[(Upper, bool, u64)]) -> Document 
         Document::from(json!({
             "CreatedAt": at(upper.created_at()), "ID": upper.name, "Image": upper.reference,
             "Names": upper.name, "RunningFor": since(upper.created_at()),
-            "Size": units::size(*bytes), "State": if *mounted { "running" } else { "exited" },
+            "Size": units::fine_size(*bytes), "State": if *mounted { "running" } else { "exited" },
         }))
     });
     Document::Record(vec![
@@ -272,9 +275,9 @@ fn print_images(
                 tag,
                 shown_id(&id, false).to_owned(),
                 created.map_or("N/A".to_owned(), |time| units::age(time, now)),
-                units::size(one.usage.stored),
-                units::size(one.usage.stored - one.usage.unique),
-                units::size(one.usage.unique),
+                units::fine_size(one.usage.stored),
+                units::fine_size(one.usage.stored - one.usage.unique),
+                units::fine_size(one.usage.unique),
                 uppers.iter().filter(|(upper, ..)| upper.image == id).count().to_string(),
             ]);
         }
@@ -316,5 +319,5 @@ pub(crate) fn run_system_prune(
         writeln!(out, "Deleted Uppers:\n{}\n", uppers.join("\n"))?;
     }
     pruned.print(out)?;
-    Ok(writeln!(out, "Total reclaimed space: {}", units::size(bytes))?)
+    Ok(writeln!(out, "Total reclaimed space: {}", units::fine_size(bytes))?)
 }
