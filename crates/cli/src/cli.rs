@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use strata_tree::Lower;
 
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Asked, Context, Format, OpenImage};
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
 use crate::{
-    elsewhere, explore, history, images, look, mounts, progress, remote, reuse, template, uppers,
+    elsewhere, explore, history, images, look, mounts, pages, progress, remote, reuse, template,
+    uppers,
 };
 
 /// Store container images, share what is equal in them, and mount them through FUSE
@@ -268,14 +269,14 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Fsck(args) => housekeeping::run_fsck(&context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(&context, &mut screen.out)?,
         Command::Version(args) => remote::version(&context, args, &mut screen.out)?,
-        Command::Help(args) => match elsewhere::help(Cli::command(), &args.command) {
+        Command::Help(args) => match elsewhere::help(pages::command(), &args.command) {
             Ok(Some(text)) => text.print()?,
             Ok(None) => {}
             Err(why) => bail!("{why}"),
         },
         Command::Info(args) => remote::info(&context, args, &mut screen.out)?,
         Command::Completions(args) => shell::run_completions(args, &mut screen.out)?,
-        Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,
+        Command::Man(args) => shell::run_man(args, &mut screen.out)?,
     }
     Ok(out.flush()?)
 }

@@ -3,7 +3,8 @@
 //! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
 //! [`images`] lists images and what they take, [`remote`] speaks to registries, [`look`] reads
 //! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top;
-//! [`history`] tells what happened in images and what differs; [`complete`] answers the shell.
+//! [`history`] tells what happened in images and what differs; [`complete`] answers the shell,
+//! [`pages`] are the manual.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
@@ -22,6 +23,7 @@ mod images;
 mod limits;
 mod look;
 mod mounts;
+mod pages;
 mod progress;
 mod remote;
 mod report;
@@ -35,7 +37,7 @@ mod uppers;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
     match complete::answer(cli::Cli::command) {
@@ -44,7 +46,10 @@ fn main() -> ExitCode {
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
     }
-    let cli = match cli::Cli::try_parse() {
+    let mut command = pages::command();
+    let found = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
+    let cli = match cli.map_err(|error| error.format(&mut command)) {
         Ok(cli) => cli,
         Err(mut error) => match elsewhere::explained(&mut error) {
             // Nobody is left to tell if this fails.

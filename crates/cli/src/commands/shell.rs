@@ -5,11 +5,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use clap::{Args, Command, ValueHint};
+use anyhow::Result;
+use clap::{Args, ValueHint};
 use clap_complete::Shell;
 
-use crate::complete;
+use crate::{complete, pages};
 
 /// Print shell completions
 ///
@@ -28,6 +28,9 @@ pub(crate) struct CompletionsArgs {
 }
 
 /// Write manual pages
+///
+/// One for each command, strata(1) as an overview, and strata-overlay(1). To read one without
+/// installing it: strata man | man -l -
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
     /// Where to write strata.1, strata-load.1, ... [default: strata.1 to standard output]
@@ -39,14 +42,9 @@ pub(crate) fn run_completions(args: &CompletionsArgs, out: &mut impl Write) -> R
     complete::script(args.shell, out)
 }
 
-pub(crate) fn run_man(args: &ManArgs, command: Command, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run_man(args: &ManArgs, out: &mut impl Write) -> Result<()> {
     match &args.dir {
-        None => Ok(clap_mangen::Man::new(command).render(out)?),
-        Some(dir) => {
-            std::fs::create_dir_all(dir)
-                .with_context(|| format!("cannot make {}", dir.display()))?;
-            clap_mangen::generate_to(command, dir)
-                .with_context(|| format!("cannot write to {}", dir.display()))
-        }
+        None => Ok(out.write_all(pages::first()?.as_bytes())?),
+        Some(dir) => pages::write(dir),
     }
 }

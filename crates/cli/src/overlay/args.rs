@@ -14,30 +14,8 @@ use super::options::{Settings, read};
 /// What the daemon is started with, before the arguments of the command.
 pub(crate) const DAEMON: &str = "--daemon";
 
-const USAGE: &str = "\
-Usage: strata-overlay [-f] [-d] -o lowerdir=A:B,upperdir=U,workdir=W[,OPTION...] [SOURCE] DIR
-
-Shows overlay directories, A above B, as one tree at DIR; changes go to U. Without upperdir the
-tree cannot be changed. A \":\" in a directory's name is written \"\\:\", a \",\" as \"\\,\".
-
-  -f             stay in the foreground until it is unmounted
-  -d, --debug    the same, and tell every request
-  -s             one thread
-  -o OPTION,...  (docs/SEMANTICS-WRITABLE.md tells more)
-    lowerdir=A:B  lowerdir+=A  upperdir=U  workdir=W
-    metacopy=on|off  redirect_dir=on|off|follow        copies of metadata alone; moved directories
-    userxattr  xattr_permissions=0|1|2                 where marks and owners are kept
-    volatile  fsync=0                                  never sync
-    uidmapping=IN:OUT:N[:...]  gidmapping=...  squash_to_root  squash_to_uid=N  squash_to_gid=N
-    static_nlink  noacl  noxattrs  timeout=SECONDS  threaded=0|1
-    context=LABEL  fscontext=LABEL  defcontext=LABEL  rootcontext=LABEL
-    fsname=NAME  subtype=NAME  default_permissions  allow_other  allow_root
-    ro  rw  [no]suid  [no]dev  [no]exec  [no]atime  relatime  strictatime  remount
-    index=on|off                                       a second mount: refused, or told
-    xino=  uuid=  nfs_export=off  verity=off  fast_ino  async    taken, change nothing
-    nfs_export=on  verity=on  datadir+=  plugins=  auto_unmount  sync  dirsync    errors
-  -h, --help     print this
-  -V, --version  print the version";
+/// What `--help` prints; strata-overlay(1) has it too.
+const USAGE: &str = include_str!("usage.txt").trim_ascii_end();
 
 /// What is to be done.
 #[derive(Debug)]
@@ -137,6 +115,17 @@ mod tests {
         assert_eq!(shown(&["src", "/m", "-olowerdir=/a"]).as_deref(), Some("src"));
         assert_eq!(shown(&["src", "/m", "-olowerdir=/a,fsname=x"]).as_deref(), Some("x"));
         assert!(request(&["-d", "-olowerdir=/a", "/m"]).unwrap().foreground);
+    }
+
+    #[test]
+    fn the_manual_shows_command_lines_that_are_taken() {
+        let lines = include_str!("examples.txt").lines();
+        let own: Vec<_> = lines.filter_map(|line| line.strip_prefix("strata-overlay ")).collect();
+        assert!(own.len() > 2);
+        for line in own {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(request(&words).is_ok(), "{line}");
+        }
     }
 
     #[test]

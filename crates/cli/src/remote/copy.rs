@@ -33,7 +33,6 @@ use crate::look;
 /// at its end, below which each keeps its path and tag; a layout; an archive; or strata: alone,
 /// for the store.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER)]
 pub(crate) struct CopyArgs {
     /// What to copy, and last where to
     #[arg(value_name = "PLACE", required_unless_present = "list")]
@@ -51,12 +50,6 @@ pub(crate) struct CopyArgs {
     #[command(flatten)]
     registry: RegistryArgs,
 }
-
-const AFTER: &str = "\
-Examples:
-  strata copy docker://alpine:3.20 oci:layout:3.20
-  strata copy docker://alpine docker://debian:12 docker://localhost:5000/mirror/
-  strata copy --list images.txt docker-archive:all.tar";
 
 /// Where one or more images go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
