@@ -5,11 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 mod support;
+#[path = "../crates/layer/tests/store/tars.rs"]
+mod tars;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::fs::XattrFlags;
+
 use support::Sandbox;
+use tars::{Head, Tar};
 
 const IMAGE: &str = "stratafs.test/busybox:1";
 
@@ -135,4 +141,73 @@ fn what_is_saved_is_the_same_and_loads_as_what_it_was() {
     };
     assert_eq!(facts(&other), facts(&sandbox));
     assert!(other.ok(&["fsck"]).contains("no problems"));
+}
+
+#[test]
+fn attributes_that_cannot_be_held_are_told_by_load_and_by_the_copy_up() {
+    let sandbox = Sandbox::new();
+    let long = format!("SCHILY.xattr.user.{}", "n".repeat(300));
+    let named = |tar: Tar, flag, name: &str, attribute: &str, bytes: usize| {
+        let value = vec![b'v'; bytes];
+        tar.pax(&[(attribute, &value)]).add(Head::new(flag, name.as_bytes()), b"")
+    };
+    let mut tar = Tar::default();
+    for (flag, name, attribute, bytes) in [
+        (b'0', "huge", "SCHILY.xattr.user.huge", 70_000),
+        (b'0', "name", long.as_str(), 1),
+        (b'0', "none", "SCHILY.xattr.com.example", 1),
+        (b'6', "fifo", "SCHILY.xattr.user.a", 1),
+        (b'0', "block", "SCHILY.xattr.user.block", 6_000),
+        (b'0', "fine", "SCHILY.xattr.user.fine", 9),
+    ] {
+        tar = named(tar, flag, name, attribute, bytes);
+    }
+    fs::write(sandbox.path().join("rootfs.tar"), tar.end()).unwrap();
+    let told = sandbox.run(&["import", "rootfs.tar", "image:1"]);
+    let told = String::from_utf8(told.stderr).unwrap();
+    let warned = |path: &str, what: &str| {
+        let mut lines = told.lines();
+        lines.any(|line| line.contains(&format!(": /{path}: its extended attribute {what}")))
+    };
+    assert!(warned("huge", "user.huge has 70000 bytes, and Linux takes 65536"), "{told}");
+    assert!(warned("name", "user.nnn") && told.contains("a name of 305 bytes"), "{told}");
+    assert!(warned("none", "com.example is in no namespace"), "{told}");
+    assert!(warned("fifo", "user.a is for files and directories alone"), "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with("warning:")).count(), 4, "{told}");
+
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--upper", "work", "image:1", text(&point)]);
+    let probe = sandbox.path().join("probe");
+    fs::write(&probe, "").unwrap();
+    let plain = rustix::fs::setxattr(&probe, "user.block", &[b'v'; 6_000], XattrFlags::empty());
+    let chmod = |name: &str| {
+        let done = fs::set_permissions(point.join(name), fs::Permissions::from_mode(0o600));
+        done.map_err(|error| error.raw_os_error().unwrap())
+    };
+    use rustix::io::Errno;
+    assert_eq!(chmod("huge"), Err(Errno::TOOBIG.raw_os_error()));
+    assert_eq!(chmod("name"), Err(Errno::RANGE.raw_os_error()));
+    assert_eq!(chmod("block"), plain.map_err(Errno::raw_os_error));
+    assert_eq!((chmod("none"), chmod("fifo"), chmod("fine")), (Ok(()), Ok(()), Ok(())));
+    let upper = sandbox.path().join("store/uppers/work/upper");
+    assert!(!upper.join("huge").exists() && upper.join("fine").exists());
+
+    let logs = fs::read_dir(sandbox.path().join("store/mounts")).unwrap();
+    let logs = logs.map(|entry| entry.unwrap().path());
+    let log: String = logs
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let line = |name: &str, what: &str| {
+        let start = format!("cannot copy up to {}: ", upper.join(name).display());
+        log.lines().any(|line| line.contains(&start) && line.contains(what))
+    };
+    let huge = "the extended attribute user.huge of 70000 bytes is refused: Argument list too long";
+    assert!(line("huge", huge), "{log}");
+    assert!(line("name", "of 1 bytes is refused: Numerical result out of range"), "{log}");
+    let block = "user.block of 6000 bytes is refused: No space left on device";
+    let no_room = plain == Err(Errno::NOSPC);
+    assert_eq!(line("block", block) && line("block", "ea_inode"), no_room, "{log}");
+    assert!(!["none", "fifo", "fine"].iter().any(|name| line(name, "")), "{log}");
+    sandbox.ok(&["umount", text(&point)]);
 }

@@ -96,6 +96,11 @@ fn union_errno(error: &UnionError) -> Errno {
             }
             Errno::from_i32(errno.raw_os_error())
         }
+        UnionError::Attribute { errno, .. } => {
+            // Which one it is the caller cannot hear.
+            tracing::error!("{error}");
+            Errno::from_i32(errno.raw_os_error())
+        }
         UnionError::Lower(error) => tree_errno(error),
         UnionError::InUse { .. } => Errno::EBUSY,
         UnionError::Unusable { .. } => {

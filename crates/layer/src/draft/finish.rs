@@ -7,12 +7,13 @@ use std::collections::{HashMap, VecDeque};
 
 use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
 
+use super::attributes::{Holder, too_much};
 use super::{DirId, Draft, Facts, FileId, FileKind, ROOT, Slot};
 use crate::error::{Error, Result};
 use crate::index::rows::{EntryRow, Meta, RowKind};
 
 /// A layer's rows before the contents are known.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Finished {
     /// As the index keeps them; contents are asked of the caller by [`FileId`].
     pub rows: Vec<EntryRow>,
@@ -41,18 +42,13 @@ impl Draft {
         content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
     ) -> Result<Finished> {
         let linked = self.settle_links()?;
-        let mut out = Finished {
-            rows: Vec::new(),
-            regular: Vec::new(),
-            linked: Vec::new(),
-            warnings: std::mem::take(&mut self.warnings),
-        };
-        out.linked = linked
-            .into_iter()
-            .filter(|(file, ..)| matches!(self.files[file.index()].kind, FileKind::Regular { .. }))
-            .collect();
+        let regular =
+            |file: FileId| matches!(self.files[file.index()].kind, FileKind::Regular { .. });
+        let linked = linked.into_iter().filter(|(file, ..)| regular(*file)).collect();
+        let mut out = Finished { linked, ..Finished::default() };
         let mut first_name: HashMap<FileId, NodeId> = HashMap::new();
         let root_meta = self.dir_meta(ROOT, 0);
+        self.warn_of_attributes(&TreePath::root(), &root_meta, Holder::FileOrDirectory);
         out.rows.push(EntryRow {
             parent: NodeId::ROOT,
             name: Box::default(),
@@ -84,21 +80,27 @@ impl Draft {
                     Item::Dir(child) => {
                         let kind = self.dir_kind(child, hidden_below);
                         let subdirs = self.subdirs(child);
-                        queue.push_back((child, id, here));
                         let meta = self.dir_meta(child, subdirs);
+                        self.warn_of_attributes(&here, &meta, Holder::FileOrDirectory);
+                        queue.push_back((child, id, here));
                         (kind, Some(meta), self.dirs[child.0].position)
                     }
                     Item::File(file, position) => {
                         let node = &self.files[file.index()];
-                        if matches!(node.kind, FileKind::Regular { .. }) {
-                            out.regular.push((out.rows.len(), here, file));
+                        let regular = matches!(node.kind, FileKind::Regular { .. });
+                        if regular {
+                            out.regular.push((out.rows.len(), here.clone(), file));
                         }
                         if let Some(primary) = first_name.get(&file) {
                             (RowKind::HardLink(*primary), None, Some(position))
                         } else {
                             first_name.insert(file, id);
                             let (kind, size) = file_kind(&node.kind, file, content)?;
-                            (kind, Some(meta(&node.facts, size, node.names)), Some(position))
+                            let meta = meta(&node.facts, size, node.names);
+                            let holder =
+                                if regular { Holder::FileOrDirectory } else { Holder::Other };
+                            self.warn_of_attributes(&here, &meta, holder);
+                            (kind, Some(meta), Some(position))
                         }
                     }
                 };
@@ -110,7 +112,23 @@ impl Draft {
         if let Some(root) = &mut out.rows[0].meta {
             root.nlink = 2 + subdirs;
         }
+        out.warnings = self.warnings;
         Ok(out)
+    }
+
+    /// Tells of attributes that nothing but the store can hold.
+    fn warn_of_attributes(&mut self, path: &TreePath, meta: &Meta, holder: Holder) {
+        if meta.xattrs.is_empty() {
+            return;
+        }
+        for what in too_much(&meta.xattrs, holder) {
+            self.warn(|| {
+                format!(
+                    "{path}: {what}; it is kept, but a file that is unpacked or copied up to be \
+                     changed cannot have it"
+                )
+            });
+        }
     }
 
     /// The directory's names in order, whiteouts among them; `true`: the layer hides what lower

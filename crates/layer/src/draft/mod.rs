@@ -13,6 +13,7 @@
 //! Invariants: directory 0 is the root; a path never leaves it; cost per member is logarithmic in
 //! the directory's size, and replacing a subtree costs no more than adding it did.
 
+mod attributes;
 mod finish;
 mod links;
 mod whiteouts;
@@ -336,9 +337,13 @@ impl Draft {
     }
 
     fn warn_replaced(&mut self, path: &TreePath) {
+        self.warn(|| format!("{path} is replaced by a later member of the same layer"));
+    }
+
+    fn warn(&mut self, text: impl FnOnce() -> String) {
         const MOST: usize = 100;
         if self.warnings.len() < MOST {
-            self.warnings.push(format!("{path} is replaced by a later member of the same layer"));
+            self.warnings.push(text());
         }
     }
 

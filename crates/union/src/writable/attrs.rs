@@ -225,14 +225,17 @@ impl Union {
             chown(fd, Some(dress.uid), Some(dress.gid)).doing(|| "set an owner".to_owned())?;
         }
         for (name, value) in dress.xattrs {
+            let plain = matches!(dress.kind, Kind::Regular | Kind::Directory);
+            // xattr(7): a link, a device or a fifo has none of users, whatever an image says.
+            let for_users = plain || !name.starts_with(b"user.");
             match self.marks.put(fd, name, value, SetMode::Either) {
                 Ok(()) => {}
                 // What this file system or this user cannot keep is lost, not fatal, as with cp -a.
                 Err(Error::Refused(Errno::OPNOTSUPP)) => {}
-                Err(Error::Refused(Errno::PERM)) if apart => {}
+                Err(Error::Refused(Errno::PERM)) if apart || !for_users => {}
                 Err(Error::Refused(errno)) => {
-                    let name = String::from_utf8_lossy(name).into_owned();
-                    return Err(errno).doing(|| format!("set {name}"));
+                    let name = self.marks.escape(name);
+                    return Err(Error::attribute(&name, value.len(), errno));
                 }
                 Err(error) => return Err(error),
             }

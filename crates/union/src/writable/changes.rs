@@ -288,6 +288,7 @@ fn told(error: Error) -> TreeError {
         Error::Lower(error) => error,
         Error::Refused(errno) => TreeError::io("read the upper", errno),
         Error::Upper { what, errno } => TreeError::io(what, errno),
+        Error::Attribute { errno, .. } => TreeError::io(error.to_string(), errno),
         Error::InUse { .. } => TreeError::io(error.to_string(), rustix::io::Errno::BUSY),
         Error::Unusable { path, why } => {
             TreeError::io(format!("{path}: {why}"), rustix::io::Errno::INVAL)

@@ -137,7 +137,8 @@ impl Union {
             .into();
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
         self.refill(&file, || self.copy_synced(&self.lower.open(lower)?, &file, keep, sync))?;
-        self.mark_origin(&file, lower, sync)?;
+        let marked = self.mark_origin(&file, lower, sync);
+        marked.map_err(|error| error.of(|| self.copied_to(seen)))?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
@@ -244,13 +245,21 @@ impl Union {
             Ok(file) => file,
             Err(error) => {
                 let _ = self.upper.discard(&made);
-                return Err(error);
+                return Err(error.of(|| self.copied_to(seen)));
             }
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
         match (kind, stage) {
             (Kind::Regular, Stage::Upper) => Ok(self.rise(id, file)),
             _ => Ok(Some(file)),
+        }
+    }
+
+    /// Where a copy is to be, for messages.
+    fn copied_to(&self, seen: &Seen) -> String {
+        match &seen.path {
+            Some(path) => format!("cannot copy up to {}", self.upper.shown(path)),
+            None => "cannot copy up a removed file".to_owned(),
         }
     }
 

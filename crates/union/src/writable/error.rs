@@ -22,6 +22,21 @@ pub enum Error {
         /// The cause: `ENOSPC`, `EDQUOT`, `EIO` and so on, passed on as it is.
         errno: Errno,
     },
+    /// An extended attribute that a node of the upper needs does not fit there.
+    #[error(
+        "upper: {file}: the extended attribute {name} of {bytes} bytes is refused: {errno}; {}",
+        way_out(*.errno)
+    )]
+    Attribute {
+        /// The node: a path of the upper, where that is known.
+        file: String,
+        /// The attribute's name, as on disk and escaped.
+        name: String,
+        /// Bytes of its value.
+        bytes: usize,
+        /// The cause, passed on as it is: `ENOSPC`, `E2BIG`, `ERANGE` and so on.
+        errno: Errno,
+    },
     /// A lower did not answer.
     #[error(transparent)]
     Lower(#[from] strata_tree::Error),
@@ -48,6 +63,40 @@ pub enum Error {
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         Self::Refused(errno)
+    }
+}
+
+/// Why file systems refuse attributes, and what can be done.
+fn way_out(errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => {
+            "the file system is full, or has no room for so much beside one file: ext4 holds about \
+             4000 bytes in all unless made with -O ea_inode, btrfs 16000 for each, XFS 65536; use \
+             an upper there, or an image without the attribute"
+        }
+        Errno::TOOBIG => {
+            "no file system of Linux takes more than 65536; use an image without the attribute"
+        }
+        Errno::RANGE => "a name has at most 255 bytes on Linux; use an image without the attribute",
+        _ => "use an upper on another file system, or an image without the attribute",
+    }
+}
+
+impl Error {
+    /// An attribute was refused, of a node that is not known here.
+    pub(super) fn attribute(name: &[u8], bytes: usize, errno: Errno) -> Self {
+        let (file, name) = ("a node".to_owned(), name.escape_ascii().to_string());
+        Self::Attribute { file, name, bytes, errno }
+    }
+
+    /// The same, where the node is known.
+    pub(super) fn of(self, path: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Attribute { name, bytes, errno, .. } => {
+                Self::Attribute { file: path(), name, bytes, errno }
+            }
+            other => other,
+        }
     }
 }
 

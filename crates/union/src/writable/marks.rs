@@ -76,7 +76,7 @@ impl Marks {
     pub(super) fn set(self, fd: impl AsFd, mark: Mark, value: &[u8]) -> Result<()> {
         let name = self.class.name(mark);
         rustix::fs::setxattr(by_descriptor(fd.as_fd()), name, value, XattrFlags::empty())
-            .doing(|| format!("mark with {name}"))
+            .map_err(|errno| Error::attribute(name.as_bytes(), value.len(), errno))
     }
 
     /// Takes a mark away, if it is there.

@@ -166,7 +166,10 @@ impl Union {
         let path = self.table.lower_path(seen.found.id);
         let path = path.ok_or_else(|| damaged("tell where a moved node has its lower"))?;
         let text = [b"/", path.as_bytes()].concat();
-        self.marks.set(fd, Mark::Redirect, &text)?;
+        self.marks.set(fd, Mark::Redirect, &text).map_err(|error| {
+            let shown = seen.path.as_ref().map_or_else(String::new, |path| self.upper.shown(path));
+            error.of(|| format!("cannot move or link {shown}"))
+        })?;
         self.table.update(seen.found.id, |found| found.redirect = Some(path));
         Ok(())
     }

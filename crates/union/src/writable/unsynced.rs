@@ -275,7 +275,9 @@ impl Unsynced {
         let mut copies = self.lock();
         let failed = match end {
             Ok(()) => None,
-            Err(Error::Refused(errno) | Error::Upper { errno, .. }) => Some(errno),
+            Err(
+                Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. },
+            ) => Some(errno),
             Err(Error::Lower(_) | Error::InUse { .. } | Error::Unusable { .. }) => Some(Errno::IO),
         };
         match failed {

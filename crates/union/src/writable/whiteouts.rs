@@ -90,6 +90,7 @@ pub(super) fn probe(upper: &Upper, marks: Marks) -> Result<Can> {
             marks.prefix(),
             match error {
                 Error::Upper { what, errno } => format!("cannot {what}: {errno}"),
+                Error::Attribute { name, errno, .. } => format!("cannot set {name}: {errno}"),
                 error => error.to_string(),
             }
         ),

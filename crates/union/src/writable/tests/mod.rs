@@ -31,7 +31,9 @@ fn cases() -> u32 {
 fn refused<T>(result: Result<T>) -> Option<Errno> {
     match result {
         Ok(_) => None,
-        Err(Error::Refused(errno) | Error::Upper { errno, .. }) => Some(errno),
+        Err(
+            Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. },
+        ) => Some(errno),
         Err(error) => panic!("{error}"),
     }
 }
