@@ -25,6 +25,57 @@ def check(what, is_, should=True):
         print("WRONG: %s: %.600r, not %.600r" % (what, is_, should))
 
 
+# Sizes that stick out of what is scrolled or of the window, or that are drawn in two lines.
+CUT_NUMBERS = """
+return [...document.querySelectorAll('data, .figure, .number')].filter((node) => {
+  if (!node.offsetParent || node.closest('#matrix-table, .visually-hidden')) return false;
+  const box = node.getBoundingClientRect();
+  const place = node.closest('.scroll, .card').getBoundingClientRect();
+  return box.width < 2 || box.left < place.left || box.right > place.right + 0.5 ||
+    node.scrollWidth > Math.ceil(box.width) ||
+    node.matches('data') && node.getClientRects().length > 1;
+}).map((node) => node.textContent)"""
+
+# Text of charts, with where it is drawn.
+TEXTS = """
+const texts = [...document.querySelectorAll('.chart')].filter((node) => node.offsetParent)
+  .flatMap((node) => {
+    const all = node.chart.getZr().storage.getDisplayList(true);
+    return all.filter((one) => one.type === 'tspan' && !one.ignore && !one.invisible &&
+        one.style.text && one.style.opacity !== 0).map((one) => {
+      const box = one.getBoundingRect().clone();
+      const turned = one.transform && Math.abs(one.transform[1]) > 0.01;
+      if (one.transform) box.applyTransform(one.transform);
+      return { chart: node, text: one.style.text, box, turned, host: one.parent.__hostTarget };
+    });
+  });
+"""
+
+# What does not fit into its chart; on the map, into its tile.
+CUT_IN_CHARTS = TEXTS + """
+return texts.filter(({ chart, box, host }) => {
+  const tile = chart.id === 'map' && host && host.getBoundingRect();
+  return box.x < -1 || box.x + box.width > chart.clientWidth + 1 ||
+    box.y < -1 || box.y + box.height > chart.clientHeight + 1 ||
+    tile && box.width > tile.width;
+}).map(({ chart, text }) => `${chart.id}: ${text}`)"""
+
+# Pairs of texts of one chart that lie on each other; slanting ones have boxes that say nothing.
+OVER_EACH_OTHER = TEXTS + """
+const found = [];
+for (const [at, one] of texts.entries()) {
+  for (const other of texts.slice(at + 1)) {
+    if (one.chart !== other.chart || one.turned || other.turned) continue;
+    const across = Math.min(one.box.x + one.box.width, other.box.x + other.box.width) -
+      Math.max(one.box.x, other.box.x);
+    const down = Math.min(one.box.y + one.box.height, other.box.y + other.box.height) -
+      Math.max(one.box.y, other.box.y);
+    if (across > 1 && down > 3) found.push(`${one.chart.id}: ${one.text} on ${other.text}`);
+  }
+}
+return found"""
+
+
 class Page:
     """One page, opened, with what to ask of it."""
 
@@ -216,15 +267,22 @@ def tables(page):
     check(page.say("a row a layer"), steps,
           max(len(image["layers"]) for image in data["images"]))
     waste = data["waste"]
-    check(page.say("a row a wasted file"), browser.run(
-        "return document.querySelectorAll('#waste-table tbody tr').length"), len(waste["files"]))
+    check(page.say("a row a wasted content"), browser.run(
+        "return document.querySelectorAll('#waste-table tbody tr').length"), len(waste["rows"]))
     if page.name in ("ten", "many"):
         # What runtimes cache, every second application deletes; and each rewrites a file.
         check(page.say("deleted files are wasted"), any(
             "/var/cache/runtime/" in file["path"] and file["how"] == "deleted"
-            for file in waste["files"]))
+            for row in waste["rows"] for file in row["files"]))
         check(page.say("each with its cause"), "RUN rm -rf /var/cache/runtime" in browser.run(
             "return document.querySelector('#waste-table tbody td:nth-child(4)').textContent"))
+    if page.name == "ten":
+        several = [row["count"] for row in waste["rows"] if row["count"] > 1]
+        check(page.say("equal contents are one row"), several != [])
+        check(page.say("which names its other files"), browser.run(
+            "return [...document.querySelectorAll('#waste-table details')].map((details) => "
+            "details.querySelectorAll('li').length)"), [count - 1 for count in several])
+        check(page.say("there are fewer contents than files"), waste["contents"] < waste["count"])
     check(page.say("nothing was wrong with the tables"), browser.console(), [])
 
 
@@ -254,7 +312,7 @@ def colours(page):
 
 
 def usable(page):
-    """Each chart has a name and can be reached by Tab; nothing is wider than the window."""
+    """Each chart has a name and can be reached by Tab."""
     browser = page.browser
     unnamed = browser.run(
         "return [...document.querySelectorAll('[role=application], [role=region], input, select')]"
@@ -272,11 +330,74 @@ def usable(page):
         if charts <= reached:
             break
     check(page.say("Tab reaches every chart"), sorted(charts - reached), [])
-    for width in (1280, 700, 400):
+
+
+def fits(page):
+    """In windows of all widths nothing is cut, and nothing lies on anything else."""
+    browser = page.browser
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    for width in (400, 768, 1400):
+        def say(what):
+            return page.say("at %d pixels %s" % (width, what))
         browser.resize(width, 900)
-        check(page.say("fits into %d pixels" % width),
+        check(say("the page is as wide as the window"),
               browser.run("return document.documentElement.scrollWidth"), width)
+        check(say("no table is wider than its place"), browser.run(
+            "return [...document.querySelectorAll('table')].filter((table) => table.offsetParent"
+            " && table.id !== 'matrix-table' && table.parentElement.scrollWidth >"
+            " table.parentElement.clientWidth).map((table) => table.id)"), [])
+        check(say("no number is cut"), browser.run(CUT_NUMBERS), [])
+        check(say("no heading of a table is cut"), browser.run(
+            "return [...document.querySelectorAll('thead th')].filter((th) => th.offsetParent &&"
+            " !th.closest('#matrix-table') && th.clientWidth > 1 &&"
+            " th.scrollWidth > th.clientWidth).map((th) => th.textContent)"), [])
+        check(say("every legend is above its chart"), browser.run(
+            "return [...document.querySelectorAll('.legend.above')].filter((legend) => {"
+            " const chart = document.getElementById(legend.id.replace('-legend', ''));"
+            " const box = legend.getBoundingClientRect();"
+            " return box.height < 10 || box.bottom > chart.getBoundingClientRect().top; })"
+            ".map((legend) => legend.id)"), [])
+        check(say("charts have no legend inside"), browser.run(
+            "return [...document.querySelectorAll('.chart')].filter((node) => node.offsetParent &&"
+            " (node.chart.getOption().legend || []).length > 0)"
+            ".map((node) => node.id)"), [])
+        check(say("what stands in charts is whole"), browser.run(CUT_IN_CHARTS), [])
+        check(say("what stands in charts is beside each other"), browser.run(OVER_EACH_OTHER), [])
+        folded = browser.run("return [...document.querySelectorAll('table.folded')]"
+                             ".map((table) => table.id)")
+        if width == 400:
+            check(say("tables are folded"), {"images-table", "growth-table"} <= set(folded))
+        check(say("what is folded has its names beside it"), browser.run(
+            "return [...document.querySelectorAll('table.folded td')].filter((td) => "
+            "!td.dataset.label || td.cellIndex && "
+            "getComputedStyle(td, '::before').content === 'none').length"), 0)
+        if width == 1400:
+            check(say("there is room for the table of images"), "images-table" in folded, False)
     browser.resize(1280, 900)
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = false; })")
+
+
+def words(page):
+    """Which store it is; why an image's tile, its size and what removing it frees differ."""
+    browser = page.browser
+    data = json.loads(page.text("data"))
+    check(page.say("the store's path is named"),
+          page.text("subtitle").startswith("The store at %s: " % data["root"]))
+    check(page.say("and it is the store's"), os.path.isabs(data["root"]) and
+          os.path.basename(data["root"]) in ("ten", "many", "two", "fixtures"))
+    for at, image in enumerate(data["images"][:12]):
+        browser.run("document.querySelectorAll('#images-table tbody tr')[arguments[0]]"
+                    ".querySelector('button').click()", at)
+        said = page.text("here-words")
+        sizes = [browser.run("const unit = Math.max(0, Math.floor(Math.log10(arguments[0] || 1) / 3));"
+                             "return ['B', 'kB', 'MB', 'GB'][unit]", image[name])
+                 for name in ("stored", "attributed")]
+        check(page.say("%s is explained" % image["names"][0]),
+              all("\u202f" + unit in said for unit in sizes) and
+              ("Removing it frees" in said) == (image["shared"] > 0))
+        check(page.say("and what removing it frees"), page.text("here").count("Removing it frees"), 1)
+        browser.run("document.querySelector('#crumbs button').click()")
+    check(page.say("the store needs no such words"), page.text("here-words"), "")
 
 
 def hostile(page):
@@ -333,8 +454,10 @@ def main(directory):
             if name == "none":
                 continue
             tables(page)
+            fits(page)
             if name in ("ten", "many"):
                 walks(page)
+                words(page)
             if name == "ten":
                 colours(page)
                 usable(page)

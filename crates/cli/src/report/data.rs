@@ -10,6 +10,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -43,6 +45,8 @@ const STEP: usize = 300;
 pub(super) struct Report {
     strata: &'static str,
     created: String,
+    /// The store's directory.
+    root: String,
     /// How many images the store has, shown or not.
     in_store: usize,
     totals: Totals,
@@ -140,6 +144,7 @@ impl Texts {
 /// Collects the facts; of the images in `wanted` only, if there are any.
 pub(super) fn collect(
     store: Store,
+    root: &Path,
     wanted: &BTreeSet<ImageId>,
     levels: Vec<Level>,
 ) -> Result<Report> {
@@ -198,6 +203,7 @@ pub(super) fn collect(
     let disk = disk.parts().into_iter().map(|(part, of)| (part, of.bytes, of.blocks * 512));
     Ok(Report {
         strata: env!("CARGO_PKG_VERSION"),
+        root: escaped(root.as_os_str().as_bytes()).into_owned(),
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         in_store: records.len(),
         totals: Totals {

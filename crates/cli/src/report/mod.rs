@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
         true => levels::measure(context, &store)?,
         false => Vec::new(),
     };
-    let report = data::collect(store, &wanted, levels)?;
+    let report = data::collect(store, &context.root, &wanted, levels)?;
     let page = page::page(&report)?;
     if args.output.as_os_str() == "-" {
         return Ok(out.write_all(page.as_bytes())?);

@@ -1,24 +1,29 @@
 //! Files that one layer of an image adds and a later one deletes or writes anew.
 //!
-//! The model: images that have layers in common waste the same files, and the page tells of them
-//! once, with the number of images. Images are asked in the order of the page until enough names
+//! The model: images that have layers in common waste the same files, and the store keeps a content
+//! once, however many files of it are wasted. So the page tells of contents: a row each, with its
+//! files, and the number of images. Images are asked in the order of the page until enough names
 //! have been read; the page says how many were.
 //!
-//! Invariant: the totals are of all files, those that are not shown too.
+//! Invariant: the totals are of all files, those that are not shown too; what is stored for nothing
+//! counts each content once, as the disk does.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
 use serde::Serialize;
 use strata_layer::history::{Chain, Gone, Kept};
 use strata_layer::{ImageRecord, Store};
-use strata_tree::{DiffId, TreePath};
+use strata_tree::{ContentDigest, DiffId, TreePath};
 
 use crate::look::escaped;
 
-/// Files that are shown at most.
+/// Contents that are shown at most.
 const SHOWN: usize = 60;
+
+/// Files of one content that are named at most.
+const NAMED: usize = 20;
 
 /// Names of layers that are read at most; an image is not begun beyond it.
 const NAMES: u64 = 150_000;
@@ -35,16 +40,32 @@ pub(super) struct Wasted {
     count: usize,
     /// Their bytes.
     bytes: u64,
-    /// The part of them that nothing else holds.
+    /// Their contents, each once.
+    contents: usize,
+    /// Bytes of the contents that nothing else holds.
     lost: u64,
     /// Those first, the largest of them first.
+    rows: Vec<Row>,
+}
+
+/// A content of wasted files.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// Of one file.
+    bytes: u64,
+    /// Whether the bytes would be stored all the same.
+    kept: &'static str,
+    /// How many files of it are wasted, each once.
+    count: usize,
+    /// How many images waste it.
+    images: usize,
+    /// The first of them.
     files: Vec<File>,
 }
 
 #[derive(Debug, Serialize)]
 struct File {
     path: String,
-    bytes: u64,
     /// The image that it was first seen in, by its position on the page.
     image: usize,
     /// The layer that added it and the one that took it away, by their positions in that image.
@@ -52,24 +73,46 @@ struct File {
     removed: usize,
     /// What became of it.
     how: &'static str,
-    /// Whether the bytes would be stored all the same.
-    kept: &'static str,
-    /// How many images waste it.
-    images: usize,
 }
 
 impl File {
+    /// The same on every page of a store.
+    fn rank(&self) -> (usize, &str, usize, usize) {
+        (self.image, &self.path, self.added, self.removed)
+    }
+}
+
+impl Row {
     /// What stands first; the same on every page of a store.
-    fn rank(&self) -> (bool, Reverse<u64>, &str, usize, usize, usize) {
-        let place = (self.image, self.added, self.removed);
-        let lost = self.kept == NOWHERE;
-        (!lost, Reverse(self.bytes), &self.path, place.0, place.1, place.2)
+    fn rank(&self) -> (bool, Reverse<u64>, Option<&str>) {
+        let path = self.files.first().map(|file| file.path.as_str());
+        (self.kept != NOWHERE, Reverse(self.bytes), path)
+    }
+}
+
+/// What is known of a content while images are asked.
+#[derive(Debug)]
+struct Content {
+    bytes: u64,
+    kept: &'static str,
+    files: HashMap<(DiffId, DiffId, TreePath), File>,
+    images: BTreeSet<usize>,
+}
+
+impl Content {
+    fn row(self) -> Row {
+        let mut files: Vec<File> = self.files.into_values().collect();
+        files.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let count = files.len();
+        files.truncate(NAMED);
+        let (bytes, kept, images) = (self.bytes, self.kept, self.images.len());
+        Row { bytes, kept, count, images, files }
     }
 }
 
 /// Asks `images`, in the order of the page; `names` is how many names each of them has to be read.
 pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wasted> {
-    let mut known: HashMap<(DiffId, DiffId, TreePath), File> = HashMap::new();
+    let mut known: HashMap<ContentDigest, Content> = HashMap::new();
     let (mut asked, mut read) = (0, 0);
     for (at, (image, names)) in images.iter().enumerate() {
         if read > 0 && read + names > NAMES {
@@ -80,17 +123,21 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
         if image.layers.len() < 2 {
             continue;
         }
-        for file in Chain::open(store, &image.id)?.waste(&image.id)?.files {
-            let layers = (image.layers[file.added], image.layers[file.removed]);
-            let key = (layers.0, layers.1, file.path);
-            if let Some(file) = known.get_mut(&key) {
-                file.images += 1;
-                continue;
-            }
-            let path = format!("/{}", escaped(key.2.as_bytes()));
-            let file = File {
+        let wasted = Chain::open(store, &image.id)?.waste(&image.id)?.files;
+        for file in wasted.into_iter().filter(|file| file.bytes > 0) {
+            let kept = match file.kept {
+                Kept::Here => "the image still shows its bytes",
+                Kept::Elsewhere => "another image holds its bytes",
+                Kept::Nowhere => NOWHERE,
+            };
+            let new =
+                || Content { bytes: file.bytes, kept, files: HashMap::new(), images: [].into() };
+            let content = known.entry(file.content).or_insert_with(new);
+            content.images.insert(at);
+            let path = format!("/{}", escaped(file.path.as_bytes()));
+            let key = (image.layers[file.added], image.layers[file.removed], file.path);
+            content.files.entry(key).or_insert_with(|| File {
                 path,
-                bytes: file.bytes,
                 image: at,
                 added: file.added,
                 removed: file.removed,
@@ -99,20 +146,14 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
                     Gone::Rewritten(facts) if !facts.data() => "metadata changed",
                     Gone::Rewritten(_) => "rewritten",
                 },
-                kept: match file.kept {
-                    Kept::Here => "the image still shows its bytes",
-                    Kept::Elsewhere => "another image holds its bytes",
-                    Kept::Nowhere => NOWHERE,
-                },
-                images: 1,
-            };
-            known.insert(key, file);
+            });
         }
     }
-    let mut files: Vec<File> = known.into_values().filter(|file| file.bytes > 0).collect();
-    files.sort_by(|a, b| a.rank().cmp(&b.rank()));
-    let (count, bytes) = (files.len(), files.iter().map(|file| file.bytes).sum());
-    let lost = files.iter().filter(|file| file.kept == NOWHERE).map(|file| file.bytes).sum();
-    files.truncate(SHOWN);
-    Ok(Wasted { images: asked, count, bytes, lost, files })
+    let mut rows: Vec<Row> = known.into_values().map(Content::row).collect();
+    rows.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    let (contents, count) = (rows.len(), rows.iter().map(|row| row.count).sum());
+    let bytes = rows.iter().map(|row| row.bytes * row.count as u64).sum();
+    let lost = rows.iter().filter(|row| row.kept == NOWHERE).map(|row| row.bytes).sum();
+    rows.truncate(SHOWN);
+    Ok(Wasted { images: asked, count, bytes, contents, lost, rows })
 }

@@ -5,9 +5,10 @@ try {
   document.documentElement.dataset.theme = "light";
   const made = new Date(data.created);
   const day = made.toISOString().slice(0, 16).replace("T", " ");
-  byId("subtitle").textContent = data.images.length < data.in_store
-    ? `${data.images.length} of the ${many(data.in_store, "image")} of a strata store, ${day} UTC`
-    : `A strata store of ${many(data.in_store, "image")}, ${day} UTC`;
+  const images = many(data.in_store, "image");
+  byId("subtitle").textContent = `The store at ${data.root}: ${
+    data.images.length < data.in_store ? `${data.images.length} of its ${images}` : images
+  }, ${day} UTC`;
   byId("made").textContent = `Made by strata ${data.strata}. Charts: Apache ECharts.`;
   startTheme();
   startGlance(data);

@@ -112,10 +112,12 @@ const KINDS = {
 
 function placeFacts(place) {
   const facts = [["Size", bothSizes(place.bytes)]];
+  const image = place.image;
   const holders = holdersOf(place);
   if (holders > 1.0001 && place.kind !== "elsewhere") {
     facts.push(["Its part of the disk", bothSizes(place.charged)]);
   }
+  if (image) facts.push(["Removing it frees", bothSizes(image.unique)]);
   if (place.kind !== "elsewhere" && place.kind !== "store") {
     facts.push(["Held by", place.kind === "file"
       ? many(Math.round(holders), "image")
@@ -140,24 +142,58 @@ function placeTip(place) {
   return tip(heading, placeFacts(place), KINDS[place.kind], repeated, closed);
 }
 
-/** What a tile says; the chart's own root, which an empty store shows, says nothing. */
-const tileText = ({ name, data }, between) =>
-  data && data.place ? `${name}${between}${size(data.place.charged)}` : "";
+const TILE_FONT = 12.5;
+
+/** What a tile of that size says: its bytes whole or not at all, and as much of its name as fits. */
+function tileText(place, width, height, upper) {
+  const room = width - 12, bytes = size(place.charged);
+  const head = place.kind === "layer" ? STEP_HEAD : NAME_HEAD;
+  const bytesWidth = widthOf(bytes, TILE_FONT);
+  if (room < 24 || height < 22) return "";
+  if (upper) {
+    const beside = room - bytesWidth - 8;
+    return beside < 48 ? fitted(place.label, room, TILE_FONT, head)
+      : `${fitted(place.label, beside, TILE_FONT, head)}  ${bytes}`;
+  }
+  const name = fitted(place.label, room, TILE_FONT, head);
+  return height < 40 || bytesWidth > room ? name : `${name}\n${bytes}`;
+}
+
+/** Why an image's tile, its size and what removing it frees are not the same. */
+function imageWords({ image, label }) {
+  if (!image.shared) {
+    return `No other image holds anything of ${label}: its tile, its size and what removing it ` +
+      `frees are all ${size(image.stored)}.`;
+  }
+  const frees = image.unique ? `Removing it frees the ${size(image.unique)} that it holds alone`
+    : "Removing it frees nothing, for it holds nothing alone";
+  return `The files of ${label} take ${size(image.stored)}. ${size(image.shared)} of that is in ` +
+    `other images too and split evenly among them, so its tile is ${size(image.attributed)}. ` +
+    `${frees}; the rest stays for the others.`;
+}
 
 /** The map with its trail, its table and its keys. */
 function startMap(data) {
   const root = storePlace(data);
-  let here = root, tiles = [], chosen = -1, drawn;
+  let here = root, tiles = [], texts = [], chosen = -1, drawn;
+
+  /** Finds out what each tile has room for. The chart counts its root first, as below. */
+  function fit(instance) {
+    const laid = instance.getModel().getSeriesByIndex(0).getData();
+    texts = tiles.map((node, at) => {
+      const box = laid.getItemLayout(at + 1);
+      const upper = Boolean(node.children && node.children.length && box && box.upperHeight);
+      return box ? tileText(node.place, box.width, upper ? 24 : box.height, upper) : "";
+    });
+  }
 
   /** A tile of the chart, and what is in it as far as it can be seen. */
   function tile(place, whole, level) {
     const paint = tileColor(place), frame = shade(paint);
-    // Half a word says nothing.
-    const pixels = drawn.node.clientWidth * drawn.node.clientHeight * place.charged / whole;
     const node = {
       name: place.label, value: place.charged, place,
       itemStyle: { color: paint, borderColor: frame },
-      label: { color: inkOn(paint), show: pixels > 3600 },
+      label: { color: inkOn(paint) },
       upperLabel: { color: inkOn(frame) },
     };
     tiles.push(node);
@@ -172,20 +208,20 @@ function startMap(data) {
   function option(now) {
     drawn = now;
     tiles = [];
+    texts = [];
     const inside = unfolded(here, MOST_TILES, SMALLEST);
     const whole = Math.max(1, sum(inside, "charged"));
     const shown = inside.filter((place) => place.charged > 0);
-    const text = { overflow: "truncate", fontSize: 12.5, lineHeight: 16, padding: [3, 5] };
+    const text = { overflow: "none", fontSize: TILE_FONT, lineHeight: 16, padding: [3, 5],
+      formatter: (info) => texts[info.dataIndex - 1] || "" };
     return {
       tooltip: tooltip((info) => info.data && info.data.place ? placeTip(info.data.place) : ""),
       series: [{
         type: "treemap", data: shown.map((place) => tile(place, whole, 1)), name: here.label,
         width: "100%", height: "100%", left: 0, top: 0, roam: false, nodeClick: false,
         breadcrumb: { show: false }, squareRatio: 1.2, sort: "desc",
-        label: { ...text, position: "insideTopLeft", distance: 0,
-          formatter: (info) => tileText(info, "\n") },
-        upperLabel: { ...text, show: true, height: 24,
-          formatter: (info) => tileText(info, "  ") },
+        label: { ...text, position: "insideTopLeft", distance: 0 },
+        upperLabel: { ...text, show: true, height: 24 },
         itemStyle: { borderWidth: 0, gapWidth: 2, borderColor: color("card") },
         emphasis: { itemStyle: { borderColor: color("ink"), borderWidth: 2 },
           upperLabel: { show: true, color: color("card") } },
@@ -201,7 +237,7 @@ function startMap(data) {
     };
   }
 
-  chart("map", option, { renew: true });
+  chart("map", option, { renew: true, fit });
   const instance = drawn.chart;
 
   function describe(place) {
@@ -251,6 +287,8 @@ function startMap(data) {
     const facts = placeFacts(here).map(([word, value]) => `${word} ${value}`);
     byId("here").textContent = [here.path && here.path !== "/" ? here.path : null, ...facts]
       .filter(Boolean).join(" · ");
+    const image = places.find((place) => place.image);
+    byId("here-words").textContent = image && here === image ? imageWords(image) : "";
     byId("map").setAttribute("aria-label", `Map of ${here.label}. ${facts.join(". ")}. ` +
       "Arrow keys choose a tile, Enter walks in, Escape walks up. The table that follows has " +
       "the same tiles.");
@@ -284,10 +322,10 @@ function startMap(data) {
   }
 
   instance.on("click", (info) => {
-    const place = info.data && info.data.place;
-    if (!place) return;
-    if (place.inside) walk(place);
-    else choose(tiles.findIndex((node) => node.place === place));
+    const node = tiles[info.dataIndex - 1];
+    if (!node) return;
+    if (node.place.inside) walk(node.place);
+    else choose(info.dataIndex - 1);
   });
   byId("map").addEventListener("keydown", (event) => {
     const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };

@@ -72,18 +72,15 @@ function walkable(drawn, { count, show, open, label, said }) {
 }
 
 /** Horizontal bars, the first item on top. */
-function bars(items, series, { left = 150, label } = {}) {
+function bars(items, series, { left = 150, label, split = 4, head } = {}) {
   return {
-    grid: { left, right: 24, top: 30, bottom: 26 },
-    legend: { top: 0, left: 0, itemWidth: 12, itemHeight: 12, itemGap: 16, selectedMode: false,
-      textStyle: { color: color("muted"), fontSize: 12.5 },
-      data: series.map((one) => one.name) },
-    xAxis: byteAxis({ position: "bottom", splitNumber: 4 }),
+    grid: { left, right: 24, top: 6, bottom: 26 },
+    xAxis: byteAxis({ position: "bottom", splitNumber: split }),
     yAxis: {
       type: "category", inverse: true, data: items.map((_, at) => at),
       axisLine: { show: false }, axisTick: { show: false },
-      axisLabel: { color: color("ink"), fontSize: 13, width: left - 14, overflow: "truncate",
-        interval: 0, formatter: (at) => label(items[at]) },
+      axisLabel: { color: color("ink"), fontSize: 13, interval: 0,
+        formatter: (at) => fitted(label(items[at]), left - 14, 13, head) },
     },
     series: series.map((one) => ({
       type: "bar", stack: "all", barMaxWidth: 22, name: one.name, data: items.map(one.value),
@@ -96,18 +93,20 @@ function startUnique(data, map) {
   if (!data.images.length) return byId("unique").closest("section").remove();
   const items = data.images.slice(0, 12);
   const narrow = () => byId("unique").clientWidth < 560;
-  byId("unique").style.height = `${70 + 34 * Math.max(2, items.length)}px`;
+  byId("unique").style.height = `${46 + 34 * Math.max(2, items.length)}px`;
+  const series = [
+    { name: "in this image alone", color: "only", value: (image) => image.unique },
+    { name: "in other images too", color: "share-3", value: (image) => image.shared },
+  ];
+  legendAbove("unique", series);
   const about = (image) => tip(imageName(image), [
     ["Alone", bothSizes(image.unique)],
     ["With others", bothSizes(image.shared)],
     ["Attributed", bothSizes(image.attributed)],
   ], "Click to walk in.");
   const drawn = chart("unique", () => ({
-    ...bars(items, [
-      { name: "in this image alone", color: "only", value: (image) => image.unique },
-      { name: "in other images too", color: "share-3",
-        value: (image) => image.shared },
-    ], { left: narrow() ? 120 : 190, label: imageName }),
+    ...bars(items, series, { left: narrow() ? 130 : 190, label: imageName,
+      split: narrow() ? 2 : 4 }),
     tooltip: { ...tooltip((all) => about(items[all[0].dataIndex])), trigger: "axis",
       axisPointer: { type: "shadow" } },
   }), { renew: true });
@@ -133,7 +132,7 @@ function startLevels(data) {
   byId("levels").style.height = `${56 + 46 * levels.length}px`;
   const drawn = chart("levels", () => ({
     grid: { left: 118, right: 64, top: 8, bottom: 26 },
-    xAxis: byteAxis({ splitNumber: 3 }),
+    xAxis: byteAxis({ splitNumber: byId("levels").clientWidth < 500 ? 2 : 3 }),
     yAxis: { type: "category", inverse: true, data: levels.map(([name]) => name),
       axisLine: { show: false }, axisTick: { show: false },
       axisLabel: { color: color("ink"), fontSize: 13 } },
@@ -144,7 +143,7 @@ function startLevels(data) {
         ({ value: bytes, itemStyle: { color: color(name), borderRadius: [0, 3, 3, 0] } })),
       label: { show: true, position: "right", color: color("ink"), fontSize: 13,
         formatter: (info) => size(info.value) } }],
-  }));
+  }), { renew: true });
   const words = (at) => `${levels[at][0]}: ${size(levels[at][1])}, ` +
     `${times(totals.apparent, levels[at][1])} smaller`;
   drawn.node.setAttribute("aria-label", levels.map((_, at) => words(at)).join("; "));
@@ -194,6 +193,7 @@ function startImages(data, map) {
         el("td", { class: "number" }, String(image.layers.length)),
         columns.slice(2).map(([, bytes, name]) =>
           sizedCell(bytes(image), { "data-column": name }))))));
+    foldable(byId("images-table"));
     byId("images-note").textContent = images.length < data.images.length
       ? `${images.length} of ${data.images.length} images` : "";
   }
@@ -228,9 +228,17 @@ function startMatrix(data) {
     byId("matrix").style.height = `${40 + rowHeight() * rows.length + 66}px`;
     const left = labelWidth(), dense = rows.length > 14;
     const value = ([x, y]) => unit === "part" ? part(x, y) : cell(bytes, x, y);
-    const wide = (byId("matrix").clientWidth - left) / rows.length;
-    const top = wide > 96 ? 30 : 96;
+    const wide = (byId("matrix").clientWidth - left - 8) / rows.length;
     const flat = wide > 96;
+    // Where slanting names would cover each other, columns have the numbers of the rows.
+    const numbered = wide < 24;
+    const top = flat || numbered ? 30 : 96;
+    const row = (at, room, pixels) => {
+      const number = numbered ? `${at + 1} · ` : "";
+      return number + fitted(names[at], room - widthOf(number, pixels), pixels);
+    };
+    const column = (at) => numbered ? (at % Math.ceil(18 / wide) ? "" : String(at + 1))
+      : fitted(names[at], flat ? wide - 8 : 112, dense ? 11 : 12.5);
     const text = (info) => {
       const [x, y] = info.value;
       return unit === "part" ? percent(part(x, y), 1) : size(cell(bytes, x, y));
@@ -243,10 +251,12 @@ function startMatrix(data) {
       splitArea: { show: false } };
     return {
       grid: { left, right: 8, top, bottom: 8 },
-      xAxis: { ...axis, position: "top", data: names, axisLabel: { ...axisText(), interval: 0,
-        rotate: flat ? 0 : -45, width: flat ? wide - 8 : 120, overflow: "truncate", fontSize: dense ? 11 : 12.5 } },
-      yAxis: { ...axis, inverse: true, data: names, axisLabel: { color: color("ink"),
-        interval: 0, width: left - 14, overflow: "truncate", fontSize: dense ? 11 : 13 } },
+      xAxis: { ...axis, position: "top", data: names.map((_, at) => at), axisLabel: {
+        ...axisText(), interval: 0, rotate: flat || numbered ? 0 : -45,
+        formatter: (at) => column(Number(at)), fontSize: dense ? 11 : 12.5 } },
+      yAxis: { ...axis, inverse: true, data: names.map((_, at) => at), axisLabel: {
+        color: color("ink"), interval: 0, fontSize: dense ? 11 : 13,
+        formatter: (at) => row(Number(at), left - 14, dense ? 11 : 13) } },
       visualMap: { show: false, min: 0, max: most, dimension: 2,
         inRange: { color: [color("heat-0"), color("heat-half"), color("heat-1")] } },
       tooltip: tooltip((info) => about(info.value[0], info.value[1])),
@@ -339,12 +349,12 @@ function startGrowth(data) {
     ["Entries", grouped.format(row.layer.entries)],
   ]);
   read();
+  legendAbove("growth", series);
   const drawn = chart("growth", () => {
-    const narrow = byId("growth").clientWidth < 700;
-    byId("growth").style.height = `${78 + 34 * Math.max(2, rows.length) + (narrow ? 22 : 0)}px`;
-    const option = bars(rows, series, { left: narrow ? 170 : 380,
-      label: (row) => `${row.at} · ${row.step}` });
-    if (narrow) option.grid.top = 54;
+    const wide = byId("growth").clientWidth;
+    byId("growth").style.height = `${46 + 34 * Math.max(2, rows.length)}px`;
+    const option = bars(rows, series, { left: wide < 500 ? 150 : wide < 900 ? 260 : 380,
+      label: (row) => `${row.at} · ${row.step}`, split: wide < 500 ? 2 : 4, head: STEP_HEAD });
     return { ...option, tooltip: { ...tooltip((all) => about(rows[all[0].dataIndex])),
       trigger: "axis", axisPointer: { type: "shadow" } } };
   }, { renew: true });
@@ -361,6 +371,7 @@ function startGrowth(data) {
       el("tbody", {}, rows.map((row) => el("tr", {}, el("td", {}, String(row.at)),
         el("td", { class: "text name" }, row.step), sizedCell(row.layer.apparent),
         series.map((one) => sizedCell(one.value(row)))))));
+    foldable(byId("growth-table"));
   }
   table();
   select.addEventListener("change", () => {
@@ -371,16 +382,17 @@ function startGrowth(data) {
   });
 }
 
-/** Files that one layer adds and a later one takes away, the largest first. */
+/** Files that one layer adds and a later one takes away, content by content, the largest first. */
 function startWaste(data) {
-  const { files, count, bytes, lost, images } = data.waste;
+  const { rows, count, bytes, contents, lost, images } = data.waste;
   const asked = images < data.images.length ? `Of the first ${images} images: ` : "";
   byId("waste-note").textContent = count
-    ? `${asked}${many(count, "file")}, ${size(bytes)}. Of these, ${size(lost)} are stored for ` +
-      `nothing, the rest would be held all the same.${count > files.length
-        ? ` ${files.length} are shown, what is stored for nothing first.` : ""}`
+    ? `${asked}${many(count, "file")}, ${size(bytes)}, with ` +
+      `${many(contents, "different content")}. ${size(lost)} are stored for nothing, the rest ` +
+      `would be held all the same.${contents > rows.length
+        ? ` ${rows.length} contents are shown, what is stored for nothing first.` : ""}`
     : `${asked || "No image: "}nothing is added by one layer and taken away by a later one.`;
-  if (!files.length) {
+  if (!rows.length) {
     byId("waste").remove();
     return byId("waste-table").parentElement.remove();
   }
@@ -389,38 +401,63 @@ function startWaste(data) {
     return `${at} · ${part.step === null ? shortId(data.layers[part.layer].diff_id)
       : data.texts[part.step]}`;
   };
-  const top = files.slice(0, 10);
-  const narrow = () => byId("waste").clientWidth < 700;
-  // The end of a path says more than its beginning.
-  const short = (path, most) => path.length > most ? `…${path.slice(1 - most)}` : path;
-  byId("waste").style.height = `${70 + 30 * Math.max(2, top.length)}px`;
-  const nobodys = (file) => file.kept === "stored for nothing";
-  const drawn = chart("waste", () => ({
-    ...bars(top, [
-      { name: "stored for nothing", color: "only", value: (file) => nobodys(file) ? file.bytes : 0 },
-      { name: "held for others all the same", color: "again",
-        value: (file) => nobodys(file) ? 0 : file.bytes },
-    ], { left: narrow() ? 190 : 380, label: (file) => short(file.path, narrow() ? 24 : 46) }),
-    tooltip: { ...tooltip((all) => {
-      const file = top[all[0].dataIndex];
-      return tip(file.path, [["Size", bothSizes(file.bytes)],
-        ["Image", imageName(data.images[file.image])], ["Images", grouped.format(file.images)]],
-      `Added by ${shortened(stepOf(file, file.added), 160)}`,
-      `${file.how} by ${shortened(stepOf(file, file.removed), 160)}`, file.kept);
-    }), trigger: "axis", axisPointer: { type: "shadow" } },
-  }), { renew: true });
-  const words = (at) => `${top[at].path}: ${size(top[at].bytes)}, ${top[at].how} by ` +
-    `${stepOf(top[at], top[at].removed)}`;
-  drawn.node.setAttribute("aria-label", `The ${top.length} largest wasted files. ` +
+  const top = rows.slice(0, 10);
+  const others = (row) => row.count > 1 ? ` +${row.count - 1}` : "";
+  const nobodys = (row) => row.kept === "stored for nothing";
+  const series = [
+    { name: "stored for nothing", color: "only", value: (row) => nobodys(row) ? row.bytes : 0 },
+    { name: "held for others all the same", color: "again",
+      value: (row) => nobodys(row) ? 0 : row.bytes },
+  ];
+  byId("waste").style.height = `${46 + 30 * Math.max(2, top.length)}px`;
+  legendAbove("waste", series);
+  const drawn = chart("waste", () => {
+    const wide = byId("waste").clientWidth;
+    return {
+      ...bars(top, series, { left: wide < 500 ? 170 : wide < 900 ? 260 : 380,
+        label: (row) => `${row.files[0].path}${others(row)}`, split: wide < 500 ? 2 : 4 }),
+      tooltip: { ...tooltip((all) => {
+        const row = top[all[0].dataIndex], file = row.files[0];
+        return tip(`${file.path}${others(row)}`, [["Size", bothSizes(row.bytes)],
+          ["Files of this content", grouped.format(row.count)],
+          ["Image", imageName(data.images[file.image])], ["Images", grouped.format(row.images)]],
+        `Added by ${shortened(stepOf(file, file.added), 160)}`,
+        `${file.how} by ${shortened(stepOf(file, file.removed), 160)}`, row.kept);
+      }), trigger: "axis", axisPointer: { type: "shadow" } },
+    };
+  }, { renew: true });
+  const words = (at) => `${top[at].files[0].path}${others(top[at])}: ${size(top[at].bytes)}, ` +
+    `${top[at].files[0].how} by ${stepOf(top[at].files[0], top[at].files[0].removed)}`;
+  drawn.node.setAttribute("aria-label", `The ${top.length} largest wasted contents. ` +
     "The table below has them with their causes.");
   walkable(drawn, { count: () => top.length, label: words,
     show: (at) => drawn.chart.dispatchAction({ type: "showTip", seriesIndex: 0, dataIndex: at }) });
+  /** The other files of a content, each with what is not as the first one's. */
+  const more = (row) => {
+    const [first, ...rest] = row.files;
+    const line = (file) => {
+      const cause = file.removed === first.removed && file.image === first.image ? ""
+        : ` (${imageName(data.images[file.image])}, ${file.how} by ` +
+          `${shortened(stepOf(file, file.removed), 80)})`;
+      return el("li", { class: "name" }, `${file.path}${cause}`);
+    };
+    const unnamed = row.count - row.files.length;
+    return rest.length ? el("details", {},
+      el("summary", {}, `and ${many(row.count - 1, "more file")} with this content`),
+      el("ul", { class: "more-files" }, rest.map(line),
+        unnamed ? el("li", {}, `and ${grouped.format(unnamed)} more`) : null)) : null;
+  };
   byId("waste-table").replaceChildren(
     heads("File", "Size ", "Added by", "Taken away by", "How", "Image"),
-    el("tbody", {}, files.map((file) => el("tr", {}, el("td", { class: "text name" }, file.path),
-      sizedCell(file.bytes), el("td", { class: "text name" }, stepOf(file, file.added)),
+    el("tbody", {}, rows.map((row) => {
+      const file = row.files[0];
+      return el("tr", {}, el("td", { class: "text" }, el("span", { class: "name" }, file.path),
+        more(row)), sizedCell(row.bytes),
+      el("td", { class: "text name" }, stepOf(file, file.added)),
       el("td", { class: "text name" }, stepOf(file, file.removed)),
-      el("td", {}, `${file.how}; ${file.kept}`),
+      el("td", {}, `${file.how}; ${row.kept}`),
       el("td", {}, imageName(data.images[file.image]),
-        file.images > 1 ? ` +${file.images - 1}` : "")))));
+        row.images > 1 ? ` +${row.images - 1}` : ""));
+    })));
+  foldable(byId("waste-table"));
 }

@@ -45,6 +45,32 @@ function el(tag, properties = {}, ...children) {
   return node;
 }
 
+const ruler = document.createElement("canvas").getContext("2d");
+
+/** How wide a line is when it is drawn. */
+function widthOf(text, pixels) {
+  ruler.font = `${pixels}px ${getComputedStyle(document.body).fontFamily}`;
+  return ruler.measureText(text).width;
+}
+
+/** The part of a text's letters that stays at its beginning where there is no room for all: names
+ * and paths that begin alike differ at their end, what a step does stands at its beginning. */
+const NAME_HEAD = 0.25, STEP_HEAD = 1;
+
+/** As much of a text as has room. */
+function fitted(text, width, pixels, head = NAME_HEAD) {
+  if (widthOf(text, pixels) <= width) return text;
+  const letters = [...text];
+  let [least, most] = [0, letters.length - 1];
+  const cut = (kept) => `${letters.slice(0, Math.ceil(kept * head)).join("")}…` +
+    letters.slice(letters.length - kept + Math.ceil(kept * head)).join("");
+  while (least < most) {
+    const kept = Math.ceil((least + most) / 2);
+    if (widthOf(cut(kept), pixels) <= width) least = kept; else most = kept - 1;
+  }
+  return cut(least);
+}
+
 /** A size that tells its bytes on hover, and to whoever reads the page by program. */
 const sized = (bytes, properties = {}) =>
   el("data", { value: bytes, title: exact(bytes), ...properties }, size(bytes));
@@ -53,4 +79,32 @@ const sizedCell = (bytes, properties = {}) =>
 const heads = (...names) =>
   el("thead", {}, el("tr", {}, names.map((name) =>
     el("th", { scope: "col", class: name.endsWith(" ") ? "number" : null }, name.trim()))));
+
+/** Folds a table where it has no room: each row a block, each cell under its column's name. */
+function foldable(table) {
+  const names = [...table.querySelectorAll("thead th")].map((th) => th.textContent);
+  for (const row of table.tBodies[0].rows) {
+    [...row.cells].forEach((cell, at) => cell.setAttribute("data-label", names[at]));
+  }
+  const place = table.parentElement;
+  let seen;
+  const fold = () => {
+    table.classList.remove("folded");
+    table.classList.toggle("folded", table.offsetWidth > place.clientWidth);
+  };
+  if (place.watched) return fold();
+  place.watched = new ResizeObserver(() => {
+    if (place.clientWidth !== seen) fold();
+    seen = place.clientWidth;
+  });
+  place.watched.observe(place);
+  return fold();
+}
+
+/** What colours mean, above a chart and never on it. */
+function legendAbove(id, series) {
+  const list = el("ul", { class: "legend above", id: `${id}-legend` }, series.map((one) =>
+    el("li", {}, el("span", { class: `swatch c-${one.color}` }), one.name)));
+  byId(id).before(list);
+}
 const byId = (id) => document.getElementById(id);

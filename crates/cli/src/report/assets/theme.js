@@ -15,15 +15,26 @@ function remember(choice) {
 
 const charts = [];
 
-/** Draws `build()`'s option in an element, again on each new size and theme. */
-function chart(id, build, { renew = false } = {}) {
+/**
+ * Draws `build()`'s option in an element, again on each new size and theme. What `fit` finds out
+ * from what is drawn is for drawing it a second time.
+ */
+function chart(id, build, { renew = false, fit } = {}) {
   const node = byId(id);
   const drawn = { node, chart: echarts.init(node, null, { renderer: "canvas" }) };
-  drawn.draw = () => drawn.chart.setOption({
-    animation: false,
-    textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
-    ...build(drawn),
-  }, { notMerge: true });
+  drawn.draw = () => {
+    const option = {
+      animation: false,
+      textStyle: { fontFamily: getComputedStyle(document.body).fontFamily },
+      ...build(drawn),
+    };
+    drawn.chart.setOption(option, { notMerge: true });
+    if (!fit) return;
+    fit(drawn.chart);
+    drawn.chart.setOption(option, { notMerge: true });
+  };
+  // For whoever looks at the page by program: what a canvas shows is in no element.
+  node.chart = drawn.chart;
   drawn.draw();
   charts.push(drawn);
   new ResizeObserver(() => {
