@@ -165,17 +165,92 @@ fn an_image_is_mounted_twice_and_held_until_both_are_gone() {
     assert_eq!(statuses(&sandbox), ["alive", "alive"]);
     assert_eq!(read_all(&one), read_all(&two));
     // By its only name and by its id, forced or not.
+    let way = "; unmount it first: strata umount ";
     for args in [&["rmi", "cases.oci:1"][..], &["rmi", "11be"], &["rmi", "--force", "11be"]] {
         let error = sandbox.fails(args);
-        assert!(error.contains("is in use: a mount"), "{error}");
+        assert!(error.contains(way), "{error}");
     }
     assert!(sandbox.ok(&["images"]).contains("cases.oci"), "a refused rmi took the name");
     sandbox.ok(&["umount", "one"]);
-    assert!(sandbox.fails(&["rmi", "cases.oci:1"]).contains("is in use"));
+    let way = format!("mounted on {0}; unmount it first: strata umount {0}", text(&two));
+    assert!(sandbox.fails(&["rmi", "cases.oci:1"]).contains(&way));
     assert_eq!(fs::read(two.join("same/third")).unwrap(), b"equal contents\n");
     sandbox.ok(&["umount", "two"]);
     sandbox.ok(&["rmi", "cases.oci:1"]);
     assert_eq!(fs::read_dir(sandbox.path().join("store/layers")).unwrap().count(), 0);
+}
+
+/// A process in a mount namespace of its own, with a copy of one mount.
+struct Namespace(std::process::Child);
+
+impl Namespace {
+    /// `None` for an ordinary user, who cannot give the mounts of other tests back.
+    fn with(point: &Path) -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        // Nothing here may keep what runs beside this test.
+        let script = "awk -v own=\"$1\" '$5 != own && $5 ~ \"^(/tmp|/var/tmp)/\" {print $5}' \
+             /proc/self/mountinfo | tac | xargs -r umount -l 2> /dev/null; echo ready; \
+             exec sleep 1000 < /dev/null";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+        let mut child = command.arg(point).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 6];
+        child.stdout.take().unwrap().read_exact(&mut said).unwrap();
+        Some(Self(child))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_mount_that_lives_on_in_another_namespace_is_told_and_ended() {
+    let sandbox = Sandbox::with_cases();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--upper", "work", "cases.oci:1", "mnt"]);
+    let daemon = Daemon::of(&sandbox, &point);
+    let Some(namespace) = Namespace::with(&point) else {
+        sandbox.ok(&["umount", "mnt"]);
+        return;
+    };
+    let pid = namespace.0.id();
+    let there = format!("pid {pid} (sleep) has it at {}", text(&point));
+    let error = sandbox.fails(&["umount", "mnt"]);
+    assert!(error.contains("is unmounted here, and lives on in another mount"), "{error}");
+    assert!(error.contains(&there) && error.contains("strata umount --abort mnt"), "{error}");
+    assert_eq!(mounted(&point), None);
+    assert_eq!(statuses(&sandbox), ["elsewhere"]);
+    let error = sandbox.fails(&["umount", "mnt"]);
+    assert!(error.contains("is not mounted here any more") && error.contains(&there), "{error}");
+    assert!(sandbox.fails(&["rm", "work"]).contains("`strata umount --abort "));
+
+    sandbox.ok(&["umount", "--abort", "mnt"]);
+    daemon.wait();
+    assert!(statuses(&sandbox).is_empty());
+    drop(namespace);
+    sandbox.ok(&["rm", "work"]);
+}
+
+#[test]
+fn a_namespace_that_ends_takes_its_mount_along() {
+    let sandbox = Sandbox::with_cases();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "cases.oci:1", "mnt"]);
+    let daemon = Daemon::of(&sandbox, &point);
+    let Some(namespace) = Namespace::with(&point) else {
+        sandbox.ok(&["umount", "--abort", "mnt"]);
+        return daemon.wait();
+    };
+    sandbox.fails(&["umount", "mnt"]);
+    drop(namespace);
+    daemon.wait();
+    sandbox.ok(&["rmi", "cases.oci:1"]);
 }
 
 #[test]
@@ -219,7 +294,8 @@ fn an_open_file_keeps_the_mount_and_lazy_takes_it_away() {
     sandbox.ok(&["umount", "--lazy", "mnt"]);
     assert_eq!(mounted(&point), None);
     assert_eq!(statuses(&sandbox), ["detached"]);
-    assert!(sandbox.fails(&["rmi", "cases.oci:1"]).contains("is in use"));
+    let error = sandbox.fails(&["rmi", "cases.oci:1"]);
+    assert!(error.contains("files of it are open") && error.contains("umount --abort"), "{error}");
     let mut content = String::new();
     file.read_to_string(&mut content).unwrap();
     assert_eq!(content, "equal contents\n");

@@ -106,7 +106,7 @@ fn an_upper_has_one_writer_and_one_image() {
     let (one, two) = (sandbox.dir("one"), sandbox.dir("two"));
     sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&one)]);
     let error = sandbox.fails(&["mount", "--upper", "work", IMAGE, text(&two)]);
-    assert!(error.contains("an upper has one writer"), "{error}");
+    assert!(error.contains("upper work is in use: it is mounted on "), "{error}");
     assert!(sandbox.fails(&["rm", "work"]).contains("is mounted"));
     let error = sandbox.fails(&["mount", "--upper", "work", "cases.oci:1", text(&two)]);
     assert!(error.contains("belongs to stratafs.test/busybox:1"), "{error}");

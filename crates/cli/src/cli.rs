@@ -13,6 +13,7 @@ use strata_tree::Lower;
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Asked, Context, Format, OpenImage};
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
+use crate::progress::Shown;
 use crate::{
     elsewhere, explore, history, images, look, mounts, pages, progress, remote, reuse, template,
     uppers,
@@ -35,6 +36,10 @@ pub(crate) struct Cli {
     /// No progress; listings show ids only
     #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     quiet: bool,
+    /// How progress is shown
+    #[arg(long, global = true, default_value = "auto", help_heading = EVERYWHERE,
+          value_name = "auto|plain|tty", hide_possible_values = true)]
+    progress: Shown,
     /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
     #[arg(long, global = true, value_name = "LEVEL", help_heading = EVERYWHERE)]
     pub(crate) log_level: Option<String>,
@@ -176,16 +181,20 @@ impl Cli {
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    let terminal = std::io::stdout().is_terminal();
     let command = cli.command.plain();
     let context = Context {
         root: Context::root_or_default(cli.root)?,
         format: command.format(cli.format)?,
         quiet: cli.quiet,
+        shown: if cli.quiet { Shown::Nothing } else { cli.progress },
         log_level: cli.log_level,
     };
+    if cli.progress == Shown::Tty && !terminal && !std::io::stderr().is_terminal() {
+        bail!("--progress tty wants a terminal; plain shows lines");
+    }
     let mut out = BufWriter::new(std::io::stdout());
     let mut err = std::io::stderr();
-    let terminal = std::io::stdout().is_terminal();
     let json = context.format == Format::Json;
     let mut screen = look::Screen { out: &mut out, err: &mut err, terminal, json };
     match &command {
@@ -253,7 +262,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Unpack(args) => {
             let image = context.open_image(&args.reference)?;
             crate::commands::mount::refuse_inside(&context.root, &args.dir)?;
-            let progress = progress::unpacking(context.quiet, image.tree.content_bytes());
+            let progress = progress::unpacking(context.shown, image.tree.content_bytes());
             look::unpack(&*image.tree, args, &progress, &mut screen)?;
         }
         Command::Export(args) => match uppers::merged(&context, &args.reference)? {

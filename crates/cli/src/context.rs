@@ -19,6 +19,8 @@ use strata_layer::{HeldLayer, ImageRecord, Limits, Store, StoreOptions, chain_id
 use strata_tree::{DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
+use crate::progress::Shown;
+
 /// How listings are printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -61,6 +63,8 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     pub(crate) format: Format,
     pub(crate) quiet: bool,
+    /// How progress is shown; nothing where it is quiet.
+    pub(crate) shown: Shown,
     pub(crate) log_level: Option<String>,
 }
 

@@ -6,21 +6,50 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use strata_layer::{Event, Progress};
 
-/// The listener for this run: bars on a terminal, lines in a pipe, only warnings if `quiet`.
-pub(crate) fn listener(quiet: bool) -> Box<dyn Progress> {
-    if !quiet && std::io::stderr().is_terminal() {
-        Box::new(Bars::default())
-    } else {
-        Box::new(Lines { quiet })
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shown {
+    /// Not at all.
+    #[value(skip)]
+    Nothing,
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// Lines, as in a pipe
+    Plain,
+    /// Bars; an error where there is no terminal
+    Tty,
+}
+
+impl Shown {
+    /// Whether there are bars on a stream.
+    pub(crate) fn is_drawn(self, is_terminal: bool) -> bool {
+        match self {
+            Self::Nothing | Self::Plain => false,
+            Self::Auto | Self::Tty => is_terminal,
+        }
+    }
+
+    fn on_stderr(self) -> bool {
+        self.is_drawn(std::io::stderr().is_terminal())
+    }
+}
+
+/// The listener for this run: bars on a terminal, lines in a pipe, only warnings if nothing
+/// is to be shown.
+pub(crate) fn listener(shown: Shown) -> Box<dyn Progress> {
+    match shown.on_stderr() {
+        true => Box::new(Bars::default()),
+        false => Box::new(Lines { quiet: shown == Shown::Nothing }),
     }
 }
 
 /// A bar for what is read and measured, as long as that takes.
-pub(crate) fn measuring(quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
+pub(crate) fn measuring(shown: Shown) -> ProgressBar {
+    if !shown.on_stderr() {
         return ProgressBar::hidden();
     }
     ProgressBar::new(0).with_style(style(
@@ -28,9 +57,9 @@ pub(crate) fn measuring(quiet: bool) -> ProgressBar {
     ))
 }
 
-/// A bar for unpacking `total` bytes of contents; a hidden one if there is no terminal, or `quiet`.
-pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
+/// A bar for unpacking `total` bytes of contents; a hidden one if there is none to be shown.
+pub(crate) fn unpacking(shown: Shown, total: u64) -> ProgressBar {
+    if !shown.on_stderr() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total);
@@ -41,9 +70,9 @@ pub(crate) fn unpacking(quiet: bool, total: u64) -> ProgressBar {
 }
 
 /// A line for reading an image from the index, which says what its user sets; a hidden one if
-/// there is no terminal, or `quiet`.
-pub(crate) fn reading(quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
+/// there is none to be shown.
+pub(crate) fn reading(shown: Shown) -> ProgressBar {
+    if !shown.on_stderr() {
         return ProgressBar::hidden();
     }
     ProgressBar::no_length().with_style(style("{msg}"))

@@ -80,7 +80,10 @@ pub enum Error {
     #[error("blob {0} is not in the store; `strata fsck` tells what else is missing")]
     NoBlob(BlobDigest),
     /// Something is mounted, or being loaded, from what was to be removed.
-    #[error("{what} is in use: a mount or a running load holds it (see `strata mounts`)")]
+    #[error(
+        "{what} is in use: a mount (`strata mounts`) or a running command holds it; try again when \
+             that has ended"
+    )]
     InUse {
         /// The image or layer.
         what: String,

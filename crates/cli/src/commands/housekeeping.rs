@@ -28,7 +28,7 @@ pub(crate) struct FsckArgs {
 }
 
 pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write) -> Result<()> {
-    let listener = progress::listener(context.quiet);
+    let listener = progress::listener(context.shown);
     let options = context.options(args.limits.limits());
     let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
     print_report(context, &report, out)?;

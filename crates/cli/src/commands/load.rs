@@ -82,7 +82,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
     }
     let store = context.store_within(args.layer_limits.limits())?;
     let spec: SourceSpec = input.parse().context("cannot load")?;
-    let listener = progress::listener(context.quiet);
+    let listener = progress::listener(context.shown);
     let check = |held: &[_]| check_chain(&store, held);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
     let options = LoadOptions {
@@ -106,7 +106,7 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
         );
     }
     let store = context.store_within(args.layer_limits.limits())?;
-    let listener = progress::listener(context.quiet);
+    let listener = progress::listener(context.shown);
     let check = |held: &[_]| check_chain(&store, held);
     let options = ImportOptions {
         created: args.created,

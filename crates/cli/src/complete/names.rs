@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use crate::context::{Context, Format};
 use crate::images::familiar;
 use crate::mounts;
+use crate::progress::Shown;
 use crate::uppers::Shelf;
 
 /// A name, and what it is.
@@ -31,7 +32,7 @@ impl Known {
             bail!("there is no store at {}", root.display());
         }
         let (format, quiet, log_level) = (Format::Table, true, None);
-        Ok(Self { context: Context { root, format, quiet, log_level } })
+        Ok(Self { context: Context { root, format, quiet, shown: Shown::Nothing, log_level } })
     }
 
     /// Images by name, each followed by `end`; and by id, for who has begun one.

@@ -102,7 +102,7 @@ pub(crate) fn run(context: &Context, args: &ExploreArgs, out: &mut dyn Write) ->
 }
 
 fn show(context: &Context, args: &ExploreArgs) -> Result<()> {
-    let bar = crate::progress::reading(context.quiet);
+    let bar = crate::progress::reading(context.shown);
     let image = Image::open(context, &args.reference, &mut |read, count| {
         bar.set_message(format!("{}: read {read} of {count} layers", args.reference));
         bar.tick();

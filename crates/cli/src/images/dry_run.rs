@@ -13,15 +13,15 @@ use strata_tree::ImageId;
 
 use super::familiar;
 use super::remove::{Asked, asked, gone_by_name, names_of, shown};
+use super::users::Users;
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
-use crate::uppers::Upper;
 use crate::{table, told, units};
 
 pub(super) fn run(
     context: &Context,
     store: &Store,
-    uppers: &[Upper],
+    users: &Users,
     images: &[String],
     force: bool,
     out: &mut impl Write,
@@ -29,18 +29,13 @@ pub(super) fn run(
     let mut tags = store.tags()?;
     let (mut untagged, mut failed) = (Vec::new(), Vec::new());
     let mut wanted: Vec<(ImageId, String)> = Vec::new();
-    let mounts = crate::mounts::all(&context.root)?;
-    let is_mounted = |id: &ImageId| {
-        let id = id.to_string();
-        mounts.iter().any(|mount| mount.record.image == id)
-    };
     for text in images {
         let gone = |name: &String| text.parse().is_ok_and(|known| is_named(&known, name));
         if untagged.iter().any(gone) {
             failed.push(no_image(text));
             continue;
         }
-        match asked(store, &tags, uppers, text, force) {
+        match asked(store, &tags, users, text, force) {
             // Found by what an argument before this one takes away.
             Ok(Asked::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
                 failed.push(no_image(text));
@@ -50,7 +45,7 @@ pub(super) fn run(
                 untagged.extend(names);
             }
             // The image stays, without a name, as long as it is in use.
-            Ok(Asked::Remove(id)) if force && is_mounted(&id) => {
+            Ok(Asked::Remove(id)) if force && users.mounted(&id).is_some() => {
                 match gone_by_name(&tags, &id, text) {
                     Some(names) => {
                         tags.retain(|(known, _)| !names.contains(known));
@@ -66,17 +61,10 @@ pub(super) fn run(
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
     let removal = store.removal(&ids, &untagged)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
-        let text = id.to_string();
-        let on: Vec<String> = mounts
-            .iter()
-            .filter(|mount| mount.record.image == text)
-            .map(|mount| mount.record.mountpoint.display().to_string())
-            .collect();
-        let on = match &on[..] {
-            [] => "a running load or command holds it".to_owned(),
-            on => format!("mounted on {}", on.join(", ")),
-        };
-        failed.push(format!("unable to delete {shown}: image {} is in use: {on}", id.short()));
+        let how = users.mounted(id).unwrap_or_else(|| {
+            format!("image {} is in use: a running load or command holds it", id.short())
+        });
+        failed.push(format!("unable to delete {shown}: {how}"));
     }
     let with_images = removal.images.iter().flat_map(|id| names_of(&tags, id));
     let names = untagged.iter().map(String::as_str).chain(with_images).map(familiar);

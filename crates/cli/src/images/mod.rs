@@ -16,6 +16,7 @@ mod list;
 mod prune;
 mod remove;
 mod system;
+mod users;
 
 use std::collections::HashMap;
 

@@ -12,10 +12,10 @@ use strata_image::{Reference, resolve_image};
 use strata_layer::{Error as LayerError, Store};
 use strata_tree::ImageId;
 
+use super::users::Users;
 use super::{familiar, is_pin, split};
 use crate::context::Context;
 use crate::told;
-use crate::uppers::{Shelf, Upper};
 
 /// Give an image a further name
 #[derive(Debug, Args)]
@@ -67,13 +67,13 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store_to_change()?;
-    let uppers = Shelf::new(&context.root).all()?;
+    let users = Users::of(context)?;
     if args.dry_run {
-        return super::dry_run::run(context, &store, &uppers, &args.images, args.force, out);
+        return super::dry_run::run(context, &store, &users, &args.images, args.force, out);
     }
     let mut failed = Vec::new();
     for text in &args.images {
-        match context.freeing(|| remove(&store, &uppers, text, args.force, out)) {
+        match context.freeing(|| remove(&store, &users, text, args.force, out)) {
             Ok(()) => {}
             // As docker says it, which does not call it an error.
             Err(error) if args.force && is_absent(&error) => {
@@ -94,13 +94,13 @@ fn is_absent(error: &anyhow::Error) -> bool {
 
 fn remove(
     store: &Store,
-    uppers: &[Upper],
+    users: &Users,
     text: &str,
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
     let tags = store.tags()?;
-    match asked(store, &tags, uppers, text, force)? {
+    match asked(store, &tags, users, text, force)? {
         Asked::Untag(names) => untag(store, &names, out)?,
         Asked::Remove(id) => {
             let shown = shown(&tags, &id, text);
@@ -109,6 +109,10 @@ fn remove(
                 (Err(LayerError::InUse { .. }), Some(names)) if force => {
                     return untag(store, &names, out);
                 }
+                (Err(error @ LayerError::InUse { .. }), _) => match users.mounted(&id) {
+                    Some(how) => bail!("unable to delete {shown}: {how}"),
+                    None => return Err(error).context(format!("unable to delete {shown}")),
+                },
                 (freed, _) => freed.with_context(|| format!("unable to delete {shown}"))?,
             };
             for name in names_of(&tags, &id) {
@@ -136,7 +140,7 @@ fn untag(store: &Store, names: &[String], out: &mut impl Write) -> Result<()> {
 pub(super) fn asked(
     store: &Store,
     tags: &[(String, ImageId)],
-    uppers: &[Upper],
+    users: &Users,
     text: &str,
     force: bool,
 ) -> Result<Asked> {
@@ -148,9 +152,8 @@ pub(super) fn asked(
     match named {
         Some(name) => {
             let gone = gone_with(&names, name);
-            let id = image.id.to_string();
             // As docker does it: the image stays, without a name, as long as an upper needs it.
-            let kept = force && uppers.iter().any(|upper| upper.image == id);
+            let kept = force && users.upper(&image.id).is_some();
             if kept || gone.len() < names.len() {
                 return Ok(Asked::Untag(gone));
             }
@@ -162,14 +165,8 @@ pub(super) fn asked(
         ),
         None => {}
     }
-    let id = image.id.to_string();
-    if let Some(upper) = uppers.iter().find(|upper| upper.image == id) {
-        bail!(
-            "unable to delete {}: upper {} is on top of it; remove that first: strata rm {}",
-            shown(tags, &image.id, text),
-            upper.name,
-            upper.name
-        );
+    if let Some(how) = users.upper(&image.id) {
+        bail!("unable to delete {}: {how}", shown(tags, &image.id, text));
     }
     Ok(Asked::Remove(image.id))
 }

@@ -80,12 +80,17 @@ pub(crate) struct UmountArgs {
     /// Also if files are open: they can be read until they are closed
     #[arg(short, long)]
     pub(crate) lazy: bool,
+    /// End the daemon too: the mount goes wherever it is, also in other mount namespaces, and open
+    /// files give errors from then on
+    #[arg(long, conflicts_with = "lazy")]
+    pub(crate) abort: bool,
 }
 
 /// List the mounts
 ///
-/// STATUS is alive, detached (unmounted with --lazy, files still open) or dead (its daemon was
-/// killed; the next mount, umount or gc cleans up).
+/// STATUS is alive, detached (unmounted with --lazy, files still open), elsewhere (not mounted
+/// here, but in another mount namespace, such as a container's) or dead (its daemon was killed;
+/// the next mount, umount or gc cleans up).
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountsArgs {}
 

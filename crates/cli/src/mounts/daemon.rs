@@ -271,6 +271,7 @@ fn record(request: &MountRequest, image: &str, mountpoint: &Path) -> Record {
         profile: request.profile_name().to_owned(),
         options: flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect(),
         upper: request.upper.clone(),
+        device: point::device_mounted_at(mountpoint),
     }
 }
 

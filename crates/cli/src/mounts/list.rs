@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::point;
 use super::registry::{Record, Registered, Registry, now};
+use super::{namespaces, point};
 use crate::units;
 
 /// How a mount is.
@@ -22,6 +22,8 @@ pub(crate) enum Status {
     Alive,
     /// Unmounted lazily, and served for files that are still open.
     Detached,
+    /// Served in another mount namespace alone.
+    Elsewhere,
     /// Its daemon ended without unmounting.
     Dead,
 }
@@ -31,6 +33,7 @@ impl Status {
         match self {
             Self::Alive => "alive",
             Self::Detached => "detached",
+            Self::Elsewhere => "elsewhere",
             Self::Dead => "dead",
         }
     }
@@ -47,6 +50,24 @@ pub(crate) struct MountInfo {
     pub(crate) uptime: u64,
 }
 
+impl MountInfo {
+    /// Where it is, and what ends it.
+    pub(crate) fn and_its_end(&self) -> String {
+        let at = point::shown(&self.record.mountpoint);
+        match self.status {
+            Status::Alive => format!("mounted on {at}; unmount it first: strata umount {at}"),
+            Status::Detached => format!(
+                "not mounted any more, but files of it are open; `strata umount --abort {at}` ends \
+                 that at once"
+            ),
+            Status::Elsewhere => format!(
+                "mounted in another mount namespace; `strata umount --abort {at}` ends that at once"
+            ),
+            Status::Dead => format!("left on {at} by a daemon that is dead; first: strata gc"),
+        }
+    }
+}
+
 /// The mounts of the store at `root`, the oldest first.
 pub(crate) fn list(root: &Path) -> Result<Vec<MountInfo>> {
     Ok(Registry::existing(root).all()?.into_iter().map(info).collect())
@@ -56,7 +77,10 @@ fn info(one: Registered) -> MountInfo {
     let status = match one.alive {
         false => Status::Dead,
         true if point::is_ours(&one.record.mountpoint) => Status::Alive,
-        true => Status::Detached,
+        true => match one.record.device.as_deref().map(namespaces::having) {
+            Some(found) if !found.is_empty() => Status::Elsewhere,
+            Some(_) | None => Status::Detached,
+        },
     };
     let uptime = now().saturating_sub(one.record.started);
     MountInfo { record: one.record, status, uptime }
@@ -148,6 +172,7 @@ mod tests {
             profile: "no-open".into(),
             options: vec!["dev".into()],
             upper: None,
+            device: None,
         };
         vec![
             MountInfo { record: record(b"/mnt/x", 7), status: Status::Alive, uptime: 3 },

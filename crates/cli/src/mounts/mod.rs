@@ -3,7 +3,8 @@
 //! `strata mount` runs itself once more as a daemon (`daemon`), which serves one mount and stands
 //! in the registry (`registry`) as long as it lives; `strata mounts` reads the registry (`list`),
 //! `strata umount` takes a mount away and waits for its daemon (`umount`). `point` reads the mount
-//! table and judges mountpoints, `busy` finds who keeps a mount busy.
+//! table and judges mountpoints, `busy` finds who keeps a mount busy, `namespaces` where else it
+//! is.
 //!
 //! Invariants: nothing here knows the store: the tree comes from the caller; whether a daemon
 //! lives is asked of the kernel (a lock that ends with the process), never of a pid.
@@ -12,6 +13,7 @@ mod args;
 mod busy;
 mod daemon;
 mod list;
+mod namespaces;
 mod point;
 mod registry;
 mod trim;
@@ -32,7 +34,12 @@ pub(crate) use registry::clean;
 /// # Errors
 /// See [`umount::umount`].
 pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
-    match umount::umount(root, &args.directory, args.lazy)? {
+    let how = match (args.abort, args.lazy) {
+        (true, _) => umount::How::Abort,
+        (false, true) => umount::How::Lazy,
+        (false, false) => umount::How::Clean,
+    };
+    match umount::umount(root, &args.directory, how)? {
         umount::Unmounted::Ended => {}
         umount::Unmounted::Lingering { pid } => {
             let shown = args.directory.display();
@@ -49,7 +56,7 @@ pub(crate) fn umount(root: &Path, args: &UmountArgs) -> Result<()> {
 /// # Errors
 /// See [`umount::umount`].
 pub(crate) fn unmount(root: &Path, directory: &Path) -> Result<()> {
-    umount::umount(root, directory, false).map(drop)
+    umount::umount(root, directory, umount::How::Clean).map(drop)
 }
 
 /// Where an upper is mounted, if it is: one of `mounts`.

@@ -13,24 +13,65 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
 
+/// A line of a mount table:
+/// `40 21 0:50 / /mnt rw,nosuid shared:1 - tmpfs none rw`.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a>(&'a [u8]);
+
+impl<'a> Line<'a> {
+    pub(crate) fn new(line: &'a [u8]) -> Self {
+        Self(line)
+    }
+
+    fn field(self, at: usize) -> Option<&'a [u8]> {
+        self.0.split(|byte| *byte == b' ').nth(at)
+    }
+
+    /// Major and minor number of the file system.
+    pub(crate) fn device(self) -> Option<&'a [u8]> {
+        self.field(2)
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(self) -> Option<Vec<u8>> {
+        self.field(4).map(unescape)
+    }
+
+    /// Who mounted it, of a FUSE file system.
+    fn owner(self) -> Option<u32> {
+        let mut options = self.0.rsplit(|byte| *byte == b' ').next()?.split(|byte| *byte == b',');
+        let user = options.find_map(|option| option.strip_prefix(b"user_id="))?;
+        std::str::from_utf8(user).ok()?.parse().ok()
+    }
+
+    fn kind(self) -> Option<OsString> {
+        let mut fields = self.0.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
+        fields.nth(1).map(|name| OsString::from_vec(name.to_vec()))
+    }
+}
+
 /// The type of what is mounted at `path` (resolved), the topmost mount; `None` if nothing is.
 pub(crate) fn type_mounted_at(path: &Path) -> Option<OsString> {
     let table = fs::read("/proc/self/mountinfo").ok()?;
-    type_in_table(&table, path)
+    line_of(&table, path)?.kind()
 }
 
-fn type_in_table(table: &[u8], path: &Path) -> Option<OsString> {
-    table
-        .split(|byte| *byte == b'\n')
-        .rev()
-        .find(|line| {
-            let point = line.split(|byte| *byte == b' ').nth(4);
-            point.is_some_and(|point| unescape(point) == path.as_os_str().as_bytes())
-        })
-        .and_then(|line| {
-            let mut fields = line.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
-            fields.nth(1).map(|name| OsString::from_vec(name.to_vec()))
-        })
+/// The device of what is mounted at `path` (resolved), such as `0:50`; `None` if nothing is.
+pub(crate) fn device_mounted_at(path: &Path) -> Option<String> {
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    String::from_utf8(line_of(&table, path)?.device()?.to_vec()).ok()
+}
+
+/// The user who made the FUSE mount at `path` (resolved).
+pub(crate) fn owner_of(path: &Path) -> Option<u32> {
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    line_of(&table, path)?.owner()
+}
+
+fn line_of<'a>(table: &'a [u8], path: &Path) -> Option<Line<'a>> {
+    let wanted = path.as_os_str().as_bytes();
+    let mut lines = table.split(|byte| *byte == b'\n').rev().map(Line::new);
+    lines.find(|line| line.path().is_some_and(|path| path == wanted))
 }
 
 /// Undoes the table's octal escapes: `\040` is a blank.
@@ -139,10 +180,14 @@ mod tests {
     fn the_topmost_mount_counts_and_blanks_are_escaped() {
         let table = b"21 1 8:1 / / rw - ext4 /dev/sda rw\n\
             40 21 0:50 / /a\\040b rw,nosuid shared:1 - tmpfs none rw\n\
-            41 40 0:51 / /a\\040b ro master:3 - fuse.strata x ro\n";
-        assert_eq!(type_in_table(table, Path::new("/a b")).unwrap(), "fuse.strata");
-        assert_eq!(type_in_table(table, Path::new("/")).unwrap(), "ext4");
-        assert_eq!(type_in_table(table, Path::new("/a")), None);
+            41 40 0:51 / /a\\040b ro master:3 - fuse.strata x ro,user_id=7,group_id=8\n";
+        let kind = |path: &str| line_of(table, Path::new(path))?.kind();
+        assert_eq!(kind("/a b").unwrap(), "fuse.strata");
+        assert_eq!(kind("/").unwrap(), "ext4");
+        assert_eq!(kind("/a"), None);
+        assert_eq!(line_of(table, Path::new("/a b")).unwrap().device(), Some(&b"0:51"[..]));
+        assert_eq!(line_of(table, Path::new("/a b")).unwrap().owner(), Some(7));
+        assert_eq!(line_of(table, Path::new("/")).unwrap().owner(), None);
     }
 
     #[test]

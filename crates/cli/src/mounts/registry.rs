@@ -45,6 +45,9 @@ pub(crate) struct Record {
     /// The writable layer on top.
     #[serde(default)]
     pub(crate) upper: Option<String>,
+    /// The file system's device, such as `0:50`.
+    #[serde(default)]
+    pub(crate) device: Option<String>,
 }
 
 mod path_bytes {
@@ -305,6 +308,7 @@ mod tests {
             profile: "no-open".into(),
             options: vec![],
             upper: None,
+            device: None,
         }
     }
 

@@ -1,19 +1,24 @@
 //! `strata umount`: the mount goes, then its daemon.
 //!
 //! Invariants: only our own mounts are touched; when a clean unmount has returned, the daemon is
-//! dead and its image can be removed.
+//! dead and its image can be removed; a mount that lives on in another namespace is named with a
+//! process there.
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use strata_fuse::{Error, Manner};
 
-use super::registry::Registry;
-use super::{busy, point};
+use super::registry::{Registered, Registry};
+use super::{busy, namespaces, point};
 
 /// How long a daemon may take to end once nothing is mounted any more.
 const END: Duration = Duration::from_secs(20);
+/// After that long it is asked whether another namespace has the mount.
+const SOON: Duration = Duration::from_millis(500);
 /// How long a lazy unmount waits: the daemon has to serve what is still open.
 const LAZY_END: Duration = Duration::from_secs(1);
 
@@ -29,38 +34,124 @@ pub(crate) enum Unmounted {
     },
 }
 
+/// How a mount is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// If nothing is open below it.
+    Clean,
+    /// Also with open files, which are served to the last.
+    Lazy,
+    /// Also in other namespaces: the daemon is ended, and open files with it.
+    Abort,
+}
+
 /// Unmounts the image at `directory`, whatever store it is from.
 ///
 /// # Errors
-/// If no image is mounted there, if it is busy (naming some of the processes), or if the kernel
-/// or fusermount3 refuse.
-pub(crate) fn umount(root: &Path, directory: &Path, lazy: bool) -> Result<Unmounted> {
+/// If no image is mounted there, if it is busy (naming some of the processes), if it lives on in
+/// another mount namespace (naming a process there), or if the kernel or fusermount3 refuse.
+pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounted> {
     let shown = directory.display();
     let registry = Registry::existing(root);
     let path = point::resolve(directory)?;
-    if !point::is_ours(&path) {
-        registry.clean()?;
-        bail!("no image is mounted on {shown}");
-    }
     let served = registry.all()?.into_iter().find(|one| one.alive && one.record.mountpoint == path);
-    let manner = if lazy || point::is_stale(&path) { Manner::Lazy } else { Manner::Clean };
+    if !point::is_ours(&path) {
+        return match (served, how) {
+            (Some(one), How::Abort) => abort(&registry, &one),
+            (Some(one), How::Clean | How::Lazy) => bail!("{}", not_here(&one, directory)),
+            (None, _) => {
+                registry.clean()?;
+                bail!("no image is mounted on {shown}");
+            }
+        };
+    }
+    let manner = match how {
+        How::Clean if !point::is_stale(&path) => Manner::Clean,
+        How::Clean | How::Lazy | How::Abort => Manner::Lazy,
+    };
     match strata_fuse::unmount(&path, manner) {
         Ok(()) => {}
         Err(Error::Busy(_)) => bail!("{}", busy_message(&path, directory)),
-        Err(error) => return Err(error.into()),
+        Err(error) => match point::owner_of(&path).filter(|owner| !may_unmount(*owner)) {
+            Some(owner) => bail!(
+                "{shown} was mounted by another user (uid {owner}), who can unmount it, as root can"
+            ),
+            None => return Err(error.into()),
+        },
     }
     if let Some(one) = served {
         let pid = one.record.pid;
-        let ended = one.wait_for_end(if lazy { LAZY_END } else { END });
-        if !ended && lazy {
-            return Ok(Unmounted::Lingering { pid });
-        }
-        if !ended {
-            bail!("{shown} is unmounted, but its daemon (pid {pid}) does not end");
+        match how {
+            How::Abort => return abort(&registry, &one),
+            How::Lazy if !one.wait_for_end(LAZY_END) => return Ok(Unmounted::Lingering { pid }),
+            How::Clean if !one.wait_for_end(SOON) => {
+                if let Some(text) = lives_on(&one, directory) {
+                    bail!("{shown} is unmounted here, and {text}");
+                }
+                if !one.wait_for_end(END) {
+                    bail!(
+                        "{shown} is unmounted, but its daemon (pid {pid}) does not end; \
+                         `strata umount --abort {shown}` ends it"
+                    );
+                }
+            }
+            How::Clean | How::Lazy => {}
         }
     }
     registry.clean()?;
     Ok(Unmounted::Ended)
+}
+
+/// Ends a daemon, and with it the file system wherever it is mounted.
+fn abort(registry: &Registry, one: &Registered) -> Result<Unmounted> {
+    let pid = one.record.pid;
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.with_context(|| format!("the registry names no process: {pid}"))?;
+    // It syncs what was written before it goes.
+    for (signal, limit) in [(Signal::TERM, END), (Signal::KILL, END)] {
+        match kill_process(process, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot end pid {pid}")),
+        }
+        if one.wait_for_end(limit) {
+            registry.clean()?;
+            return Ok(Unmounted::Ended);
+        }
+    }
+    bail!("pid {pid} does not end; it waits for something in the kernel")
+}
+
+/// Of a mount that is registered and not in this namespace.
+fn not_here(one: &Registered, directory: &Path) -> String {
+    let shown = directory.display();
+    let text = lives_on(one, directory).unwrap_or_else(|| {
+        format!(
+            "files of it are open; pid {} serves them to the last, and `strata umount --abort \
+             {shown}` ends it at once",
+            one.record.pid
+        )
+    });
+    format!("{shown} is not mounted here any more; {text}")
+}
+
+/// Where else it is mounted, and what to do about that.
+fn lives_on(one: &Registered, directory: &Path) -> Option<String> {
+    let elsewhere = namespaces::having(one.record.device.as_deref()?);
+    let (first, rest) = elsewhere.split_first()?;
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} other namespaces"),
+    };
+    Some(format!(
+        "lives on in another mount namespace: {first}{more}; it ends with that, or at once with \
+         `strata umount --abort {}`",
+        directory.display()
+    ))
+}
+
+fn may_unmount(owner: u32) -> bool {
+    let me = rustix::process::getuid();
+    me.is_root() || me.as_raw() == owner
 }
 
 fn busy_message(path: &Path, directory: &Path) -> String {
@@ -85,7 +176,7 @@ mod tests {
     #[test]
     fn a_plain_directory_is_not_unmounted() {
         let dir = tempfile::tempdir().unwrap();
-        let error = umount(dir.path(), dir.path(), true).unwrap_err().to_string();
+        let error = umount(dir.path(), dir.path(), How::Lazy).unwrap_err().to_string();
         assert!(error.starts_with("no image is mounted on "), "{error}");
     }
 }

@@ -259,7 +259,7 @@ impl Run<'_> {
     }
 
     fn copy(&self, from: &Location, target: Target<'_, '_>, to: &str) -> Result<()> {
-        let transfer = Transfer::new(self.context.quiet, Stream::Err);
+        let transfer = Transfer::new(self.context.shown, Stream::Err);
         let pushing = |layer: &str, event: PushEvent<'_>| transfer.copying(layer, event);
         let listeners = Listeners { pulling: &transfer, pushing: &pushing };
         transfer.line(&format!("Copying {from} to {to}"));

@@ -15,6 +15,7 @@ use super::config::RegistryArgs;
 use super::pull::{Name, document_limits};
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
+use crate::progress::Shown;
 
 /// Show a manifest or index of a registry, and its digest
 ///
@@ -35,7 +36,7 @@ pub(crate) struct ManifestArgs {
 pub(crate) fn run(context: &Context, args: &ManifestArgs, out: &mut impl Write) -> Result<()> {
     let registries = args.registry.registries(context)?;
     let reference = &args.name.reference;
-    let listener = Transfer::new(true, Stream::Err);
+    let listener = Transfer::new(Shown::Nothing, Stream::Err);
     let platform = args.platform.as_ref();
     let document =
         fetch_document(&registries, reference, platform, &document_limits(None), &listener)

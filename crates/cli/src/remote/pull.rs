@@ -105,7 +105,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let registries = args.registry.registries(context)?;
     let fetched = |name: &Name| {
         // Of its own, for the layers of the one before are history.
-        let transfer = Transfer::new(context.quiet, Stream::Out);
+        let transfer = Transfer::new(context.shown, Stream::Out);
         let wanted = Wanted {
             name,
             platform: args.platform.as_ref(),
@@ -128,16 +128,16 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
         for tag in tags {
             let reference = format!("{domain}/{path}:{}", tag.as_str()).parse()?;
             let (transfer, pulled) = fetched(&Name { reference, is_bare: false })?;
-            transfer.line(&format!("Digest: {}", pulled.digest));
+            transfer.result(&format!("Digest: {}", pulled.digest));
             newer |= pulled.newer;
         }
-        let transfer = Transfer::new(context.quiet, Stream::Out);
-        transfer.line(&status(newer, &reference.familiar_name()));
+        let transfer = Transfer::new(context.shown, Stream::Out);
+        transfer.result(&status(newer, &reference.familiar_name()));
         format!("{domain}/{path}")
     } else {
         let (transfer, pulled) = fetched(&args.name)?;
-        transfer.line(&format!("Digest: {}", pulled.digest));
-        transfer.line(&status(pulled.newer, &reference.familiar()));
+        transfer.result(&format!("Digest: {}", pulled.digest));
+        transfer.result(&status(pulled.newer, &reference.familiar()));
         reference.to_string()
     };
     let mut out = std::io::stdout();
@@ -254,7 +254,7 @@ impl LazyArgs {
             PullWhen::Always => true,
         };
         let Some(name) = image.parse::<Name>().ok().filter(|_| wanted) else { return Ok(()) };
-        let transfer = Transfer::new(context.quiet, Stream::Err);
+        let transfer = Transfer::new(context.shown, Stream::Err);
         if missing && self.pull == PullWhen::Missing {
             let familiar = name.reference.familiar();
             transfer.line(&format!("Unable to find image '{familiar}' locally"));
@@ -270,8 +270,8 @@ impl LazyArgs {
         };
         let store = context.made_store()?;
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;
-        transfer.line(&format!("Digest: {}", pulled.digest));
-        transfer.line(&status(pulled.newer, &name.reference.familiar()));
+        transfer.result(&format!("Digest: {}", pulled.digest));
+        transfer.result(&status(pulled.newer, &name.reference.familiar()));
         Ok(())
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
     let registries = args.registry.registries(context)?;
     if !args.all_tags {
         let image = resolve_image(&store, &args.image)?;
-        let transfer = Transfer::new(context.quiet, Stream::Out);
+        let transfer = Transfer::new(context.shown, Stream::Out);
         if name.is_bare {
             transfer.line("Using default tag: latest");
         }
@@ -81,11 +81,11 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
         return send(context, args, &store, &registries, &transfer, (&image, &name.reference));
     }
     let all = of_repository(&store, &name)?;
-    says_where(&Transfer::new(context.quiet, Stream::Out), &name.reference);
+    says_where(&Transfer::new(context.shown, Stream::Out), &name.reference);
     for (reference, id) in all {
         let image = store.image(&id)?.with_context(|| format!("{reference} is gone"))?;
         // Of its own, for the layers of the one before are history.
-        let transfer = Transfer::new(context.quiet, Stream::Out);
+        let transfer = Transfer::new(context.shown, Stream::Out);
         send(context, args, &store, &registries, &transfer, (&image, &reference))?;
     }
     Ok(())
@@ -139,11 +139,10 @@ fn send(
         tracing::debug!("{reference}: its digest is not kept: {error}");
     }
     let tag = reference.tag().map_or("latest", |tag| tag.as_str());
-    let text = match context.quiet {
-        true => format!("{reference}\n"),
-        false => format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size),
-    };
-    // The registry has the image whether or not anybody reads this.
-    std::io::stdout().write_all(text.as_bytes()).unwrap_or_default();
+    transfer.result(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
+    if context.quiet {
+        // The registry has the image whether or not anybody reads this.
+        writeln!(std::io::stdout(), "{reference}").unwrap_or_default();
+    }
     Ok(())
 }

@@ -9,17 +9,37 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strata_image::registry::PushEvent;
 use strata_layer::{Event, Progress};
 
+use crate::progress::Shown;
+
 /// Docker's lines, and where they go.
 pub(crate) struct Transfer {
     stream: Stream,
     output: Output,
-    layers: Mutex<HashMap<String, Layer>>,
+    layers: Mutex<Layers>,
+}
+
+/// The layers by name, and their names in the order of their lines.
+#[derive(Default)]
+struct Layers {
+    known: HashMap<String, Layer>,
+    order: Vec<String>,
+    /// The lines are history; no bar is drawn any more.
+    settled: bool,
+}
+
+impl Layers {
+    fn of(&mut self, name: &str) -> &mut Layer {
+        if !self.known.contains_key(name) {
+            self.order.push(name.to_owned());
+        }
+        self.known.entry(name.to_owned()).or_default()
+    }
 }
 
 /// Where lines go.
@@ -46,7 +66,7 @@ struct Layer {
 
 impl Transfer {
     /// For this run.
-    pub(crate) fn new(quiet: bool, stream: Stream) -> Self {
+    pub(crate) fn new(shown: Shown, stream: Stream) -> Self {
         let (is_terminal, target, size) = match stream {
             Stream::Out => {
                 let out = std::io::stdout();
@@ -59,10 +79,10 @@ impl Transfer {
                 (err.is_terminal(), ProgressDrawTarget::stderr(), size)
             }
         };
-        let output = match (quiet, is_terminal) {
-            (true, _) => Output::Nothing,
-            (false, false) => Output::Lines,
-            (false, true) => {
+        let output = match (shown, shown.is_drawn(is_terminal)) {
+            (Shown::Nothing, _) => Output::Nothing,
+            (Shown::Auto | Shown::Plain | Shown::Tty, false) => Output::Lines,
+            (Shown::Auto | Shown::Plain | Shown::Tty, true) => {
                 let all = MultiProgress::with_draw_target(target);
                 // What is no known width is docker's 80.
                 Output::Bars { all, columns: size.map_or(80, |size| size.ws_col) }
@@ -77,6 +97,29 @@ impl Transfer {
             Output::Nothing => {}
             Output::Lines | Output::Bars { .. } => self.suspended(|| self.print(text)),
         }
+    }
+
+    /// A line of what came of it, below the lines of the layers, which stay as they are.
+    pub(crate) fn result(&self, text: &str) {
+        let mut layers = self.lock();
+        if let (Output::Bars { all, .. }, false) = (&self.output, layers.settled) {
+            layers.settled = true;
+            // Drawn for the last time as lines: what is written later would come above bars.
+            all.clear().unwrap_or_default();
+            for name in &layers.order {
+                if let Some(layer) = layers.known.get(name) {
+                    self.print(&format!("{name}: {}", layer.status));
+                }
+            }
+        }
+        drop(layers);
+        if !matches!(self.output, Output::Nothing) {
+            self.print(text);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Layers> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A closed stream is no reason to stop: what is being done is done for the store.
@@ -97,8 +140,8 @@ impl Transfer {
 
     /// What a layer is at.
     pub(crate) fn status(&self, layer: &str, text: &str, is_last: bool) {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = layers.entry(layer.to_owned()).or_default();
+        let mut layers = self.lock();
+        let known = layers.of(layer);
         if known.status == text {
             return;
         }
@@ -119,26 +162,23 @@ impl Transfer {
     /// How far a layer is.
     pub(crate) fn progress(&self, layer: &str, text: &str, bytes: u64, total: u64) {
         let Output::Bars { all, columns } = &self.output else { return };
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = layers.entry(layer.to_owned()).or_default();
+        let mut layers = self.lock();
+        let known = layers.of(layer);
         text.clone_into(&mut known.status);
         let bar = known.bar.get_or_insert_with(|| new_bar(all, layer));
         bar.set_message(format!("{text} {}", drawn(bytes, total, *columns)));
     }
 
     fn set_total(&self, layer: &str, total: Option<u64>) {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.entry(layer.to_owned()).or_default().total = total;
+        self.lock().of(layer).total = total;
     }
 
     fn total(&self, layer: &str) -> Option<u64> {
-        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.get(layer)?.total
+        self.lock().known.get(layer)?.total
     }
 
     fn is_at(&self, layer: &str, text: &str) -> bool {
-        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.get(layer).is_some_and(|known| known.status == text)
+        self.lock().known.get(layer).is_some_and(|known| known.status == text)
     }
 
     /// Something that a person should know.
@@ -246,7 +286,7 @@ impl Transfer {
     }
 
     fn is_known(&self, layer: &str) -> bool {
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(layer)
+        self.lock().known.contains_key(layer)
     }
 }
 

@@ -17,6 +17,7 @@ use super::config::RegistryArgs;
 use super::pull::document_limits;
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
+use crate::progress::Shown;
 use crate::table;
 
 /// Compare an image in two places
@@ -101,7 +102,7 @@ fn facts(
     let (platform, limits) = (args.platform.as_ref(), document_limits(None));
     let facts = match location {
         Location::Registry(reference) => {
-            let listener = Transfer::new(true, Stream::Err);
+            let listener = Transfer::new(Shown::Nothing, Stream::Err);
             ImageFacts::of_registry(registries, reference, platform, &limits, &listener)
         }
         Location::Files { format, path, name } => {

@@ -81,7 +81,7 @@ pub(crate) fn watched(
     context: &Context,
     run: impl FnOnce(&(dyn Fn(u64, u64) + Sync)) -> Result<Measured>,
 ) -> Result<Measured> {
-    let bar = progress::measuring(context.quiet);
+    let bar = progress::measuring(context.shown);
     let start = Instant::now();
     let measured = run(&|read, all| {
         bar.set_length(all);

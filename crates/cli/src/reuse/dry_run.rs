@@ -24,7 +24,7 @@ pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
         limits: args.source_limits.limits(&args.layer_limits),
         layer_limits: args.layer_limits.limits(),
     };
-    let listener = progress::listener(context.quiet);
+    let listener = progress::listener(context.shown);
     let scratch = || context.scratch();
     let survey =
         Survey::read(&specs, &scratch, &options, &*listener).context("cannot read the images")?;

@@ -216,7 +216,7 @@ pub(crate) fn run_commit(context: &Context, args: &CommitArgs, out: &mut impl Wr
     let (image, view) = view(context, &upper)?;
     let layer = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
     let store = context.store()?;
-    let listener = progress::listener(context.quiet);
+    let listener = progress::listener(context.shown);
     let check = |held: &[_]| check_chain(&store, held);
     let options = DeriveOptions {
         created: args.created,

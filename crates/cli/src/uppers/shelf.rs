@@ -16,6 +16,8 @@ use strata_tree::{FlatTree, ImageId, NAME_MAX, Name};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, View};
 
+use crate::mounts;
+
 /// `upper.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Upper {
@@ -164,9 +166,17 @@ impl Shelf {
         let lock =
             UseLock::take(&dir).with_context(|| format!("cannot lock {}", path.display()))?;
         let Some(lock) = lock else {
-            bail!("upper {} is mounted; an upper has one writer (see `strata mounts`)", upper.name)
+            bail!("upper {} is in use: {}", upper.name, self.user(upper))
         };
         Ok(Held { path, temporary: upper.temporary, _lock: lock })
+    }
+
+    fn user(&self, upper: &Upper) -> String {
+        let mounts = self.dir.parent().and_then(|root| mounts::all(root).ok()).unwrap_or_default();
+        match mounts::of_upper(&mounts, &upper.name) {
+            Some(mount) => format!("it is {}", mount.and_its_end()),
+            None => "a running command writes to it, and an upper has one writer".to_owned(),
+        }
     }
 
     /// Whether a mount writes to it now.
