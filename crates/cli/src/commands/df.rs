@@ -120,8 +120,7 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
 fn cut_names(rows: &mut [Vec<String>]) {
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(String::len).max();
     let others: usize = (1..).map_while(width).map(|width| width + 3).sum();
-    // Nothing is behind the last column.
-    let room = 103_usize.saturating_sub(others).max(16);
+    let room = 100_usize.saturating_sub(others).max(16);
     for name in rows.iter_mut().filter_map(|row| row.first_mut()) {
         let long = name.chars().count();
         if long > room {
@@ -249,4 +248,33 @@ fn store_json(
         all.insert("together".to_owned(), usage_json(together));
     }
     with_usage(all, &total(usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_with_long_names_has_a_hundred_columns() {
+        let row = |name: &str, cells: [&str; 3]| {
+            let cells = cells.into_iter().map(|cell| cell.repeat(9));
+            [name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>()
+        };
+        let name = "registry.example.com/team/service/".repeat(4) + "é:1";
+        let short = "x".repeat(100 - 3 * (9 + 3));
+        let mut rows = vec![
+            row("IMAGE", ["A", "B", "C"]),
+            row(&name, ["1", "2", "3"]),
+            vec![name.clone()],
+            row(&short, ["1", "2", "3"]),
+        ];
+        cut_names(&mut rows);
+        let mut out = Vec::new();
+        table::print_rows(&rows, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let widths: Vec<usize> = out.lines().map(|line| line.chars().count()).collect();
+        assert_eq!(widths, [100, 100, 64, 100], "{out}");
+        assert!(out.contains("/team/service/é:1"), "{out}");
+        assert!(out.contains(&short), "{out}");
+    }
 }
