@@ -6,6 +6,9 @@
 //! the root of each layer. A directory on such a path may be redirected itself, and then that
 //! component, or all up to it, changes for the layers further down.
 //!
+//! A metacopy whose content no layer below has, and that an absolute redirect has led away from its
+//! own name, has it in a layer of data alone: at that path, and no mark of such a layer counts.
+//!
 //! Invariants: a search only goes down, so it ends; what a whiteout, a non-directory or an opaque
 //! directory hides is not found by a path through it either, unless an absolute redirect further
 //! along the path says where to go on.
@@ -134,7 +137,7 @@ impl Stack {
     }
 
     /// Which layer has the content of a regular file, and as which node: its own layer, or for
-    /// a metacopy file one below.
+    /// a metacopy file one below, or one of data alone.
     ///
     /// # Errors
     /// `Io` with `EIO` if none has it.
@@ -156,6 +159,7 @@ impl Stack {
         // Along the path in its own layer, for what the directories on it say.
         let mut search = Search::new(&[], part.layer, Redirect::Path(path.clone()));
         search.walk(self, Part { layer: part.layer, node: lower.root() })?;
+        let mut absolute = matches!(goes.redirect, Some(Redirect::Path(_)));
         search.turn(goes.redirect, 0);
         while let Some(from) = search.next(self)? {
             let found = match search.walk(self, from)? {
@@ -165,7 +169,7 @@ impl Stack {
                     let (layer, node) = self.follow_link(from.layer, path.clone(), target)?;
                     Part { layer, node: node.id }
                 }
-                Some(Entry::Whiteout) => return Err(lost()),
+                Some(Entry::Whiteout) => break,
             };
             if self.kind(found)? != Kind::Regular {
                 return Err(lost());
@@ -174,9 +178,29 @@ impl Stack {
             if !goes.metacopy {
                 return Ok(found);
             }
+            absolute |= matches!(goes.redirect, Some(Redirect::Path(_)));
             search.turn(goes.redirect, 0);
         }
-        Err(lost())
+        match search.way {
+            Redirect::Path(way) if absolute => self.data(&way)?.ok_or_else(lost),
+            Redirect::Path(_) | Redirect::Sibling(_) => Err(lost()),
+        }
+    }
+
+    /// The regular file at a path of the first layer of data that has one.
+    fn data(&self, path: &TreePath) -> Result<Option<Part>> {
+        for layer in self.data_layers() {
+            let lower = self.layer(layer)?;
+            let mut at = Some(lower.node(lower.root())?);
+            for name in path.names() {
+                let Some(dir) = at.take().filter(|node| node.stat.kind.is_dir()) else { break };
+                at = lower.lookup(dir.id, name)?.and_then(|entry| entry.node().copied());
+            }
+            if let Some(found) = at.filter(|node| node.stat.kind == Kind::Regular) {
+                return Ok(Some(Part { layer, node: found.id }));
+            }
+        }
+        Ok(None)
     }
 
     fn kind(&self, part: Part) -> Result<Kind> {

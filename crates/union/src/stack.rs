@@ -35,6 +35,8 @@ use crate::redirect::may_go_on;
 pub struct Stack {
     /// Base first.
     lowers: Vec<Arc<dyn Lower>>,
+    /// Top-most first: they have contents and no names. Counted after the lowers.
+    data: Vec<Arc<dyn Lower>>,
     root: OnceLock<Arc<Dir>>,
     nodes: Mutex<Interner>,
     listed: Mutex<Listings>,
@@ -79,12 +81,27 @@ impl Stack {
     fn with(lowers: Vec<Arc<dyn Lower>>, nodes: Interner) -> Self {
         Self {
             lowers,
+            data: Vec::new(),
             root: OnceLock::new(),
             nodes: Mutex::new(nodes),
             listed: Mutex::default(),
             linked: Mutex::default(),
             followed: Mutex::default(),
         }
+    }
+
+    /// The same with layers that have contents alone (overlayfs.rst, "Data-only lower layers"),
+    /// the first asked first: nothing of them shows but what a metacopy's absolute redirect leads
+    /// to. Their numbers are to be unique among the lowers', too.
+    #[must_use]
+    pub fn with_data(self, data: Vec<Arc<dyn Lower>>) -> Self {
+        Self { data, ..self }
+    }
+
+    /// The layers that have contents alone, by the numbers that they have here.
+    pub(crate) fn data_layers(&self) -> impl Iterator<Item = u32> {
+        let first = self.count();
+        (0..u32::try_from(self.data.len()).unwrap_or(u32::MAX)).map(move |at| first + at)
     }
 
     /// The root, merged when it is first asked for.
@@ -104,7 +121,8 @@ impl Stack {
     }
 
     pub(crate) fn layer(&self, layer: u32) -> Result<&dyn Lower> {
-        let found = usize::try_from(layer).ok().and_then(|index| self.lowers.get(index));
+        let mut all = self.lowers.iter().chain(&self.data);
+        let found = usize::try_from(layer).ok().and_then(|index| all.nth(index));
         found.map(AsRef::as_ref).ok_or_else(|| Error::Corrupt {
             tree: "merged of layers".to_owned(),
             what: format!("there is no layer {layer}"),
@@ -462,7 +480,8 @@ impl Lower for Stack {
         self.layer(part.layer)?.open(part.node).map_err(|error| renamed(error, node))
     }
 
-    /// `layer` is the index of the layer in this stack; a layer is asked for the path alone.
+    /// `layer` is the index of the layer in this stack, those of data alone after all lowers; a
+    /// layer is asked for the path alone.
     fn backing(&self, node: NodeId) -> Result<Backing> {
         let part = self.regular(node)?;
         let backing = self.layer(part.layer)?.backing(part.node);

@@ -16,9 +16,14 @@ use rustix::io::Errno;
 use strata_tree::{Dialect, DirOptions, Lower, Numbers, OverlayDir, OverrideStat, Trust};
 use strata_union::Stack;
 
-/// Merges directories, top-most first as overlayfs writes them. `user_marks`: those of the upper
-/// are `user.overlay.*`, and so may be those of lowers that were uppers once.
-pub(crate) fn merged(directories: &[PathBuf], user_marks: bool) -> Result<Arc<dyn Lower>> {
+/// Merges directories, top-most first as overlayfs writes them; those of `data` are for contents
+/// alone. `user_marks`: those of the upper are `user.overlay.*`, and so may be those of lowers that
+/// were uppers once.
+pub(crate) fn merged(
+    directories: &[PathBuf],
+    data: &[PathBuf],
+    user_marks: bool,
+) -> Result<Arc<dyn Lower>> {
     let trust = if user_marks { Trust::Anyone } else { Trust::Privileged };
     let options = DirOptions {
         dialect: Dialect::FUSE_OVERLAYFS,
@@ -27,11 +32,20 @@ pub(crate) fn merged(directories: &[PathBuf], user_marks: bool) -> Result<Arc<dy
         override_stat: OverrideStat::IfRootHas,
     };
     let numbers = Arc::new(Numbers::new());
-    let mut lowers: Vec<Arc<dyn Lower>> = Vec::with_capacity(directories.len());
-    for directory in directories.iter().rev() {
-        lowers.push(Arc::new(OverlayDir::open(directory, options, Arc::clone(&numbers))?));
-    }
-    Ok(Arc::new(Stack::numbered(lowers)))
+    let open = |directory: &PathBuf, options| -> Result<Arc<dyn Lower>> {
+        Ok(Arc::new(OverlayDir::open(directory, options, Arc::clone(&numbers))?))
+    };
+    let lowers = directories.iter().rev().map(|directory| open(directory, options));
+    let lowers = lowers.collect::<Result<Vec<_>>>()?;
+    // Files by their paths, and nothing of what overlayfs means by names and attributes.
+    let bare = DirOptions {
+        dialect: Dialect::NONE,
+        redirects: Trust::Nobody,
+        metacopy: Trust::Nobody,
+        override_stat: OverrideStat::Ignored,
+    };
+    let data = data.iter().map(|directory| open(directory, bare)).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(Stack::numbered(lowers).with_data(data)))
 }
 
 /// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work

@@ -22,6 +22,8 @@ use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 pub(crate) struct Settings {
     /// Top-most first, as overlayfs wants them.
     pub(crate) lower: Vec<PathBuf>,
+    /// Below them, for contents alone (overlayfs.rst, "Data-only lower layers").
+    pub(crate) data: Vec<PathBuf>,
     pub(crate) upper: Option<PathBuf>,
     pub(crate) work: Option<PathBuf>,
     pub(crate) fsname: Option<String>,
@@ -76,11 +78,11 @@ use Effect::{Accepts, Impossible, Nothing, Switch, Value};
 
 /// Every option that is known.
 const OPTIONS: &[(&str, Effect)] = &[
-    ("lowerdir", Value(|s, v| put(&mut s.lower, split(v, b':').iter().map(|v| path(v)).collect()))),
+    ("lowerdir", Value(lowers)),
     ("lowerdir+", Value(one_lower)),
     ("upperdir", Value(|s, v| put(&mut s.upper, Some(path(v))))),
     ("workdir", Value(|s, v| put(&mut s.work, Some(path(v))))),
-    ("datadir+", Impossible("layers of data only are not known")),
+    ("datadir+", Value(one_data)),
     // Links survive copy-up always: what is left of the choice is how a second mount is met.
     ("index", Value(index)),
     ("xino", Accepts(&["on", "off", "auto"])),
@@ -244,9 +246,40 @@ fn label(settings: &mut Settings, kind: &'static str, value: &[u8]) -> Result<()
     Ok(())
 }
 
-#[allow(clippy::unnecessary_wraps)]
+/// `A:B::D1::D2`: what follows a double colon has data alone.
+fn lowers(settings: &mut Settings, value: &[u8]) -> Result<()> {
+    let parts = split(value, b':');
+    (settings.lower, settings.data) = (Vec::new(), Vec::new());
+    let mut double = false;
+    for (at, part) in parts.iter().enumerate() {
+        let inner = at > 0 && at + 1 < parts.len();
+        if part.is_empty() && inner && !double {
+            double = true;
+            continue;
+        }
+        match (std::mem::take(&mut double), settings.data.is_empty()) {
+            (true, _) => settings.data.push(path(part)),
+            (false, true) => settings.lower.push(path(part)),
+            (false, false) => bail!(AFTER_DATA),
+        }
+    }
+    Ok(())
+}
+
+/// The kernel refuses it, too: data are below all else.
+const AFTER_DATA: &str = "layers of data come last, each after \"::\" or by datadir+";
+
 fn one_lower(settings: &mut Settings, value: &[u8]) -> Result<()> {
+    if !settings.data.is_empty() {
+        bail!(AFTER_DATA);
+    }
     settings.lower.push(path(value));
+    Ok(())
+}
+
+#[allow(clippy::unnecessary_wraps)]
+fn one_data(settings: &mut Settings, value: &[u8]) -> Result<()> {
+    settings.data.push(path(value));
     Ok(())
 }
 
@@ -304,7 +337,7 @@ impl Settings {
         if self.lower.is_empty() {
             bail!("lowerdir is missing: -o lowerdir=DIR[:DIR...]");
         }
-        if self.lower.iter().any(|path| path.as_os_str().is_empty()) {
+        if self.lower.iter().chain(&self.data).any(|path| path.as_os_str().is_empty()) {
             bail!("lowerdir has an empty name; a \":\" in a name is written \"\\:\"");
         }
         match (&self.upper, &self.work) {
@@ -421,6 +454,27 @@ mod tests {
         let label = settings(r#"context="a:b:s0:c1,c2",ro"#);
         assert_eq!(label.labels, [("context", "a:b:s0:c1,c2".to_owned())]);
         assert_eq!(label.read_only, Some(true));
+    }
+
+    #[test]
+    fn layers_of_data_come_last() {
+        let both = settings(r"lowerdir=/a:/b::/c::/d\:,datadir+=/e:f");
+        assert_eq!(both.lower, ["/a", "/b"].map(PathBuf::from));
+        assert_eq!(both.data, ["/c", "/d:", "/e:f"].map(PathBuf::from));
+        assert_eq!(settings("lowerdir=/a::/b,lowerdir=/c").data, Vec::<PathBuf>::new());
+        for (options, why) in [
+            ("lowerdir=/a::/b:/c", "come last"),
+            ("lowerdir+=/a,datadir+=/b,lowerdir+=/c", "come last"),
+        ] {
+            assert!(refused(options).contains(why), "{options}: {}", refused(options));
+        }
+        for empty in ["::/a", "/a:::/b", "/a::", "/a::/b::", "/a:", ":/a", "/a::/b:::/c", ":", "::"]
+        {
+            let mut some = Settings::default();
+            let known = read(format!("lowerdir={empty}").as_bytes(), &mut some);
+            assert!(known.and_then(|()| some.check()).is_err(), "{empty}: {some:?}");
+        }
+        assert!(settings("datadir+=/a").check().is_err());
     }
 
     #[test]

@@ -104,8 +104,9 @@ fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
         access_times: settings.access_times(root),
         ..settings.union(root && layers::in_first_namespace())
     };
-    layers::refuse_overlaps(&settings.lower, settings.upper.as_deref(), settings.work.as_deref())?;
-    let lower = layers::merged(&settings.lower, options.user_marks)?;
+    let all = [&settings.lower[..], &settings.data].concat();
+    layers::refuse_overlaps(&all, settings.upper.as_deref(), settings.work.as_deref())?;
+    let lower = layers::merged(&settings.lower, &settings.data, options.user_marks)?;
     let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {
         let session = strata_fuse::serve(lower, &request.mountpoint, &settings.mount(root))?;
         return Ok((session, None));

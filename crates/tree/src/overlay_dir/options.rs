@@ -39,6 +39,9 @@ impl Dialect {
     /// What fuse-overlayfs reads: everything.
     pub const FUSE_OVERLAYFS: Self = Self { trusted: true, user: true, fuse: true, aufs: true };
 
+    /// Nothing: names and attributes are what they are, but for the device 0:0.
+    pub const NONE: Self = Self { trusted: false, user: false, fuse: false, aufs: false };
+
     /// The classes whose marks count.
     pub(super) fn classes(self) -> impl Iterator<Item = XattrClass> {
         let trusted = self.trusted.then_some(XattrClass::Trusted);

@@ -205,3 +205,73 @@ fn lost_content_is_an_error() {
         }
     }
 }
+
+#[test]
+fn layers_of_data_are_asked_last_and_by_absolute_paths_alone() {
+    let layers = Layers::new();
+    let meta = |path: &str, redirect: &str| {
+        layers.file(path, "", &[(Mark::Metacopy, ""), (Mark::Redirect, redirect)]);
+    };
+    layers.file("data/a/both", "first", &[]);
+    layers.file("more/a/both", "second", &[]);
+    layers.file("more/a/second", "second", &[]);
+    layers.dir("data/a/second", &[]);
+    layers.file("more/a/both2/not", "below a file", &[]);
+    layers.file("data/a/both2", "a file", &[]);
+    layers.file("data/a/.wh.name", "plain", &[]);
+    // Marks of such layers are attributes like others.
+    layers.file("data/a/marked", "own", &[(Mark::Metacopy, ""), (Mark::Redirect, "/a/both")]);
+    layers.file("data/moved/f", "", &[]);
+    layers.dir("data/a/dir", &[(Mark::Redirect, "/moved")]);
+    // A lower that has the directory and not the file is on the way; one that has it counts.
+    layers.file("0/a/lower", "lower", &[]);
+    layers.file("data/a/lower", "data", &[]);
+    for (name, redirect) in [
+        ("both", "/a/both"),
+        ("second", "/a/second"),
+        ("below", "/a/both2/not"),
+        ("wh", "/a/.wh.name"),
+        ("marked", "/a/marked"),
+        ("dir", "/a/dir/f"),
+        ("lower", "/a/lower"),
+        ("twice", "/step"),
+        ("sibling", "both"),
+    ] {
+        meta(&format!("1/{name}"), redirect);
+    }
+    meta("0/step", "/a/both");
+    let numbers = Arc::new(Numbers::new());
+    let options = DirOptions {
+        dialect: Dialect::NONE,
+        redirects: Trust::Nobody,
+        metacopy: Trust::Nobody,
+        ..Default::default()
+    };
+    let data = ["data", "more"].map(|name| {
+        let path = layers.0.path().join(name);
+        Arc::new(OverlayDir::open(&path, options, Arc::clone(&numbers)).unwrap()) as Arc<dyn Lower>
+    });
+    let bare = layers.stack(2);
+    let stack = layers.stack(2).with_data(data.into());
+    assert_eq!(names(&stack, ""), names(&bare, ""));
+    for (name, want) in [
+        ("both", Some("first")),
+        ("second", Some("second")),
+        ("below", Some("below a file")),
+        ("wh", Some("plain")),
+        ("marked", Some("own")),
+        ("dir", None),
+        ("lower", Some("lower")),
+        ("twice", Some("first")),
+        ("sibling", None),
+    ] {
+        let node = find(&stack, name).unwrap();
+        match stack.open(node.id) {
+            Ok(_) => assert_eq!(content(&stack, name).as_deref(), want, "{name}"),
+            Err(error) => assert!(want.is_none(), "{name}: {error}"),
+        }
+        let here = bare.open(find(&bare, name).unwrap().id).is_ok();
+        assert_eq!(here, name == "lower", "{name} without layers of data");
+    }
+    assert_eq!(content(&stack, "a/lower").as_deref(), Some("lower"));
+}
