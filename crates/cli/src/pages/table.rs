@@ -292,6 +292,7 @@ pub(super) const ROWS: &[Row] = &[
         &[
             ("End a mount", "strata umount look"),
             ("Even if files are open", "strata umount -l look"),
+            ("One that another mount namespace has", "strata umount --abort look"),
         ],
     ),
     row(
