@@ -453,3 +453,30 @@ fn space_and_unnamed_files_and_ioctls() {
     let flags = |path| rustix::fs::ioctl_getflags(File::open(path).unwrap());
     assert_eq!(flags(&here).ok(), flags(&there).ok());
 }
+
+#[test]
+fn flags_of_the_file_system_stay_when_others_are_set() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if !can_write() {
+        return;
+    }
+    let rw = Rw::new(&Spec::new().file("f", "text").dir("d"), &WritableOptions::default());
+    fs::write(rw.upper("new"), "text").unwrap();
+    fs::create_dir(rw.upper("newdir")).unwrap();
+    for (name, like) in [("f", "new"), ("d", "newdir")] {
+        let Ok(usual) = ioctl_getflags(File::open(rw.upper(like)).unwrap()) else {
+            eprintln!("skipped: the file system has no flags");
+            return;
+        };
+        let file = File::open(rw.path(name)).unwrap();
+        assert_eq!(ioctl_getflags(&file), Ok(IFlags::empty()), "{name} is the image's");
+        ioctl_setflags(&file, IFlags::NOATIME | IFlags::IMMUTABLE).unwrap();
+        let all = usual | IFlags::NOATIME | IFlags::IMMUTABLE;
+        assert_eq!(ioctl_getflags(&file), Ok(all), "{name}");
+        let upper = ioctl_getflags(File::open(rw.upper(name)).unwrap());
+        assert_eq!(upper, Ok(usual | IFlags::NOATIME), "{name}");
+    }
+    assert_eq!(fs::write(rw.path("f"), "x").unwrap_err().raw_os_error(), Some(1));
+    assert_eq!(fs::write(rw.path("d/x"), "x").unwrap_err().raw_os_error(), Some(1));
+    assert_eq!(fs::read(rw.path("f")).unwrap(), b"text");
+}

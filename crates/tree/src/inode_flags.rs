@@ -150,6 +150,14 @@ impl InodeFlags {
         }
     }
 
+    /// Which form this is.
+    pub const fn form(self) -> FlagsForm {
+        match self {
+            Self::Plain(_) => FlagsForm::Plain,
+            Self::Extended(_) => FlagsForm::Extended,
+        }
+    }
+
     /// Whether the inode refuses changes.
     pub fn protection(self) -> Protection {
         let ([append, immutable, ..], bits) = (self.letters(), self.bits());
@@ -175,6 +183,17 @@ impl InodeFlags {
         let [.., synced, untouched] = self.letters();
         let copied = synced | untouched;
         self.with_bits(self.bits() & !copied | other.bits() & copied)
+    }
+
+    /// These and what `now` has besides, of which `shown` showed nothing: who chose these by what
+    /// was shown did not mean to take it away. All three are in the same form.
+    pub fn with_unseen(self, shown: Self, now: Self) -> Self {
+        self.with_bits(self.bits() | now.bits() & !shown.bits())
+    }
+
+    /// `now`, and only that changed in which these differ from what was shown.
+    pub fn difference_on(self, shown: Self, now: Self) -> Self {
+        self.with_bits(now.bits() ^ shown.bits() ^ self.bits())
     }
 
     /// The answer to whoever asked for this form.
@@ -238,6 +257,10 @@ mod tests {
         let plain = |bits| InodeFlags::Plain(bits);
         assert_eq!(plain(0x8_0000).with_copied(plain(0x30 | 0x80)), plain(0x8_0080));
         assert_eq!(plain(0x8_0080).with_copied(plain(0x08)), plain(0x8_0008));
+        // Shown was d, A is to be added; the inode has extents and no d.
+        let (asked, shown, now) = (plain(0xC0), plain(0x40), plain(0x8_0000));
+        assert_eq!(asked.with_unseen(shown, now), plain(0x8_00C0));
+        assert_eq!(asked.difference_on(shown, now), plain(0x8_0080));
         assert!(plain(0x80).has_copied() && !plain(0x30).has_copied());
     }
 

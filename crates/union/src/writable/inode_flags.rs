@@ -48,13 +48,22 @@ impl Union {
     /// # Errors
     /// What the upper's file system says: `ENOTTY`, `EOPNOTSUPP`, `EINVAL`, `EPERM`; `ESTALE`.
     pub fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<()> {
+        // A lower may be on a file system that has other flags: extents, compression.
+        let shown = match self.table.see(node)?.found.stage {
+            Stage::Lower => Some(self.inode_flags(node, flags.form())?),
+            Stage::Meta | Stage::Upper => None,
+        };
         self.copy_up(node, Stage::Meta, None)?;
         let _claim = self.claims.claim(&[node]);
         let _steady = self.steady();
         let seen = self.table.see(node)?;
         let fd = inode(self, &seen)?;
-        flags.with_protection(Protection::default()).set(&fd)?;
         let wanted = flags.protection();
+        let flags = flags.with_protection(Protection::default());
+        match shown {
+            Some(shown) => set_as_shown(&fd, flags, shown.with_protection(Protection::default()))?,
+            None => flags.set(&fd)?,
+        }
         match wanted.any() {
             true => self.protect(&fd, wanted),
             false => self.marks.clear(&fd, Mark::Protattr),
@@ -99,5 +108,15 @@ impl Union {
             (_, Some(_)) => Ok(None),
             (_, None) => Err(Error::Refused(Errno::STALE)),
         }
+    }
+}
+
+/// Gives a copy the flags that were chosen by what its lower showed. It keeps its own that did not
+/// show, and what its file system does not have it does not get, unless it was asked for.
+fn set_as_shown(fd: impl AsFd, flags: InodeFlags, shown: InodeFlags) -> rustix::io::Result<()> {
+    let now = flags.form().of(&fd)?;
+    match flags.with_unseen(shown, now).set(&fd) {
+        Err(Errno::OPNOTSUPP | Errno::INVAL) => flags.difference_on(shown, now).set(&fd),
+        done => done,
     }
 }
