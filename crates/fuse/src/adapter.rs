@@ -307,11 +307,12 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         let answer = ioctls::parse(cmd, in_data, out_size).and_then(|asked| match asked {
-            Ioctl::Get(form) => self.tree.inode_flags(id(ino), form),
+            Ioctl::Get(form) => Ok(self.tree.inode_flags(id(ino), form)?.to_bytes()),
+            Ioctl::Version => Ok(self.tree.inode_version(id(ino))?.to_ne_bytes().to_vec()),
             Ioctl::Set(_) => Err(Refusal::ReadOnly),
         });
         match answer {
-            Ok(flags) => reply.ioctl(0, &flags.to_bytes()),
+            Ok(bytes) => reply.ioctl(0, &bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         }
         self.awake.answered(req.pid());

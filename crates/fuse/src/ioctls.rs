@@ -1,4 +1,4 @@
-//! ioctl(2) on files and directories: those for the flags of inodes.
+//! ioctl(2) on files and directories: those for the flags of inodes, and for generations.
 //!
 //! The kernel asks for flags by messages of its own, with the inode opened for the purpose, and
 //! lets only those set them who may. Other ioctls it hands on as they are; none is known here.
@@ -19,6 +19,9 @@ const SET_FLAGS: Opcode = opcode::write::<c_long>(b'f', 2);
 const GET_EXTENDED: Opcode = opcode::read::<[u8; FlagsForm::Extended.size()]>(b'X', 31);
 const SET_EXTENDED: Opcode = opcode::write::<[u8; FlagsForm::Extended.size()]>(b'X', 32);
 
+/// `FS_IOC_GETVERSION`; file systems answer with 4 bytes of the 8 that the number says.
+const GET_VERSION: Opcode = opcode::read::<c_long>(b'v', 1);
+
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ioctl {
@@ -26,6 +29,8 @@ pub(crate) enum Ioctl {
     Get(FlagsForm),
     /// To set them.
     Set(InodeFlags),
+    /// The generation.
+    Version,
 }
 
 /// What is asked for; `data` comes with it, and `room` bytes are wanted back.
@@ -40,6 +45,7 @@ pub(crate) fn parse(command: u32, data: &[u8], room: u32) -> Result<Ioctl, Refus
         GET_EXTENDED => get(FlagsForm::Extended),
         SET_FLAGS => set(FlagsForm::Plain),
         SET_EXTENDED => set(FlagsForm::Extended),
+        GET_VERSION if room >= 4 => Ok(Ioctl::Version),
         _ => Err(Refusal::NoIoctl),
     }
 }
@@ -54,6 +60,7 @@ mod tests {
         assert_eq!(parse(GET_EXTENDED, b"", 28).unwrap(), Ioctl::Get(FlagsForm::Extended));
         let flags = InodeFlags::Plain(0x80);
         assert_eq!(parse(SET_FLAGS, &0x80_u32.to_ne_bytes(), 0).unwrap(), Ioctl::Set(flags));
+        assert_eq!(parse(GET_VERSION, b"", 8).unwrap(), Ioctl::Version);
         for (command, data, room) in [
             (GET_FLAGS, 0, 8),
             (GET_EXTENDED, 0, 4),

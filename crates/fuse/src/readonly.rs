@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use strata_tree::{FlagsForm, InodeFlags, Lower, Name, NameError, Node, NodeId};
+use strata_tree::{FlagsForm, InodeFlags, Lower, Name, NameError, Node, NodeId, inode_version};
 
 use crate::errno::Refusal;
 use crate::options::TreeFacts;
@@ -86,6 +86,12 @@ impl ReadOnly {
             Some(inode) => Ok(form.of(inode).map_err(strata_union::writable::Error::Refused)?),
             None => Ok(form.none()),
         }
+    }
+
+    /// The generation of a node's inode; 0 where nodes are no inodes.
+    pub(crate) fn inode_version(&self, node: NodeId) -> Result<u32> {
+        let version = self.tree.inode(node)?.map_or(Ok(0), inode_version);
+        Ok(version.map_err(strata_union::writable::Error::Refused)?)
     }
 
     /// A symlink's target.

@@ -457,6 +457,7 @@ fn space_and_unnamed_files_and_ioctls() {
 #[test]
 fn flags_of_the_file_system_stay_when_others_are_set() {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    use strata_tree::inode_version;
     if !can_write() {
         return;
     }
@@ -470,10 +471,13 @@ fn flags_of_the_file_system_stay_when_others_are_set() {
         };
         let file = File::open(rw.path(name)).unwrap();
         assert_eq!(ioctl_getflags(&file), Ok(IFlags::empty()), "{name} is the image's");
+        assert_eq!(inode_version(&file), Ok(0));
         ioctl_setflags(&file, IFlags::NOATIME | IFlags::IMMUTABLE).unwrap();
         let all = usual | IFlags::NOATIME | IFlags::IMMUTABLE;
         assert_eq!(ioctl_getflags(&file), Ok(all), "{name}");
-        let upper = ioctl_getflags(File::open(rw.upper(name)).unwrap());
+        let upper = File::open(rw.upper(name)).unwrap();
+        assert_eq!(inode_version(&file), inode_version(&upper), "{name}");
+        let upper = ioctl_getflags(&upper);
         assert_eq!(upper, Ok(usual | IFlags::NOATIME), "{name}");
     }
     assert_eq!(fs::write(rw.path("f"), "x").unwrap_err().raw_os_error(), Some(1));

@@ -3,16 +3,18 @@
 //! The kernel has two forms of them: `FS_IOC_GETFLAGS` is one number (ioctl_iflags(2)),
 //! `FS_IOC_FSGETXATTR` a structure with XFS' numbers for the same flags, and project and extent
 //! sizes beside them (ioctl_xfs_fsgetxattr(2)). Whoever sets the first is asked for the second.
+//! `lsattr -v` asks for the generation as well.
 //!
-//! Invariants: bits that have no name here are handed on as they are; the two calls that rustix
+//! Invariants: bits that have no name here are handed on as they are; the calls that rustix
 //! does not have are the one place here that is `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::c_long;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{CWD, IFlags, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
-use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
+use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl, opcode};
 
 /// Bytes of `struct fsxattr`, whose first four are its flags.
 const EXTENDED: usize = 28;
@@ -20,6 +22,9 @@ const EXTENDED: usize = 28;
 const GET: Opcode = opcode::read::<[u8; EXTENDED]>(b'X', 31);
 /// `FS_IOC_FSSETXATTR`.
 const SET: Opcode = opcode::write::<[u8; EXTENDED]>(b'X', 32);
+
+/// `FS_IOC_GETVERSION`: a `long` is what the number says, an `int` is written.
+const VERSION: Opcode = opcode::read::<c_long>(b'v', 1);
 
 /// Which of the two forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,17 +115,16 @@ impl FlagsForm {
     /// `EACCES` where it may not be read.
     pub fn of(self, fd: impl AsFd) -> Result<InodeFlags> {
         let file = opened(fd)?;
-        match self {
-            Self::Plain => {
-                known(rustix::fs::ioctl_getflags(file).map(|f| InodeFlags::Plain(f.bits())))
-            }
+        let read = match self {
+            Self::Plain => rustix::fs::ioctl_getflags(file).map(|f| InodeFlags::Plain(f.bits())),
             Self::Extended => {
                 // SAFETY: the opcode says, and the kernel writes, the size of the array; any bytes
                 // are one.
                 let read = unsafe { ioctl(file, Getter::<GET, [u8; EXTENDED]>::new()) };
-                known(read.map(InodeFlags::Extended))
+                read.map(InodeFlags::Extended)
             }
-        }
+        };
+        read.map_err(unknown)
     }
 }
 
@@ -220,6 +224,19 @@ impl InodeFlags {
     }
 }
 
+/// The generation of an inode (`lsattr -v`): what tells it from the next one of its number. `fd` as
+/// for [`FlagsForm::of`]. `ENOTTY` where its file system does not tell.
+///
+/// # Errors
+/// `EACCES` where it may not be read.
+pub fn inode_version(fd: impl AsFd) -> Result<u32> {
+    let file = opened(fd)?;
+    let mut room = [0_u32; 2];
+    // SAFETY: 4 bytes are written, or 8 as the opcode says; there are 8, and any bytes are numbers.
+    unsafe { ioctl(file, Updater::<VERSION, [u32; 2]>::new(&mut room)) }.map_err(unknown)?;
+    Ok(room[0])
+}
+
 /// The inode once more, open for an ioctl(2), which a descriptor with `O_PATH` does not take.
 fn opened(fd: impl AsFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
@@ -227,12 +244,12 @@ fn opened(fd: impl AsFd) -> Result<OwnedFd> {
 }
 
 /// Every way in which file systems say that they know no flags is `ENOTTY`.
-fn known(read: Result<InodeFlags>) -> Result<InodeFlags> {
-    read.map_err(|errno| match errno {
+fn unknown(errno: Errno) -> Errno {
+    match errno {
         // NTFS-3G says EINVAL.
         Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS => Errno::NOTTY,
         other => other,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use beneath::open_beneath;
 pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageId};
 pub use file_handle::{ByHandle, FileHandle};
 pub use flat::{FlatTree, compile};
-pub use inode_flags::{FlagsForm, InodeFlags, Protection};
+pub use inode_flags::{FlagsForm, InodeFlags, Protection, inode_version};
 pub use lower::{Backing, Continues, DirEntry, Error, Lower, Redirect, Result, Xattr, list};
 pub use mem_tree::{MemTree, SpecError};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, TreePath};

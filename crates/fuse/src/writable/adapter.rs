@@ -571,8 +571,11 @@ impl Filesystem for Writable {
         let (node, asked) = (id(ino), ioctls::parse(cmd, in_data, out_size));
         let slow = matches!(asked, Ok(Ioctl::Set(_))) && self.mount.is_slow_to_mark(node);
         self.answer_aside(req, slow, reply, move |mount| match asked? {
-            Ioctl::Get(form) => Ok(Some(mount.union.inode_flags(node, form)?)),
-            Ioctl::Set(flags) => Ok(mount.union.set_inode_flags(node, flags).map(|()| None)?),
+            Ioctl::Get(form) => Ok(mount.union.inode_flags(node, form)?.to_bytes()),
+            Ioctl::Version => Ok(mount.union.inode_version(node)?.to_ne_bytes().to_vec()),
+            Ioctl::Set(flags) => {
+                Ok(mount.union.set_inode_flags(node, flags).map(|()| Vec::new())?)
+            }
         });
     }
 }

@@ -13,7 +13,6 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 use std::sync::Arc;
-use strata_tree::InodeFlags;
 use strata_union::writable::{Attr, OpenFile, Space};
 
 use super::io_modes::Mode;
@@ -128,10 +127,9 @@ impl Answer<XattrAnswer> for ReplyXattr {
     }
 }
 
-/// Flags that were asked for; `None`: they are set.
-impl Answer<Option<InodeFlags>> for ReplyIoctl {
-    fn send(self, flags: Option<InodeFlags>, _mount: &Mount) {
-        self.ioctl(0, &flags.map(InodeFlags::to_bytes).unwrap_or_default());
+impl Answer<Vec<u8>> for ReplyIoctl {
+    fn send(self, bytes: Vec<u8>, _mount: &Mount) {
+        self.ioctl(0, &bytes);
     }
 }
 

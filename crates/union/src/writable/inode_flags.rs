@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use strata_tree::{FlagsForm, InodeFlags, Kind, NodeId, Protection};
+use strata_tree::{FlagsForm, InodeFlags, Kind, NodeId, Protection, inode_version};
 
 use super::error::{Doing, Error, Result};
 use super::names::inode;
@@ -41,6 +41,19 @@ impl Union {
             Some(fd) => Ok(form.of(fd)?),
             None => Ok(form.none()),
         }
+    }
+
+    /// The generation of the inode that has a node's metadata; 0 where that is none of its own.
+    ///
+    /// # Errors
+    /// As [`Union::inode_flags`].
+    pub fn inode_version(&self, node: NodeId) -> Result<u32> {
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        if seen.found.stage > Stage::Lower {
+            return Ok(inode_version(inode(self, &seen)?)?);
+        }
+        Ok(self.lower_inode(&seen)?.map_or(Ok(0), inode_version)?)
     }
 
     /// Gives a node these flags and takes all others away. Who may do that the kernel decides.
