@@ -169,7 +169,7 @@ fn directories_in_one_another_are_refused_as_the_kernel_does() {
     let looped = "Too many levels of symbolic links";
     for (options, said, errno) in [
         ("lowerdir=top,upperdir=top,workdir=work", "upperdir top is lowerdir top", looped),
-        ("lowerdir=top,upperdir=top/in,workdir=work", "upperdir top/in lies in lowerdir", looped),
+        ("lowerdir=work,upperdir=upper,workdir=work", "workdir work is lowerdir work", looped),
         ("lowerdir=upper/in,upperdir=upper,workdir=work", "lowerdir upper/in lies in up", looped),
         ("lowerdir=work/in,upperdir=upper,workdir=work", "lowerdir work/in lies in work", looped),
         ("lowerdir=top:top,upperdir=upper,workdir=work", "lowerdir top is lowerdir top", looped),
@@ -184,6 +184,20 @@ fn directories_in_one_another_are_refused_as_the_kernel_does() {
         assert_eq!(dirs.mounted(), None);
     }
     assert_eq!(fs::read_dir(dirs.path("top")).unwrap().count(), 2, "nothing was written");
+}
+
+/// `lowerdir=/` has every upper in it.
+#[test]
+fn an_upper_may_lie_in_a_lower() {
+    let Some(dirs) = Dirs::new() else { return };
+    let options = "lowerdir=.,upperdir=upper,workdir=work";
+    let output = dirs.run(&["-o", options, "m"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::write(dirs.path("m/new"), "written").unwrap();
+    fs::remove_dir_all(dirs.path("m/top")).unwrap();
+    assert!(dirs.path("top").exists() && !dirs.path("new").exists());
+    assert_eq!(fs::read_to_string(dirs.path("upper/new")).unwrap(), "written");
+    assert!(dirs.unmount());
 }
 
 #[test]

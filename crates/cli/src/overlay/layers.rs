@@ -7,12 +7,14 @@
 //! directory lies in another one of the same mount.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use strata_tree::{Dialect, DirOptions, Lower, Numbers, OverlayDir, OverrideStat, Trust};
 use strata_union::Stack;
 
@@ -33,7 +35,11 @@ pub(crate) fn merged(
     };
     let numbers = Arc::new(Numbers::new());
     let open = |directory: &PathBuf, options| -> Result<Arc<dyn Lower>> {
-        Ok(Arc::new(OverlayDir::open(directory, options, Arc::clone(&numbers))?))
+        let numbers = Arc::clone(&numbers);
+        Ok(Arc::new(match private(directory) {
+            Some(root) => OverlayDir::new(root, directory.display().to_string(), options, numbers)?,
+            None => OverlayDir::open(directory, options, numbers)?,
+        }))
     };
     let lowers = directories.iter().rev().map(|directory| open(directory, options));
     let lowers = lowers.collect::<Result<Vec<_>>>()?;
@@ -48,8 +54,18 @@ pub(crate) fn merged(
     Ok(Arc::new(Stack::numbered(lowers).with_data(data)))
 }
 
+/// A directory by a clone of its mount, in no name space, where that may be had: as overlayfs opens
+/// its lowers. What is mounted somewhere in the directory is not seen, least of all this union.
+fn private(directory: &Path) -> Option<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let opened = open_tree(CWD, directory, clone);
+    opened.inspect_err(|errno| tracing::debug!("{}: no clone: {errno}", directory.display())).ok()
+}
+
 /// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work
-/// directory and an upper with `EINVAL`. What is written to one would appear in the other.
+/// directory and an upper with `EINVAL`. What is written to one would appear in the other. An upper
+/// or a work directory somewhere in a lower is let pass, as by the kernel: `lowerdir=/` has them.
+/// Who may not clone mounts would have the union itself in such a lower, and wait for it.
 ///
 /// # Errors
 /// Naming both; or a directory cannot be opened.
@@ -73,9 +89,14 @@ pub(crate) fn refuse_overlaps(
                 (false, Some(base)) if chain.contains(base) => ((*role, *path), (*other, *at)),
                 (false, _) => continue,
             };
+            let same = above.first() == Some(own);
+            let in_lower = !same && outer.0 == "lowerdir" && inner.0 != "lowerdir";
+            if in_lower && private(outer.1).is_some() {
+                continue;
+            }
             let lower = inner.0 == "lowerdir" || outer.0 == "lowerdir";
             let errno = if lower { Errno::LOOP } else { Errno::INVAL };
-            let relation = if above.first() == Some(own) { "is" } else { "lies in" };
+            let relation = if same { "is" } else { "lies in" };
             bail!(
                 "{} {} {relation} {} {}: {errno}; choose directories apart from each other",
                 inner.0,
