@@ -42,7 +42,9 @@ pub(super) fn open_how(flags: OpenFlags) -> OpenHow {
     let truncate = has(OFlags::TRUNC);
     let write = truncate || flags.acc_mode() != OpenAccMode::O_RDONLY;
     // O_SYNC is O_DSYNC and one bit more.
-    OpenHow { write, truncate, append: has(OFlags::APPEND), synced: write && has(OFlags::DSYNC) }
+    let synced = write && has(OFlags::DSYNC);
+    let (append, unseen) = (has(OFlags::APPEND), has(OFlags::NOATIME));
+    OpenHow { write, truncate, append, synced, unseen }
 }
 
 /// What renameat2(2) is to do with the target, and whether a whiteout stays at the source.
@@ -148,6 +150,7 @@ mod tests {
         assert_eq!(how(OFlags::TRUNC), OpenHow { truncate: true, ..write });
         assert_eq!(how(OFlags::WRONLY), write);
         assert_eq!(how(OFlags::RDWR | OFlags::APPEND), OpenHow { append: true, ..write });
+        assert_eq!(how(OFlags::NOATIME), OpenHow { unseen: true, ..read });
         assert_eq!(how(OFlags::WRONLY | OFlags::DSYNC), OpenHow { synced: true, ..write });
         assert_eq!(how(OFlags::RDWR | OFlags::SYNC), OpenHow { synced: true, ..write });
     }

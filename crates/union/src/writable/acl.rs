@@ -19,7 +19,7 @@ use super::types::Caller;
 
 /// The attribute that is an inode's access ACL.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
-const DEFAULT: &[u8] = b"system.posix_acl_default";
+pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
 const SETGID: u16 = 0o2000;

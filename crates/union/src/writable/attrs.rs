@@ -20,7 +20,7 @@ use super::types::{Attr, Changes, SetMode, SetTime, Space};
 use super::upper::by_descriptor;
 
 /// The attribute that is a program's file capabilities, on disk as in the image.
-const CAPABILITY: &str = "security.capability";
+pub(super) const CAPABILITY: &str = "security.capability";
 
 /// What an inode of the upper is given.
 pub(super) struct Dress<'a> {
@@ -257,8 +257,7 @@ impl Union {
         let capability = raw_value(file, CAPABILITY)?;
         fill()?;
         if let Some(value) = capability {
-            rustix::fs::fsetxattr(file, CAPABILITY, &value, XattrFlags::empty())
-                .doing(|| format!("keep {CAPABILITY}"))?;
+            keep_capability(file, &value)?;
         }
         let perm = before.stx_mode & 0o7777;
         if perm & 0o6000 != 0 && stat(file)?.stx_mode & 0o7777 != perm {
@@ -284,4 +283,10 @@ impl Union {
             name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
         })
     }
+}
+
+/// Gives a file back the capability that writing to it has taken away.
+pub(super) fn keep_capability(file: &File, value: &[u8]) -> Result<()> {
+    rustix::fs::fsetxattr(file, CAPABILITY, value, XattrFlags::empty())
+        .doing(|| format!("keep {CAPABILITY}"))
 }

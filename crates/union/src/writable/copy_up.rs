@@ -145,7 +145,7 @@ impl Union {
             found.stage = Stage::Upper;
             found.redirect = None;
         });
-        Ok(self.rise(seen.found.id, file))
+        self.rise(seen.found.id, file)
     }
 
     /// When the first `keep` of a lower's `size` bytes are put on disk as a node's content.
@@ -184,10 +184,11 @@ impl Union {
     }
 
     /// Openers of the node read the upper's file from now on. Without any it is given back.
-    fn rise(&self, id: NodeId, file: File) -> Option<File> {
-        let Some(content) = self.table.open_content(id) else { return Some(file) };
+    fn rise(&self, id: NodeId, file: File) -> Result<Option<File>> {
+        let file = self.made_to_read(id, file)?;
+        let Some(content) = self.table.open_content(id) else { return Ok(Some(file)) };
         content.rise(Arc::new(file), true);
-        None
+        Ok(None)
     }
 
     fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
@@ -250,7 +251,7 @@ impl Union {
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
         match (kind, stage) {
-            (Kind::Regular, Stage::Upper) => Ok(self.rise(id, file)),
+            (Kind::Regular, Stage::Upper) => self.rise(id, file),
             _ => Ok(Some(file)),
         }
     }

@@ -15,7 +15,9 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use strata_tree::NodeId;
 
+use super::attrs::{CAPABILITY, keep_capability};
 use super::error::{Doing, Error, Result};
+use super::marks::raw_value;
 use super::table::Table;
 use super::unsynced::Unsynced;
 use super::upper::by_descriptor;
@@ -146,6 +148,21 @@ impl OpenFile {
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(Error::Refused(errno)),
             }
+        }
+        Ok(done)
+    }
+
+    /// The same of what was changed through a mapping: that takes no capability away, on no file
+    /// system, and writing the pages back later must not either.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write`].
+    pub fn write_back(&self, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let file = self.writable()?;
+        let capability = raw_value(&*file, CAPABILITY)?;
+        let done = self.write(offset, bytes)?;
+        if let Some(value) = capability {
+            keep_capability(&file, &value)?;
         }
         Ok(done)
     }

@@ -44,6 +44,9 @@ impl Union {
             }
         };
         let file = self.opened(node, content);
+        if !write && !how.unseen {
+            self.read_metacopy(node)?;
+        }
         if let (true, Some(upper)) = (how.truncate || how.synced, file.upper_file()) {
             self.unsynced.settle(&*upper)?;
             if how.truncate {
@@ -55,6 +58,7 @@ impl Union {
 
     /// A file of the upper that was just made, and is open for reading and writing.
     pub(super) fn open_made(&self, node: NodeId, made: File) -> Result<Arc<OpenFile>> {
+        let made = self.made_to_read(node, made)?;
         let fresh = Arc::new(Content::upper(Arc::new(made), true));
         self.table.pin(node);
         let content = self.table.content(node, Arc::clone(&fresh));
@@ -65,6 +69,29 @@ impl Union {
             content.rise(file, true);
         }
         Ok(self.opened(node, content))
+    }
+
+    /// What is read of a metacopy is the lower's, which has no access time of ours: the metacopy
+    /// itself is read as well, once for each opening.
+    fn read_metacopy(&self, node: NodeId) -> Result<()> {
+        if !self.upper.moves_access_times() {
+            return Ok(());
+        }
+        let _steady = self.steady();
+        let seen = self.table.see(node)?;
+        match (seen.found.stage, &seen.path) {
+            (Stage::Meta, Some(path)) => {
+                let file = self.upper.content(path, OFlags::RDONLY)?;
+                rustix::io::pread(&file, &mut [0; 1], 0).doing(|| "read a metacopy".to_owned())?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node's file that was just made, with the access times that are asked for.
+    pub(super) fn made_to_read(&self, node: NodeId, made: File) -> Result<File> {
+        self.upper.made_to_read(made, self.table.see(node)?.path.as_ref())
     }
 
     /// The caller has pinned `node` for it.

@@ -71,6 +71,9 @@ impl Union {
             return Err(Error::Refused(Errno::NOTDIR));
         }
         self.may_take(dir, &found)?;
+        if self.table.see(dir)?.found.stage == Stage::Lower && !self.is_empty_dir(found.id)? {
+            return Err(Error::Refused(Errno::NOTEMPTY)); // And nothing comes up for it.
+        }
         self.raise_dirs(dir)?;
         let _claim = self.claims.claim(&[found.id]);
         let _steady = self.steady();
@@ -100,6 +103,11 @@ impl Union {
         self.table.lost(found.id, dir, &name.to_owned(), kept.map(File::from));
         self.table.count_directory(dir, -1);
         Ok(())
+    }
+
+    fn is_empty_dir(&self, dir: NodeId) -> Result<bool> {
+        let _steady = self.steady();
+        self.is_empty(&self.table.see_dir(dir)?)
     }
 
     /// The node of a name, known to the table as long as `pins` live. `ENOENT`.

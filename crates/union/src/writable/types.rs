@@ -109,6 +109,8 @@ pub struct OpenHow {
     /// What is written is on disk at once (`O_SYNC`, `O_DSYNC`), also where no [`OpenFile`]
     /// (super::OpenFile) sees it.
     pub synced: bool,
+    /// Reading leaves the access time alone (`O_NOATIME`).
+    pub unseen: bool,
 }
 
 /// One name of a listing.

@@ -60,6 +60,7 @@ pub(super) struct Upper {
     work: OwnedFd,
     /// Opening for reading leaves access times alone, where that may be said.
     unseen: bool,
+    moves_access_times: bool,
     uses: Uses,
     shown: PathBuf,
     next: AtomicU64,
@@ -162,6 +163,7 @@ impl Upper {
             late: !volatile && serves(&root),
             next: AtomicU64::new(first),
             view: false,
+            moves_access_times: options.access_times != AccessTimes::Never,
             reading,
             uses,
             volatile,
@@ -181,6 +183,7 @@ impl Upper {
             work,
             reading: None,
             unseen: true,
+            moves_access_times: false,
             uses: Uses::default(),
             shown: shown.to_owned(),
             next: AtomicU64::new(1),
@@ -202,6 +205,11 @@ impl Upper {
     /// end of this.
     pub(super) fn release(&self) {
         self.uses.live.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether reading may move access times.
+    pub(super) fn moves_access_times(&self) -> bool {
+        self.moves_access_times
     }
 
     /// The work directory's descriptor.
@@ -277,6 +285,25 @@ impl Upper {
             }
         }
         Ok(self.open_below(root, path, flags)?.into())
+    }
+
+    /// A file that was made by way of the upper's own mount, as it is to be read: it may stay open
+    /// for writing, and then all readers share it. `path` is where it should be by now.
+    pub(super) fn made_to_read(&self, made: File, path: Option<&TreePath>) -> Result<File> {
+        let Some(path) = path.filter(|_| self.reading.is_some() || self.unseen) else {
+            return Ok(made);
+        };
+        let identity = |file: &File| rustix::fs::fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+        match self.content(path, OFlags::RDWR) {
+            Ok(file) if identity(&file)? == identity(&made)? => Ok(file),
+            // It has moved on meanwhile, or only root may open it again.
+            Ok(_)
+            | Err(Error::Upper {
+                errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP,
+                ..
+            }) => Ok(made),
+            Err(error) => Err(error),
+        }
     }
 
     /// A node, not followed, to be read by its descriptor.

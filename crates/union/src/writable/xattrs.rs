@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use strata_tree::{NodeId, Xattr};
 
 use super::Union;
-use super::acl::{ACCESS, bits_of};
+use super::acl::{ACCESS, DEFAULT, bits_of};
 use super::error::{Error, Result};
 use super::marks::{Override, state};
 use super::names::{Inode, inode, stat};
@@ -83,14 +83,16 @@ impl Union {
         state(fd, Override { uid: now.uid, gid: now.gid, perm, kind: Some(seen.found.kind) })
     }
 
-    /// Removes one attribute.
+    /// Removes one attribute. An ACL may be absent: without one a node has its bits, which is what
+    /// is asked for.
     ///
     /// # Errors
     /// `ENODATA`.
     pub fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
         self.may_change(node)?;
         if self.xattr(node, name)?.is_none() {
-            return Err(Error::Refused(Errno::NODATA));
+            let acl = name == ACCESS || name == DEFAULT;
+            return if acl { Ok(()) } else { Err(Error::Refused(Errno::NODATA)) };
         }
         self.copy_up(node, Stage::Meta, None)?;
         let _claim = self.claims.claim(&[node]);

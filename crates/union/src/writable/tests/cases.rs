@@ -167,3 +167,37 @@ fn metadata_of_a_removed_node_that_was_only_in_the_lower_can_change() {
         assert!(union.xattrs(id).unwrap().contains(&(b"trusted.a".to_vec(), b"b".to_vec())));
     }
 }
+
+/// removexattr(2) of an ACL that is not there succeeds on every file system that has ACLs.
+#[test]
+fn an_acl_that_is_absent_can_be_removed() {
+    use rustix::io::Errno;
+    let world = World::new(lower(), options());
+    let union = world.union();
+    for name in [super::rights::ACCESS, super::rights::DEFAULT] {
+        for path in ["a", "a/a"] {
+            union.remove_xattr(world.id(path), name).unwrap();
+        }
+    }
+    let other = union.remove_xattr(world.id("a"), b"user.absent");
+    assert_eq!(super::refused(other), Some(Errno::NODATA));
+    assert_eq!(std::fs::read_dir(world.upper()).unwrap().count(), 0, "nothing was copied up");
+}
+
+/// What a program changes through a mapping reaches the file later, and not by a write(2).
+#[test]
+fn a_mapped_write_leaves_capabilities_and_a_write_does_not() {
+    use super::rights::{CAPABILITY, RAW};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new(lower(), options());
+    let (union, id) = (world.union(), world.id("a/a"));
+    union.set_xattr(id, CAPABILITY, &RAW, crate::writable::SetMode::Either).unwrap();
+    let file = union.open_file(id, WRITE).unwrap();
+    assert_eq!(file.write_back(1, b"mapped").unwrap(), 6);
+    assert_eq!(union.xattr(id, CAPABILITY).unwrap(), Some(RAW.to_vec()));
+    assert_eq!(&world.read(id)[1..7], b"mapped");
+    file.write(1, b"written").unwrap();
+    assert_eq!(union.xattr(id, CAPABILITY).unwrap(), None);
+}

@@ -1,9 +1,11 @@
 //! Tests of the writable union: `model` runs random operations against a tree in memory,
-//! `cases` are named ones, `forms` are for file systems that cannot do everything, `kernel` shows
-//! the upper to overlayfs, `typeless` has one on a file system that lists names only.
+//! `cases` and `access_times` are named ones, `forms` are for file systems that cannot do
+//! everything, `kernel` shows the upper to overlayfs, `typeless` has one on a file system that
+//! lists names only.
 //!
 //! Invariant: every failure that `model` found is a named test in `cases`.
 
+mod access_times;
 mod beside;
 mod cases;
 mod forms;

@@ -18,9 +18,9 @@ use crate::writable::whiteouts::Can;
 use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
 
 pub(super) const READ: OpenHow =
-    OpenHow { write: false, truncate: false, append: false, synced: false };
+    OpenHow { write: false, truncate: false, append: false, synced: false, unseen: false };
 pub(super) const WRITE: OpenHow =
-    OpenHow { write: true, truncate: false, append: false, synced: false };
+    OpenHow { write: true, truncate: false, append: false, synced: false, unseen: false };
 
 /// Both, and what is held open.
 pub(super) struct World {
