@@ -102,13 +102,14 @@ impl Filesystem for Writable {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_ASYNC_DIO;
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_modes && self.mount.acl);
-        // Bits that are kept apart from the inode the upper's file system cannot take away.
-        let in_inodes = self.mount.union.ownership() == Ownership::Inode;
-        wanted.set(InitFlags::FUSE_HANDLE_KILLPRIV_V2, in_inodes);
         if !offered.contains(InitFlags::FUSE_PASSTHROUGH) {
             self.mount.modes.refuse("this kernel does not offer it");
+        }
+        if self.mount.union.ownership() == Ownership::Override {
+            self.mount.modes.refuse("bits are kept apart from the inodes");
         }
         if self.mount.modes.wants_passthrough() {
             wanted |= InitFlags::FUSE_PASSTHROUGH;
@@ -300,9 +301,8 @@ impl Filesystem for Writable {
             return reply.error(Errno::ENOSYS);
         }
         let (node, name) = (id(ino), name.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_slow_to_mark(node), reply, move |mount| {
-            mount.remove_xattr(node, &name)
-        });
+        let (slow, who) = (self.mount.is_slow_to_mark(node), Changer::of(req));
+        self.answer_aside(req, slow, reply, move |mount| mount.remove_xattr(node, &name, who));
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -369,7 +369,8 @@ impl Filesystem for Writable {
         self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
         let privileged = !write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let who = Changer::with(req, privileged);
-        self.answer(req, reply, |mount| mount.write(fh.0, offset, data, who));
+        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        self.answer(req, reply, |mount| mount.write(fh.0, (offset, data), who, mapped));
     }
 
     fn fallocate(

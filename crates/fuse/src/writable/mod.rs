@@ -142,7 +142,10 @@ impl Mount {
 
     /// Changes metadata, and the length.
     fn set_attr(&self, node: NodeId, changes: Changes, who: Changer) -> Result<Attr> {
-        let changes = self.owned(changes)?;
+        let mut changes = self.owned(changes)?;
+        if changes.perm.is_none() && (changes.uid.is_some() || changes.gid.is_some()) {
+            changes.perm = self.left_by_chown(node, who)?;
+        }
         if changes.size.is_some() {
             self.take_set_id(node, who)?;
         }
@@ -183,9 +186,10 @@ impl Mount {
         if name == ACCESS_ACL { self.take_set_group_id(node, who) } else { Ok(()) }
     }
 
-    fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+    fn remove_xattr(&self, node: NodeId, name: &[u8], who: Changer) -> Result<()> {
         self.check_kind(name)?;
-        Ok(self.union.remove_xattr(node, name)?)
+        self.union.remove_xattr(node, name)?;
+        if name == ACCESS_ACL { self.take_set_group_id(node, who) } else { Ok(()) }
     }
 
     fn check_kind(&self, name: &[u8]) -> Result<()> {
@@ -224,8 +228,15 @@ impl Mount {
         Ok(&buffer[..length])
     }
 
-    /// Writes all of it, or as much as there is room for.
-    fn write(&self, handle: u64, offset: u64, bytes: &[u8], who: Changer) -> Result<usize> {
-        Ok(self.changing(handle, who)?.write(offset, bytes)?)
+    /// Writes all of it, or as much as there is room for. `mapped`: the kernel writes pages back.
+    fn write(
+        &self,
+        handle: u64,
+        (offset, bytes): (u64, &[u8]),
+        who: Changer,
+        mapped: bool,
+    ) -> Result<usize> {
+        let file = self.changing(handle, who)?;
+        Ok(if mapped { file.write_back(offset, bytes)? } else { file.write(offset, bytes)? })
     }
 }

@@ -5,12 +5,16 @@
 //! capabilities away by itself, and leaves the bits to us:
 //!
 //! ```text
-//! another owner          the upper's file system takes them, whoever asks
+//! another owner          the upper's file system takes them, whoever asks; taken here where it
+//!                        does not: set-group-id without execution, if the caller is not in the
+//!                        file's group, and all of them where they are kept apart from the inode
 //! write, truncate, ...   taken here, before it, if the caller is not privileged
-//! an access ACL          set-group-id is taken here, if the caller is not in the file's group
+//! an access ACL          set-group-id is taken here, if the caller is not in the file's group;
+//!                        also when the ACL goes, as the kernel's overlayfs does
 //! write in passthrough   a file with such bits is not handed to the kernel; one that gets them
 //!                        while it is open loses them to the upper's file system, by anybody's
-//!                        next write: the kernel writes there without CAP_FSETID
+//!                        next write: the kernel writes there without CAP_FSETID. Where the bits
+//!                        are kept apart from the inode no file is handed to the kernel
 //! ```
 //!
 //! Invariant: the kernel does not rely on what it knows of a file with such bits, for it is not
@@ -22,8 +26,8 @@ use std::time::Duration;
 
 use fuser::{FileAttr, FileType, Request};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use strata_tree::NodeId;
-use strata_union::writable::Changes;
+use strata_tree::{Kind, NodeId};
+use strata_union::writable::{Changes, Ownership};
 
 use super::{Mount, Result};
 
@@ -117,8 +121,21 @@ impl Mount {
         Ok(())
     }
 
-    /// Takes set-group-id away from what got an access ACL by who is not privileged and not in its
-    /// group (Linux' `posix_acl_update_mode`).
+    /// The bits that a change of owner or group leaves, where the upper's file system would leave
+    /// more: it sees a privileged caller, or does not have them. `None`: it decides.
+    pub(super) fn left_by_chown(&self, node: NodeId, who: Changer) -> Result<Option<u16>> {
+        let apart = self.union.ownership() == Ownership::Override;
+        if who.privileged && !apart {
+            return Ok(None);
+        }
+        let stat = self.union.attr(node)?.stat;
+        let member = || who.privileged || who.is_in(self.view.ids.groups.shown(stat.gid));
+        let file = !matches!(stat.kind, Kind::Directory | Kind::Symlink);
+        Ok(if file { without_set_id(stat.perm, member) } else { None })
+    }
+
+    /// Takes set-group-id away from what got or lost an access ACL by who is not privileged and not
+    /// in its group (Linux' `posix_acl_update_mode`).
     pub(super) fn take_set_group_id(&self, node: NodeId, who: Changer) -> Result<()> {
         let stat = self.union.attr(node)?.stat;
         let stays = who.privileged
