@@ -167,8 +167,7 @@ class Hands:
         if not stat.S_ISDIR(found.st_mode):
             facts += [found.st_nlink, found.st_rdev]
         if stat.S_ISREG(found.st_mode):
-            # Nothing is asked for to read an empty file, so the kernel goes on to show what it knows.
-            facts += [found.st_size, self.time(found.st_atime_ns) if found.st_size else "empty"]
+            facts += [found.st_size, self.time(found.st_atime_ns)]
         return facts
 
     # Content.

@@ -112,8 +112,14 @@ impl Mount {
     /// taking note of its times. What it knows of them does not count from now on, and what it is
     /// told meanwhile only at once (`lasting`).
     fn written_behind(&self, node: NodeId) {
-        if self.modes.begin_writing(node)
-            && let Some(notifier) = self.notifier.get()
+        if self.modes.begin_writing(node) {
+            self.ask_again(node);
+        }
+    }
+
+    /// What the kernel knows of a node's attributes does not count any more.
+    fn ask_again(&self, node: NodeId) {
+        if let Some(notifier) = self.notifier.get()
             && let Err(error) = notifier.inval_inode(INodeNo(node.0), -1, 0)
         {
             // ENOENT: the kernel knows nothing of it.
@@ -136,6 +142,9 @@ impl Mount {
         let file = self.union.open_file(node, how)?;
         if how.truncate {
             self.take_set_id(node, who)?;
+        }
+        if file.moved_access_time() {
+            self.ask_again(node);
         }
         Ok(file)
     }

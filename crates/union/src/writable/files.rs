@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
@@ -88,6 +89,7 @@ pub struct OpenFile {
     content: Arc<Content>,
     unsynced: Arc<Unsynced>,
     volatile: bool,
+    moved_access_time: AtomicBool,
 }
 
 impl OpenFile {
@@ -99,12 +101,22 @@ impl OpenFile {
         unsynced: Arc<Unsynced>,
         volatile: bool,
     ) -> Self {
-        Self { node, table, content, unsynced, volatile }
+        let moved_access_time = AtomicBool::new(false);
+        Self { node, table, content, unsynced, volatile, moved_access_time }
     }
 
     /// Whether somebody has the node open for writing.
     pub fn is_writable(&self) -> bool {
         self.content.is_writable()
+    }
+
+    pub(super) fn has_moved_access_time(&self) {
+        self.moved_access_time.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether opening it has moved the node's access time.
+    pub fn moved_access_time(&self) -> bool {
+        self.moved_access_time.load(Ordering::Relaxed)
     }
 
     /// Which node it is.

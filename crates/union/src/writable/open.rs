@@ -44,8 +44,8 @@ impl Union {
             }
         };
         let file = self.opened(node, content);
-        if !write && !how.unseen {
-            self.read_metacopy(node)?;
+        if !write && !how.unseen && self.read_metacopy(node)? {
+            file.has_moved_access_time();
         }
         if let (true, Some(upper)) = (how.truncate || how.synced, file.upper_file()) {
             self.unsynced.settle(&*upper)?;
@@ -72,21 +72,17 @@ impl Union {
     }
 
     /// What is read of a metacopy is the lower's, which has no access time of ours: the metacopy
-    /// itself is read as well, once for each opening.
-    fn read_metacopy(&self, node: NodeId) -> Result<()> {
+    /// itself is read as well, once for each opening. Whether it is one, and has been.
+    fn read_metacopy(&self, node: NodeId) -> Result<bool> {
         if !self.upper.moves_access_times() {
-            return Ok(());
+            return Ok(false);
         }
         let _steady = self.steady();
         let seen = self.table.see(node)?;
-        match (seen.found.stage, &seen.path) {
-            (Stage::Meta, Some(path)) => {
-                let file = self.upper.content(path, OFlags::RDONLY)?;
-                rustix::io::pread(&file, &mut [0; 1], 0).doing(|| "read a metacopy".to_owned())?;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        let (Stage::Meta, Some(path)) = (seen.found.stage, &seen.path) else { return Ok(false) };
+        let file = self.upper.content(path, OFlags::RDONLY)?;
+        rustix::io::pread(&file, &mut [0; 1], 0).doing(|| "read a metacopy".to_owned())?;
+        Ok(true)
     }
 
     /// A node's file that was just made, with the access times that are asked for.

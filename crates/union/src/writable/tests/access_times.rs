@@ -76,8 +76,9 @@ fn so_is_a_metacopy_which_has_nothing_to_read_of_its_own() {
             world.union().set_attr(id, &changes).unwrap();
             world.union().open_file(id, OpenHow { unseen: true, ..READ }).unwrap();
             assert!(!moved(&world, path), "{way:?}: O_NOATIME");
-            world.union().open_file(id, READ).unwrap();
+            let file = world.union().open_file(id, READ).unwrap();
             assert_eq!(moved(&world, path), moves, "{way:?}: {path}");
+            assert_eq!(file.moved_access_time(), moves, "the kernel has to be told");
         }
     }
 }
