@@ -217,10 +217,10 @@ fn mappings_write_to_the_file() {
             assert_eq!(at(&reader, 5_000, 6), b"mapped", "{name}");
             mapped.sync();
             assert_eq!(&fs::read(rw.upper(name)).unwrap()[5_000..5_006], b"mapped");
-            mapped.write(0, b"unsynced");
+            mapped.write(0, b"at its end");
             drop((mapped, reader));
-            assert_eq!(&fs::read(rw.path(name)).unwrap()[..8], b"unsynced");
-            assert_eq!(&fs::read(rw.upper(name)).unwrap()[..8], b"unsynced");
+            assert_eq!(&fs::read(rw.path(name)).unwrap()[..10], b"at its end");
+            assert_eq!(&fs::read(rw.upper(name)).unwrap()[..10], b"at its end");
         }
     }
 }

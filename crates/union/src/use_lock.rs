@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, Result};
 
-/// How long a lock is waited for whose holder may be about to end: it may be syncing a busy disk.
+/// How long a lock is waited for whose holder may be about to end.
 #[cfg(not(test))]
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 const PATIENCE: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(2);

@@ -48,6 +48,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // munmap(2) writes back what is left while nobody in this process can fault a page in, and
+        // the daemon that is to write it is in this process.
+        self.sync();
         // SAFETY: exactly the mapping, which nobody can use any more.
         let _ = unsafe { munmap(self.at.as_ptr().cast(), self.length) };
     }
