@@ -17,6 +17,7 @@
 mod intern;
 mod listings;
 mod merge;
+pub mod private_mount;
 mod redirect;
 mod stack;
 mod threads;

@@ -16,6 +16,7 @@ mod list;
 mod namespaces;
 mod point;
 mod registry;
+mod table;
 mod trim;
 mod umount;
 

@@ -13,6 +13,8 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::table::MountLine;
+
 use super::point;
 
 /// A mount in another namespace.
@@ -59,8 +61,7 @@ pub(crate) fn having(device: &str) -> Vec<Elsewhere> {
 }
 
 fn path_of(table: &[u8], device: &str) -> Option<PathBuf> {
-    let mut lines = table.split(|byte| *byte == b'\n').map(point::Line::new);
-    let line = lines.find(|line| line.device() == Some(device.as_bytes()))?;
+    let line = MountLine::all(table).find(|line| line.device() == Some(device.as_bytes()))?;
     Some(std::ffi::OsString::from_vec(line.path()?).into())
 }
 

@@ -6,49 +6,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::table::MountLine;
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
-
-/// A line of a mount table:
-/// `40 21 0:50 / /mnt rw,nosuid shared:1 - tmpfs none rw`.
-#[derive(Clone, Copy)]
-pub(crate) struct Line<'a>(&'a [u8]);
-
-impl<'a> Line<'a> {
-    pub(crate) fn new(line: &'a [u8]) -> Self {
-        Self(line)
-    }
-
-    fn field(self, at: usize) -> Option<&'a [u8]> {
-        self.0.split(|byte| *byte == b' ').nth(at)
-    }
-
-    /// Major and minor number of the file system.
-    pub(crate) fn device(self) -> Option<&'a [u8]> {
-        self.field(2)
-    }
-
-    /// Where it is mounted.
-    pub(crate) fn path(self) -> Option<Vec<u8>> {
-        self.field(4).map(unescape)
-    }
-
-    /// Who mounted it, of a FUSE file system.
-    fn owner(self) -> Option<u32> {
-        let mut options = self.0.rsplit(|byte| *byte == b' ').next()?.split(|byte| *byte == b',');
-        let user = options.find_map(|option| option.strip_prefix(b"user_id="))?;
-        std::str::from_utf8(user).ok()?.parse().ok()
-    }
-
-    fn kind(self) -> Option<OsString> {
-        let mut fields = self.0.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
-        fields.nth(1).map(|name| OsString::from_vec(name.to_vec()))
-    }
-}
 
 /// The type of what is mounted at `path` (resolved), the topmost mount; `None` if nothing is.
 pub(crate) fn type_mounted_at(path: &Path) -> Option<OsString> {
@@ -68,32 +32,9 @@ pub(crate) fn owner_of(path: &Path) -> Option<u32> {
     line_of(&table, path)?.owner()
 }
 
-fn line_of<'a>(table: &'a [u8], path: &Path) -> Option<Line<'a>> {
+fn line_of<'a>(table: &'a [u8], path: &Path) -> Option<MountLine<'a>> {
     let wanted = path.as_os_str().as_bytes();
-    let mut lines = table.split(|byte| *byte == b'\n').rev().map(Line::new);
-    lines.find(|line| line.path().is_some_and(|path| path == wanted))
-}
-
-/// Undoes the table's octal escapes: `\040` is a blank.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|d| d.iter().all(|c| (b'0'..=b'7').contains(c)));
-        match digits {
-            Some(&[a, b, c]) if *first == b'\\' => {
-                let value =
-                    u32::from(a - b'0') * 64 + u32::from(b - b'0') * 8 + u32::from(c - b'0');
-                out.push(value as u8);
-                rest = &after[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
+    MountLine::all(table).rev().find(|line| line.path().is_some_and(|path| path == wanted))
 }
 
 /// Whether one of our mounts is at `path` (resolved).

@@ -7,16 +7,14 @@
 //! directory lies in another one of the same mount.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 use strata_tree::{Dialect, DirOptions, Lower, Numbers, OverlayDir, OverrideStat, Trust};
-use strata_union::Stack;
+use strata_union::{Stack, private_mount};
 
 /// Merges directories, top-most first as overlayfs writes them; those of `data` are for contents
 /// alone. `user_marks`: those of the upper are `user.overlay.*`, and so may be those of lowers that
@@ -36,7 +34,7 @@ pub(crate) fn merged(
     let numbers = Arc::new(Numbers::new());
     let open = |directory: &PathBuf, options| -> Result<Arc<dyn Lower>> {
         let numbers = Arc::clone(&numbers);
-        Ok(Arc::new(match private(directory) {
+        Ok(Arc::new(match private_mount::directory(directory) {
             Some(root) => OverlayDir::new(root, directory.display().to_string(), options, numbers)?,
             None => OverlayDir::open(directory, options, numbers)?,
         }))
@@ -52,14 +50,6 @@ pub(crate) fn merged(
     };
     let data = data.iter().map(|directory| open(directory, bare)).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(Stack::numbered(lowers).with_data(data)))
-}
-
-/// A directory by a clone of its mount, in no name space, where that may be had: as overlayfs opens
-/// its lowers. What is mounted somewhere in the directory is not seen, least of all this union.
-fn private(directory: &Path) -> Option<OwnedFd> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let opened = open_tree(CWD, directory, clone);
-    opened.inspect_err(|errno| tracing::debug!("{}: no clone: {errno}", directory.display())).ok()
 }
 
 /// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work
@@ -91,7 +81,7 @@ pub(crate) fn refuse_overlaps(
             };
             let same = above.first() == Some(own);
             let in_lower = !same && outer.0 == "lowerdir" && inner.0 != "lowerdir";
-            if in_lower && private(outer.1).is_some() {
+            if in_lower && private_mount::directory(outer.1).is_some() {
                 continue;
             }
             let lower = inner.0 == "lowerdir" || outer.0 == "lowerdir";

@@ -34,7 +34,7 @@ use super::error::{Doing, Error, Result};
 use super::types::{AccessTimes, UnionOptions};
 use super::unsynced::serves;
 use super::whiteouts::Can;
-use crate::UseLock;
+use crate::{UseLock, private_mount};
 
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
 const PATH_PIECE: usize = 3072;
@@ -126,8 +126,10 @@ impl Upper {
         let volatile = options.volatile;
         let unusable =
             |why: &str| Error::Unusable { path: upper.display().to_string(), why: why.to_owned() };
-        let root = directory(upper)?;
-        let outer = directory(work)?;
+        let (root, outer) = match private_mount::directories(upper, work) {
+            Some(both) => both,
+            None => (directory(upper)?, directory(work)?),
+        };
         let dirs = [(&root, upper, "upper"), (&outer, work, "work directory")];
         let mut uses = Uses::take(dirs, options.shared)?;
         match rustix::fs::mkdirat(&outer, "work", Mode::from_raw_mode(0o700)) {
@@ -157,7 +159,8 @@ impl Upper {
         }
         // Names of temporaries are of this process, should another one use the directory, too.
         let first = if uses.shared { u64::from(std::process::id()) << 32 } else { 1 };
-        let reading = reading(&root, options.access_times);
+        // A mount in no name space cannot be cloned, not before Linux 6.15.
+        let reading = reading(directory(upper)?, options.access_times);
         Ok(Self {
             unseen: reading.is_none() && options.access_times == AccessTimes::Never,
             late: !volatile && serves(&root),
