@@ -215,7 +215,7 @@ LINES = [
     ("$D version", ENGINE), "$D version -f '{{.Server.Os}}/{{.Server.Arch}}'",
     "$D version --format '{{.Client.Os}}'", "$D version -f '{{.Nothing}}'",
     ("$D info", ENGINE), "$D info -f '{{.OSType}} {{.Architecture}} {{.NCPU}}'",
-    "$D info -f '{{.KernelVersion}}|{{.OperatingSystem}}|{{.MemTotal}}|{{.Name}}'",
+    "$D info -f '{{.KernelVersion}}|{{.MemTotal}}|{{.Name}}'",
     "$D info -f '{{json .RegistryConfig.Mirrors}} {{.IndexServerAddress}}'",
     "$D info -f '{{.Images}} {{.Containers}} {{.ContainersRunning}}'",
     ("$D info -f '{{.Driver}}'", ENGINE), ("$D info -f '{{.DockerRootDir}}'", ENGINE),
