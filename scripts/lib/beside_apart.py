@@ -125,7 +125,8 @@ def copied(source, target, how):
             raise OSError("tar has failed")
         one_time(target)
         return
-    tools = {"cp": ["cp", "-aT"], "rsync": ["rsync", "-aHAX"], "unlinked": ["rsync", "-aAX"]}
+    # With -A rsync 3.5 takes the owning group out of an ACL, if no attribute was set after it.
+    tools = {"cp": ["cp", "-aT"], "rsync": ["rsync", "-aHX"], "unlinked": ["rsync", "-aX"]}
     if not shutil.which(tools[how][0]):
         how = "cp"
     slash = "" if how == "cp" else "/"
@@ -163,7 +164,10 @@ class Apart:
         if not self.both(path, plain) or self.pair.mode["kind"] in ("apart", "indexed"):
             return False
         kinds = {os.lstat(u + "/" + path).st_mode for u in self.uppers()}
-        return len(kinds) == 1 and not self.both(path, lambda u, p: is_whiteout(u + "/" + p))
+        # What an operation that failed has brought up in one of them alone would go along.
+        dirs = [u + "/" + path for u in self.uppers() if os.path.isdir(u + "/" + path)]
+        inside = {tuple(name for name, _, _ in listing(where)) for where in dirs}
+        return len(kinds) == 1 and len(inside) < 2 and not self.both(path, lambda u, p: is_whiteout(u + "/" + p))
 
     def free(self, path):
         """Both have nothing there, or a whiteout, in a directory."""
@@ -264,10 +268,13 @@ class Apart:
         return True
 
     def tool(self, how):
-        """Two metacopies that are no links any more are one file for overlayfs, and then ESTALE."""
+        """Two metacopies that are no links any more are one file for overlayfs, and then ESTALE; tar
+        keeps links of files alone. rsync leaves ACLs out, also where they are kept as others."""
+        if self.pair.mode["kind"] == "apart" and how in ("rsync", "unlinked"):
+            how = "cp"
         linked = any(os.lstat(upper + "/" + path).st_nlink > 1 for upper in self.uppers()
                      for path, is_dir, _ in listing(upper) if not is_dir)
-        return "rsync" if how == "unlinked" and linked else how
+        return {"unlinked": "rsync", "tar": "cp"}.get(how, how) if linked else how
 
     def do_sync(self, how):
         """Each upper is copied to other inodes, where it is; the old ones go."""

@@ -130,6 +130,9 @@ class Hands:
         os.rmdir(self.at(path))
 
     def op_rename(self, path, new, flags):
+        # With userxattr a symlink that has come up has another number when it is looked up again.
+        if path == new:
+            return "itself"
         old, new = os.fsencode(self.at(path)), os.fsencode(self.at(new))
         if LIBC.renameat2(-100, old, -100, new, flags):
             raise OSError(ctypes.get_errno(), "renameat2")
@@ -241,7 +244,13 @@ class Hands:
     def op_hold(self, slot, path, flags):
         if slot in self.held:
             os.close(self.held.pop(slot))
-        self.held[slot] = self.opened(path, flags)
+        fd = self.opened(path, flags)
+        # Of a pipe that goes overlayfs shows the links that it had.
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            return "no file"
+        self.held[slot] = fd
+        return None
 
     def op_held(self, slot, what, *arguments):
         if slot not in self.held:
