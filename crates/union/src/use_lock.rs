@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, Result};
 
-/// How long a lock is waited for whose holder may be about to end.
+/// How long a lock is waited for whose holder may be about to end: on a machine that has much more
+/// to do a daemon took over a second.
 #[cfg(not(test))]
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 const PATIENCE: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(2);

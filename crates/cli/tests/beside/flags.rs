@@ -91,8 +91,8 @@ fn flags_are_shown_set_and_heeded_as_by_the_kernel() {
     let Some((ours, kernel)) = beside(SCRIPT) else { return };
     let refused = kernel.matches("Operation not permitted").count();
     assert!(refused > 60, "{refused} refusals, so it says little:\n{kernel}");
-    for (ours, kernel) in ours.lines().zip(kernel.lines()) {
-        assert_eq!(ours, kernel);
+    for (own, wanted) in ours.lines().zip(kernel.lines()) {
+        assert_eq!(own, wanted, "in\n{ours}");
     }
     assert_eq!(ours.lines().count(), kernel.lines().count());
 }
