@@ -246,8 +246,8 @@ def alike(line, text, engine):
     text = text.replace(engine.dir, "DIR").replace(engine.registry, "HOST")
     text = re.sub("HOST/(docker|strata)/", "HOST/NAME/", text)
     lines = [re.sub(" {2,}", "  ", said.rstrip()) for said in text.splitlines()]
-    # Images that were made at the same time come in any order.
-    if re.match(r"[$]D (images|image l)", line):
+    # Images that were made at the same time come in any order, also those that docker saves.
+    if re.match(r"[$]D (images|image l|load -i x)", line):
         lines.sort()
     return "\n".join(same_json(said) for said in lines if said)
 
