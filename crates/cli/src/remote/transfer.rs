@@ -16,6 +16,7 @@ use strata_image::registry::PushEvent;
 use strata_layer::{Event, Progress};
 
 use crate::progress::Shown;
+use crate::units::fine_size;
 
 /// Docker's lines, and where they go.
 pub(crate) struct Transfer {
@@ -200,36 +201,14 @@ fn new_bar(all: &MultiProgress, layer: &str) -> ProgressBar {
 /// Docker's bar (`jsonmessage.JSONProgress`): 50 wide, and only on a terminal wider than 110.
 fn drawn(bytes: u64, total: u64, columns: u16) -> String {
     if total == 0 {
-        return format!("{:>8}", amount(bytes));
+        return format!("{:>8}", fine_size(bytes));
     }
     let half = (bytes.min(total).saturating_mul(50) / total) as usize;
-    let counts = format!("{:>8}/{}", amount(bytes), amount(total));
+    let counts = format!("{:>8}/{}", fine_size(bytes), fine_size(total));
     if columns <= 110 {
         return counts;
     }
     format!("[{}>{}] {counts}", "=".repeat(half), " ".repeat(50 - half))
-}
-
-/// Four significant digits, as go-units' `HumanSize`.
-fn amount(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = match value {
-        v if v >= 999.95 => 0,
-        v if v >= 99.995 => 1,
-        v if v >= 9.9995 => 2,
-        _ => 3,
-    };
-    let text = format!("{value:.digits$}");
-    let text = match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.'),
-        false => &text,
-    };
-    format!("{text}{}", UNITS[unit])
 }
 
 /// The words of a pull.
@@ -307,9 +286,6 @@ mod tests {
             (999_999, 0, 120, "   1000kB".trim_start_matches(' ').to_owned()),
         ] {
             assert_eq!(drawn(bytes, total, columns).trim_start(), text.trim_start(), "{bytes}");
-        }
-        for (bytes, text) in [(1, "1B"), (1234, "1.234kB"), (72_812_345, "72.81MB")] {
-            assert_eq!(amount(bytes), text);
         }
     }
 }
