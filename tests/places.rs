@@ -233,6 +233,38 @@ fn a_full_disk_is_looked_into_and_freed() {
     assert!(clean, "{said}");
 }
 
+/// Nothing was looked at, so there is no compiled tree to give back.
+#[test]
+fn an_image_is_removed_from_a_disk_without_any_room() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.path().join("disk");
+    for command in ["rmi", "prune"] {
+        let Some(_mounted) = Mounted::new(&["-t", "tmpfs", "-o", "size=12m", "tmpfs"], &disk)
+        else {
+            return;
+        };
+        let root = disk.join("store");
+        let archive = fixture("busybox-gzip.oci.tar");
+        let (loaded, said) = run(&sandbox, &root, "load", &["-i", archive.to_str().unwrap()]);
+        assert!(loaded, "{said}");
+        let mut zeros = File::create(disk.join("fill")).unwrap();
+        while std::io::Write::write_all(&mut zeros, &[0; 4096]).is_ok() {}
+        drop(zeros);
+        let (done, said) = match command {
+            "rmi" => run(&sandbox, &root, "rmi", &["stratafs.test/busybox:1"]),
+            _ => run(&sandbox, &root, "image", &["prune", "--all", "--force"]),
+        };
+        assert!(done, "{command}: {said}");
+        assert_eq!(fs::read_dir(root.join("layers")).unwrap().count(), 0, "{command}");
+        fs::remove_file(disk.join("fill")).unwrap();
+        let (clean, said) = run(&sandbox, &root, "fsck", &[]);
+        assert!(clean, "{said}");
+        // What is loaded next sets the room aside again.
+        let (loaded, said) = run(&sandbox, &root, "load", &["-i", archive.to_str().unwrap()]);
+        assert!(loaded && root.join("reserve").exists(), "{said}");
+    }
+}
+
 #[test]
 fn nothing_panics_where_it_cannot_print() {
     let sandbox = Sandbox::with("busybox-gzip.oci.tar");

@@ -183,6 +183,7 @@ class Judge:
             "uppers": below(self.store, "uppers"), "mounts": below(self.store, "mounts"),
             "leftovers": total([below(self.store, "staging"), below(self.store, "trash")]),
             "images.json": below(self.store, "images.json"),
+            "reserve": below(self.store, "reserve"),
             "index.db": below(self.store, "index.db"), "root": lstat(self.store),
             "total": (self.du("--apparent-size", "-B1"), self.du("-B512")),
         }

@@ -71,7 +71,7 @@ fn steady(line: &str) -> String {
         return cells.collect::<Vec<_>>().join("   ");
     }
     // The parts of `df`, which the compressor and the file system decide.
-    const PARTS: [&str; 12] = [
+    const PARTS: [&str; 13] = [
         "contents",
         "headers",
         "directories",
@@ -81,6 +81,7 @@ fn steady(line: &str) -> String {
         "mounts",
         "leftovers",
         "images.json",
+        "reserve",
         "index.db",
         "root",
         "TOTAL",

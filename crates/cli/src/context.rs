@@ -166,7 +166,9 @@ impl Context {
     /// # Errors
     /// As [`Context::store`].
     pub(crate) fn store_within(&self, limits: Limits) -> Result<Store> {
-        self.opened(Store::open_with(&self.root, self.options(limits)))
+        let store = self.opened(Store::open_with(&self.root, self.options(limits)))?;
+        store.set_aside();
+        Ok(store)
     }
 
     /// How every store is opened.

@@ -6,8 +6,9 @@
 //!                      as it is, what is derived goes elsewhere, and every change is refused
 //! ```
 //!
-//! A full disk has no room for what SQLite writes beside `index.db`. Compiled trees are derived, so
-//! [`Store::shed`] gives their room back before something is removed.
+//! A full disk has no room for what SQLite writes beside `index.db`, so that nothing could be
+//! removed either. [`Store::set_aside`] keeps some room in a file without meaning; [`Store::shed`]
+//! gives it back before something is removed, and that of compiled trees, which are derived.
 //!
 //! Invariants: nothing here makes a store; a store that is opened read-only is not changed in any
 //! way, and neither swept nor migrated.
@@ -15,13 +16,18 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use strata_tree::ChainId;
 
 use super::{Store, StoreOptions, has_layers};
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
 use crate::lock::{Lock, flock};
+
+/// The file that keeps room, in the root.
+pub(super) const RESERVE: &str = "reserve";
+/// Bytes of it: what the index writes down of a removal is some ten to some hundred KiB.
+const RESERVED: u64 = 512 << 10;
 
 impl Store {
     /// Opens the store at `root`, which is there; read-only if it cannot be written.
@@ -75,15 +81,51 @@ impl Store {
         Some(elsewhere.join("trees").join(chain.hex()))
     }
 
-    /// Removes all compiled trees, which are made anew when they are wanted; the bytes that are
-    /// free then. Mounts keep those that they have open.
+    /// Keeps 512 KiB for a removal on a full disk, if they are not kept already. That there is no
+    /// room for it, or none can be kept on this file system, is no error: it may be there later.
+    pub fn set_aside(&self) {
+        if let Err(errno) = self.reserve() {
+            tracing::debug!("no room is set aside in {}: {errno}", self.root.display());
+        }
+    }
+
+    fn reserve(&self) -> rustix::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = rustix::fs::openat(&self.root_fd, RESERVE, flags, mode)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if self.read_only.is_some() || u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVED
+        {
+            return Ok(());
+        }
+        let kept = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED);
+        // Half of it is of no use, and in the way of whoever made the disk full.
+        kept.inspect_err(|_| self.forget_reserve())
+    }
+
+    fn forget_reserve(&self) {
+        let gone = rustix::fs::unlinkat(&self.root_fd, RESERVE, rustix::fs::AtFlags::empty());
+        if let Err(errno) = gone {
+            tracing::debug!("{}/{RESERVE}: {errno}", self.root.display());
+        }
+    }
+
+    /// Removes what [`Store::set_aside`] keeps and all compiled trees, which are made anew when
+    /// they are wanted; the bytes that are free then. Mounts keep those that they have open.
     ///
     /// # Errors
     /// `Io`.
     pub fn shed(root: &Path) -> Result<u64> {
         let dir = root.join("trees");
         let doing = || format!("cannot empty {}", dir.display());
-        let mut freed = 0;
+        let reserve = root.join(RESERVE);
+        let mut freed = reserve.metadata().map_or(0, |meta| meta.len());
+        match std::fs::remove_file(&reserve) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).doing(|| format!("cannot remove {}", reserve.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
         for entry in std::fs::read_dir(&dir).doing(doing)? {
             let path = entry.doing(doing)?.path();
             let bytes = path.metadata().map_or(0, |meta| meta.len());

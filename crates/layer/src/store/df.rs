@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/  layers/ = contents + headers + directories       the index knows them: not walked
-//!        trees/ blobs/ uppers/ mounts/ images.json        few, or not in the index: walked
+//!        trees/ blobs/ uppers/ mounts/ images.json reserve few, or not in the index: walked
 //!        staging/ trash/ and layers that the index lacks  leftovers: walked
 //!        index.db with its log
 //! ```
@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 use rustix::io::Errno;
 use strata_tree::DiffId;
 
+use super::access::RESERVE;
 use super::{Store, Usage};
 use crate::error::{IoContext, Result};
 use crate::index::ImageRecord;
@@ -93,6 +94,8 @@ pub struct Disk {
     pub leftovers: Space,
     /// `images.json`.
     pub listing: Space,
+    /// `reserve`, for removals on a full disk.
+    pub reserve: Space,
     /// `index.db` with its log.
     pub index: Space,
     /// The root directory, and what is in it that is none of strata's.
@@ -101,7 +104,7 @@ pub struct Disk {
 
 impl Disk {
     /// All parts with their names.
-    pub fn parts(&self) -> [(&'static str, Space); 11] {
+    pub fn parts(&self) -> [(&'static str, Space); 12] {
         [
             ("contents", self.contents),
             ("headers", self.headers),
@@ -112,6 +115,7 @@ impl Disk {
             ("mounts", self.mounts),
             ("leftovers", self.leftovers),
             ("images.json", self.listing),
+            ("reserve", self.reserve),
             ("index.db", self.index),
             ("root", self.root),
         ]
@@ -196,12 +200,13 @@ impl Store {
             mounts: below("mounts")?,
             leftovers: self.leftovers(layers)?,
             listing: all_of(root, &["images.json"])?,
+            reserve: all_of(root, &[RESERVE])?,
             index: all_of(root, &INDEX)?,
             root: space(root, Path::new(""))?.unwrap_or_default(),
         };
         disk.directories += all_of(root, &["layers"])?;
         let known = ["layers", "trees", "blobs", "uppers", "mounts", "staging", "trash"];
-        let known = known.into_iter().chain(["images.json"]).chain(INDEX);
+        let known = known.into_iter().chain(["images.json", RESERVE]).chain(INDEX);
         let known: BTreeSet<&OsStr> = known.map(OsStr::new).collect();
         let strangers = names(root, Path::new("."))?.into_iter();
         let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));
