@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fstat, statat};
 use rustix::io::Errno;
@@ -23,13 +24,17 @@ pub(crate) enum Lock {
     Exclusive,
     /// An exclusive one, or none if anybody holds it.
     TryExclusive,
+    /// The same, but what is let go within a tenth of a second is waited for: a daemon that is
+    /// ending, or a process that a holder is just starting, which has its locks until it runs its
+    /// program.
+    SoonExclusive,
 }
 
 /// The outcome of [`lock_path`].
 pub(crate) enum Locked {
     /// Held as long as the descriptor lives.
     Held(OwnedFd),
-    /// Somebody else holds it (only for `TryExclusive`).
+    /// Somebody else holds it (only for `TryExclusive` and `SoonExclusive`).
     Busy,
     /// There is no such path.
     Absent,
@@ -65,9 +70,16 @@ pub(crate) fn flock(fd: impl AsFd, how: Lock) -> rustix::io::Result<()> {
     let operation = match how {
         Lock::Shared => FlockOperation::LockShared,
         Lock::Exclusive => FlockOperation::LockExclusive,
-        Lock::TryExclusive => FlockOperation::NonBlockingLockExclusive,
+        Lock::TryExclusive | Lock::SoonExclusive => FlockOperation::NonBlockingLockExclusive,
     };
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation))
+    let mut more = if how == Lock::SoonExclusive { 20 } else { 0 };
+    loop {
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation)) {
+            Err(Errno::WOULDBLOCK) if more > 0 => more -= 1,
+            done => return done,
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Whether `path` still leads to the inode that `fd` has open.

@@ -141,7 +141,7 @@ impl Store {
         let config = self.blob_path(&(*id).into());
         let (image, freed, locks, _config) = self.change_images(|tx| {
             let Some(image) = images::find(tx, id)? else { return Err(Error::NoImage(*id)) };
-            let config = match lock_path(&config, Lock::TryExclusive)? {
+            let config = match lock_path(&config, Lock::SoonExclusive)? {
                 Locked::Busy => return Err(Error::InUse { what: format!("image {}", id.short()) }),
                 Locked::Held(lock) => Some(lock),
                 Locked::Absent => None,

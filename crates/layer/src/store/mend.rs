@@ -78,7 +78,7 @@ impl Store {
         if let Some(record) = self.layer(diff_id)? {
             return self.collect(&record);
         }
-        match lock_path(&self.root.join(layer_path(diff_id)), Lock::TryExclusive)? {
+        match lock_path(&self.root.join(layer_path(diff_id)), Lock::SoonExclusive)? {
             Locked::Busy => Ok(false),
             Locked::Held(_) | Locked::Absent => Ok(true),
         }

@@ -22,7 +22,7 @@ impl Store {
     pub(super) fn lock_for_removal(&self, layers: &[DiffId]) -> Result<Doomed> {
         let mut doomed = Vec::new();
         for layer in layers {
-            match lock_path(&self.root.join(layer_path(layer)), Lock::TryExclusive)? {
+            match lock_path(&self.root.join(layer_path(layer)), Lock::SoonExclusive)? {
                 Locked::Held(dir) => doomed.push((*layer, dir)),
                 Locked::Busy => {
                     return Err(Error::InUse { what: format!("layer {}", layer.short()) });
