@@ -193,11 +193,13 @@ class Apart:
                     return False
         return True
 
+    def may_become(self, path, new):
+        inside = (new + "/").startswith(path + "/")
+        return self.editable(path) and self.free(new) and not inside and self.nothing_moved()
+
     # Uppers.
     def do_copy(self, path, new):
-        if not self.editable(path) or not self.free(new) or (new + "/").startswith(path + "/"):
-            return False
-        if not self.nothing_moved():
+        if not self.may_become(path, new):
             return False
         self.clear(new)
         for upper in self.uppers():
@@ -212,9 +214,7 @@ class Apart:
         return True
 
     def do_shift(self, path, new):
-        if not self.editable(path) or not self.free(new) or (new + "/").startswith(path + "/"):
-            return False
-        if not self.nothing_moved():
+        if not self.may_become(path, new):
             return False
         self.clear(new)
         for upper in self.uppers():

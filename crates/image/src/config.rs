@@ -76,9 +76,6 @@ const RUN_KEYS: [&str; 25] = [
     "StopTimeout",
     "Shell",
 ];
-const HEALTH_KEYS: [&str; 6] =
-    ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
-
 /// One step of an image's history, with the layer that it made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryStep<'a> {
@@ -223,6 +220,10 @@ where
 }
 
 impl ImageConfig {
+    /// The keys of a health check, in docker's order.
+    pub const HEALTH_KEYS: [&str; 6] =
+        ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
+
     /// Reads a config.
     ///
     /// # Errors
@@ -280,7 +281,7 @@ impl ImageConfig {
             if let Some(config) = document.get_mut(key) {
                 config.named(&RUN_KEYS);
                 if let Some(health) = config.get_mut("Healthcheck") {
-                    health.named(&HEALTH_KEYS);
+                    health.named(&ImageConfig::HEALTH_KEYS);
                 }
             }
         }

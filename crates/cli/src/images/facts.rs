@@ -57,9 +57,6 @@ const RUN: [(&str, Kind, bool); 25] = [
     ("Shell", Kind::List, false),
 ];
 
-const HEALTH: [&str; 6] =
-    ["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"];
-
 /// What docker says of an image.
 pub(super) fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Document> {
     let raw = ImageConfig::document(store, &image.record.id)?;
@@ -155,7 +152,7 @@ fn run(said: Option<&Value>) -> Document {
 fn set(kind: Kind, value: Option<&Value>) -> Document {
     match (kind, value) {
         (Kind::Health, Some(Value::Object(health))) => {
-            let fields = HEALTH.iter().filter_map(|name| {
+            let fields = ImageConfig::HEALTH_KEYS.iter().filter_map(|name| {
                 let value = health.get(*name).filter(|value| !value.is_null())?;
                 let is_time = !matches!(*name, "Test" | "Retries");
                 let value = match value.as_i64().filter(|_| is_time) {

@@ -90,12 +90,14 @@ impl Store {
     }
 
     fn reserve(&self) -> rustix::io::Result<()> {
+        if self.read_only.is_some() {
+            return Ok(());
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o600);
         let file = rustix::fs::openat(&self.root_fd, RESERVE, flags, mode)?;
         let stat = rustix::fs::fstat(&file)?;
-        if self.read_only.is_some() || u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVED
-        {
+        if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVED {
             return Ok(());
         }
         let kept = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED);
