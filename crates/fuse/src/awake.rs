@@ -9,7 +9,7 @@
 //! ```text
 //! all threads wait in the kernel          a request wakes one of them, which answers and ...
 //!   ... becomes the keeper                 it looks for the next request, again and again
-//!   ... steps aside, if there is one       the kernel would wake it in vain
+//!   ... steps aside, if there is one       the kernel would wake it for nothing
 //! all threads wait in the kernel          no request came in time, or several callers ask
 //! ```
 //!
@@ -35,8 +35,8 @@ use crate::together::Together;
 const STAY: Duration = Duration::from_micros(50);
 /// So long a keeper may be held up by one request before the others go back.
 const ASIDE: Duration = Duration::from_millis(2);
-/// What a stay in vain, or a request of another caller than the last, counts; one of the same
-/// caller in time takes one off. With [`VAIN`] nobody stays for the next [`REST`] requests.
+/// What a stay without a request, or a request of another caller than the last, counts; one of the
+/// same caller in time takes one off. With [`VAIN`] nobody stays for the next [`REST`] requests.
 const AMISS: u32 = 2;
 const VAIN: u32 = 8;
 const REST: u32 = 64;
@@ -147,8 +147,8 @@ impl Awake {
             return;
         }
         self.turns.fetch_add(1, Ordering::Relaxed);
-        // One caller has one request at a time, but one of another name space cannot be told from
-        // others: then, whether the next request came before the caller can have had its answer.
+        // One caller has one request at a time, but callers of another name space look the same:
+        // then, whether the next request came before the caller can have had its answer.
         let out_of_turn = if caller == 0 { self.is_asked(device) } else { !same };
         if out_of_turn {
             self.amiss(false);

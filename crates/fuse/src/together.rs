@@ -28,8 +28,8 @@ use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 /// So many requests of one caller are a batch; it is brisk if it takes less than [`BRISK`].
 const BATCH: u32 = 16;
 const BRISK: Duration = Duration::from_millis(5);
-/// After so many batches it is looked again where the caller runs: reading `/proc` costs about as
-/// much as a request.
+/// After this many batches the thread looks again where the caller runs: reading `/proc` costs
+/// about as much as a request.
 const LOOK: u32 = 8;
 /// What the ballast gives way to others with.
 const NICE: i32 = 19;

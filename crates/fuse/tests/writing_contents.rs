@@ -1,4 +1,4 @@
-//! A writable mount: contents, whoever has them open and however.
+//! A writable mount: the contents of files, for every way in which they can be open.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 

@@ -23,8 +23,8 @@ use strata_tree::DiffId;
 use crate::stage::open_beneath;
 use crate::store::layer_path;
 
-/// So many times must a content of a layer have been found in another directory than the content
-/// before it, until that layer is read ahead: every layer holds the empty file, or a licence.
+/// A layer is read ahead once this many of its contents were found in another directory than the
+/// content before: every layer holds the empty file, or a licence.
 const MOVES: u32 = 8;
 
 /// Bytes of the index that are read ahead.

@@ -126,7 +126,7 @@ impl Places {
         outcome
     }
 
-    /// The bytes of a blob, from whoever has them.
+    /// The bytes of a blob, from the first place that has them.
     pub(crate) fn blob(&self, digest: BlobDigest, size: u64) -> BlobReader<'_> {
         // Whoever gave wrong bytes is in `failed` by now.
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! From a name to an image in the store.
 //!
 //! ```text
-//! tag --> the origin says the digest --> whoever has it gives the document
+//! tag --> the origin says the digest --> a place that has it gives the document
 //!     --> (index: the platform's manifest) --> config --> missing layers, several at once
 //! ```
 //!

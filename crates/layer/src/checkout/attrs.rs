@@ -34,7 +34,7 @@ fn refused(error: Errno) -> bool {
     !matches!(error, Errno::IO | Errno::ROFS | Errno::BADF | Errno::NOMEM | Errno::STALE)
 }
 
-/// Notes a refusal; passes on what is none.
+/// Notes a refusal; passes on every other error.
 fn note(
     result: Result<(), Errno>,
     path: &TreePath,

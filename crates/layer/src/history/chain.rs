@@ -152,7 +152,7 @@ impl<'s> Chain<'s> {
         })
     }
 
-    /// What the bytes of a regular file are; `None` for what is none.
+    /// What the bytes of a regular file are; `None` for other nodes.
     ///
     /// # Errors
     /// As [`Chain::layer`].

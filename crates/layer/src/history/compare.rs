@@ -293,7 +293,7 @@ impl<'a> Compare<'a> {
     }
 }
 
-/// The content of a regular file of a merged tree; `None` for what is none.
+/// The content of a regular file of a merged tree; `None` for other nodes.
 ///
 /// # Errors
 /// As [`Chain::layer`], and what the tree answers.

@@ -272,7 +272,7 @@ impl ImageTree {
         self.content(version).is_some_and(|content| self.holders(content).is_shared())
     }
 
-    /// A symlink's target; `None` for what is none.
+    /// A symlink's target; `None` for other nodes.
     pub fn link(&self, version: &Version) -> Option<&[u8]> {
         self.links.get(version.link as usize).map(AsRef::as_ref)
     }
@@ -285,7 +285,7 @@ impl ImageTree {
     /// Opens the content of a regular file.
     ///
     /// # Errors
-    /// `NotRegular` for what is none; `Io`.
+    /// `NotRegular` for other nodes than regular files; `Io`.
     pub fn open(&self, version: &Version) -> strata_tree::Result<std::fs::File> {
         use std::os::fd::AsFd;
         let Some(layer) = self.layers.get(version.layer as usize).filter(|_| is_file(version))

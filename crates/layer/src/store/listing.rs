@@ -1,7 +1,7 @@
 //! `images.json`: images and tags once more, so that a rebuild without `index.db` has them.
 //!
 //! It is replaced, durably, just before the index is committed. A crash in between leaves it one
-//! change ahead; it says of which state it is the successor, so that this is told from damage.
+//! change ahead; it says of which state it is the successor, so that this is not taken for damage.
 //!
 //! ```text
 //! {"replaces": sha256 of the images before, "images": [...], "sha256": of both}

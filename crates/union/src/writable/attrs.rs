@@ -98,7 +98,7 @@ impl Union {
     /// A symbolic link's target.
     ///
     /// # Errors
-    /// `EINVAL` for what is none, `ESTALE`; `Upper`, `Lower`.
+    /// `EINVAL` for other nodes than symlinks, `ESTALE`; `Upper`, `Lower`.
     pub fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
         let _steady = self.steady();
         let seen = self.table.see(node)?;

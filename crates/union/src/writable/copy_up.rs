@@ -158,7 +158,7 @@ impl Union {
             // Of a removed file a crash leaves nothing, of an empty one nothing less.
             None => Sync::Never,
             Some(_) if bytes == 0 => Sync::Never,
-            // A copy of a part cannot be told from one that a crash has cut off.
+            // A copy of a part cannot be distinguished from one that a crash has cut off.
             Some(_) if bytes == size && self.upper.late && markable => Sync::Late,
             Some(_) => Sync::Now,
         }

@@ -9,7 +9,7 @@
 //! * a node keeps its number over copy-up and remount: the upper remembers the lower's;
 //! * a lower file of several names is copied up under all of them at once, so its names stay
 //!   links of one inode, for whoever mounts the upper;
-//! * whoever has a file open sees what is written to it after its copy-up (`files`).
+//! * a program that has a file open sees what is written to it after its copy-up (`files`).
 //!
 //! ```text
 //! lookup, list, attr        names, listing, attrs   read the upper first, then the lower

@@ -1,0 +1,48 @@
+//! Which crate may use which.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::project::{none, read, top};
+
+/// What each crate may depend on: the arrows of the design.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("sha256", &[]),
+    ("tree", &[]),
+    ("union", &["tree"]),
+    ("layer", &["sha256", "tree"]),
+    ("image", &["layer", "tree"]),
+    ("fuse", &["tree", "union"]),
+    ("kernel", &["tree"]),
+    ("cli", &["fuse", "image", "kernel", "layer", "tree", "union"]),
+];
+
+#[test]
+fn crates_depend_one_way() {
+    let mut wrong = Vec::new();
+    let found: BTreeSet<String> = fs::read_dir(top().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let known: BTreeSet<String> = ARROWS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(found, known, "each crate has its arrows");
+    for (name, allowed) in ARROWS {
+        let manifest = read(&Path::new("crates").join(name).join("Cargo.toml"));
+        let mut section = "";
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
+            let Some(other) = dependency.strip_prefix("strata-") else { continue };
+            if section == "[dependencies]" && !allowed.contains(&other) {
+                wrong.push(format!("crates/{name} must not depend on {other}"));
+            }
+            if line.contains("path") {
+                wrong.push(format!("crates/{name}: {line}: by path, not by the workspace"));
+            }
+        }
+    }
+    none(wrong);
+}
