@@ -7,15 +7,16 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("sha256", &[]),
     ("tree", &[]),
     ("union", &["tree"]),
     ("layer", &["sha256", "tree"]),
-    ("image", &["layer", "tree"]),
+    ("registry", &["tree"]),
+    ("image", &["layer", "registry", "tree"]),
     ("fuse", &["tree", "union"]),
     ("kernel", &["tree"]),
-    ("cli", &["fuse", "image", "kernel", "layer", "tree", "union"]),
+    ("cli", &["fuse", "image", "kernel", "layer", "registry", "tree", "union"]),
 ];
 
 #[test]

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use strata_layer::Store;
+use strata_registry::or_default;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result};
@@ -200,16 +201,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Go writes `null` for what is empty.
-pub(crate) fn or_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// The same, also for the elements of a list.
+/// [`or_default`], also for the elements of a list.
 fn all_or_default<'de, D, T>(deserializer: D) -> std::result::Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -8,6 +8,7 @@ use std::io::Read;
 use jiff::Timestamp;
 use serde_json::json;
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_registry::Reference;
 use strata_tree::BlobDigest;
 
 use crate::change::{self, Change};
@@ -16,7 +17,6 @@ use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
 use crate::manifest::{Described, new_manifest};
 use crate::media::OCI_LAYER;
-use crate::reference::Reference;
 
 /// How to derive.
 #[derive(Default)]

@@ -11,15 +11,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde::Deserialize;
+use strata_registry::Reference;
+use strata_registry::or_default;
 use strata_tree::{BlobDigest, TreePath};
 
-use crate::config::{ImageConfig, or_default};
+use crate::config::ImageConfig;
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer, Wanted};
 use crate::json::Json;
 use crate::media::MediaKind;
 use crate::oci::Descriptor;
-use crate::reference::Reference;
 use crate::source::{Source, path_of, sha256};
 
 const LIST: &str = "manifest.json";

@@ -6,10 +6,8 @@
 
 use std::path::PathBuf;
 
+use strata_registry::{ReferenceError, RegistryError};
 use strata_tree::{BlobDigest, ImageId};
-
-use crate::reference::ReferenceError;
-use crate::registry::RegistryError;
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -256,19 +254,9 @@ pub enum Error {
         /// The images that it could be.
         candidates: Vec<ImageId>,
     },
-    /// A credential helper failed.
-    #[error(
-        "docker-credential-{helper}: {why}; see credHelpers and credsStore in the credentials file"
-    )]
-    Helper {
-        /// Its name without the prefix.
-        helper: String,
-        /// What went wrong.
-        why: String,
-    },
-    /// Registries did not do what they were asked.
+    /// Registries did not do what they were asked, or cannot be asked as they are configured.
     #[error(transparent)]
-    Registry(#[from] Box<RegistryError>),
+    Registry(#[from] strata_registry::Error),
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),
@@ -282,6 +270,18 @@ impl Error {
 
     pub(crate) fn document(label: &str, document: &str, why: impl Into<String>) -> Self {
         Self::Document { label: label.to_owned(), document: document.to_owned(), why: why.into() }
+    }
+}
+
+impl From<Box<RegistryError>> for Error {
+    fn from(error: Box<RegistryError>) -> Self {
+        Self::Registry(error.into())
+    }
+}
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Self {
+        Box::new(error).into()
     }
 }
 

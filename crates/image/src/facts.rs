@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::Path;
 
 use strata_layer::{ImageRecord, Progress, Store};
+use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::config::ImageConfig;
@@ -17,9 +18,7 @@ use crate::limits::Limits;
 use crate::location::{Format, Location};
 use crate::oci::manifest_parts;
 use crate::platform::Platform;
-use crate::reference::Reference;
-use crate::registry::Registries;
-use crate::registry::remote::Remote;
+use crate::pull::Remote;
 use crate::source::{Source, sha256};
 
 /// An image as one place has it.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use strata_registry::Reference;
 use strata_tree::{BlobDigest, TreePath};
 
 use crate::config::ImageConfig;
@@ -17,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::media::MediaKind;
 use crate::oci::{self, Descriptor};
 use crate::platform::{Platform, Rank};
-use crate::reference::Reference;
 use crate::source::{Source, path_of};
 use crate::spec::{List, SourceSpec};
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 use strata_layer::{LayerInput, Progress, Store};
+use strata_registry::Reference;
 
 use crate::change::{self, Change};
 use crate::error::{Error, Result};
@@ -15,7 +16,6 @@ use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::platform::Platform;
-use crate::reference::Reference;
 use crate::source::sha256;
 use crate::spec::Place;
 use crate::spool::{self, Opened};

@@ -7,9 +7,10 @@
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
 //! archives and OCI layout directories; [`save()`] writes archives; [`import`] makes an image of a
-//! plain tar, [`derive()`] one of another image and one layer more;
-//! [`resolve_image`] finds an image again by what a person types. A [`Reference`] is a name, an
-//! [`ImageConfig`] tells what an image is made of.
+//! plain tar, [`derive()`] one of another image and one layer more; [`pull()`], [`push()`] and
+//! [`copy()`] speak to registries through `strata-registry`, and [`serve()`] is one;
+//! [`resolve_image`] finds an image again by what a person types; an [`ImageConfig`] tells what an
+//! image is made of.
 //!
 //! Invariants: all of a source is untrusted: sizes are capped before reading, digests checked
 //! before use in a path, every document and layer verified before the image is committed. This
@@ -33,11 +34,13 @@ mod location;
 mod manifest;
 mod media;
 mod oci;
+mod pack;
 mod platform;
-mod reference;
-pub mod registry;
+mod pull;
+mod push;
 mod resolve;
 mod save;
+mod serve;
 mod slots;
 mod source;
 mod spec;
@@ -60,9 +63,12 @@ pub use limits::Limits;
 pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
 pub use location::{Format, Location, LocationError};
 pub use media::MediaKind;
+pub use pack::Packing;
 pub use platform::{Platform, Rank};
-pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
+pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
+pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
 pub use resolve::resolve_image;
 pub use save::{Saved, save};
+pub use serve::{ServeEvent, serve};
 pub use spec::SourceSpec;
 pub use survey::{Survey, SurveyOptions, SurveyedImage};

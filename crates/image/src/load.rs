@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use strata_layer::{Event, HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
 
 use crate::error::{BoxError, Error, Result};
@@ -26,7 +27,6 @@ use crate::found::{self, Found, FoundLayer, Wanted};
 use crate::limits::Limits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
-use crate::reference::Reference;
 use crate::slots::{Slot, Slots};
 use crate::source::{Blob, Blobs, Source, check_size};
 use crate::spec::SourceSpec;

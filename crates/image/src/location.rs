@@ -13,8 +13,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::reference::{Reference, ReferenceError};
 use crate::spec::{List, SourceSpec};
+use strata_registry::{Reference, ReferenceError};
 
 /// How images lie in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

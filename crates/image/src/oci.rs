@@ -12,16 +12,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
+use strata_registry::or_default;
+use strata_registry::{Reference, Tag};
 use strata_tree::BlobDigest;
 
-use crate::config::{ImageConfig, or_default};
+use crate::config::ImageConfig;
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer, Wanted, listed};
 use crate::json::{self, Json};
 use crate::limits;
 use crate::media::MediaKind;
 use crate::platform::{Platform, Rank};
-use crate::reference::{Reference, Tag};
 use crate::source::{Blobs, Source, blob_path, path_of};
 
 const INDEX: &str = "index.json";

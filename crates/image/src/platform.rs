@@ -21,8 +21,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use strata_registry::or_default;
 
-use crate::config::or_default;
 use crate::error::Error;
 
 /// An operating system, an architecture and perhaps its variant, in Go's words (`linux/arm64/v8`).

@@ -4,10 +4,10 @@
 //! ambiguous beginning is an error that lists the candidates, never a guess.
 
 use strata_layer::{ImageRecord, Store};
+use strata_registry::Reference;
 use strata_tree::ImageId;
 
 use crate::error::{Error, Result};
-use crate::reference::Reference;
 
 /// The shortest beginning of an id that is taken for one, in hex digits.
 const PREFIX_MIN: usize = 2;

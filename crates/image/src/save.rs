@@ -15,13 +15,13 @@ use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 use strata_layer::{HeldLayer, ImageRecord, Store};
+use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId};
 use tar::{EntryType, Header};
 
 use crate::derive::manifest_of;
 use crate::error::{Error, Result};
 use crate::media::OCI_MANIFEST;
-use crate::reference::Reference;
 
 /// Bytes of a tar's block.
 const BLOCK: usize = 512;

@@ -214,7 +214,7 @@ mod tests {
             let repo = SourceSpec::path(&path).repository();
             assert_eq!(repo.as_deref(), repository, "{name}");
             if let Some(repo) = repo {
-                assert!(repo.parse::<crate::reference::Reference>().is_ok(), "{name}");
+                assert!(repo.parse::<strata_registry::Reference>().is_ok(), "{name}");
             }
         }
     }

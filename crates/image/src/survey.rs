@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use strata_layer::reuse::chunks::{ChunkOptions, Measured, measure};
 use strata_layer::reuse::{SurveyedLayer, cut_layer, survey_layer};
 use strata_layer::{ImageRecord, LayerInput, Limits as LayerLimits, Progress, Sharing};
+use strata_registry::Reference;
 use strata_tree::{ContentDigest, DiffId};
 
 use crate::error::{Error, Result};
@@ -25,7 +26,6 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::load::{open_layer, refused};
 use crate::platform::Platform;
-use crate::reference::Reference;
 use crate::source::{Blobs, Source};
 use crate::spec::SourceSpec;
 

@@ -12,7 +12,7 @@ mod support;
 
 use client::{Client, one, quick};
 use fake::{Answer, How, Registry, Seen};
-use strata_image::registry::{Registries, RegistryOptions};
+use strata_registry::{Registries, RegistryOptions};
 
 /// A registry's answer to a manifest by tag, with one header changed or left out.
 fn manifest_as(bytes: Vec<u8>, headers: &'static [(&'static str, &'static str)]) -> How {
@@ -195,8 +195,7 @@ fn a_silent_registry_is_given_up() {
     for host in [registry.host(), &mute] {
         let client = Client::new();
         let wait = std::time::Duration::from_millis(50);
-        let timeouts =
-            strata_image::registry::Timeouts { connect: wait, answer: wait, stall: wait };
+        let timeouts = strata_registry::Timeouts { connect: wait, answer: wait, stall: wait };
         let options = || RegistryOptions { timeouts, ..client.options() };
         let error = client.pull_with(&format!("{host}/team/x:1"), options()).unwrap_err();
         assert!(error.to_string().contains("no answer in time"), "{error}");

@@ -12,10 +12,10 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use strata_image::{
-    Error, ImageConfig, ImportOptions, LoadOptions, Loaded, Reference, SourceSpec, import, load,
-    resolve_image,
+    Error, ImageConfig, ImportOptions, LoadOptions, Loaded, SourceSpec, import, load, resolve_image,
 };
 use strata_layer::{Event, Progress, Store};
+use strata_registry::Reference;
 use support::{LAYER, Layout, digest, fixture, named, tar_of, with};
 
 /// Keeps what happened to each layer.

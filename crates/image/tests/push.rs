@@ -15,8 +15,8 @@ use std::sync::Mutex;
 
 use client::{Client, attempts, big, layers, one};
 use fake::{Answer, How, Registry, Seen};
-use strata_image::registry::{PushEvent, PushOptions, Refusal, Registries, push};
-use strata_image::{Error, resolve_image};
+use strata_image::{Error, PushEvent, PushOptions, push, resolve_image};
+use strata_registry::{Refusal, Registries};
 use support::{LAYER, Layout};
 
 #[derive(Default)]

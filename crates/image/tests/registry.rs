@@ -14,10 +14,8 @@ use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
 use fake::{Answer, How, Proxy, Registry, Seen};
-use strata_image::registry::{
-    Credentials, Proxies, Refusal, Registries, RegistryOptions, Timeouts,
-};
 use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
+use strata_registry::{Credentials, Proxies, Refusal, Registries, RegistryOptions, Timeouts};
 use support::{Layout, digest, fixture, tar_of};
 
 #[test]

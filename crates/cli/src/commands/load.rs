@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_image::{
-    Change, ImportOptions, LoadOptions, Loaded, Platform, Reference, SourceSpec, import, load,
+    Change, ImportOptions, LoadOptions, Loaded, Platform, SourceSpec, import, load,
 };
+use strata_registry::Reference;
 
 use crate::context::{Context, check_chain};
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};

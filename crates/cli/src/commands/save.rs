@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueHint};
-use strata_image::{Reference, Saved, resolve_image, save};
+use strata_image::{Saved, resolve_image, save};
 use strata_layer::Store;
+use strata_registry::Reference;
 
 use crate::context::Context;
 use crate::look::{self, Screen};

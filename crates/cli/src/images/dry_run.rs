@@ -7,8 +7,8 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use strata_image::Reference;
 use strata_layer::Store;
+use strata_registry::Reference;
 use strata_tree::ImageId;
 
 use super::familiar;

@@ -22,8 +22,9 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use strata_image::{ImageConfig, Reference};
+use strata_image::ImageConfig;
 use strata_layer::{ImageRecord, Store};
+use strata_registry::Reference;
 use strata_tree::ImageId;
 
 pub(crate) use history::{HistoryArgs, run_history};

@@ -8,8 +8,9 @@ use std::io::Write;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use strata_image::{Reference, resolve_image};
+use strata_image::resolve_image;
 use strata_layer::{Error as LayerError, Store};
+use strata_registry::Reference;
 use strata_tree::ImageId;
 
 use super::users::Users;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueHint};
-use strata_image::registry::{
+use strata_registry::{
     Credentials, Proxies, Registries, RegistryOptions, Retry, Settings, Timeouts,
 };
 

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
-use strata_image::registry::{PushEvent, Registries};
 use strata_image::{
-    ArchiveWriter, Copied, CopyOptions, Format, Listeners, Location, Platform, Reference, Target,
+    ArchiveWriter, Copied, CopyOptions, Format, Listeners, Location, Platform, PushEvent, Target,
     copy,
 };
 use strata_layer::Store;
+use strata_registry::{Reference, Registries};
 
 use super::config::RegistryArgs;
 use super::pull::document_limits;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use strata_image::registry::{Proxies, Settings};
 use strata_layer::Store;
+use strata_registry::{Proxies, Settings};
 
 use super::config::{self, RegistryArgs};
 use crate::context::{Context, Format};

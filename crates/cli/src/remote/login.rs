@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use strata_image::registry::{Credential, Credentials, Kept, Refusal, Registries};
+use strata_registry::{Credential, Credentials, Kept, Refusal, Registries};
 
 use super::config::RegistryArgs;
 use crate::context::Context;
@@ -105,7 +105,7 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
 
 fn try_login(registries: &Registries, host: &str, credential: Credential) -> Result<()> {
     let Err(error) = registries.check_login(host, Some(credential)) else { return Ok(()) };
-    if let strata_image::Error::Registry(refused) = &error
+    if let strata_registry::Error::Refused(refused) = &error
         && let Some(Refusal::Denied(said)) = refused.decisive()
     {
         bail!("{host} does not take this name and password: {said}");

@@ -7,9 +7,8 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use strata_image::Platform;
 use strata_image::json::Json;
-use strata_image::registry::fetch_document;
+use strata_image::{Platform, fetch_document};
 
 use super::config::RegistryArgs;
 use super::pull::{Name, document_limits};

@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::registry::{PullOptions, Pulled, Registries, pull};
-use strata_image::{Limits, Platform, Reference, ReferenceError, resolve_image};
+use strata_image::{Limits, Platform, PullOptions, Pulled, pull, resolve_image};
 use strata_layer::Store;
+use strata_registry::{Reference, ReferenceError, Registries};
 
 use super::config::RegistryArgs;
 use super::transfer::{Stream, Transfer};

@@ -7,9 +7,9 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::registry::{Packing, PushOptions, Registries, push};
-use strata_image::{Reference, resolve_image};
+use strata_image::{Packing, PushOptions, push, resolve_image};
 use strata_layer::{ImageRecord, Store};
+use strata_registry::{Reference, Registries};
 use strata_tree::ImageId;
 
 use super::config::RegistryArgs;
@@ -127,7 +127,7 @@ fn send(
     (image, reference): (&ImageRecord, &Reference),
 ) -> Result<()> {
     let options = PushOptions { packing: args.compression.map(Packing::from), threads: args.jobs };
-    let listen = |layer: &str, event: strata_image::registry::PushEvent<'_>| {
+    let listen = |layer: &str, event: strata_image::PushEvent<'_>| {
         transfer.pushing(layer, event);
     };
     let pushed =

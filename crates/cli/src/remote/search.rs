@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use strata_image::registry::Hit;
+use strata_registry::Hit;
 
 use super::config::RegistryArgs;
 use crate::context::{Context, Format};

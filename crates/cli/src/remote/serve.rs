@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_image::registry::{ServeEvent, serve};
+use strata_image::{ServeEvent, serve};
 
 use crate::context::Context;
 

@@ -12,7 +12,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strata_image::registry::PushEvent;
+use strata_image::PushEvent;
 use strata_layer::{Event, Progress};
 
 use crate::progress::Shown;

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::json;
-use strata_image::registry::Registries;
 use strata_image::{ImageFacts, Location, LocationError, Platform, resolve_image};
+use strata_registry::Registries;
 use strata_tree::BlobDigest;
 
 use super::config::RegistryArgs;

@@ -3,7 +3,8 @@
 //! Invariants: nothing is stored; a store that is not there is not made.
 
 use anyhow::{Context as _, Result};
-use strata_image::{Reference, SourceSpec, Survey, SurveyOptions};
+use strata_image::{SourceSpec, Survey, SurveyOptions};
+use strata_registry::Reference;
 
 use super::facts::{Facts, Image};
 use super::{ReuseArgs, chunks};

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use strata_image::{Reference, resolve_image};
+use strata_image::resolve_image;
 use strata_layer::reuse::chunks::Measured;
 use strata_layer::reuse::{Added, CountedLayer, Levels, Matrix, Relative};
 use strata_layer::{ImageRecord, Sharing, Store};
+use strata_registry::Reference;
 use strata_tree::ImageId;
 
 /// An image with its names.

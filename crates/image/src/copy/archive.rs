@@ -9,12 +9,12 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::layout::descriptors;
-use super::{Outbound, blob_name, prepare};
+use super::outbound::{Outbound, blob_name, prepare};
 use crate::error::Result;
-use crate::reference::Reference;
-use crate::registry::{PushEvent, PushListener};
+use crate::push::{PushEvent, PushListener};
 use crate::save::Archive;
 use crate::source::sha256;
+use strata_registry::Reference;
 
 /// An archive that is being written.
 pub struct ArchiveWriter<'w> {

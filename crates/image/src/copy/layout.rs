@@ -10,10 +10,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strata_tree::BlobDigest;
 
-use super::{Outbound, blob_name, called, prepare, shown};
+use super::outbound::{Outbound, blob_name, called, prepare, shown};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::registry::{PushEvent, PushListener};
+use crate::push::{PushEvent, PushListener};
 use crate::source::sha256;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -15,13 +15,14 @@
 mod archive;
 mod layout;
 mod outbound;
+mod registry;
 
 pub use archive::ArchiveWriter;
-pub(crate) use outbound::{OutLayer, Outbound};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use strata_layer::{Progress, Store};
+use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
 use crate::error::{Error, Result};
@@ -29,13 +30,13 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::load::{ChainCheck, LoadOptions, load_one};
 use crate::location::Location;
+use crate::pack::Packing;
 use crate::platform::Platform;
-use crate::reference::Reference;
-use crate::registry::remote::Remote;
-use crate::registry::{Packing, PushEvent, PushListener, PushOptions, Registries, push};
+use crate::pull::Remote;
+use crate::push::{PushListener, PushOptions, push};
 use crate::resolve::resolve_image;
 use crate::source::{Blobs, Source, sha256};
-use outbound::Form;
+use outbound::{Form, Outbound};
 
 /// How to copy.
 #[derive(Default)]
@@ -205,8 +206,8 @@ impl Copy<'_> {
         let Target::Registry(reference) = &to else {
             return written(&outbound, to, self.listeners);
         };
-        let digest =
-            self.registries.put(&outbound, reference, self.home, self.listeners.pushing)?;
+        let pushing = self.listeners.pushing;
+        let digest = registry::put(self.registries, &outbound, reference, self.home, pushing)?;
         Ok(Copied { id: outbound.id, manifest: Some(digest) })
     }
 
@@ -226,40 +227,4 @@ impl Copy<'_> {
         let loaded = load_one(self.store, source, &found, &options, self.listeners.pulling)?;
         Ok(Copied { id: loaded.id, manifest })
     }
-}
-
-/// What an image is called in a file: the tag that OCI layouts know, and the whole name.
-fn called(names: &[Reference], name: Option<&str>) -> Vec<(String, Option<Reference>)> {
-    match name {
-        // As skopeo does: the text as it is.
-        Some(text) => vec![(text.to_owned(), text.parse().ok().filter(|_| text.contains(':')))],
-        None => names
-            .iter()
-            .filter_map(|name| Some((name.tag()?.as_str().to_owned(), Some(name.clone()))))
-            .collect(),
-    }
-}
-
-/// Tells of all layers before the first is copied, each once.
-pub(crate) fn prepare<'o, 'a>(
-    outbound: &'o Outbound<'a>,
-    listen: &PushListener<'_>,
-) -> Vec<&'o OutLayer<'a>> {
-    let mut todo: Vec<&OutLayer<'_>> = Vec::new();
-    for layer in &outbound.layers {
-        if !todo.iter().any(|known| known.digest == layer.digest) {
-            listen(&layer.digest.short(), PushEvent::Preparing);
-            todo.push(layer);
-        }
-    }
-    todo
-}
-
-/// Where a layout keeps a blob.
-fn blob_name(digest: &BlobDigest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -6,9 +6,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use strata_layer::{ImageRecord, Store};
+use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result};
@@ -17,8 +19,8 @@ use crate::limits::Limits;
 use crate::manifest::{Described, new_manifest};
 use crate::media::{MediaKind, OCI_LAYER, OCI_MANIFEST};
 use crate::oci::media_type_of;
-use crate::reference::Reference;
-use crate::registry::{Packing, pack_from, repacked};
+use crate::pack::{Packing, pack_from, repacked};
+use crate::push::{PushEvent, PushListener};
 use crate::source::Blobs;
 use crate::spool;
 
@@ -244,4 +246,40 @@ impl<R: Read> Read for Checked<R> {
         let (digest, size) = (self.digest, self.size);
         Err(io::Error::other(format!("blob {digest} is {actual} ({size} bytes)")))
     }
+}
+
+/// What an image is called in a file: the tag that OCI layouts know, and the whole name.
+pub(super) fn called(names: &[Reference], name: Option<&str>) -> Vec<(String, Option<Reference>)> {
+    match name {
+        // As skopeo does: the text as it is.
+        Some(text) => vec![(text.to_owned(), text.parse().ok().filter(|_| text.contains(':')))],
+        None => names
+            .iter()
+            .filter_map(|name| Some((name.tag()?.as_str().to_owned(), Some(name.clone()))))
+            .collect(),
+    }
+}
+
+/// Tells of all layers before the first is copied, each once.
+pub(super) fn prepare<'o, 'a>(
+    outbound: &'o Outbound<'a>,
+    listen: &PushListener<'_>,
+) -> Vec<&'o OutLayer<'a>> {
+    let mut todo: Vec<&OutLayer<'_>> = Vec::new();
+    for layer in &outbound.layers {
+        if !todo.iter().any(|known| known.digest == layer.digest) {
+            listen(&layer.digest.short(), PushEvent::Preparing);
+            todo.push(layer);
+        }
+    }
+    todo
+}
+
+/// Where a layout keeps a blob.
+pub(super) fn blob_name(digest: &BlobDigest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
-use crate::reference::Reference;
 use crate::source::Source;
 use crate::spec::SourceSpec;
 use crate::support::{LAYER, Layout, digest, tar_of, with};
+use strata_registry::Reference;
 
 /// An image in the old layout: its config's file name and its layer's.
 fn old_image(layout: &Layout, content: &str) -> (String, String) {

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
-use crate::reference::Reference;
 use crate::source::Source;
 use crate::spec::{List, SourceSpec};
 use crate::support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, digest, named, on, tar_of, with};
+use strata_registry::Reference;
 
 fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<Found>> {
     let mut spec = SourceSpec::path(layout.root());

@@ -8,11 +8,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use strata_image::registry::{
-    PullOptions, Pulled, Registries, RegistryOptions, Retry, Settings, pull,
-};
-use strata_image::{Error, Reference};
+use strata_image::{Error, PullOptions, Pulled, pull};
 use strata_layer::{Event, Progress, Store};
+use strata_registry::{Reference, Registries, RegistryOptions, Retry, Settings};
 
 use crate::fake::{Registry, Seen};
 use crate::support::{Layout, digest, tar_of};
@@ -146,9 +144,9 @@ pub fn one() -> (Registry, String) {
     (registry, name)
 }
 
-pub fn attempts(error: &Error) -> &[strata_image::registry::Attempt] {
+pub fn attempts(error: &Error) -> &[strata_registry::Attempt] {
     match error {
-        Error::Registry(error) => &error.attempts,
+        Error::Registry(strata_registry::Error::Refused(error)) => &error.attempts,
         other => panic!("{other}"),
     }
 }

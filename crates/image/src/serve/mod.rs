@@ -26,13 +26,13 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 use strata_layer::{HeldLayer, Store};
+use strata_registry::{Reference, Tag};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::derive::manifest_of;
 use crate::error::{Error, Result};
 use crate::media::OCI_MANIFEST;
 use crate::oci::{manifest_parts, media_type_of};
-use crate::reference::{Reference, Tag};
 use crate::source::sha256;
 
 /// A request that was answered.

@@ -20,12 +20,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::client::Endpoint;
-use super::error::{Refusal, RegistryError};
-use super::url::{HostPattern, Scheme, Url};
-use crate::config::or_default;
-use crate::error::{Error, Result};
+use crate::client::Endpoint;
+use crate::error::{Error, Refusal, RegistryError, Result};
+use crate::null::or_default;
 use crate::reference::Reference;
+use crate::url::{HostPattern, Scheme, Url};
 
 const HUB: &str = "docker.io";
 
@@ -129,10 +128,10 @@ impl Settings {
     /// not there adds nothing.
     ///
     /// # Errors
-    /// `Document`, `Io`.
+    /// `Config`, `Io`.
     pub fn add_registries_conf(&mut self, path: &Path) -> Result<()> {
         let Some(text) = read(path)? else { return Ok(()) };
-        let bad = |why: String| Error::document(&path.display().to_string(), "registries", why);
+        let bad = |why: String| Error::config(path, "registries", why);
         let conf: RegistriesConf = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
         if conf.registries.is_some() {
             return Err(bad("it is of version 1; write [[registry]] tables".to_owned()));

@@ -14,6 +14,7 @@ use strata_layer::{HeldLayer, Store};
 use strata_tree::{BlobDigest, DiffId};
 
 use crate::error::{Error, Result};
+use crate::media::OCI_LAYER;
 
 /// zlib's default, which docker and skopeo use too.
 const GZIP_LEVEL: u32 = 6;
@@ -30,6 +31,32 @@ pub enum Packing {
     Zstd,
     /// The tar as it is.
     Plain,
+}
+
+/// A layer's media type in the same vocabulary, for another packing.
+pub(crate) fn repacked(media_type: &str, packing: Option<Packing>) -> String {
+    let docker = media_type.starts_with("application/vnd.docker.");
+    let stem = match docker {
+        true => "application/vnd.docker.image.rootfs.diff.tar",
+        false => OCI_LAYER,
+    };
+    let end = match (packing, docker) {
+        (None | Some(Packing::Gzip), true) => ".gzip",
+        (None | Some(Packing::Gzip), false) => "+gzip",
+        (Some(Packing::Zstd), true) => ".zstd",
+        (Some(Packing::Zstd), false) => "+zstd",
+        (Some(Packing::Plain), _) => "",
+    };
+    format!("{stem}{end}")
+}
+
+/// The packing that a media type claims; the claim may be wrong, and any packing is right.
+pub(crate) fn packing_of(media_type: &str) -> Packing {
+    match media_type {
+        text if text.ends_with("zstd") => Packing::Zstd,
+        text if text.ends_with(".tar") => Packing::Plain,
+        _ => Packing::Gzip,
+    }
 }
 
 /// A packed layer.

@@ -19,8 +19,8 @@ use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
-use super::error::{BAD_PROXY, Refusal, SILENT, UNKNOWN_HOST};
-use super::url::{HostPattern, Scheme, Url};
+use crate::error::{BAD_PROXY, Refusal, SILENT, UNKNOWN_HOST};
+use crate::url::{HostPattern, Scheme, Url};
 
 /// Redirects that one request may take.
 const REDIRECTS: usize = 10;
@@ -63,7 +63,7 @@ impl Proxies {
             Scheme::Http => self.http.as_deref(),
             Scheme::Https => self.https.as_deref(),
         };
-        let direct = super::url::is_loopback(&url.host)
+        let direct = crate::url::is_loopback(&url.host)
             || self.none_for.split(',').filter(|text| !text.trim().is_empty()).any(|text| {
                 text.parse().is_ok_and(|pattern: HostPattern| pattern.matches_domain(&url.host))
             });
@@ -315,7 +315,7 @@ fn proxy_of(text: &str) -> Result<Proxy, Refusal> {
     let host = text.rsplit('@').next().unwrap_or_default();
     let host = host.split_once("://").map_or(host, |(_, host)| host);
     let host = host.split(['/', '?', '#']).next().unwrap_or_default();
-    let after = &host[super::url::host_name(host).len()..];
+    let after = &host[crate::url::host_name(host).len()..];
     let port_is_right = after.is_empty()
         || after.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|n| n > 0));
     if host.is_empty() || !port_is_right {

@@ -16,17 +16,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
 use strata_tree::BlobDigest;
 use ureq::http::Method;
 
-use super::auth::{self, Challenge};
-use super::credentials::Credential;
-use super::error::{Attempt, Refusal};
-use super::http::{Answer, Body, Call, Http, broken};
-use super::upload::Refused;
-use super::url::{Scheme, Url, is_loopback};
-use crate::oci::media_type_of;
-use crate::source::sha256;
+use crate::auth::{self, Challenge};
+use crate::credentials::Credential;
+use crate::error::{Attempt, Refusal};
+use crate::forms::Refused;
+use crate::http::{Answer, Body, Call, Http, broken};
+use crate::url::{Scheme, Url, is_loopback};
 
 /// What we read, in the order of preference.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -97,21 +96,26 @@ impl Access {
 
 /// A manifest as the registry gave it.
 #[derive(Debug, Clone)]
-pub(crate) struct FetchedManifest {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) media_type: String,
-    pub(crate) digest: BlobDigest,
+pub struct FetchedManifest {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What the registry says that it is; `None` for a type of just any document.
+    pub media_type: Option<String>,
+    /// Of the bytes.
+    pub digest: BlobDigest,
 }
 
 /// How a HEAD request for a blob or manifest was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) digest: Option<BlobDigest>,
-    pub(crate) size: Option<u64>,
+pub struct Head {
+    /// The digest that the registry names, if it does.
+    pub digest: Option<BlobDigest>,
+    /// The size in bytes, if it is named.
+    pub size: Option<u64>,
 }
 
 /// A connection to a repository.
-pub(crate) struct Client {
+pub struct Client {
     http: Arc<Http>,
     pub(crate) endpoint: Endpoint,
     credential: Option<Credential>,
@@ -122,7 +126,7 @@ pub(crate) struct Client {
     authorization: Mutex<HashMap<String, String>>,
     /// Repositories that no token is given for.
     closed: Mutex<HashSet<String>>,
-    pub(super) refused: Refused,
+    pub(crate) refused: Refused,
 }
 
 impl Client {
@@ -147,12 +151,22 @@ impl Client {
     }
 
     /// What errors call it.
-    pub(crate) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         let Endpoint { host, repository, .. } = &self.endpoint;
         match self.base.get() {
             Some(base) => format!("{}/{repository}", base.origin()),
             None => format!("{host}/{repository}"),
         }
+    }
+
+    /// The registry's host, with its port if one is given.
+    pub fn host(&self) -> &str {
+        &self.endpoint.host
+    }
+
+    /// Whether this is where the name says that the image is, not a mirror.
+    pub fn is_origin(&self) -> bool {
+        self.endpoint.is_origin
     }
 
     pub(crate) fn attempt(&self, why: Refusal) -> Attempt {
@@ -326,12 +340,9 @@ impl Client {
     /// A manifest by tag or digest, of at most `most` bytes.
     ///
     /// # Errors
-    /// `Wrong` if it is not what the digest in `wanted`, or the registry itself, says.
-    pub(crate) fn manifest(
-        &self,
-        wanted: &ManifestName,
-        most: u64,
-    ) -> Result<FetchedManifest, Refusal> {
+    /// `Wrong` if it is not what the digest in `wanted`, or the registry itself, says; else what
+    /// the registry said.
+    pub fn manifest(&self, wanted: &ManifestName, most: u64) -> Result<FetchedManifest, Refusal> {
         let mut call = self.call(Method::GET, self.url(&wanted.path())?, Body::Empty);
         call.headers.push(("accept", ACCEPT.to_owned()));
         let answer = self.request(call)?;
@@ -347,12 +358,9 @@ impl Client {
         if packed && bytes.starts_with(&[0x1f, 0x8b]) {
             bytes = unpacked(&bytes, most)?;
         }
-        // A type for just any document says nothing; then the document does.
-        let media_type = match media_type.starts_with("application/vnd.") {
-            true => media_type,
-            false => media_type_of(&bytes).unwrap_or_default(),
-        };
-        let digest = sha256(&bytes);
+        // A type for just any document says nothing.
+        let media_type = Some(media_type).filter(|text| text.starts_with("application/vnd."));
+        let digest = BlobDigest::from_bytes(Sha256::digest(&bytes).into());
         let expected = match wanted {
             ManifestName::Digest(digest) => Some(*digest),
             ManifestName::Tag(_) => said,
@@ -366,14 +374,20 @@ impl Client {
     }
 
     /// Whether a manifest is there, and which.
-    pub(crate) fn manifest_head(&self, wanted: &ManifestName) -> Result<Head, Refusal> {
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever else the registry said.
+    pub fn manifest_head(&self, wanted: &ManifestName) -> Result<Head, Refusal> {
         let mut call = self.call(Method::HEAD, self.url(&wanted.path())?, Body::Empty);
         call.headers.push(("accept", ACCEPT.to_owned()));
         head(self.request(call)?)
     }
 
     /// Whether a blob is there.
-    pub(crate) fn blob_head(&self, digest: BlobDigest) -> Result<Head, Refusal> {
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever else the registry said.
+    pub fn blob_head(&self, digest: BlobDigest) -> Result<Head, Refusal> {
         let url = self.url(&format!("blobs/{digest}"))?;
         head(self.request(self.call(Method::HEAD, url, Body::Empty))?)
     }
@@ -394,7 +408,10 @@ impl Client {
     }
 
     /// Puts a manifest under a tag or its digest.
-    pub(crate) fn put_manifest(
+    ///
+    /// # Errors
+    /// What the registry said.
+    pub fn put_manifest(
         &self,
         name: &ManifestName,
         media_type: &str,
@@ -411,7 +428,7 @@ impl Client {
     }
 
     /// Sends a request on behalf of an upload, with the same patience as all others.
-    pub(super) fn upload_request(
+    pub(crate) fn upload_request(
         &self,
         method: Method,
         url: Url,
@@ -423,7 +440,7 @@ impl Client {
 
     /// Asks once to mount from another repository, with a token of its own: the server of tokens
     /// may refuse that repository, and an upload needs none for it.
-    pub(super) fn mount_request(&self, url: Url, from: &str) -> Result<Answer, Refusal> {
+    pub(crate) fn mount_request(&self, url: Url, from: &str) -> Result<Answer, Refusal> {
         let closed = || self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if closed().contains(from) {
             return Err(Refusal::Denied("it was refused before".to_owned()));
@@ -438,7 +455,7 @@ impl Client {
     }
 
     /// The same once, for a body that may have arrived in part.
-    pub(super) fn upload_once(
+    pub(crate) fn upload_once(
         &self,
         method: Method,
         url: Url,
@@ -449,7 +466,7 @@ impl Client {
     }
 
     /// Where uploads begin.
-    pub(super) fn uploads(&self) -> Result<Url, Refusal> {
+    pub(crate) fn uploads(&self) -> Result<Url, Refusal> {
         self.url("blobs/uploads/")
     }
 }
@@ -487,8 +504,10 @@ fn head(answer: Answer) -> Result<Head, Refusal> {
 
 /// By what a manifest is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ManifestName {
+pub enum ManifestName {
+    /// A tag.
     Tag(String),
+    /// Its digest.
     Digest(BlobDigest),
 }
 

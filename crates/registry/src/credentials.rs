@@ -24,8 +24,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::config::or_default;
 use crate::error::{Error, Result};
+use crate::null::or_default;
 
 /// What Docker Hub is called in configuration files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -96,7 +96,7 @@ impl Credentials {
     /// Reads those of `paths` that exist.
     ///
     /// # Errors
-    /// `Document` if one is not such a file, `Io`.
+    /// `Config` if one is not such a file, `Io`.
     pub fn load(paths: &[PathBuf]) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {
@@ -108,7 +108,7 @@ impl Credentials {
     /// What is known for a repository of a registry.
     ///
     /// # Errors
-    /// `Document` if an entry makes no sense. A helper that fails is warned of.
+    /// `Config` if an entry makes no sense. A helper that fails is warned of.
     pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
         for file in &self.files {
             if let Some(found) = file.find(host, repository)? {
@@ -122,7 +122,7 @@ impl Credentials {
     /// names.
     ///
     /// # Errors
-    /// `Document`, `Helper`, `Io`.
+    /// `Config`, `Helper`, `Io`.
     pub fn keep(path: &Path, host: &str, username: &str, password: &str) -> Result<Kept> {
         let mut file = AuthFile::read(path)?
             .unwrap_or_else(|| AuthFile { path: path.to_owned(), content: Map::new() });
@@ -217,7 +217,7 @@ impl AuthFile {
     }
 
     fn bad(&self, why: &str) -> Error {
-        Error::document(&self.path.display().to_string(), "the credentials", why)
+        Error::config(&self.path, "the credentials", why)
     }
 
     /// The helper in charge of a registry.

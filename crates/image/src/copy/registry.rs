@@ -6,43 +6,38 @@
 
 use std::io::{self, Read};
 
+use strata_registry::{Client, ManifestName, Mount, Outgoing, Reference, Registries, Tag};
 use strata_tree::BlobDigest;
 
-use super::Registries;
-use super::client::{Access, Client, ManifestName};
-use super::push::{LAYERS_AT_ONCE, PushEvent, PushListener, at_once, said};
-use super::upload::{Mount, Outgoing};
-use crate::copy::{OutLayer, Outbound, prepare};
+use super::outbound::{OutLayer, Outbound, prepare};
 use crate::error::{Error, Result};
-use crate::reference::{Reference, Tag};
+use crate::push::{LAYERS_AT_ONCE, PushEvent, PushListener, at_once, said};
 use crate::source::sha256;
 
-impl Registries {
-    /// Puts an image under a name with a tag; gives its manifest's digest.
-    ///
-    /// # Errors
-    /// `NameWithDigest`, `Registry`, and those of reading the image.
-    pub(crate) fn put(
-        &self,
-        image: &Outbound<'_>,
-        reference: &Reference,
-        home: Option<&Reference>,
-        listen: &PushListener<'_>,
-    ) -> Result<BlobDigest> {
-        let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
-        let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
-        let client = self.client(self.settings.push_to(reference)?, Access::Push)?;
-        let told = |why| said(reference, &client, why);
-        let near = home.filter(|home| home.domain() == reference.domain());
-        let near = near.map(|home| home.repository().as_str());
-        let put = Put { client: &client, reference, near, listen };
-        let todo = prepare(image, listen);
-        at_once(LAYERS_AT_ONCE, &todo, |layer| put.layer(layer))?;
-        client.put_small(image.id.into(), &image.config).map_err(told)?;
-        let name = ManifestName::Tag(tag.to_owned());
-        client.put_manifest(&name, &image.media_type, &image.manifest).map_err(told)?;
-        Ok(sha256(&image.manifest))
-    }
+/// Puts an image under a name with a tag; gives its manifest's digest.
+///
+/// # Errors
+/// `NameWithDigest`, `Registry`, and those of reading the image.
+pub(super) fn put(
+    registries: &Registries,
+    image: &Outbound<'_>,
+    reference: &Reference,
+    home: Option<&Reference>,
+    listen: &PushListener<'_>,
+) -> Result<BlobDigest> {
+    let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
+    let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
+    let client = registries.to_push(reference)?;
+    let told = |why| said(reference, &client, why);
+    let near = home.filter(|home| home.domain() == reference.domain());
+    let near = near.map(|home| home.repository().as_str());
+    let put = Put { client: &client, reference, near, listen };
+    let todo = prepare(image, listen);
+    at_once(LAYERS_AT_ONCE, &todo, |layer| put.layer(layer))?;
+    client.put_small(image.id.into(), &image.config).map_err(told)?;
+    let name = ManifestName::Tag(tag.to_owned());
+    client.put_manifest(&name, &image.media_type, &image.manifest).map_err(told)?;
+    Ok(sha256(&image.manifest))
 }
 
 struct Put<'a> {

@@ -7,18 +7,17 @@
 use std::io::Read;
 
 use strata_layer::{Progress, Store};
+use strata_registry::{
+    FetchedManifest, ManifestName, Places, Reference, Refusal, RegistryError, Tag,
+};
 use strata_tree::{BlobDigest, DiffId};
 
-use super::client::{FetchedManifest, ManifestName};
-use super::error::{Refusal, RegistryError};
-use super::places::Places;
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer};
 use crate::limits::Limits;
 use crate::media::MediaKind;
-use crate::oci::{Top, image_of};
+use crate::oci::{Top, image_of, media_type_of};
 use crate::platform::Platform;
-use crate::reference::{Reference, Tag};
 use crate::source::{Blob, Blobs, check_digest, check_size};
 
 /// The places of one image as a source of documents and layers.
@@ -84,11 +83,12 @@ impl<'a> Remote<'a> {
         self.places
             .first(what, |client| {
                 let found = client.manifest(&name, most)?;
-                if !client.endpoint.is_origin {
+                if !client.is_origin() {
                     let text = format!(
                         "{what}: the registry itself did not answer lately; {} says that the tag \
                          is {}",
-                        client.endpoint.host, found.digest
+                        client.host(),
+                        found.digest
                     );
                     progress.warning("", &text);
                 }
@@ -103,8 +103,8 @@ impl<'a> Remote<'a> {
     /// # Errors
     /// `Platform`, and everything that documents are refused for.
     pub(crate) fn image(&self, top: FetchedManifest, wanted: Option<&Platform>) -> Result<Found> {
-        let FetchedManifest { bytes, media_type, digest } = top;
-        let kind = MediaKind::of(&media_type);
+        let kind = MediaKind::of(&media_type(&top));
+        let FetchedManifest { bytes, digest, .. } = top;
         let host = Platform::host();
         let found = image_of(self, wanted.or(Some(&host)), Top { digest, kind, bytes })?;
         // An image without an index says in its config alone what it is for.
@@ -120,7 +120,7 @@ impl<'a> Remote<'a> {
     }
 
     fn only(&self, endpoint: String, why: Refusal) -> Error {
-        Box::new(RegistryError::one(self.label.as_str(), endpoint, why)).into()
+        RegistryError::one(self.label.as_str(), endpoint, why).into()
     }
 
     /// What the store has under that digest.
@@ -145,6 +145,11 @@ impl<'a> Remote<'a> {
             }),
         }
     }
+}
+
+/// What a document is: as the registry says, else as the document itself does.
+pub(super) fn media_type(top: &FetchedManifest) -> String {
+    top.media_type.clone().or_else(|| media_type_of(&top.bytes)).unwrap_or_default()
 }
 
 impl Blobs for Remote<'_> {

@@ -14,10 +14,10 @@
 use serde::Deserialize;
 use ureq::http::Method;
 
-use super::credentials::Credential;
-use super::error::Refusal;
-use super::http::{Body, Call, Http};
-use super::url::{Scheme, Url, escape};
+use crate::credentials::Credential;
+use crate::error::Refusal;
+use crate::http::{Body, Call, Http};
+use crate::url::{Scheme, Url, escape};
 
 /// Bytes of a token document.
 const TOKEN_BYTES: u64 = 1 << 20;
@@ -111,9 +111,9 @@ pub(crate) fn fetch(
 ) -> Result<String, Refusal> {
     #[derive(Deserialize)]
     struct Token {
-        #[serde(default, deserialize_with = "crate::config::or_default")]
+        #[serde(default, deserialize_with = "crate::null::or_default")]
         token: String,
-        #[serde(default, deserialize_with = "crate::config::or_default")]
+        #[serde(default, deserialize_with = "crate::null::or_default")]
         access_token: String,
     }
     let (realm, service, scope) = challenge;

@@ -15,16 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::read::MultiGzDecoder;
 use strata_tree::BlobDigest;
 
-use super::client::Client;
-use super::error::{Attempt, Refusal, RegistryError};
-use super::health::Health;
-use super::http::{Answer, broken};
+use crate::client::Client;
+use crate::error::{Attempt, Refusal, RegistryError};
+use crate::health::Health;
+use crate::http::{Answer, broken};
 
 /// Failures of one connection after another that a blob may have at one endpoint, progress or not.
 const BREAKS: u32 = 100;
 
 /// The endpoints of one image.
-pub(crate) struct Places {
+pub struct Places {
     clients: Vec<Client>,
     health: Arc<Health>,
     /// By blob: who gave bytes of it, and who is not asked for it again, with the reason.
@@ -45,17 +45,17 @@ impl Places {
     }
 
     /// Where the name says that the image is; `None` if the configuration forbids to ask there.
-    pub(crate) fn origin(&self) -> Option<&Client> {
+    pub fn origin(&self) -> Option<&Client> {
         self.clients.last().filter(|client| client.endpoint.is_origin)
     }
 
     /// Whether there is anybody to ask but the origin.
-    pub(crate) fn has_mirrors(&self) -> bool {
+    pub fn has_mirrors(&self) -> bool {
         self.clients.iter().any(|client| !client.endpoint.is_origin)
     }
 
     /// Whether a client did not answer lately.
-    pub(crate) fn is_down(&self, client: &Client) -> bool {
+    pub fn is_down(&self, client: &Client) -> bool {
         self.health.down_until(&client.endpoint.host).is_some()
     }
 
@@ -86,7 +86,7 @@ impl Places {
     ///
     /// # Errors
     /// What each said.
-    pub(crate) fn first<T>(
+    pub fn first<T>(
         &self,
         what: &str,
         ask: impl Fn(&Client) -> Result<T, Refusal>,
@@ -114,7 +114,7 @@ impl Places {
     ///
     /// # Errors
     /// What it said.
-    pub(crate) fn ask<T>(
+    pub fn ask<T>(
         &self,
         client: &Client,
         ask: impl Fn(&Client) -> Result<T, Refusal>,
@@ -127,7 +127,7 @@ impl Places {
     }
 
     /// The bytes of a blob, from the first place that has them.
-    pub(crate) fn blob(&self, digest: BlobDigest, size: u64) -> BlobReader<'_> {
+    pub fn blob(&self, digest: BlobDigest, size: u64) -> BlobReader<'_> {
         // Whoever gave wrong bytes is in `failed` by now.
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         blobs.entry(digest).or_default().used.clear();
@@ -138,7 +138,7 @@ impl Places {
     /// The bytes that were read of a blob are wrong: those that gave them are not asked again.
     /// Of several the last, which gave only the end, is asked once more, for all of it. Says
     /// whether anybody is left.
-    pub(crate) fn wrong(&self, digest: BlobDigest, why: &str) -> bool {
+    pub fn wrong(&self, digest: BlobDigest, why: &str) -> bool {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         let given = blobs.entry(digest).or_default();
         let mut used = std::mem::take(&mut given.used);
@@ -154,7 +154,7 @@ impl Places {
     }
 
     /// What is known of the failures of a blob, as an error.
-    pub(crate) fn failures(&self, digest: BlobDigest) -> Box<RegistryError> {
+    pub fn failures(&self, digest: BlobDigest) -> Box<RegistryError> {
         let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = blobs.get(&digest).map(|given| given.failed.clone()).unwrap_or_default();
         failed.sort_by_key(|(at, _)| *at);
@@ -190,7 +190,7 @@ impl Places {
 ///
 /// The bytes come in order, none twice, and at most as many as the descriptor says. Whether they
 /// are right is for the store to check.
-pub(crate) struct BlobReader<'a> {
+pub struct BlobReader<'a> {
     places: &'a Places,
     digest: BlobDigest,
     size: u64,

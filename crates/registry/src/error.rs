@@ -4,6 +4,56 @@
 //! "not allowed" and "not reached" are never mixed up; no secret and no query string is in it.
 
 use std::fmt;
+use std::path::Path;
+
+/// The result of everything in this crate that is not a single exchange.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a registry, or what is configured for it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A configuration file is not what its format says.
+    #[error("{path}: {part}: {why}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is read from it.
+        part: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// A credential helper failed.
+    #[error(
+        "docker-credential-{helper}: {why}; see credHelpers and credsStore in the credentials file"
+    )]
+    Helper {
+        /// Its name without the prefix.
+        helper: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// Registries did not do what they were asked.
+    #[error(transparent)]
+    Refused(#[from] Box<RegistryError>),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    pub(crate) fn config(path: &Path, part: &'static str, why: impl Into<String>) -> Self {
+        Self::Config { path: path.display().to_string(), part, why: why.into() }
+    }
+}
 
 /// What an endpoint is said to be whose name does not resolve; that does not pass by waiting.
 pub(crate) const UNKNOWN_HOST: &str = "there is no host of this name";
@@ -110,11 +160,13 @@ pub struct RegistryError {
 }
 
 impl RegistryError {
-    pub(crate) fn new(what: impl Into<String>, attempts: Vec<Attempt>) -> Self {
+    /// What was wanted, and what each endpoint said to it.
+    pub fn new(what: impl Into<String>, attempts: Vec<Attempt>) -> Self {
         Self { what: what.into(), attempts }
     }
 
-    pub(crate) fn one(what: impl Into<String>, endpoint: impl Into<String>, why: Refusal) -> Self {
+    /// The same of one endpoint.
+    pub fn one(what: impl Into<String>, endpoint: impl Into<String>, why: Refusal) -> Self {
         Self::new(what, vec![Attempt { endpoint: endpoint.into(), why }])
     }
 

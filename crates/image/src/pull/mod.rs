@@ -8,18 +8,20 @@
 //! Invariant: all that [`crate::load`] promises holds here too, for the same code verifies,
 //! unpacks and commits.
 
+mod remote;
+
 use std::num::NonZeroUsize;
 
 use strata_layer::{Event, Progress, Store};
+use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
-use super::Registries;
-use super::remote::Remote;
+pub(crate) use remote::Remote;
+
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::load::{ChainCheck, LoadOptions, LoadedLayer, load_one};
 use crate::platform::Platform;
-use crate::reference::Reference;
 
 /// Layers that are fetched at once if nothing else is said, as docker does.
 const LAYERS_AT_ONCE: usize = 3;
@@ -138,7 +140,7 @@ pub fn fetch_document(
     let places = registries.places(reference)?;
     let source = Remote::new(places, None, reference, limits);
     let top = source.top(reference, progress)?;
-    let media_type = top.media_type.clone();
+    let media_type = remote::media_type(&top);
     if platform.is_none() {
         return Ok(Document { bytes: top.bytes, digest: top.digest, media_type });
     }

@@ -17,23 +17,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use strata_layer::{HeldLayer, ImageRecord, Store};
+use strata_registry::{
+    Client, ManifestName, Mount, Outgoing, Reference, Refusal, Registries, RegistryError, Tag,
+};
 use strata_tree::{BlobDigest, DiffId};
 
-use super::Registries;
-use super::client::{Access, Client, ManifestName};
-use super::error::{Refusal, RegistryError};
-use super::pack::{Packing, pack};
-use super::upload::{Mount, Outgoing};
 use crate::error::{Error, Result};
 use crate::json::{self, Json};
 use crate::manifest::{Described, new_manifest};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
-use crate::reference::{Reference, Tag};
+use crate::pack::{Packing, pack, packing_of, repacked};
 use crate::source::sha256;
 
 /// Layers that are sent at once if nothing else is said, as docker does.
-pub(super) const LAYERS_AT_ONCE: usize = 5;
+pub(crate) const LAYERS_AT_ONCE: usize = 5;
 
 /// How to push.
 #[derive(Debug, Clone, Default)]
@@ -95,8 +93,7 @@ pub fn push(
     let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
     let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
     let (_config, held) = store.hold_image(&image.id)?;
-    let endpoint = registries.settings.push_to(reference)?;
-    let client = registries.client(endpoint, Access::Push)?;
+    let client = registries.to_push(reference)?;
     let told = |why| said(reference, &client, why);
     let origin = Origin::read(store, image);
     let push = Push {
@@ -129,15 +126,15 @@ pub fn push(
     Ok(Pushed { digest: sha256(&bytes), size: bytes.len() as u64, exact })
 }
 
-pub(super) fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
-    Box::new(RegistryError::one(reference.familiar(), client.label(), why)).into()
+pub(crate) fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
+    RegistryError::one(reference.familiar(), client.label(), why).into()
 }
 
 /// Does the same for all, several at once; the first failure stops the others.
 ///
 /// # Errors
 /// The first.
-pub(super) fn at_once<I: Sync, T: Send>(
+pub(crate) fn at_once<I: Sync, T: Send>(
     threads: usize,
     items: &[I],
     act: impl Fn(&I) -> Result<T> + Sync,
@@ -245,32 +242,6 @@ impl Origin {
             // In one order of keys, so that the same image has one digest wherever it came from.
             false => Ok((manifest.to_value().to_string().into_bytes(), own, false)),
         }
-    }
-}
-
-/// A layer's media type in the same vocabulary, for another packing.
-pub(crate) fn repacked(media_type: &str, packing: Option<Packing>) -> String {
-    let docker = media_type.starts_with("application/vnd.docker.");
-    let stem = match docker {
-        true => "application/vnd.docker.image.rootfs.diff.tar",
-        false => media::OCI_LAYER,
-    };
-    let end = match (packing, docker) {
-        (None | Some(Packing::Gzip), true) => ".gzip",
-        (None | Some(Packing::Gzip), false) => "+gzip",
-        (Some(Packing::Zstd), true) => ".zstd",
-        (Some(Packing::Zstd), false) => "+zstd",
-        (Some(Packing::Plain), _) => "",
-    };
-    format!("{stem}{end}")
-}
-
-/// The packing that a media type claims; the claim may be wrong, and any packing is right.
-fn packing_of(media_type: &str) -> Packing {
-    match media_type {
-        text if text.ends_with("zstd") => Packing::Zstd,
-        text if text.ends_with(".tar") => Packing::Plain,
-        _ => Packing::Gzip,
     }
 }
 

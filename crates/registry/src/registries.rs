@@ -1,60 +1,18 @@
-//! Registries: pulling images into a store, pushing them out of it.
+//! All registries, as one run of the program sees them.
 //!
-//! ```text
-//! Reference --settings--> Endpoints (mirrors, origin) --> Places
-//!   pull:  top document --> platform manifest --> config --> missing layers --> Store::unpack
-//!   push:  Store::write_diff --> gzip, zstd --> upload --> config --> manifest
-//!
-//! http       one exchange, redirects        client   one repository: tokens, retries
-//! auth       challenges, tokens             places   who is asked, in which order; blobs
-//! ```
-//!
-//! Invariants: a registry is untrusted: documents are capped before they are read, digests
-//! checked before anything of them is used; bytes of layers stream into the unpacker and no blob
-//! lies on disk on its way in; credentials leave for the registry that they are for alone; the
-//! environment is never read, [`RegistryOptions`] says everything.
-
-mod auth;
-mod client;
-mod credentials;
-mod error;
-mod health;
-mod http;
-mod pack;
-mod places;
-mod pull;
-mod push;
-mod put;
-pub(crate) mod remote;
-mod search;
-mod serve;
-mod settings;
-mod upload;
-mod url;
+//! Invariant: nothing is asked of a registry until somebody asks for something of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use client::Retry;
-pub use credentials::{Credential, Credentials, Kept};
-pub use error::{Attempt, Refusal, RegistryError};
-pub use http::{Proxies, Timeouts};
-pub use pack::Packing;
-pub(crate) use pack::pack_from;
-pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
-pub(crate) use push::repacked;
-pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
-pub use search::Hit;
-pub use serve::{ServeEvent, serve};
-pub use settings::{MirrorInfo, Settings};
-
-use client::{Access, Client, Endpoint};
-use health::Health;
-use http::Http;
-use places::Places;
-
-use crate::error::Result;
+use crate::client::{Access, Client, Endpoint, Retry};
+use crate::credentials::{Credential, Credentials};
+use crate::error::{RegistryError, Result};
+use crate::health::Health;
+use crate::http::{Http, Proxies, Timeouts};
+use crate::places::Places;
 use crate::reference::Reference;
+use crate::settings::Settings;
 
 /// Everything that decides how registries are spoken to.
 #[derive(Default)]
@@ -114,7 +72,7 @@ impl Registries {
     /// Tries a credential; it is not kept.
     ///
     /// # Errors
-    /// `Registry`; `Denied` in it means that the registry does not take it.
+    /// `Refused`; `Denied` in it means that the registry does not take it.
     pub fn check_login(&self, host: &str, credential: Option<Credential>) -> Result<()> {
         let endpoint = self.adjusted(self.settings.host(host));
         let http = Arc::clone(&self.http);
@@ -126,7 +84,7 @@ impl Registries {
     /// The credential that would be used for a registry.
     ///
     /// # Errors
-    /// `Helper`, `Document`.
+    /// `Config`.
     pub fn credential(&self, host: &str) -> Result<Option<Credential>> {
         self.credentials.find(host, "")
     }
@@ -136,6 +94,10 @@ impl Registries {
         endpoint
     }
 
+    /// What speaks to a registry at an endpoint, as whom the configuration says.
+    ///
+    /// # Errors
+    /// `Config`.
     fn client(&self, endpoint: Endpoint, access: Access) -> Result<Client> {
         let endpoint = self.adjusted(endpoint);
         let credential = self.credentials.find(&endpoint.host, &endpoint.repository)?;
@@ -147,15 +109,41 @@ impl Registries {
         Ok(Client::new(Arc::clone(&self.http), endpoint, credential, access, retry))
     }
 
-    pub(crate) fn places(&self, reference: &Reference) -> Result<Places> {
+    /// Who is asked for an image: mirrors and the registry itself.
+    ///
+    /// # Errors
+    /// `Refused` if the name is blocked, `Config`.
+    pub fn places(&self, reference: &Reference) -> Result<Places> {
         let endpoints = self.settings.pull_from(reference)?.into_iter();
         let clients = endpoints.map(|endpoint| self.client(endpoint, Access::Pull));
         Ok(Places::new(clients.collect::<Result<_>>()?, Arc::clone(&self.health)))
     }
 
     /// The registry itself, without its mirrors.
-    pub(crate) fn only_origin(&self, reference: &Reference) -> Result<Places> {
-        let client = self.client(self.settings.push_to(reference)?, Access::Pull)?;
-        Ok(Places::new(vec![client], Arc::clone(&self.health)))
+    ///
+    /// # Errors
+    /// As [`Registries::places`].
+    pub fn only_origin(&self, reference: &Reference) -> Result<Places> {
+        Ok(Places::new(vec![self.to_ask(reference)?], Arc::clone(&self.health)))
+    }
+
+    /// The registry where an image of that name belongs, to put it there.
+    ///
+    /// # Errors
+    /// As [`Registries::places`].
+    pub fn to_push(&self, reference: &Reference) -> Result<Client> {
+        self.client(self.settings.push_to(reference)?, Access::Push)
+    }
+
+    /// The same, to ask.
+    pub(crate) fn to_ask(&self, reference: &Reference) -> Result<Client> {
+        self.client(self.settings.push_to(reference)?, Access::Pull)
+    }
+
+    /// A client for a registry as a whole, at `address`; `host` is what credentials call it.
+    pub(crate) fn whole(&self, address: &str, host: &str) -> Result<Client> {
+        let endpoint = self.adjusted(self.settings.host(address));
+        let credential = self.credentials.find(host, "")?;
+        Ok(Client::new(Arc::clone(&self.http), endpoint, credential, Access::Pull, self.retry))
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    pub(super) fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -150,7 +150,7 @@ pub(crate) fn host_address(host: &str) -> Option<IpAddr> {
 }
 
 /// Whether a host is this machine.
-pub(crate) fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     let name = host_name(host);
     name.eq_ignore_ascii_case("localhost")
         || host_address(host).is_some_and(|address| address.is_loopback())

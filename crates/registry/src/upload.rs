@@ -15,64 +15,42 @@
 //! as other requests are repeated, and what is refused is not repeated.
 
 use std::io::{self, Read};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use strata_tree::BlobDigest;
 use ureq::http::Method;
 
-use super::client::Client;
-use super::error::Refusal;
-use super::http::{Answer, Body};
-use super::url::Url;
+use crate::client::Client;
+use crate::error::Refusal;
+use crate::forms::Form;
+use crate::http::{Answer, Body};
+use crate::url::Url;
 
 /// Times that one upload goes on after a break.
 const BREAKS: u32 = 100;
 
 /// A blob that can be read from any offset, as often as needed.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) digest: BlobDigest,
-    pub(crate) size: u64,
-    pub(crate) open: &'a (dyn Fn(u64) -> io::Result<Box<dyn Read + 'a>> + 'a),
+pub struct Outgoing<'a> {
+    /// Its digest.
+    pub digest: BlobDigest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Opens it at an offset.
+    pub open: &'a (dyn Fn(u64) -> io::Result<Box<dyn Read + 'a>> + 'a),
     /// Told how many bytes have been sent.
-    pub(crate) sent: &'a dyn Fn(u64),
+    pub sent: &'a dyn Fn(u64),
 }
 
 /// How a request to mount was answered.
-pub(crate) enum Mount {
+pub enum Mount {
+    /// The repository has the blob now.
     Done,
-    /// The registry wants the bytes, here.
-    Upload(Url),
+    /// The registry wants the bytes.
+    Upload(Begun),
 }
 
-/// In which request the bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Put,
-    Patch,
-}
-
-/// Which forms a registry has refused.
-#[derive(Debug, Default)]
-pub(super) struct Refused {
-    put: AtomicBool,
-    patch: AtomicBool,
-    /// Going on where an exchange broke off.
-    rest: AtomicBool,
-}
-
-impl Refused {
-    fn of(&self, form: Form) -> &AtomicBool {
-        match form {
-            Form::Put => &self.put,
-            Form::Patch => &self.patch,
-        }
-    }
-
-    fn first(&self) -> Form {
-        if self.put.load(Relaxed) { Form::Patch } else { Form::Put }
-    }
-}
+/// An upload that waits for its bytes, and where.
+pub struct Begun(Url);
 
 /// Why an exchange that carries bytes did not end well.
 enum Fault {
@@ -121,7 +99,7 @@ impl Client {
     ///
     /// No refusal of it says anything of the upload: a token server may refuse the other
     /// repository, a registry may not know how to mount.
-    pub(crate) fn mount(&self, digest: BlobDigest, from: &str) -> Option<Mount> {
+    pub fn mount(&self, digest: BlobDigest, from: &str) -> Option<Mount> {
         let asked = || {
             let url = self.uploads()?;
             let url = url.with_query("mount", &digest.to_string()).with_query("from", from);
@@ -129,7 +107,7 @@ impl Client {
             match answer.status {
                 201 if self.has(digest)? => Ok(Mount::Done),
                 201 => Err(Refusal::Wrong("it said that the blob is there".to_owned())),
-                202 => location(&answer).map(Mount::Upload),
+                202 => Ok(Mount::Upload(Begun(location(&answer)?))),
                 _ => Err(answer.refusal()),
             }
         };
@@ -143,7 +121,10 @@ impl Client {
     }
 
     /// Whether the repository has a blob. Where that may not be asked, it has to be sent.
-    pub(crate) fn has(&self, digest: BlobDigest) -> Result<bool, Refusal> {
+    ///
+    /// # Errors
+    /// What the registry said, where that says nothing of the blob.
+    pub fn has(&self, digest: BlobDigest) -> Result<bool, Refusal> {
         match self.blob_head(digest) {
             Ok(_) => Ok(true),
             Err(Refusal::NotFound(_)) => Ok(false),
@@ -156,7 +137,10 @@ impl Client {
     }
 
     /// Sends a blob that is in memory, if it is not there.
-    pub(crate) fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// As [`Client::upload`].
+    pub fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), Refusal> {
         if self.has(digest)? {
             return Ok(());
         }
@@ -177,11 +161,11 @@ impl Client {
     }
 
     /// Sends a blob; `begun` is an upload that waits already.
-    pub(crate) fn upload(
-        &self,
-        blob: &Outgoing<'_>,
-        mut begun: Option<Url>,
-    ) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// What the registry said last.
+    pub fn upload(&self, blob: &Outgoing<'_>, begun: Option<Begun>) -> Result<(), Refusal> {
+        let mut begun = begun.map(|Begun(at)| at);
         let (mut failures, mut form) = (0, self.refused.first());
         loop {
             let at = begun.take().map_or_else(|| self.begin(), Ok)?;
@@ -189,7 +173,7 @@ impl Client {
                 Ok(()) => return Ok(()),
                 Err(Fault::Form(why)) => {
                     self.refused.of(form).store(true, Relaxed);
-                    form = other(form);
+                    form = form.other();
                     // Both forms, and no third one is left.
                     if self.refused.of(form).load(Relaxed) {
                         return Err(why);
@@ -207,8 +191,8 @@ impl Client {
             tracing::debug!("upload of {}: {}: {why}", blob.digest, self.label());
             std::thread::sleep(self.retry().pause_after(failures, None));
             // One who refuses without reading on looks like a connection that breaks.
-            if !self.refused.of(other(form)).load(Relaxed) {
-                form = other(form);
+            if !self.refused.of(form.other()).load(Relaxed) {
+                form = form.other();
             }
         }
     }
@@ -318,13 +302,6 @@ impl Client {
             0 => self.upload_request(method, url, headers, Body::Empty),
             len => self.upload_once(method, url, headers, Body::Stream(&open, len)),
         }
-    }
-}
-
-fn other(form: Form) -> Form {
-    match form {
-        Form::Put => Form::Patch,
-        Form::Patch => Form::Put,
     }
 }
 

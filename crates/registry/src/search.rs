@@ -15,12 +15,11 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::client::{Access, Client};
-use super::error::{Refusal, RegistryError};
-use super::url::Url;
-use super::{Credential, Registries};
-use crate::error::Result;
+use crate::client::Client;
+use crate::error::{Refusal, RegistryError, Result};
 use crate::reference::{Reference, Tag};
+use crate::registries::Registries;
+use crate::url::Url;
 
 const HUB: &str = "docker.io";
 /// Where Docker Hub answers searches.
@@ -36,7 +35,7 @@ pub struct Hit {
     /// Its name, as it is pulled from that registry.
     pub name: String,
     /// What it is said to be.
-    #[serde(default, deserialize_with = "crate::config::or_default")]
+    #[serde(default, deserialize_with = "crate::null::or_default")]
     pub description: String,
     /// How many like it.
     #[serde(default, rename = "star_count")]
@@ -51,15 +50,15 @@ pub struct Hit {
 
 #[derive(Deserialize)]
 struct Found {
-    #[serde(default, deserialize_with = "crate::config::or_default")]
+    #[serde(default, deserialize_with = "crate::null::or_default")]
     results: Vec<Hit>,
 }
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default, deserialize_with = "crate::config::or_default")]
+    #[serde(default, deserialize_with = "crate::null::or_default")]
     repositories: Vec<String>,
-    #[serde(default, deserialize_with = "crate::config::or_default")]
+    #[serde(default, deserialize_with = "crate::null::or_default")]
     tags: Vec<String>,
 }
 
@@ -68,12 +67,12 @@ impl Registries {
     /// `limit`.
     ///
     /// # Errors
-    /// `Registry`, and those of reading credentials.
+    /// `Refused`, and those of reading credentials.
     pub fn search(&self, host: &str, term: &str, limit: usize) -> Result<Vec<Hit>> {
         let what = format!("search for {term:?} in {host}");
-        let client = self.registry(if host == HUB { HUB_SEARCH } else { host }, host)?;
+        let client = self.whole(if host == HUB { HUB_SEARCH } else { host }, host)?;
         let refused = |why| RegistryError::one(what.as_str(), client.label(), why);
-        let path = format!("/v1/search?q={}&n={limit}", super::url::escape(term));
+        let path = format!("/v1/search?q={}&n={limit}", crate::url::escape(term));
         let found = client.get(&path).and_then(|answer| match answer.status {
             200 => answer.bytes(PAGE_BYTES),
             _ => Err(answer.refusal()),
@@ -109,9 +108,9 @@ impl Registries {
     /// All tags of a repository, at the registry itself.
     ///
     /// # Errors
-    /// `Registry`, and those of reading credentials.
+    /// `Refused`, and those of reading credentials.
     pub fn tags(&self, reference: &Reference) -> Result<Vec<Tag>> {
-        let client = self.client(self.settings.push_to(reference)?, Access::Pull)?;
+        let client = self.to_ask(reference)?;
         let mut tags = Vec::new();
         let path = format!("/v2/{}/tags/list?n=1000", client.endpoint.repository);
         let listed = client.pages(&path, |page| {
@@ -129,14 +128,6 @@ impl Registries {
             Box::new(RegistryError::one(what, client.label(), why))
         })?;
         Ok(tags)
-    }
-
-    /// A client for a registry as a whole, at `address`.
-    fn registry(&self, address: &str, host: &str) -> Result<Client> {
-        let endpoint = self.adjusted(self.settings.host(address));
-        let credential: Option<Credential> = self.credentials.find(host, "")?;
-        let http = std::sync::Arc::clone(&self.http);
-        Ok(Client::new(http, endpoint, credential, Access::Pull, self.retry))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Request, Response, ServeEvent, Shelf};
-use crate::registry::url::is_loopback;
+use strata_registry::is_loopback;
 
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 << 10;

@@ -1,0 +1,44 @@
+//! Registries: what images are called there, and how one speaks to those who keep them.
+//!
+//! ```text
+//! Reference --settings--> endpoints (mirrors, origin) --> Places: who is asked, in which order
+//!                                                           |
+//! credentials, auth: who we are ----------------------> Client: one repository at one endpoint
+//! health: who did not answer lately                         |
+//!                                                         http: one exchange, redirects
+//! ```
+//! [`Registries`] holds what a run knows; it gives [`Places`] to fetch from and a [`Client`] to
+//! push to, searches, and lists tags. What manifests and configs say is not read here.
+//!
+//! Invariants: a registry is untrusted: documents are capped before they are read, and what is
+//! asked for by digest has that digest; credentials leave for the registry that they are for
+//! alone; the environment is never read, [`RegistryOptions`] says everything.
+
+mod auth;
+mod client;
+mod credentials;
+mod error;
+mod forms;
+mod health;
+mod http;
+mod null;
+mod places;
+mod reference;
+mod registries;
+mod search;
+mod settings;
+mod upload;
+mod url;
+
+pub use client::{Client, FetchedManifest, Head, ManifestName, Retry};
+pub use credentials::{Credential, Credentials, Kept};
+pub use error::{Attempt, Error, Refusal, RegistryError, Result};
+pub use http::{Proxies, Timeouts};
+pub use null::or_default;
+pub use places::{BlobReader, Places};
+pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
+pub use registries::{Registries, RegistryOptions};
+pub use search::Hit;
+pub use settings::{MirrorInfo, Settings};
+pub use upload::{Begun, Mount, Outgoing};
+pub use url::is_loopback;
