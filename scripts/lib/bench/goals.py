@@ -44,12 +44,13 @@ class Goal:
         return mine[self.field] / min(bases) if bases and min(bases) else None
 
     def judge(self, documents):
-        """(text, figure, bound, met): met is None if nothing was measured."""
+        """(text, figure, bound, met, row): `met` and `row`, whose figure it is, are None if nothing
+        was measured."""
         found = [(self.figure(row, documents), row) for row in self.rows(documents)]
         found = [(figure, row) for figure, row in found if figure is not None]
         sign = ">=" if self.at_least else "<="
         if not found:
-            return self.text, "not measured", "%s %s" % (sign, self.bound), None
+            return self.text, "not measured", "%s %s" % (sign, self.bound), None, None
         worst = (min if self.at_least else max)(found, key=lambda each: each[0])
         figure, row = worst
         met = figure >= self.bound if self.at_least else figure <= self.bound
@@ -58,7 +59,7 @@ class Goal:
         bound = "%.2f" % self.bound if self.base is not None else show(self.bound, unit)
         if len(found) > 1:
             said += " (%s)" % " ".join(word for word in (row["work"], row["input"]) if word)
-        return self.text, said, "%s %s" % (sign, bound), met
+        return self.text, said, "%s %s" % (sign, bound), met, row
 
 
 KERNEL = ["overlayfs"]

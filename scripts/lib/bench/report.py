@@ -1,15 +1,16 @@
 """docs/BENCHMARKS.md out of the JSON documents.
 
 The model: nothing here measures. Every table is made from the documents that are there: first the
-goals, met or not; then each part: machine, one table for each section with the median, the range,
-and the ratio to the base (the peer named in BASES, measured in the same run), then the peers that
-are absent and those that failed, with the reason.
+goals, met or not, with the number of processors that each figure was taken on; then each part:
+machine, one table for each section with the median, the range, and the ratio to the base (the peer
+named in BASES, measured in the same run), then the peers that are absent and those that failed,
+with the reason.
 """
 import os
 
 import charts
 from goals import GOALS
-from results import load_all, show
+from results import load_all, processors, show
 
 BASES = {"import": "tar", "pull": "podman", "mount": "overlayfs", "read": "overlayfs", "write": "overlayfs",
          "growth": None}
@@ -44,12 +45,13 @@ def write(page, kept, link):
 def goals(documents):
     """The table of goals."""
     lines = ["## Goals\n\nOf several rows the worst counts; it is named.\n\n",
-             "| goal | bound | figure | |\n|---|---|---|---|\n"]
+             "| goal | bound | figure | processors | |\n|---|---|---|---|---|\n"]
     judged = [goal.judge(documents) for goal in GOALS]
-    for text, figure, bound, met in judged:
+    for text, figure, bound, met, row in judged:
         word = {True: "met", False: "**not met**", None: ""}[met]
-        lines.append("| %s | %s | %s | %s |\n" % (text, bound, figure, word))
-    count = sum(1 for *_, met in judged if met)
+        count = processors(row) if row else ""
+        lines.append("| %s | %s | %s | %s | %s |\n" % (text, bound, figure, count, word))
+    count = sum(1 for *_, met, _row in judged if met)
     lines.append("\n%d of %d are met.\n\n" % (count, len(judged)))
     return "".join(lines)
 

@@ -9,6 +9,7 @@ document's, those of its last run.
 """
 import json
 import os
+import re
 import time
 
 
@@ -60,6 +61,11 @@ class Part:
 def machine_of(facts):
     """What a figure depends on most."""
     return "%(cpu)s, %(cores)s cores, %(memory_gib)s GiB; Linux %(kernel)s" % facts
+
+
+def processors(row):
+    """How many processors the machine had that a row was taken on."""
+    return int(re.search(r", (\d+) cores, ", row["machine"]).group(1))
 
 
 def key_of(row):
