@@ -472,6 +472,29 @@ fn the_file_system_tells_its_size() {
 }
 
 #[test]
+fn a_daemon_polls_for_requests_unless_told_not_to() {
+    let sandbox = Sandbox::with_cases();
+    let point = sandbox.dir("mnt");
+    // What a daemon polls is one more descriptor of the kernel's device.
+    let devices = |options: &[&str]| {
+        sandbox.ok(&[&["mount"], options, &["cases.oci:1", "mnt"]].concat());
+        assert!(read_all(&point).len() > 70);
+        let pid = Daemon::of(&sandbox, &point).pid.as_raw_nonzero();
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let of_device = |fd: &fs::DirEntry| {
+            fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse"))
+        };
+        let count = open.filter(|fd| of_device(fd.as_ref().unwrap())).count();
+        sandbox.ok(&["umount", "mnt"]);
+        count
+    };
+    let (usual, auto) = (devices(&[]), devices(&["--busy-poll=auto"]));
+    assert_eq!((auto, devices(&["--busy-poll=off"]) + 1), (usual, usual));
+    let refused = sandbox.run(&["mount", "--busy-poll=on", "cases.oci:1", "mnt"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn programs_run_unless_forbidden() {
     let sandbox = Sandbox::with("busybox-gzip.oci.tar");
     let point = sandbox.dir("mnt");

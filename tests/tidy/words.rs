@@ -12,7 +12,7 @@ const UNSAFE: [&str; 7] = [
     "crates/tree/src/inode_flags.rs",
     "crates/tree/src/mmap.rs",
     "crates/union/src/writable/access_times.rs",
-    "crates/cli/src/mounts/trim.rs",
+    "crates/fuse/src/inherited.rs",
     "crates/fuse/tests/common/mapping.rs",
 ];
 

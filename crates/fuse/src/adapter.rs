@@ -24,7 +24,7 @@ use fuser::{
 use strata_tree::{NAME_MAX, NodeId};
 
 use crate::attr::{View, absent, type_of};
-use crate::awake::Awake;
+use crate::busy_poll::BusyPoll;
 use crate::errno::{Refusal, errno};
 use crate::ioctls::{self, Ioctl};
 use crate::options::{FOR_EVER, MountOptions, Profile};
@@ -43,7 +43,7 @@ pub(crate) struct Adapter {
     tree: ReadOnly,
     view: View,
     passthrough: Option<Passthrough>,
-    awake: Arc<Awake>,
+    polling: Arc<BusyPoll>,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
     /// The kernel can do without OPEN and OPENDIR.
@@ -57,7 +57,7 @@ impl Adapter {
     pub(crate) fn new(
         tree: ReadOnly,
         options: &MountOptions,
-        awake: Arc<Awake>,
+        polling: Arc<BusyPoll>,
         over: Arc<AtomicBool>,
     ) -> Self {
         let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
@@ -66,7 +66,7 @@ impl Adapter {
             tree,
             view,
             passthrough,
-            awake,
+            polling,
             checks_acls,
             no_open: false,
             no_opendir: false,
@@ -118,7 +118,7 @@ impl Filesystem for Adapter {
             Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     // batch_forget calls this, a no-op, for each node.
@@ -129,7 +129,7 @@ impl Filesystem for Adapter {
             Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -137,7 +137,7 @@ impl Filesystem for Adapter {
             Ok(target) => reply.data(&target),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -150,7 +150,7 @@ impl Filesystem for Adapter {
             None if self.no_open => reply.error(Errno::ENOSYS),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn read(
@@ -164,12 +164,12 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.awake.asked_for(size);
+        self.polling.asked_for(size);
         self.tree.read(id(ino), offset, size, |answer| match answer {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         });
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn release(
@@ -214,7 +214,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn readdirplus(
@@ -234,7 +234,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -249,13 +249,13 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOSYS);
         }
         send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
         send_xattr(self.tree.xattr_names(id(ino), size), reply);
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     // What the kernel does by itself once it has heard ENOSYS.
@@ -315,7 +315,7 @@ impl Filesystem for Adapter {
             Ok(bytes) => reply.ioctl(0, &bytes),
             Err(refusal) => reply.error(errno(&refusal)),
         }
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn poll(

@@ -13,10 +13,11 @@
 
 mod adapter;
 mod attr;
-mod awake;
+mod busy_poll;
 mod errno;
 mod error;
 mod ids;
+mod inherited;
 mod ioctls;
 mod mounting;
 mod options;
@@ -24,12 +25,12 @@ mod passthrough;
 mod readonly;
 mod reads;
 mod session;
-mod together;
 mod unmounting;
 mod writable;
 
 pub use error::{Error, Result};
 pub use ids::{IdMap, IdMapError, Ids};
+pub use inherited::InheritedFds;
 pub use options::{MountOptions, Profile, TreeFacts, WritableOptions};
 pub use session::{Session, serve, serve_union};
 pub use unmounting::{Manner, SUBTYPE, Unmounter, unmount};

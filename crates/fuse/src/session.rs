@@ -15,7 +15,7 @@ use strata_tree::{Lower, NodeId};
 use strata_union::writable::Union;
 
 use crate::adapter::Adapter;
-use crate::awake::Awake;
+use crate::busy_poll::BusyPoll;
 use crate::error::{Error, Result};
 use crate::mounting::Mountpoint;
 use crate::options::{MountOptions, WritableOptions};
@@ -42,11 +42,11 @@ pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) ->
         return Err(Error::RootNumber(tree.root().0));
     }
     let over = Arc::new(AtomicBool::new(false));
-    let awake = Arc::new(Awake::new(options.threads.max(1)));
+    let polling = Arc::new(BusyPoll::new(options.threads.max(1)));
     let tree = ReadOnly::new(tree, options.facts);
-    let adapter = Adapter::new(tree, options, Arc::clone(&awake), Arc::clone(&over));
+    let adapter = Adapter::new(tree, options, Arc::clone(&polling), Arc::clone(&over));
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, (over, awake), mountpoint, &options, drop)
+    start(adapter, (over, polling), mountpoint, &options, drop)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -61,25 +61,27 @@ pub fn serve_union(
     options: &WritableOptions,
 ) -> Result<Session> {
     let over = Arc::new(AtomicBool::new(false));
-    let awake = Arc::new(Awake::new(options.mount.threads.max(1)));
-    let adapter = Writable::new(union, options, Arc::clone(&awake), Arc::clone(&over));
+    let polling = Arc::new(BusyPoll::new(options.mount.threads.max(1)));
+    let adapter = Writable::new(union, options, Arc::clone(&polling), Arc::clone(&over));
     let notifier = adapter.notifier();
     // There is one session, and so one notifier.
     let tell = |told| drop(notifier.set(told));
-    start(adapter, (over, awake), mountpoint, &options.mount, tell)
+    start(adapter, (over, polling), mountpoint, &options.mount, tell)
 }
 
 /// Mounts what `adapter` answers for; `tell` gets what the kernel is told things by.
 fn start(
     adapter: impl Filesystem,
-    (over, awake): (Arc<AtomicBool>, Arc<Awake>),
+    (over, polling): (Arc<AtomicBool>, Arc<BusyPoll>),
     mountpoint: &Path,
     options: &MountOptions,
     tell: impl FnOnce(fuser::Notifier),
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
-    awake.watch(connection.device.try_clone().map_err(Error::Session)?);
+    if options.busy_poll {
+        polling.watch(connection.device.try_clone().map_err(Error::Session)?);
+    }
     let acl = match (options.allow_other, options.allow_root) {
         (true, _) => SessionACL::All,
         (false, true) => SessionACL::RootAndOwner,

@@ -20,12 +20,10 @@ mod merge;
 pub mod private_mount;
 mod redirect;
 mod stack;
-mod threads;
 mod use_lock;
 pub mod writable;
 
 pub use stack::Stack;
-pub use threads::Threads;
 pub use use_lock::UseLock;
 
 #[cfg(test)]

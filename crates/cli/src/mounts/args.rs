@@ -21,6 +21,15 @@ pub(crate) enum ProfileArg {
     Passthrough,
 }
 
+/// When a thread polls for the next request instead of sleeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BusyPollArg {
+    /// While one caller asks one request after another, for up to 50 microseconds each
+    Auto,
+    /// Never: the daemon sleeps between requests, which takes longer and less of a processor
+    Off,
+}
+
 /// Mount an image, read-only or with a writable layer
 ///
 /// Returns when the mount is usable; a daemon in the background serves it until `strata umount`,
@@ -62,6 +71,9 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) threads: u8,
+    /// Whether a thread that has answered polls for the next request instead of sleeping
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(crate) busy_poll: BusyPollArg,
     /// Be the daemon that is registered under this name
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "foreground")]
     pub(crate) daemon: Option<String>,
@@ -116,6 +128,7 @@ impl MountArgs {
             dev: self.dev,
             exec: !self.noexec,
             threads: usize::from(self.threads),
+            busy_poll: self.busy_poll == BusyPollArg::Auto,
             role: match (&self.daemon, self.foreground) {
                 (Some(name), _) => Role::Daemon(name.clone()),
                 (None, true) => Role::Foreground,
@@ -141,6 +154,9 @@ impl MountRequest {
         let mut args = self.globals.clone();
         args.extend(["mount", "--daemon", name, "--profile", self.profile_name()].map(Into::into));
         args.extend(["--threads".into(), self.threads.to_string().into()]);
+        if !self.busy_poll {
+            args.extend(["--busy-poll", "off"].map(Into::into));
+        }
         for (flag, wanted) in [("--suid", self.suid), ("--dev", self.dev), ("--noexec", !self.exec)]
         {
             if wanted {
@@ -178,6 +194,7 @@ mod tests {
             dev: false,
             exec: false,
             threads: 3,
+            busy_poll: false,
             role: Role::Starter,
             upper: Some("work".into()),
             globals: Vec::new(),

@@ -24,14 +24,14 @@ use rustix::fs::Mode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{
-    Error, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter, WritableOptions,
+    Error, InheritedFds, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter,
+    WritableOptions,
 };
 use strata_tree::Lower;
 use strata_union::writable::Union;
 
 use super::point;
 use super::registry::{Record, Registration, Registry, now};
-use super::trim::trim;
 use crate::told::told;
 
 /// What the daemon says when the mount is usable.
@@ -67,6 +67,8 @@ pub(crate) struct MountRequest {
     pub(crate) exec: bool,
     /// How many threads answer.
     pub(crate) threads: usize,
+    /// Poll for the next request while one caller asks one after another.
+    pub(crate) busy_poll: bool,
     /// The name of the writable layer on top.
     pub(crate) upper: Option<String>,
     /// Which part this process plays.
@@ -170,30 +172,17 @@ fn run_daemon(
         running.stop();
         return Err(error).context("whoever wanted the mount is gone");
     }
-    trim();
     running.run()
 }
 
 /// Leaves everything that belongs to whoever started the daemon.
 fn leave_surroundings() -> Result<()> {
-    close_inherited().context("cannot close inherited descriptors")?;
+    // A shell's locks and pipes would live on here.
+    InheritedFds::note().context("cannot list inherited descriptors")?.close();
     // Fails only for the leader of a process group, which a new child never is.
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").context("cannot change to /")?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    Ok(())
-}
-
-/// Closes what a shell left open in its children: else its locks and pipes would live on here.
-fn close_inherited() -> io::Result<()> {
-    let mut open = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-    }
-    for number in open.into_iter().filter(|number| *number > 2) {
-        // The directory's own descriptor is among them, and closed already: EBADF.
-        let _ = nix::unistd::close(number);
-    }
     Ok(())
 }
 
@@ -238,6 +227,7 @@ fn begin(
         exec: request.exec,
         fsname: format!("strata:{}", request.image),
         threads: request.threads,
+        busy_poll: request.busy_poll,
         ..MountOptions::for_caller()
     };
     let (session, union) = match opened.served {

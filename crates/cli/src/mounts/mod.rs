@@ -17,7 +17,6 @@ mod namespaces;
 mod point;
 mod registry;
 mod table;
-mod trim;
 mod umount;
 
 use std::io::Write;

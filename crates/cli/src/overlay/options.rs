@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     no_xattrs: bool,
     no_sync: bool,
     single: bool,
+    no_busy_poll: bool,
     timeout: Option<Duration>,
     labels: Vec<(&'static str, String)>,
     default_permissions: bool,
@@ -104,6 +105,7 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("noxattrs", Switch(|s, yes| s.no_xattrs = yes)),
     ("timeout", Value(timeout)),
     ("fsync", Switch(|s, yes| s.no_sync = !yes)),
+    ("busy_poll", Value(busy_poll)),
     ("threaded", Switch(|s, yes| s.single = !yes)),
     ("fast_ino", Nothing),
     ("plugins", Impossible("there are no plugins")),
@@ -308,6 +310,15 @@ fn redirect_dir(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+fn busy_poll(settings: &mut Settings, value: &[u8]) -> Result<()> {
+    settings.no_busy_poll = match value {
+        b"auto" => false,
+        b"off" => true,
+        _ => bail!("the value must be auto or off"),
+    };
+    Ok(())
+}
+
 fn xattr_permissions(settings: &mut Settings, value: &[u8]) -> Result<()> {
     settings.override_owners = match value {
         b"0" => false,
@@ -396,6 +407,7 @@ impl Settings {
             ids: self.ids(),
             static_nlink: self.static_nlink,
             threads: if self.single { 1 } else { 4 },
+            busy_poll: !self.no_busy_poll,
             ..MountOptions::default()
         };
         options.facts.has_xattrs = !self.no_xattrs;
@@ -495,6 +507,7 @@ mod tests {
             ("squash_to_uid=root", "a number"),
             ("uidmapping=0:1", "INSIDE:OUTSIDE:COUNT"),
             ("timeout=-1", "negative"),
+            ("busy_poll=on", "auto or off"),
             ("timeout=soon", "seconds"),
             ("upperdir", "missing"),
             ("xattr_permissions=3", "0, 1 or 2"),
@@ -516,6 +529,8 @@ mod tests {
         let less = settings("lowerdir=/a,nosuid,nodev,noexec,atime,ro,threaded=0").mount(true);
         assert!(!less.suid && !less.dev && !less.exec && less.atime && less.read_only);
         assert_eq!(less.threads, 1);
+        assert!(root.busy_poll && settings("busy_poll=auto").mount(true).busy_poll);
+        assert!(!settings("busy_poll=off").mount(true).busy_poll);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! its mount first.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -21,7 +21,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_fuse::{Manner, Session, Unmounter};
+use strata_fuse::{InheritedFds, Manner, Session, Unmounter};
 use strata_union::writable::{Union, UnionOptions};
 
 use super::args::{DAEMON, Request};
@@ -74,7 +74,8 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
 
 /// Mounts, and serves until the mount is gone.
 fn serve(request: &Request) -> Result<()> {
-    let inherited = Inherited::note().context("cannot read /proc/self/fd")?;
+    // Directories may be given through them, so they are closed late.
+    let inherited = InheritedFds::note().context("cannot read /proc/self/fd")?;
     for option in &request.settings.unknown {
         complain(&format!("ignoring the unknown option {option}"));
     }
@@ -85,7 +86,7 @@ fn serve(request: &Request) -> Result<()> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (session, union) = mount(request)?;
     if request.daemon
-        && let Err(error) = inherited.leave()
+        && let Err(error) = leave_surroundings(inherited)
     {
         drop(session);
         return Err(error).context("whoever wanted the mount is gone");
@@ -170,35 +171,18 @@ fn raise_limits() {
     }
 }
 
-/// The descriptors that were open when the program began: a shell's locks and pipes would live
-/// on in the daemon. Directories may be given through them, so they are closed late.
-struct Inherited(Vec<i32>);
-
-impl Inherited {
-    fn note() -> io::Result<Self> {
-        let mut open = Vec::new();
-        for entry in fs::read_dir("/proc/self/fd")? {
-            open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-        }
-        // The one that was listed with is closed by now.
-        open.retain(|fd| *fd > 2 && fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
-        Ok(Self(open))
-    }
-
-    /// Says that the mount is usable and leaves everything that belongs to whoever started us.
-    fn leave(self) -> io::Result<()> {
-        for fd in self.0 {
-            nix::unistd::close(fd)?;
-        }
-        // Fails only for the leader of a process group, which a new child never is.
-        let _ = rustix::process::setsid();
-        std::env::set_current_dir("/")?;
-        let null = File::options().write(true).open("/dev/null")?;
-        // Engines wait until nobody holds their pipe any more.
-        rustix::stdio::dup2_stderr(&null)?;
-        let mut out = io::stdout().lock();
-        out.write_all(READY.as_bytes())?;
-        out.flush()?;
-        Ok(rustix::stdio::dup2_stdout(&null)?)
-    }
+/// Says that the mount is usable and leaves everything that belongs to whoever started us.
+fn leave_surroundings(inherited: InheritedFds) -> io::Result<()> {
+    // A shell's locks and pipes would live on here.
+    inherited.close();
+    // Fails only for the leader of a process group, which a new child never is.
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir("/")?;
+    let null = File::options().write(true).open("/dev/null")?;
+    // Engines wait until nobody holds their pipe any more.
+    rustix::stdio::dup2_stderr(&null)?;
+    let mut out = io::stdout().lock();
+    out.write_all(READY.as_bytes())?;
+    out.flush()?;
+    Ok(rustix::stdio::dup2_stdout(&null)?)
 }

@@ -28,7 +28,7 @@ use super::slow::Slow;
 use super::{Mount, QUICK, Result, flags};
 use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
 use crate::attr::type_of;
-use crate::awake::Awake;
+use crate::busy_poll::BusyPoll;
 use crate::errno::{Refusal, errno};
 use crate::ioctls::{self, Ioctl};
 use crate::options::WritableOptions;
@@ -38,7 +38,7 @@ use crate::reads::BUFFER;
 pub(crate) struct Writable {
     mount: Arc<Mount>,
     slow: Slow,
-    awake: Arc<Awake>,
+    polling: Arc<BusyPoll>,
     checks_modes: bool,
     /// Set when the session ends.
     over: Arc<AtomicBool>,
@@ -53,12 +53,12 @@ impl Writable {
     pub(crate) fn new(
         union: Arc<Union>,
         options: &WritableOptions,
-        awake: Arc<Awake>,
+        polling: Arc<BusyPoll>,
         over: Arc<AtomicBool>,
     ) -> Self {
         let checks_modes = options.mount.default_permissions;
         let mount = Arc::new(Mount::new(union, options));
-        Self { mount, slow: Slow::new(), awake, checks_modes, over }
+        Self { mount, slow: Slow::default(), polling, checks_modes, over }
     }
 
     /// Answers on this thread.
@@ -69,7 +69,7 @@ impl Writable {
         work: impl FnOnce(&Mount) -> Result<T>,
     ) {
         answer(&self.mount, reply, work);
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     /// Answers on another thread if it is slow and this one is needed.
@@ -83,8 +83,8 @@ impl Writable {
         if !slow {
             return self.answer(req, reply, work);
         }
-        match self.awake.hold() {
-            Some(_held) => answer(&self.mount, reply, work),
+        match self.polling.slow_work() {
+            Some(_slow) => answer(&self.mount, reply, work),
             None => {
                 let mount = Arc::clone(&self.mount);
                 self.slow.submit(move || answer(&mount, reply, work));
@@ -344,14 +344,14 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.awake.asked_for(size);
+        self.polling.asked_for(size);
         guarded(|| {
             BUFFER.with_borrow_mut(|buffer| match self.mount.read(fh.0, offset, size, buffer) {
                 Ok(bytes) => reply.data(bytes),
                 Err(refusal) => reply.error(errno(&refusal)),
             });
         });
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn write(
@@ -366,7 +366,7 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.awake.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.polling.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
         let privileged = !write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let who = Changer::with(req, privileged);
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
@@ -459,7 +459,7 @@ impl Filesystem for Writable {
             mount.modes.leave(file.node());
             Ok(())
         });
-        self.awake.answered_nobody();
+        self.polling.answered_nobody();
     }
 
     // Directories.
@@ -467,7 +467,7 @@ impl Filesystem for Writable {
     fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.mount.dirs.insert(Arc::default());
         reply.opened(FileHandle(handle), FopenFlags::empty());
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn readdir(
@@ -489,7 +489,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn readdirplus(
@@ -512,7 +512,7 @@ impl Filesystem for Writable {
                 Err(refusal) => reply.error(errno(&refusal)),
             }
         });
-        self.awake.answered(req.pid());
+        self.polling.answered(req.pid());
     }
 
     fn releasedir(

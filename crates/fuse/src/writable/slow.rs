@@ -1,15 +1,13 @@
 //! Threads for what would hold up everybody else.
 //!
 //! A copy-up of a large file or a sync may take seconds; never may all of the few threads that
-//! read requests wait for it (`Awake::hold`). What they cannot take goes to at most [`THREADS`]
-//! others, in the order of asking; a thread ends when nothing is left.
+//! read requests wait for it (`BusyPoll::slow_work`). What they cannot take goes to at most
+//! [`THREADS`] others, in the order of asking; a thread ends when nothing is left.
 //!
 //! Invariants: whatever is submitted is run; work that panics costs nobody else anything.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use strata_union::Threads;
 
 use super::answers::guarded;
 
@@ -25,17 +23,12 @@ struct Queue {
 }
 
 /// The queue.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Slow {
     queue: Arc<Mutex<Queue>>,
-    threads: Threads,
 }
 
 impl Slow {
-    pub(super) fn new() -> Self {
-        Self { queue: Arc::default(), threads: Threads::new("slow") }
-    }
-
     /// Runs `job` on another thread, soon.
     pub(super) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.lock();
@@ -46,7 +39,9 @@ impl Slow {
         queue.running += 1;
         drop(queue);
         let slow = self.clone();
-        if let Err(error) = self.threads.start(move || slow.run()) {
+        if let Err(error) =
+            std::thread::Builder::new().name("slow".to_owned()).spawn(move || slow.run())
+        {
             tracing::warn!("cannot start a thread: {error}; the requests behind this one wait");
             self.run();
         }
@@ -76,7 +71,7 @@ mod tests {
 
     #[test]
     fn everything_is_run_also_after_panics_and_never_too_much_at_once() {
-        let slow = Slow::new();
+        let slow = Slow::default();
         let (sender, done) = mpsc::channel();
         let under_way = Arc::new(Mutex::new((0, 0)));
         for index in 0..100 {

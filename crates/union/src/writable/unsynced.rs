@@ -36,7 +36,6 @@ use super::copying::next_data;
 use super::error::{Doing, Error, Result};
 use super::marks::{Mark, Marks};
 use super::origin::Origin;
-use crate::Threads;
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -141,7 +140,6 @@ impl Copies {
 /// The copies of one upper.
 pub(super) struct Unsynced {
     marks: Marks,
-    threads: Threads,
     /// How many copies may wait.
     most: usize,
     /// The work directory, once it says that there may be copies.
@@ -161,7 +159,6 @@ impl Unsynced {
         let most = files.map_or(MOST, |files| (files / PART).clamp(1, MOST));
         Self {
             marks,
-            threads: Threads::new("sync"),
             most: usize::try_from(most).unwrap_or(1),
             announced: Mutex::default(),
             copies: Mutex::default(),
@@ -236,7 +233,7 @@ impl Unsynced {
     /// Starts a thread, if it can be had.
     fn start(self: &Arc<Self>, run: fn(&Arc<Self>)) -> bool {
         let this = Arc::clone(self);
-        self.threads.start(move || run(&this)).is_ok()
+        std::thread::Builder::new().name("sync".to_owned()).spawn(move || run(&this)).is_ok()
     }
 
     /// Syncs what comes until nothing has for a while.
