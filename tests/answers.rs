@@ -8,10 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use serde_json::Value;
-use support::talk::Talk;
+use strata_testkit::talk::Talk;
 
 /// A store with images that share layers, and one that shares none.
 fn loaded() -> Talk {
@@ -19,7 +17,7 @@ fn loaded() -> Talk {
     for name in
         ["cases-docker25.docker.tar", "cases-podman-multi.docker.tar", "busybox-gzip.oci.tar"]
     {
-        let fixture = support::fixture(name);
+        let fixture = strata_testkit::fixture(name);
         talk.sandbox.ok(&["-q", "load", "--jobs", "1", "-i", fixture.to_str().unwrap()]);
     }
     talk

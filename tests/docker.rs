@@ -6,12 +6,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::process::Stdio;
 
-use support::Sandbox;
-use support::talk::Talk;
+use strata_testkit::sandbox::Sandbox;
+use strata_testkit::talk::Talk;
 
 /// A store with two images of equal parts, one of them under three names.
 fn loaded() -> Talk {
@@ -23,7 +21,7 @@ fn loaded() -> Talk {
 }
 
 fn fixture(name: &str) -> String {
-    support::fixture(name).to_str().unwrap().to_owned()
+    strata_testkit::fixture(name).to_str().unwrap().to_owned()
 }
 
 /// One argument with blanks in it.

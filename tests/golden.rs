@@ -9,14 +9,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Stdio;
 
-use support::talk::Talk;
-use support::{Sandbox, fixture, top};
+use strata_testkit::sandbox::Sandbox;
+use strata_testkit::talk::Talk;
+use strata_testkit::{fixture, top};
 
 /// The columns of `strata df -v` but the last two, which the compressor and the file system decide.
 fn without_headers(text: &str) -> String {

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -19,7 +17,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use support::Sandbox;
+use strata_testkit::sandbox::Sandbox;
 
 /// Far more than anything takes; a test that gets here has failed.
 const LIMIT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -539,7 +537,7 @@ fn the_store_is_worked_on_while_it_is_mounted() {
     let point = sandbox.dir("mnt");
     sandbox.ok(&["mount", "cases.oci:1", "mnt"]);
     let before = read_all(&point);
-    let fixture = support::fixture("cases-podman-multi.docker.tar");
+    let fixture = strata_testkit::fixture("cases-podman-multi.docker.tar");
     sandbox.ok(&["load", "-i", text(&fixture)]);
     sandbox.ok(&["tag", "cases.oci:1", "more:1"]);
     assert_eq!(sandbox.ok(&["rmi", "more:1"]), "Untagged: more:1\n");

@@ -5,13 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
-mod support;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Sandbox, fixture};
+use strata_testkit::fixture;
+use strata_testkit::sandbox::Sandbox;
 
 const IMAGE: &str = "stratafs.test/busybox:1";
 

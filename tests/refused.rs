@@ -6,14 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::talk::Talk;
-use support::{Sandbox, fixture};
+use strata_testkit::fixture;
+use strata_testkit::sandbox::Sandbox;
+use strata_testkit::talk::Talk;
 
 /// A copy of the layout `cases.oci` to be damaged.
 fn layout(sandbox: &Sandbox) -> PathBuf {

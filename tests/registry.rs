@@ -5,10 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-#[path = "support/fake.rs"]
-mod fake;
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,9 +12,10 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use fake::{Answer, How, Registry, Seen};
-use support::talk::Talk;
-use support::{Sandbox, fixture};
+use strata_testkit::fixture;
+use strata_testkit::registry::{Answer, How, Registry, Seen};
+use strata_testkit::sandbox::Sandbox;
+use strata_testkit::talk::Talk;
 
 /// A session against a registry with `cases:1` and, under another compression, `zstd:1`.
 struct Session {
@@ -110,7 +107,7 @@ fn the_digests_of_an_index() {
             "annotations": {"note": note},
             "manifests": [{
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": fake::digest(&manifest),
+                "digest": strata_testkit::digest(&manifest),
                 "size": manifest.len(),
                 "platform": {"os": "linux", "architecture": "amd64"},
             }],

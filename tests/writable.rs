@@ -4,18 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-#[path = "../crates/layer/tests/store/tars.rs"]
-mod tars;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::XattrFlags;
 
-use support::Sandbox;
-use tars::{Head, Tar};
+use strata_testkit::sandbox::Sandbox;
+use strata_testkit::tars::{Head, Tar};
 
 const IMAGE: &str = "stratafs.test/busybox:1";
 
@@ -102,7 +98,7 @@ fn a_temporary_upper_goes_with_its_mount() {
 #[test]
 fn an_upper_has_one_writer_and_one_image() {
     let sandbox = busybox();
-    sandbox.ok(&["load", "-i", text(&support::fixture("cases.oci"))]);
+    sandbox.ok(&["load", "-i", text(&strata_testkit::fixture("cases.oci"))]);
     let (one, two) = (sandbox.dir("one"), sandbox.dir("two"));
     sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&one)]);
     let error = sandbox.fails(&["mount", "--upper", "work", IMAGE, text(&two)]);

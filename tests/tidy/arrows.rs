@@ -7,7 +7,9 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
+    // Tests alone may use it.
+    ("testkit", &[]),
     ("sha256", &[]),
     ("tree", &[]),
     ("union", &["tree"]),

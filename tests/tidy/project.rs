@@ -53,6 +53,7 @@ pub(crate) fn is_test(path: &Path) -> bool {
     let text = path.to_str().unwrap();
     text.contains("/tests/")
         || text.starts_with("tests/")
+        || text.starts_with("crates/testkit/")
         || text.ends_with("/tests.rs")
         || text.ends_with("/testkit.rs")
 }

@@ -49,8 +49,9 @@ impl Crate {
 /// All crates of the workspace.
 pub(crate) fn crates() -> Vec<Crate> {
     let all: Vec<PathBuf> = files().into_iter().filter(|path| is_rust(path)).collect();
+    let kit = Path::new("crates/testkit");
     let mut roots: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for path in &all {
+    for path in all.iter().filter(|path| !path.starts_with(kit)) {
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
         if let ["crates", name, "src", "lib.rs" | "main.rs"] | ["crates", name, "src", "bin", _] =
             parts.as_slice()

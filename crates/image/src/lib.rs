@@ -47,10 +47,6 @@ mod spec;
 mod spool;
 mod survey;
 
-#[cfg(test)]
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 pub use change::{Change, ChangeError};
 pub use config::{HistoryStep, ImageConfig};
 pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};

@@ -3,14 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use serde_json::json;
 use strata_image::{
     DeriveOptions, ImageConfig, LoadOptions, Loaded, Saved, SourceSpec, derive, load, save,
 };
 use strata_layer::{Event, Progress, Store};
-use support::{CONFIG, LAYER, Layout, MANIFEST, digest, named, tar_of};
+use strata_testkit::digest;
+use strata_testkit::layout::{CONFIG, LAYER, Layout, MANIFEST, named, tar_of};
 
 struct Silent;
 

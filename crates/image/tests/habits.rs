@@ -6,13 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 mod client;
-#[path = "../../../tests/support/fake.rs"]
-mod fake;
-mod support;
 
 use client::{Client, one, quick};
-use fake::{Answer, How, Registry, Seen};
 use strata_registry::{Registries, RegistryOptions};
+use strata_testkit::registry::{Answer, How, Registry, Seen};
 
 /// A registry's answer to a manifest by tag, with one header changed or left out.
 fn manifest_as(bytes: Vec<u8>, headers: &'static [(&'static str, &'static str)]) -> How {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +14,8 @@ use strata_image::{
 };
 use strata_layer::{Event, Progress, Store};
 use strata_registry::Reference;
-use support::{LAYER, Layout, digest, fixture, named, tar_of, with};
+use strata_testkit::layout::{CONFIG, LAYER, Layout, named, tar_of, with};
+use strata_testkit::{digest, fixture};
 
 /// Keeps what happened to each layer.
 #[derive(Default)]
@@ -347,7 +346,7 @@ fn damaged(case: &str) -> (Layout, Vec<String>) {
         other => panic!("no case {other}"),
     }
     let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diffs}});
-    let config = layout.blob(support::CONFIG, config.to_string());
+    let config = layout.blob(CONFIG, config.to_string());
     layout.index(&[named(&layout.manifest(&config, &[below, blob]), "1")]);
     (layout, says)
 }

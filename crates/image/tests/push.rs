@@ -6,18 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 mod client;
-#[path = "../../../tests/support/fake.rs"]
-mod fake;
-mod support;
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 use client::{Client, attempts, big, layers, one};
-use fake::{Answer, How, Registry, Seen};
 use strata_image::{Error, PushEvent, PushOptions, push, resolve_image};
 use strata_registry::{Refusal, Registries};
-use support::{LAYER, Layout};
+use strata_testkit::layout::{LAYER, Layout};
+use strata_testkit::registry::{Answer, How, Registry, Seen};
 
 #[derive(Default)]
 struct Said(Mutex<Vec<String>>);

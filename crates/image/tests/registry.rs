@@ -6,17 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 mod client;
-#[path = "../../../tests/support/fake.rs"]
-mod fake;
-mod support;
 
 use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
-use fake::{Answer, How, Proxy, Registry, Seen};
 use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
 use strata_registry::{Credentials, Proxies, Refusal, Registries, RegistryOptions, Timeouts};
-use support::{Layout, digest, fixture, tar_of};
+use strata_testkit::layout::{Layout, tar_of};
+use strata_testkit::registry::{Answer, How, Proxy, Registry, Seen};
+use strata_testkit::{digest, fixture};
 
 #[test]
 fn a_second_pull_moves_nothing() {

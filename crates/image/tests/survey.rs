@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -14,8 +12,9 @@ use strata_image::{LoadOptions, Platform, SourceSpec, Survey, SurveyOptions, loa
 use strata_layer::reuse::Held;
 use strata_layer::reuse::chunks::{ChunkOptions, Cut, MeanSize, MeasuredCut};
 use strata_layer::{Event, Progress, Sharing, Store};
+use strata_testkit::fixture;
+use strata_testkit::layout::{self, Layout};
 use strata_tree::DiffId;
-use support::{Layout, fixture};
 
 struct Silent;
 
@@ -196,7 +195,7 @@ fn contents_are_those_that_have_a_name_at_the_end() {
 #[test]
 fn a_damaged_layer_is_refused_as_a_load_refuses_it() {
     let layout = Layout::new("damaged");
-    let layer = support::tar_of(&[("a", "body")]);
+    let layer = layout::tar_of(&[("a", "body")]);
     layout.index(&[layout.image(&[&layer], "linux/amd64")]);
     let blobs = layout.root().join("blobs/sha256");
     for entry in fs::read_dir(blobs).unwrap() {

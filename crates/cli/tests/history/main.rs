@@ -9,13 +9,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-#[path = "../semantics/example.rs"]
-#[allow(dead_code)]
-mod example;
 mod model;
 mod stacks;
-#[path = "../semantics/tar.rs"]
-mod tar;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +22,7 @@ use strata_layer::history::{
     Chain, Duplicate, Gone, Happened, Kept, Removal, Shown, Side, What, compare,
 };
 use strata_layer::{Event, ImageRecord, LayerInput, Progress, Store};
+use strata_testkit::example_tar;
 use strata_tree::{ContentDigest, DiffId, ImageId, Kind, Lower, TreePath};
 use strata_union::Stack;
 use tempfile::TempDir;
@@ -49,7 +45,7 @@ fn load(store: &Store, tag: &str, image: &Image) -> ImageId {
     let mut held = Vec::new();
     let mut layers = Vec::new();
     for members in &image.layers {
-        let tar = tar::build(&stacks::items(members));
+        let tar = example_tar::build(&stacks::items(members));
         let diff_id = DiffId::from_bytes(Sha256::digest(&tar).into());
         let input = LayerInput {
             label: "the layer".to_owned(),

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::example::Item;
 use crate::model::{Image, Member, Node, Path, below};
+use strata_testkit::example::Item;
 
 /// A member before it is known what is there.
 #[derive(Debug, Clone)]

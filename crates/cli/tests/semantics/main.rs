@@ -1,8 +1,8 @@
 //! Every example of docs/SEMANTICS.md, run: its layers become an image, the program loads it, and
 //! what `strata ls` and (as root, with FUSE) a mount show must be what the document says.
 //!
-//! `example` reads the document, `tar` and `layout` make the image, `seen` asks the program and
-//! the mount. The examples of docs/SEMANTICS-WRITABLE.md are shell commands: `console`.
+//! `strata_testkit::example` reads the document, `layout` makes the image, `seen` asks the program
+//! and the mount. The examples of docs/SEMANTICS-WRITABLE.md are shell commands: `console`.
 //!
 //! Invariants: the real binary does all the work, each example in a store of its own; every fact
 //! that is compared is one that the example states, or a default that the document states; an
@@ -11,13 +11,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 mod console;
-mod example;
 mod layout;
 mod seen;
-mod tar;
 
-use example::{Example, Expected, Facts};
 use seen::Store;
+use strata_testkit::example::{self, Example, Expected, Facts};
+use strata_testkit::example_tar;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS.md");
 const WRITABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SEMANTICS-WRITABLE.md");
@@ -37,7 +36,8 @@ enum Outcome {
 
 fn run(example: &Example) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
-    let layers: Vec<Vec<u8>> = example.layers.iter().map(|members| tar::build(members)).collect();
+    let layers: Vec<Vec<u8>> =
+        example.layers.iter().map(|members| example_tar::build(members)).collect();
     layout::write(&dir.path().join("image"), &layers);
     let store = Store::new(dir.path());
     if let Err(message) = store.load() {

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::example::Facts;
+use strata_testkit::example::Facts;
 
 const IMAGE: &str = "test:1";
 

@@ -9,8 +9,9 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::source::Source;
 use crate::spec::SourceSpec;
-use crate::support::{LAYER, Layout, digest, tar_of, with};
 use strata_registry::Reference;
+use strata_testkit::digest;
+use strata_testkit::layout::{LAYER, Layout, tar_of, with};
 
 /// An image in the old layout: its config's file name and its layer's.
 fn old_image(layout: &Layout, content: &str) -> (String, String) {

@@ -9,8 +9,9 @@ use crate::found::{self, Found, Wanted};
 use crate::limits::Limits;
 use crate::source::Source;
 use crate::spec::{List, SourceSpec};
-use crate::support::{CONFIG, INDEX, LAYER, Layout, MANIFEST, digest, named, on, tar_of, with};
 use strata_registry::Reference;
+use strata_testkit::digest;
+use strata_testkit::layout::{CONFIG, INDEX, LAYER, Layout, MANIFEST, named, on, tar_of, with};
 
 fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<Found>> {
     let mut spec = SourceSpec::path(layout.root());

@@ -12,8 +12,9 @@ use strata_image::{Error, PullOptions, Pulled, pull};
 use strata_layer::{Event, Progress, Store};
 use strata_registry::{Reference, Registries, RegistryOptions, Retry, Settings};
 
-use crate::fake::{Registry, Seen};
-use crate::support::{Layout, digest, tar_of};
+use strata_testkit::digest;
+use strata_testkit::layout::{Layout, tar_of};
+use strata_testkit::registry::{Registry, Seen};
 
 pub struct Client {
     pub dir: tempfile::TempDir,

@@ -1,14 +1,11 @@
-//! Reading whole tars, for tests; they are built with `tests/store/tars.rs`.
+//! Reading whole tars, for tests; `strata_testkit::tars` builds them.
 
 use strata_tree::Timestamp;
 
 use super::{DiffReader, Member, MemberKind, Result};
 use crate::limits::Limits;
 
-#[path = "../../tests/store/tars.rs"]
-mod tars;
-
-pub(crate) use tars::{Head, Tar};
+pub(crate) use strata_testkit::tars::{Head, Tar};
 
 /// All members with their stored bytes. Checks that headers and bodies make up the input.
 pub(crate) fn read_all(tar: &[u8]) -> Result<Vec<(Member, Vec<u8>)>> {

@@ -8,7 +8,7 @@ use strata_layer::{HeldKind, SharedGroup, Store};
 use strata_tree::ImageId;
 
 use crate::common::{Place, assert_clean, diff_id, load};
-use crate::tars::Tar;
+use strata_testkit::tars::Tar;
 
 /// A layer of some contents, under names of its own.
 fn layer(n: usize, contents: &BTreeSet<u8>) -> Vec<u8> {

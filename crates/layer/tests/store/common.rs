@@ -12,7 +12,7 @@ use strata_layer::{
 use strata_tree::{DiffId, ImageId};
 use tempfile::TempDir;
 
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// Says nothing.
 pub struct Silent;

@@ -11,7 +11,7 @@ use strata_tree::conformance::{check, layer_specs, merged_specs};
 use strata_tree::{ImageId, Inode, Item, Kind, Presence, Spec, TreePath};
 
 use crate::common::{Place, unpack};
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// The tar that says what the spec says.
 fn tar_of(spec: &Spec) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Place, assert_clean, members, stored_files, unpack, walk};
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// Everything that a write would change: content, mode, owner, links, times.
 type Sentinel = BTreeMap<PathBuf, (Vec<u8>, [u64; 4], [i64; 4])>;

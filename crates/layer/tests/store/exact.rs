@@ -2,7 +2,7 @@
 //! are in crates/image/tests/exact.rs, the odd header forms in the tests of the diff reader.)
 
 use crate::common::{Place, assert_clean, diff_id, members, unpack};
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// Layers in which bodies end up elsewhere than where the tar has them.
 fn layers() -> Vec<(&'static str, Vec<u8>)> {

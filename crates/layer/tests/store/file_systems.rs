@@ -15,7 +15,7 @@ use crate::common::{
     stored_files, unpack, walk,
 };
 use crate::sharing::{gated, unpack_gated};
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// A file system of its own, unmounted when it is dropped.
 struct Mounted {

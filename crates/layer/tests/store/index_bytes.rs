@@ -12,7 +12,7 @@ use strata_layer::{Store, StoreOptions};
 
 use crate::common::{Place, Silent, assert_clean, dump, files, fsck, load, members};
 use crate::pages::{PAGE, Rows, used};
-use crate::tars::Tar;
+use strata_testkit::tars::Tar;
 
 /// Enough rows for inner pages of every table, overflow pages, and pages on the free list.
 fn fill(root: &Path) {

@@ -6,7 +6,7 @@ use strata_layer::{Limits, Store, StoreOptions};
 use crate::common::{
     Place, assert_clean, fsck, load, members, stored_files, try_load, unpack, walk,
 };
-use crate::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 fn open(place: &Place, limits: Limits) -> Store {
     let options = StoreOptions { limits, ..StoreOptions::default() };

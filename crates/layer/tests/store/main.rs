@@ -20,4 +20,3 @@ mod pages;
 mod rebuild;
 mod removal;
 mod sharing;
-mod tars;

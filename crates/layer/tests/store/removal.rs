@@ -10,7 +10,7 @@ use strata_layer::{DiskUsage, Error, Space, Usage};
 
 use crate::common::{Place, assert_clean, diff_id, files, load, members, unpack, walk};
 use crate::sharing::{gated, unpack_gated};
-use crate::tars::Tar;
+use strata_testkit::tars::Tar;
 
 /// What `du` counts, each inode once: bytes with `--apparent-size` (before coreutils 9.2, which
 /// leaves directories out), blocks of 512 bytes without.

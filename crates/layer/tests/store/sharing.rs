@@ -15,7 +15,7 @@ use crate::common::{
     Place, Silent, assert_clean, assert_one_inode_each, child, diff_id, files, finish, load,
     stored_files, unpack,
 };
-use crate::tars::Tar;
+use strata_testkit::tars::Tar;
 
 /// Bytes of the tar that the pipeline may have read ahead of the reader of members, amply.
 const AHEAD: usize = 4 << 20;

@@ -15,7 +15,7 @@ use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
 use strata_union::Stack;
 
 use super::Silent;
-use super::tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 /// A member of a layer's tar: a path of up to three names and what is there.
 #[derive(Debug, Clone)]

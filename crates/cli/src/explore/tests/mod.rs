@@ -1,8 +1,5 @@
 //! Tests of the view: its model, what it draws, and the facts under it.
 
-#[path = "../../../../layer/tests/store/tars.rs"]
-mod tars;
-
 mod drawn;
 mod merged;
 mod paging;
@@ -17,7 +14,7 @@ use strata_tree::{DiffId, ImageId, TreePath};
 
 use super::facts::{Image, LayerFacts};
 use super::model::{Effect, Event, Key, Model};
-use tars::{Head, Tar};
+use strata_testkit::tars::{Head, Tar};
 
 struct Silent;
 

@@ -10,7 +10,7 @@ const BLOCK: usize = 512;
 const OWNER_MAX: u32 = 0o7_777_777;
 
 /// The tar with these members, in order.
-pub(crate) fn build(members: &[Item]) -> Vec<u8> {
+pub fn build(members: &[Item]) -> Vec<u8> {
     let mut out = Vec::new();
     for item in members {
         match item.word.as_str() {

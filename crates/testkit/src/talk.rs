@@ -7,27 +7,28 @@
 use std::fmt::Write as _;
 use std::process::Output;
 
-use super::{Sandbox, fixture, top};
+use crate::sandbox::Sandbox;
+use crate::{fixture, top};
 
 /// A store and what was said.
-pub(crate) struct Talk {
-    pub(crate) sandbox: Sandbox,
-    pub(crate) said: String,
+pub struct Talk {
+    pub sandbox: Sandbox,
+    pub said: String,
 }
 
 impl Talk {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { sandbox: Sandbox::new(), said: String::new() }
     }
 
     /// Runs a command line (split at blanks; `FIX` stands for the fixtures).
-    pub(crate) fn say(&mut self, line: &str) -> &mut Self {
+    pub fn say(&mut self, line: &str) -> &mut Self {
         let output = self.sandbox.run(&split(line).iter().map(String::as_str).collect::<Vec<_>>());
         self.note(line, &output);
         self
     }
 
-    pub(crate) fn note(&mut self, line: &str, output: &Output) {
+    pub fn note(&mut self, line: &str, output: &Output) {
         writeln!(self.said, "$ strata {line}").unwrap();
         self.said.push_str(&String::from_utf8_lossy(&output.stdout));
         for error in String::from_utf8_lossy(&output.stderr).lines() {
@@ -41,7 +42,7 @@ impl Talk {
         self.said.push('\n');
     }
 
-    pub(crate) fn transcript(&self) -> String {
+    pub fn transcript(&self) -> String {
         let here = self.sandbox.path().to_str().unwrap();
         let fixtures = top().join("tests/fixtures");
         let text = self.said.replace(fixtures.to_str().unwrap(), "FIX").replace(here, "[DIR]");

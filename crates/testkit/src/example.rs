@@ -10,64 +10,64 @@
 use std::collections::BTreeMap;
 
 /// One example.
-pub(crate) struct Example {
+pub struct Example {
     /// The line of the document on which its block begins.
-    pub(crate) line: usize,
+    pub line: usize,
     /// The members of each layer, base first.
-    pub(crate) layers: Vec<Vec<Item>>,
-    pub(crate) expected: Expected,
+    pub layers: Vec<Vec<Item>>,
+    pub expected: Expected,
 }
 
-pub(crate) enum Expected {
+pub enum Expected {
     Tree(Vec<Item>),
     Error(String),
 }
 
 /// One line of a layer or of a tree: a word, its arguments, and `key=value` after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
-    pub(crate) word: String,
-    pub(crate) args: Vec<Vec<u8>>,
-    pub(crate) options: Vec<(String, Vec<u8>)>,
+pub struct Item {
+    pub word: String,
+    pub args: Vec<Vec<u8>>,
+    pub options: Vec<(String, Vec<u8>)>,
 }
 
 /// Everything that is known of one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) path: Vec<u8>,
+pub struct Facts {
+    pub path: Vec<u8>,
     /// `dir`, `file`, `symlink`, `fifo`, `char`, `block`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// The content of a file, the target of a symlink, `MAJOR:MINOR` of a device.
-    pub(crate) body: Vec<u8>,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub body: Vec<u8>,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     /// Seconds and nanoseconds.
-    pub(crate) mtime: (i64, u32),
-    pub(crate) nlink: u64,
-    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub mtime: (i64, u32),
+    pub nlink: u64,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first path, in byte order, that is the same inode.
-    pub(crate) inode: Vec<u8>,
+    pub inode: Vec<u8>,
 }
 
 impl Item {
     /// Bytes of the argument at `at`.
-    pub(crate) fn arg(&self, at: usize) -> &[u8] {
+    pub fn arg(&self, at: usize) -> &[u8] {
         self.args.get(at).unwrap_or_else(|| panic!("{self:?} lacks an argument"))
     }
 
-    pub(crate) fn option(&self, key: &str) -> Option<&[u8]> {
+    pub fn option(&self, key: &str) -> Option<&[u8]> {
         self.options.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_slice())
     }
 
-    pub(crate) fn number(&self, key: &str, radix: u32, default: u32) -> u32 {
+    pub fn number(&self, key: &str, radix: u32, default: u32) -> u32 {
         self.option(key).map_or(default, |value| {
             u32::from_str_radix(std::str::from_utf8(value).unwrap(), radix).unwrap()
         })
     }
 
     /// Permission bits; those of the document's defaults if not written.
-    pub(crate) fn mode(&self) -> u32 {
+    pub fn mode(&self) -> u32 {
         let default = match self.word.as_str() {
             "dir" => 0o755,
             "symlink" => 0o777,
@@ -77,7 +77,7 @@ impl Item {
     }
 
     /// The options that are extended attributes: their names hold a dot.
-    pub(crate) fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let dotted = self.options.iter().filter(|(key, _)| {
             ["user.", "trusted.", "security.", "system."].iter().any(|space| key.starts_with(space))
         });
@@ -86,7 +86,7 @@ impl Item {
 }
 
 /// `[-]SECONDS[.FRACTION]` as seconds, rounded down, and nanoseconds.
-pub(crate) fn time(text: &str) -> (i64, u32) {
+pub fn time(text: &str) -> (i64, u32) {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let nanos: u32 = format!("{fraction:0<9}").parse().unwrap();
     let seconds: i64 = whole.parse().unwrap();
@@ -97,7 +97,7 @@ pub(crate) fn time(text: &str) -> (i64, u32) {
 }
 
 /// All examples of a document.
-pub(crate) fn parse(document: &str) -> Result<Vec<Example>, String> {
+pub fn parse(document: &str) -> Result<Vec<Example>, String> {
     let mut found = Vec::new();
     let mut lines = document.lines().enumerate();
     while let Some((at, line)) = lines.next() {
@@ -260,7 +260,7 @@ fn count_links(all: &mut [Facts]) {
 }
 
 /// The differences between an expected tree and one that was seen.
-pub(crate) fn compare(expected: &[Item], seen: &[Facts]) -> Vec<String> {
+pub fn compare(expected: &[Item], seen: &[Facts]) -> Vec<String> {
     let expected = facts(expected);
     let by_path = |all: &[Facts]| -> BTreeMap<Vec<u8>, Facts> {
         all.iter().map(|facts| (facts.path.clone(), facts.clone())).collect()

@@ -1,7 +1,4 @@
-//! Tars built block by block, for tests: nothing here knows what is valid. The unit tests of the
-//! diff reader use it too.
-
-#![allow(dead_code, unreachable_pub)]
+//! Tars built block by block: nothing here knows what is valid.
 
 /// One header block to be.
 #[derive(Clone)]

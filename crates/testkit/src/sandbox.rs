@@ -2,64 +2,64 @@
 //!
 //! Invariant: a [`Sandbox`] takes its mounts and files away however its test ends.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
-pub(crate) mod talk;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::fixture;
+
 /// A directory with a store in it.
-pub(crate) struct Sandbox {
+pub struct Sandbox {
     dir: tempfile::TempDir,
 }
 
-/// The checked-in images.
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    top().join("tests/fixtures").join(name)
-}
-
-/// The top of the checkout.
-pub(crate) fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+/// A program of the package whose test this is: Cargo has built it, and says where.
+pub fn program(name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
+        return path.into();
+    }
+    // Beside the directory of the tests, where Cargo says it only to the compiler.
+    let path = std::env::current_exe().unwrap();
+    let path = path.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(path.exists(), "{} is not built", path.display());
+    path
 }
 
 impl Sandbox {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
     /// With the image `cases.oci:1` loaded.
-    pub(crate) fn with_cases() -> Self {
+    pub fn with_cases() -> Self {
         Self::with("cases.oci")
     }
 
     /// With the images of one fixture loaded.
-    pub(crate) fn with(name: &str) -> Self {
+    pub fn with(name: &str) -> Self {
         let sandbox = Self::new();
         sandbox.ok(&["load", "-i", fixture(name).to_str().unwrap()]);
         sandbox
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// A new directory.
-    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+    pub fn dir(&self, name: &str) -> PathBuf {
         let dir = self.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         dir
     }
 
     /// `strata --root ... ARGS`, to be run in the sandbox.
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         self.command_on(&self.path().join("store"), args)
     }
 
     /// The same on another store.
-    pub(crate) fn command_on(&self, root: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+    pub fn command_on(&self, root: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program("strata"));
         command.arg("--root").arg(root).args(args);
         command.current_dir(self.path()).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env_remove("COLUMNS");
@@ -74,12 +74,12 @@ impl Sandbox {
         command
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Runs what must succeed; its standard output.
-    pub(crate) fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {}: {error}", output.status);
@@ -87,20 +87,20 @@ impl Sandbox {
     }
 
     /// Runs what must fail with exit code 1; the one line of its error.
-    pub(crate) fn fails(&self, args: &[&str]) -> String {
+    pub fn fails(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
         error
     }
 
-    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let mut all = vec!["--format", "json-full"];
         all.extend(args);
         serde_json::from_str(&self.ok(&all)).unwrap()
     }
 
-    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+    pub fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }

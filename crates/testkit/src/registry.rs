@@ -6,8 +6,6 @@
 //! Invariants: what no rule breaks is right (digests, lengths, ranges); every request is logged
 //! with its credentials; it serves until it is dropped.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,16 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sha2::{Digest, Sha256};
-
-/// `sha256:HEX` of bytes.
-pub fn digest(bytes: &[u8]) -> String {
-    let hex = Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").unwrap();
-        hex
-    });
-    format!("sha256:{hex}")
-}
+use crate::digest;
 
 /// A request, as a rule sees it.
 #[derive(Debug, Clone)]

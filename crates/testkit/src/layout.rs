@@ -2,24 +2,17 @@
 //!
 //! Invariant: what a test does not break on purpose is right: digests, sizes, diff ids.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+
+use crate::digest;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// `sha256:HEX` of bytes.
-pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
 
 /// A tar with these files.
 pub fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
@@ -151,9 +144,4 @@ pub fn on(descriptor: &Value, platform: &str) -> Value {
         value["variant"] = json!(variant);
     }
     with(descriptor, "platform", value)
-}
-
-/// A fixture of the repository.
-pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
