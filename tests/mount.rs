@@ -17,6 +17,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use strata_testkit::needs;
 use strata_testkit::sandbox::Sandbox;
 
 /// Far more than anything takes; a test that gets here has failed.
@@ -24,10 +25,6 @@ const LIMIT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 /// The line of the mount table for `point`, its mount options and its type.
@@ -122,7 +119,7 @@ fn the_whole_tree_is_read_and_the_mount_goes() {
 
     // The same contents as those that leave the image as files.
     sandbox.run(&["unpack", "cases.oci:1", "tree"]);
-    if is_root() {
+    if needs::is_root() {
         assert_eq!(seen, read_all(&sandbox.path().join("tree")));
     }
     let fifo = fs::symlink_metadata(point.join("kinds/fifo")).unwrap();
@@ -184,7 +181,7 @@ struct Namespace(std::process::Child);
 impl Namespace {
     /// `None` for an ordinary user, who cannot give the mounts of other tests back.
     fn with(point: &Path) -> Option<Self> {
-        if !is_root() {
+        if !needs::root() {
             return None;
         }
         // Nothing here may keep what runs beside this test.
@@ -518,7 +515,7 @@ fn set_user_id_bits_and_devices_are_honoured_only_when_asked() {
     assert_eq!(null.kind(), ErrorKind::PermissionDenied);
     sandbox.ok(&["umount", "mnt"]);
 
-    if !is_root() {
+    if !needs::is_root() {
         let error = sandbox.fails(&["mount", "--suid", "cases.oci:1", "mnt"]);
         assert!(error.contains("needs root"), "{error}");
         return;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use strata_testkit::fixture;
+use strata_testkit::needs;
 use strata_testkit::sandbox::Sandbox;
 
 const IMAGE: &str = "stratafs.test/busybox:1";
@@ -150,8 +151,7 @@ struct Mounted(PathBuf);
 impl Mounted {
     /// `None` where nothing can be mounted.
     fn new(args: &[&str], at: &Path) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: mounting needs root");
+        if !needs::root() {
             return None;
         }
         fs::create_dir_all(at).unwrap();

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use strata_testkit::needs;
 use tempfile::TempDir;
 
 /// Two lowers, an upper and a mountpoint; unmounted when it goes.
@@ -15,8 +16,7 @@ struct Dirs(TempDir);
 impl Dirs {
     /// `None` where nothing can be mounted.
     fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            eprintln!("skipped: needs root and /dev/fuse");
+        if !needs::root_and_fuse() {
             return None;
         }
         let dirs = Self(tempfile::tempdir().unwrap());
@@ -122,8 +122,7 @@ fn what_fails_is_said_once_and_leaves_nothing() {
 #[test]
 fn mount_and_umount_find_it() {
     let Some(dirs) = Dirs::new() else { return };
-    if !Path::new("/sbin/mount.fuse3").exists() {
-        eprintln!("skipped: there is no mount.fuse3");
+    if !needs::path("/sbin/mount.fuse3") {
         return;
     }
     let program = Path::new(env!("CARGO_BIN_EXE_strata-overlay"));

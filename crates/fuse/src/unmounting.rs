@@ -141,8 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_not_mounted_is_said_so() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+        if !strata_testkit::needs::root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -11,9 +11,10 @@ use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Mount, can_mount, flat_tree, noise, with_each};
+use common::{Mount, flat_tree, noise, with_each};
 use rustix::fs::RawDir;
 use strata_fuse::{MountOptions, Profile, TreeFacts};
+use strata_testkit::needs;
 use strata_tree::Spec;
 
 /// Names, inode numbers and positions, from where the descriptor stands.
@@ -123,7 +124,7 @@ fn many_threads_read_many_files() {
 
 #[test]
 fn a_big_file_is_read_in_order() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let bytes = noise(48 << 20);
@@ -143,14 +144,14 @@ fn a_big_file_is_read_in_order() {
 #[test]
 fn programs_run_and_are_mapped() {
     let program = Path::new("/bin/true");
-    let Ok(bytes) = fs::read(program) else {
-        eprintln!("skipped: there is no {}", program.display());
+    if !needs::path(program) {
         return;
-    };
+    }
+    let bytes = fs::read(program).unwrap();
     with_each(&Spec::new().file("true", bytes).perm(0o755), |mount| {
         assert!(Command::new(mount.path("true")).status().unwrap().success());
     });
-    if can_mount() {
+    if needs::fuse() {
         let spec = Spec::new().file("true", fs::read(program).unwrap()).perm(0o755);
         let mount = Mount::flat(&spec, &MountOptions { exec: false, ..MountOptions::for_caller() });
         assert!(Command::new(mount.path("true")).status().is_err(), "noexec");
@@ -187,7 +188,7 @@ fn nothing_can_be_written() {
 
 #[test]
 fn a_content_that_is_too_short_or_gone_is_an_error() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let spec = Spec::new().file("cut", vec![7; 9_000]).file("gone", "x").file("whole", "x");

@@ -11,8 +11,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Mount, can_mount, flat_tree, is_root, noise};
+use common::{Mount, flat_tree, noise};
 use strata_fuse::{Error, Manner, MountOptions, Profile, serve, unmount};
+use strata_testkit::needs;
 use strata_tree::{MemTree, Spec};
 
 fn mounted() -> Mount {
@@ -30,7 +31,7 @@ fn ends(mount: &mut Mount) {
 
 #[test]
 fn unmounting_ends_the_session() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mut mount = mounted();
@@ -42,7 +43,7 @@ fn unmounting_ends_the_session() {
 
 #[test]
 fn a_busy_mount_stays_until_it_is_free() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mut mount = mounted();
@@ -58,7 +59,7 @@ fn a_busy_mount_stays_until_it_is_free() {
 
 #[test]
 fn a_detached_mount_serves_what_is_open() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mut mount = mounted();
@@ -75,7 +76,7 @@ fn a_detached_mount_serves_what_is_open() {
 
 #[test]
 fn someone_else_may_unmount_and_nothing_below_is_touched() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mut mount = mounted();
@@ -97,7 +98,7 @@ fn someone_else_may_unmount_and_nothing_below_is_touched() {
 
 #[test]
 fn a_dropped_session_leaves_no_mount() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mut mount = mounted();
@@ -107,7 +108,7 @@ fn a_dropped_session_leaves_no_mount() {
 
 #[test]
 fn a_mount_through_a_link_is_known_by_its_real_place() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -124,7 +125,7 @@ fn a_mount_through_a_link_is_known_by_its_real_place() {
 
 #[test]
 fn passthrough_reads_the_same_and_leaves_the_contents_alone() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let bytes = noise(3_000_000);
@@ -156,8 +157,7 @@ fn passthrough_reads_the_same_and_leaves_the_contents_alone() {
 
 #[test]
 fn passthrough_follows_the_modes_of_the_image() {
-    if !can_mount() || !is_root() {
-        eprintln!("skipped: needs root and /dev/fuse");
+    if !needs::root_and_fuse() {
         return;
     }
     let spec = Spec::new().perm(0o755).file("secret", "x").perm(0o600);
@@ -224,10 +224,10 @@ fn as_an_ordinary_user() {
 
 #[test]
 fn an_ordinary_user_sees_everything_as_it_is() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
-    let mut command = if is_root() {
+    let mut command = if needs::is_root() {
         // What distributions ship; a bare machine may have 0600.
         fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
         let mut command = Command::new("setpriv");

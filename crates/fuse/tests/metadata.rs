@@ -12,10 +12,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Mount, can_mount, is_root, with_each};
+use common::{Mount, with_each};
 use rustix::fs::{lgetxattr, lgetxattr_query, llistxattr};
 use rustix::io::Errno;
 use strata_fuse::MountOptions;
+use strata_testkit::needs;
 use strata_tree::{Spec, TreePath};
 
 /// A version 2 capability set: cap_net_raw, permitted and effective.
@@ -155,7 +156,7 @@ fn xattrs_are_what_the_image_says() {
 
 #[test]
 fn a_tree_without_xattrs_answers_none() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let mount = Mount::flat(&Spec::new().file("f", ""), &MountOptions::for_caller());
@@ -178,24 +179,18 @@ fn acls_are_seen_by_getfacl_and_enforced_for_root_mounts() {
         let path = mount.path("shared");
         let length = lgetxattr(&path, "system.posix_acl_access", &mut room).unwrap();
         assert_eq!(&room[..length], acl());
-        let listed = Command::new("getfacl").args(["-n", "-p"]).arg(&path).output();
-        match listed {
-            Ok(output) => {
-                let text = String::from_utf8(output.stdout).unwrap();
-                assert!(text.contains("user:1234:r--"), "{text}");
-            }
-            Err(error) => eprintln!("getfacl not run: {error}"),
+        if needs::program("getfacl") {
+            let listed = Command::new("getfacl").args(["-n", "-p"]).arg(&path).output().unwrap();
+            let text = String::from_utf8(listed.stdout).unwrap();
+            assert!(text.contains("user:1234:r--"), "{text}");
         }
-        if is_root() {
+        if needs::root() && needs::program("setpriv") {
             for (uid, allowed) in [("1234", true), ("1235", false)] {
-                let status = Command::new("setpriv")
+                let output = Command::new("setpriv")
                     .args(["--reuid", uid, "--regid", uid, "--clear-groups", "cat"])
                     .arg(&path)
                     .output();
-                match status {
-                    Ok(output) => assert_eq!(output.status.success(), allowed, "uid {uid}"),
-                    Err(error) => eprintln!("setpriv not run: {error}"),
-                }
+                assert_eq!(output.unwrap().status.success(), allowed, "uid {uid}");
             }
         }
     });
@@ -235,7 +230,7 @@ fn names_that_are_not_there_or_too_long() {
 
 #[test]
 fn statfs_counts_the_image() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let spec = Spec::new().dir("d").file("d/f", vec![1; 10_000]).file("g", "");
@@ -248,7 +243,7 @@ fn statfs_counts_the_image() {
 
 #[test]
 fn the_mount_table_shows_what_it_is() {
-    if !can_mount() {
+    if !needs::fuse() {
         return;
     }
     let options = MountOptions { fsname: "strata:app,1".to_owned(), ..MountOptions::for_caller() };

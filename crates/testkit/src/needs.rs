@@ -47,18 +47,19 @@ pub fn root_and_fuse() -> bool {
     root() && fuse()
 }
 
-#[must_use]
-pub fn two_processors() -> bool {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    that(count >= 2, "two processors")
-}
-
 /// A program in the path that answers `--version`, `--help` or anything at all.
 #[must_use]
 pub fn program(name: &str) -> bool {
     let mut command = Command::new(name);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     that(command.status().is_ok(), name)
+}
+
+#[must_use]
+pub fn gnu_tar() -> bool {
+    let version = Command::new("tar").arg("--version").output();
+    let gnu = version.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("GNU tar"));
+    that(gnu, "GNU tar")
 }
 
 /// A file or directory of the machine.

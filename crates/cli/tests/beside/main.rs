@@ -8,8 +8,9 @@
 mod data;
 mod flags;
 
-use std::path::Path;
 use std::process::Command;
+
+use strata_testkit::needs;
 
 /// What every script begins with: in a directory of its own, `$2`, with `l`, `u`, `w` and `m`.
 const PRELUDE: &str = r#"
@@ -34,8 +35,7 @@ chmod 755 . && mkdir l u w m
 /// What a script prints under `strata-overlay`, and what under the kernel's overlayfs; `None` where
 /// nothing can be mounted.
 fn beside(script: &str) -> Option<(String, String)> {
-    if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        eprintln!("skipped: needs root and /dev/fuse");
+    if !needs::root_and_fuse() {
         return None;
     }
     let run = |program: &str| {

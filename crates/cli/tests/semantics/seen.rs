@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use strata_testkit::needs;
 
 use strata_testkit::example::Facts;
 
@@ -21,7 +22,7 @@ pub(crate) struct Store {
 
 /// Whether mounts can be compared: as root, since others do not see `trusted.*`.
 pub(crate) fn can_mount() -> bool {
-    rustix::process::geteuid().is_root() && std::fs::File::open("/dev/fuse").is_ok()
+    needs::is_root() && std::fs::File::open("/dev/fuse").is_ok()
 }
 
 impl Store {

@@ -1,7 +1,6 @@
 //! Mounts for the tests: a spec becomes a tree, the tree a mount in a temporary directory.
 //!
-//! Invariants: a mount goes away with its value, also when a test fails; where there is no
-//! /dev/fuse, the tests say so and do nothing.
+//! Invariant: a mount goes away with its value, also when a test fails.
 
 // Each test binary uses a part of it.
 #![allow(dead_code, unreachable_pub)]
@@ -13,21 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strata_fuse::{MountOptions, Session, TreeFacts, serve};
+use strata_testkit::needs;
 use strata_tree::{FlatTree, Lower, MemTree, Spec, compile, conformance};
 use tempfile::TempDir;
-
-/// Whether mounts are possible here at all.
-pub fn can_mount() -> bool {
-    let there = Path::new("/dev/fuse").exists();
-    if !there {
-        eprintln!("skipped: there is no /dev/fuse");
-    }
-    there
-}
-
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
 
 /// A mount for one test.
 pub struct Mount {
@@ -79,7 +66,7 @@ impl Mount {
 
 /// Runs a test against both kinds of tree.
 pub fn with_each(spec: &Spec, test: impl Fn(&Mount)) {
-    if can_mount() {
+    if needs::fuse() {
         test(&Mount::mem(spec));
         test(&Mount::flat(spec, &MountOptions::for_caller()));
     }

@@ -8,18 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strata_fuse::{Session, WritableOptions, serve_union};
+use strata_testkit::needs;
 use strata_tree::{Lower, Spec};
 use strata_union::writable::{Union, UnionOptions};
 use tempfile::TempDir;
 
-use super::{can_mount, flat_tree, is_root};
+use super::flat_tree;
 
 /// Whether writable mounts are possible here: only root keeps owners and devices in inodes.
 pub fn can_write() -> bool {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-    }
-    can_mount() && is_root()
+    needs::root_and_fuse()
 }
 
 /// A writable mount for one test.

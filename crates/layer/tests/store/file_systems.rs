@@ -9,6 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use strata_layer::{Store, StoreOptions};
+use strata_testkit::needs;
 
 use crate::common::{
     Place, Silent, assert_clean, assert_one_inode_each, dump, files, flip, load, members,
@@ -24,10 +25,9 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// `None`, with a word why, where this cannot be.
+    /// `None` where this cannot be.
     fn new(kind: &str, megabytes: u64, options: &[&str]) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: mounting {kind} needs root");
+        if !needs::root() {
             return None;
         }
         let place = Place::in_memory();
@@ -37,21 +37,14 @@ impl Mounted {
         if kind == "tmpfs" {
             mount.args(["-t", "tmpfs", "tmpfs"]);
         } else {
-            if !Path::new("/dev/loop-control").exists() {
-                println!("skipped: {kind} needs loop devices");
+            let mkfs = format!("mkfs.{kind}");
+            if !needs::path("/dev/loop-control") || !needs::program(&mkfs) {
                 return None;
             }
             let image = place.beside("image");
             std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
-            let mkfs = format!("mkfs.{kind}");
-            match Command::new(&mkfs).args(options).arg("-q").arg(&image).output() {
-                Ok(output) if output.status.success() => {}
-                Ok(output) => panic!("{mkfs}: {}", String::from_utf8_lossy(&output.stderr)),
-                Err(error) => {
-                    println!("skipped: {mkfs}: {error}");
-                    return None;
-                }
-            }
+            let output = Command::new(&mkfs).args(options).arg("-q").arg(&image).output().unwrap();
+            assert!(output.status.success(), "{mkfs}: {}", String::from_utf8_lossy(&output.stderr));
             mount.args(["-o", "loop"]).arg(&image);
         }
         let output = mount.arg(&at).output().unwrap();

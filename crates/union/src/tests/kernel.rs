@@ -1,7 +1,7 @@
 //! Plain directories, mounted by the kernel's overlayfs and merged by a stack: equal.
 //!
 //! Layers come from two sources: random ones laid out by hand, and what the kernel itself wrote
-//! as an upper under random calls, with redirects and metacopy. Needs root; skipped otherwise.
+//! as an upper under random calls, with redirects and metacopy. Needs root.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_testkit::needs;
 use strata_tree::dialect::XattrClass;
 use strata_tree::{
     DirOptions, Entry, Kind, Lower, Name, NameBuf, Node, NodeId, Numbers, OverlayDir, Spec,
@@ -21,15 +22,6 @@ use strata_tree::{
 
 use super::Mounted;
 use crate::Stack;
-
-/// Whether this is root in a place where overlayfs can be mounted.
-fn root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    root
-}
 
 /// A mount of the kernel's overlayfs: `lowers` base first, at least two without an upper, as the
 /// kernel wants it.
@@ -303,7 +295,7 @@ proptest! {
     fn hand_made_layers_are_as_the_kernel_mounts_them(
         layers in prop::collection::vec((layer(), any::<bool>()), 1..=4),
     ) {
-        if !root("hand_made_layers_are_as_the_kernel_mounts_them") {
+        if !needs::root() {
             return Ok(());
         }
         let dir = tempfile::tempdir().unwrap();
@@ -324,7 +316,7 @@ proptest! {
     fn kernel_made_layers_are_as_the_kernel_mounts_them(
         layers in prop::collection::vec(prop::collection::vec(call(), 1..40), 1..=4),
     ) {
-        if !root("kernel_made_layers_are_as_the_kernel_mounts_them") {
+        if !needs::root() {
             return Ok(());
         }
         compare_kernel_made(&layers);
@@ -353,7 +345,7 @@ fn marks(lowers: &[PathBuf]) -> BTreeMap<String, usize> {
 /// Renames on top of renames: each layer's redirects go through those of the layers below.
 #[test]
 fn redirects_go_through_redirects() {
-    if !root("redirects_go_through_redirects") {
+    if !needs::root() {
         return;
     }
     let mkdir = |path: &str| Call::Mkdir(path.into());
@@ -381,7 +373,7 @@ fn redirects_go_through_redirects() {
 /// The generator reaches what it is for: else the comparison of random calls proves little.
 #[test]
 fn random_calls_leave_every_mark() {
-    if !root("random_calls_leave_every_mark") {
+    if !needs::root() {
         return;
     }
     use proptest::strategy::ValueTree;

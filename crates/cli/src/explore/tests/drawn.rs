@@ -84,12 +84,27 @@ fn marks_have_colours_and_letters() {
 #[test]
 fn any_size_can_be_drawn() {
     let (_shelf, mut model) = model(80, 24);
-    for keys in ["E", "?", "i", "t", "/x"] {
+    let covers =
+        [("E", "Tree, "), ("?", "Help: "), ("i", "Facts: "), ("t", "Image: "), ("/x", "Filter: x")];
+    for (keys, wanted) in covers {
         press(&mut model, keys);
         for width in [0, 1, 2, 3, 9, 29, 40, 69, 70, 71, 200] {
             for height in [0, 1, 2, 3, 4, 7, 18, 60] {
                 model.update(Event::Resize(width, height));
-                screen(&model, true);
+                let drawn = screen(&model, true);
+                let buffer = drawn.backend().buffer();
+                let at = format!("{keys:?} at {width} x {height}");
+                assert_eq!((buffer.area.width, buffer.area.height), (width, height), "{at}");
+                let shown: String = buffer.content().iter().map(|cell| cell.symbol()).collect();
+                if width >= 2 && height > 0 {
+                    assert!(!shown.trim().is_empty(), "{at}: nothing is shown");
+                }
+                if width >= 69 && height >= 3 {
+                    assert!(shown.starts_with(" example:1 "), "{at}: {shown}");
+                }
+                if width >= 29 && height >= 7 {
+                    assert!(shown.contains(wanted), "{at}: {shown}");
+                }
             }
         }
         key(&mut model, Key::Esc);

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{XattrFlags, lgetxattr, llistxattr, major, minor, setxattr};
 use rustix::process::{geteuid, umask};
+use strata_testkit::needs;
 use strata_tree::{Entry, Follow, Kind, Lower, MemTree, Name, NodeId, Spec, TreePath, resolve};
 
 use super::*;
@@ -235,7 +236,7 @@ fn everything() -> Spec {
 
 #[test]
 fn as_root_every_fact_arrives() {
-    if !geteuid().is_root() {
+    if !needs::root() {
         return;
     }
     let base = tempfile::tempdir().unwrap();
@@ -257,7 +258,7 @@ fn as_root_every_fact_arrives() {
 
 #[test]
 fn one_node_of_any_kind_becomes_a_name() {
-    if !geteuid().is_root() {
+    if !needs::root() {
         return;
     }
     let base = tempfile::tempdir().unwrap();

@@ -6,12 +6,13 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use strata_testkit::needs;
+
 use crate::diff::testkit::{expand, read_all};
 use crate::diff::{Member, MemberKind};
 
 fn tar(dir: &Path, options: &[&str]) -> Option<Vec<u8>> {
-    let version = Command::new("tar").arg("--version").output().ok()?;
-    if !String::from_utf8_lossy(&version.stdout).contains("GNU tar") {
+    if !needs::gnu_tar() {
         return None;
     }
     let out = Command::new("tar").args(options).args(["-cf", "-", "-C"]).arg(dir).arg(".").output();
@@ -109,8 +110,9 @@ fn xattrs_of_gnu_tar() {
     fs::write(&path, b"").unwrap();
     let value = b"a\0b\n=c\xff";
     let flags = rustix::fs::XattrFlags::empty();
-    if rustix::fs::setxattr(&path, "user.strata", value, flags).is_err() {
-        return; // This file system has none.
+    let set = rustix::fs::setxattr(&path, "user.strata", value, flags);
+    if !needs::that(set.is_ok(), "a file system with extended attributes") {
+        return;
     }
     let Some(bytes) = tar(dir.path(), &["--format=posix", "--xattrs"]) else { return };
     let members = read_all(&bytes).unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 
 use rustix::fs::{XattrFlags, lsetxattr};
+use strata_testkit::needs;
 
 use super::*;
 use crate::dialect::{Mark, OVERRIDE_STAT};
@@ -23,7 +24,7 @@ const ALL: Dialect = Dialect::FUSE_OVERLAYFS;
 
 #[test]
 fn opacity_counts_in_its_dialect() {
-    if !root("opacity_counts_in_its_dialect") {
+    if !needs::root() {
         return;
     }
     for (name, [kernel, user, all]) in [
@@ -56,7 +57,7 @@ fn opacity_counts_in_its_dialect() {
 
 #[test]
 fn whiteout_files_count_as_in_the_kernel() {
-    if !root("whiteout_files_count_as_in_the_kernel") {
+    if !needs::root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -171,7 +172,7 @@ fn names_are_whiteouts_where_the_lower_is_aufs_like() {
 
 #[test]
 fn stated_owners_count_when_asked_for() {
-    if !root("stated_owners_count_when_asked_for") {
+    if !needs::root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -219,7 +220,7 @@ fn stated_owners_count_when_asked_for() {
 
 #[test]
 fn redirects_are_told_to_whom_they_are_trusted_for() {
-    if !root("redirects_are_told_to_whom_they_are_trusted_for") {
+    if !needs::root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

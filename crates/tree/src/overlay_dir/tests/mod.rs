@@ -1,6 +1,6 @@
 //! Tests of the plain directory: the suite, the dialects, names and numbers.
 //!
-//! What needs devices, owners or `trusted.*` needs root; without, it is skipped and says so.
+//! What needs devices, owners or `trusted.*` needs root.
 
 mod dialects;
 mod numbers;
@@ -8,6 +8,7 @@ mod numbers;
 use std::path::Path;
 use std::sync::Arc;
 
+use strata_testkit::needs;
 use tempfile::TempDir;
 
 use super::lay::lay_overlay;
@@ -15,15 +16,6 @@ use super::*;
 use crate::conformance::{check, merged_specs};
 use crate::dialect::XattrClass;
 use crate::{Entry, Lower, Name, Node, Spec};
-
-/// Whether this is root, who can make devices and set `trusted.*`.
-fn root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    root
-}
 
 fn open(at: &Path, options: DirOptions) -> OverlayDir {
     OverlayDir::open(at, options, Arc::new(Numbers::new())).unwrap()
@@ -70,7 +62,7 @@ fn layer() -> Spec {
 
 #[test]
 fn passes_the_suite() {
-    if !root("passes_the_suite") {
+    if !needs::root() {
         return;
     }
     let passes = |name: &str, spec: &Spec, class, whiteout_files| {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use strata_testkit::needs;
 use strata_tree::Spec;
 
 use super::world::{READ, WRITE, World, options};
@@ -21,7 +22,7 @@ const WAYS: [(AccessTimes, bool); 3] =
 fn world(access_times: AccessTimes) -> Option<World> {
     let spec = Spec::new().file("f", "content").mtime(1_000_000, 0).file("empty", "");
     let options = UnionOptions { access_times, ..options() };
-    rustix::process::geteuid().is_root().then(|| World::new(spec, options))
+    needs::root().then(|| World::new(spec, options))
 }
 
 /// Whether the access time of the upper's file is another one than its lower's.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: each states one rule of docs/SEMANTICS.md or one failure that was found.
 
+use strata_testkit::needs;
 use strata_tree::{NodeId, Spec};
 
 use super::lowers::lower;
@@ -35,7 +36,7 @@ fn what_the_kernel_forgets_is_not_kept() {
 #[test]
 fn changing_metadata_copies_no_content() {
     use std::os::unix::fs::MetadataExt;
-    if !rustix::process::geteuid().is_root() {
+    if !needs::root() {
         return;
     }
     let big = vec![7; 1 << 20];
@@ -149,7 +150,7 @@ fn all_names_are_copied_up_while_a_directory_moves() {
 
 #[test]
 fn metadata_of_a_removed_node_that_was_only_in_the_lower_can_change() {
-    if !rustix::process::geteuid().is_root() {
+    if !needs::root() {
         return;
     }
     let world = World::new(lower().dir("empty"), options());
@@ -188,7 +189,7 @@ fn an_acl_that_is_absent_can_be_removed() {
 #[test]
 fn a_mapped_write_leaves_capabilities_and_a_write_does_not() {
     use super::rights::{CAPABILITY, RAW};
-    if !rustix::process::geteuid().is_root() {
+    if !needs::root() {
         return;
     }
     let world = World::new(lower(), options());

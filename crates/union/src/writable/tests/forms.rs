@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use proptest::prelude::*;
+use strata_testkit::needs;
 use strata_tree::{NodeId, Spec};
 
 use super::kernel::{as_a_lower, lower_again};
@@ -71,8 +72,7 @@ proptest! {
     fn the_kernel_reads_whiteouts_that_are_files(
         ops in proptest::collection::vec(operation(), 1..30)
     ) {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("left out: overlayfs needs root");
+        if !needs::root() {
             return Ok(());
         }
         let mut world = World::new(lower_without_zero(), options());
@@ -177,7 +177,7 @@ fn an_upper_is_read_wherever_it_was_written() {
         assert_eq!(world.union().list(dir).unwrap().len(), 3 - n);
         assert!(world.union().lookup(dir, format!("f{n}").as_bytes()).unwrap().is_none());
     }
-    if rustix::process::geteuid().is_root() {
+    if needs::root() {
         lower_again(&mut world, &["d/f3"], &["d/f0", "d/f1", "d/f2"]).unwrap();
     }
 }

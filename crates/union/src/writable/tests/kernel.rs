@@ -1,7 +1,7 @@
 //! The kernel's overlayfs mounts the upper that a union has written, over the same lower laid
 //! out on disk, and has to show the same tree.
 //!
-//! Invariant: needs root; elsewhere it says that it was left out.
+//! Invariant: needs root, for overlayfs wants it.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
+use strata_testkit::needs;
 use strata_tree::{Device, Item, Kind, Spec};
 
 use super::beside;
@@ -248,8 +249,7 @@ proptest! {
 
     #[test]
     fn the_kernel_shows_the_same_tree(ops in proptest::collection::vec(operation(), 1..40)) {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("left out: overlayfs needs root");
+        if !needs::root() {
             return Ok(());
         }
         let mut world = World::new(lower(), options());
@@ -259,8 +259,7 @@ proptest! {
 
     #[test]
     fn the_kernel_does_the_same(ops in proptest::collection::vec(operation(), 1..40)) {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("left out: overlayfs needs root");
+        if !needs::root() {
             return Ok(());
         }
         let ops: Vec<_> = ops.into_iter().filter(beside::fits).collect();

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
+use strata_testkit::needs;
 use strata_tree::Kind;
 
 use super::model::{Inode, Model};
@@ -135,7 +136,7 @@ pub(super) fn gives(op: &Op, world: &World) -> Option<(String, usize, &'static [
 impl World {
     /// Does the operations of this module, if `op` is one.
     pub(super) fn apply_right(&mut self, op: &Op) -> Result<(), String> {
-        if !rustix::process::geteuid().is_root() {
+        if !needs::root() {
             return Ok(()); // Who is not root cannot set them below.
         }
         if let Some((path, node, name, value)) = gives(op, self) {
