@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     // Tests alone may use it.
     ("testkit", &[]),
     ("sha256", &[]),
@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("image", &["layer", "registry", "tree"]),
     ("fuse", &["tree", "union"]),
     ("kernel", &["tree"]),
-    ("cli", &["fuse", "image", "kernel", "layer", "registry", "tree", "union"]),
+    ("overlay", &["fuse", "tree", "union"]),
+    ("cli", &["fuse", "image", "kernel", "layer", "overlay", "registry", "tree", "union"]),
 ];
 
 #[test]

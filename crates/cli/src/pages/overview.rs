@@ -132,7 +132,7 @@ const STORAGE: &str = "[storage]\ndriver = \"overlay\"\n\n[storage.options.overl
 pub(super) fn overlay() -> Result<String> {
     let about = "Show overlay directories as one tree through FUSE";
     let mut page = begun(&Command::new("strata-overlay").about(about), "strata-overlay");
-    let usage = include_str!("../overlay/usage.txt");
+    let usage = strata_overlay::USAGE;
     let (synopsis, options) = usage.split_once("\n\n").context("a usage without options")?;
     let (said, options) = options.split_once("\n\n").context("a usage without options")?;
     page.section("SYNOPSIS");
@@ -165,7 +165,7 @@ pub(super) fn overlay() -> Result<String> {
     files.extend(Use::Fuse.files());
     entries(&mut page, "FILES", &files);
     page.section("EXAMPLES");
-    for line in include_str!("../overlay/examples.txt").lines() {
+    for line in strata_overlay::EXAMPLES.lines() {
         match line.strip_prefix("# ") {
             Some(what) => page.paragraph(&format!("{what}:")),
             None => page.verbatim(line),

@@ -1,5 +1,7 @@
 //! `strata-overlay`: overlay directories as a FUSE mount, in place of `fuse-overlayfs`.
 //!
+//! A program as a library, so that it is built and shipped with `strata`; it knows no store.
+//!
 //! ```text
 //! args      the command line
 //! options   what is in its -o, and what that asks for
@@ -20,17 +22,25 @@ mod serving;
 use std::io::Write;
 use std::process::ExitCode;
 
-use args::Command;
+use args::Invocation;
 
-fn main() -> ExitCode {
+/// What `strata-overlay --help` prints.
+pub const USAGE: &str = include_str!("usage.txt").trim_ascii_end();
+
+/// Command lines that work, one a line, each followed by what it is for: for the manual page.
+pub const EXAMPLES: &str = include_str!("examples.txt");
+
+/// The program: reads its command line and its environment, mounts, and returns its exit code: 0,
+/// 1, or 2 for a wrong command line.
+pub fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let request = match args::parse(&args) {
-        Ok(Command::Print(text)) => {
+        Ok(Invocation::Print(text)) => {
             // Nobody reads on.
             writeln!(std::io::stdout(), "{text}").unwrap_or_default();
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Mount(request)) => *request,
+        Ok(Invocation::Mount(request)) => *request,
         Err(error) => {
             complain(&in_words(&error));
             return ExitCode::from(2);

@@ -19,7 +19,7 @@ use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 
 /// What the options ask for. `None`: the default, which depends on who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct OverlaySettings {
     /// Top-most first, as overlayfs wants them.
     pub(crate) lower: Vec<PathBuf>,
     /// Below them, for contents alone (overlayfs.rst, "Data-only lower layers").
@@ -64,9 +64,9 @@ pub(crate) struct Settings {
 /// What an option does.
 enum Effect {
     /// It stands alone, or is followed by a yes or a no.
-    Switch(fn(&mut Settings, bool)),
+    Switch(fn(&mut OverlaySettings, bool)),
     /// It needs a value.
-    Value(fn(&mut Settings, &[u8]) -> Result<()>),
+    Value(fn(&mut OverlaySettings, &[u8]) -> Result<()>),
     /// One of these values, for which nothing is to be done.
     Accepts(&'static [&'static str]),
     /// Nothing is to be done, whatever its value.
@@ -155,7 +155,7 @@ const OPTIONS: &[(&str, Effect)] = &[
 ];
 
 /// Reads what stands after one `-o`.
-pub(crate) fn read(options: &[u8], settings: &mut Settings) -> Result<()> {
+pub(crate) fn read(options: &[u8], settings: &mut OverlaySettings) -> Result<()> {
     for option in split(options, b',').into_iter().filter(|option| !option.is_empty()) {
         let at = option.iter().position(|byte| *byte == b'=');
         let (name, value) = match at {
@@ -174,7 +174,7 @@ pub(crate) fn read(options: &[u8], settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-fn apply(effect: &Effect, settings: &mut Settings, value: Option<&[u8]>) -> Result<()> {
+fn apply(effect: &Effect, settings: &mut OverlaySettings, value: Option<&[u8]>) -> Result<()> {
     match (effect, value) {
         (Switch(set), value) => {
             let yes = match value {
@@ -242,14 +242,14 @@ fn number(value: &[u8]) -> Result<u32> {
     text(value)?.parse().context("the value must be a number")
 }
 
-fn label(settings: &mut Settings, kind: &'static str, value: &[u8]) -> Result<()> {
+fn label(settings: &mut OverlaySettings, kind: &'static str, value: &[u8]) -> Result<()> {
     let label = text(value)?.trim_matches('"').to_owned();
     settings.labels.push((kind, label));
     Ok(())
 }
 
 /// `A:B::D1::D2`: what follows a double colon has data alone.
-fn lowers(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn lowers(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     let parts = split(value, b':');
     (settings.lower, settings.data) = (Vec::new(), Vec::new());
     let mut double = false;
@@ -271,7 +271,7 @@ fn lowers(settings: &mut Settings, value: &[u8]) -> Result<()> {
 /// The kernel refuses it, too: data are below all else.
 const AFTER_DATA: &str = "layers of data come last, each after \"::\" or by datadir+";
 
-fn one_lower(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn one_lower(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     if !settings.data.is_empty() {
         bail!(AFTER_DATA);
     }
@@ -280,7 +280,7 @@ fn one_lower(settings: &mut Settings, value: &[u8]) -> Result<()> {
 }
 
 #[allow(clippy::unnecessary_wraps)]
-fn one_data(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn one_data(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     settings.data.push(path(value));
     Ok(())
 }
@@ -290,7 +290,7 @@ fn some_or_never(yes: bool) -> AccessTimes {
     if yes { AccessTimes::Relative } else { AccessTimes::Never }
 }
 
-fn index(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn index(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     settings.shared = match value {
         b"on" => false,
         b"off" => true,
@@ -299,7 +299,7 @@ fn index(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn redirect_dir(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn redirect_dir(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     settings.no_redirect = match value {
         b"on" => false,
         // Redirects that are there are always followed.
@@ -310,7 +310,7 @@ fn redirect_dir(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn busy_poll(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn busy_poll(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     settings.no_busy_poll = match value {
         b"auto" => false,
         b"off" => true,
@@ -319,7 +319,7 @@ fn busy_poll(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn xattr_permissions(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn xattr_permissions(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     settings.override_owners = match value {
         b"0" => false,
         b"1" | b"2" => true,
@@ -328,7 +328,7 @@ fn xattr_permissions(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn timeout(settings: &mut Settings, value: &[u8]) -> Result<()> {
+fn timeout(settings: &mut OverlaySettings, value: &[u8]) -> Result<()> {
     // More than 68 years is for ever.
     const MOST: f64 = i32::MAX as f64;
     let seconds: f64 = text(value)?.parse().context("the value must be a number of seconds")?;
@@ -339,7 +339,7 @@ fn timeout(settings: &mut Settings, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-impl Settings {
+impl OverlaySettings {
     /// What does not go together.
     pub(crate) fn check(&self) -> Result<()> {
         if self.remount {
@@ -443,14 +443,14 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn settings(options: &str) -> Settings {
-        let mut settings = Settings::default();
+    fn settings(options: &str) -> OverlaySettings {
+        let mut settings = OverlaySettings::default();
         read(options.as_bytes(), &mut settings).unwrap();
         settings
     }
 
     fn refused(options: &str) -> String {
-        format!("{:#}", read(options.as_bytes(), &mut Settings::default()).unwrap_err())
+        format!("{:#}", read(options.as_bytes(), &mut OverlaySettings::default()).unwrap_err())
     }
 
     #[test]
@@ -482,7 +482,7 @@ mod tests {
         }
         for empty in ["::/a", "/a:::/b", "/a::", "/a::/b::", "/a:", ":/a", "/a::/b:::/c", ":", "::"]
         {
-            let mut some = Settings::default();
+            let mut some = OverlaySettings::default();
             let known = read(format!("lowerdir={empty}").as_bytes(), &mut some);
             assert!(known.and_then(|()| some.check()).is_err(), "{empty}: {some:?}");
         }
@@ -493,7 +493,7 @@ mod tests {
     fn what_is_not_known_is_remembered_and_changes_nothing() {
         let read = settings("lowerdir=/a,bogus,extra=1,,x-systemd.automount,defaults");
         assert_eq!(read.unknown, ["bogus", "extra=1"]);
-        let with_unknown = Settings { unknown: Vec::new(), ..read };
+        let with_unknown = OverlaySettings { unknown: Vec::new(), ..read };
         assert_eq!(with_unknown, settings("lowerdir=/a"));
     }
 
@@ -537,7 +537,7 @@ mod tests {
     fn unions_are_kept_as_the_options_say() {
         let plain = settings("index=on,xino=auto,metacopy=on,redirect_dir=on").union(true);
         assert_eq!(plain, UnionOptions::default());
-        assert!(Settings::default().union(false).user_marks);
+        assert!(OverlaySettings::default().union(false).user_marks);
         let other = settings(
             "volatile,userxattr,metacopy=off,redirect_dir=off,xattr_permissions=2,noxattrs",
         );

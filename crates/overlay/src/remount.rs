@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, mount_remount};
 
-use super::options::Settings;
+use crate::options::OverlaySettings;
 
 /// What both of these say in words of their own.
 const SAME: [(StatVfsMountFlags, MountFlags); 6] = [
@@ -27,7 +27,7 @@ const SAME: [(StatVfsMountFlags, MountFlags); 6] = [
 ///
 /// # Errors
 /// Nothing is mounted there, or the caller is not root.
-pub(crate) fn remount(point: &Path, settings: &Settings) -> Result<()> {
+pub(crate) fn remount(point: &Path, settings: &OverlaySettings) -> Result<()> {
     let doing = || format!("cannot remount {}", point.display());
     let now = rustix::fs::statvfs(point).with_context(doing)?.f_flag;
     let mut flags = MountFlags::empty();

@@ -24,8 +24,8 @@ use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, Manner, Session, Unmounter};
 use strata_union::writable::{Union, UnionOptions};
 
-use super::args::{DAEMON, Request};
-use super::{complain, layers, remount};
+use crate::args::{DAEMON, Request};
+use crate::{complain, layers, remount};
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";

@@ -9,17 +9,15 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::options::{Settings, read};
+use crate::USAGE;
+use crate::options::{OverlaySettings, read};
 
 /// What the daemon is started with, before the arguments of the command.
 pub(crate) const DAEMON: &str = "--daemon";
 
-/// What `--help` prints; strata-overlay(1) has it too.
-const USAGE: &str = include_str!("usage.txt").trim_ascii_end();
-
 /// What is to be done.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum Invocation {
     /// Print this and end.
     Print(String),
     /// Mount.
@@ -30,7 +28,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Request {
     /// What `-o` asks for.
-    pub(crate) settings: Settings,
+    pub(crate) settings: OverlaySettings,
     /// Where.
     pub(crate) mountpoint: PathBuf,
     /// Serve in this process.
@@ -42,16 +40,19 @@ pub(crate) struct Request {
 }
 
 /// Reads the arguments after the program's name.
-pub(crate) fn parse(args: &[OsString]) -> Result<Command> {
-    let mut settings = Settings::default();
+pub(crate) fn parse(args: &[OsString]) -> Result<Invocation> {
+    let mut settings = OverlaySettings::default();
     let mut operands: Vec<&OsStr> = Vec::new();
     let (mut foreground, mut debug, mut daemon) = (false, false, false);
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.as_bytes() {
-            b"-h" | b"--help" => return Ok(Command::Print(USAGE.to_owned())),
+            b"-h" | b"--help" => return Ok(Invocation::Print(USAGE.to_owned())),
             b"-V" | b"--version" => {
-                return Ok(Command::Print(format!("strata-overlay {}", env!("CARGO_PKG_VERSION"))));
+                return Ok(Invocation::Print(format!(
+                    "strata-overlay {}",
+                    env!("CARGO_PKG_VERSION")
+                )));
             }
             b"-f" => foreground = true,
             b"-d" | b"--debug" => (foreground, debug) = (true, true),
@@ -81,7 +82,7 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Command> {
     }
     settings.check()?;
     let mountpoint = PathBuf::from(mountpoint);
-    Ok(Command::Mount(Box::new(Request { settings, mountpoint, foreground, debug, daemon })))
+    Ok(Invocation::Mount(Box::new(Request { settings, mountpoint, foreground, debug, daemon })))
 }
 
 #[cfg(test)]
@@ -91,8 +92,8 @@ mod tests {
     fn request(args: &[&str]) -> Result<Request> {
         let args: Vec<OsString> = args.iter().map(Into::into).collect();
         match parse(&args)? {
-            Command::Mount(request) => Ok(*request),
-            Command::Print(text) => bail!("{text}"),
+            Invocation::Mount(request) => Ok(*request),
+            Invocation::Print(text) => bail!("{text}"),
         }
     }
 
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_manual_shows_command_lines_that_are_taken() {
-        let lines = include_str!("examples.txt").lines();
+        let lines = crate::EXAMPLES.lines();
         let own: Vec<_> = lines.filter_map(|line| line.strip_prefix("strata-overlay ")).collect();
         assert!(own.len() > 2);
         for line in own {
@@ -143,7 +144,7 @@ mod tests {
             assert!(error.contains(said), "{args:?}: {error}");
         }
         let version = [OsString::from("--version")];
-        let Command::Print(text) = parse(&version).unwrap() else { panic!("not printed") };
+        let Invocation::Print(text) = parse(&version).unwrap() else { panic!("not printed") };
         assert!(text.starts_with("strata-overlay 0."));
     }
 }
