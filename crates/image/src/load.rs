@@ -26,8 +26,8 @@ use crate::error::{BoxError, Error, Result};
 use crate::found::{self, Found, FoundLayer, Wanted};
 use crate::limits::Limits;
 use crate::media::MediaKind;
+use crate::permits::{Permit, Permits};
 use crate::platform::Platform;
-use crate::slots::{Slot, Slots};
 use crate::source::{Blob, Blobs, Source, check_size};
 use crate::spec::SourceSpec;
 
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
         let mut missing = self.hold_known()?;
         let threads = threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
-        let slots = Slots::new(threads);
+        let slots = Permits::new(threads);
         // One layer after the other, base first, does the same each time.
         let mut workers = 1;
         if threads > 1 {
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         Ok(missing)
     }
 
-    fn work(&self, missing: &[usize], slots: &Slots) {
+    fn work(&self, missing: &[usize], slots: &Permits) {
         loop {
             let slot = slots.take();
             // Asked after the wait: an input is not opened for nothing.
@@ -326,8 +326,8 @@ impl<'a> Run<'a> {
         position: usize,
         layer: &FoundLayer,
         diff_id: DiffId,
-        slots: &'s Slots,
-        mut slot: Slot<'s>,
+        slots: &'s Permits,
+        mut slot: Permit<'s>,
     ) -> Result<(HeldLayer, bool)> {
         let label = self.source.layer_label(layer, &diff_id);
         loop {
@@ -409,7 +409,7 @@ fn layer_name(image: &Found, position: usize) -> String {
 struct Watched<'a> {
     inner: Box<dyn Read + Send + 'a>,
     failed: &'a AtomicBool,
-    _slot: Slot<'a>,
+    _slot: Permit<'a>,
 }
 
 impl Read for Watched<'_> {

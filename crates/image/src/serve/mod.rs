@@ -17,6 +17,8 @@
 //! their host are answered, so no web page elsewhere reads the store through a browser; a
 //! request is bounded in size and time, and so is the number of connections.
 
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +30,8 @@ use serde_json::json;
 use strata_layer::{HeldLayer, Store};
 use strata_registry::{Reference, Tag};
 use strata_tree::{BlobDigest, DiffId, ImageId};
+
+use wire::ServeBounds;
 
 use crate::derive::manifest_of;
 use crate::error::{Error, Result};
@@ -58,7 +62,7 @@ pub fn serve(
     listen: &(dyn Fn(&ServeEvent) + Sync),
 ) -> Result<()> {
     let shelf = Shelf { store, made: Mutex::default() };
-    wire::accept(&shelf, listener, stopped, listen)
+    wire::accept(&shelf, listener, stopped, listen, ServeBounds::default())
         .map_err(|error| Error::io("serving the store", error))
 }
 

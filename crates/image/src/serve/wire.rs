@@ -1,14 +1,17 @@
 //! HTTP/1.1, as much of it as a server of files needs.
 //!
-//! Invariants: a head is at most 16 KiB and comes within a minute; a request with a body is
+//! Invariants: a head is at most 16 KiB and comes as a whole within a minute, however its bytes are
+//! spread over it, so that no client keeps a connection open for long without asking; a request with a body is
 //! answered and its connection ended, so that no body is ever taken for a request; at most
-//! [`CONNECTIONS`] are open at a time, further ones wait.
+//! 64 are open at a time, further ones wait.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::permits::Permits;
 
 use super::{Request, Response, ServeEvent, Shelf};
 use strata_registry::is_loopback;
@@ -18,10 +21,25 @@ const HEAD_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
 /// Bytes that are read after the last answer and thrown away.
 const LEFT_BYTES: u64 = 1 << 20;
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
-/// How long a client may be silent.
+/// How long a client may take nothing of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long it may send nothing of what is read after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What clients may take of this server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServeBounds {
+    /// Connections at a time.
+    pub(super) connections: usize,
+    /// How long the whole head of a request may take, from the end of the request before on.
+    pub(super) head: Duration,
+}
+
+impl Default for ServeBounds {
+    fn default() -> Self {
+        Self { connections: 64, head: Duration::from_secs(60) }
+    }
+}
 
 /// Accepts connections, each served by a thread.
 ///
@@ -32,8 +50,9 @@ pub(super) fn accept(
     listener: &TcpListener,
     stopped: &(dyn Fn() -> bool + Sync),
     listen: &(dyn Fn(&ServeEvent) + Sync),
+    bounds: ServeBounds,
 ) -> io::Result<()> {
-    let open = Open::default();
+    let (open, permits) = (Open::default(), Permits::new(bounds.connections));
     std::thread::scope(|scope| {
         let outcome = loop {
             let stream = match listener.accept() {
@@ -44,13 +63,14 @@ pub(super) fn accept(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => break Err(error),
             };
-            let turn = match open.wait(&stream) {
-                Ok(turn) => turn,
+            let permit = permits.take();
+            let opened = match open.add(&stream) {
+                Ok(opened) => opened,
                 Err(error) => break Err(error),
             };
             scope.spawn(move || {
-                let _turn = turn;
-                if let Err(error) = connection(shelf, stream, stopped, listen) {
+                let _both = (permit, opened);
+                if let Err(error) = connection(shelf, stream, stopped, listen, bounds.head) {
                     tracing::debug!("a connection ended: {error}");
                 }
             });
@@ -60,31 +80,24 @@ pub(super) fn accept(
     })
 }
 
-/// The connections that are open.
+/// The connections that are open, so that they can be ended.
 #[derive(Default)]
-struct Open {
-    streams: Mutex<BTreeMap<u64, TcpStream>>,
-    fewer: Condvar,
-}
+struct Open(Mutex<BTreeMap<u64, TcpStream>>);
 
-struct Turn<'a>(&'a Open, u64);
+struct Opened<'a>(&'a Open, u64);
 
 impl Open {
-    /// Waits until there may be one more.
-    fn wait(&self, stream: &TcpStream) -> io::Result<Turn<'_>> {
+    fn add(&self, stream: &TcpStream) -> io::Result<Opened<'_>> {
         let stream = stream.try_clone()?;
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        while streams.len() >= CONNECTIONS {
-            streams = self.fewer.wait(streams).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = streams.last_key_value().map_or(0, |(last, _)| last + 1);
         streams.insert(number, stream);
-        Ok(Turn(self, number))
+        Ok(Opened(self, number))
     }
 
     /// No further requests; what is being answered is.
     fn end(&self) {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.values() {
             if let Err(error) = stream.shutdown(Shutdown::Read) {
                 tracing::debug!("a connection is gone already: {error}");
@@ -93,10 +106,9 @@ impl Open {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-        self.0.fewer.notify_one();
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 
@@ -115,13 +127,14 @@ fn connection(
     mut stream: TcpStream,
     stopped: &dyn Fn() -> bool,
     listen: &dyn Fn(&ServeEvent),
+    head_time: Duration,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     while !stopped() {
-        let Some(head) = read_head(&mut stream, &mut buffer)? else { return Ok(()) };
+        let until = Instant::now() + head_time;
+        let Some(head) = read_head(&mut stream, &mut buffer, until)? else { return Ok(()) };
         let (head, response) = match head {
             Ok(head) if !is_loopback(&head.host) => {
                 let response = Response::error(403, "DENIED", "this is for this machine alone");
@@ -150,7 +163,7 @@ fn connection(
         listen(&ServeEvent { method, path, status: response.status });
         write_response(shelf, &stream, &response, is_head, close)?;
         if close {
-            return linger(&mut stream);
+            return linger(&mut stream, Instant::now() + head_time);
         }
     }
     Ok(())
@@ -158,15 +171,38 @@ fn connection(
 
 /// Ends a connection so that the client reads the answer even if it is still sending: what is
 /// unread when a socket closes makes the answer be thrown away.
-fn linger(stream: &mut TcpStream) -> io::Result<()> {
+fn linger(stream: &mut TcpStream, until: Instant) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    io::copy(&mut stream.take(LEFT_BYTES), &mut io::sink())?;
+    let reader = Until { stream, until, silence: LINGER };
+    io::copy(&mut reader.take(LEFT_BYTES), &mut io::sink())?;
     Ok(())
 }
 
+/// Reads until a moment, and gives up before it where nothing comes for long.
+struct Until<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+    silence: Duration,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now()).min(self.silence);
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
+    }
+}
+
 /// The next head; `None` at the end of the connection. What follows it stays in `buffer`.
-fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Result<Head, ()>>> {
+fn read_head(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    until: Instant,
+) -> io::Result<Option<Result<Head, ()>>> {
+    let mut stream = Until { stream, until, silence: Duration::MAX };
     let mut chunk = [0; 4096];
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
