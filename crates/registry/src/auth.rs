@@ -14,10 +14,10 @@
 use serde::Deserialize;
 use ureq::http::Method;
 
+use crate::address::{Scheme, Url, escape};
 use crate::credentials::Credential;
 use crate::error::Refusal;
 use crate::http::{Body, Call, Http};
-use crate::url::{Scheme, Url, escape};
 
 /// Bytes of a token document.
 const TOKEN_BYTES: u64 = 1 << 20;
@@ -119,7 +119,8 @@ pub(crate) fn fetch(
     let (realm, service, scope) = challenge;
     let bad = || Refusal::Failed("its token realm is not an address that is used".to_owned());
     let realm = registry.join(realm).ok_or_else(bad)?;
-    if realm.scheme == Scheme::Http && registry.scheme == Scheme::Https && credential.is_some() {
+    if realm.scheme() == Scheme::Http && registry.scheme() == Scheme::Https && credential.is_some()
+    {
         return Err(Refusal::Failed(format!(
             "its token realm {realm} is not https, so it gets no credentials"
         )));

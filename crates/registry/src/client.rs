@@ -20,12 +20,13 @@ use sha2::{Digest, Sha256};
 use strata_tree::BlobDigest;
 use ureq::http::Method;
 
+use crate::address::{Scheme, Url};
 use crate::auth::{self, Challenge};
 use crate::credentials::Credential;
-use crate::error::{Attempt, Refusal};
+use crate::error::{Attempt, Refusal, UNKNOWN_HOST};
 use crate::forms::Refused;
+use crate::hosts::is_loopback;
 use crate::http::{Answer, Body, Call, Http, broken};
-use crate::url::{Scheme, Url, is_loopback};
 
 /// What we read, in the order of preference.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -191,7 +192,10 @@ impl Client {
         };
         let (mut failure, mut refused) = (None, None);
         for scheme in order {
-            let url = Url::new(*scheme, host, "/v2/");
+            let Some(url) = Url::new(*scheme, host) else {
+                return Err(Refusal::Unreachable(UNKNOWN_HOST.to_owned()));
+            };
+            let url = url.at("/v2/");
             if order.len() == 1 {
                 return Ok(self.base.get_or_init(|| url));
             }
@@ -304,7 +308,7 @@ impl Client {
 
     fn url(&self, rest: &str) -> Result<Url, Refusal> {
         let base = self.base_with_retry()?;
-        Ok(Url { path: format!("/v2/{}/{rest}", self.endpoint.repository), ..base.clone() })
+        Ok(base.at(&format!("/v2/{}/{rest}", self.endpoint.repository)))
     }
 
     fn base_with_retry(&self) -> Result<&Url, Refusal> {
@@ -333,7 +337,7 @@ impl Client {
 
     /// What the registry has at a path, whatever the answer.
     pub(crate) fn get(&self, path: &str) -> Result<Answer, Refusal> {
-        let url = Url { path: path.to_owned(), ..self.base_with_retry()?.clone() };
+        let url = self.base_with_retry()?.at(path);
         self.request(self.call(Method::GET, url, Body::Empty))
     }
 

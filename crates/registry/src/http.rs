@@ -19,8 +19,9 @@ use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
+use crate::address::{Scheme, Url};
 use crate::error::{BAD_PROXY, Refusal, SILENT, UNKNOWN_HOST};
-use crate::url::{HostPattern, Scheme, Url};
+use crate::hosts::HostPattern;
 
 /// Redirects that one request may take.
 const REDIRECTS: usize = 10;
@@ -59,13 +60,15 @@ pub struct Proxies {
 
 impl Proxies {
     fn of(&self, url: &Url) -> Option<&str> {
-        let proxy = match url.scheme {
+        let proxy = match url.scheme() {
             Scheme::Http => self.http.as_deref(),
             Scheme::Https => self.https.as_deref(),
         };
-        let direct = crate::url::is_loopback(&url.host)
+        // Patterns may name the port, also the scheme's own.
+        let host = url.host_and_port();
+        let direct = crate::hosts::is_loopback(&host)
             || self.none_for.split(',').filter(|text| !text.trim().is_empty()).any(|text| {
-                text.parse().is_ok_and(|pattern: HostPattern| pattern.matches_domain(&url.host))
+                text.parse().is_ok_and(|pattern: HostPattern| pattern.matches_domain(&host))
             });
         proxy.filter(|proxy| !proxy.is_empty() && !direct)
     }
@@ -239,7 +242,7 @@ impl Http {
             let next = location.and_then(|location| url.join(location)).ok_or_else(|| {
                 Refusal::Failed(format!("{url} redirects to an address that is not followed"))
             })?;
-            if url.scheme == Scheme::Https && next.scheme == Scheme::Http {
+            if url.scheme() == Scheme::Https && next.scheme() == Scheme::Http {
                 let why = format!("{url} redirects from https to http, to {}", next.origin());
                 return Err(Refusal::Failed(why));
             }
@@ -315,7 +318,7 @@ fn proxy_of(text: &str) -> Result<Proxy, Refusal> {
     let host = text.rsplit('@').next().unwrap_or_default();
     let host = host.split_once("://").map_or(host, |(_, host)| host);
     let host = host.split(['/', '?', '#']).next().unwrap_or_default();
-    let after = &host[crate::url::host_name(host).len()..];
+    let after = &host[crate::hosts::host_name(host).len()..];
     let port_is_right = after.is_empty()
         || after.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|n| n > 0));
     if host.is_empty() || !port_is_right {

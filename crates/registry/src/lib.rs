@@ -14,12 +14,14 @@
 //! asked for by digest has that digest; credentials leave for the registry that they are for
 //! alone; the environment is never read, [`RegistryOptions`] says everything.
 
+mod address;
 mod auth;
 mod client;
 mod credentials;
 mod error;
 mod forms;
 mod health;
+mod hosts;
 mod http;
 mod null;
 mod places;
@@ -28,11 +30,11 @@ mod registries;
 mod search;
 mod settings;
 mod upload;
-mod url;
 
 pub use client::{Client, FetchedManifest, Head, ManifestName, Retry};
 pub use credentials::{Credential, Credentials, Kept};
 pub use error::{Attempt, Error, Refusal, RegistryError, Result};
+pub use hosts::is_loopback;
 pub use http::{Proxies, Timeouts};
 pub use null::or_default;
 pub use places::{BlobReader, Places};
@@ -41,4 +43,3 @@ pub use registries::{Registries, RegistryOptions};
 pub use search::Hit;
 pub use settings::{MirrorInfo, Settings};
 pub use upload::{Begun, Mount, Outgoing};
-pub use url::is_loopback;

@@ -15,11 +15,11 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
+use crate::address::Url;
 use crate::client::Client;
 use crate::error::{Refusal, RegistryError, Result};
 use crate::reference::{Reference, Tag};
 use crate::registries::Registries;
-use crate::url::Url;
 
 const HUB: &str = "docker.io";
 /// Where Docker Hub answers searches.
@@ -72,7 +72,7 @@ impl Registries {
         let what = format!("search for {term:?} in {host}");
         let client = self.whole(if host == HUB { HUB_SEARCH } else { host }, host)?;
         let refused = |why| RegistryError::one(what.as_str(), client.label(), why);
-        let path = format!("/v1/search?q={}&n={limit}", crate::url::escape(term));
+        let path = format!("/v1/search?q={}&n={limit}", crate::address::escape(term));
         let found = client.get(&path).and_then(|answer| match answer.status {
             200 => answer.bytes(PAGE_BYTES),
             _ => Err(answer.refusal()),
@@ -197,13 +197,11 @@ fn page_at(here: &Url, link: &str) -> std::result::Result<String, Refusal> {
     let bad = || Refusal::Failed("its list goes on at an address that is not followed".to_owned());
     let next = here.join(link).ok_or_else(bad)?;
     if next.same_origin(here) {
-        return Ok(next.path);
+        let query = next.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Ok(format!("{}{query}", next.path()));
     }
     // Another host, or another path in front of the API's: only the query says where to go on.
-    match (next.path.split_once('?'), here.path.split('?').next()) {
-        (Some((_, query)), Some(path)) => Ok(format!("{path}?{query}")),
-        _ => Err(bad()),
-    }
+    next.query().map(|query| format!("{}?{query}", here.path())).ok_or_else(bad)
 }
 
 #[cfg(test)]

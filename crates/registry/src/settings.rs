@@ -20,11 +20,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::address::{Scheme, Url, written_host};
 use crate::client::Endpoint;
 use crate::error::{Error, Refusal, RegistryError, Result};
+use crate::hosts::HostPattern;
 use crate::null::or_default;
 use crate::reference::Reference;
-use crate::url::{HostPattern, Scheme, Url};
 
 const HUB: &str = "docker.io";
 
@@ -32,12 +33,28 @@ const HUB: &str = "docker.io";
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     registries: Vec<Registry>,
-    hub_mirrors: Vec<Url>,
+    hub_mirrors: Vec<HubMirror>,
     insecure: Vec<HostPattern>,
     /// What of the daemon's configuration makes no sense and is passed over.
     pub faults: Vec<String>,
     /// The files that it was read from.
     pub sources: Vec<PathBuf>,
+}
+
+/// A mirror of Docker Hub as `daemon.json` has it.
+#[derive(Debug, Clone)]
+struct HubMirror {
+    scheme: Scheme,
+    /// As it is written, with its port if one is given.
+    host: String,
+}
+
+impl HubMirror {
+    /// `None` if it is not an address, or has a path or a query.
+    fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).filter(|url| url.path() == "/" && url.query().is_none())?;
+        Some(Self { scheme: url.scheme(), host: written_host(text)?.to_ascii_lowercase() })
+    }
 }
 
 /// One registry or mirror, as listings show it.
@@ -180,8 +197,8 @@ impl Settings {
             }
         };
         for mirror in &conf.registry_mirrors {
-            match Url::parse(mirror).filter(|url| url.path == "/") {
-                Some(url) => self.hub_mirrors.push(url),
+            match HubMirror::parse(mirror) {
+                Some(mirror) => self.hub_mirrors.push(mirror),
                 None => self.faults.push(bad(format!(
                     "{mirror:?} is not the address of a mirror; it is passed over"
                 ))),
@@ -228,12 +245,12 @@ impl Settings {
             let is_mirror = false;
             all.push(MirrorInfo { prefix, location, scheme, insecure, blocked, pulls, is_mirror });
         }
-        for url in &self.hub_mirrors {
+        for mirror in &self.hub_mirrors {
             all.push(MirrorInfo {
                 prefix: HUB.to_owned(),
-                location: url.host.clone(),
-                scheme: url.scheme.text(),
-                insecure: url.scheme == Scheme::Http || self.is_insecure(&url.host),
+                location: mirror.host.clone(),
+                scheme: mirror.scheme.text(),
+                insecure: mirror.scheme == Scheme::Http || self.is_insecure(&mirror.host),
                 blocked: false,
                 pulls: Pulls::All.text(),
                 is_mirror: true,
@@ -272,10 +289,10 @@ impl Settings {
             }
         }
         if reference.domain().as_str() == HUB {
-            all.extend(self.hub_mirrors.iter().map(|url| Endpoint {
-                host: url.host.clone(),
+            all.extend(self.hub_mirrors.iter().map(|mirror| Endpoint {
+                host: mirror.host.clone(),
                 repository: reference.repository().as_str().to_owned(),
-                insecure: url.scheme == Scheme::Http || self.is_insecure(&url.host),
+                insecure: mirror.scheme == Scheme::Http || self.is_insecure(&mirror.host),
                 is_origin: false,
             }));
         }

@@ -20,11 +20,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use strata_tree::BlobDigest;
 use ureq::http::Method;
 
+use crate::address::Url;
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::forms::Form;
 use crate::http::{Answer, Body};
-use crate::url::Url;
 
 /// Times that one upload goes on after a break.
 const BREAKS: u32 = 100;
