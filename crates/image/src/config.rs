@@ -17,11 +17,11 @@ use strata_layer::Store;
 use strata_registry::or_default;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::{self, Json};
 use crate::limits;
 use crate::platform::Platform;
-use crate::source::sha256;
 
 /// A config, read.
 #[derive(Debug, Clone, PartialEq, Eq)]

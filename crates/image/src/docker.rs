@@ -16,12 +16,13 @@ use strata_registry::or_default;
 use strata_tree::{BlobDigest, TreePath};
 
 use crate::config::ImageConfig;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::found::{Found, FoundLayer, Wanted};
 use crate::json::Json;
 use crate::media::MediaKind;
 use crate::oci::Descriptor;
-use crate::source::{Source, path_of, sha256};
+use crate::source::{Source, path_of};
 
 const LIST: &str = "manifest.json";
 

@@ -12,14 +12,16 @@ use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::config::ImageConfig;
+use crate::digest::sha256;
 use crate::error::Result;
-use crate::found::{self, Found, Wanted};
+use crate::find;
+use crate::found::{Found, Wanted};
 use crate::limits::Limits;
 use crate::location::{Format, Location};
 use crate::oci::manifest_parts;
 use crate::platform::Platform;
 use crate::pull::Remote;
-use crate::source::{Source, sha256};
+use crate::source::Source;
 
 /// An image as one place has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl ImageFacts {
     ) -> Result<Self> {
         let spec = Location::source(format, path, name);
         let source = Source::open(&spec, scratch, limits)?;
-        let found = found::one(&source, &Wanted { spec: &spec, platform })?;
+        let found = find::one(&source, &Wanted { spec: &spec, platform })?;
         Ok(Self::of(&found))
     }
 

@@ -11,12 +11,12 @@ use strata_layer::{LayerInput, Progress, Store};
 use strata_registry::Reference;
 
 use crate::change::{self, Change};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::platform::Platform;
-use crate::source::sha256;
 use crate::spec::Place;
 use crate::spool::{self, Opened};
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! SourceSpec --> Source (directory | archive) --> Found images --> layers --> Store
-//!    spec.rs     source.rs archive.rs spool.rs    found.rs         load.rs
+//!    spec.rs     source.rs archive.rs spool.rs    find.rs          load.rs
 //!                                                 oci.rs docker.rs
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
@@ -21,9 +21,11 @@ mod change;
 mod config;
 mod copy;
 mod derive;
+mod digest;
 mod docker;
 mod error;
 mod facts;
+mod find;
 mod found;
 mod history;
 mod import;

@@ -23,6 +23,7 @@ use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
 
 use crate::error::{BoxError, Error, Result};
+use crate::find;
 use crate::found::{self, Found, FoundLayer, Wanted};
 use crate::limits::Limits;
 use crate::media::MediaKind;
@@ -89,7 +90,7 @@ pub fn load(
     let scratch = || Ok(store.scratch_file()?);
     let source = Source::open(spec, &scratch, &options.limits)?;
     let wanted = Wanted { spec, platform: options.platform.as_ref() };
-    let mut images = found::find(&source, &wanted)?;
+    let mut images = find::find(&source, &wanted)?;
     if let Some(name) = &options.name {
         match images.as_mut_slice() {
             [image] => image.add_names([name.clone()]),

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 use strata_tree::BlobDigest;
 
+use crate::digest::sha256;
 use crate::media::{OCI_CONFIG, OCI_MANIFEST};
-use crate::source::sha256;
 
 /// A layer as a manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> 
             archive.layer(store, layer)?;
         }
         archive.blob(&BlobDigest::from(saved.image.id), &config)?;
-        let digest = crate::source::sha256(&manifest);
+        let digest = crate::digest::sha256(&manifest);
         archive.blob(&digest, &manifest)?;
         index.extend(descriptors(&digest, manifest.len(), &saved.names));
         let tags = saved.names.iter().filter_map(Reference::store_tag);

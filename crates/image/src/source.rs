@@ -18,10 +18,10 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, DiffId, TreePath};
 
 use crate::archive::Archive;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::found::FoundLayer;
 use crate::limits::Limits;
@@ -309,11 +309,6 @@ pub(crate) fn blob_path(digest: BlobDigest) -> TreePath {
 /// The path of a document that the formats name: our own constants, and never refused.
 pub(crate) fn path_of(text: &str) -> TreePath {
     TreePath::clamped(text.as_bytes()).unwrap_or_default()
-}
-
-/// The digest of bytes in memory.
-pub(crate) fn sha256(bytes: &[u8]) -> BlobDigest {
-    BlobDigest::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// A range of a file, read with `pread`.

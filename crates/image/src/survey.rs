@@ -22,7 +22,8 @@ use strata_registry::Reference;
 use strata_tree::{ContentDigest, DiffId};
 
 use crate::error::{Error, Result};
-use crate::found::{self, Found, Wanted};
+use crate::find;
+use crate::found::{Found, Wanted};
 use crate::limits::Limits;
 use crate::load::{open_layer, refused};
 use crate::platform::Platform;
@@ -78,7 +79,7 @@ impl Survey {
         for spec in specs {
             let source = Source::open(spec, scratch, &options.limits)?;
             let wanted = Wanted { spec, platform: options.platform.as_ref() };
-            let found = found::find(&source, &wanted)?;
+            let found = find::find(&source, &wanted)?;
             sources.push((source, found));
         }
         let mut images: Vec<SurveyedImage> = Vec::new();

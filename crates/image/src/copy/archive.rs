@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::layout::descriptors;
 use super::outbound::{Outbound, blob_name, prepare};
+use crate::digest::sha256;
 use crate::error::Result;
 use crate::push::{PushEvent, PushListener};
 use crate::save::Archive;
-use crate::source::sha256;
 use strata_registry::Reference;
 
 /// An archive that is being written.

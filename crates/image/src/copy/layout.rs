@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use strata_tree::BlobDigest;
 
 use super::outbound::{Outbound, blob_name, called, prepare, shown};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::push::{PushEvent, PushListener};
-use crate::source::sha256;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 

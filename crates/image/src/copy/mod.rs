@@ -25,8 +25,10 @@ use strata_layer::{Progress, Store};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
+use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::found::{self, Found, Wanted};
+use crate::find;
+use crate::found::{Found, Wanted};
 use crate::limits::Limits;
 use crate::load::{ChainCheck, LoadOptions, load_one};
 use crate::location::Location;
@@ -35,7 +37,7 @@ use crate::platform::Platform;
 use crate::pull::Remote;
 use crate::push::{PushListener, PushOptions, push};
 use crate::resolve::resolve_image;
-use crate::source::{Blobs, Source, sha256};
+use crate::source::{Blobs, Source};
 use outbound::{Form, Outbound};
 
 /// How to copy.
@@ -120,7 +122,7 @@ pub fn copy(
             let scratch = || Ok(store.scratch_file()?);
             let source = Source::open(&spec, &scratch, &options.limits)?;
             let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };
-            let found = found::one(&source, &wanted)?;
+            let found = find::one(&source, &wanted)?;
             let copy = Copy { store, registries, options, listeners, home: None };
             copy.found(&source, found, to)
         }

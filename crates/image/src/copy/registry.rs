@@ -10,9 +10,9 @@ use strata_registry::{Client, ManifestName, Mount, Outgoing, Reference, Registri
 use strata_tree::BlobDigest;
 
 use super::outbound::{OutLayer, Outbound, prepare};
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::push::{LAYERS_AT_ONCE, PushEvent, PushListener, at_once, said};
-use crate::source::sha256;
 
 /// Puts an image under a name with a tag; gives its manifest's digest.
 ///

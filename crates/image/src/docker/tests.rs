@@ -5,7 +5,8 @@ use std::fs::File;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::found::{self, Found, Wanted};
+use crate::find;
+use crate::found::{Found, Wanted};
 use crate::limits::Limits;
 use crate::source::Source;
 use crate::spec::SourceSpec;
@@ -32,7 +33,7 @@ fn find(layout: &Layout, list: &Value, only: Option<&str>) -> Result<Vec<Found>>
     }
     let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
     let source = Source::open(&spec, &scratch, &Limits { images: 8, ..Limits::default() })?;
-    found::find(&source, &Wanted { spec: &spec, platform: None })
+    find::find(&source, &Wanted { spec: &spec, platform: None })
 }
 
 fn names(found: &[Found]) -> Vec<Vec<String>> {

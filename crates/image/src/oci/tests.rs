@@ -5,7 +5,8 @@ use std::fs::File;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::found::{self, Found, Wanted};
+use crate::find;
+use crate::found::{Found, Wanted};
 use crate::limits::Limits;
 use crate::source::Source;
 use crate::spec::{List, SourceSpec};
@@ -22,7 +23,7 @@ fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<V
     let limits = Limits { images: 8, ..Limits::default() };
     let source = Source::open(&spec, &scratch, &limits)?;
     let platform = platform.map(|text| text.parse().unwrap());
-    found::find(&source, &Wanted { spec: &spec, platform: platform.as_ref() })
+    find::find(&source, &Wanted { spec: &spec, platform: platform.as_ref() })
 }
 
 fn names(image: &Found) -> Vec<String> {
@@ -227,7 +228,7 @@ fn what_either_list_has_is_found() {
         let spec = SourceSpec::path(layout.root()).with_list(list);
         let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
         let source = Source::open(&spec, &scratch, &Limits::default())?;
-        found::find(&source, &Wanted { spec: &spec, platform: None })
+        find::find(&source, &Wanted { spec: &spec, platform: None })
     };
     assert_eq!(ids(&only(List::Oci).unwrap()), std::slice::from_ref(&first_id));
     assert_eq!(ids(&only(List::Docker).unwrap()), [second_id.clone(), first_id.clone()]);

@@ -147,5 +147,5 @@ pub fn fetch_document(
     let found = source.image(top, platform)?;
     let bytes = found.manifest.unwrap_or_default();
     let media_type = crate::oci::media_type_of(&bytes).unwrap_or(media_type);
-    Ok(Document { digest: crate::source::sha256(&bytes), bytes, media_type })
+    Ok(Document { digest: crate::digest::sha256(&bytes), bytes, media_type })
 }

@@ -22,13 +22,13 @@ use strata_registry::{
 };
 use strata_tree::{BlobDigest, DiffId};
 
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::{self, Json};
 use crate::manifest::{Described, new_manifest};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
 use crate::pack::{Packing, pack, packing_of, repacked};
-use crate::source::sha256;
 
 /// Layers that are sent at once if nothing else is said, as docker does.
 pub(crate) const LAYERS_AT_ONCE: usize = 5;

@@ -34,10 +34,10 @@ use strata_tree::{BlobDigest, DiffId, ImageId};
 use wire::ServeBounds;
 
 use crate::derive::manifest_of;
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::media::OCI_MANIFEST;
 use crate::oci::{manifest_parts, media_type_of};
-use crate::source::sha256;
 
 /// A request that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
