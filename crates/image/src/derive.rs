@@ -7,16 +7,17 @@ use std::io::Read;
 
 use jiff::Timestamp;
 use serde_json::json;
-use strata_layer::{HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_layer::{HeldLayer, ImageRecord, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::BlobDigest;
 
 use crate::change::{self, Change};
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
+use crate::load::{ChainCheck, Loaded};
 use crate::manifest::{Described, new_manifest};
 use crate::media::OCI_LAYER;
+use crate::new_image::{self, Documents, Recipe};
 
 /// How to derive.
 #[derive(Default)]
@@ -49,45 +50,11 @@ pub fn derive(
     options: &DeriveOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    if let Some(name) = name.filter(|name| name.digest().is_some()) {
-        return Err(Error::NameWithDigest(name.to_string()));
-    }
-    let title = name.map_or_else(|| "the new image".to_owned(), Reference::familiar);
-    let (_, mut held) = store.hold_image(&base.id)?;
-    let input = LayerInput { label: title.clone(), diff_id: None, blob: None, reader: diff };
-    let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
-        image: title.clone(),
-        layer: "its new layer".to_owned(),
-        source: Box::new(source),
-    })?;
-    let (layer, existed) = (unpacked.layer, unpacked.existed);
-    let diff_id = *layer.diff_id();
-    held.push(layer.clone());
-    let committed = (|| {
-        let (config, manifest) = documents(store, base, &held, options)?;
-        let new = NewImage {
-            title: &title,
-            names: name.map(std::slice::from_ref).unwrap_or_default(),
-            pin: None,
-            config: &config,
-            manifest: Some(&manifest),
-        };
-        commit(store, &new, &held, options.chain_check)
-    })();
-    match committed {
-        Ok(id) => Ok(Loaded {
-            id,
-            references: name.into_iter().cloned().collect(),
-            layers: vec![LoadedLayer { diff_id, existed }],
-        }),
-        Err(error) => {
-            drop(held);
-            if !existed {
-                discard(store, vec![layer]);
-            }
-            Err(error)
-        }
-    }
+    let label = new_image::title_of(name)?;
+    let (_, below) = store.hold_image(&base.id)?;
+    let chain_check = options.chain_check;
+    let recipe = Recipe { name, below, diff, label, layer: "its new layer", chain_check };
+    new_image::make(store, recipe, progress, |held| documents(store, base, held, options))
 }
 
 fn documents(
@@ -95,13 +62,12 @@ fn documents(
     base: &ImageRecord,
     held: &[HeldLayer],
     options: &DeriveOptions<'_>,
-) -> Result<(Vec<u8>, Vec<u8>)> {
+) -> Result<Documents> {
     let what = format!("config {}", base.id);
     let wrong = |why: String| Error::document("the store", &what, why);
     let raw = store.blob(&BlobDigest::from(base.id))?;
     let mut config = Json::parse(&raw).map_err(|e| wrong(format!("not an image config: {e}")))?;
-    let created = options.created.unwrap_or_else(Timestamp::now);
-    let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let created = new_image::created(options.created);
     let mut step = json!({ "created": created, "created_by": options.created_by });
     for (key, value) in [("author", &options.author), ("comment", &options.message)] {
         if let Some(value) = value {

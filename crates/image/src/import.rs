@@ -7,15 +7,16 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use strata_layer::{LayerInput, Progress, Store};
+use strata_layer::{Progress, Store};
 use strata_registry::Reference;
 
 use crate::change::{self, Change};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
+use crate::load::{ChainCheck, Loaded};
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::new_image::{self, Documents, Recipe};
 use crate::platform::Platform;
 use crate::spec::Place;
 use crate::spool::{self, Opened};
@@ -95,54 +96,25 @@ pub fn import(
     options: &ImportOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    if let Some(name) = name.filter(|name| name.digest().is_some()) {
-        return Err(Error::NameWithDigest(name.to_string()));
-    }
+    new_image::title_of(name)?;
     let place = if tar == "-" { Place::Stdin } else { Place::Path(tar.to_owned()) };
     let label = place.label();
     let Opened::Stream(file) = spool::open(&place)? else {
         return Err(Error::WrongKind(tar.to_owned()));
     };
-    let title = name.map_or_else(|| "the new image".to_owned(), Reference::familiar);
-    let input = LayerInput { label, diff_id: None, blob: None, reader: Box::new(file) };
-    let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
-        image: title.clone(),
-        layer: "its only layer".to_owned(),
-        source: Box::new(source),
-    })?;
-    let (layer, existed) = (unpacked.layer, unpacked.existed);
-    let diff_id = *layer.diff_id();
-    let committed = (|| {
+    let (diff, chain_check) = (Box::new(file), options.chain_check);
+    let layer = "its only layer";
+    let recipe = Recipe { name, below: Vec::new(), diff, label, layer, chain_check };
+    new_image::make(store, recipe, progress, |held| {
+        let diff_id = *held[0].diff_id();
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
-        let (config, manifest) = documents(&diff_id.to_string(), size, options)?;
-        let new = NewImage {
-            title: &title,
-            names: name.map(std::slice::from_ref).unwrap_or_default(),
-            pin: None,
-            config: &config,
-            manifest: Some(&manifest),
-        };
-        commit(store, &new, std::slice::from_ref(&layer), options.chain_check)
-    })();
-    match committed {
-        Ok(id) => Ok(Loaded {
-            id,
-            references: name.into_iter().cloned().collect(),
-            layers: vec![LoadedLayer { diff_id, existed }],
-        }),
-        Err(error) => {
-            if !existed {
-                discard(store, vec![layer]);
-            }
-            Err(error)
-        }
-    }
+        documents(&diff_id.to_string(), size, options)
+    })
 }
 
 /// The config and the manifest of a one-layer image.
-fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<(Vec<u8>, Vec<u8>)> {
-    let created = options.created.unwrap_or_else(Timestamp::now);
-    let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<Documents> {
+    let created = new_image::created(options.created);
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let config = Config {
         created: &created,

@@ -35,6 +35,7 @@ mod load;
 mod location;
 mod manifest;
 mod media;
+mod new_image;
 mod oci;
 mod pack;
 mod permits;
