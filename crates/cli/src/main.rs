@@ -1,10 +1,10 @@
 //! `strata`: the command line.
 //!
-//! [`cli`] defines the commands, [`context`] what they share; [`commands`] work on the store,
-//! [`images`] lists images and what they take, [`remote`] speaks to registries, [`look`] reads
-//! images without mounting, [`mounts`] mounts them, [`uppers`] are the writable layers on top;
-//! [`history`] tells what happened in images and what differs; [`complete`] answers the shell,
-//! [`pages`] are the manual.
+//! [`cli`] defines the commands, [`run`] does them, [`context`] is what they share; [`commands`]
+//! work on the store, [`images`] lists images and what they take, [`remote`] speaks to registries,
+//! [`look`] reads images without mounting, [`mounts`] mounts them, [`uppers`] are the writable
+//! layers on top; [`history`] tells what happened in images and what differs; [`complete`] answers
+//! the shell, [`pages`] are the manual.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
@@ -24,10 +24,12 @@ mod limits;
 mod look;
 mod mounts;
 mod pages;
+mod plain;
 mod progress;
 mod remote;
 mod report;
 mod reuse;
+mod run;
 mod table;
 mod template;
 mod told;
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
     }
-    let mut command = pages::command();
+    let mut command = pages::command(cli::Cli::command());
     let found = command.try_get_matches_from_mut(std::env::args_os());
     let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
     let cli = match cli.map_err(|error| error.format(&mut command)) {
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
     };
     start_log(&cli);
     let trouble = cli.trouble();
-    match cli::run(cli) {
+    match run::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<history::Differs>() => ExitCode::FAILURE,

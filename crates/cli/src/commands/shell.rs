@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueHint};
+use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
 
 use crate::{complete, pages};
@@ -42,9 +42,10 @@ pub(crate) fn run_completions(args: &CompletionsArgs, out: &mut impl Write) -> R
     complete::script(args.shell, out)
 }
 
-pub(crate) fn run_man(args: &ManArgs, out: &mut impl Write) -> Result<()> {
+/// Pages of the command line `root`.
+pub(crate) fn run_man(args: &ManArgs, root: Command, out: &mut impl Write) -> Result<()> {
     match &args.dir {
-        None => Ok(out.write_all(pages::first()?.as_bytes())?),
-        Some(dir) => pages::write(dir),
+        None => Ok(out.write_all(pages::first(root)?.as_bytes())?),
+        Some(dir) => pages::write(root, dir),
     }
 }

@@ -11,8 +11,8 @@ use strata_layer::Store;
 use strata_registry::Reference;
 use strata_tree::ImageId;
 
+use super::effect::{RmiEffect, asked, gone_by_name, names_of, shown};
 use super::familiar;
-use super::remove::{Asked, asked, gone_by_name, names_of, shown};
 use super::users::Users;
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
@@ -37,15 +37,15 @@ pub(super) fn run(
         }
         match asked(store, &tags, users, text, force) {
             // Found by what an argument before this one takes away.
-            Ok(Asked::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
+            Ok(RmiEffect::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
                 failed.push(no_image(text));
             }
-            Ok(Asked::Untag(names)) => {
+            Ok(RmiEffect::Untag(names)) => {
                 tags.retain(|(known, _)| !names.contains(known));
                 untagged.extend(names);
             }
             // The image stays, without a name, as long as it is in use.
-            Ok(Asked::Remove(id)) if force && users.mounted(&id).is_some() => {
+            Ok(RmiEffect::Remove(id)) if force && users.mounted(&id).is_some() => {
                 match gone_by_name(&tags, &id, text) {
                     Some(names) => {
                         tags.retain(|(known, _)| !names.contains(known));
@@ -54,7 +54,7 @@ pub(super) fn run(
                     None => wanted.push((id, shown(&tags, &id, text))),
                 }
             }
-            Ok(Asked::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
+            Ok(RmiEffect::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
             Err(error) => failed.push(told::told(&error)),
         }
     }

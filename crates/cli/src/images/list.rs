@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use strata_layer::Store;
 
 use super::filter::{Filters, is_named};
 use super::{Known, NONE, docker_time, shown_id};
@@ -90,12 +91,38 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
     let filters = Filters::parse(&store, &args.filters, &allowed)?;
     let shows_digests = args.digests
         || matches!(&context.format, Format::Template(text) if text.contains(".Digest"));
+    let rows = rows(&store, &filters, args.reference.as_deref(), shows_digests)?;
+    match &context.format {
+        Format::Json => {
+            let rows: Vec<&Row> = rows.iter().map(|(_, row)| row).collect();
+            serde_json::to_writer_pretty(&mut *out, &rows)?;
+            Ok(writeln!(out)?)
+        }
+        Format::Template(text) => {
+            let rows = in_dockers_words(&store, &rows, text, args.no_trunc)?;
+            Template::parse(text)?.print(&HEADS, &rows, out)
+        }
+        Format::Table if context.quiet => print_ids(&rows, args.no_trunc, out),
+        Format::Table => print_table(&rows, args, out),
+    }
+}
+
+/// A row, and when its image was made.
+type Dated = (Option<Timestamp>, Row);
+
+/// The newest first, then by name; of `reference` alone if there is one.
+fn rows(
+    store: &Store,
+    filters: &Filters,
+    reference: Option<&str>,
+    each_digest: bool,
+) -> Result<Vec<Dated>> {
     let mut rows = Vec::new();
-    for image in Known::all(&store)? {
+    for image in Known::all(store)? {
         let created = image.config.created();
-        let size = image.size(&store)?;
+        let size = image.size(store)?;
         for name in image.names() {
-            let named = args.reference.as_deref().is_none_or(|wanted| is_named(wanted, &name));
+            let named = reference.is_none_or(|wanted| is_named(wanted, &name));
             if !named || !filters.match_row(&image, &name) {
                 continue;
             }
@@ -105,7 +132,7 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
             if digests.is_empty() {
                 digests.push(None);
             }
-            if !shows_digests {
+            if !each_digest {
                 digests.truncate(1);
             }
             for digest in digests {
@@ -126,62 +153,64 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
     rows.sort_by(|(a, x), (b, y)| {
         b.cmp(a).then_with(|| (&x.repository, &x.tag).cmp(&(&y.repository, &y.tag)))
     });
-    match &context.format {
-        Format::Json => {
-            let rows: Vec<&Row> = rows.iter().map(|(_, row)| row).collect();
-            serde_json::to_writer_pretty(&mut *out, &rows)?;
-            return Ok(writeln!(out)?);
+    Ok(rows)
+}
+
+/// The rows as the template `text` sees them: docker's fields.
+fn in_dockers_words(
+    store: &Store,
+    rows: &[Dated],
+    text: &str,
+    whole_ids: bool,
+) -> Result<Vec<DockerRow>> {
+    let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
+        let images = store.images()?;
+        let usage = store.sharing()?.images(&images);
+        let ids = images.iter().map(|image| image.id.to_string());
+        ids.zip(usage).collect()
+    } else {
+        HashMap::new()
+    };
+    let rows = rows.iter().map(|(created, row)| {
+        let usage = usage.get(&row.id);
+        let size = |of: fn(&strata_layer::Usage) -> u64| {
+            usage.map_or("N/A".to_owned(), |usage| units::fine_size(of(usage)))
+        };
+        DockerRow {
+            containers: "N/A".to_owned(),
+            created_at: created.map_or_else(not_said, docker_time),
+            created_since: since(*created),
+            digest: row.digest.clone().unwrap_or_else(|| NONE.to_owned()),
+            id: shown_id(&row.id, whole_ids).to_owned(),
+            repository: row.repository.clone(),
+            shared_size: size(|usage| usage.shared),
+            size: units::size(row.size),
+            tag: row.tag.clone(),
+            unique_size: size(|usage| usage.unique),
+            virtual_size: units::fine_size(row.size),
         }
-        Format::Template(text) => {
-            let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
-                let images = store.images()?;
-                let usage = store.sharing()?.images(&images);
-                let ids = images.iter().map(|image| image.id.to_string());
-                ids.zip(usage).collect()
-            } else {
-                HashMap::new()
-            };
-            let rows: Vec<DockerRow> = rows
-                .iter()
-                .map(|(created, row)| {
-                    let usage = usage.get(&row.id);
-                    let size = |of: fn(&strata_layer::Usage) -> u64| {
-                        usage.map_or("N/A".to_owned(), |usage| units::fine_size(of(usage)))
-                    };
-                    DockerRow {
-                        containers: "N/A".to_owned(),
-                        created_at: created.map_or_else(not_said, docker_time),
-                        created_since: since(*created),
-                        digest: row.digest.clone().unwrap_or_else(|| NONE.to_owned()),
-                        id: shown_id(&row.id, args.no_trunc).to_owned(),
-                        repository: row.repository.clone(),
-                        shared_size: size(|usage| usage.shared),
-                        size: units::size(row.size),
-                        tag: row.tag.clone(),
-                        unique_size: size(|usage| usage.unique),
-                        virtual_size: units::fine_size(row.size),
-                    }
-                })
-                .collect();
-            return Template::parse(text)?.print(&HEADS, &rows, out);
+    });
+    Ok(rows.collect())
+}
+
+/// Each id once.
+fn print_ids(rows: &[Dated], whole_ids: bool, out: &mut impl Write) -> Result<()> {
+    let mut seen: Vec<&str> = Vec::new();
+    for (_, row) in rows {
+        if !seen.contains(&row.id.as_str()) {
+            seen.push(&row.id);
+            writeln!(out, "{}", shown_id(&row.id, whole_ids))?;
         }
-        Format::Table => {}
     }
-    if context.quiet {
-        let mut seen: Vec<&str> = Vec::new();
-        for (_, row) in &rows {
-            if !seen.contains(&row.id.as_str()) {
-                seen.push(&row.id);
-                writeln!(out, "{}", shown_id(&row.id, args.no_trunc))?;
-            }
-        }
-        return Ok(());
-    }
+    Ok(())
+}
+
+fn print_table(rows: &[Dated], args: &ImagesArgs, out: &mut impl Write) -> Result<()> {
     let mut lines = vec![match args.digests {
         true => "REPOSITORY\tTAG\tDIGEST\tIMAGE ID\tCREATED\tSIZE".to_owned(),
         false => "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE".to_owned(),
     }];
-    for (created, row) in &rows {
+    for (created, row) in rows {
         let mut cells = vec![row.repository.as_str(), &row.tag];
         cells.extend(args.digests.then(|| row.digest.as_deref().unwrap_or(NONE)));
         let (since, size) = (since(*created), units::size(row.size));

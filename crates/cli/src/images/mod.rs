@@ -8,6 +8,7 @@
 //! printed, an index's too. `tag` and `load` make none.
 
 mod dry_run;
+mod effect;
 mod facts;
 mod filter;
 mod history;

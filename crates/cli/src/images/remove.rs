@@ -11,10 +11,10 @@ use clap::Args;
 use strata_image::resolve_image;
 use strata_layer::{Error as LayerError, Store};
 use strata_registry::Reference;
-use strata_tree::ImageId;
 
+use super::effect::{RmiEffect, asked, gone_by_name, names_of, shown};
+use super::familiar;
 use super::users::Users;
-use super::{familiar, is_pin, split};
 use crate::context::Context;
 use crate::told;
 
@@ -45,14 +45,6 @@ pub(crate) struct RmiArgs {
     /// Remove nothing: tell what would go and what that would free
     #[arg(long)]
     dry_run: bool,
-}
-
-/// What an argument asks for.
-pub(super) enum Asked {
-    /// That these names go; the image has others.
-    Untag(Vec<String>),
-    /// That the image goes, with all its names.
-    Remove(ImageId),
 }
 
 pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
@@ -102,8 +94,8 @@ fn remove(
 ) -> Result<()> {
     let tags = store.tags()?;
     match asked(store, &tags, users, text, force)? {
-        Asked::Untag(names) => untag(store, &names, out)?,
-        Asked::Remove(id) => {
+        RmiEffect::Untag(names) => untag(store, &names, out)?,
+        RmiEffect::Remove(id) => {
             let shown = shown(&tags, &id, text);
             let freed = match (store.remove_image(&id), gone_by_name(&tags, &id, text)) {
                 // The image stays, without a name, as long as it is in use.
@@ -134,77 +126,4 @@ fn untag(store: &Store, names: &[String], out: &mut impl Write) -> Result<()> {
         writeln!(out, "Untagged: {}", familiar(name))?;
     }
     Ok(())
-}
-
-/// By name: the name goes, and the image if it was its last of `tags`. By id: the image, if it
-/// has one name at most.
-pub(super) fn asked(
-    store: &Store,
-    tags: &[(String, ImageId)],
-    users: &Users,
-    text: &str,
-    force: bool,
-) -> Result<Asked> {
-    let image = resolve_image(store, text)?;
-    let names = names_of(tags, &image.id);
-    let named = named(&names, text);
-    let short = image.id.short();
-    let tags_of_it = || names.iter().filter(|name| !is_pin(name));
-    match named {
-        Some(name) => {
-            let gone = gone_with(&names, name);
-            // As docker does it: the image stays, without a name, as long as an upper needs it.
-            let kept = force && users.upper(&image.id).is_some();
-            if kept || gone.len() < names.len() {
-                return Ok(Asked::Untag(gone));
-            }
-        }
-        None if tags_of_it().count() > 1 && !force => bail!(
-            "unable to delete {short} (must be forced): it is named {}; remove those names, or \
-             use --force",
-            tags_of_it().map(|name| familiar(name)).collect::<Vec<_>>().join(", ")
-        ),
-        None => {}
-    }
-    if let Some(how) = users.upper(&image.id) {
-        bail!("unable to delete {}: {how}", shown(tags, &image.id, text));
-    }
-    Ok(Asked::Remove(image.id))
-}
-
-/// The image as it was asked for: by the name that it has, else as the text has it.
-pub(super) fn shown(tags: &[(String, ImageId)], id: &ImageId, text: &str) -> String {
-    named(&names_of(tags, id), text).map_or_else(|| text.to_owned(), familiar)
-}
-
-/// What goes with a name: itself, and with a repository's last tag the digests of the repository.
-fn gone_with(names: &[&str], name: &str) -> Vec<String> {
-    let own = split(name).0;
-    let of_repository = |other: &&&str| **other != name && split(other).0 == own;
-    let mut gone = vec![name.to_owned()];
-    if !is_pin(name) && names.iter().filter(of_repository).all(|other| is_pin(other)) {
-        gone.extend(names.iter().filter(of_repository).map(|pin| (*pin).to_owned()));
-    }
-    gone
-}
-
-/// The names that go with the one that the text is.
-pub(super) fn gone_by_name(
-    tags: &[(String, ImageId)],
-    id: &ImageId,
-    text: &str,
-) -> Option<Vec<String>> {
-    let names = names_of(tags, id);
-    named(&names, text).map(|name| gone_with(&names, name))
-}
-
-/// Which of the names the text is.
-fn named<'a>(names: &[&'a str], text: &str) -> Option<&'a str> {
-    let reference = text.parse::<Reference>().ok()?;
-    let tag = reference.store_pin().or_else(|| reference.store_tag())?;
-    names.iter().copied().find(|name| *name == tag)
-}
-
-pub(super) fn names_of<'a>(tags: &'a [(String, ImageId)], id: &ImageId) -> Vec<&'a str> {
-    tags.iter().filter(|(_, image)| image == id).map(|(name, _)| &name[..]).collect()
 }

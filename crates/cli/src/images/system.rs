@@ -160,30 +160,7 @@ pub(crate) fn run_system_df(
             return Template::parse(text)?.print_documents(&[document], out);
         }
         Format::Template(text) => return Template::parse(text)?.print(&HEADS, &rows, out),
-        Format::Json => {
-            let list: Vec<_> = taken
-                .iter()
-                .map(|one| {
-                    json!({
-                        "id": one.image.record.id.to_string(), "names": one.image.familiar_names(),
-                        "stored": one.usage.stored, "unique": one.usage.unique,
-                        "shared": one.usage.stored - one.usage.unique, "active": one.active,
-                    })
-                })
-                .collect();
-            let kept: Vec<_> = uppers
-                .iter()
-                .map(|(upper, mounted, bytes)| {
-                    json!({ "name": upper.name, "size": bytes, "active": mounted })
-                })
-                .collect();
-            let of = |row: &Row| json!({ "size": row.bytes.0, "reclaimable": row.bytes.1 });
-            let all = json!({
-                "images": list, "uppers": kept,
-                "totals": { "images": of(&rows[0]), "uppers": of(&rows[1]) },
-            });
-            return Ok(writeln!(out, "{all:#}")?);
-        }
+        Format::Json => return Ok(writeln!(out, "{:#}", in_json(&taken, &uppers, &rows))?),
         Format::Table => {}
     }
     if !args.verbose {
@@ -210,6 +187,30 @@ pub(crate) fn run_system_df(
         [upper.name.clone(), upper.reference.clone(), units::fine_size(*bytes), mounted.to_owned()]
     }));
     table::print(&lines, out)
+}
+
+fn in_json(taken: &[Taken], uppers: &[(Upper, bool, u64)], rows: &[Row; 2]) -> serde_json::Value {
+    let list: Vec<_> = taken
+        .iter()
+        .map(|one| {
+            json!({
+                "id": one.image.record.id.to_string(), "names": one.image.familiar_names(),
+                "stored": one.usage.stored, "unique": one.usage.unique,
+                "shared": one.usage.stored - one.usage.unique, "active": one.active,
+            })
+        })
+        .collect();
+    let kept: Vec<_> = uppers
+        .iter()
+        .map(|(upper, mounted, bytes)| {
+            json!({ "name": upper.name, "size": bytes, "active": mounted })
+        })
+        .collect();
+    let of = |row: &Row| json!({ "size": row.bytes.0, "reclaimable": row.bytes.1 });
+    json!({
+        "images": list, "uppers": kept,
+        "totals": { "images": of(&rows[0]), "uppers": of(&rows[1]) },
+    })
 }
 
 /// `docker system df -v` as a template sees it; uppers are the containers.

@@ -17,7 +17,7 @@ mod table;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use clap::{Command, CommandFactory};
+use clap::Command;
 
 use places::Entry;
 use roff::Roff;
@@ -40,8 +40,8 @@ const ELSEWHERE: [(&str, &str); 5] = [
 ];
 
 /// The command line, with examples under each command's `--help`.
-pub(crate) fn command() -> Command {
-    with_examples(crate::cli::Cli::command(), "")
+pub(crate) fn command(root: Command) -> Command {
+    with_examples(root, "")
 }
 
 fn with_examples(command: Command, path: &str) -> Command {
@@ -138,9 +138,8 @@ fn once<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Entry> {
 ///
 /// # Errors
 /// A command without a row; what clap's definition gives cannot be written.
-pub(crate) fn all() -> Result<Vec<(String, String)>> {
-    let mut root = crate::cli::Cli::command().disable_help_subcommand(true);
-    root.build();
+pub(crate) fn all(root: Command) -> Result<Vec<(String, String)>> {
+    let root = built(root);
     let mut pages = vec![
         ("strata.1".to_owned(), overview::strata(&root)?),
         ("strata-overlay.1".to_owned(), overview::overlay()?),
@@ -163,19 +162,23 @@ fn below(command: &Command, path: &str, pages: &mut Vec<(String, String)>) -> Re
 ///
 /// # Errors
 /// As [`all`].
-pub(crate) fn first() -> Result<String> {
-    let mut root = crate::cli::Cli::command().disable_help_subcommand(true);
+pub(crate) fn first(root: Command) -> Result<String> {
+    overview::strata(&built(root))
+}
+
+fn built(root: Command) -> Command {
+    let mut root = root.disable_help_subcommand(true);
     root.build();
-    overview::strata(&root)
+    root
 }
 
 /// Writes all pages into a directory.
 ///
 /// # Errors
 /// It cannot be made, or a page in it.
-pub(crate) fn write(dir: &Path) -> Result<()> {
+pub(crate) fn write(root: Command, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    for (name, text) in all()? {
+    for (name, text) in all(root)? {
         let file = dir.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }

@@ -1,6 +1,9 @@
 //! Every page is whole, and what it tells people to type is what the program takes.
 
+use clap::CommandFactory as _;
+
 use super::*;
+use crate::cli::Cli;
 use table::GROUPS;
 
 const SECTIONS: [&str; 9] = [
@@ -25,7 +28,7 @@ fn paths(command: &Command, above: &str, found: &mut Vec<String>) {
 
 fn commands() -> Vec<String> {
     let mut found = Vec::new();
-    paths(&crate::cli::Cli::command(), "", &mut found);
+    paths(&Cli::command(), "", &mut found);
     found
 }
 
@@ -66,7 +69,7 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
 fn parsed(line: &str) -> Vec<Vec<String>> {
     let found = invocations(line);
     for words in &found {
-        let parsed = crate::cli::Cli::command().try_get_matches_from(words);
+        let parsed = Cli::command().try_get_matches_from(words);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
     }
     found
@@ -74,7 +77,7 @@ fn parsed(line: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn every_command_has_a_page_with_every_section() {
-    let pages = all().unwrap();
+    let pages = all(Cli::command()).unwrap();
     let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
     for path in commands() {
         let name = format!("strata-{}.1", path.replace(' ', "-"));
@@ -123,7 +126,7 @@ fn every_example_is_a_line_of_its_command_that_the_program_takes() {
 
 #[test]
 fn a_command_of_a_group_takes_what_its_plain_one_takes() {
-    let root = crate::cli::Cli::command();
+    let root = Cli::command();
     let find = |path: &str| {
         let words = path.split(' ');
         words.fold(root.clone(), |here, word| here.find_subcommand(word).unwrap().clone())
@@ -146,7 +149,7 @@ fn a_command_of_a_group_takes_what_its_plain_one_takes() {
 
 #[test]
 fn the_overview_has_each_command_once() {
-    let root = crate::cli::Cli::command();
+    let root = Cli::command();
     for command in root.get_subcommands() {
         let groups = GROUPS.iter().flat_map(|(_, commands)| *commands);
         let found = groups.filter(|name| **name == command.get_name()).count();
@@ -156,7 +159,8 @@ fn the_overview_has_each_command_once() {
 
 #[test]
 fn every_page_of_ours_that_is_named_is_there() {
-    let pages: Vec<String> = all().unwrap().into_iter().map(|(name, _)| name).collect();
+    let pages: Vec<String> =
+        all(Cli::command()).unwrap().into_iter().map(|(name, _)| name).collect();
     for path in commands() {
         for see in Facts::of(&path).unwrap().see() {
             if let Some(name) = see.strip_suffix("(1)").filter(|name| name.starts_with("strata")) {
@@ -168,7 +172,7 @@ fn every_page_of_ours_that_is_named_is_there() {
 
 #[test]
 fn help_shows_the_same_examples() {
-    let mut root = command();
+    let mut root = command(Cli::command());
     let mount = root.find_subcommand_mut("mount").unwrap().render_long_help().to_string();
     assert!(mount.contains("# To look\n  mkdir look && strata mount alpine look"), "{mount}");
     let image = root.find_subcommand_mut("image").unwrap();

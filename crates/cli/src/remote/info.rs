@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use strata_layer::Store;
-use strata_registry::{Proxies, Settings};
+use strata_registry::{Proxies, Registries, Settings};
 
 use super::config::{self, RegistryArgs};
 use crate::context::{Context, Format};
@@ -69,7 +69,6 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
     let registries = args.registry.registries(context)?;
     let facts = facts(context, &store)?;
     let settings = registries.settings();
-    let mirrors = settings.mirrors();
     let template = match &context.format {
         Format::Template(text) => Some(text.as_str()),
         Format::Table | Format::Json => args.template.as_deref(),
@@ -80,46 +79,74 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
         return Template::parse(text)?.print_documents(&[document], out);
     }
     let proxies = &facts.proxies;
-    let proxies: Vec<(&str, &str)> = [("http", &proxies.http), ("https", &proxies.https)]
+    let proxies: Proxied<'_> = [("http", &proxies.http), ("https", &proxies.https)]
         .into_iter()
         .filter_map(|(name, proxy)| Some((name, without_password(proxy.as_deref()?))))
         .collect();
-    let down =
-        |location: &str| registries.down_until(location.split('/').next().unwrap_or(location));
-    if context.format == Format::Json {
-        let mirrors: Vec<_> = mirrors
-            .iter()
-            .map(|one| {
-                json!({
-                    "prefix": one.prefix,
-                    "location": one.location,
-                    "insecure": one.insecure,
-                    "blocked": one.blocked,
-                    "pulls": one.pulls,
-                    "mirror": one.is_mirror,
-                    "downUntil": down(&one.location),
-                })
-            })
-            .collect();
-        let all = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "root": context.root,
-            "images": facts.images,
-            "tags": facts.tags,
-            "layers": facts.layers,
-            "uppers": facts.uppers,
-            "kernel": facts.kernel,
-            "fuse": facts.fuse,
-            "fusermount3": facts.fusermount,
-            "registries": mirrors,
-            "insecure": settings.insecure(),
-            "sources": settings.sources,
-            "proxies": proxies.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
-        });
-        serde_json::to_writer_pretty(&mut *out, &all)?;
-        writeln!(out)?;
-        return Ok(());
+    match context.format == Format::Json {
+        true => print_json(context, &facts, &registries, &proxies, out),
+        false => print_text(context, &facts, &registries, &proxies, out),
     }
+}
+
+/// The proxies that are configured: the scheme that each is for, and its address.
+type Proxied<'a> = Vec<(&'static str, &'a str)>;
+
+/// When a place that did not answer is asked again, in seconds since 1970.
+fn down_until(registries: &Registries, location: &str) -> Option<u64> {
+    registries.down_until(location.split('/').next().unwrap_or(location))
+}
+
+fn print_json(
+    context: &Context,
+    facts: &Facts,
+    registries: &Registries,
+    proxies: &Proxied<'_>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let settings = registries.settings();
+    let mirrors: Vec<_> = settings
+        .mirrors()
+        .iter()
+        .map(|one| {
+            json!({
+                "prefix": one.prefix,
+                "location": one.location,
+                "insecure": one.insecure,
+                "blocked": one.blocked,
+                "pulls": one.pulls,
+                "mirror": one.is_mirror,
+                "downUntil": down_until(registries, &one.location),
+            })
+        })
+        .collect();
+    let all = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "root": context.root,
+        "images": facts.images,
+        "tags": facts.tags,
+        "layers": facts.layers,
+        "uppers": facts.uppers,
+        "kernel": facts.kernel,
+        "fuse": facts.fuse,
+        "fusermount3": facts.fusermount,
+        "registries": mirrors,
+        "insecure": settings.insecure(),
+        "sources": settings.sources,
+        "proxies": proxies.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    serde_json::to_writer_pretty(&mut *out, &all)?;
+    Ok(writeln!(out)?)
+}
+
+fn print_text(
+    context: &Context,
+    facts: &Facts,
+    registries: &Registries,
+    proxies: &Proxied<'_>,
+    out: &mut impl Write,
+) -> Result<()> {
+    let settings = registries.settings();
     writeln!(out, "Version:      {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "Store:        {}", context.root.display())?;
     writeln!(out, "Images:       {} ({} names)", facts.images, facts.tags)?;
@@ -142,6 +169,16 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
             writeln!(out, "{head}:\n  {}", list.join("\n  "))?;
         }
     }
+    print_mirrors(registries, out)?;
+    for source in &settings.sources {
+        writeln!(out, "Read from:    {}", source.display())?;
+    }
+    Ok(())
+}
+
+/// Where each prefix is pulled from, in the order in which places are asked.
+fn print_mirrors(registries: &Registries, out: &mut impl Write) -> Result<()> {
+    let mirrors = registries.settings().mirrors();
     if !mirrors.is_empty() {
         writeln!(out, "Registries:")?;
     }
@@ -161,7 +198,7 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
         if one.pulls != "all" {
             marks.push(one.pulls.to_owned());
         }
-        if let Some(until) = down(&one.location) {
+        if let Some(until) = down_until(registries, &one.location) {
             let until = i64::try_from(until).context("a time beyond all time")?;
             let until = jiff::Timestamp::from_second(until).context("a time beyond all time")?;
             marks.push(format!("did not answer, asked last until {until}"));
@@ -171,9 +208,6 @@ pub(crate) fn run(context: &Context, args: &InfoArgs, out: &mut impl Write) -> R
         let marks =
             if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
         writeln!(out, "    {kind} {location}{marks}")?;
-    }
-    for source in &settings.sources {
-        writeln!(out, "Read from:    {}", source.display())?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use strata_tree::{DiffId, ImageId};
 
 use super::levels::Level;
 use super::matrix::{self, Matrix};
-use super::shares::Shares;
+use super::shares::{LayerPart, Shares};
 use super::tree::{self, Shown};
 use super::waste::{self, Wasted};
 use crate::images::familiar_names;
@@ -98,6 +98,31 @@ struct Image {
     layers: Vec<Part>,
 }
 
+impl Image {
+    fn of(
+        record: &ImageRecord,
+        of: &Usage,
+        config: &ImageConfig,
+        names: Vec<String>,
+        parts: Vec<Part>,
+    ) -> Self {
+        Self {
+            id: record.id.to_string(),
+            names,
+            created: config.created().map(|time| time.to_string()),
+            platform: escaped(config.platform().to_string().as_bytes()).into_owned(),
+            apparent: of.apparent,
+            layered: of.layered,
+            stored: of.stored,
+            unique: of.unique,
+            shared: of.shared,
+            attributed: of.attributed,
+            files: of.files,
+            layers: parts,
+        }
+    }
+}
+
 /// A layer of an image; see [`super::shares`].
 #[derive(Debug, Serialize)]
 struct Part {
@@ -160,35 +185,10 @@ pub(super) fn collect(
     let (mut layers, mut texts) = (Layers::of(&usage), Texts::default());
     let (mut images, names) = (Vec::new(), familiar_names(&store)?);
     for at in &shown {
-        let (record, of) = (&records[*at], &accounts[*at]);
-        let config = ImageConfig::of(&store, &record.id)?;
-        let steps = LayerSteps::of(&config).steps;
-        let parts = record.layers.iter().zip(&shares.parts[*at]).enumerate();
-        let parts = parts.filter_map(|(index, (layer, part))| {
-            let step = steps.iter().find(|step| step.position == index);
-            let said = step.and_then(|step| step.instruction().or_else(|| step.comment.clone()));
-            Some(Part {
-                layer: layers.number(layer)?,
-                only: part.only,
-                shared: part.shared,
-                charged: part.charged,
-                step: said.map(|said| texts.number(&said)),
-            })
-        });
-        images.push(Image {
-            id: record.id.to_string(),
-            names: names.get(&record.id).cloned().unwrap_or_default(),
-            created: config.created().map(|time| time.to_string()),
-            platform: escaped(config.platform().to_string().as_bytes()).into_owned(),
-            apparent: of.apparent,
-            layered: of.layered,
-            stored: of.stored,
-            unique: of.unique,
-            shared: of.shared,
-            attributed: of.attributed,
-            files: of.files,
-            layers: parts.collect(),
-        });
+        let config = ImageConfig::of(&store, &records[*at].id)?;
+        let parts = parts(&config, &records[*at], &shares.parts[*at], &mut layers, &mut texts);
+        let names = names.get(&records[*at].id).cloned().unwrap_or_default();
+        images.push(Image::of(&records[*at], &accounts[*at], &config, names, parts));
     }
     let attributed: u64 = images.iter().map(|image| image.attributed).sum();
     let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
@@ -223,6 +223,30 @@ pub(super) fn collect(
         images,
         texts: texts.all,
     })
+}
+
+/// The layers of an image that the store has, each with what is its part of the bytes.
+fn parts(
+    config: &ImageConfig,
+    record: &ImageRecord,
+    shares: &[LayerPart],
+    layers: &mut Layers<'_>,
+    texts: &mut Texts,
+) -> Vec<Part> {
+    let steps = LayerSteps::of(config).steps;
+    let parts = record.layers.iter().zip(shares).enumerate();
+    let parts = parts.filter_map(|(index, (layer, part))| {
+        let step = steps.iter().find(|step| step.position == index);
+        let said = step.and_then(|step| step.instruction().or_else(|| step.comment.clone()));
+        Some(Part {
+            layer: layers.number(layer)?,
+            only: part.only,
+            shared: part.shared,
+            charged: part.charged,
+            step: said.map(|said| texts.number(&said)),
+        })
+    });
+    parts.collect()
 }
 
 /// The layers of the images that are shown, numbered as they are first named.

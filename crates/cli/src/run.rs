@@ -1,0 +1,185 @@
+//! What each command does: the one place where the command line meets the rooms.
+//!
+//! Invariant: each command is one line here; what is more than that has a function of its own.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::CommandFactory;
+use strata_tree::Lower;
+
+use crate::cli::{Cli, Command, HelpArgs};
+use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
+use crate::context::{Asked, Context, Format, OpenImage};
+use crate::look::Screen;
+use crate::plain::plain;
+use crate::progress::Shown;
+use crate::{
+    elsewhere, explore, history, images, look, mounts, pages, progress, remote, report, reuse,
+    template, uppers,
+};
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let terminal = std::io::stdout().is_terminal();
+    let command = plain(cli.command);
+    let context = Context {
+        root: Context::root_or_default(cli.root)?,
+        format: format(&command, cli.format)?,
+        quiet: cli.quiet,
+        shown: if cli.quiet { Shown::Nothing } else { cli.progress },
+        log_level: cli.log_level,
+    };
+    if cli.progress == Shown::Tty && !terminal && !std::io::stderr().is_terminal() {
+        bail!("--progress tty wants a terminal; plain shows lines");
+    }
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut err = std::io::stderr();
+    let json = context.format == Format::Json;
+    let mut screen = Screen { out: &mut out, err: &mut err, terminal, json };
+    dispatch(&command, &context, &mut screen)?;
+    Ok(out.flush()?)
+}
+
+fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Result<()> {
+    match command {
+        Command::Pull(args) => remote::pull(context, args)?,
+        Command::Push(args) => remote::push(context, args)?,
+        Command::Copy(args) => remote::copy(context, args)?,
+        Command::Login(args) => remote::login(context, args, &mut screen.out)?,
+        Command::Logout(args) => remote::logout(args, &mut screen.out)?,
+        Command::Search(args) => remote::search(context, args, &mut screen.out)?,
+        Command::Serve(args) => remote::serve(context, args, &mut screen.out)?,
+        Command::Manifest(args) => remote::manifest(context, args, &mut screen.out)?,
+        Command::Verify(args) => remote::verify(context, args, &mut screen.out)?,
+        Command::Load(args) => load::run_load(context, args)?,
+        Command::Import(args) => load::run_import(context, args)?,
+        Command::Save(args) => save::run_save(context, args, screen)?,
+        Command::Images(args) => images::run_images(context, args, &mut screen.out)?,
+        Command::Tag(args) => images::run_tag(context, args)?,
+        Command::Rmi(args) => images::run_rmi(context, args, &mut screen.out)?,
+        Command::Inspect(args) => images::run_inspect(context, args, &mut screen.out)?,
+        Command::History(args) => images::run_history(context, args, &mut screen.out)?,
+        Command::PruneImages(args) => images::run_prune(context, args, &mut screen.out)?,
+        Command::PruneUppers(args) => uppers::run_prune(context, args, &mut screen.out)?,
+        Command::PruneAll(args) => images::run_system_prune(context, args, &mut screen.out)?,
+        Command::DfInDockersWords(args) => {
+            images::run_system_df(context, args, &mut screen.out)?;
+        }
+        // `plain` has turned these into the others.
+        Command::Image(_) | Command::Container(_) | Command::System(_) => {}
+        Command::Mount(args) => mount::run(context, args)?,
+        Command::Umount(args) => mounts::umount(&context.root, args)?,
+        Command::Mounts(args) => mounts::list(&context.root, args, screen.json, screen.out)?,
+        Command::Ps(args) => uppers::run_ps(context, args, &mut screen.out)?,
+        Command::Uppers(args) => uppers::run_uppers(context, args, &mut screen.out)?,
+        Command::Diff(args) => uppers::run_diff(context, args, screen.terminal, &mut screen.out)?,
+        Command::Why(args) => history::run_why(context, args, &mut screen.out)?,
+        Command::Duplicates(args) => history::run_duplicates(context, args, &mut screen.out)?,
+        Command::Commit(args) => uppers::run_commit(context, args, &mut screen.out)?,
+        Command::Rm(args) => uppers::run_rm(context, args, &mut screen.out)?,
+        Command::Ls(args) => ls(context, args, screen)?,
+        Command::Cat(args) => cat(context, args, screen)?,
+        Command::Cp(args) => cp(context, args, screen)?,
+        Command::Stat(args) => stat(context, args, screen)?,
+        Command::Layers(args) => {
+            look::layers(&layers::layer_rows(context, &args.reference)?, screen)?;
+        }
+        Command::Explore(args) => explore::run(context, args, &mut screen.out)?,
+        Command::Unpack(args) => unpack(context, args, screen)?,
+        Command::Export(args) => export(context, args, screen)?,
+        Command::Report(args) => report::run(context, args, &mut screen.out)?,
+        Command::Reuse(args) => reuse::run(context, args, &mut screen.out)?,
+        Command::Df(args) => df::run_df(context, args, &mut screen.out)?,
+        Command::Fsck(args) => housekeeping::run_fsck(context, args, &mut screen.out)?,
+        Command::Gc => housekeeping::run_gc(context, &mut screen.out)?,
+        Command::Version(args) => remote::version(context, args, &mut screen.out)?,
+        Command::Help(args) => help(args)?,
+        Command::Info(args) => remote::info(context, args, &mut screen.out)?,
+        Command::Completions(args) => shell::run_completions(args, &mut screen.out)?,
+        Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,
+    }
+    Ok(())
+}
+
+/// Whether its rows are those that docker's templates know.
+fn is_dockers(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Images(_)
+            | Command::Inspect(_)
+            | Command::History(_)
+            | Command::DfInDockersWords(_)
+            | Command::Ps(_)
+            | Command::Search(_)
+            | Command::Info(_)
+            | Command::Version(_)
+    )
+}
+
+/// What an asked format is here.
+fn format(command: &Command, asked: Asked) -> Result<Format> {
+    Ok(match (asked, command) {
+        (Asked::Table, _) => Format::Table,
+        // The same documents in both: docker's, which `inspect` prints whole by itself.
+        (Asked::Json, Command::Inspect(_)) => Format::Json,
+        (Asked::JsonFull, Command::Inspect(_)) => Format::Table,
+        (Asked::Json, _) if is_dockers(command) => Format::Template("{{json .}}".to_owned()),
+        (Asked::Json | Asked::JsonFull, _) => Format::Json,
+        (Asked::Template(text), _) if is_dockers(command) => Format::Template(text),
+        (Asked::Template(text), _) => return template::refuse(&text),
+    })
+}
+
+fn ls(context: &Context, args: &look::LsArgs, screen: &mut Screen<'_>) -> Result<()> {
+    let image = context.open_image(args.target.reference())?;
+    look::ls(&*image.tree, args, screen)
+}
+
+fn cat(context: &Context, args: &look::CatArgs, screen: &mut Screen<'_>) -> Result<()> {
+    let mut held: Vec<OpenImage> = Vec::new();
+    let mut open = |reference: &str| {
+        let image = context.open_image(reference)?;
+        let tree: Arc<dyn Lower> = image.tree.clone();
+        held.push(image);
+        Ok(tree)
+    };
+    look::cat(&mut open, args, screen)
+}
+
+fn cp(context: &Context, args: &look::CpArgs, screen: &mut Screen<'_>) -> Result<()> {
+    let image = context.open_image(args.source.reference())?;
+    look::cp(&*image.tree, args, screen)
+}
+
+fn stat(context: &Context, args: &look::StatArgs, screen: &mut Screen<'_>) -> Result<()> {
+    let image = context.open_image(args.target.reference())?;
+    look::stat(&*image.tree, &image.record.layers, args, screen)
+}
+
+fn unpack(context: &Context, args: &look::UnpackArgs, screen: &mut Screen<'_>) -> Result<()> {
+    let image = context.open_image(&args.reference)?;
+    mount::refuse_inside(&context.root, &args.dir)?;
+    let progress = progress::unpacking(context.shown, image.tree.content_bytes());
+    look::unpack(&*image.tree, args, &progress, screen)
+}
+
+fn export(context: &Context, args: &look::ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
+    match uppers::merged(context, &args.reference)? {
+        Some((_image, tree)) => look::export(&tree, args, screen),
+        None => {
+            let image = context.open_image(&args.reference)?;
+            look::export(&*image.tree, args, screen)
+        }
+    }
+}
+
+fn help(args: &HelpArgs) -> Result<()> {
+    match elsewhere::help(pages::command(Cli::command()), &args.command) {
+        Ok(Some(text)) => text.print()?,
+        Ok(None) => {}
+        Err(why) => bail!("{why}"),
+    }
+    Ok(())
+}
