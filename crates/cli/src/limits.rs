@@ -4,7 +4,7 @@
 //! of the libraries tell; defaults are the libraries' own.
 
 use clap::Args;
-use strata_image::Limits as SourceLimits;
+use strata_image::SourceLimits;
 use strata_layer::Limits as LayerLimits;
 
 const LAYERS: &str = "Limits on untrusted layers";

@@ -24,7 +24,7 @@ use strata_tree::TreePath;
 use tar::{EntryType, Header};
 
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::SourceLimits;
 use crate::spool::Scratch;
 
 const BLOCK: u64 = 512;
@@ -64,11 +64,11 @@ pub(crate) struct Extent<'a> {
 
 /// The members of an outer tar.
 #[derive(Debug)]
-pub(crate) struct Archive {
+pub(crate) struct ArchiveIndex {
     file: File,
     members: HashMap<TreePath, (Member, bool)>,
     has_end: bool,
-    /// It has members whose zeros are left out; [`Archive::expand`] reads them.
+    /// It has members whose zeros are left out; [`ArchiveIndex::expand`] reads them.
     has_sparse: bool,
     expanded: Option<File>,
 }
@@ -82,12 +82,12 @@ struct Pending {
     sparse: bool,
 }
 
-impl Archive {
+impl ArchiveIndex {
     /// Reads all headers of `file`, an uncompressed tar that is called `label` in errors.
     ///
     /// # Errors
     /// `Archive` for a damaged one, `Limit` for too many members, `Io`.
-    pub(crate) fn index(file: File, label: &str, limits: &Limits) -> Result<Self> {
+    pub(crate) fn index(file: File, label: &str, limits: &SourceLimits) -> Result<Self> {
         let length = file.metadata().map_err(|e| Error::io(format!("stat {label}"), e))?.len();
         let scan = Scan { file: &file, label, length };
         let mut members: HashMap<TreePath, (Member, bool)> = HashMap::new();
@@ -166,7 +166,7 @@ impl Archive {
         mut self,
         scratch: Scratch<'_>,
         label: &str,
-        limits: &Limits,
+        limits: &SourceLimits,
     ) -> Result<Self> {
         if !self.has_sparse {
             return Ok(self);

@@ -18,18 +18,18 @@ use strata_tree::{BlobDigest, TreePath};
 use crate::config::ImageConfig;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::found::{Found, FoundLayer, Wanted};
+use crate::found::{FoundImage, FoundLayer, Wanted};
 use crate::json::Json;
 use crate::media::MediaKind;
 use crate::oci::Descriptor;
-use crate::source::{Source, path_of};
+use crate::source::{ImageSource, path_of};
 
 const LIST: &str = "manifest.json";
 
 /// One item of the list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Item {
+pub(crate) struct DockerItem {
     config: String,
     #[serde(default, deserialize_with = "or_default")]
     repo_tags: Vec<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Item {
     layer_sources: HashMap<String, Descriptor>,
 }
 
-impl Item {
+impl DockerItem {
     /// How many layers it names.
     pub(crate) fn layer_count(&self) -> usize {
         self.layers.len()
@@ -50,8 +50,8 @@ impl Item {
 /// Reads the list; `None` if there is none.
 ///
 /// # Errors
-/// `Document`, and those of [`Source::document`].
-pub(crate) fn read_items(source: &Source) -> Result<Option<Vec<Item>>> {
+/// `Document`, and those of [`ImageSource::document`].
+pub(crate) fn read_items(source: &ImageSource) -> Result<Option<Vec<DockerItem>>> {
     let Some(bytes) = source.document(&path_of(LIST))? else { return Ok(None) };
     let bad = |why: String| Error::document(&source.label, LIST, why);
     let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii_start();
@@ -63,9 +63,10 @@ pub(crate) fn read_items(source: &Source) -> Result<Option<Vec<Item>>> {
         ));
     }
     // As docker reads it: no digest covers it, and the first document counts.
-    let items: Option<Vec<Item>> = Json::first(&bytes)
-        .and_then(|document| document.read())
-        .map_err(|e| bad(format!("not docker's list of images: {e}")))?;
+    let items: Option<Vec<DockerItem>> =
+        Json::first(&bytes)
+            .and_then(|document| document.read())
+            .map_err(|e| bad(format!("not docker's list of images: {e}")))?;
     let items = items.unwrap_or_default();
     if items.len() as u64 > source.limits.images {
         return Err(Error::Limit {
@@ -83,7 +84,7 @@ pub(crate) fn read_items(source: &Source) -> Result<Option<Vec<Item>>> {
 /// # Errors
 /// `Reference` for a name that breaks the grammar.
 pub(crate) fn names(
-    item: &Item,
+    item: &DockerItem,
     wanted: &Wanted<'_>,
     known: &mut BTreeSet<String>,
 ) -> Result<Vec<Reference>> {
@@ -106,7 +107,7 @@ fn digest_in(path: &TreePath) -> Option<BlobDigest> {
     BlobDigest::from_hex(text.strip_suffix(".json").unwrap_or(text)).ok()
 }
 
-fn path(source: &Source, text: &str) -> Result<TreePath> {
+fn path(source: &ImageSource, text: &str) -> Result<TreePath> {
     TreePath::clamped(text.as_bytes())
         .map_err(|e| Error::document(&source.label, LIST, format!("path {text:?}: {e}")))
 }
@@ -115,7 +116,7 @@ fn path(source: &Source, text: &str) -> Result<TreePath> {
 ///
 /// # Errors
 /// `Missing`, and those of reading it.
-pub(crate) fn config_digest(source: &Source, item: &Item) -> Result<BlobDigest> {
+pub(crate) fn config_digest(source: &ImageSource, item: &DockerItem) -> Result<BlobDigest> {
     Ok(sha256(&config_bytes(source, item)?))
 }
 
@@ -124,7 +125,7 @@ fn in_blobs(path: &TreePath) -> bool {
     path.as_bytes().starts_with(b"blobs/sha256/")
 }
 
-fn config_bytes(source: &Source, item: &Item) -> Result<Vec<u8>> {
+fn config_bytes(source: &ImageSource, item: &DockerItem) -> Result<Vec<u8>> {
     let path = path(source, &item.config)?;
     let bytes = source.document(&path)?.ok_or_else(|| Error::Missing {
         label: source.label.clone(),
@@ -153,12 +154,12 @@ fn config_bytes(source: &Source, item: &Item) -> Result<Vec<u8>> {
 /// # Errors
 /// `Missing`, `WrongDigest`, `Document`.
 pub(crate) fn find(
-    source: &Source,
+    source: &ImageSource,
     wanted: &Wanted<'_>,
-    items: &[&Item],
+    items: &[&DockerItem],
     known: &mut BTreeSet<String>,
-) -> Result<Vec<Found>> {
-    let mut all: Vec<Found> = Vec::new();
+) -> Result<Vec<FoundImage>> {
+    let mut all: Vec<FoundImage> = Vec::new();
     for item in items {
         let names = names(item, wanted, known)?;
         if names.is_empty() && !wanted.unnamed() {
@@ -184,14 +185,14 @@ pub(crate) fn find(
             })
             .collect::<Result<Vec<_>>>()?;
         let (pin, manifest) = (None, None);
-        let mut image = Found { names: Vec::new(), pin, manifest, config, raw_config, layers };
+        let mut image = FoundImage { names: Vec::new(), pin, manifest, config, raw_config, layers };
         image.add_names(names);
         all.push(image);
     }
     Ok(all)
 }
 
-fn layer(source: &Source, text: &str, from: Option<&Descriptor>) -> Result<FoundLayer> {
+fn layer(source: &ImageSource, text: &str, from: Option<&Descriptor>) -> Result<FoundLayer> {
     let path = path(source, text)?;
     // Only below blobs/ is the name the digest of the bytes; `HEX.tar` is the diff id, and the
     // directory of `ID/layer.tar` is no digest of anything that is here.

@@ -15,13 +15,13 @@ use crate::config::ImageConfig;
 use crate::digest::sha256;
 use crate::error::Result;
 use crate::find;
-use crate::found::{Found, Wanted};
-use crate::limits::Limits;
-use crate::location::{Format, Location};
+use crate::found::{FoundImage, Wanted};
+use crate::limits::SourceLimits;
+use crate::location::{ImageFormat, Location};
 use crate::oci::manifest_parts;
 use crate::platform::Platform;
 use crate::pull::Remote;
-use crate::source::Source;
+use crate::source::ImageSource;
 
 /// An image as one place has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl ImageFacts {
         registries: &Registries,
         reference: &Reference,
         platform: Option<&Platform>,
-        limits: &Limits,
+        limits: &SourceLimits,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let source = Remote::new(registries.only_origin(reference)?, None, reference, limits);
@@ -69,15 +69,15 @@ impl ImageFacts {
     /// # Errors
     /// Those of [`crate::load`] before anything is loaded.
     pub fn of_files(
-        format: Format,
+        format: ImageFormat,
         path: &Path,
         name: Option<&str>,
         platform: Option<&Platform>,
         scratch: &dyn Fn() -> Result<File>,
-        limits: &Limits,
+        limits: &SourceLimits,
     ) -> Result<Self> {
         let spec = Location::source(format, path, name);
-        let source = Source::open(&spec, scratch, limits)?;
+        let source = ImageSource::open(&spec, scratch, limits)?;
         let found = find::one(&source, &Wanted { spec: &spec, platform })?;
         Ok(Self::of(&found))
     }
@@ -101,7 +101,7 @@ impl ImageFacts {
         Ok(Self { digest: manifest, manifest, id: image.id, layers })
     }
 
-    fn of(found: &Found) -> Self {
+    fn of(found: &FoundImage) -> Self {
         let manifest = found.manifest.as_deref().map(sha256);
         let layers = found.config.diff_ids().iter().zip(&found.layers).map(|(diff_id, layer)| {
             let blob = layer.blob.and_then(|(digest, size)| Some((digest, size?.unsigned_abs())));

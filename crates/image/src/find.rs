@@ -10,12 +10,12 @@ use std::collections::{BTreeSet, HashSet};
 
 use strata_registry::Reference;
 
-use crate::docker::{self, Item};
+use crate::docker::{self, DockerItem};
 use crate::error::{Error, Result};
-use crate::found::{Found, Wanted, listed};
+use crate::found::{FoundImage, Wanted, listed};
 use crate::oci::{self, Descriptor};
 use crate::platform::{Platform, Rank};
-use crate::source::{Source, path_of};
+use crate::source::{ImageSource, path_of};
 use crate::spec::{List, SourceSpec};
 
 /// Finds the wanted images of a source, in the source's order.
@@ -24,7 +24,7 @@ use crate::spec::{List, SourceSpec};
 /// `NoFormat` if it holds none at all, `NoSuchName` or `Platform` if none of its images is
 /// wanted, `TwoLists` where its two lists are at odds, and everything that damaged documents lead
 /// to.
-pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
+pub(crate) fn find(source: &ImageSource, wanted: &Wanted<'_>) -> Result<Vec<FoundImage>> {
     let list = wanted.spec.list();
     let index = match list {
         Some(List::Docker) => None,
@@ -61,7 +61,7 @@ pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
             },
         });
     }
-    let found = found.into_iter().map(Found::checked).collect::<Result<Vec<_>>>()?;
+    let found = found.into_iter().map(FoundImage::checked).collect::<Result<Vec<_>>>()?;
     for_platform(source, found, wanted.platform)
 }
 
@@ -69,17 +69,18 @@ pub(crate) fn find(source: &Source, wanted: &Wanted<'_>) -> Result<Vec<Found>> {
 /// them too, and those that only `manifest.json` has. `docker save` writes both, and dockers have
 /// written either one with less in it than the other.
 fn of_both(
-    source: &Source,
+    source: &ImageSource,
     wanted: &Wanted<'_>,
     index: Vec<Descriptor>,
-    items: &[Item],
+    items: &[DockerItem],
     known: &mut BTreeSet<String>,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<FoundImage>> {
     let covered = match items {
         [] => HashSet::new(),
         _ => oci::all_configs(source, &index)?,
     };
-    let oci::Listed { images: mut found, artifact } = oci::find(source, wanted, index, known)?;
+    let oci::ListedImages { images: mut found, artifact } =
+        oci::find(source, wanted, index, known)?;
     let mut further = Vec::new();
     for item in items {
         if found.is_empty() && covered.is_empty() {
@@ -126,13 +127,13 @@ fn of_both(
 
 /// Gives images of `manifest.json` the manifests that `index.json` has of them, so that their
 /// digests stay. That list does not count here, and nothing that is wrong with it does.
-fn add_manifests(source: &Source, platform: Option<&Platform>, found: &mut [Found]) {
+fn add_manifests(source: &ImageSource, platform: Option<&Platform>, found: &mut [FoundImage]) {
     let all = SourceSpec::path(std::path::Path::new(&source.label));
     let wanted = Wanted { spec: &all, platform };
     let Ok(Some(index)) = oci::read_index(source) else { return };
     let Ok(listed) = oci::find(source, &wanted, index, &mut BTreeSet::new()) else { return };
     for image in found {
-        let same = |other: &&Found| {
+        let same = |other: &&FoundImage| {
             other.config.id() == image.config.id() && other.layers.len() == image.layers.len()
         };
         if let Some(other) = listed.images.iter().find(same) {
@@ -142,7 +143,7 @@ fn add_manifests(source: &Source, platform: Option<&Platform>, found: &mut [Foun
     }
 }
 
-fn no_list(source: &Source, list: List) -> Error {
+fn no_list(source: &ImageSource, list: List) -> Error {
     let (file, other) = match list {
         List::Docker => ("manifest.json", "oci-archive: or oci:"),
         List::Oci => ("index.json", "docker-archive:"),
@@ -155,13 +156,13 @@ fn no_list(source: &Source, list: List) -> Error {
 ///
 /// # Errors
 /// `Several`, and those of [`find`].
-pub(crate) fn one(source: &Source, wanted: &Wanted<'_>) -> Result<Found> {
+pub(crate) fn one(source: &ImageSource, wanted: &Wanted<'_>) -> Result<FoundImage> {
     let mut all = find(source, wanted)?;
     match (all.pop(), all.is_empty()) {
         (Some(found), true) => Ok(found),
         (last, _) => {
             all.extend(last);
-            let names: Vec<String> = all.iter().map(Found::title).collect();
+            let names: Vec<String> = all.iter().map(FoundImage::title).collect();
             Err(Error::Several { label: source.label.clone(), available: listed(&names) })
         }
     }
@@ -169,10 +170,10 @@ pub(crate) fn one(source: &Source, wanted: &Wanted<'_>) -> Result<Found> {
 
 /// A platform that was asked for leaves out images for others, also where no index says so.
 fn for_platform(
-    source: &Source,
-    found: Vec<Found>,
+    source: &ImageSource,
+    found: Vec<FoundImage>,
     platform: Option<&Platform>,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<FoundImage>> {
     let Some(platform) = platform else { return Ok(found) };
     let offered: Vec<_> = found.iter().map(|image| image.config.platform()).collect();
     let ranked: Vec<_> = found
@@ -200,7 +201,7 @@ fn for_platform(
     Ok(serving)
 }
 
-fn no_format(source: &Source) -> Error {
+fn no_format(source: &ImageSource) -> Error {
     let has = |path: &str| matches!(source.blob(&path_of(path)), Ok(Some(_)));
     let hint = if has("oci-layout") {
         Some("it has an oci-layout file, but its index.json is missing")

@@ -1,7 +1,7 @@
 //! What the formats have in common: an image that was found in a source, ready to be loaded.
 //!
 //! Invariants: a found image's config and manifest are verified against the digests that name
-//! them; once it is [checked](Found::checked) it has as many layers as diff ids. Layers
+//! them; once it is [checked](FoundImage::checked) it has as many layers as diff ids. Layers
 //! themselves are not read yet.
 
 use strata_registry::Reference;
@@ -15,7 +15,7 @@ use crate::spec::SourceSpec;
 
 /// One image of a source.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundImage {
     pub(crate) names: Vec<Reference>,
     /// The repository and digest by which it was asked for, where that is all the name it has.
     pub(crate) pin: Option<Reference>,
@@ -39,7 +39,7 @@ pub(crate) struct FoundLayer {
     pub(crate) urls: Vec<String>,
 }
 
-impl Found {
+impl FoundImage {
     /// What the image is called in messages: its first name, else its short id.
     pub(crate) fn title(&self) -> String {
         let name = self.names.first().or(self.pin.as_ref());

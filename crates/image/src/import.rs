@@ -18,8 +18,8 @@ use crate::load::{ChainCheck, Loaded};
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::new_image::{self, Documents, Recipe};
 use crate::platform::Platform;
-use crate::spec::Place;
-use crate::spool::{self, Opened};
+use crate::spec::SourcePlace;
+use crate::spool::{self, OpenedPlace};
 
 /// How to import.
 #[derive(Default)]
@@ -97,9 +97,9 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<Loaded> {
     new_image::title_of(name)?;
-    let place = if tar == "-" { Place::Stdin } else { Place::Path(tar.to_owned()) };
+    let place = if tar == "-" { SourcePlace::Stdin } else { SourcePlace::Path(tar.to_owned()) };
     let label = place.label();
-    let Opened::Stream(file) = spool::open(&place)? else {
+    let OpenedPlace::Stream(file) = spool::open(&place)? else {
         return Err(Error::WrongKind(tar.to_owned()));
     };
     let (diff, chain_check) = (Box::new(file), options.chain_check);

@@ -1,9 +1,9 @@
 //! Images: their names, their documents, and how they come into a store.
 //!
 //! ```text
-//! SourceSpec --> Source (directory | archive) --> Found images --> layers --> Store
-//!    spec.rs     source.rs archive.rs spool.rs    find.rs          load.rs
-//!                                                 oci.rs docker.rs
+//! SourceSpec --> ImageSource (directory | archive) --> FoundImage --> layers --> Store
+//!    spec.rs     source.rs archive.rs spool.rs         find.rs        load.rs
+//!                                                      oci.rs docker.rs
 //! ```
 //! [`load`] reads docker archives (`docker save` before and since 25, `podman save`, skopeo), OCI
 //! archives and OCI layout directories; [`save()`] writes archives; [`import`] makes an image of a
@@ -52,19 +52,19 @@ mod survey;
 
 pub use change::{Change, ChangeError};
 pub use config::{HistoryStep, ImageConfig};
-pub use copy::{ArchiveWriter, Copied, CopyOptions, Listeners, Target, copy};
+pub use copy::{ArchiveWriter, CopiedImage, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};
 pub use error::{BoxError, Error, Result};
 pub use facts::{ImageFacts, LayerFacts};
 pub use history::{LayerStep, LayerSteps};
 pub use import::{ImportOptions, import};
-pub use limits::Limits;
+pub use limits::SourceLimits;
 pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
-pub use location::{Format, Location, LocationError};
+pub use location::{ImageFormat, Location, LocationError};
 pub use media::MediaKind;
-pub use pack::Packing;
+pub use pack::LayerPacking;
 pub use platform::{Platform, Rank};
-pub use pull::{Document, PullOptions, Pulled, fetch_document, pull};
+pub use pull::{FetchedDocument, PullOptions, Pulled, fetch_document, pull};
 pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
 pub use resolve::resolve_image;
 pub use save::{Saved, save};

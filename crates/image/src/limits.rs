@@ -4,7 +4,7 @@
 
 /// The bounds, each with the option of `strata load` that sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct SourceLimits {
     /// Bytes of one index, manifest or config (`--max-manifest-bytes`).
     pub document_bytes: u64,
     /// Members of the outer archive (`--max-members`).
@@ -18,7 +18,7 @@ pub struct Limits {
     pub images: u64,
 }
 
-impl Default for Limits {
+impl Default for SourceLimits {
     fn default() -> Self {
         Self {
             document_bytes: 4 << 20,

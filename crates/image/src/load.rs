@@ -24,12 +24,12 @@ use strata_tree::{DiffId, ImageId};
 
 use crate::error::{BoxError, Error, Result};
 use crate::find;
-use crate::found::{self, Found, FoundLayer, Wanted};
-use crate::limits::Limits;
+use crate::found::{self, FoundImage, FoundLayer, Wanted};
+use crate::limits::SourceLimits;
 use crate::media::MediaKind;
 use crate::permits::{Permit, Permits};
 use crate::platform::Platform;
-use crate::source::{Blob, Blobs, Source, check_size};
+use crate::source::{Blob, Blobs, ImageSource, check_size};
 use crate::spec::SourceSpec;
 
 /// Says whether layers, base first, merge into a tree.
@@ -46,7 +46,7 @@ pub struct LoadOptions<'a> {
     /// for the disk meanwhile, unless it is one: then they come one after the other, base first.
     pub threads: Option<NonZeroUsize>,
     /// What the source may make us read.
-    pub limits: Limits,
+    pub limits: SourceLimits,
     /// Called before an image is committed; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
     /// Called as soon as an image is committed, so that it is known even if a later one fails.
@@ -88,7 +88,7 @@ pub fn load(
         return Err(Error::NameWithDigest(name.to_string()));
     }
     let scratch = || Ok(store.scratch_file()?);
-    let source = Source::open(spec, &scratch, &options.limits)?;
+    let source = ImageSource::open(spec, &scratch, &options.limits)?;
     let wanted = Wanted { spec, platform: options.platform.as_ref() };
     let mut images = find::find(&source, &wanted)?;
     if let Some(name) = &options.name {
@@ -121,7 +121,7 @@ pub fn load(
 pub(crate) fn load_one(
     store: &Store,
     source: &dyn Blobs,
-    image: &Found,
+    image: &FoundImage,
     options: &LoadOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
@@ -167,7 +167,7 @@ pub(crate) fn discard(store: &Store, layers: Vec<HeldLayer>) {
 pub(crate) struct NewImage<'a> {
     pub(crate) title: &'a str,
     pub(crate) names: &'a [Reference],
-    /// See [`Found::pin`].
+    /// See [`FoundImage::pin`].
     pub(crate) pin: Option<&'a Reference>,
     pub(crate) config: &'a [u8],
     pub(crate) manifest: Option<&'a [u8]>,
@@ -209,7 +209,7 @@ pub(crate) fn commit(
 struct Run<'a> {
     store: &'a Store,
     source: &'a dyn Blobs,
-    image: &'a Found,
+    image: &'a FoundImage,
     progress: &'a dyn Progress,
     /// The positions that count: of a layer that the image has twice, the first.
     positions: Vec<usize>,
@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
     fn new(
         store: &'a Store,
         source: &'a dyn Blobs,
-        image: &'a Found,
+        image: &'a FoundImage,
         progress: &'a dyn Progress,
     ) -> Self {
         let ids = image.config.diff_ids();
@@ -358,7 +358,7 @@ impl<'a> Run<'a> {
 /// `NotALayer`, `WrongSize`, `Foreign` or `Missing` if they are not there, those of opening.
 pub(crate) fn open_layer<'a>(
     source: &'a dyn Blobs,
-    image: &Found,
+    image: &FoundImage,
     position: usize,
 ) -> Result<Blob<'a>> {
     let layer = &image.layers[position];
@@ -390,13 +390,13 @@ pub(crate) fn open_layer<'a>(
 }
 
 /// What is said where the bytes of a layer are not right.
-pub(crate) fn refused(image: &Found, position: usize, source: strata_layer::Error) -> Error {
+pub(crate) fn refused(image: &FoundImage, position: usize, source: strata_layer::Error) -> Error {
     let (image, layer) = (image.title(), layer_name(image, position));
     Error::Layer { image, layer, source: Box::new(source) }
 }
 
 /// What a layer is called in errors: counted from 1, with the digest that the source has.
-fn layer_name(image: &Found, position: usize) -> String {
+fn layer_name(image: &FoundImage, position: usize) -> String {
     let (layer, count) = (&image.layers[position], image.layers.len());
     let digest = match layer.blob {
         Some((digest, _)) => digest.to_string(),

@@ -18,7 +18,7 @@ use strata_registry::{Reference, ReferenceError};
 
 /// How images lie in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ImageFormat {
     /// A directory with an OCI layout.
     OciDirectory,
     /// A tar with an OCI layout.
@@ -27,7 +27,7 @@ pub enum Format {
     DockerArchive,
 }
 
-impl Format {
+impl ImageFormat {
     fn prefix(self) -> &'static str {
         match self {
             Self::OciDirectory => "oci:",
@@ -47,7 +47,7 @@ pub enum Location {
     /// In a file or directory.
     Files {
         /// How it lies there.
-        format: Format,
+        format: ImageFormat,
         /// Where.
         path: PathBuf,
         /// The tag or reference of the image there.
@@ -90,7 +90,9 @@ impl Location {
             let named = (!name.is_empty()).then(|| Self::Stored(name.to_owned()));
             return named.map(Some).ok_or_else(empty);
         }
-        for format in [Format::OciDirectory, Format::OciArchive, Format::DockerArchive] {
+        for format in
+            [ImageFormat::OciDirectory, ImageFormat::OciArchive, ImageFormat::DockerArchive]
+        {
             let Some(rest) = text.strip_prefix(format.prefix()) else { continue };
             // A path with a colon can be given if it is there.
             let (path, name) = match rest.split_once(':') {
@@ -113,10 +115,10 @@ impl Location {
     }
 
     /// What to read if this is a file or directory.
-    pub(crate) fn source(format: Format, path: &Path, name: Option<&str>) -> SourceSpec {
+    pub(crate) fn source(format: ImageFormat, path: &Path, name: Option<&str>) -> SourceSpec {
         let spec = SourceSpec::path(path).with_list(match format {
-            Format::OciDirectory | Format::OciArchive => List::Oci,
-            Format::DockerArchive => List::Docker,
+            ImageFormat::OciDirectory | ImageFormat::OciArchive => List::Oci,
+            ImageFormat::DockerArchive => List::Docker,
         });
         match name {
             Some(name) => spec.only(name),
@@ -149,10 +151,13 @@ mod tests {
         };
         for (text, expected) in [
             ("docker://x", Some(Location::Registry("x:latest".parse().unwrap()))),
-            ("oci:d", files(Format::OciDirectory, "d", None)),
-            ("oci:d:1", files(Format::OciDirectory, "d", Some("1"))),
-            ("oci-archive:a/b.tar:h:5/x:1", files(Format::OciArchive, "a/b.tar", Some("h:5/x:1"))),
-            ("docker-archive:x.tar:", files(Format::DockerArchive, "x.tar:", None)),
+            ("oci:d", files(ImageFormat::OciDirectory, "d", None)),
+            ("oci:d:1", files(ImageFormat::OciDirectory, "d", Some("1"))),
+            (
+                "oci-archive:a/b.tar:h:5/x:1",
+                files(ImageFormat::OciArchive, "a/b.tar", Some("h:5/x:1")),
+            ),
+            ("docker-archive:x.tar:", files(ImageFormat::DockerArchive, "x.tar:", None)),
             ("strata:x:1", Some(Location::Stored("x:1".into()))),
             ("ubuntu:24.04", None),
             ("localhost:5000/x", None),

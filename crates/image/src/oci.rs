@@ -18,12 +18,12 @@ use strata_tree::BlobDigest;
 
 use crate::config::ImageConfig;
 use crate::error::{Error, Result};
-use crate::found::{Found, FoundLayer, Wanted, listed};
+use crate::found::{FoundImage, FoundLayer, Wanted, listed};
 use crate::json::{self, Json};
 use crate::limits;
 use crate::media::MediaKind;
 use crate::platform::{Platform, Rank};
-use crate::source::{Blobs, Source, blob_path, path_of};
+use crate::source::{Blobs, ImageSource, blob_path, path_of};
 
 const INDEX: &str = "index.json";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -144,8 +144,8 @@ fn sort_out(label: &str, name: &str, document: Document, said: MediaKind) -> Res
 /// Reads `index.json`; `None` if there is none.
 ///
 /// # Errors
-/// `Document`, and those of [`Source::document`].
-pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
+/// `Document`, and those of [`ImageSource::document`].
+pub(crate) fn read_index(source: &ImageSource) -> Result<Option<Vec<Descriptor>>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {
@@ -189,8 +189,8 @@ pub(crate) fn read_index(source: &Source) -> Result<Option<Vec<Descriptor>>> {
 
 /// What a top index has of what is wanted.
 #[derive(Default)]
-pub(crate) struct Listed {
-    pub(crate) images: Vec<Found>,
+pub(crate) struct ListedImages {
+    pub(crate) images: Vec<FoundImage>,
     /// Something wanted that is no image.
     pub(crate) artifact: Option<String>,
 }
@@ -200,12 +200,12 @@ pub(crate) struct Listed {
 /// # Errors
 /// `Missing`, `WrongDigest`, `WrongSize`, `Platform`, `Document`.
 pub(crate) fn find(
-    source: &Source,
+    source: &ImageSource,
     wanted: &Wanted<'_>,
     index: Vec<Descriptor>,
     known: &mut BTreeSet<String>,
-) -> Result<Listed> {
-    let mut all: Vec<Found> = Vec::new();
+) -> Result<ListedImages> {
+    let mut all: Vec<FoundImage> = Vec::new();
     let mut artifact = None;
     for (name, entries) in by_name(source, wanted, index, known)? {
         for entry in one_per_name(source, wanted, name.as_ref(), entries)? {
@@ -226,14 +226,17 @@ pub(crate) fn find(
             all[at].add_names(name.clone());
         }
     }
-    Ok(Listed { images: all, artifact })
+    Ok(ListedImages { images: all, artifact })
 }
 
 /// The configs of all images of the top index that are there, whatever their platform and name.
 ///
 /// # Errors
 /// Those of reading.
-pub(crate) fn all_configs(source: &Source, index: &[Descriptor]) -> Result<HashSet<BlobDigest>> {
+pub(crate) fn all_configs(
+    source: &ImageSource,
+    index: &[Descriptor],
+) -> Result<HashSet<BlobDigest>> {
     let mut configs = HashSet::new();
     let mut left: Vec<_> = index.iter().map(|one| (one.clone(), limits::INDEX_DEPTH)).collect();
     let mut seen = HashSet::new();
@@ -263,7 +266,7 @@ type Group = (Option<Reference>, Vec<Descriptor>);
 
 /// The wanted entries, those of one name together, in the order of the index.
 fn by_name(
-    source: &Source,
+    source: &ImageSource,
     wanted: &Wanted<'_>,
     index: Vec<Descriptor>,
     known: &mut BTreeSet<String>,
@@ -320,7 +323,7 @@ fn name_of<'a>(entry: &'a Descriptor, wanted: &Wanted<'_>) -> (Option<&'a str>, 
 /// Entries of the same name can only be platforms of one image; without a name they may also be
 /// several images.
 fn one_per_name(
-    source: &Source,
+    source: &ImageSource,
     wanted: &Wanted<'_>,
     name: Option<&Reference>,
     entries: Vec<Descriptor>,
@@ -392,7 +395,7 @@ fn choose(
 }
 
 enum Resolved {
-    Image(Box<Found>),
+    Image(Box<FoundImage>),
     Artifact(String),
 }
 
@@ -465,7 +468,7 @@ pub(crate) fn image_of(
     source: &dyn Blobs,
     platform: Option<&Platform>,
     document: Top,
-) -> Result<Found> {
+) -> Result<FoundImage> {
     match resolve_document(source, platform, document, limits::INDEX_DEPTH)? {
         Resolved::Image(image) => image.checked(),
         Resolved::Artifact(what) => Err(no_image(source.label(), &what)),
@@ -539,7 +542,7 @@ fn image(
         .collect::<Result<Vec<_>>>()?;
     let names = Vec::new();
     let manifest = Some(manifest);
-    let found = Found { names, pin: None, manifest, config, raw_config, layers };
+    let found = FoundImage { names, pin: None, manifest, config, raw_config, layers };
     Ok(Resolved::Image(Box::new(found)))
 }
 

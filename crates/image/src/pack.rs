@@ -23,7 +23,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// How a layer is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Packing {
+pub enum LayerPacking {
     /// gzip, which every registry and client takes.
     #[default]
     Gzip,
@@ -34,28 +34,28 @@ pub enum Packing {
 }
 
 /// A layer's media type in the same vocabulary, for another packing.
-pub(crate) fn repacked(media_type: &str, packing: Option<Packing>) -> String {
+pub(crate) fn repacked(media_type: &str, packing: Option<LayerPacking>) -> String {
     let docker = media_type.starts_with("application/vnd.docker.");
     let stem = match docker {
         true => "application/vnd.docker.image.rootfs.diff.tar",
         false => OCI_LAYER,
     };
     let end = match (packing, docker) {
-        (None | Some(Packing::Gzip), true) => ".gzip",
-        (None | Some(Packing::Gzip), false) => "+gzip",
-        (Some(Packing::Zstd), true) => ".zstd",
-        (Some(Packing::Zstd), false) => "+zstd",
-        (Some(Packing::Plain), _) => "",
+        (None | Some(LayerPacking::Gzip), true) => ".gzip",
+        (None | Some(LayerPacking::Gzip), false) => "+gzip",
+        (Some(LayerPacking::Zstd), true) => ".zstd",
+        (Some(LayerPacking::Zstd), false) => "+zstd",
+        (Some(LayerPacking::Plain), _) => "",
     };
     format!("{stem}{end}")
 }
 
 /// The packing that a media type claims; the claim may be wrong, and any packing is right.
-pub(crate) fn packing_of(media_type: &str) -> Packing {
+pub(crate) fn packing_of(media_type: &str) -> LayerPacking {
     match media_type {
-        text if text.ends_with("zstd") => Packing::Zstd,
-        text if text.ends_with(".tar") => Packing::Plain,
-        _ => Packing::Gzip,
+        text if text.ends_with("zstd") => LayerPacking::Zstd,
+        text if text.ends_with(".tar") => LayerPacking::Plain,
+        _ => LayerPacking::Gzip,
     }
 }
 
@@ -95,7 +95,7 @@ impl Read for At<'_> {
 ///
 /// # Errors
 /// `Store` if the layer is damaged; `Io`.
-pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: Packing) -> Result<Packed> {
+pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: LayerPacking) -> Result<Packed> {
     let what = format!("packing layer {}", layer.diff_id());
     pack_from(store, packing, &what, &mut |out| write_checked(store, layer, out))
 }
@@ -106,7 +106,7 @@ pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: Packing) -> Result
 /// Those of `write`; `Io`.
 pub(crate) fn pack_from(
     store: &Store,
-    packing: Packing,
+    packing: LayerPacking,
     what: &str,
     write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
 ) -> Result<Packed> {
@@ -115,18 +115,18 @@ pub(crate) fn pack_from(
     let buffered = BufWriter::with_capacity(256 << 10, file.try_clone().map_err(doing)?);
     let mut out = Hashed { inner: buffered, hasher: Sha256::new(), size: 0 };
     let out = match packing {
-        Packing::Gzip => {
+        LayerPacking::Gzip => {
             let level = flate2::Compression::new(GZIP_LEVEL);
             let mut gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, level);
             write(&mut gzip)?;
             gzip.finish().map_err(doing)?
         }
-        Packing::Zstd => {
+        LayerPacking::Zstd => {
             let mut zstd = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(doing)?;
             write(&mut zstd)?;
             zstd.finish().map_err(doing)?
         }
-        Packing::Plain => {
+        LayerPacking::Plain => {
             write(&mut out)?;
             out
         }

@@ -40,7 +40,7 @@ pub struct Saved {
 /// # Errors
 /// `Store` for what is missing or damaged, `Io` if `out` refuses.
 pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> {
-    let mut archive = Archive::begin(out)?;
+    let mut archive = ImageTar::begin(out)?;
     let (mut index, mut docker) = (Vec::new(), Vec::new());
     for saved in images {
         let (_, held) = store.hold_image(&saved.image.id)?;
@@ -92,12 +92,12 @@ fn bytes(value: &Value) -> Result<Vec<u8>> {
 }
 
 /// An archive that is being written.
-pub(crate) struct Archive<'a> {
+pub(crate) struct ImageTar<'a> {
     out: &'a mut dyn Write,
     there: BTreeSet<String>,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> ImageTar<'a> {
     /// Writes what every layout begins with.
     pub(crate) fn begin(out: &'a mut dyn Write) -> Result<Self> {
         let mut archive = Self { out, there: BTreeSet::new() };

@@ -20,15 +20,15 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use strata_tree::{BlobDigest, DiffId, TreePath};
 
-use crate::archive::Archive;
+use crate::archive::ArchiveIndex;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::found::FoundLayer;
-use crate::limits::Limits;
+use crate::limits::SourceLimits;
 use crate::spec::SourceSpec;
-use crate::spool::{self, Opened, Scratch};
+use crate::spool::{self, OpenedPlace, Scratch};
 
-/// Where documents and layers of images come from: files (a [`Source`]) or a registry.
+/// Where documents and layers of images come from: files (an [`ImageSource`]) or a registry.
 pub(crate) trait Blobs: Sync {
     /// What the user calls it.
     fn label(&self) -> &str;
@@ -70,18 +70,18 @@ pub(crate) trait Blobs: Sync {
 
 /// An open source.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct ImageSource {
     kind: Kind,
     /// What the user calls it.
     pub(crate) label: String,
     /// What it may make us read.
-    pub(crate) limits: Limits,
+    pub(crate) limits: SourceLimits,
 }
 
 #[derive(Debug)]
 enum Kind {
     Directory(File),
-    Archive(Archive),
+    Archive(ArchiveIndex),
 }
 
 /// A readable blob.
@@ -100,21 +100,25 @@ impl<'a> Blob<'a> {
     }
 }
 
-impl Source {
+impl ImageSource {
     /// Opens what `spec` names.
     ///
     /// # Errors
     /// `Io`, `WrongKind`, and those of reading a compressed or damaged archive.
-    pub(crate) fn open(spec: &SourceSpec, scratch: Scratch<'_>, limits: &Limits) -> Result<Self> {
+    pub(crate) fn open(
+        spec: &SourceSpec,
+        scratch: Scratch<'_>,
+        limits: &SourceLimits,
+    ) -> Result<Self> {
         let label = spec.label();
         let kind = match spool::open(spec.place())? {
-            Opened::Directory(directory) => Kind::Directory(directory),
-            Opened::Stream(file) => {
+            OpenedPlace::Directory(directory) => Kind::Directory(directory),
+            OpenedPlace::Stream(file) => {
                 let (file, fault) = spool::plain(file, &label, scratch, limits)?;
-                let archive = Archive::index(file, &label, limits)
+                let archive = ArchiveIndex::index(file, &label, limits)
                     .and_then(|archive| archive.expand(scratch, &label, limits));
                 match fault {
-                    Some(fault) if !archive.as_ref().is_ok_and(Archive::has_end) => {
+                    Some(fault) if !archive.as_ref().is_ok_and(ArchiveIndex::has_end) => {
                         return Err(fault);
                     }
                     Some(fault) => tracing::warn!("behind the end of the archive: {fault}"),
@@ -207,7 +211,7 @@ impl Source {
     /// A document named by its digest, verified; `None` if it is not there.
     ///
     /// # Errors
-    /// `WrongSize` before it is read, `WrongDigest` after, and those of [`Source::document`].
+    /// `WrongSize` before it is read, `WrongDigest` after, and those of [`ImageSource::document`].
     pub(crate) fn verified(
         &self,
         what: &str,
@@ -234,7 +238,7 @@ impl Source {
     }
 }
 
-impl Blobs for Source {
+impl Blobs for ImageSource {
     fn label(&self) -> &str {
         &self.label
     }
@@ -341,9 +345,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    fn open(path: &Path, limits: &Limits) -> Source {
+    fn open(path: &Path, limits: &SourceLimits) -> ImageSource {
         let scratch = || -> Result<File> { Ok(tempfile::tempfile().unwrap()) };
-        Source::open(&SourceSpec::path(path), &scratch, limits).unwrap()
+        ImageSource::open(&SourceSpec::path(path), &scratch, limits).unwrap()
     }
 
     fn layout() -> tempfile::TempDir {
@@ -363,7 +367,7 @@ mod tests {
         builder.append_dir_all(".", dir.path()).unwrap();
         builder.finish().unwrap();
         for path in [dir.path(), tar.path()] {
-            let source = open(path, &Limits::default());
+            let source = open(path, &SourceLimits::default());
             let digest = sha256(b"content");
             assert_eq!(source.document(&path_of("index.json")).unwrap().unwrap(), b"{}");
             assert_eq!(source.document(&path_of("manifest.json")).unwrap(), None);
@@ -386,10 +390,12 @@ mod tests {
         let dir = layout();
         let digest = sha256(b"content");
         fs::write(dir.path().join("blobs/sha256").join(digest.hex()), "Content").unwrap();
-        let source = open(dir.path(), &Limits { document_bytes: 7, ..Limits::default() });
+        let source =
+            open(dir.path(), &SourceLimits { document_bytes: 7, ..SourceLimits::default() });
         let error = source.verified("manifest", digest, 7).unwrap_err();
         assert!(matches!(error, Error::WrongDigest { expected, .. } if expected == digest));
-        let small = open(dir.path(), &Limits { document_bytes: 6, ..Limits::default() });
+        let small =
+            open(dir.path(), &SourceLimits { document_bytes: 6, ..SourceLimits::default() });
         let error = small.verified("manifest", digest, 7).unwrap_err().to_string();
         assert!(error.contains("7 bytes, is more than 6"), "{error}");
     }
@@ -403,7 +409,7 @@ mod tests {
         fs::write(&outside, "outside").unwrap();
         let blobs = dir.path().join("blobs/sha256");
         let read = |content: &str| {
-            let source = open(dir.path(), &Limits::default());
+            let source = open(dir.path(), &SourceLimits::default());
             let (digest, size) = (sha256(content.as_bytes()), content.len() as i64);
             source.verified("config", digest, size).map(|bytes| bytes.map(String::from_utf8))
         };
@@ -418,7 +424,7 @@ mod tests {
         assert_eq!(read("content").unwrap().unwrap().unwrap(), "content");
         fs::rename(dir.path().join("index.json"), elsewhere.path().join("index")).unwrap();
         symlink(elsewhere.path().join("index"), dir.path().join("index.json")).unwrap();
-        let source = open(dir.path(), &Limits::default());
+        let source = open(dir.path(), &SourceLimits::default());
         assert_eq!(source.document(&path_of("index.json")).unwrap().unwrap(), b"{}");
         symlink("gone", blobs.join(sha256(b"gone").hex())).unwrap();
         assert_eq!(read("gone").unwrap(), None);
@@ -434,7 +440,7 @@ mod tests {
         symlink("/proc/self/fd/0", blobs.join(names[1].hex())).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, blobs.join(names[2].hex()), Mode::RUSR).unwrap();
         fs::create_dir(blobs.join(names[3].hex())).unwrap();
-        let source = open(dir.path(), &Limits::default());
+        let source = open(dir.path(), &SourceLimits::default());
         for name in names {
             assert!(source.blob(&blob_path(name)).is_err(), "{name}");
         }

@@ -22,7 +22,7 @@ use std::str::FromStr;
 /// Where images are read from, and which of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
-    place: Place,
+    place: SourcePlace,
     only: Option<String>,
     list: Option<List>,
 }
@@ -37,12 +37,12 @@ pub(crate) enum List {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum SourcePlace {
     Stdin,
     Path(PathBuf),
 }
 
-impl Place {
+impl SourcePlace {
     pub(crate) fn label(&self) -> String {
         match self {
             Self::Stdin => "standard input".to_owned(),
@@ -59,7 +59,7 @@ impl SourceSpec {
     /// one before a reference.
     pub fn parse(text: &OsStr) -> Self {
         if text == "-" {
-            return Self { place: Place::Stdin, only: None, list: None };
+            return Self { place: SourcePlace::Stdin, only: None, list: None };
         }
         let bytes = text.as_bytes();
         let prefixed = PREFIXES
@@ -76,14 +76,14 @@ impl SourceSpec {
             return Self::path(&path(&rest[..colon])).only(only).with_list(list);
         }
         if rest == b"-" {
-            return Self { place: Place::Stdin, only: None, list: Some(list) };
+            return Self { place: SourcePlace::Stdin, only: None, list: Some(list) };
         }
         Self::path(&path(rest)).with_list(list)
     }
 
     /// A file or directory as it stands.
     pub fn path(path: &Path) -> Self {
-        Self { place: Place::Path(path.to_owned()), only: None, list: None }
+        Self { place: SourcePlace::Path(path.to_owned()), only: None, list: None }
     }
 
     /// The same source, of which one list counts.
@@ -105,7 +105,7 @@ impl SourceSpec {
         self
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &SourcePlace {
         &self.place
     }
 
@@ -122,7 +122,7 @@ impl SourceSpec {
     /// The repository that a bare tag in this source belongs to: the base name without its
     /// extensions, with everything a repository cannot hold turned into single dashes.
     pub(crate) fn repository(&self) -> Option<String> {
-        let Place::Path(path) = &self.place else { return None };
+        let SourcePlace::Path(path) = &self.place else { return None };
         // The canonical name, so that `.` and `dir/..` have one.
         let path = path.canonicalize().ok()?;
         let name = path.file_name()?.to_string_lossy().into_owned();
@@ -184,7 +184,7 @@ mod tests {
             (format!("oci-archive:{base}/x.tar"), "x.tar", None),
         ] {
             let spec = SourceSpec::parse(OsStr::new(&text));
-            assert_eq!(spec.place(), &Place::Path(dir.path().join(path)), "{text}");
+            assert_eq!(spec.place(), &SourcePlace::Path(dir.path().join(path)), "{text}");
             assert_eq!(spec.wanted(), only, "{text}");
             let list = match text.split_once(':') {
                 Some(("docker-archive", _)) => Some(List::Docker),
@@ -193,7 +193,7 @@ mod tests {
             };
             assert_eq!(spec.list(), list, "{text}");
         }
-        assert_eq!(SourceSpec::parse(OsStr::new("-")).place(), &Place::Stdin);
+        assert_eq!(SourceSpec::parse(OsStr::new("-")).place(), &SourcePlace::Stdin);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! is written once, uncompressed, to an unnamed scratch file of the store, which goes away with
 //! its descriptor. Long runs of zeros are holes in it.
 //!
-//! Invariants: what is written is bounded by [`Limits::archive_bytes`], and beyond 64 MiB by
-//! [`Limits::expansion`] for each compressed byte, blocks of zeros left out; only regular files and
-//! pipes are read, and opening one never blocks or follows a device.
+//! Invariants: what is written is bounded by [`SourceLimits::archive_bytes`], and beyond 64 MiB by
+//! [`SourceLimits::expansion`] for each compressed byte, blocks of zeros left out; only regular
+//! files and pipes are read, and opening one never blocks or follows a device.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,8 +16,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use strata_layer::stream::{Compression, Decompressed, MAGIC, StreamError, data, zero_blocks};
 
 use crate::error::{Error, Result};
-use crate::limits::Limits;
-use crate::spec::Place;
+use crate::limits::SourceLimits;
+use crate::spec::SourcePlace;
 
 /// Bytes that an archive may expand to whatever its ratio.
 const EXPANSION_FREE: u64 = 64 << 20;
@@ -27,7 +27,7 @@ pub(crate) type Scratch<'a> = &'a dyn Fn() -> Result<File>;
 
 /// What stands at a path.
 #[derive(Debug)]
-pub(crate) enum Opened {
+pub(crate) enum OpenedPlace {
     /// A directory.
     Directory(File),
     /// A regular file, or a pipe.
@@ -35,15 +35,15 @@ pub(crate) enum Opened {
 }
 
 /// Opens a directory, file or pipe that the user named (links are theirs to make).
-pub(crate) fn open(place: &Place) -> Result<Opened> {
+pub(crate) fn open(place: &SourcePlace) -> Result<OpenedPlace> {
     let path = match place {
-        Place::Stdin => {
+        SourcePlace::Stdin => {
             // A descriptor of our own, above the standard ones, that is closed with the source.
             let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
                 .map_err(|e| Error::io("reading standard input", e))?;
-            return Ok(Opened::Stream(fd.into()));
+            return Ok(OpenedPlace::Stream(fd.into()));
         }
-        Place::Path(path) => path,
+        SourcePlace::Path(path) => path,
     };
     let what = || format!("opening {}", path.display());
     // A pipe that nobody writes yet must be waited for, so there is no O_NONBLOCK here.
@@ -52,8 +52,8 @@ pub(crate) fn open(place: &Place) -> Result<Opened> {
             .map_err(|e| Error::io(what(), e))?;
     let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io(what(), e))?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Ok(Opened::Directory(fd.into())),
-        FileType::RegularFile | FileType::Fifo => Ok(Opened::Stream(fd.into())),
+        FileType::Directory => Ok(OpenedPlace::Directory(fd.into())),
+        FileType::RegularFile | FileType::Fifo => Ok(OpenedPlace::Stream(fd.into())),
         _ => Err(Error::WrongKind(path.to_owned())),
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn plain(
     file: File,
     label: &str,
     scratch: Scratch<'_>,
-    limits: &Limits,
+    limits: &SourceLimits,
 ) -> Result<(File, Option<Error>)> {
     let reading = |e: io::Error| Error::io(format!("reading {label}"), e);
     let stat = rustix::fs::fstat(&file).map_err(|e| reading(e.into()))?;
@@ -95,7 +95,7 @@ pub(crate) fn spool(
     input: impl Read + Send,
     label: &str,
     scratch: Scratch<'_>,
-    limits: &Limits,
+    limits: &SourceLimits,
 ) -> Result<File> {
     match until_fault(input, label, scratch, limits)? {
         (file, None) => Ok(file),
@@ -108,7 +108,7 @@ fn until_fault(
     input: impl Read + Send,
     label: &str,
     scratch: Scratch<'_>,
-    limits: &Limits,
+    limits: &SourceLimits,
 ) -> Result<(File, Option<Error>)> {
     let damaged = |source: io::Error| match source.downcast::<StreamError>() {
         Ok(source) => Error::Compressed { label: label.to_owned(), source },
@@ -187,7 +187,7 @@ mod tests {
         out
     }
 
-    fn read(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+    fn read(bytes: &[u8], limits: &SourceLimits) -> Result<Vec<u8>> {
         let file = spool(bytes, "test", &scratch, limits)?;
         let mut all = vec![0; file.metadata().unwrap().len() as usize];
         file.read_exact_at(&mut all, 0).unwrap();
@@ -202,12 +202,12 @@ mod tests {
             [&b"\x50\x2a\x4d\x18\x02\0\0\0zz"[..], &zstd::encode_all(&data[..], 1).unwrap()]
                 .concat();
         for bytes in [data.clone(), gzip(&data), two_members, skippable] {
-            assert_eq!(read(&bytes, &Limits::default()).unwrap(), data);
+            assert_eq!(read(&bytes, &SourceLimits::default()).unwrap(), data);
         }
-        assert_eq!(read(b"", &Limits::default()).unwrap(), b"");
+        assert_eq!(read(b"", &SourceLimits::default()).unwrap(), b"");
         let padded = [gzip(&data), vec![0; 1000]].concat();
         for bytes in [padded, xz(&data), [bzip2(&data[..77]), bzip2(&data[77..])].concat()] {
-            assert_eq!(read(&bytes, &Limits::default()).unwrap(), data);
+            assert_eq!(read(&bytes, &SourceLimits::default()).unwrap(), data);
         }
         for (bytes, why) in [
             (
@@ -217,22 +217,22 @@ mod tests {
             (b"\xfd7zXZ\0rest".to_vec(), "the xz data"),
             (b"\x04\x22\x4d\x18rest".to_vec(), "lz4 is not supported"),
         ] {
-            let error = read(&bytes, &Limits::default()).unwrap_err().to_string();
+            let error = read(&bytes, &SourceLimits::default()).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }
 
     #[test]
     fn a_bomb_stops_at_the_limit() {
-        let limits = Limits { archive_bytes: 1 << 20, ..Limits::default() };
+        let limits = SourceLimits { archive_bytes: 1 << 20, ..SourceLimits::default() };
         assert!(read(&gzip(&vec![0; 1 << 20]), &limits).is_ok());
         let error = read(&gzip(&vec![0; (1 << 20) + 1]), &limits).unwrap_err().to_string();
         assert!(error.contains("--max-archive-bytes"), "{error}");
         let zeros = zstd::encode_all(&vec![0; 65 << 20][..], 1).unwrap();
-        let file = spool(&zeros[..], "test", &scratch, &Limits::default()).unwrap();
+        let file = spool(&zeros[..], "test", &scratch, &SourceLimits::default()).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 65 << 20);
         let bomb = zstd::encode_all(&vec![1; 65 << 20][..], 1).unwrap();
-        let error = read(&bomb, &Limits::default()).unwrap_err().to_string();
+        let error = read(&bomb, &SourceLimits::default()).unwrap_err().to_string();
         assert!(error.contains("--max-expansion"), "{error}");
     }
 
@@ -243,13 +243,13 @@ mod tests {
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
         let before = rustix::fs::fstat(&file).unwrap().st_ino;
         let never = || -> Result<File> { panic!("a plain file needs no scratch file") };
-        let (after, fault) = plain(file, "test", &never, &Limits::default()).unwrap();
+        let (after, fault) = plain(file, "test", &never, &SourceLimits::default()).unwrap();
         assert!(fault.is_none());
         assert_eq!(rustix::fs::fstat(&after).unwrap().st_ino, before);
     }
 
     #[test]
     fn devices_are_refused() {
-        assert!(matches!(open(&Place::Path("/dev/null".into())), Err(Error::WrongKind(_))));
+        assert!(matches!(open(&SourcePlace::Path("/dev/null".into())), Err(Error::WrongKind(_))));
     }
 }

@@ -23,11 +23,11 @@ use strata_tree::{ContentDigest, DiffId};
 
 use crate::error::{Error, Result};
 use crate::find;
-use crate::found::{Found, Wanted};
-use crate::limits::Limits;
+use crate::found::{FoundImage, Wanted};
+use crate::limits::SourceLimits;
 use crate::load::{open_layer, refused};
 use crate::platform::Platform;
-use crate::source::{Blobs, Source};
+use crate::source::{Blobs, ImageSource};
 use crate::spec::SourceSpec;
 
 /// How to read sources.
@@ -36,7 +36,7 @@ pub struct SurveyOptions {
     /// Take the images for this platform; without it the host's where there is a choice.
     pub platform: Option<Platform>,
     /// What the sources may make us read.
-    pub limits: Limits,
+    pub limits: SourceLimits,
     /// What their layers may ask for.
     pub layer_limits: LayerLimits,
 }
@@ -56,7 +56,7 @@ type At = (usize, usize, usize);
 /// Sources that were read; they stay open.
 #[derive(Debug)]
 pub struct Survey {
-    sources: Vec<(Source, Vec<Found>)>,
+    sources: Vec<(ImageSource, Vec<FoundImage>)>,
     places: Vec<At>,
     images: Vec<SurveyedImage>,
     layers: Vec<SurveyedLayer>,
@@ -77,7 +77,7 @@ impl Survey {
     ) -> Result<Self> {
         let mut sources = Vec::new();
         for spec in specs {
-            let source = Source::open(spec, scratch, &options.limits)?;
+            let source = ImageSource::open(spec, scratch, &options.limits)?;
             let wanted = Wanted { spec, platform: options.platform.as_ref() };
             let found = find::find(&source, &wanted)?;
             sources.push((source, found));

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use client::{Client, attempts, big, layers, one};
 use strata_image::{Error, PushEvent, PushOptions, push, resolve_image};
-use strata_registry::{Refusal, Registries};
+use strata_registry::{EndpointError, Registries};
 use strata_testkit::layout::{LAYER, Layout};
 use strata_testkit::registry::{Answer, How, Registry, Seen};
 
@@ -101,7 +101,7 @@ fn a_push_that_is_not_allowed_says_so() {
         _ => How::Well,
     });
     let error = push_to(&client, &name, &format!("{}/b/x:1", registry.host())).err().unwrap();
-    assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
+    assert!(matches!(attempts(&error)[0].why, EndpointError::Denied(_)), "{error}");
     assert_eq!(registry.stored_manifest("b/x", "1"), None);
     let pinned = format!("{}/b/x@{}", registry.host(), big());
     assert!(matches!(push_to(&client, &name, &pinned), Err(Error::NameWithDigest(_))));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
 use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
-use strata_registry::{Credentials, Proxies, Refusal, Registries, RegistryOptions, Timeouts};
+use strata_registry::{Credentials, EndpointError, Proxies, Registries, RegistryOptions, Timeouts};
 use strata_testkit::layout::{Layout, tar_of};
 use strata_testkit::registry::{Answer, How, Proxy, Registry, Seen};
 use strata_testkit::{digest, fixture};
@@ -195,18 +195,18 @@ fn the_refusals_are_told_apart() {
     let client = Client::new();
     let missing = name.replace(":1", ":2");
     let error = client.pull(&missing).unwrap_err();
-    assert!(matches!(attempts(&error)[0].why, Refusal::NotFound(_)), "{error}");
+    assert!(matches!(attempts(&error)[0].why, EndpointError::NotFound(_)), "{error}");
     assert!(error.to_string().contains("check name and tag"), "{error}");
     for status in [401, 403] {
         registry.rule(move |_| Answer::new(status).how());
         let error = client.pull(&name).unwrap_err();
-        assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
+        assert!(matches!(attempts(&error)[0].why, EndpointError::Denied(_)), "{error}");
         assert!(error.to_string().contains("strata login"), "{error}");
     }
     let gone = registry.host().to_owned();
     drop(registry);
     let error = client.pull(&format!("{gone}/team/x:1")).unwrap_err();
-    assert!(matches!(attempts(&error)[0].why, Refusal::Unreachable(_)), "{error}");
+    assert!(matches!(attempts(&error)[0].why, EndpointError::Unreachable(_)), "{error}");
     client.assert_empty();
 }
 
@@ -289,7 +289,7 @@ fn tokens_are_fetched_once() {
     Credentials::keep(&file, registry.host(), "u", "wrong").unwrap();
     let client = Client::new();
     let error = client.pull_with(&name, with(&file)).unwrap_err();
-    assert!(matches!(attempts(&error)[0].why, Refusal::Denied(_)), "{error}");
+    assert!(matches!(attempts(&error)[0].why, EndpointError::Denied(_)), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
     client.assert_empty();
 }
@@ -307,7 +307,7 @@ fn proxies_are_gone_by() {
         client.pull_with("registry.invalid/team/x:1", RegistryOptions { proxies, ..options })
     };
     let error = pull("other, .invalid").unwrap_err();
-    assert!(matches!(attempts(&error)[0].why, Refusal::Unreachable(_)), "{error}");
+    assert!(matches!(attempts(&error)[0].why, EndpointError::Unreachable(_)), "{error}");
     assert!(proxy.asked().is_empty());
     pull("other, *.example").unwrap();
     let asked = proxy.asked();
@@ -375,7 +375,7 @@ fn a_dead_mirror_is_remembered_and_a_dead_origin_is_told_of() {
     let asked: Vec<_> = attempts(&error).iter().map(|one| one.endpoint.as_str()).collect();
     let expected = [format!("{mirror_host}/team/x"), format!("{origin_host}/team/x")];
     assert_eq!(asked, expected);
-    assert!(attempts(&error).iter().all(|one| matches!(one.why, Refusal::Unreachable(_))));
+    assert!(attempts(&error).iter().all(|one| matches!(one.why, EndpointError::Unreachable(_))));
     let registries = Registries::new(other.options());
     assert!(registries.down_until(&mirror_host).is_some());
     other.assert_empty();

@@ -16,8 +16,8 @@ use ureq::http::Method;
 
 use crate::address::{Scheme, Url, escape};
 use crate::credentials::Credential;
-use crate::error::Refusal;
-use crate::http::{Body, Call, Http};
+use crate::error::EndpointError;
+use crate::http::{Call, Http, RequestBody};
 
 /// Bytes of a token document.
 const TOKEN_BYTES: u64 = 1 << 20;
@@ -108,7 +108,7 @@ pub(crate) fn fetch(
     challenge: (&str, Option<&str>, &str),
     credential: Option<&Credential>,
     verify: bool,
-) -> Result<String, Refusal> {
+) -> Result<String, EndpointError> {
     #[derive(Deserialize)]
     struct Token {
         #[serde(default, deserialize_with = "crate::null::or_default")]
@@ -117,11 +117,11 @@ pub(crate) fn fetch(
         access_token: String,
     }
     let (realm, service, scope) = challenge;
-    let bad = || Refusal::Failed("its token realm is not an address that is used".to_owned());
+    let bad = || EndpointError::Failed("its token realm is not an address that is used".to_owned());
     let realm = registry.join(realm).ok_or_else(bad)?;
     if realm.scheme() == Scheme::Http && registry.scheme() == Scheme::Https && credential.is_some()
     {
-        return Err(Refusal::Failed(format!(
+        return Err(EndpointError::Failed(format!(
             "its token realm {realm} is not https, so it gets no credentials"
         )));
     }
@@ -129,7 +129,7 @@ pub(crate) fn fetch(
         method: Method::GET,
         url: realm.clone(),
         headers: Vec::new(),
-        body: Body::Empty,
+        body: RequestBody::Empty,
         authorization: None,
         verify,
     };
@@ -144,7 +144,7 @@ pub(crate) fn fetch(
             );
             call.method = Method::POST;
             call.headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-            call.body = Body::Bytes(form.as_bytes());
+            call.body = RequestBody::Bytes(form.as_bytes());
         }
         known => {
             if let Some(service) = service {
@@ -159,17 +159,21 @@ pub(crate) fn fetch(
     let answer = http.send(&call)?;
     if answer.status != 200 {
         return Err(match answer.refusal() {
-            Refusal::NotFound(why) => Refusal::Denied(format!("{realm} gives no token: {why}")),
-            Refusal::Denied(why) => Refusal::Denied(format!("{realm} gives no token: {why}")),
+            EndpointError::NotFound(why) => {
+                EndpointError::Denied(format!("{realm} gives no token: {why}"))
+            }
+            EndpointError::Denied(why) => {
+                EndpointError::Denied(format!("{realm} gives no token: {why}"))
+            }
             other => other,
         });
     }
     let bytes = answer.bytes(TOKEN_BYTES)?;
     let token: Token = serde_json::from_slice(&bytes)
-        .map_err(|_| Refusal::Failed(format!("{realm} gives no token document")))?;
+        .map_err(|_| EndpointError::Failed(format!("{realm} gives no token document")))?;
     let token = if token.token.is_empty() { token.access_token } else { token.token };
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Refusal::Failed(format!("{realm} gives an empty or unusable token")));
+        return Err(EndpointError::Failed(format!("{realm} gives an empty or unusable token")));
     }
     Ok(format!("Bearer {token}"))
 }

@@ -23,10 +23,10 @@ use ureq::http::Method;
 use crate::address::{Scheme, Url};
 use crate::auth::{self, Challenge};
 use crate::credentials::Credential;
-use crate::error::{Attempt, Refusal, UNKNOWN_HOST};
+use crate::error::{Attempt, EndpointError, UNKNOWN_HOST};
 use crate::forms::Refused;
 use crate::hosts::is_loopback;
-use crate::http::{Answer, Body, Call, Http, broken};
+use crate::http::{Call, Http, HttpResponse, RequestBody, broken};
 
 /// What we read, in the order of preference.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -56,7 +56,7 @@ impl Default for Retry {
 
 impl Retry {
     /// Tries after a failure: one that keeps silent has cost much time already.
-    pub(crate) fn tries_after(&self, why: &Refusal) -> u32 {
+    pub(crate) fn tries_after(&self, why: &EndpointError) -> u32 {
         if why.is_silence() { self.tries.min(SILENT_TRIES) } else { self.tries }
     }
 
@@ -170,7 +170,7 @@ impl Client {
         self.endpoint.is_origin
     }
 
-    pub(crate) fn attempt(&self, why: Refusal) -> Attempt {
+    pub(crate) fn attempt(&self, why: EndpointError) -> Attempt {
         Attempt { endpoint: self.label(), why }
     }
 
@@ -179,7 +179,7 @@ impl Client {
     }
 
     /// The registry's root, its scheme found by asking once where there is a choice.
-    fn base(&self) -> Result<&Url, Refusal> {
+    fn base(&self) -> Result<&Url, EndpointError> {
         if let Some(base) = self.base.get() {
             return Ok(base);
         }
@@ -193,13 +193,13 @@ impl Client {
         let (mut failure, mut refused) = (None, None);
         for scheme in order {
             let Some(url) = Url::new(*scheme, host) else {
-                return Err(Refusal::Unreachable(UNKNOWN_HOST.to_owned()));
+                return Err(EndpointError::Unreachable(UNKNOWN_HOST.to_owned()));
             };
             let url = url.at("/v2/");
             if order.len() == 1 {
                 return Ok(self.base.get_or_init(|| url));
             }
-            match self.http.send(&self.call(Method::GET, url.clone(), Body::Empty)) {
+            match self.http.send(&self.call(Method::GET, url.clone(), RequestBody::Empty)) {
                 // What Go's servers say to plain http on a TLS port; what https says then counts.
                 Ok(answer) if answer.status == 400 && *scheme == Scheme::Http => {
                     refused = Some(answer.refusal());
@@ -212,22 +212,22 @@ impl Client {
                 }
             }
         }
-        Err(failure.or(refused).unwrap_or(Refusal::Unreachable(String::new())))
+        Err(failure.or(refused).unwrap_or(EndpointError::Unreachable(String::new())))
     }
 
-    fn call<'a>(&self, method: Method, url: Url, body: Body<'a>) -> Call<'a> {
+    fn call<'a>(&self, method: Method, url: Url, body: RequestBody<'a>) -> Call<'a> {
         let headers = Vec::new();
         let verify = !self.endpoint.insecure;
         Call { method, url, headers, body, authorization: None, verify }
     }
 
     /// Asks once, twice if it has to say first who it is.
-    fn ask(&self, call: &mut Call<'_>) -> Result<Answer, Refusal> {
+    fn ask(&self, call: &mut Call<'_>) -> Result<HttpResponse, EndpointError> {
         self.ask_with(call, "")
     }
 
     /// The same with a token that also reads the repository `also`, if that is not empty.
-    fn ask_with(&self, call: &mut Call<'_>, also: &str) -> Result<Answer, Refusal> {
+    fn ask_with(&self, call: &mut Call<'_>, also: &str) -> Result<HttpResponse, EndpointError> {
         let tokens = || self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tokens().get(also).cloned();
         let base = self.base()?;
@@ -260,7 +260,7 @@ impl Client {
         base: &Url,
         challenge: &Challenge,
         also: &str,
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Option<String>, EndpointError> {
         match challenge {
             Challenge::Basic => Ok(self.credential.as_ref().and_then(Credential::basic)),
             Challenge::Bearer { realm, service, scope } => {
@@ -284,7 +284,7 @@ impl Client {
     }
 
     /// Asks until there is an answer that will not change by asking again.
-    fn request(&self, mut call: Call<'_>) -> Result<Answer, Refusal> {
+    fn request(&self, mut call: Call<'_>) -> Result<HttpResponse, EndpointError> {
         let mut failures = 0;
         loop {
             failures += 1;
@@ -300,18 +300,18 @@ impl Client {
     }
 
     /// Whoever waits long is to know for what.
-    fn told_of(&self, why: &Refusal) {
+    fn told_of(&self, why: &EndpointError) {
         if why.is_silence() {
             tracing::warn!("{}: {why}; it is asked again", self.label());
         }
     }
 
-    fn url(&self, rest: &str) -> Result<Url, Refusal> {
+    fn url(&self, rest: &str) -> Result<Url, EndpointError> {
         let base = self.base_with_retry()?;
         Ok(base.at(&format!("/v2/{}/{rest}", self.endpoint.repository)))
     }
 
-    fn base_with_retry(&self) -> Result<&Url, Refusal> {
+    fn base_with_retry(&self) -> Result<&Url, EndpointError> {
         let mut failures = 0;
         loop {
             match self.base() {
@@ -326,9 +326,9 @@ impl Client {
     }
 
     /// Whether the registry is there and takes our credentials.
-    pub(crate) fn ping(&self) -> Result<(), Refusal> {
+    pub(crate) fn ping(&self) -> Result<(), EndpointError> {
         let url = self.base_with_retry()?.clone();
-        let answer = self.request(self.call(Method::GET, url, Body::Empty))?;
+        let answer = self.request(self.call(Method::GET, url, RequestBody::Empty))?;
         match answer.status {
             200 => Ok(()),
             _ => Err(answer.refusal()),
@@ -336,9 +336,9 @@ impl Client {
     }
 
     /// What the registry has at a path, whatever the answer.
-    pub(crate) fn get(&self, path: &str) -> Result<Answer, Refusal> {
+    pub(crate) fn get(&self, path: &str) -> Result<HttpResponse, EndpointError> {
         let url = self.base_with_retry()?.at(path);
-        self.request(self.call(Method::GET, url, Body::Empty))
+        self.request(self.call(Method::GET, url, RequestBody::Empty))
     }
 
     /// A manifest by tag or digest, of at most `most` bytes.
@@ -346,8 +346,12 @@ impl Client {
     /// # Errors
     /// `Wrong` if it is not what the digest in `wanted`, or the registry itself, says; else what
     /// the registry said.
-    pub fn manifest(&self, wanted: &ManifestName, most: u64) -> Result<FetchedManifest, Refusal> {
-        let mut call = self.call(Method::GET, self.url(&wanted.path())?, Body::Empty);
+    pub fn manifest(
+        &self,
+        wanted: &ManifestName,
+        most: u64,
+    ) -> Result<FetchedManifest, EndpointError> {
+        let mut call = self.call(Method::GET, self.url(&wanted.path())?, RequestBody::Empty);
         call.headers.push(("accept", ACCEPT.to_owned()));
         let answer = self.request(call)?;
         if answer.status != 200 {
@@ -371,7 +375,7 @@ impl Client {
         };
         match expected.filter(|expected| *expected != digest) {
             Some(expected) => {
-                Err(Refusal::Wrong(format!("the manifest is {digest}, expected {expected}")))
+                Err(EndpointError::Wrong(format!("the manifest is {digest}, expected {expected}")))
             }
             None => Ok(FetchedManifest { bytes, media_type, digest }),
         }
@@ -381,8 +385,8 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`, and whatever else the registry said.
-    pub fn manifest_head(&self, wanted: &ManifestName) -> Result<Head, Refusal> {
-        let mut call = self.call(Method::HEAD, self.url(&wanted.path())?, Body::Empty);
+    pub fn manifest_head(&self, wanted: &ManifestName) -> Result<Head, EndpointError> {
+        let mut call = self.call(Method::HEAD, self.url(&wanted.path())?, RequestBody::Empty);
         call.headers.push(("accept", ACCEPT.to_owned()));
         head(self.request(call)?)
     }
@@ -391,15 +395,19 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound`, and whatever else the registry said.
-    pub fn blob_head(&self, digest: BlobDigest) -> Result<Head, Refusal> {
+    pub fn blob_head(&self, digest: BlobDigest) -> Result<Head, EndpointError> {
         let url = self.url(&format!("blobs/{digest}"))?;
-        head(self.request(self.call(Method::HEAD, url, Body::Empty))?)
+        head(self.request(self.call(Method::HEAD, url, RequestBody::Empty))?)
     }
 
     /// Asks once for a blob from byte `offset` on. The answer is 200 or 206, or an error.
-    pub(crate) fn blob(&self, digest: BlobDigest, offset: u64) -> Result<Answer, Refusal> {
+    pub(crate) fn blob(
+        &self,
+        digest: BlobDigest,
+        offset: u64,
+    ) -> Result<HttpResponse, EndpointError> {
         let url = self.url(&format!("blobs/{digest}"))?;
-        let mut call = self.call(Method::GET, url, Body::Empty);
+        let mut call = self.call(Method::GET, url, RequestBody::Empty);
         if offset > 0 {
             call.headers.push(("range", format!("bytes={offset}-")));
         }
@@ -420,9 +428,9 @@ impl Client {
         name: &ManifestName,
         media_type: &str,
         bytes: &[u8],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), EndpointError> {
         let url = self.url(&name.path())?;
-        let mut call = self.call(Method::PUT, url, Body::Bytes(bytes));
+        let mut call = self.call(Method::PUT, url, RequestBody::Bytes(bytes));
         call.headers.push(("content-type", media_type.to_owned()));
         let answer = self.request(call)?;
         match answer.status {
@@ -437,20 +445,24 @@ impl Client {
         method: Method,
         url: Url,
         headers: Vec<(&'static str, String)>,
-        body: Body<'_>,
-    ) -> Result<Answer, Refusal> {
+        body: RequestBody<'_>,
+    ) -> Result<HttpResponse, EndpointError> {
         self.request(Call { headers, ..self.call(method, url, body) })
     }
 
     /// Asks once to mount from another repository, with a token of its own: the server of tokens
     /// may refuse that repository, and an upload needs none for it.
-    pub(crate) fn mount_request(&self, url: Url, from: &str) -> Result<Answer, Refusal> {
+    pub(crate) fn mount_request(
+        &self,
+        url: Url,
+        from: &str,
+    ) -> Result<HttpResponse, EndpointError> {
         let closed = || self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if closed().contains(from) {
-            return Err(Refusal::Denied("it was refused before".to_owned()));
+            return Err(EndpointError::Denied("it was refused before".to_owned()));
         }
-        let answer = self.ask_with(&mut self.call(Method::POST, url, Body::Empty), from);
-        if matches!(&answer, Err(Refusal::Denied(_)))
+        let answer = self.ask_with(&mut self.call(Method::POST, url, RequestBody::Empty), from);
+        if matches!(&answer, Err(EndpointError::Denied(_)))
             || answer.as_ref().is_ok_and(|answer| matches!(answer.status, 401 | 403))
         {
             closed().insert(from.to_owned());
@@ -464,24 +476,24 @@ impl Client {
         method: Method,
         url: Url,
         headers: Vec<(&'static str, String)>,
-        body: Body<'_>,
-    ) -> Result<Answer, Refusal> {
+        body: RequestBody<'_>,
+    ) -> Result<HttpResponse, EndpointError> {
         self.ask(&mut Call { headers, ..self.call(method, url, body) })
     }
 
     /// Where uploads begin.
-    pub(crate) fn uploads(&self) -> Result<Url, Refusal> {
+    pub(crate) fn uploads(&self) -> Result<Url, EndpointError> {
         self.url("blobs/uploads/")
     }
 }
 
 /// The content of a gzip, of at most `most` bytes.
-fn unpacked(bytes: &[u8], most: u64) -> Result<Vec<u8>, Refusal> {
+fn unpacked(bytes: &[u8], most: u64) -> Result<Vec<u8>, EndpointError> {
     let mut out = Vec::new();
     let mut reader = MultiGzDecoder::new(bytes).take(most.saturating_add(1));
     reader.read_to_end(&mut out).map_err(|error| broken(&error))?;
     if out.len() as u64 > most {
-        return Err(Refusal::Failed(format!("its manifest is larger than {most} bytes")));
+        return Err(EndpointError::Failed(format!("its manifest is larger than {most} bytes")));
     }
     Ok(out)
 }
@@ -496,7 +508,7 @@ fn seconds_until(text: &str) -> Option<u64> {
     u64::try_from(date.as_second() - jiff::Timestamp::now().as_second()).ok()
 }
 
-fn head(answer: Answer) -> Result<Head, Refusal> {
+fn head(answer: HttpResponse) -> Result<Head, EndpointError> {
     if answer.status != 200 {
         return Err(answer.refusal());
     }

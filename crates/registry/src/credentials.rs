@@ -85,7 +85,7 @@ struct AuthFile {
 
 /// How a login was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum KeptLogin {
     /// In the file, readable by whoever can read the file.
     Plainly(PathBuf),
     /// By this helper.
@@ -123,14 +123,14 @@ impl Credentials {
     ///
     /// # Errors
     /// `Config`, `Helper`, `Io`.
-    pub fn keep(path: &Path, host: &str, username: &str, password: &str) -> Result<Kept> {
+    pub fn keep(path: &Path, host: &str, username: &str, password: &str) -> Result<KeptLogin> {
         let mut file = AuthFile::read(path)?
             .unwrap_or_else(|| AuthFile { path: path.to_owned(), content: Map::new() });
         let key = key_of(host);
         if let Some(helper) = file.helper(host) {
             let text = json!({"ServerURL": key, "Username": username, "Secret": password});
             run_helper(&helper, "store", &text.to_string())?;
-            return Ok(Kept::Helper(helper));
+            return Ok(KeptLogin::Helper(helper));
         }
         let auth = STANDARD.encode(format!("{username}:{password}"));
         let auths = file.content.entry("auths").or_insert_with(|| json!({}));
@@ -140,7 +140,7 @@ impl Credentials {
         auths.retain(|known, _| !names(known, host));
         auths.insert(key, json!({"auth": auth}));
         file.write()?;
-        Ok(Kept::Plainly(path.to_owned()))
+        Ok(KeptLogin::Plainly(path.to_owned()))
     }
 
     /// Forgets a registry in the file at `path` and in its helper; says whether it was known.
@@ -470,7 +470,7 @@ mod tests {
         let path = dir.path().join("sub/config.json");
         assert_eq!(
             Credentials::keep(&path, "a.io", "u", "p").unwrap(),
-            Kept::Plainly(path.clone())
+            KeptLogin::Plainly(path.clone())
         );
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();

@@ -66,7 +66,7 @@ pub(crate) const BAD_PROXY: &str = "the proxy";
 
 /// Why one endpoint failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum EndpointError {
     /// It answered that there is no such thing.
     NotFound(String),
     /// It wants credentials, or others.
@@ -83,7 +83,7 @@ pub enum Refusal {
     Blocked(String),
 }
 
-impl Refusal {
+impl EndpointError {
     /// The kind in a word or two.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -130,7 +130,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.detail() {
             "" => f.write_str(self.kind()),
@@ -139,7 +139,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for EndpointError {}
 
 /// One endpoint that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub struct Attempt {
     /// Scheme, host and repository.
     pub endpoint: String,
     /// Why it failed.
-    pub why: Refusal,
+    pub why: EndpointError,
 }
 
 /// What was asked of registries, and what each said.
@@ -166,29 +166,29 @@ impl RegistryError {
     }
 
     /// The same of one endpoint.
-    pub fn one(what: impl Into<String>, endpoint: impl Into<String>, why: Refusal) -> Self {
+    pub fn one(what: impl Into<String>, endpoint: impl Into<String>, why: EndpointError) -> Self {
         Self::new(what, vec![Attempt { endpoint: endpoint.into(), why }])
     }
 
     /// What decides: the origin's answer, for mirrors may lack anything.
-    pub fn decisive(&self) -> Option<&Refusal> {
+    pub fn decisive(&self) -> Option<&EndpointError> {
         self.attempts.last().map(|attempt| &attempt.why)
     }
 
     fn way_out(&self) -> Option<&'static str> {
         Some(match self.decisive()? {
-            Refusal::NotFound(_) => "check name and tag",
-            Refusal::Denied(_) => {
+            EndpointError::NotFound(_) => "check name and tag",
+            EndpointError::Denied(_) => {
                 "the repository does not exist or needs other credentials: see `strata login`"
             }
-            Refusal::Unreachable(text) if text.contains("certificate") => {
+            EndpointError::Unreachable(text) if text.contains("certificate") => {
                 "for a registry with a certificate of its own: --tls-verify=false, or list it as \
                  insecure"
             }
-            Refusal::Unreachable(_) => "check the name of the registry, network and proxies",
-            Refusal::Busy(_) => "try again later, or log in, which often raises the limit",
-            Refusal::Blocked(_) => "see registries.conf",
-            Refusal::Failed(_) | Refusal::Wrong(_) => return None,
+            EndpointError::Unreachable(_) => "check the name of the registry, network and proxies",
+            EndpointError::Busy(_) => "try again later, or log in, which often raises the limit",
+            EndpointError::Blocked(_) => "see registries.conf",
+            EndpointError::Failed(_) | EndpointError::Wrong(_) => return None,
         })
     }
 }

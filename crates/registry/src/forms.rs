@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// In which request the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum UploadForm {
     Put,
     Patch,
 }
 
-impl Form {
+impl UploadForm {
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Put => Self::Patch,
@@ -31,14 +31,14 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn of(&self, form: Form) -> &AtomicBool {
+    pub(crate) fn of(&self, form: UploadForm) -> &AtomicBool {
         match form {
-            Form::Put => &self.put,
-            Form::Patch => &self.patch,
+            UploadForm::Put => &self.put,
+            UploadForm::Patch => &self.patch,
         }
     }
 
-    pub(crate) fn first(&self) -> Form {
-        if self.put.load(Relaxed) { Form::Patch } else { Form::Put }
+    pub(crate) fn first(&self) -> UploadForm {
+        if self.put.load(Relaxed) { UploadForm::Patch } else { UploadForm::Put }
     }
 }

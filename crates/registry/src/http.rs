@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Call (method, address, headers, body that can be sent again)
-//!   --> agent for (verified or not, by proxy or not) --> Answer (status, headers, reader)
+//!   --> agent for (verified or not, by proxy or not) --> HttpResponse (status, headers, reader)
 //! ```
 //!
 //! Invariants: `Authorization` goes to the origin (scheme, host and port) that it is meant for
@@ -20,7 +20,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
 
 use crate::address::{Scheme, Url};
-use crate::error::{BAD_PROXY, Refusal, SILENT, UNKNOWN_HOST};
+use crate::error::{BAD_PROXY, EndpointError, SILENT, UNKNOWN_HOST};
 use crate::hosts::HostPattern;
 
 /// Redirects that one request may take.
@@ -79,7 +79,7 @@ pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: Vec<(&'static str, String)>,
-    pub(crate) body: Body<'a>,
+    pub(crate) body: RequestBody<'a>,
     /// For the origin of `url` alone.
     pub(crate) authorization: Option<String>,
     /// Whether certificates are checked.
@@ -88,7 +88,7 @@ pub(crate) struct Call<'a> {
 
 /// What a request sends.
 #[derive(Clone, Copy)]
-pub(crate) enum Body<'a> {
+pub(crate) enum RequestBody<'a> {
     Empty,
     Bytes(&'a [u8]),
     /// A reader for each time that it is sent, and its length in bytes.
@@ -96,7 +96,7 @@ pub(crate) enum Body<'a> {
 }
 
 /// A response whose body is yet to be read.
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// Where it came from in the end.
@@ -104,7 +104,7 @@ pub(crate) struct Answer {
     body: ureq::Body,
 }
 
-impl Answer {
+impl HttpResponse {
     /// A header's text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -122,20 +122,20 @@ impl Answer {
     }
 
     /// The whole body, of at most `most` bytes.
-    pub(crate) fn bytes(self, most: u64) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn bytes(self, most: u64) -> Result<Vec<u8>, EndpointError> {
         let mut bytes = Vec::new();
         let url = self.url.to_string();
         // A length that the server names itself is no reason to reserve memory.
         let mut reader = self.body.into_reader().take(most.saturating_add(1));
         reader.read_to_end(&mut bytes).map_err(|error| broken(&error))?;
         if bytes.len() as u64 > most {
-            return Err(Refusal::Failed(format!("{url} is larger than {most} bytes")));
+            return Err(EndpointError::Failed(format!("{url} is larger than {most} bytes")));
         }
         Ok(bytes)
     }
 
     /// What a status other than a success means (distribution specification, "Error codes").
-    pub(crate) fn refusal(self) -> Refusal {
+    pub(crate) fn refusal(self) -> EndpointError {
         #[derive(serde::Deserialize)]
         struct Errors {
             errors: Vec<One>,
@@ -161,10 +161,10 @@ impl Answer {
         };
         let detail: String = detail.chars().filter(|c| !c.is_control()).take(300).collect();
         match status {
-            404 => Refusal::NotFound(detail),
-            401 | 403 => Refusal::Denied(detail),
-            429 => Refusal::Busy(detail),
-            _ => Refusal::Failed(detail),
+            404 => EndpointError::NotFound(detail),
+            401 | 403 => EndpointError::Denied(detail),
+            429 => EndpointError::Busy(detail),
+            _ => EndpointError::Failed(detail),
         }
     }
 }
@@ -193,7 +193,7 @@ impl Http {
         }
     }
 
-    fn agent(&self, url: &Url, verify: bool) -> Result<Agent, Refusal> {
+    fn agent(&self, url: &Url, verify: bool) -> Result<Agent, EndpointError> {
         let proxy = self.proxies.of(url);
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (verify, proxy.map(str::to_owned));
@@ -229,7 +229,7 @@ impl Http {
     /// # Errors
     /// `Unreachable` without an answer, `Failed` for redirects that are not followed. Every
     /// status is an answer.
-    pub(crate) fn send(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
+    pub(crate) fn send(&self, call: &Call<'_>) -> Result<HttpResponse, EndpointError> {
         let mut url = call.url.clone();
         let mut method = call.method.clone();
         let mut body = call.body;
@@ -240,21 +240,21 @@ impl Http {
                 _ => return Ok(answer),
             };
             let next = location.and_then(|location| url.join(location)).ok_or_else(|| {
-                Refusal::Failed(format!("{url} redirects to an address that is not followed"))
+                EndpointError::Failed(format!("{url} redirects to an address that is not followed"))
             })?;
             if url.scheme() == Scheme::Https && next.scheme() == Scheme::Http {
                 let why = format!("{url} redirects from https to http, to {}", next.origin());
-                return Err(Refusal::Failed(why));
+                return Err(EndpointError::Failed(why));
             }
             // RFC 9110, 15.4: 303 is a GET; so is, in practice, an old redirect of a POST.
             let rewritten = answer.status == 303
                 || matches!(answer.status, 301 | 302) && method == Method::POST;
             if rewritten && method != Method::HEAD {
-                (method, body) = (Method::GET, Body::Empty);
+                (method, body) = (Method::GET, RequestBody::Empty);
             }
             url = next;
         }
-        Err(Refusal::Failed(format!("{} redirects more than {REDIRECTS} times", call.url)))
+        Err(EndpointError::Failed(format!("{} redirects more than {REDIRECTS} times", call.url)))
     }
 
     fn exchange(
@@ -262,8 +262,8 @@ impl Http {
         call: &Call<'_>,
         method: &Method,
         url: &Url,
-        body: Body<'_>,
-    ) -> Result<Answer, Refusal> {
+        body: RequestBody<'_>,
+    ) -> Result<HttpResponse, EndpointError> {
         let mut request = Request::builder().method(method.clone()).uri(url.whole());
         for (name, value) in &call.headers {
             request = request.header(*name, value);
@@ -274,16 +274,17 @@ impl Http {
             request = request.header("authorization", authorization);
         }
         let agent = self.agent(url, call.verify)?;
-        let bad = |error: ureq::http::Error| Refusal::Failed(format!("{url}: {error}"));
+        let bad = |error: ureq::http::Error| EndpointError::Failed(format!("{url}: {error}"));
         let answer = match body {
-            Body::Empty if matches!(*method, Method::GET | Method::HEAD) => {
+            RequestBody::Empty if matches!(*method, Method::GET | Method::HEAD) => {
                 agent.run(request.body(()).map_err(bad)?)
             }
             // Registries want a length even of nothing.
-            Body::Empty => agent.run(request.body(&[][..]).map_err(bad)?),
-            Body::Bytes(bytes) => agent.run(request.body(bytes).map_err(bad)?),
-            Body::Stream(open, size) => {
-                let mut reader = open().map_err(|error| Refusal::Failed(error.to_string()))?;
+            RequestBody::Empty => agent.run(request.body(&[][..]).map_err(bad)?),
+            RequestBody::Bytes(bytes) => agent.run(request.body(bytes).map_err(bad)?),
+            RequestBody::Stream(open, size) => {
+                let mut reader =
+                    open().map_err(|error| EndpointError::Failed(error.to_string()))?;
                 let request = request.header("content-length", size);
                 let request = request.body(SendBody::from_reader(&mut reader)).map_err(bad)?;
                 let patience = self.timeouts.answer.saturating_mul(10);
@@ -294,13 +295,18 @@ impl Http {
         };
         let answer = answer.map_err(|error| unreachable(&error))?;
         let (head, body) = answer.into_parts();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, url: url.clone(), body })
+        Ok(HttpResponse {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            url: url.clone(),
+            body,
+        })
     }
 }
 
 /// A proxy by its address, which may hold a password and is not repeated.
-fn proxy_of(text: &str) -> Result<Proxy, Refusal> {
-    let bad = |why: &str| Refusal::Unreachable(format!("{BAD_PROXY} {why}"));
+fn proxy_of(text: &str) -> Result<Proxy, EndpointError> {
+    let bad = |why: &str| EndpointError::Unreachable(format!("{BAD_PROXY} {why}"));
     let text = text.trim();
     if let Some((scheme, _)) = text.split_once("://") {
         let scheme = scheme.to_ascii_lowercase();
@@ -328,8 +334,8 @@ fn proxy_of(text: &str) -> Result<Proxy, Refusal> {
 }
 
 /// An exchange that gave no answer.
-fn unreachable(error: &ureq::Error) -> Refusal {
-    Refusal::Unreachable(match error {
+fn unreachable(error: &ureq::Error) -> EndpointError {
+    EndpointError::Unreachable(match error {
         ureq::Error::HostNotFound => UNKNOWN_HOST.to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Io(error) => told(error),
@@ -339,8 +345,8 @@ fn unreachable(error: &ureq::Error) -> Refusal {
 }
 
 /// A body that broke off.
-pub(crate) fn broken(error: &std::io::Error) -> Refusal {
-    Refusal::Unreachable(told(error))
+pub(crate) fn broken(error: &std::io::Error) -> EndpointError {
+    EndpointError::Unreachable(told(error))
 }
 
 fn told(error: &std::io::Error) -> String {

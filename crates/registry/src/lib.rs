@@ -32,8 +32,8 @@ mod settings;
 mod upload;
 
 pub use client::{Client, FetchedManifest, Head, ManifestName, Retry};
-pub use credentials::{Credential, Credentials, Kept};
-pub use error::{Attempt, Error, Refusal, RegistryError, Result};
+pub use credentials::{Credential, Credentials, KeptLogin};
+pub use error::{Attempt, EndpointError, Error, RegistryError, Result};
 pub use hosts::is_loopback;
 pub use http::{Proxies, Timeouts};
 pub use null::or_default;
@@ -41,5 +41,5 @@ pub use places::{BlobReader, Places};
 pub use reference::{Domain, Reference, ReferenceError, ReferenceRule, Repository, Tag};
 pub use registries::{Registries, RegistryOptions};
 pub use search::Hit;
-pub use settings::{MirrorInfo, Settings};
+pub use settings::{MirrorInfo, RegistrySettings};
 pub use upload::{Begun, Mount, Outgoing};

@@ -16,9 +16,9 @@ use flate2::read::MultiGzDecoder;
 use strata_tree::BlobDigest;
 
 use crate::client::Client;
-use crate::error::{Attempt, Refusal, RegistryError};
+use crate::error::{Attempt, EndpointError, RegistryError};
 use crate::health::Health;
-use crate::http::{Answer, broken};
+use crate::http::{HttpResponse, broken};
 
 /// Failures of one connection after another that a blob may have at one endpoint, progress or not.
 const BREAKS: u32 = 100;
@@ -35,7 +35,7 @@ pub struct Places {
 #[derive(Default)]
 struct Given {
     used: Vec<usize>,
-    failed: Vec<(usize, Refusal)>,
+    failed: Vec<(usize, EndpointError)>,
 }
 
 impl Places {
@@ -68,7 +68,7 @@ impl Places {
         order
     }
 
-    fn note(&self, at: usize, outcome: Option<&Refusal>) {
+    fn note(&self, at: usize, outcome: Option<&EndpointError>) {
         let client = &self.clients[at];
         match outcome {
             Some(why) if why.is_outage() => {
@@ -89,7 +89,7 @@ impl Places {
     pub fn first<T>(
         &self,
         what: &str,
-        ask: impl Fn(&Client) -> Result<T, Refusal>,
+        ask: impl Fn(&Client) -> Result<T, EndpointError>,
     ) -> Result<T, Box<RegistryError>> {
         let mut attempts = Vec::new();
         for at in self.order() {
@@ -117,8 +117,8 @@ impl Places {
     pub fn ask<T>(
         &self,
         client: &Client,
-        ask: impl Fn(&Client) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        ask: impl Fn(&Client) -> Result<T, EndpointError>,
+    ) -> Result<T, EndpointError> {
         let outcome = ask(client);
         if let Some(at) = self.clients.iter().position(|one| std::ptr::eq(one, client)) {
             self.note(at, outcome.as_ref().err());
@@ -147,7 +147,7 @@ impl Places {
         }
         for at in used {
             if !given.failed.iter().any(|(known, _)| *known == at) {
-                given.failed.push((at, Refusal::Wrong(why.to_owned())));
+                given.failed.push((at, EndpointError::Wrong(why.to_owned())));
             }
         }
         given.failed.len() < self.clients.len()
@@ -179,7 +179,7 @@ impl Places {
         }
     }
 
-    fn gave_up(&self, digest: BlobDigest, at: usize, why: Refusal) {
+    fn gave_up(&self, digest: BlobDigest, at: usize, why: EndpointError) {
         self.note(at, Some(&why));
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         blobs.entry(digest).or_default().failed.push((at, why));
@@ -220,9 +220,9 @@ impl BlobReader<'_> {
     }
 
     /// The body of an answer from `offset` on.
-    fn body_of(&self, answer: Answer) -> Result<Box<dyn Read + Send>, Refusal> {
+    fn body_of(&self, answer: HttpResponse) -> Result<Box<dyn Read + Send>, EndpointError> {
         let number = |name: &str| answer.header(name).and_then(|text| text.parse::<u64>().ok());
-        let wrong = |what: String| Err(Refusal::Wrong(what));
+        let wrong = |what: String| Err(EndpointError::Wrong(what));
         let (length, mut skip) = (number("content-length"), 0);
         let begins = if answer.status == 206 {
             // RFC 9110, 14.4: `bytes 5-9/10`.
@@ -266,7 +266,7 @@ impl BlobReader<'_> {
     }
 
     /// One connection failed: wait, or give this endpoint up.
-    fn failed(&mut self, at: usize, why: Refusal) {
+    fn failed(&mut self, at: usize, why: EndpointError) {
         self.body = None;
         self.failures += 1;
         self.breaks += 1;

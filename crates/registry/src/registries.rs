@@ -12,13 +12,13 @@ use crate::health::Health;
 use crate::http::{Http, Proxies, Timeouts};
 use crate::places::Places;
 use crate::reference::Reference;
-use crate::settings::Settings;
+use crate::settings::RegistrySettings;
 
 /// Everything that decides how registries are spoken to.
 #[derive(Default)]
 pub struct RegistryOptions {
     /// Mirrors, rewritten names, insecure registries.
-    pub settings: Settings,
+    pub settings: RegistrySettings,
     /// Who we are.
     pub credentials: Credentials,
     /// Proxies.
@@ -38,7 +38,7 @@ pub struct RegistryOptions {
 /// All registries, as this run sees them.
 pub struct Registries {
     http: Arc<Http>,
-    settings: Settings,
+    settings: RegistrySettings,
     credentials: Credentials,
     retry: Retry,
     no_tls_verify: bool,
@@ -60,7 +60,7 @@ impl Registries {
     }
 
     /// What is configured.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &RegistrySettings {
         &self.settings
     }
 

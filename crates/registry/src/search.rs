@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::address::Url;
 use crate::client::Client;
-use crate::error::{Refusal, RegistryError, Result};
+use crate::error::{EndpointError, RegistryError, Result};
 use crate::reference::{Reference, Tag};
 use crate::registries::Registries;
 
@@ -79,12 +79,13 @@ impl Registries {
         });
         let found = found.and_then(|bytes| {
             let found = serde_json::from_slice::<Found>(&bytes);
-            found.map_err(|_| Refusal::Failed("its answer is not that of a search".to_owned()))
+            found
+                .map_err(|_| EndpointError::Failed("its answer is not that of a search".to_owned()))
         });
         let mut hits = match found {
             Ok(found) => found.results,
             // Most registries know no search; then their catalogue tells.
-            Err(Refusal::NotFound(_) | Refusal::Failed(_)) if host != HUB => {
+            Err(EndpointError::NotFound(_) | EndpointError::Failed(_)) if host != HUB => {
                 let mut hits = Vec::new();
                 let listed = client.pages("/v2/_catalog?n=1000", |page| {
                     let names = page.repositories.into_iter().filter(|name| name.contains(term));
@@ -137,7 +138,7 @@ impl Hit {
     }
 }
 
-type Told = std::result::Result<(), Refusal>;
+type Told = std::result::Result<(), EndpointError>;
 
 impl Client {
     /// Reads page after page until `take` has enough.
@@ -154,18 +155,18 @@ impl Client {
             let next = link.map(|link| page_at(&answer.url, link)).transpose()?;
             let bytes = answer.bytes(PAGE_BYTES)?;
             let page = serde_json::from_slice(&bytes)
-                .map_err(|_| Refusal::Failed("its answer is no list".to_owned()))?;
+                .map_err(|_| EndpointError::Failed("its answer is no list".to_owned()))?;
             let more = take(page);
             match next.filter(|_| more) {
                 Some(next) if !seen.insert(next.clone()) => {
                     let why = "a page of its list names a page before it as the next one";
-                    return Err(Refusal::Failed(why.to_owned()));
+                    return Err(EndpointError::Failed(why.to_owned()));
                 }
                 Some(next) => path = next,
                 None => return Ok(()),
             }
         }
-        Err(Refusal::Failed(format!("its list has more than {PAGES} pages")))
+        Err(EndpointError::Failed(format!("its list has more than {PAGES} pages")))
     }
 }
 
@@ -193,8 +194,9 @@ fn next_of(header: &str) -> Option<&str> {
 }
 
 /// The path of the next page at the registry itself.
-fn page_at(here: &Url, link: &str) -> std::result::Result<String, Refusal> {
-    let bad = || Refusal::Failed("its list goes on at an address that is not followed".to_owned());
+fn page_at(here: &Url, link: &str) -> std::result::Result<String, EndpointError> {
+    let bad =
+        || EndpointError::Failed("its list goes on at an address that is not followed".to_owned());
     let next = here.join(link).ok_or_else(bad)?;
     if next.same_origin(here) {
         let query = next.query().map(|query| format!("?{query}")).unwrap_or_default();

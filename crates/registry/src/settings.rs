@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use crate::address::{Scheme, Url, written_host};
 use crate::client::Endpoint;
-use crate::error::{Error, Refusal, RegistryError, Result};
+use crate::error::{EndpointError, Error, RegistryError, Result};
 use crate::hosts::HostPattern;
 use crate::null::or_default;
 use crate::reference::Reference;
@@ -31,7 +31,7 @@ const HUB: &str = "docker.io";
 
 /// What the configuration says.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct RegistrySettings {
     registries: Vec<Registry>,
     hub_mirrors: Vec<HubMirror>,
     insecure: Vec<HostPattern>,
@@ -140,7 +140,7 @@ struct DaemonJson {
     insecure_registries: Vec<String>,
 }
 
-impl Settings {
+impl RegistrySettings {
     /// Adds a `registries.conf`; a registry that is known already is replaced. A file that is
     /// not there adds nothing.
     ///
@@ -312,7 +312,7 @@ impl Settings {
         };
         if registry.blocked {
             let why = format!("registries.conf blocks {}", registry.prefix);
-            let error = RegistryError::one(reference.familiar(), name, Refusal::Blocked(why));
+            let error = RegistryError::one(reference.familiar(), name, EndpointError::Blocked(why));
             return Err(Box::new(error).into());
         }
         let name = registry.rewrite(&registry.location, reference).unwrap_or(name);
@@ -393,18 +393,18 @@ fn read(path: &Path) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn settings(conf: &str, daemon: &str) -> Result<Settings> {
+    fn settings(conf: &str, daemon: &str) -> Result<RegistrySettings> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("registries.conf"), conf).unwrap();
         std::fs::write(dir.path().join("daemon.json"), daemon).unwrap();
-        let mut settings = Settings::default();
+        let mut settings = RegistrySettings::default();
         settings.add_registries_conf(&dir.path().join("registries.conf"))?;
         settings.add_registries_conf(&dir.path().join("none.conf"))?;
         settings.add_daemon_json(&dir.path().join("daemon.json"));
         Ok(settings)
     }
 
-    fn ask(settings: &Settings, name: &str) -> Vec<String> {
+    fn ask(settings: &RegistrySettings, name: &str) -> Vec<String> {
         let all = settings.pull_from(&name.parse().unwrap()).unwrap();
         all.iter()
             .map(|one| {

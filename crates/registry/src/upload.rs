@@ -22,9 +22,9 @@ use ureq::http::Method;
 
 use crate::address::Url;
 use crate::client::Client;
-use crate::error::Refusal;
-use crate::forms::Form;
-use crate::http::{Answer, Body};
+use crate::error::EndpointError;
+use crate::forms::UploadForm;
+use crate::http::{HttpResponse, RequestBody};
 
 /// Times that one upload goes on after a break.
 const BREAKS: u32 = 100;
@@ -55,15 +55,15 @@ pub struct Begun(Url);
 /// Why an exchange that carries bytes did not end well.
 enum Fault {
     /// The registry does not take the bytes in this form.
-    Form(Refusal),
+    Form(EndpointError),
     /// It broke off, or the registry is in trouble.
-    Broken(Refusal),
+    Broken(EndpointError),
     /// Another form, or another time, changes nothing.
-    Final(Refusal),
+    Final(EndpointError),
 }
 
 impl Fault {
-    fn of(answer: Answer) -> Self {
+    fn of(answer: HttpResponse) -> Self {
         match answer.status {
             401 | 403 | 507 => Self::Final(answer.refusal()),
             // The upload is not known any more, or the registry has no time or is out of order.
@@ -73,19 +73,19 @@ impl Fault {
     }
 }
 
-impl From<Refusal> for Fault {
-    fn from(why: Refusal) -> Self {
+impl From<EndpointError> for Fault {
+    fn from(why: EndpointError) -> Self {
         if why.may_pass() { Self::Broken(why) } else { Self::Final(why) }
     }
 }
 
-fn location(answer: &Answer) -> Result<Url, Refusal> {
+fn location(answer: &HttpResponse) -> Result<Url, EndpointError> {
     let location = answer.header("location").and_then(|location| answer.url.join(location));
-    location.ok_or_else(|| Refusal::Failed("it does not say where to upload to".to_owned()))
+    location.ok_or_else(|| EndpointError::Failed("it does not say where to upload to".to_owned()))
 }
 
 /// How many bytes of an upload the registry has: `0-N`, `bytes=0-N` or `bytes 0-N`.
-fn reached(answer: &Answer) -> u64 {
+fn reached(answer: &HttpResponse) -> u64 {
     let last = answer.header("range").and_then(|range| {
         let range = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']);
         range.strip_prefix("0-")?.split('/').next()?.trim().parse::<u64>().ok()
@@ -106,7 +106,7 @@ impl Client {
             let answer = self.mount_request(url, from)?;
             match answer.status {
                 201 if self.has(digest)? => Ok(Mount::Done),
-                201 => Err(Refusal::Wrong("it said that the blob is there".to_owned())),
+                201 => Err(EndpointError::Wrong("it said that the blob is there".to_owned())),
                 202 => Ok(Mount::Upload(Begun(location(&answer)?))),
                 _ => Err(answer.refusal()),
             }
@@ -124,11 +124,11 @@ impl Client {
     ///
     /// # Errors
     /// What the registry said, where that says nothing of the blob.
-    pub fn has(&self, digest: BlobDigest) -> Result<bool, Refusal> {
+    pub fn has(&self, digest: BlobDigest) -> Result<bool, EndpointError> {
         match self.blob_head(digest) {
             Ok(_) => Ok(true),
-            Err(Refusal::NotFound(_)) => Ok(false),
-            Err(why @ (Refusal::Denied(_) | Refusal::Failed(_))) => {
+            Err(EndpointError::NotFound(_)) => Ok(false),
+            Err(why @ (EndpointError::Denied(_) | EndpointError::Failed(_))) => {
                 tracing::debug!("{digest}: {}: whether it is there: {why}", self.label());
                 Ok(false)
             }
@@ -140,7 +140,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::upload`].
-    pub fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), EndpointError> {
         if self.has(digest)? {
             return Ok(());
         }
@@ -152,8 +152,9 @@ impl Client {
         self.upload(&Outgoing { digest, size, open: &open, sent: &|_| {} }, None)
     }
 
-    fn begin(&self) -> Result<Url, Refusal> {
-        let answer = self.upload_request(Method::POST, self.uploads()?, Vec::new(), Body::Empty)?;
+    fn begin(&self) -> Result<Url, EndpointError> {
+        let answer =
+            self.upload_request(Method::POST, self.uploads()?, Vec::new(), RequestBody::Empty)?;
         match answer.status {
             200..=299 => location(&answer),
             _ => Err(answer.refusal()),
@@ -164,7 +165,7 @@ impl Client {
     ///
     /// # Errors
     /// What the registry said last.
-    pub fn upload(&self, blob: &Outgoing<'_>, begun: Option<Begun>) -> Result<(), Refusal> {
+    pub fn upload(&self, blob: &Outgoing<'_>, begun: Option<Begun>) -> Result<(), EndpointError> {
         let mut begun = begun.map(|Begun(at)| at);
         let (mut failures, mut form) = (0, self.refused.first());
         loop {
@@ -198,13 +199,13 @@ impl Client {
     }
 
     /// All bytes in one request; where it breaks off, the rest in others as long as it moves.
-    fn whole(&self, form: Form, at: Url, blob: &Outgoing<'_>) -> Result<(), Fault> {
+    fn whole(&self, form: UploadForm, at: Url, blob: &Outgoing<'_>) -> Result<(), Fault> {
         let why = match form {
-            Form::Put => match self.finish(at.clone(), blob, 0) {
+            UploadForm::Put => match self.finish(at.clone(), blob, 0) {
                 Err(Fault::Broken(why)) => why,
                 outcome => return outcome,
             },
-            Form::Patch => match self.patch(at.clone(), blob, 0) {
+            UploadForm::Patch => match self.patch(at.clone(), blob, 0) {
                 Ok(at) => return self.finish(at, blob, blob.size),
                 Err(Fault::Broken(why)) => why,
                 Err(fault) => return Err(fault),
@@ -215,7 +216,7 @@ impl Client {
 
     /// What an exchange that broke off has left to send. `why` it broke is the answer if the
     /// registry has none of it.
-    fn rest(&self, mut at: Url, blob: &Outgoing<'_>, mut why: Refusal) -> Result<(), Fault> {
+    fn rest(&self, mut at: Url, blob: &Outgoing<'_>, mut why: EndpointError) -> Result<(), Fault> {
         let mut offset = 0;
         for _ in 0..BREAKS {
             if self.refused.rest.load(Relaxed) {
@@ -272,8 +273,9 @@ impl Client {
     }
 
     /// How much of an upload has arrived.
-    fn where_we_are(&self, at: &Url) -> Result<(Url, u64), Refusal> {
-        let answer = self.upload_request(Method::GET, at.clone(), Vec::new(), Body::Empty)?;
+    fn where_we_are(&self, at: &Url) -> Result<(Url, u64), EndpointError> {
+        let answer =
+            self.upload_request(Method::GET, at.clone(), Vec::new(), RequestBody::Empty)?;
         if !matches!(answer.status, 200..=299) {
             return Err(answer.refusal());
         }
@@ -286,7 +288,7 @@ impl Client {
         url: Url,
         blob: &Outgoing<'_>,
         offset: u64,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<HttpResponse, EndpointError> {
         let len = blob.size.saturating_sub(offset);
         let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
         if method == Method::PATCH && offset > 0 {
@@ -299,8 +301,8 @@ impl Client {
         };
         match len {
             // Nothing that could have arrived in part.
-            0 => self.upload_request(method, url, headers, Body::Empty),
-            len => self.upload_once(method, url, headers, Body::Stream(&open, len)),
+            0 => self.upload_request(method, url, headers, RequestBody::Empty),
+            len => self.upload_once(method, url, headers, RequestBody::Stream(&open, len)),
         }
     }
 }

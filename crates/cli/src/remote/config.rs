@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueHint};
 use strata_registry::{
-    Credentials, Proxies, Registries, RegistryOptions, Retry, Settings, Timeouts,
+    Credentials, Proxies, Registries, RegistryOptions, RegistrySettings, Retry, Timeouts,
 };
 
 use crate::context::Context;
@@ -152,13 +152,13 @@ fn docker_config() -> Option<PathBuf> {
     dir.or_else(|| home().map(|home| home.join(".docker"))).map(|dir| dir.join("config.json"))
 }
 
-fn settings() -> Result<Settings> {
-    let mut settings = Settings::default();
+fn settings() -> Result<RegistrySettings> {
+    let mut settings = RegistrySettings::default();
     read_settings(&mut settings).context("cannot read the configuration of registries")?;
     Ok(settings)
 }
 
-fn read_settings(settings: &mut Settings) -> Result<()> {
+fn read_settings(settings: &mut RegistrySettings) -> Result<()> {
     let user = config_dir();
     settings.add_daemon_json(Path::new("/etc/docker/daemon.json"));
     if let Some(user) = &user {

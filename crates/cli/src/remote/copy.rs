@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_image::{
-    ArchiveWriter, Copied, CopyOptions, Format, Listeners, Location, Platform, PushEvent, Target,
-    copy,
+    ArchiveWriter, CopiedImage, CopyOptions, ImageFormat, Listeners, Location, Platform, PushEvent,
+    Target, copy,
 };
 use strata_layer::Store;
 use strata_registry::{Reference, Registries};
@@ -78,9 +78,9 @@ impl Goal {
             Some(Location::Registry(reference)) => Self::Registry(reference),
             Some(Location::Stored(name)) => Self::Store(Some(name.parse()?)),
             Some(Location::Files { format, path, name }) => match format {
-                Format::OciDirectory => Self::Layout(path, name),
-                Format::OciArchive => Self::OciArchive(path, name),
-                Format::DockerArchive => Self::DockerArchive(path, name),
+                ImageFormat::OciDirectory => Self::Layout(path, name),
+                ImageFormat::OciArchive => Self::OciArchive(path, name),
+                ImageFormat::DockerArchive => Self::DockerArchive(path, name),
             },
             None => Self::Store(Some(text.parse()?)),
         })
@@ -225,7 +225,7 @@ impl Run<'_> {
         let shown = match (&target, goal) {
             (Target::Registry(reference), _) => Location::Registry(reference.clone()).to_string(),
             (_, Goal::Layout(path, name)) => Location::Files {
-                format: Format::OciDirectory,
+                format: ImageFormat::OciDirectory,
                 path: path.clone(),
                 name: name.clone(),
             }
@@ -238,16 +238,18 @@ impl Run<'_> {
 
     fn archive(&self, sources: &[Location], goal: &Goal) -> Result<()> {
         let (format, path, name) = match goal {
-            Goal::OciArchive(path, name) => (Format::OciArchive, path, name),
-            Goal::DockerArchive(path, name) => (Format::DockerArchive, path, name),
+            Goal::OciArchive(path, name) => (ImageFormat::OciArchive, path, name),
+            Goal::DockerArchive(path, name) => (ImageFormat::DockerArchive, path, name),
             _ => return Ok(()),
         };
         let to = Location::Files { format, path: path.clone(), name: name.clone() };
         look::to_file(path, "copy", &mut |out: &mut dyn Write| {
             let mut out = BufWriter::with_capacity(256 << 10, out);
             let mut archive = match format {
-                Format::DockerArchive => ArchiveWriter::docker(&mut out)?,
-                Format::OciArchive | Format::OciDirectory => ArchiveWriter::oci(&mut out)?,
+                ImageFormat::DockerArchive => ArchiveWriter::docker(&mut out)?,
+                ImageFormat::OciArchive | ImageFormat::OciDirectory => {
+                    ArchiveWriter::oci(&mut out)?
+                }
             };
             for from in sources {
                 let target = Target::Archive { archive: &mut archive, name: name.clone() };
@@ -263,7 +265,7 @@ impl Run<'_> {
         let pushing = |layer: &str, event: PushEvent<'_>| transfer.copying(layer, event);
         let listeners = Listeners { pulling: &transfer, pushing: &pushing };
         transfer.line(&format!("Copying {from} to {to}"));
-        let copied: Copied =
+        let copied: CopiedImage =
             copy(self.store, self.registries, from, target, self.options, &listeners)
                 .with_context(|| format!("cannot copy {from} to {to}"))?;
         let digest = match copied.manifest {

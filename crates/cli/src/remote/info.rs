@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use strata_layer::Store;
-use strata_registry::{Proxies, Registries, Settings};
+use strata_registry::{Proxies, Registries, RegistrySettings};
 
 use super::config::{self, RegistryArgs};
 use crate::context::{Context, Format};
@@ -213,14 +213,14 @@ fn print_mirrors(registries: &Registries, out: &mut impl Write) -> Result<()> {
 }
 
 /// The mirrors of Docker Hub, as docker shows them.
-fn hub_mirrors(settings: &Settings) -> Vec<String> {
+fn hub_mirrors(settings: &RegistrySettings) -> Vec<String> {
     let mirrors = settings.mirrors().into_iter();
     let of_hub = mirrors.filter(|one| one.is_mirror && one.prefix == "docker.io");
     of_hub.map(|one| format!("{}://{}/", one.scheme, one.location)).collect()
 }
 
 /// `docker info`, as far as there is something to say: uppers are its containers.
-fn in_dockers_words(context: &Context, facts: &Facts, settings: &Settings) -> Document {
+fn in_dockers_words(context: &Context, facts: &Facts, settings: &RegistrySettings) -> Document {
     let shown = |proxy: &Option<String>| proxy.as_deref().map_or("", without_password).to_owned();
     let mirrors = hub_mirrors(settings);
     let record = Document::Record;

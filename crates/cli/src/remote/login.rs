@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use strata_registry::{Credential, Credentials, Kept, Refusal, Registries};
+use strata_registry::{Credential, Credentials, EndpointError, KeptLogin, Registries};
 
 use super::config::RegistryArgs;
 use crate::context::Context;
@@ -91,7 +91,7 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
     try_login(&registries, &args.registry, credential)?;
     let file = args.access.login_file(&args.registry)?;
     let kept = Credentials::keep(&file, &args.registry, &username, &password)?;
-    if let Kept::Plainly(path) = kept {
+    if let KeptLogin::Plainly(path) = kept {
         let mut err = std::io::stderr();
         writeln!(
             err,
@@ -106,7 +106,7 @@ pub(crate) fn login(context: &Context, args: &LoginArgs, out: &mut impl Write) -
 fn try_login(registries: &Registries, host: &str, credential: Credential) -> Result<()> {
     let Err(error) = registries.check_login(host, Some(credential)) else { return Ok(()) };
     if let strata_registry::Error::Refused(refused) = &error
-        && let Some(Refusal::Denied(said)) = refused.decisive()
+        && let Some(EndpointError::Denied(said)) = refused.decisive()
     {
         bail!("{host} does not take this name and password: {said}");
     }

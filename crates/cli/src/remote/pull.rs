@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::{Limits, Platform, PullOptions, Pulled, pull, resolve_image};
+use strata_image::{Platform, PullOptions, Pulled, SourceLimits, pull, resolve_image};
 use strata_layer::Store;
 use strata_registry::{Reference, ReferenceError, Registries};
 
@@ -151,7 +151,7 @@ struct Wanted<'a> {
     name: &'a Name,
     platform: Option<&'a Platform>,
     threads: Option<NonZeroUsize>,
-    limits: Limits,
+    limits: SourceLimits,
 }
 
 fn fetch(
@@ -277,9 +277,9 @@ impl LazyArgs {
 }
 
 /// The bounds on documents that a registry gives.
-pub(crate) fn document_limits(manifest_bytes: Option<u64>) -> Limits {
-    let default = Limits::default();
-    Limits { document_bytes: manifest_bytes.unwrap_or(default.document_bytes), ..default }
+pub(crate) fn document_limits(manifest_bytes: Option<u64>) -> SourceLimits {
+    let default = SourceLimits::default();
+    SourceLimits { document_bytes: manifest_bytes.unwrap_or(default.document_bytes), ..default }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::{Packing, PushOptions, push, resolve_image};
+use strata_image::{LayerPacking, PushOptions, push, resolve_image};
 use strata_layer::{ImageRecord, Store};
 use strata_registry::{Reference, Registries};
 use strata_tree::ImageId;
@@ -51,7 +51,7 @@ pub(super) enum Compression {
     None,
 }
 
-impl From<Compression> for Packing {
+impl From<Compression> for LayerPacking {
     fn from(compression: Compression) -> Self {
         match compression {
             Compression::Gzip => Self::Gzip,
@@ -126,7 +126,8 @@ fn send(
     transfer: &Transfer,
     (image, reference): (&ImageRecord, &Reference),
 ) -> Result<()> {
-    let options = PushOptions { packing: args.compression.map(Packing::from), threads: args.jobs };
+    let options =
+        PushOptions { packing: args.compression.map(LayerPacking::from), threads: args.jobs };
     let listen = |layer: &str, event: strata_image::PushEvent<'_>| {
         transfer.pushing(layer, event);
     };

@@ -4,13 +4,13 @@ use super::*;
 use std::io::Write;
 use std::process::Command;
 
-fn index(bytes: &[u8]) -> Result<Archive> {
+fn index(bytes: &[u8]) -> Result<ArchiveIndex> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Archive::index(file, "test.tar", &Limits { members: 8, ..Limits::default() })
+    ArchiveIndex::index(file, "test.tar", &SourceLimits { members: 8, ..SourceLimits::default() })
 }
 
-fn body(archive: &Archive, path: &str) -> Option<Vec<u8>> {
+fn body(archive: &ArchiveIndex, path: &str) -> Option<Vec<u8>> {
     let extent = archive.find(&TreePath::clamped(path.as_bytes()).unwrap())?;
     let mut bytes = vec![0; extent.size as usize];
     extent.file.read_exact_at(&mut bytes, extent.offset).unwrap();
@@ -196,15 +196,15 @@ fn sparse_members_are_whole() {
             .unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success() && out.stdout.len() < 1 << 20, "{options:?}: {said}");
-        let read = |limits: &Limits| {
+        let read = |limits: &SourceLimits| {
             let scratch = || -> Result<File> { Ok(tempfile::tempfile().unwrap()) };
             index(&out.stdout)?.expand(&scratch, "test.tar", limits)
         };
-        let archive = read(&Limits::default()).unwrap();
+        let archive = read(&SourceLimits::default()).unwrap();
         assert!(body(&archive, "blob").unwrap() == content, "{options:?}");
         assert_eq!(body(&archive, "small").as_deref(), Some(&b"small"[..]), "{options:?}");
         assert!(!archive.find(&TreePath::clamped(b"blob").unwrap()).unwrap().repeated);
-        let error = read(&Limits { archive_bytes: 1 << 20, ..Limits::default() });
+        let error = read(&SourceLimits { archive_bytes: 1 << 20, ..SourceLimits::default() });
         assert!(error.unwrap_err().to_string().contains("--max-archive-bytes"));
     }
 }

@@ -13,12 +13,12 @@ use super::outbound::{Outbound, blob_name, prepare};
 use crate::digest::sha256;
 use crate::error::Result;
 use crate::push::{PushEvent, PushListener};
-use crate::save::Archive;
+use crate::save::ImageTar;
 use strata_registry::Reference;
 
 /// An archive that is being written.
 pub struct ArchiveWriter<'w> {
-    archive: Archive<'w>,
+    archive: ImageTar<'w>,
     index: Vec<Value>,
     /// Docker's list, if it is one of docker's.
     docker: Option<Vec<Value>>,
@@ -30,7 +30,7 @@ impl<'w> ArchiveWriter<'w> {
     /// # Errors
     /// `Io` if `out` refuses.
     pub fn oci(out: &'w mut dyn Write) -> Result<Self> {
-        Ok(Self { archive: Archive::begin(out)?, index: Vec::new(), docker: None })
+        Ok(Self { archive: ImageTar::begin(out)?, index: Vec::new(), docker: None })
     }
 
     /// Begins an archive that docker loads.
@@ -38,7 +38,7 @@ impl<'w> ArchiveWriter<'w> {
     /// # Errors
     /// `Io` if `out` refuses.
     pub fn docker(out: &'w mut dyn Write) -> Result<Self> {
-        Ok(Self { archive: Archive::begin(out)?, index: Vec::new(), docker: Some(Vec::new()) })
+        Ok(Self { archive: ImageTar::begin(out)?, index: Vec::new(), docker: Some(Vec::new()) })
     }
 
     pub(crate) fn wants_plain(&self) -> bool {

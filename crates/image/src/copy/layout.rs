@@ -13,7 +13,7 @@ use strata_tree::BlobDigest;
 use super::outbound::{Outbound, blob_name, called, prepare, shown};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::limits::SourceLimits;
 use crate::push::{PushEvent, PushListener};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -122,7 +122,7 @@ fn index(
     let path = root.join("index.json");
     let mut index = match File::open(&path) {
         Ok(file) => {
-            let most = Limits::default().document_bytes;
+            let most = SourceLimits::default().document_bytes;
             serde_json::from_reader(file.take(most)).map_err(|error| {
                 Error::document(&shown(root), "index.json", format!("no index: {error}"))
             })?

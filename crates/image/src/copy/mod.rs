@@ -28,17 +28,17 @@ use strata_tree::{BlobDigest, ImageId};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::find;
-use crate::found::{Found, Wanted};
-use crate::limits::Limits;
+use crate::found::{FoundImage, Wanted};
+use crate::limits::SourceLimits;
 use crate::load::{ChainCheck, LoadOptions, load_one};
 use crate::location::Location;
-use crate::pack::Packing;
+use crate::pack::LayerPacking;
 use crate::platform::Platform;
 use crate::pull::Remote;
 use crate::push::{PushListener, PushOptions, push};
 use crate::resolve::resolve_image;
-use crate::source::{Blobs, Source};
-use outbound::{Form, Outbound};
+use crate::source::{Blobs, ImageSource};
+use outbound::{LayerForm, Outbound};
 
 /// How to copy.
 #[derive(Default)]
@@ -46,9 +46,9 @@ pub struct CopyOptions<'a> {
     /// Of an index the image for this platform; without it the host's.
     pub platform: Option<Platform>,
     /// How layers are packed for a registry; without it as they are, else gzip.
-    pub packing: Option<Packing>,
+    pub packing: Option<LayerPacking>,
     /// What sources may make us read.
-    pub limits: Limits,
+    pub limits: SourceLimits,
     /// Called before an image comes into the store; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
 }
@@ -77,7 +77,7 @@ pub enum Target<'a, 'w> {
 
 /// What was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copied {
+pub struct CopiedImage {
     /// The image's id.
     pub id: ImageId,
     /// Its manifest at the destination, if there is one.
@@ -104,7 +104,7 @@ pub fn copy(
     to: Target<'_, '_>,
     options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
-) -> Result<Copied> {
+) -> Result<CopiedImage> {
     match from {
         Location::Registry(reference) => {
             let places = registries.places(reference)?;
@@ -120,7 +120,7 @@ pub fn copy(
         Location::Files { format, path, name } => {
             let spec = Location::source(*format, path, name.as_deref());
             let scratch = || Ok(store.scratch_file()?);
-            let source = Source::open(&spec, &scratch, &options.limits)?;
+            let source = ImageSource::open(&spec, &scratch, &options.limits)?;
             let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };
             let found = find::one(&source, &wanted)?;
             let copy = Copy { store, registries, options, listeners, home: None };
@@ -138,13 +138,13 @@ fn stored(
     to: Target<'_, '_>,
     options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
-) -> Result<Copied> {
+) -> Result<CopiedImage> {
     let image = resolve_image(store, text)?;
     match to {
         Target::Registry(reference) => {
             let how = PushOptions { packing: options.packing, ..PushOptions::default() };
             let pushed = push(store, registries, &image, &reference, &how, listeners.pushing)?;
-            Ok(Copied { id: image.id, manifest: Some(pushed.digest) })
+            Ok(CopiedImage { id: image.id, manifest: Some(pushed.digest) })
         }
         Target::Store(name) => {
             if let Some(name) = name {
@@ -152,7 +152,7 @@ fn stored(
                 let tag = tag.ok_or_else(|| Error::NameWithDigest(name.to_string()))?;
                 store.tag(&tag, &image.id)?;
             }
-            Ok(Copied { id: image.id, manifest: image.manifest })
+            Ok(CopiedImage { id: image.id, manifest: image.manifest })
         }
         to => {
             let outbound = outbound::of_store(store, &image, text)?;
@@ -166,7 +166,7 @@ fn written(
     outbound: &Outbound<'_>,
     to: Target<'_, '_>,
     listeners: &Listeners<'_>,
-) -> Result<Copied> {
+) -> Result<CopiedImage> {
     match to {
         Target::Layout { path, name } => {
             layout::write(&path, outbound, name.as_deref(), listeners.pushing)?;
@@ -176,7 +176,7 @@ fn written(
         }
         Target::Registry(_) | Target::Store(_) => {}
     }
-    Ok(Copied { id: outbound.id, manifest: Some(sha256(&outbound.manifest)) })
+    Ok(CopiedImage { id: outbound.id, manifest: Some(sha256(&outbound.manifest)) })
 }
 
 struct Copy<'a> {
@@ -189,17 +189,22 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn found(&self, source: &dyn Blobs, mut found: Found, to: Target<'_, '_>) -> Result<Copied> {
+    fn found(
+        &self,
+        source: &dyn Blobs,
+        mut found: FoundImage,
+        to: Target<'_, '_>,
+    ) -> Result<CopiedImage> {
         let form = match &to {
             Target::Store(_) => return self.to_store(source, found, to),
             Target::Registry(_) => match self.options.packing {
-                None if outbound::is_whole(&found) => Form::AsItIs,
-                packing => Form::Packed(packing.unwrap_or_default()),
+                None if outbound::is_whole(&found) => LayerForm::AsItIs,
+                packing => LayerForm::Packed(packing.unwrap_or_default()),
             },
-            Target::Archive { archive, .. } if archive.wants_plain() => Form::Plain,
+            Target::Archive { archive, .. } if archive.wants_plain() => LayerForm::Plain,
             Target::Layout { .. } | Target::Archive { .. } => match outbound::is_whole(&found) {
-                true => Form::AsItIs,
-                false => Form::Plain,
+                true => LayerForm::AsItIs,
+                false => LayerForm::Plain,
             },
         };
         let names = std::mem::take(&mut found.names);
@@ -210,10 +215,15 @@ impl Copy<'_> {
         };
         let pushing = self.listeners.pushing;
         let digest = registry::put(self.registries, &outbound, reference, self.home, pushing)?;
-        Ok(Copied { id: outbound.id, manifest: Some(digest) })
+        Ok(CopiedImage { id: outbound.id, manifest: Some(digest) })
     }
 
-    fn to_store(&self, source: &dyn Blobs, mut found: Found, to: Target<'_, '_>) -> Result<Copied> {
+    fn to_store(
+        &self,
+        source: &dyn Blobs,
+        mut found: FoundImage,
+        to: Target<'_, '_>,
+    ) -> Result<CopiedImage> {
         if let Target::Store(Some(name)) = to {
             if name.digest().is_some() {
                 return Err(Error::NameWithDigest(name.to_string()));
@@ -227,6 +237,6 @@ impl Copy<'_> {
         };
         let manifest = found.manifest.as_deref().map(sha256);
         let loaded = load_one(self.store, source, &found, &options, self.listeners.pulling)?;
-        Ok(Copied { id: loaded.id, manifest })
+        Ok(CopiedImage { id: loaded.id, manifest })
     }
 }

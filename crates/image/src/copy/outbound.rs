@@ -14,25 +14,25 @@ use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result};
-use crate::found::{Found, FoundLayer};
-use crate::limits::Limits;
+use crate::found::{FoundImage, FoundLayer};
+use crate::limits::SourceLimits;
 use crate::manifest::{Described, new_manifest};
 use crate::media::{MediaKind, OCI_LAYER, OCI_MANIFEST};
 use crate::oci::media_type_of;
-use crate::pack::{Packing, pack_from, repacked};
+use crate::pack::{LayerPacking, pack_from, repacked};
 use crate::push::{PushEvent, PushListener};
 use crate::source::Blobs;
 use crate::spool;
 
 /// What an image is to be made into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum LayerForm {
     /// The blobs and the manifest that it has.
     AsItIs,
     /// The diffs themselves.
     Plain,
     /// The diffs, packed.
-    Packed(Packing),
+    Packed(LayerPacking),
 }
 
 /// The image.
@@ -59,7 +59,7 @@ pub(crate) struct OutLayer<'a> {
 }
 
 /// Whether an image can go out as it is: it has a manifest, which describes every blob.
-pub(crate) fn is_whole(found: &Found) -> bool {
+pub(crate) fn is_whole(found: &FoundImage) -> bool {
     let described = |layer: &FoundLayer| matches!(layer.blob, Some((_, Some(_))));
     found.manifest.is_some() && found.layers.iter().all(described)
 }
@@ -71,14 +71,14 @@ pub(crate) fn is_whole(found: &Found) -> bool {
 pub(crate) fn of_found<'a>(
     store: &Store,
     source: &'a dyn Blobs,
-    found: &Found,
+    found: &FoundImage,
     names: Vec<Reference>,
-    form: Form,
-    limits: &Limits,
+    form: LayerForm,
+    limits: &SourceLimits,
 ) -> Result<Outbound<'a>> {
     let title = found.title();
     let (id, config) = (found.config.id(), found.raw_config.clone());
-    if form == Form::AsItIs
+    if form == LayerForm::AsItIs
         && let Some(manifest) = &found.manifest
     {
         let layers = found.layers.iter().filter_map(|layer| as_it_is(source, layer, &title));
@@ -87,15 +87,15 @@ pub(crate) fn of_found<'a>(
         return Ok(Outbound { id, config, manifest, media_type, layers, names });
     }
     let packing = match form {
-        Form::Packed(packing) => packing,
-        Form::AsItIs | Form::Plain => Packing::Plain,
+        LayerForm::Packed(packing) => packing,
+        LayerForm::AsItIs | LayerForm::Plain => LayerPacking::Plain,
     };
     let (mut layers, mut described) = (Vec::new(), Vec::new());
     for (layer, diff_id) in found.layers.iter().zip(found.config.diff_ids()) {
         let plain = diff(store, source, layer, diff_id, &title, limits)?;
         let what = format!("packing layer {diff_id}");
         let packed = match packing {
-            Packing::Plain => (BlobDigest::from_bytes(*diff_id.as_bytes()), plain.1, plain.0),
+            LayerPacking::Plain => (BlobDigest::from_bytes(*diff_id.as_bytes()), plain.1, plain.0),
             packing => {
                 let packed = pack_from(store, packing, &what, &mut |out: &mut dyn Write| {
                     let mut reader = At { file: &plain.0, offset: 0 };
@@ -146,7 +146,7 @@ fn diff(
     layer: &FoundLayer,
     diff_id: &DiffId,
     title: &str,
-    limits: &Limits,
+    limits: &SourceLimits,
 ) -> Result<(File, u64)> {
     let label = format!("layer {diff_id} of {title}");
     let blob = source.layer(layer)?.ok_or_else(|| absent(source, layer, title))?;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::find;
-use crate::found::{Found, Wanted};
-use crate::limits::Limits;
-use crate::source::Source;
+use crate::found::{FoundImage, Wanted};
+use crate::limits::SourceLimits;
+use crate::source::ImageSource;
 use crate::spec::SourceSpec;
 use strata_registry::Reference;
 use strata_testkit::digest;
@@ -25,18 +25,19 @@ fn old_image(layout: &Layout, content: &str) -> (String, String) {
     (name, path)
 }
 
-fn find(layout: &Layout, list: &Value, only: Option<&str>) -> Result<Vec<Found>> {
+fn find(layout: &Layout, list: &Value, only: Option<&str>) -> Result<Vec<FoundImage>> {
     layout.write("manifest.json", list.to_string());
     let mut spec = SourceSpec::path(layout.root());
     if let Some(only) = only {
         spec = spec.only(only);
     }
     let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
-    let source = Source::open(&spec, &scratch, &Limits { images: 8, ..Limits::default() })?;
+    let source =
+        ImageSource::open(&spec, &scratch, &SourceLimits { images: 8, ..SourceLimits::default() })?;
     find::find(&source, &Wanted { spec: &spec, platform: None })
 }
 
-fn names(found: &[Found]) -> Vec<Vec<String>> {
+fn names(found: &[FoundImage]) -> Vec<Vec<String>> {
     found.iter().map(|image| image.names.iter().map(Reference::familiar).collect()).collect()
 }
 

@@ -23,7 +23,7 @@ mod read;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use read::Fault;
+pub use read::JsonFault;
 
 /// Levels that [`Json::to_value`] keeps apart: more than any document has that means something.
 const SHOWN: usize = 100;
@@ -48,7 +48,7 @@ enum Node {
 ///
 /// # Errors
 /// What is no JSON, and where; or which field is not as the type has it.
-pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonFault> {
     Json::parse(bytes)?.read()
 }
 
@@ -57,10 +57,10 @@ impl Json {
     ///
     /// # Errors
     /// What is wrong, and where.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonFault> {
         let (document, end) = read::first(bytes)?;
         match bytes[end..].iter().position(|byte| !read::is_blank(*byte)) {
-            Some(at) => Err(Fault::at(end + at, "something follows the document")),
+            Some(at) => Err(JsonFault::at(end + at, "something follows the document")),
             None => Ok(document),
         }
     }
@@ -69,7 +69,7 @@ impl Json {
     ///
     /// # Errors
     /// What is wrong, and where.
-    pub fn first(bytes: &[u8]) -> Result<Self, Fault> {
+    pub fn first(bytes: &[u8]) -> Result<Self, JsonFault> {
         read::first(bytes).map(|(document, _)| document)
     }
 
@@ -87,8 +87,8 @@ impl Json {
     ///
     /// # Errors
     /// Which field is not as the type has it.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        T::deserialize(self).map_err(|error| Fault::of_type(&error))
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, JsonFault> {
+        T::deserialize(self).map_err(|error| JsonFault::of_type(&error))
     }
 
     /// Whether it is `null`.

@@ -12,13 +12,13 @@ const DEPTH: usize = 10_000;
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct JsonFault {
     /// The byte at which it is met, if it is the syntax.
     at: Option<usize>,
     what: String,
 }
 
-impl Fault {
+impl JsonFault {
     pub(super) fn at(at: usize, what: impl Into<String>) -> Self {
         Self { at: Some(at), what: what.into() }
     }
@@ -28,7 +28,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for JsonFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.at {
             Some(at) => write!(f, "{} at byte {at}", self.what),
@@ -37,7 +37,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for JsonFault {}
 
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
@@ -50,10 +50,10 @@ enum Open {
 }
 
 /// The first document, and where it ends.
-pub(super) fn first(bytes: &[u8]) -> Result<(Json, usize), Fault> {
+pub(super) fn first(bytes: &[u8]) -> Result<(Json, usize), JsonFault> {
     let mut reader = Reader { bytes, at: 0 };
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err(Fault::at(0, "a byte order mark, which JSON does not have,"));
+        return Err(JsonFault::at(0, "a byte order mark, which JSON does not have,"));
     }
     let mut open: Vec<Open> = Vec::new();
     loop {
@@ -120,7 +120,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The next byte that is no blank, not taken.
-    fn next(&mut self) -> Result<u8, Fault> {
+    fn next(&mut self) -> Result<u8, JsonFault> {
         while self.bytes.get(self.at).is_some_and(|byte| is_blank(*byte)) {
             self.at += 1;
         }
@@ -133,23 +133,23 @@ impl Reader<'_> {
         value
     }
 
-    fn early(&self) -> Fault {
-        Fault::at(self.bytes.len(), "it ends too early,")
+    fn early(&self) -> JsonFault {
+        JsonFault::at(self.bytes.len(), "it ends too early,")
     }
 
-    fn expected(&self, what: &str) -> Fault {
-        Fault::at(self.at, format!("no JSON: expected {what}"))
+    fn expected(&self, what: &str) -> JsonFault {
+        JsonFault::at(self.at, format!("no JSON: expected {what}"))
     }
 
-    fn check_depth(&self, depth: usize) -> Result<(), Fault> {
+    fn check_depth(&self, depth: usize) -> Result<(), JsonFault> {
         match depth > DEPTH {
-            true => Err(Fault::at(self.at, format!("more than {DEPTH} levels"))),
+            true => Err(JsonFault::at(self.at, format!("more than {DEPTH} levels"))),
             false => Ok(()),
         }
     }
 
     /// A key and its colon.
-    fn key(&mut self) -> Result<String, Fault> {
+    fn key(&mut self) -> Result<String, JsonFault> {
         if self.next()? != b'"' {
             return Err(self.expected("a key in double quotes"));
         }
@@ -161,7 +161,7 @@ impl Reader<'_> {
         Ok(key)
     }
 
-    fn scalar(&mut self) -> Result<Json, Fault> {
+    fn scalar(&mut self) -> Result<Json, JsonFault> {
         let rest = &self.bytes[self.at..];
         for (word, node) in
             [(&b"null"[..], Node::Null), (b"true", Node::Bool(true)), (b"false", Node::Bool(false))]
@@ -178,7 +178,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number(&mut self) -> Result<Json, Fault> {
+    fn number(&mut self) -> Result<Json, JsonFault> {
         let from = self.at;
         self.skip(|byte| byte == b'-', Some(1));
         if self.bytes.get(self.at) == Some(&b'0') {
@@ -197,7 +197,7 @@ impl Reader<'_> {
         Ok(Json(Node::Number(text)))
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), JsonFault> {
         match self.skip(|byte| byte.is_ascii_digit(), None) {
             0 => Err(self.expected("a digit")),
             _ => Ok(()),
@@ -212,7 +212,7 @@ impl Reader<'_> {
     }
 
     /// A string, from its opening quote.
-    fn string(&mut self) -> Result<String, Fault> {
+    fn string(&mut self) -> Result<String, JsonFault> {
         self.at += 1;
         let mut text = String::new();
         loop {
@@ -234,7 +234,7 @@ impl Reader<'_> {
         }
     }
 
-    fn escape(&mut self) -> Result<char, Fault> {
+    fn escape(&mut self) -> Result<char, JsonFault> {
         let escaped = *self.bytes.get(self.at + 1).ok_or_else(|| self.early())?;
         let plain = match escaped {
             b'"' | b'\\' | b'/' => char::from(escaped),

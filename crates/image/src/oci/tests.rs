@@ -6,31 +6,31 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::find;
-use crate::found::{Found, Wanted};
-use crate::limits::Limits;
-use crate::source::Source;
+use crate::found::{FoundImage, Wanted};
+use crate::limits::SourceLimits;
+use crate::source::ImageSource;
 use crate::spec::{List, SourceSpec};
 use strata_registry::Reference;
 use strata_testkit::digest;
 use strata_testkit::layout::{CONFIG, INDEX, LAYER, Layout, MANIFEST, named, on, tar_of, with};
 
-fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<Found>> {
+fn find(layout: &Layout, only: Option<&str>, platform: Option<&str>) -> Result<Vec<FoundImage>> {
     let mut spec = SourceSpec::path(layout.root());
     if let Some(only) = only {
         spec = spec.only(only);
     }
     let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
-    let limits = Limits { images: 8, ..Limits::default() };
-    let source = Source::open(&spec, &scratch, &limits)?;
+    let limits = SourceLimits { images: 8, ..SourceLimits::default() };
+    let source = ImageSource::open(&spec, &scratch, &limits)?;
     let platform = platform.map(|text| text.parse().unwrap());
     find::find(&source, &Wanted { spec: &spec, platform: platform.as_ref() })
 }
 
-fn names(image: &Found) -> Vec<String> {
+fn names(image: &FoundImage) -> Vec<String> {
     image.names.iter().map(Reference::familiar).collect()
 }
 
-fn manifests(found: &[Found]) -> Vec<String> {
+fn manifests(found: &[FoundImage]) -> Vec<String> {
     found.iter().map(|image| digest(image.manifest.as_ref().unwrap())).collect()
 }
 
@@ -213,7 +213,7 @@ fn what_either_list_has_is_found() {
     let (first, first_id) = item(&layout, "1", &json!(null));
     let (second, second_id) = item(&layout, "2", &json!(["saved:2"]));
     layout.write("manifest.json", json!([second, first]).to_string());
-    let ids = |found: &[Found]| -> Vec<String> {
+    let ids = |found: &[FoundImage]| -> Vec<String> {
         found.iter().map(|image| image.config.id().to_string()).collect()
     };
     layout.index(&[named(&image, "1")]);
@@ -227,7 +227,7 @@ fn what_either_list_has_is_found() {
     let only = |list| {
         let spec = SourceSpec::path(layout.root()).with_list(list);
         let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
-        let source = Source::open(&spec, &scratch, &Limits::default())?;
+        let source = ImageSource::open(&spec, &scratch, &SourceLimits::default())?;
         find::find(&source, &Wanted { spec: &spec, platform: None })
     };
     assert_eq!(ids(&only(List::Oci).unwrap()), std::slice::from_ref(&first_id));

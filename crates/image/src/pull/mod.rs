@@ -19,7 +19,7 @@ use strata_tree::{BlobDigest, ImageId};
 pub(crate) use remote::Remote;
 
 use crate::error::Result;
-use crate::limits::Limits;
+use crate::limits::SourceLimits;
 use crate::load::{ChainCheck, LoadOptions, LoadedLayer, load_one};
 use crate::platform::Platform;
 
@@ -34,7 +34,7 @@ pub struct PullOptions<'a> {
     /// Layers to fetch and unpack at the same time; without it three, or one a processor.
     pub threads: Option<NonZeroUsize>,
     /// What registries may make us read.
-    pub limits: Limits,
+    pub limits: SourceLimits,
     /// Called before the image is committed; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
     /// Called once it is known what the name stands for.
@@ -117,7 +117,7 @@ impl Progress for Silent<'_> {
 
 /// A manifest or index, as a registry keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
+pub struct FetchedDocument {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Their digest.
@@ -134,18 +134,18 @@ pub fn fetch_document(
     registries: &Registries,
     reference: &Reference,
     platform: Option<&Platform>,
-    limits: &Limits,
+    limits: &SourceLimits,
     progress: &dyn Progress,
-) -> Result<Document> {
+) -> Result<FetchedDocument> {
     let places = registries.places(reference)?;
     let source = Remote::new(places, None, reference, limits);
     let top = source.top(reference, progress)?;
     let media_type = remote::media_type(&top);
     if platform.is_none() {
-        return Ok(Document { bytes: top.bytes, digest: top.digest, media_type });
+        return Ok(FetchedDocument { bytes: top.bytes, digest: top.digest, media_type });
     }
     let found = source.image(top, platform)?;
     let bytes = found.manifest.unwrap_or_default();
     let media_type = crate::oci::media_type_of(&bytes).unwrap_or(media_type);
-    Ok(Document { digest: crate::digest::sha256(&bytes), bytes, media_type })
+    Ok(FetchedDocument { digest: crate::digest::sha256(&bytes), bytes, media_type })
 }

@@ -8,13 +8,13 @@ use std::io::Read;
 
 use strata_layer::{Progress, Store};
 use strata_registry::{
-    FetchedManifest, ManifestName, Places, Reference, Refusal, RegistryError, Tag,
+    EndpointError, FetchedManifest, ManifestName, Places, Reference, RegistryError, Tag,
 };
 use strata_tree::{BlobDigest, DiffId};
 
 use crate::error::{Error, Result};
-use crate::found::{Found, FoundLayer};
-use crate::limits::Limits;
+use crate::found::{FoundImage, FoundLayer};
+use crate::limits::SourceLimits;
 use crate::media::MediaKind;
 use crate::oci::{Top, image_of, media_type_of};
 use crate::platform::Platform;
@@ -25,7 +25,7 @@ pub(crate) struct Remote<'a> {
     places: Places,
     store: Option<&'a Store>,
     label: String,
-    limits: Limits,
+    limits: SourceLimits,
 }
 
 impl<'a> Remote<'a> {
@@ -33,7 +33,7 @@ impl<'a> Remote<'a> {
         places: Places,
         store: Option<&'a Store>,
         reference: &Reference,
-        limits: &Limits,
+        limits: &SourceLimits,
     ) -> Self {
         Self { places, store, label: reference.familiar(), limits: limits.clone() }
     }
@@ -66,12 +66,12 @@ impl<'a> Remote<'a> {
                     let found = self.places.ask(origin, |client| client.manifest(&name, most));
                     return found.map_err(|why| self.only(origin.label(), why));
                 }
-                Err(why @ Refusal::NotFound(_)) => return Err(self.only(origin.label(), why)),
+                Err(why @ EndpointError::NotFound(_)) => return Err(self.only(origin.label(), why)),
                 // One that does not answer HEAD may well answer GET.
-                Err(Refusal::Denied(_) | Refusal::Failed(_)) => {
+                Err(EndpointError::Denied(_) | EndpointError::Failed(_)) => {
                     match self.places.ask(origin, |client| client.manifest(&name, most)) {
                         Ok(found) => return Ok(found),
-                        Err(why @ (Refusal::NotFound(_) | Refusal::Denied(_))) => {
+                        Err(why @ (EndpointError::NotFound(_) | EndpointError::Denied(_))) => {
                             return Err(self.only(origin.label(), why));
                         }
                         Err(why) => tracing::debug!("{what}: {}: {why}", origin.label()),
@@ -102,7 +102,11 @@ impl<'a> Remote<'a> {
     ///
     /// # Errors
     /// `Platform`, and everything that documents are refused for.
-    pub(crate) fn image(&self, top: FetchedManifest, wanted: Option<&Platform>) -> Result<Found> {
+    pub(crate) fn image(
+        &self,
+        top: FetchedManifest,
+        wanted: Option<&Platform>,
+    ) -> Result<FoundImage> {
         let kind = MediaKind::of(&media_type(&top));
         let FetchedManifest { bytes, digest, .. } = top;
         let host = Platform::host();
@@ -119,7 +123,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    fn only(&self, endpoint: String, why: Refusal) -> Error {
+    fn only(&self, endpoint: String, why: EndpointError) -> Error {
         RegistryError::one(self.label.as_str(), endpoint, why).into()
     }
 
@@ -207,11 +211,11 @@ impl Blobs for Remote<'_> {
             let head = self.places.first(&self.label, |client| client.blob_head(digest));
             match head {
                 Ok(_) => {}
-                Err(error) if matches!(error.decisive(), Some(Refusal::NotFound(_))) => {
+                Err(error) if matches!(error.decisive(), Some(EndpointError::NotFound(_))) => {
                     return Ok(None);
                 }
                 // Where HEAD is refused, GET tells.
-                Err(error) if matches!(error.decisive(), Some(Refusal::Failed(_))) => {}
+                Err(error) if matches!(error.decisive(), Some(EndpointError::Failed(_))) => {}
                 Err(error) => return Err(error.into()),
             }
         }

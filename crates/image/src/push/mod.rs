@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use strata_layer::{HeldLayer, ImageRecord, Store};
 use strata_registry::{
-    Client, ManifestName, Mount, Outgoing, Reference, Refusal, Registries, RegistryError, Tag,
+    Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries, RegistryError, Tag,
 };
 use strata_tree::{BlobDigest, DiffId};
 
@@ -28,7 +28,7 @@ use crate::json::{self, Json};
 use crate::manifest::{Described, new_manifest};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
-use crate::pack::{Packing, pack, packing_of, repacked};
+use crate::pack::{LayerPacking, pack, packing_of, repacked};
 
 /// Layers that are sent at once if nothing else is said, as docker does.
 pub(crate) const LAYERS_AT_ONCE: usize = 5;
@@ -37,7 +37,7 @@ pub(crate) const LAYERS_AT_ONCE: usize = 5;
 #[derive(Debug, Clone, Default)]
 pub struct PushOptions {
     /// How layers are packed that are not there yet; without it as they came, else gzip.
-    pub packing: Option<Packing>,
+    pub packing: Option<LayerPacking>,
     /// Layers at the same time; without it five.
     pub threads: Option<NonZeroUsize>,
 }
@@ -126,7 +126,7 @@ pub fn push(
     Ok(Pushed { digest: sha256(&bytes), size: bytes.len() as u64, exact })
 }
 
-pub(crate) fn said(reference: &Reference, client: &Client, why: Refusal) -> Error {
+pub(crate) fn said(reference: &Reference, client: &Client, why: EndpointError) -> Error {
     RegistryError::one(reference.familiar(), client.label(), why).into()
 }
 
@@ -175,7 +175,7 @@ struct Blob {
     digest: BlobDigest,
     size: u64,
     /// How it was packed here; `None` if it is the blob that it came as.
-    packing: Option<Packing>,
+    packing: Option<LayerPacking>,
 }
 
 /// The manifest that the image came with.
@@ -220,8 +220,9 @@ impl Origin {
         blobs: &HashMap<DiffId, Blob>,
     ) -> Result<(Vec<u8>, String, bool)> {
         let own = media_type_of(&self.bytes).unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
-        let wrong =
-            |error: json::Fault| Error::document("the store", "its manifest", error.to_string());
+        let wrong = |error: json::JsonFault| {
+            Error::document("the store", "its manifest", error.to_string())
+        };
         let mut manifest = Json::parse(&self.bytes).map_err(wrong)?;
         let mut exact = true;
         let entries = manifest.get_mut("layers").and_then(Json::list_mut);
@@ -287,7 +288,7 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    fn said(&self, why: Refusal) -> Error {
+    fn said(&self, why: EndpointError) -> Error {
         said(self.reference, self.client, why)
     }
 

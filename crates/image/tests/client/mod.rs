@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use strata_image::{Error, PullOptions, Pulled, pull};
 use strata_layer::{Event, Progress, Store};
-use strata_registry::{Reference, Registries, RegistryOptions, Retry, Settings};
+use strata_registry::{Reference, Registries, RegistryOptions, RegistrySettings, Retry};
 
 use strata_testkit::digest;
 use strata_testkit::layout::{Layout, tar_of};
@@ -77,7 +77,7 @@ impl Client {
     pub fn settings(&self, conf: &str) -> RegistryOptions {
         let path = self.dir.path().join("registries.conf");
         std::fs::write(&path, conf).unwrap();
-        let mut settings = Settings::default();
+        let mut settings = RegistrySettings::default();
         settings.add_registries_conf(&path).unwrap();
         RegistryOptions { settings, ..self.options() }
     }
