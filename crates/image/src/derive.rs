@@ -54,7 +54,7 @@ pub fn derive(
     let (_, below) = store.hold_image(&base.id)?;
     let chain_check = options.chain_check;
     let recipe = Recipe { name, below, diff, label, layer: "its new layer", chain_check };
-    new_image::make(store, recipe, progress, |held| documents(store, base, held, options))
+    new_image::make(store, recipe, progress, |_, held| documents(store, base, held, options))
 }
 
 fn documents(

@@ -105,8 +105,8 @@ pub fn import(
     let (diff, chain_check) = (Box::new(file), options.chain_check);
     let layer = "its only layer";
     let recipe = Recipe { name, below: Vec::new(), diff, label, layer, chain_check };
-    new_image::make(store, recipe, progress, |held| {
-        let diff_id = *held[0].diff_id();
+    new_image::make(store, recipe, progress, |layer, _| {
+        let diff_id = *layer.diff_id();
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         documents(&diff_id.to_string(), size, options)
     })

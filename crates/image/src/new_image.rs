@@ -46,8 +46,8 @@ pub(crate) fn created(time: Option<Timestamp>) -> String {
     time.unwrap_or_else(Timestamp::now).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Takes the layer into the store and commits the image that `documents` describes, given all
-/// layers.
+/// Takes the layer into the store and commits the image that `documents` describes, given the new
+/// layer and all of them.
 ///
 /// # Errors
 /// `NameWithDigest`, `Layer`, `Stack`, `Store`, and those of `documents`.
@@ -55,7 +55,7 @@ pub(crate) fn make(
     store: &Store,
     recipe: Recipe<'_>,
     progress: &dyn Progress,
-    documents: impl FnOnce(&[HeldLayer]) -> Result<Documents>,
+    documents: impl FnOnce(&HeldLayer, &[HeldLayer]) -> Result<Documents>,
 ) -> Result<Loaded> {
     let title = title_of(recipe.name)?;
     let Recipe { name, below: mut held, diff, label, layer, chain_check } = recipe;
@@ -68,7 +68,7 @@ pub(crate) fn make(
     let (layer, existed) = (unpacked.layer, unpacked.existed);
     let diff_id = *layer.diff_id();
     held.push(layer.clone());
-    let committed = documents(&held).and_then(|(config, manifest)| {
+    let committed = documents(&layer, &held).and_then(|(config, manifest)| {
         let new = NewImage {
             title: &title,
             names: name.map(std::slice::from_ref).unwrap_or_default(),

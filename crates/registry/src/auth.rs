@@ -15,7 +15,7 @@ use serde::Deserialize;
 use ureq::http::Method;
 
 use crate::address::{Scheme, Url, escape};
-use crate::credentials::Credential;
+use crate::credential::Credential;
 use crate::error::EndpointError;
 use crate::http::{Call, Http, RequestBody};
 

@@ -9,67 +9,26 @@
 //! helper comes first, then the common one, then `auths`.
 //!
 //! Invariants: a file is replaced whole, in one step, readable by its owner alone, and what this
-//! module does not know in it stays; a helper is called by a plain name, never by a path; no
-//! secret is ever part of an error or of `Debug`.
+//! module does not know in it stays; no secret is ever part of an error.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::credential::Credential;
 use crate::error::{Error, Result};
+use crate::helper::{ask_helper, run_helper};
 use crate::null::or_default;
 
 /// What Docker Hub is called in configuration files.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 const HUB: &str = "docker.io";
-/// The user name by which helpers say that the secret is an identity token.
-const TOKEN_USER: &str = "<token>";
-
-/// A proof of who we are.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// Name and password.
-    Basic {
-        /// The name.
-        username: String,
-        /// The password, or an access token in its place.
-        password: String,
-    },
-    /// An OAuth2 refresh token.
-    IdentityToken(String),
-    /// A token that the registry itself takes (`registrytoken`).
-    RegistryToken(String),
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Basic { username, .. } => write!(f, "Basic({username})"),
-            Self::IdentityToken(_) => f.write_str("IdentityToken"),
-            Self::RegistryToken(_) => f.write_str("RegistryToken"),
-        }
-    }
-}
-
-impl Credential {
-    /// The value of an `Authorization: Basic` header (RFC 7617); `None` for a token.
-    pub(crate) fn basic(&self) -> Option<String> {
-        match self {
-            Self::Basic { username, password } => {
-                Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
-            }
-            Self::IdentityToken(_) | Self::RegistryToken(_) => None,
-        }
-    }
-}
 
 /// The files that are asked, in order.
 #[derive(Debug, Clone, Default)]
@@ -312,66 +271,6 @@ impl AuthFile {
         });
         written.map_err(|error| Error::io(what(), error))
     }
-}
-
-fn ask_helper(helper: &str, key: &str) -> Result<Option<Credential>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Got {
-        #[serde(default)]
-        username: String,
-        #[serde(default)]
-        secret: String,
-    }
-    let Some(text) = run_helper(helper, "get", key)? else { return Ok(None) };
-    let got: Got = serde_json::from_slice(&text).map_err(|_| Error::Helper {
-        helper: helper.to_owned(),
-        why: "its answer is not the JSON of a credential".to_owned(),
-    })?;
-    Ok(match got {
-        Got { username, secret } if username.is_empty() && secret.is_empty() => None,
-        Got { username, secret } if username == TOKEN_USER => {
-            Some(Credential::IdentityToken(secret))
-        }
-        Got { username, secret } => Some(Credential::Basic { username, password: secret }),
-    })
-}
-
-/// Runs `docker-credential-HELPER VERB`; `None` if it has nothing for the registry.
-fn run_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>> {
-    let failed = |why: String| Error::Helper { helper: helper.to_owned(), why };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if !helper.bytes().all(plain) {
-        return Err(failed("not the name of a helper".to_owned()));
-    }
-    let mut child = Command::new(format!("docker-credential-{helper}"))
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(format!("cannot start it: {error}")))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(input.as_bytes()) {
-            Ok(()) => {}
-            // It answers without having read; its exit status tells.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(failed(format!("cannot write to it: {error}"))),
-        }
-    }
-    let output =
-        child.wait_with_output().map_err(|error| failed(format!("cannot read it: {error}")))?;
-    if output.status.success() {
-        return Ok(Some(output.stdout));
-    }
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    // The words of docker-credential-helpers; there is no exit code of its own for it.
-    if verb == "get" && said.contains("credentials not found") {
-        return Ok(None);
-    }
-    // What a failed `get` prints is no secret, but it is not ours to know that for sure.
-    let said: String = said.lines().next().unwrap_or_default().chars().take(200).collect();
-    Err(failed(format!("{verb}: {}: {said}", output.status)))
 }
 
 #[cfg(test)]

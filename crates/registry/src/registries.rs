@@ -5,13 +5,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::client::{Access, Client, Endpoint, Retry};
-use crate::credentials::{Credential, Credentials};
+use crate::client::{Access, Client, Endpoint};
+use crate::credential::Credential;
+use crate::credentials::Credentials;
 use crate::error::{RegistryError, Result};
 use crate::health::Health;
 use crate::http::{Http, Proxies, Timeouts};
 use crate::places::Places;
 use crate::reference::Reference;
+use crate::retry::Retry;
 use crate::settings::RegistrySettings;
 
 /// Everything that decides how registries are spoken to.

@@ -26,6 +26,7 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
 
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use strata_layer::{HeldLayer, Store};
 use strata_registry::{Reference, Tag};
@@ -318,7 +319,7 @@ fn paged<'a>(all: impl Iterator<Item = &'a str>, asked: &str) -> (Vec<&'a str>, 
     let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
     let value =
         |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    let last = value("last").map(unescaped);
+    let last = value("last").map(|last| percent_decode_str(last).decode_utf8_lossy());
     let mut page: Vec<&str> =
         all.filter(|name| last.as_deref().is_none_or(|last| *name > last)).collect();
     let Some(n) = value("n").and_then(|n| n.parse::<usize>().ok()) else {
@@ -328,27 +329,6 @@ fn paged<'a>(all: impl Iterator<Item = &'a str>, asked: &str) -> (Vec<&'a str>, 
     page.truncate(n);
     let next = page.last().filter(|_| more).map(|last| format!("{path}?n={n}&last={last}"));
     (page, Next(next))
-}
-
-/// A query's value, its `%XX` read; names of repositories and tags are ASCII.
-fn unescaped(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match byte.filter(u8::is_ascii) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &after[2..];
-            }
-            None => {
-                out.push('%');
-                rest = after;
-            }
-        }
-    }
-    out + rest
 }
 
 /// Host and path.
