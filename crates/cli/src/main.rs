@@ -10,6 +10,9 @@
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
 //! where 1 says that there are differences); a reader that went away ends a listing quietly.
 
+// The comments of options are what `--help` prints: [:TAG] there is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod cli;
 mod commands;
 mod complete;

@@ -15,7 +15,7 @@
 //! hash them, up to `--max-layer-bytes`.
 //!
 //! Invariants: both digests cover every byte, also what follows the end of the archive; at most
-//! [`QUEUE`] chunks of [`CHUNK`] bytes wait for the reader, besides the window of the
+//! `QUEUE` chunks of `CHUNK` bytes wait for the reader, besides the window of the
 //! decompressor (up to 128 MiB if a zstd frame or an xz stream asks for it); no thread outlives
 //! [`decompress`].
 

@@ -93,7 +93,7 @@ impl Trust {
     }
 }
 
-/// Whether owner, mode and type may be stated in an attribute ([`OVERRIDE_NAMES`]).
+/// Whether owner, mode and type may be stated in an attribute (`OVERRIDE_NAMES`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverrideStat {
     /// They are the inode's.

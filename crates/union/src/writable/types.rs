@@ -106,8 +106,8 @@ pub struct OpenHow {
     pub truncate: bool,
     /// All that is written goes to the end (`O_APPEND`); the kernel sees to that.
     pub append: bool,
-    /// What is written is on disk at once (`O_SYNC`, `O_DSYNC`), also where no [`OpenFile`]
-    /// (super::OpenFile) sees it.
+    /// What is written is on disk at once (`O_SYNC`, `O_DSYNC`), also where no open file of
+    /// the union sees it.
     pub synced: bool,
     /// Reading leaves the access time alone (`O_NOATIME`).
     pub unseen: bool,
