@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::commands::{df, housekeeping, load, mount, save, shell};
 use crate::context::Asked;
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 use crate::{explore, history, images, look, mounts, remote, reuse, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     /// How progress is shown
     #[arg(long, global = true, default_value = "auto", help_heading = EVERYWHERE,
           value_name = "auto|plain|tty", hide_possible_values = true)]
-    pub(crate) progress: Shown,
+    pub(crate) progress: ShowProgress,
     /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG
     #[arg(long, global = true, value_name = "LEVEL", help_heading = EVERYWHERE)]
     pub(crate) log_level: Option<String>,
@@ -82,7 +82,7 @@ pub(crate) enum Command {
     System(SystemCommand),
     // Those that only a group has.
     #[command(skip)]
-    PruneImages(images::PruneArgs),
+    PruneImages(images::PruneImagesArgs),
     #[command(skip)]
     PruneUppers(uppers::PruneArgs),
     #[command(skip)]

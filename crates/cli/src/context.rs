@@ -19,7 +19,7 @@ use strata_layer::{HeldLayer, ImageRecord, Limits, Store, StoreOptions, chain_id
 use strata_tree::{DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 
 /// How listings are printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) struct Context {
     pub(crate) format: Format,
     pub(crate) quiet: bool,
     /// How progress is shown; nothing where it is quiet.
-    pub(crate) shown: Shown,
+    pub(crate) shown: ShowProgress,
     pub(crate) log_level: Option<String>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) enum ImageCommand {
     Tag(images::TagArgs),
     #[command(name = "rm", visible_alias = "remove")]
     Rm(images::RmiArgs),
-    Prune(images::PruneArgs),
+    Prune(images::PruneImagesArgs),
     Pull(remote::PullArgs),
     Push(remote::PushArgs),
     Load(load::LoadArgs),

@@ -12,7 +12,7 @@ use strata_layer::{Event, Progress};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Shown {
+pub(crate) enum ShowProgress {
     /// Not at all.
     #[value(skip)]
     Nothing,
@@ -24,7 +24,7 @@ pub(crate) enum Shown {
     Tty,
 }
 
-impl Shown {
+impl ShowProgress {
     /// Whether there are bars on a stream.
     pub(crate) fn is_drawn(self, is_terminal: bool) -> bool {
         match self {
@@ -40,15 +40,15 @@ impl Shown {
 
 /// The listener for this run: bars on a terminal, lines in a pipe, only warnings if nothing
 /// is to be shown.
-pub(crate) fn listener(shown: Shown) -> Box<dyn Progress> {
+pub(crate) fn listener(shown: ShowProgress) -> Box<dyn Progress> {
     match shown.on_stderr() {
         true => Box::new(Bars::default()),
-        false => Box::new(Lines { quiet: shown == Shown::Nothing }),
+        false => Box::new(Lines { quiet: shown == ShowProgress::Nothing }),
     }
 }
 
 /// A bar for what is read and measured, as long as that takes.
-pub(crate) fn measuring(shown: Shown) -> ProgressBar {
+pub(crate) fn measuring(shown: ShowProgress) -> ProgressBar {
     if !shown.on_stderr() {
         return ProgressBar::hidden();
     }
@@ -58,7 +58,7 @@ pub(crate) fn measuring(shown: Shown) -> ProgressBar {
 }
 
 /// A bar for unpacking `total` bytes of contents; a hidden one if there is none to be shown.
-pub(crate) fn unpacking(shown: Shown, total: u64) -> ProgressBar {
+pub(crate) fn unpacking(shown: ShowProgress, total: u64) -> ProgressBar {
     if !shown.on_stderr() {
         return ProgressBar::hidden();
     }
@@ -71,7 +71,7 @@ pub(crate) fn unpacking(shown: Shown, total: u64) -> ProgressBar {
 
 /// A line for reading an image from the index, which says what its user sets; a hidden one if
 /// there is none to be shown.
-pub(crate) fn reading(shown: Shown) -> ProgressBar {
+pub(crate) fn reading(shown: ShowProgress) -> ProgressBar {
     if !shown.on_stderr() {
         return ProgressBar::hidden();
     }

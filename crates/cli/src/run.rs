@@ -14,7 +14,7 @@ use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Asked, Context, Format, OpenImage};
 use crate::look::Screen;
 use crate::plain::plain;
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 use crate::{
     elsewhere, explore, history, images, look, mounts, pages, progress, remote, report, reuse,
     template, uppers,
@@ -28,10 +28,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         root: Context::root_or_default(cli.root)?,
         format: format(&command, cli.format)?,
         quiet: cli.quiet,
-        shown: if cli.quiet { Shown::Nothing } else { cli.progress },
+        shown: if cli.quiet { ShowProgress::Nothing } else { cli.progress },
         log_level: cli.log_level,
     };
-    if cli.progress == Shown::Tty && !terminal && !std::io::stderr().is_terminal() {
+    if cli.progress == ShowProgress::Tty && !terminal && !std::io::stderr().is_terminal() {
         bail!("--progress tty wants a terminal; plain shows lines");
     }
     let mut out = BufWriter::new(std::io::stdout());

@@ -69,7 +69,8 @@ struct Subject {
 
 impl ValueCompleter for Subject {
     fn complete(&self, current: &OsStr) -> Vec<CompletionCandidate> {
-        let (Some(typed), Ok(store)) = (current.to_str(), names::Known::of_command_line()) else {
+        let (Some(typed), Ok(store)) = (current.to_str(), names::KnownNames::of_command_line())
+        else {
             return Vec::new();
         };
         let mut offers = Vec::new();

@@ -10,18 +10,18 @@ use anyhow::{Result, bail};
 use crate::context::{Context, Format};
 use crate::images::familiar;
 use crate::mounts;
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 use crate::uppers::Shelf;
 
 /// A name, and what it is.
 type Offer = (String, String);
 
 /// A store that is there.
-pub(super) struct Known {
+pub(super) struct KnownNames {
     context: Context,
 }
 
-impl Known {
+impl KnownNames {
     /// The store of `--root`, or the usual one.
     ///
     /// # Errors
@@ -32,7 +32,9 @@ impl Known {
             bail!("there is no store at {}", root.display());
         }
         let (format, quiet, log_level) = (Format::Table, true, None);
-        Ok(Self { context: Context { root, format, quiet, shown: Shown::Nothing, log_level } })
+        Ok(Self {
+            context: Context { root, format, quiet, shown: ShowProgress::Nothing, log_level },
+        })
     }
 
     /// Images by name, each followed by `end`; and by id, for who has begun one.

@@ -17,32 +17,34 @@ use strata_layer::checkout::{Dest, Options, checkout};
 use strata_layer::image_tree::{ImageTree, Place, TreeAt};
 use strata_tree::{Lower, Name, list};
 
-use super::model::{Event, Extract};
+use super::model::{Extract, ModelEvent};
 use crate::look::render::escaped;
 use crate::look::subtree::{Subtree, WithoutRoot};
 use crate::look::{self, CpArgs, RefPath, Screen, to_file, warn, write_to};
 
 /// Does it; tells how it went.
-pub(super) fn run(tree: &Arc<ImageTree>, image: &str, extract: Extract) -> Event {
+pub(super) fn run(tree: &Arc<ImageTree>, image: &str, extract: Extract) -> ModelEvent {
     let mut warnings = Vec::new();
     match write(tree, image, &extract, &mut warnings) {
-        Ok(Done::Exists(path)) => Event::Exists(extract, shown(&path)),
+        Ok(Done::Exists(path)) => ModelEvent::Exists(extract, shown(&path)),
         Ok(Done::Written(path)) if warnings.is_empty() => {
-            Event::Told(format!("extracted to {}", shown(&path)))
+            ModelEvent::Told(format!("extracted to {}", shown(&path)))
         }
         Ok(Done::Written(path)) => {
             let warnings = String::from_utf8_lossy(&warnings);
             let lines: Vec<&str> = warnings.lines().map(str::trim).collect();
             match lines[..] {
                 // The heading and one line: no reason to cover the tree.
-                [_, only] => Event::Told(format!("extracted, but for {only}, to {}", shown(&path))),
+                [_, only] => {
+                    ModelEvent::Told(format!("extracted, but for {only}, to {}", shown(&path)))
+                }
                 _ => {
                     let lines = lines.into_iter().map(str::to_owned).collect();
-                    Event::Reported(format!("Extracted to {}", shown(&path)), lines)
+                    ModelEvent::Reported(format!("Extracted to {}", shown(&path)), lines)
                 }
             }
         }
-        Err(error) => Event::Told(escaped(crate::told::told(&error).as_bytes()).into_owned()),
+        Err(error) => ModelEvent::Told(escaped(crate::told::told(&error).as_bytes()).into_owned()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::units::{self, size};
 
 /// One layer, as the list of layers shows it.
 #[derive(Debug, Clone)]
-pub(crate) struct LayerFacts {
+pub(crate) struct ExploredLayer {
     pub(crate) diff_id: DiffId,
     /// Bytes of its regular files, each inode once.
     pub(crate) size: u64,
@@ -33,11 +33,11 @@ pub(crate) struct LayerFacts {
 }
 
 /// The image that is explored.
-pub(crate) struct Image {
+pub(crate) struct ExploredImage {
     /// As the user called it.
     pub(crate) name: String,
     pub(crate) id: ImageId,
-    pub(crate) layers: Vec<LayerFacts>,
+    pub(crate) layers: Vec<ExploredLayer>,
     pub(crate) tree: Arc<ImageTree>,
     pub(crate) efficiency: Efficiency,
     /// The names of all images; without one the short id.
@@ -52,7 +52,7 @@ pub(crate) fn wasted_share(wasted: u64, layers: u64) -> String {
     format!("{}, {} of what the layers hold", size(wasted), units::percent(wasted, layers))
 }
 
-impl Image {
+impl ExploredImage {
     /// Reads an image; `watch` is told how many of how many layers were read.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Image {
             };
             let step = steps.next().and_then(|step| step.created_by);
             let others = images.iter().filter(|other| other.id != record.id);
-            layers.push(LayerFacts {
+            layers.push(ExploredLayer {
                 diff_id: *diff_id,
                 size: layer.apparent,
                 entries: layer.entries,

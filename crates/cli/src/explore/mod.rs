@@ -33,12 +33,12 @@ use strata_layer::image_tree::{Place, Span};
 
 use crate::context::{Context, Format};
 use crate::look::render::escaped;
-use facts::Image;
+use facts::ExploredImage;
 use model::filter::Filter;
 use model::pager::Pager;
-use model::{Effect, Event, Key, Model};
+use model::{Effect, Key, Model, ModelEvent};
 use print::Printed;
-use screen::Screen;
+use screen::TerminalScreen;
 use view::Theme;
 
 /// How often the loop looks for the end of a job while it waits for keys.
@@ -86,7 +86,7 @@ pub(crate) fn run(context: &Context, args: &ExploreArgs, out: &mut dyn Write) ->
     if !prints {
         return show(context, args);
     }
-    let image = Image::open(context, &args.reference, &mut |_, _| {})?;
+    let image = ExploredImage::open(context, &args.reference, &mut |_, _| {})?;
     let top = image.layers.len().saturating_sub(1);
     let layer = args.layer.unwrap_or(top);
     if layer > top {
@@ -103,14 +103,14 @@ pub(crate) fn run(context: &Context, args: &ExploreArgs, out: &mut dyn Write) ->
 
 fn show(context: &Context, args: &ExploreArgs) -> Result<()> {
     let bar = crate::progress::reading(context.shown);
-    let image = Image::open(context, &args.reference, &mut |read, count| {
+    let image = ExploredImage::open(context, &args.reference, &mut |read, count| {
         bar.set_message(format!("{}: read {read} of {count} layers", args.reference));
         bar.tick();
     });
     bar.finish_and_clear();
     let image = image?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut screen = Screen::take(args.mouse).context("cannot take the terminal")?;
+    let mut screen = TerminalScreen::take(args.mouse).context("cannot take the terminal")?;
     let (width, height) = screen.size()?;
     let mut explorer = Explorer { model: Model::new(image, width, height), job: None };
     explorer.run(&mut screen, Theme { colours }).context("the terminal does not answer")
@@ -119,11 +119,11 @@ fn show(context: &Context, args: &ExploreArgs) -> Result<()> {
 struct Explorer {
     model: Model,
     /// How the job that runs will have gone.
-    job: Option<Receiver<Event>>,
+    job: Option<Receiver<ModelEvent>>,
 }
 
 impl Explorer {
-    fn run(&mut self, screen: &mut Screen, theme: Theme) -> std::io::Result<()> {
+    fn run(&mut self, screen: &mut TerminalScreen, theme: Theme) -> std::io::Result<()> {
         loop {
             screen.draw(|frame| view::draw(&self.model, theme, frame))?;
             if let Some(event) = self.ended() {
@@ -153,11 +153,11 @@ impl Explorer {
     }
 
     /// The end of the job, if it has come.
-    fn ended(&mut self) -> Option<Event> {
+    fn ended(&mut self) -> Option<ModelEvent> {
         let event = match self.job.as_ref()?.try_recv() {
             Err(TryRecvError::Empty) => return None,
             Ok(event) => event,
-            Err(TryRecvError::Disconnected) => Event::Told("extracting broke off".to_owned()),
+            Err(TryRecvError::Disconnected) => ModelEvent::Told("extracting broke off".to_owned()),
         };
         self.job = None;
         self.model.running = None;
@@ -172,7 +172,7 @@ impl Explorer {
             }
             Effect::Extract(_) if self.job.is_some() => {
                 let text = "wait until the other extraction has ended".to_owned();
-                self.model.update(Event::Told(text));
+                self.model.update(ModelEvent::Told(text));
             }
             Effect::Extract(extract) => {
                 let (tree, name) =
@@ -189,31 +189,33 @@ impl Explorer {
         }
     }
 
-    fn view(&self, place: Place) -> Event {
+    fn view(&self, place: Place) -> ModelEvent {
         let (tree, span) = (&self.model.image.tree, self.model.span());
         let path = escaped(tree.path(place).as_bytes()).into_owned();
         let version = tree.at(place, span.to).or_else(|| tree.at(place, span.below));
         let Some(version) = version else {
-            return Event::Told(format!("/{path} is not there"));
+            return ModelEvent::Told(format!("/{path} is not there"));
         };
         let file = tree.open(version).map_err(std::io::Error::other);
         match file.and_then(|file| Pager::new(format!("/{path}"), file)) {
-            Ok(pager) => Event::Viewed(Box::new(pager)),
-            Err(error) => Event::Told(format!("cannot read /{path}: {error}")),
+            Ok(pager) => ModelEvent::Viewed(Box::new(pager)),
+            Err(error) => ModelEvent::Told(format!("cannot read /{path}: {error}")),
         }
     }
 }
 
 /// What the terminal says, as the model knows it.
-fn translate(event: event::Event) -> Option<Event> {
+fn translate(event: event::Event) -> Option<ModelEvent> {
     Some(match event {
-        event::Event::Key(key) if key.kind != KeyEventKind::Release => Event::Key(self::key(key)?),
-        event::Event::Paste(text) => Event::Paste(text),
-        event::Event::Resize(width, height) => Event::Resize(width, height),
+        event::Event::Key(key) if key.kind != KeyEventKind::Release => {
+            ModelEvent::Key(self::key(key)?)
+        }
+        event::Event::Paste(text) => ModelEvent::Paste(text),
+        event::Event::Resize(width, height) => ModelEvent::Resize(width, height),
         event::Event::Mouse(MouseEvent { kind, column, row, .. }) => match kind {
-            MouseEventKind::Down(MouseButton::Left) => Event::Click(column, row),
-            MouseEventKind::ScrollDown => Event::Wheel { column, row, down: true },
-            MouseEventKind::ScrollUp => Event::Wheel { column, row, down: false },
+            MouseEventKind::Down(MouseButton::Left) => ModelEvent::Click(column, row),
+            MouseEventKind::ScrollDown => ModelEvent::Wheel { column, row, down: true },
+            MouseEventKind::ScrollUp => ModelEvent::Wheel { column, row, down: false },
             _ => return None,
         },
         _ => return None,

@@ -9,13 +9,13 @@ use anyhow::Result;
 use serde::{Serialize, Serializer};
 use strata_layer::image_tree::{Change, Place, Span, Totals, Version};
 
-use super::facts::Image;
+use super::facts::ExploredImage;
 use super::model::filter::Filter;
 use crate::look::render::{escaped, full_time, hex, mode_string, type_word};
 
 /// What is printed of an image.
 pub(super) struct Printed<'a> {
-    pub(super) image: &'a Image,
+    pub(super) image: &'a ExploredImage,
     pub(super) span: Span,
     pub(super) only_changes: bool,
     pub(super) filter: Option<Filter>,

@@ -21,14 +21,14 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 /// The terminal while it shows the view.
-pub(super) struct Screen {
+pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     mouse: bool,
     /// Held while something is written; whom a signal ends takes it for good.
     writing: Arc<Mutex<()>>,
 }
 
-impl Screen {
+impl TerminalScreen {
     /// Takes the terminal.
     pub(super) fn take(mouse: bool) -> Result<Self> {
         let before = std::panic::take_hook();
@@ -66,7 +66,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for TerminalScreen {
     fn drop(&mut self) {
         give_back();
     }

@@ -16,7 +16,7 @@ use strata_layer::history::{
 };
 use strata_tree::{Entry, Follow, Kind, Lower, Node, TreePath, resolve};
 
-use super::stat::Stat;
+use super::stat::DiffStat;
 use super::text::{self, File};
 use super::words::{self, shown};
 use super::{DiffOptions, Differs};
@@ -72,7 +72,7 @@ impl Both<'_> {
         if !listed && ends.iter().any(file) && !ends.iter().any(is_dir) {
             return self.file(sides, &top, ends, args, terminal, out);
         }
-        let mut stat = Stat::new(&top, args.depth);
+        let mut stat = DiffStat::new(&top, args.depth);
         let (mut differs, mut failed, mut rows) = (false, None, Vec::new());
         compare(sides[0], sides[1], &top, &mut |mut one| {
             if !args.time {

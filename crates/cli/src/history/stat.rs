@@ -52,14 +52,14 @@ impl Row {
 }
 
 /// The counts so far.
-pub(super) struct Stat {
+pub(super) struct DiffStat {
     depth: usize,
     rows: BTreeMap<TreePath, Row>,
     /// Files with several names that were counted, on either side.
     seen: [HashSet<NodeId>; 2],
 }
 
-impl Stat {
+impl DiffStat {
     /// Counts directories down to `depth` names below `top`.
     pub(super) fn new(top: &TreePath, depth: usize) -> Self {
         let depth = top.depth() + depth;

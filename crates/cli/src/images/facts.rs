@@ -11,7 +11,7 @@ use strata_image::ImageConfig;
 use strata_layer::Store;
 use strata_tree::DiffId;
 
-use super::Known;
+use super::KnownImage;
 use crate::document::{Document, Field};
 use crate::mounts::MountInfo;
 
@@ -58,7 +58,11 @@ const RUN: [(&str, Kind, bool); 25] = [
 ];
 
 /// What docker says of an image.
-pub(super) fn of_image(store: &Store, mounts: &[MountInfo], image: &Known) -> Result<Document> {
+pub(super) fn of_image(
+    store: &Store,
+    mounts: &[MountInfo],
+    image: &KnownImage,
+) -> Result<Document> {
     let raw = ImageConfig::document(store, &image.record.id)?;
     let text = |key: &str| raw.get(key).and_then(Value::as_str).unwrap_or_default();
     let history = image.config.history();

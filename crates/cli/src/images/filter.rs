@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use strata_image::resolve_image;
 use strata_layer::Store;
 
-use super::{Known, NONE, split};
+use super::{KnownImage, NONE, split};
 
 /// One filter, read.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Filters {
     }
 
     /// Whether an image, under one of its names, is meant.
-    pub(super) fn match_row(&self, image: &Known, name: &(String, String)) -> bool {
+    pub(super) fn match_row(&self, image: &KnownImage, name: &(String, String)) -> bool {
         self.0.iter().all(|(key, _)| {
             let alternatives = self.0.iter().filter(|(other, _)| other == key);
             alternatives.into_iter().any(|(_, filter)| filter.matches(image, name))
@@ -65,7 +65,7 @@ fn read(store: &Store, key: &str, value: &str) -> Result<Filter> {
             _ => bail!("it is true or false"),
         },
         "before" | "since" => {
-            let image = Known::one(store, resolve_image(store, value)?)?;
+            let image = KnownImage::one(store, resolve_image(store, value)?)?;
             Filter::Image(key == "before", image.config.created())
         }
         "label" => match value.split_once('=') {
@@ -96,7 +96,7 @@ fn moment(text: &str) -> Result<Timestamp> {
 }
 
 impl Filter {
-    fn matches(&self, image: &Known, name: &(String, String)) -> bool {
+    fn matches(&self, image: &KnownImage, name: &(String, String)) -> bool {
         let created = image.config.created();
         match self {
             Self::Dangling(wanted) => (name.1 == NONE) == *wanted,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use strata_image::resolve_image;
 
-use super::{Known, shown_id};
+use super::{KnownImage, shown_id};
 use crate::context::{Context, Format};
 use crate::template::Template;
 use crate::units;
@@ -70,7 +70,7 @@ pub(crate) fn run_history(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = context.store()?;
-    let image = Known::one(&store, resolve_image(&store, &args.image)?)?;
+    let image = KnownImage::one(&store, resolve_image(&store, &args.image)?)?;
     let mut steps = Vec::new();
     for step in image.config.history().into_iter().rev() {
         let size = match step.layer {

@@ -13,7 +13,7 @@ use strata_image::resolve_image;
 use strata_layer::Store;
 use strata_tree::DiffId;
 
-use super::Known;
+use super::KnownImage;
 use super::facts::{driver, of_image, shown};
 use crate::context::{Context, Format};
 use crate::document::{self, Document, Field};
@@ -123,7 +123,7 @@ fn inspect(
     }
     match kind {
         None | Some(Kind::Image) => {
-            let image = Known::one(store, resolve_image(store, name)?)?;
+            let image = KnownImage::one(store, resolve_image(store, name)?)?;
             of_image(store, mounts, &image)
         }
         Some(Kind::Layer) => bail!("no layer {name:?}; `strata df` lists them"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use strata_layer::Store;
 
 use super::filter::{Filters, is_named};
-use super::{Known, NONE, docker_time, shown_id};
+use super::{KnownImage, NONE, docker_time, shown_id};
 use crate::context::{Context, Format};
 use crate::template::Template;
 use crate::units;
@@ -118,7 +118,7 @@ fn rows(
     each_digest: bool,
 ) -> Result<Vec<Dated>> {
     let mut rows = Vec::new();
-    for image in Known::all(store)? {
+    for image in KnownImage::all(store)? {
         let created = image.config.created();
         let size = image.size(store)?;
         for name in image.names() {

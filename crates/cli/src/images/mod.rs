@@ -1,6 +1,6 @@
 //! Images, in docker's words: list, inspect, history, remove, prune, and what they take.
 //!
-//! [`Known`] is what the store knows of all images, read once a command.
+//! [`KnownImage`] is what the store knows of all images, read once a command.
 //!
 //! Invariants: two tags of one image are two rows; an image without a tag is one row of `<none>`,
 //! with the repository that it was pulled from where there is one. What a name was pulled as is a
@@ -31,7 +31,7 @@ use strata_tree::ImageId;
 pub(crate) use history::{HistoryArgs, run_history};
 pub(crate) use inspect::{InspectArgs, run_inspect};
 pub(crate) use list::{ImagesArgs, run_images};
-pub(crate) use prune::{PruneArgs, Sure, run_prune};
+pub(crate) use prune::{PruneImagesArgs, Sure, run_prune};
 pub(crate) use remove::{RmiArgs, TagArgs, run_rmi, run_tag};
 pub(crate) use system::{SystemDfArgs, SystemPruneArgs, run_system_df, run_system_prune};
 
@@ -39,14 +39,14 @@ pub(crate) use system::{SystemDfArgs, SystemPruneArgs, run_system_df, run_system
 const NONE: &str = "<none>";
 
 /// One image of the store.
-pub(crate) struct Known {
+pub(crate) struct KnownImage {
     pub(crate) record: ImageRecord,
     pub(crate) config: ImageConfig,
     /// Its tags as the store has them.
     pub(crate) tags: Vec<String>,
 }
 
-impl Known {
+impl KnownImage {
     /// All images.
     pub(crate) fn all(store: &Store) -> Result<Vec<Self>> {
         let tags = store.tags()?;

@@ -12,7 +12,7 @@ use strata_layer::{Error as LayerError, Store};
 use strata_tree::{DiffId, ImageId};
 
 use super::filter::Filters;
-use super::{Known, familiar};
+use super::{KnownImage, familiar};
 use crate::context::{Context, Format};
 use crate::units;
 use crate::uppers::Shelf;
@@ -22,7 +22,7 @@ use crate::uppers::Shelf;
 /// Without --all these are the images without a name. Images that are mounted, or that an upper
 /// is on top of, stay.
 #[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
+pub(crate) struct PruneImagesArgs {
     /// All images that are not in use, not only those without a name
     #[arg(short, long)]
     all: bool,
@@ -64,7 +64,11 @@ pub(super) struct Pruned {
     pub(super) bytes: u64,
 }
 
-pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Write) -> Result<()> {
+pub(crate) fn run_prune(
+    context: &Context,
+    args: &PruneImagesArgs,
+    out: &mut impl Write,
+) -> Result<()> {
     let store = context.store_to_change()?;
     let filters = Filters::parse(&store, &args.filters, &["until", "label", "dangling"])?;
     let warning = match args.all {
@@ -111,7 +115,7 @@ pub(super) fn prune(
         store.layers()?.iter().map(|layer| (layer.diff_id, layer.headers_size)).collect();
     let mut pruned = Pruned::default();
     let mut gone: BTreeSet<DiffId> = BTreeSet::new();
-    for image in Known::all(store)? {
+    for image in KnownImage::all(store)? {
         let named = image.is_tagged();
         let wanted = all || !named || filters.has("dangling");
         let names = image.names();

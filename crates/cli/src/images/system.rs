@@ -17,7 +17,7 @@ use strata_tree::{DiffId, ImageId};
 
 use super::filter::Filters;
 use super::prune::{Sure, in_use, prune};
-use super::{Known, docker_time, shown_id};
+use super::{KnownImage, docker_time, shown_id};
 use crate::context::{Context, Format};
 use crate::document::{Document, Field};
 use crate::template::Template;
@@ -90,7 +90,7 @@ const HEADS: [(&str, &str); 5] = [
 
 /// An image with what it takes.
 struct Taken {
-    image: Known,
+    image: KnownImage,
     usage: Usage,
     active: bool,
 }
@@ -107,7 +107,7 @@ struct Images {
 }
 
 fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
-    let known = Known::all(store)?;
+    let known = KnownImage::all(store)?;
     let sharing = store.sharing()?;
     let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
     let usage = sharing.images(&records);

@@ -19,9 +19,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use clap::Command;
 
-use places::Entry;
+use places::PageEntry;
 use roff::Roff;
-use table::{ROWS, Row};
+use table::{PageRow, ROWS};
 
 /// Exit codes that every command has.
 const EXITS: [(u8, &str); 3] = [
@@ -57,7 +57,7 @@ fn with_examples(command: Command, path: &str) -> Command {
 
 /// What the table has of a command.
 struct Facts {
-    row: &'static Row,
+    row: &'static PageRow,
     /// The command's words, and those that the row's examples have in their place.
     path: String,
     plain: &'static str,
@@ -104,11 +104,11 @@ impl Facts {
         EXITS.iter().map(|usual| own(usual.0).unwrap_or(*usual)).collect()
     }
 
-    fn files(&self) -> Vec<Entry> {
+    fn files(&self) -> Vec<PageEntry> {
         once(self.row.uses.iter().flat_map(|one| one.files()))
     }
 
-    fn variables(&self) -> Vec<Entry> {
+    fn variables(&self) -> Vec<PageEntry> {
         once(self.row.uses.iter().flat_map(|one| one.variables()).chain([&places::LOG]))
     }
 
@@ -124,8 +124,8 @@ impl Facts {
     }
 }
 
-fn once<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Entry> {
-    let mut seen: Vec<Entry> = Vec::new();
+fn once<'a>(entries: impl Iterator<Item = &'a PageEntry>) -> Vec<PageEntry> {
+    let mut seen: Vec<PageEntry> = Vec::new();
     for entry in entries {
         if !seen.contains(entry) {
             seen.push(*entry);
@@ -232,7 +232,7 @@ fn from_clap(page: &mut Roff, command: &Command) -> Result<()> {
     Ok(())
 }
 
-fn entries(page: &mut Roff, section: &str, entries: &[Entry]) {
+fn entries(page: &mut Roff, section: &str, entries: &[PageEntry]) {
     page.section(section);
     if entries.is_empty() {
         page.paragraph("None.");

@@ -38,35 +38,36 @@ pub(super) enum Use {
 }
 
 /// A file, or a variable, and what it is for.
-pub(super) type Entry = (&'static str, &'static str);
+pub(super) type PageEntry = (&'static str, &'static str);
 
 /// What every command reads.
-pub(super) const LOG: Entry = (
+pub(super) const LOG: PageEntry = (
     "RUST_LOG",
     "What to log, where --log-level does not say it: warn, debug, strata_image=trace.",
 );
 
-const ROOT: Entry = (
+const ROOT: PageEntry = (
     "ROOT/index.db, ROOT/images.json",
     "What is known of layers, files, images and names; the names once more, for fsck --repair. \
      ROOT is the directory that --root or STRATA_ROOT names, else /var/lib/stratafs for root and \
      $XDG_DATA_HOME/stratafs or ~/.local/share/stratafs for others.",
 );
 
-const STRATA_ROOT: Entry = ("STRATA_ROOT", "The store's directory, where --root does not say it.");
-const DATA: Entry =
+const STRATA_ROOT: PageEntry =
+    ("STRATA_ROOT", "The store's directory, where --root does not say it.");
+const DATA: PageEntry =
     ("XDG_DATA_HOME, HOME", "Where an ordinary user's store is, where nothing else says it.");
 
-const CACHE: Entry = (
+const CACHE: PageEntry = (
     "/var/cache/stratafs, $XDG_CACHE_HOME/stratafs, ~/.cache/stratafs",
     "What belongs to a store that cannot be written: compiled trees and the records of mounts.",
 );
-const CACHE_HOME: Entry =
+const CACHE_HOME: PageEntry =
     ("XDG_CACHE_HOME", "Where an ordinary user's cache is, for stores that cannot be written.");
 
 impl Use {
     /// Its files.
-    pub(super) fn files(self) -> &'static [Entry] {
+    pub(super) fn files(self) -> &'static [PageEntry] {
         match self {
             Self::Store => &[ROOT],
             Self::Layers => &[(
@@ -122,7 +123,7 @@ impl Use {
     }
 
     /// Its variables.
-    pub(super) fn variables(self) -> &'static [Entry] {
+    pub(super) fn variables(self) -> &'static [PageEntry] {
         match self {
             Self::Store | Self::Uppers => &[STRATA_ROOT, DATA],
             Self::Trees | Self::Mounts => &[STRATA_ROOT, DATA, CACHE_HOME],

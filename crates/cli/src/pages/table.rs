@@ -7,7 +7,7 @@ use super::places::Use::{self, *};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
+pub(super) struct PageRow {
     /// The command, as it is typed after `strata`.
     pub(super) of: &'static str,
     pub(super) uses: &'static [Use],
@@ -26,8 +26,8 @@ const fn row(
     uses: &'static [Use],
     see: &'static [&'static str],
     examples: Examples,
-) -> Row {
-    Row { of, uses, examples, exits: &[], see }
+) -> PageRow {
+    PageRow { of, uses, examples, exits: &[], see }
 }
 
 const KEPT: &[Use] = &[Store, Layers, Blobs];
@@ -41,7 +41,7 @@ const LAID_OUT: (u8, &str) = (
 );
 
 /// Every command without a plain name.
-pub(super) const ROWS: &[Row] = &[
+pub(super) const ROWS: &[PageRow] = &[
     row(
         "pull",
         &[Store, Layers, Blobs, Credentials, Registries],
@@ -113,7 +113,7 @@ pub(super) const ROWS: &[Row] = &[
             ("For one platform", "strata manifest --platform linux/arm64 alpine"),
         ],
     ),
-    Row {
+    PageRow {
         exits: &[
             (0, "Both places have the same image."),
             (1, "They have not, or one of them could not be read."),
@@ -317,7 +317,7 @@ pub(super) const ROWS: &[Row] = &[
             ("One line each", "strata ps --format '{{.Names}} {{.Image}}'"),
         ],
     ),
-    Row {
+    PageRow {
         exits: &[
             (0, "Done; with --exit-code: there is no difference."),
             (1, "An error; with --exit-code: there are differences."),
@@ -385,7 +385,7 @@ pub(super) const ROWS: &[Row] = &[
             ("Of two images", "strata cat app:1:/VERSION app:2:/VERSION"),
         ],
     ),
-    Row {
+    PageRow {
         exits: &[LAID_OUT],
         ..row(
             "cp",
@@ -424,7 +424,7 @@ pub(super) const ROWS: &[Row] = &[
             ("What layer 3 changed, as text", "strata explore --print --layer 3 --changes app:2"),
         ],
     ),
-    Row {
+    PageRow {
         exits: &[LAID_OUT],
         ..row(
             "unpack",
@@ -475,7 +475,7 @@ pub(super) const ROWS: &[Row] = &[
             ("What two images take together", "strata df app:1 app:2"),
         ],
     ),
-    Row {
+    PageRow {
         exits: &[
             (0, "Nothing is wrong, or nothing any more."),
             (1, "Something is wrong, or the store could not be read."),

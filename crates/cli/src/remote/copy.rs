@@ -18,7 +18,7 @@ use strata_registry::{Reference, Registries};
 
 use super::config::RegistryArgs;
 use super::pull::document_limits;
-use super::push::Compression;
+use super::push::PushCompression;
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, check_chain};
 use crate::look;
@@ -46,7 +46,7 @@ pub(crate) struct CopyArgs {
     platform: Option<Platform>,
     /// How layers are packed for a registry [default: as they are]
     #[arg(long, value_name = "gzip|zstd|none", hide_possible_values = true)]
-    compression: Option<Compression>,
+    compression: Option<PushCompression>,
     #[command(flatten)]
     registry: RegistryArgs,
 }

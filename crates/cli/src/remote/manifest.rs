@@ -11,10 +11,10 @@ use strata_image::json::Json;
 use strata_image::{Platform, fetch_document};
 
 use super::config::RegistryArgs;
-use super::pull::{Name, document_limits};
+use super::pull::{RegistryName, document_limits};
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 
 /// Show a manifest or index of a registry, and its digest
 ///
@@ -24,7 +24,7 @@ use crate::progress::Shown;
 pub(crate) struct ManifestArgs {
     /// NAME[:TAG], NAME@DIGEST, HOST[:PORT]/NAME...
     #[arg(value_name = "REF")]
-    name: Name,
+    name: RegistryName,
     /// Of an index: the manifest for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -35,7 +35,7 @@ pub(crate) struct ManifestArgs {
 pub(crate) fn run(context: &Context, args: &ManifestArgs, out: &mut impl Write) -> Result<()> {
     let registries = args.registry.registries(context)?;
     let reference = &args.name.reference;
-    let listener = Transfer::new(Shown::Nothing, Stream::Err);
+    let listener = Transfer::new(ShowProgress::Nothing, Stream::Err);
     let platform = args.platform.as_ref();
     let document =
         fetch_document(&registries, reference, platform, &document_limits(None), &listener)

@@ -29,7 +29,7 @@ use crate::limits::LayerLimitArgs;
 pub(crate) struct PullArgs {
     /// NAME[:TAG], NAME@DIGEST, HOST[:PORT]/NAME...
     #[arg(value_name = "REF")]
-    name: Name,
+    name: RegistryName,
     /// Fetch every tag of the repository
     #[arg(short, long)]
     all_tags: bool,
@@ -50,12 +50,12 @@ pub(crate) struct PullArgs {
 
 /// A reference, and whether it was given with a tag or digest.
 #[derive(Debug, Clone)]
-pub(crate) struct Name {
+pub(crate) struct RegistryName {
     pub(crate) reference: Reference,
     pub(crate) is_bare: bool,
 }
 
-impl FromStr for Name {
+impl FromStr for RegistryName {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -103,7 +103,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
     let store = context.store_within(args.layer_limits.limits())?;
     let registries = args.registry.registries(context)?;
-    let fetched = |name: &Name| {
+    let fetched = |name: &RegistryName| {
         // Of its own, for the layers of the one before are history.
         let transfer = Transfer::new(context.shown, Stream::Out);
         let wanted = Wanted {
@@ -127,7 +127,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
         let mut newer = false;
         for tag in tags {
             let reference = format!("{domain}/{path}:{}", tag.as_str()).parse()?;
-            let (transfer, pulled) = fetched(&Name { reference, is_bare: false })?;
+            let (transfer, pulled) = fetched(&RegistryName { reference, is_bare: false })?;
             transfer.result(&format!("Digest: {}", pulled.digest));
             newer |= pulled.newer;
         }
@@ -148,7 +148,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
 
 /// What is to be pulled.
 struct Wanted<'a> {
-    name: &'a Name,
+    name: &'a RegistryName,
     platform: Option<&'a Platform>,
     threads: Option<NonZeroUsize>,
     limits: SourceLimits,
@@ -253,14 +253,16 @@ impl LazyArgs {
             PullWhen::Missing => missing,
             PullWhen::Always => true,
         };
-        let Some(name) = image.parse::<Name>().ok().filter(|_| wanted) else { return Ok(()) };
+        let Some(name) = image.parse::<RegistryName>().ok().filter(|_| wanted) else {
+            return Ok(());
+        };
         let transfer = Transfer::new(context.shown, Stream::Err);
         if missing && self.pull == PullWhen::Missing {
             let familiar = name.reference.familiar();
             transfer.line(&format!("Unable to find image '{familiar}' locally"));
         }
         // What stands for the tag has been said just now.
-        let name = Name { is_bare: false, ..name };
+        let name = RegistryName { is_bare: false, ..name };
         let registries = self.registry.registries(context)?;
         let wanted = Wanted {
             name: &name,
@@ -305,7 +307,7 @@ mod tests {
             ("docker-archive:x.tar", Ok("docker-archive:x.tar")),
             ("oci-archive://x.tar", Err("strata copy")),
         ] {
-            let read = text.parse::<Name>().map(|name| name.reference.familiar());
+            let read = text.parse::<RegistryName>().map(|name| name.reference.familiar());
             match (read, wanted) {
                 (Ok(read), Ok(wanted)) => assert_eq!(read, wanted, "{text}"),
                 (Err(why), Err(said)) => assert!(why.contains(said), "{text}: {why}"),

@@ -13,7 +13,7 @@ use strata_registry::{Reference, Registries};
 use strata_tree::ImageId;
 
 use super::config::RegistryArgs;
-use super::pull::Name;
+use super::pull::RegistryName;
 use super::transfer::{Stream, Transfer};
 use crate::context::Context;
 
@@ -30,13 +30,13 @@ pub(crate) struct PushArgs {
     image: String,
     /// The name to push it under
     #[arg(value_name = "DESTINATION")]
-    destination: Option<Name>,
+    destination: Option<RegistryName>,
     /// Every tag that the store has of this repository
     #[arg(short, long, conflicts_with = "destination")]
     all_tags: bool,
     /// How layers that the registry does not have are sent [default: as they came, else gzip]
     #[arg(long, value_name = "gzip|zstd|none", hide_possible_values = true)]
-    compression: Option<Compression>,
+    compression: Option<PushCompression>,
     /// Layers to send at the same time [default: 5]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -45,24 +45,24 @@ pub(crate) struct PushArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Compression {
+pub(super) enum PushCompression {
     Gzip,
     Zstd,
     None,
 }
 
-impl From<Compression> for LayerPacking {
-    fn from(compression: Compression) -> Self {
+impl From<PushCompression> for LayerPacking {
+    fn from(compression: PushCompression) -> Self {
         match compression {
-            Compression::Gzip => Self::Gzip,
-            Compression::Zstd => Self::Zstd,
-            Compression::None => Self::Plain,
+            PushCompression::Gzip => Self::Gzip,
+            PushCompression::Zstd => Self::Zstd,
+            PushCompression::None => Self::Plain,
         }
     }
 }
 
 pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
-    let name: Name = match &args.destination {
+    let name: RegistryName = match &args.destination {
         Some(name) => name.clone(),
         None => {
             let name = args.image.parse().map_err(anyhow::Error::msg);
@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
 }
 
 /// Every tag that the store has of a repository.
-fn of_repository(store: &Store, name: &Name) -> Result<Vec<(Reference, ImageId)>> {
+fn of_repository(store: &Store, name: &RegistryName) -> Result<Vec<(Reference, ImageId)>> {
     let reference = &name.reference;
     if !name.is_bare {
         bail!("{reference}: with --all-tags the name has neither tag nor digest");

@@ -15,7 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strata_image::PushEvent;
 use strata_layer::{Event, Progress};
 
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 use crate::units::fine_size;
 
 /// Docker's lines, and where they go.
@@ -67,7 +67,7 @@ struct Layer {
 
 impl Transfer {
     /// For this run.
-    pub(crate) fn new(shown: Shown, stream: Stream) -> Self {
+    pub(crate) fn new(shown: ShowProgress, stream: Stream) -> Self {
         let (is_terminal, target, size) = match stream {
             Stream::Out => {
                 let out = std::io::stdout();
@@ -81,9 +81,9 @@ impl Transfer {
             }
         };
         let output = match (shown, shown.is_drawn(is_terminal)) {
-            (Shown::Nothing, _) => Output::Nothing,
-            (Shown::Auto | Shown::Plain | Shown::Tty, false) => Output::Lines,
-            (Shown::Auto | Shown::Plain | Shown::Tty, true) => {
+            (ShowProgress::Nothing, _) => Output::Nothing,
+            (ShowProgress::Auto | ShowProgress::Plain | ShowProgress::Tty, false) => Output::Lines,
+            (ShowProgress::Auto | ShowProgress::Plain | ShowProgress::Tty, true) => {
                 let all = MultiProgress::with_draw_target(target);
                 // What is no known width is docker's 80.
                 Output::Bars { all, columns: size.map_or(80, |size| size.ws_col) }

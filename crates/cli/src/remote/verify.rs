@@ -17,7 +17,7 @@ use super::config::RegistryArgs;
 use super::pull::document_limits;
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
-use crate::progress::Shown;
+use crate::progress::ShowProgress;
 use crate::table;
 
 /// Compare an image in two places
@@ -102,7 +102,7 @@ fn facts(
     let (platform, limits) = (args.platform.as_ref(), document_limits(None));
     let facts = match location {
         Location::Registry(reference) => {
-            let listener = Transfer::new(Shown::Nothing, Stream::Err);
+            let listener = Transfer::new(ShowProgress::Nothing, Stream::Err);
             ImageFacts::of_registry(registries, reference, platform, &limits, &listener)
         }
         Location::Files { format, path, name } => {

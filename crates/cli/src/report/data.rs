@@ -21,9 +21,9 @@ use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Sharing, Store, Usage};
 use strata_tree::{DiffId, ImageId};
 
 use super::levels::Level;
-use super::matrix::{self, Matrix};
+use super::matrix::{self, PageMatrix};
 use super::shares::{LayerPart, Shares};
-use super::tree::{self, Shown};
+use super::tree::{self, ShownNode};
 use super::waste::{self, Wasted};
 use crate::images::familiar_names;
 use crate::look::escaped;
@@ -42,7 +42,7 @@ const STEP: usize = 300;
 
 /// The whole document.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct PageData {
     strata: &'static str,
     created: String,
     /// The store's directory.
@@ -55,13 +55,13 @@ pub(super) struct Report {
     images: Vec<Image>,
     layers: Vec<Layer>,
     texts: Vec<String>,
-    matrix: Matrix,
+    matrix: PageMatrix,
     waste: Wasted,
     /// What smaller pieces than files would take, if that was measured.
     levels: Vec<Level>,
 }
 
-impl Report {
+impl PageData {
     /// How many images are shown.
     pub(super) fn images(&self) -> usize {
         self.images.len()
@@ -144,7 +144,7 @@ struct Layer {
     /// How many images of the store have it.
     images: u64,
     /// What is in it, the large things; nothing if it is too small to be opened.
-    tree: Option<Shown>,
+    tree: Option<ShownNode>,
 }
 
 /// Texts that many things name.
@@ -172,7 +172,7 @@ pub(super) fn collect(
     root: &Path,
     wanted: &BTreeSet<ImageId>,
     levels: Vec<Level>,
-) -> Result<Report> {
+) -> Result<PageData> {
     let usage = store.disk_usage()?;
     let sharing = store.sharing()?;
     let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
@@ -193,7 +193,7 @@ pub(super) fn collect(
     let attributed: u64 = images.iter().map(|image| image.attributed).sum();
     let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
         let chosen: Vec<ImageRecord> = shown.iter().map(|at| records[*at].clone()).collect();
-        Matrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
+        PageMatrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
     });
     let asked = shown.iter().map(|at| &records[*at]);
     let asked: Vec<_> = asked.map(|image| (image, layers.entries(image))).collect();
@@ -201,7 +201,7 @@ pub(super) fn collect(
     // The index has its size only when the store is closed.
     let disk = store.into_disk_usage()?.disk;
     let disk = disk.parts().into_iter().map(|(part, of)| (part, of.bytes, of.blocks * 512));
-    Ok(Report {
+    Ok(PageData {
         strata: env!("CARGO_PKG_VERSION"),
         root: escaped(root.as_os_str().as_bytes()).into_owned(),
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -286,7 +286,7 @@ impl<'a> Layers<'a> {
         let mut largest: Vec<usize> = (0..all.len()).collect();
         largest.sort_by_key(|at| Reverse(all[*at].usage.stored));
         let held = store.held_names(sharing)?;
-        let (mut trees, mut names): (HashMap<usize, Shown>, u64) = (HashMap::new(), 0);
+        let (mut trees, mut names): (HashMap<usize, ShownNode>, u64) = (HashMap::new(), 0);
         for at in largest {
             let layer = all[at];
             let part = u128::from(layer.usage.stored) * NODES as u128 / u128::from(whole.max(1));

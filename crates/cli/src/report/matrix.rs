@@ -46,7 +46,7 @@ pub(super) fn rows(alike: &strata_layer::reuse::Matrix) -> Vec<Vec<u32>> {
 
 /// The bytes that rows have in common.
 #[derive(Debug, Serialize, PartialEq)]
-pub(super) struct Matrix {
+pub(super) struct PageMatrix {
     /// The images of each row, by their positions on the page.
     rows: Vec<Vec<u32>>,
     /// For each row its cells up to the diagonal: bytes of contents.
@@ -55,7 +55,7 @@ pub(super) struct Matrix {
     files: Vec<Vec<u64>>,
 }
 
-impl Matrix {
+impl PageMatrix {
     /// The matrix of `rows`, from bytes and number of contents by the images that hold them;
     /// `shown` says which image of the store stands at each position on the page.
     pub(super) fn of(
@@ -107,7 +107,7 @@ mod tests {
             (vec![], (100_000, 6)),
         ]);
         // The page shows images 2, 0 and 1 of the store, the last two in one row.
-        let matrix = Matrix::of(&sets, &[2, 0, 1], vec![vec![0], vec![1, 2]]);
+        let matrix = PageMatrix::of(&sets, &[2, 0, 1], vec![vec![0], vec![1, 2]]);
         assert_eq!(matrix.bytes, [vec![1100], vec![1100, 1111]]);
         assert_eq!(matrix.files, [vec![7], vec![7, 10]]);
     }

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::data::Report;
+use super::data::PageData;
 
 const FRAME: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/style.css");
@@ -30,7 +30,7 @@ const SCRIPT: &str = concat!(
 );
 
 /// The whole page.
-pub(super) fn page(report: &Report) -> Result<String> {
+pub(super) fn page(report: &PageData) -> Result<String> {
     let data = embedded(&serde_json::to_string(report)?);
     let policy = format!(
         "default-src 'none'; script-src {} {}; style-src {}; img-src data:; base-uri 'none'; \

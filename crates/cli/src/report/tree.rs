@@ -25,14 +25,14 @@ const DEPTH: usize = 32;
 
 /// Bytes and number of contents.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Weight {
+pub(super) struct NodeWeight {
     pub(super) bytes: u64,
     /// The bytes, each content's divided by the number of images that hold it.
     pub(super) charged: f64,
     pub(super) files: u64,
 }
 
-impl Weight {
+impl NodeWeight {
     fn add(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.charged += other.charged;
@@ -42,16 +42,16 @@ impl Weight {
 
 /// What a page shows of a layer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Shown {
-    File(String, Weight),
+pub(super) enum ShownNode {
+    File(String, NodeWeight),
     /// A directory that is not opened.
-    Closed(String, Weight),
+    Closed(String, NodeWeight),
     /// Entries of the directory above that are not shown one by one, and how many.
-    Folded(u64, Weight),
-    Open(String, Weight, Vec<Self>),
+    Folded(u64, NodeWeight),
+    Open(String, NodeWeight, Vec<Self>),
 }
 
-impl Serialize for Shown {
+impl Serialize for ShownNode {
     /// As a list, for there are many: `[0, name, bytes, charged]` is a file, `[1, name, bytes,
     /// charged, files]` a closed directory, `[2, entries, bytes, charged, files]` what is folded,
     /// `[3, name, bytes, charged, files, [...]]` an open directory.
@@ -91,24 +91,24 @@ struct Tree<'a> {
     names: &'a [HeldName],
     /// Entries that an open directory shows at most.
     width: usize,
-    weights: Vec<Weight>,
+    weights: Vec<NodeWeight>,
     children: Vec<Vec<u32>>,
 }
 
 /// Cuts the names of a layer to about `budget` nodes, but always opens its root; `holders` are the
 /// images of each group.
-pub(super) fn cut(names: &[HeldName], holders: &[u32], budget: usize) -> Shown {
+pub(super) fn cut(names: &[HeldName], holders: &[u32], budget: usize) -> ShownNode {
     let mut tree = Tree {
         names,
         width: WIDTH.min(budget).max(2),
-        weights: vec![Weight::default(); names.len()],
+        weights: vec![NodeWeight::default(); names.len()],
         children: vec![Vec::new(); names.len()],
     };
     for (at, name) in names.iter().enumerate() {
         if let HeldKind::Content { bytes, group } = name.kind {
             let images = holders.get(group).copied().unwrap_or(0).max(1);
             tree.weights[at] =
-                Weight { bytes, charged: bytes as f64 / f64::from(images), files: 1 };
+                NodeWeight { bytes, charged: bytes as f64 / f64::from(images), files: 1 };
         }
     }
     // Node order has directories before what is in them, so backwards every sum is complete.
@@ -119,7 +119,7 @@ pub(super) fn cut(names: &[HeldName], holders: &[u32], budget: usize) -> Shown {
     }
     let open = tree.opened(budget);
     match names.is_empty() {
-        true => Shown::Open("/".to_owned(), Weight::default(), Vec::new()),
+        true => ShownNode::Open("/".to_owned(), NodeWeight::default(), Vec::new()),
         false => tree.shown(0, &open),
     }
 }
@@ -164,23 +164,23 @@ impl Tree<'_> {
     }
 
     /// Not deeper than [`DEPTH`], for no deeper directory is open.
-    fn shown(&self, at: usize, open: &[bool]) -> Shown {
+    fn shown(&self, at: usize, open: &[bool]) -> ShownNode {
         let (name, weight) = (self.name(at), self.weights[at]);
         match self.names[at].kind {
             HeldKind::Directory if open[at] => {
                 let children = &self.children[at];
                 let (shown, folded) = children.split_at(self.limit(children));
-                let mut list: Vec<Shown> =
+                let mut list: Vec<ShownNode> =
                     shown.iter().map(|child| self.shown(*child as usize, open)).collect();
                 if !folded.is_empty() {
-                    let mut rest = Weight::default();
+                    let mut rest = NodeWeight::default();
                     folded.iter().for_each(|child| rest.add(self.weights[*child as usize]));
-                    list.push(Shown::Folded(folded.len() as u64, rest));
+                    list.push(ShownNode::Folded(folded.len() as u64, rest));
                 }
-                Shown::Open(name, weight, list)
+                ShownNode::Open(name, weight, list)
             }
-            HeldKind::Directory => Shown::Closed(name, weight),
-            _ => Shown::File(name, weight),
+            HeldKind::Directory => ShownNode::Closed(name, weight),
+            _ => ShownNode::File(name, weight),
         }
     }
 
@@ -225,13 +225,13 @@ mod tests {
     }
 
     /// Checks that what is below adds up, and counts the nodes.
-    fn added_up(node: &Shown) -> (Weight, usize) {
+    fn added_up(node: &ShownNode) -> (NodeWeight, usize) {
         match node {
-            Shown::File(_, weight) | Shown::Closed(_, weight) | Shown::Folded(_, weight) => {
-                (*weight, 1)
-            }
-            Shown::Open(name, weight, children) => {
-                let (mut sum, mut nodes) = (Weight::default(), 1);
+            ShownNode::File(_, weight)
+            | ShownNode::Closed(_, weight)
+            | ShownNode::Folded(_, weight) => (*weight, 1),
+            ShownNode::Open(name, weight, children) => {
+                let (mut sum, mut nodes) = (NodeWeight::default(), 1);
                 for child in children {
                     let (weight, below) = added_up(child);
                     sum.add(weight);
@@ -264,14 +264,14 @@ mod tests {
     #[test]
     fn the_largest_are_shown_and_the_others_folded() {
         let spec: Vec<_> = (0..WIDTH as u64 + 10).map(|n| (0, Some(n))).collect();
-        let Shown::Open(name, _, children) = cut(&layer(&spec), &[1, 1, 1], 1000) else {
+        let ShownNode::Open(name, _, children) = cut(&layer(&spec), &[1, 1, 1], 1000) else {
             panic!("the root is open")
         };
         assert_eq!((name.as_str(), children.len()), ("/", WIDTH));
         let largest = WIDTH as u64 + 9;
-        assert!(matches!(&children[0], Shown::File(name, w) if name == &format!("n{largest}")
+        assert!(matches!(&children[0], ShownNode::File(name, w) if name == &format!("n{largest}")
             && w.bytes == largest));
-        assert!(matches!(children.last(), Some(Shown::Folded(11, _))));
+        assert!(matches!(children.last(), Some(ShownNode::Folded(11, _))));
     }
 
     #[test]
@@ -290,11 +290,11 @@ mod tests {
         let spec: Vec<_> = (0..200).map(|n| (n, None)).chain([(200, Some(7))]).collect();
         let mut node = &cut(&layer(&spec), &[1, 1, 1], 10_000);
         let mut depth = 0;
-        while let Shown::Open(_, weight, children) = node {
+        while let ShownNode::Open(_, weight, children) = node {
             assert_eq!(weight.bytes, 7);
             (node, depth) = (&children[0], depth + 1);
         }
         assert_eq!(depth, DEPTH);
-        assert!(matches!(node, Shown::Closed(_, Weight { bytes: 7, files: 1, .. })));
+        assert!(matches!(node, ShownNode::Closed(_, NodeWeight { bytes: 7, files: 1, .. })));
     }
 }

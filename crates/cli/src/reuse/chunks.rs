@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use strata_layer::Store;
 use strata_layer::reuse::chunks::{ChunkOptions, MeanSize, Measured};
 
-use super::facts::Facts;
+use super::facts::ReuseFacts;
 use crate::context::Context;
 use crate::{progress, units};
 
@@ -69,7 +69,7 @@ pub(crate) fn written(bytes: u32) -> String {
 pub(crate) fn of_store(
     context: &Context,
     store: &Store,
-    facts: &Facts,
+    facts: &ReuseFacts,
     options: &ChunkOptions,
 ) -> Result<Measured> {
     let layers: Vec<_> = facts.levels.counted.iter().map(|layer| layer.diff_id).collect();

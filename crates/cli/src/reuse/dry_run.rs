@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 use strata_image::{SourceSpec, Survey, SurveyOptions};
 use strata_registry::Reference;
 
-use super::facts::{Facts, Image};
+use super::facts::{ReuseFacts, ReuseImage};
 use super::{ReuseArgs, chunks};
 use crate::context::Context;
 use crate::progress;
 
-pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
+pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<ReuseFacts> {
     let mut specs: Vec<SourceSpec> = Vec::new();
     for text in &args.images {
         specs.push(text.parse()?);
@@ -29,12 +29,12 @@ pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<Facts> {
     let scratch = || context.scratch();
     let survey =
         Survey::read(&specs, &scratch, &options, &*listener).context("cannot read the images")?;
-    let images = survey.images().iter().map(|image| Image {
+    let images = survey.images().iter().map(|image| ReuseImage {
         id: image.record.id,
         names: image.references.iter().map(Reference::familiar).collect(),
     });
     let records = survey.images().iter().map(|image| image.record.clone()).collect();
-    let mut facts = Facts::new(images.collect(), records, survey.sharing(), None);
+    let mut facts = ReuseFacts::new(images.collect(), records, survey.sharing(), None);
     if let Some(store) = &store {
         facts.added = Some(store.would_add(survey.layers().iter().map(|layer| &layer.contents))?);
     }

@@ -13,13 +13,13 @@ use strata_registry::Reference;
 use strata_tree::ImageId;
 
 /// An image with its names.
-pub(crate) struct Image {
+pub(crate) struct ReuseImage {
     pub(crate) id: ImageId,
     /// As people say them.
     pub(crate) names: Vec<String>,
 }
 
-impl Image {
+impl ReuseImage {
     /// Its first name, else its short id.
     pub(crate) fn title(&self) -> String {
         self.names.first().cloned().unwrap_or_else(|| self.id.short())
@@ -27,8 +27,8 @@ impl Image {
 }
 
 /// The images and what they hold.
-pub(crate) struct Facts {
-    pub(crate) images: Vec<Image>,
+pub(crate) struct ReuseFacts {
+    pub(crate) images: Vec<ReuseImage>,
     pub(crate) records: Vec<ImageRecord>,
     pub(crate) sharing: Sharing,
     pub(crate) levels: Levels,
@@ -40,7 +40,7 @@ pub(crate) struct Facts {
     pub(crate) added: Option<Added>,
 }
 
-impl Facts {
+impl ReuseFacts {
     /// Of the images named, or of all; of a single one named, all are read, too.
     pub(crate) fn of_store(store: &Store, named: &[String]) -> Result<Self> {
         let tags = store.tags()?;
@@ -64,27 +64,27 @@ impl Facts {
             _ => None,
         };
         let several = chosen.len() > 1;
-        let mut all: Vec<(Image, ImageRecord)> = match several {
+        let mut all: Vec<(ReuseImage, ImageRecord)> = match several {
             false => store.images()?,
             true => chosen,
         }
         .into_iter()
         .map(|record| {
             let names = names.remove(&record.id).unwrap_or_default();
-            (Image { id: record.id, names }, record)
+            (ReuseImage { id: record.id, names }, record)
         })
         .collect();
         if !several {
             all.sort_by_key(|(image, _)| (image.names.is_empty(), image.title(), image.id));
         }
-        let (images, records): (Vec<Image>, Vec<ImageRecord>) = all.into_iter().unzip();
+        let (images, records): (Vec<ReuseImage>, Vec<ImageRecord>) = all.into_iter().unzip();
         let one = images.iter().position(|image| Some(image.id) == only);
         Ok(Self::new(images, records, store.sharing()?, one))
     }
 
     /// Of these images; `one` is the position of the one that was asked about.
     pub(crate) fn new(
-        images: Vec<Image>,
+        images: Vec<ReuseImage>,
         records: Vec<ImageRecord>,
         sharing: Sharing,
         one: Option<usize>,

@@ -11,9 +11,9 @@ use strata_layer::reuse::chunks::{BLOCK, Cut, Measured};
 use strata_layer::reuse::{Added, Matrix, Relative, Shared};
 
 use super::ReuseArgs;
-use super::facts::Facts;
+use super::facts::ReuseFacts;
 
-pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+pub(crate) fn print(facts: &ReuseFacts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
     let levels = &facts.levels;
     let mut all = json!({
         "levels": {
@@ -66,7 +66,7 @@ pub(crate) fn print(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Re
 }
 
 /// The levels below files, and what all take compressed.
-fn measured_levels(facts: &Facts, measured: &Measured, levels: &mut Value) {
+fn measured_levels(facts: &ReuseFacts, measured: &Measured, levels: &mut Value) {
     let mut chunks = Vec::new();
     for cut in &measured.cuts {
         let of_cut = json!({
@@ -93,7 +93,7 @@ fn measured_levels(facts: &Facts, measured: &Measured, levels: &mut Value) {
     levels["layers"]["compressed"] = facts.packed_layers(|layer| layer.stacks).into();
 }
 
-fn image(facts: &Facts, at: usize) -> Value {
+fn image(facts: &ReuseFacts, at: usize) -> Value {
     let layers = facts.records[at].layers.iter().map(ToString::to_string);
     json!({
         "id": facts.images[at].id.to_string(),
@@ -102,7 +102,7 @@ fn image(facts: &Facts, at: usize) -> Value {
     })
 }
 
-fn relative_of(facts: &Facts, relative: &Relative) -> Value {
+fn relative_of(facts: &ReuseFacts, relative: &Relative) -> Value {
     let mut value = image(facts, relative.image);
     let Shared { layers, in_layers, contents } = relative.shared;
     value["shared"] = json!({

@@ -22,7 +22,7 @@ use strata_layer::reuse::chunks::ChunkOptions;
 
 use crate::context::{Context, Format};
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
-use facts::Facts;
+use facts::ReuseFacts;
 
 /// Show what images share, and how alike they are
 ///
@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context, args: &ReuseArgs, out: &mut impl Write) -> 
         true => dry_run::facts(context, args)?,
         false => {
             let store = context.store()?;
-            let mut facts = Facts::of_store(&store, &args.images)?;
+            let mut facts = ReuseFacts::of_store(&store, &args.images)?;
             if let Some(means) = &args.chunks {
                 facts.measured =
                     Some(chunks::of_store(context, &store, &facts, &args.options(means))?);

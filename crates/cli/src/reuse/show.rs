@@ -10,7 +10,7 @@ use strata_layer::reuse::{Added, Held, Matrix, Relative};
 
 use super::ReuseArgs;
 use super::chunks::written;
-use super::facts::Facts;
+use super::facts::ReuseFacts;
 use crate::{table, units};
 
 /// The most images whose pairs are shown where no terminal says how wide it is.
@@ -19,7 +19,7 @@ const FEW: usize = 12;
 const MANY: usize = 20;
 
 pub(crate) fn print(
-    facts: &Facts,
+    facts: &ReuseFacts,
     args: &ReuseArgs,
     width: Option<usize>,
     out: &mut impl Write,
@@ -72,7 +72,7 @@ fn counted(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-fn levels(facts: &Facts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+fn levels(facts: &ReuseFacts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
     let levels = &facts.levels;
     let images = if facts.one.is_some() { 1 } else { facts.images.len() as u64 };
     let layers = levels.counted.len() as u64;
@@ -150,12 +150,12 @@ fn would_add(added: &Added, args: &ReuseArgs, out: &mut impl Write) -> Result<()
     Ok(())
 }
 
-fn stacks(facts: &Facts) -> u64 {
+fn stacks(facts: &ReuseFacts) -> u64 {
     facts.levels.counted.iter().map(|layer| layer.stacks).sum()
 }
 
 /// The matrix as lines of cells; the images have numbers for their columns.
-fn matrix_rows(facts: &Facts, matrix: &Matrix, args: &ReuseArgs) -> Vec<String> {
+fn matrix_rows(facts: &ReuseFacts, matrix: &Matrix, args: &ReuseArgs) -> Vec<String> {
     let n = facts.images.len();
     let mut rows = vec!["\tIMAGE".to_owned()];
     (1..=n).for_each(|number| rows[0].push_str(&format!("\t{number}")));
@@ -187,7 +187,12 @@ fn fits(rows: &[String], width: Option<usize>) -> bool {
     widths.iter().sum::<usize>() + 3 * widths.len().saturating_sub(1) <= width
 }
 
-fn clusters(facts: &Facts, matrix: &Matrix, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+fn clusters(
+    facts: &ReuseFacts,
+    matrix: &Matrix,
+    args: &ReuseArgs,
+    out: &mut impl Write,
+) -> Result<()> {
     let all = matrix.tree().clusters(f64::from(args.similar) / 100.0);
     let several: Vec<_> = all.iter().filter(|cluster| cluster.images.len() > 1).collect();
     let head = ["CLUSTER", "IMAGES", "APART", "TOGETHER", "SIMILAR", "AROUND"];
@@ -231,7 +236,12 @@ fn clusters(facts: &Facts, matrix: &Matrix, args: &ReuseArgs, out: &mut impl Wri
     Ok(())
 }
 
-fn closest(facts: &Facts, matrix: &Matrix, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+fn closest(
+    facts: &ReuseFacts,
+    matrix: &Matrix,
+    args: &ReuseArgs,
+    out: &mut impl Write,
+) -> Result<()> {
     let head = ["CLOSEST", "", "SIMILAR", "LAYERS", "IN LAYERS", "BOTH HOLD", "FILES"];
     let mut rows = vec![head.map(String::from)];
     for (one, other) in matrix.closest(MANY) {
@@ -257,7 +267,7 @@ fn cells(relative: &Relative, args: &ReuseArgs) -> [String; 5] {
     ]
 }
 
-fn relatives(facts: &Facts, one: usize, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
+fn relatives(facts: &ReuseFacts, one: usize, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {
     let (held, layers) = (facts.levels.files, facts.levels.counted.len() as u64);
     writeln!(
         out,

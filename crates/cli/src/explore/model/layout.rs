@@ -19,7 +19,7 @@ const NARROW: u16 = 70;
 
 /// The parts of the screen.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
+pub(crate) struct ScreenLayout {
     pub(crate) width: u16,
     pub(crate) height: u16,
     pub(crate) title: Rect,
@@ -34,14 +34,14 @@ pub(crate) struct Layout {
 
 /// What was clicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum ClickTarget {
     /// A layer of those on the screen.
     Layer(usize),
     /// A row of those on the screen.
     Row(usize),
 }
 
-impl Layout {
+impl ScreenLayout {
     pub(crate) fn of(width: u16, height: u16, pane: Pane, zoomed: bool) -> Self {
         let all = Rect { x: 0, y: 0, width, height };
         let [title, body, status] =
@@ -86,13 +86,13 @@ impl Layout {
         usize::from(self.cover().height.saturating_sub(2))
     }
 
-    pub(crate) fn target(&self, column: u16, row: u16) -> Option<Target> {
+    pub(crate) fn target(&self, column: u16, row: u16) -> Option<ClickTarget> {
         let within = |area: Rect, rows: u16| {
             let first = area.y + 2;
             let inside = (area.x..area.x + area.width).contains(&column);
             (inside && row >= first && row - first < rows).then(|| usize::from(row - first))
         };
-        let layer = within(self.layers, self.layer_rows()).map(Target::Layer);
-        layer.or_else(|| within(self.tree, self.tree_rows()).map(Target::Row))
+        let layer = within(self.layers, self.layer_rows()).map(ClickTarget::Layer);
+        layer.or_else(|| within(self.tree, self.tree_rows()).map(ClickTarget::Row))
     }
 }

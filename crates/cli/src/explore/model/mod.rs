@@ -21,11 +21,11 @@ use std::collections::BTreeSet;
 use strata_layer::image_tree::{Place, Span};
 use strata_tree::{Kind, TreePath};
 
-use super::facts::Image;
+use super::facts::ExploredImage;
 use crate::look::render::escaped;
 use filter::Filter;
-use layout::{Layout, Target};
-use pager::{Mode, Pager};
+use layout::{ClickTarget, ScreenLayout};
+use pager::{Pager, PagerMode};
 use rows::{Rows, Sort};
 
 /// A key, as far as any means something here.
@@ -48,7 +48,7 @@ pub(crate) enum Key {
 }
 
 /// What happened.
-pub(crate) enum Event {
+pub(crate) enum ModelEvent {
     Key(Key),
     /// Text from the clipboard.
     Paste(String),
@@ -102,7 +102,7 @@ pub(crate) enum Pane {
 
 /// What a line is being typed for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum PromptKind {
     Filter,
     Search,
     Dest(Extract),
@@ -111,7 +111,7 @@ pub(crate) enum Asked {
 /// A line being typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Prompt {
-    pub(crate) asked: Asked,
+    pub(crate) asked: PromptKind,
     pub(crate) text: String,
 }
 
@@ -131,7 +131,7 @@ pub(crate) enum Cover {
 
 /// All that the screen shows.
 pub(crate) struct Model {
-    pub(crate) image: Image,
+    pub(crate) image: ExploredImage,
     pub(crate) rows: Rows,
     pub(crate) layer: usize,
     /// The first layer on the screen.
@@ -149,11 +149,11 @@ pub(crate) struct Model {
     pub(crate) said: Option<String>,
     /// What runs beside, for the last line.
     pub(crate) running: Option<String>,
-    pub(crate) layout: Layout,
+    pub(crate) layout: ScreenLayout,
 }
 
 impl Model {
-    pub(crate) fn new(image: Image, width: u16, height: u16) -> Self {
+    pub(crate) fn new(image: ExploredImage, width: u16, height: u16) -> Self {
         let layer = image.layers.len().saturating_sub(1);
         let rows = Rows::new(image.tree.clone(), Span::of(layer));
         let mut model = Self {
@@ -170,32 +170,32 @@ impl Model {
             cover: None,
             said: None,
             running: None,
-            layout: Layout::of(width, height, Pane::Tree, false),
+            layout: ScreenLayout::of(width, height, Pane::Tree, false),
         };
         model.relayout(width, height);
         model
     }
 
     /// Takes what happened; says what is to be done for it.
-    pub(crate) fn update(&mut self, event: Event) -> Option<Effect> {
+    pub(crate) fn update(&mut self, event: ModelEvent) -> Option<Effect> {
         match event {
-            Event::Key(key) => return self.key(key),
-            Event::Paste(text) => {
+            ModelEvent::Key(key) => return self.key(key),
+            ModelEvent::Paste(text) => {
                 if let Some(prompt) = &mut self.prompt {
                     prompt.text.extend(text.chars().filter(|c| !c.is_control()));
                     self.typed();
                 }
             }
-            Event::Resize(width, height) => self.relayout(width, height),
-            Event::Click(column, row) => return self.click(column, row),
-            Event::Wheel { column, row, down } => self.wheel(column, row, down),
-            Event::Viewed(mut pager) => {
+            ModelEvent::Resize(width, height) => self.relayout(width, height),
+            ModelEvent::Click(column, row) => return self.click(column, row),
+            ModelEvent::Wheel { column, row, down } => self.wheel(column, row, down),
+            ModelEvent::Viewed(mut pager) => {
                 pager.height = self.layout.cover_height();
                 self.cover = Some(Cover::File(pager));
             }
-            Event::Exists(extract, name) => self.cover = Some(Cover::Replace(extract, name)),
-            Event::Told(text) => self.said = Some(text),
-            Event::Reported(title, lines) => {
+            ModelEvent::Exists(extract, name) => self.cover = Some(Cover::Replace(extract, name)),
+            ModelEvent::Told(text) => self.said = Some(text),
+            ModelEvent::Reported(title, lines) => {
                 let lines = lines.into_iter().map(|line| ("", line)).collect();
                 self.cover = Some(Cover::Lines { title, lines, top: 0 });
             }
@@ -204,7 +204,7 @@ impl Model {
     }
 
     fn relayout(&mut self, width: u16, height: u16) {
-        self.layout = Layout::of(width, height, self.pane, self.zoomed);
+        self.layout = ScreenLayout::of(width, height, self.pane, self.zoomed);
         self.rows.set_height(usize::from(self.layout.tree_rows()));
         if let Some(Cover::File(pager)) = &mut self.cover {
             pager.height = self.layout.cover_height();
@@ -288,12 +288,12 @@ impl Model {
             Key::Home | Key::Char('g') => pager.go(0),
             Key::End | Key::Char('G') => pager.go(u64::MAX),
             Key::Left | Key::Char('h') => pager.left = pager.left.saturating_sub(8),
-            Key::Right | Key::Char('l') if pager.mode() == Mode::Text => pager.left += 8,
+            Key::Right | Key::Char('l') if pager.mode() == PagerMode::Text => pager.left += 8,
             Key::Char('x') => pager.toggle()?,
             Key::Char('n') if !pager.wanted.is_empty() => found = pager.find_next()?,
             Key::Char('N') if !pager.wanted.is_empty() => found = pager.find_previous()?,
             Key::Char('/') => {
-                self.prompt = Some(Prompt { asked: Asked::Search, text: String::new() });
+                self.prompt = Some(Prompt { asked: PromptKind::Search, text: String::new() });
             }
             _ => {}
         }
@@ -322,15 +322,15 @@ impl Model {
             }
             Key::Esc => {
                 let prompt = self.prompt.take()?;
-                if prompt.asked == Asked::Filter {
+                if prompt.asked == PromptKind::Filter {
                     self.set_filter(String::new());
                 }
                 return None;
             }
             Key::Enter => return self.entered(),
             // The rows found can be walked while the filter is typed.
-            Key::Up if prompt.asked == Asked::Filter => self.rows.up(1),
-            Key::Down if prompt.asked == Asked::Filter => self.rows.down(1),
+            Key::Up if prompt.asked == PromptKind::Filter => self.rows.up(1),
+            Key::Down if prompt.asked == PromptKind::Filter => self.rows.down(1),
             _ => {}
         }
         self.typed();
@@ -339,7 +339,7 @@ impl Model {
 
     /// The line being typed is another.
     fn typed(&mut self) {
-        if let Some(Prompt { asked: Asked::Filter, text }) = &self.prompt {
+        if let Some(Prompt { asked: PromptKind::Filter, text }) = &self.prompt {
             let text = text.clone();
             self.set_filter(text);
         }
@@ -348,8 +348,8 @@ impl Model {
     fn entered(&mut self) -> Option<Effect> {
         let Prompt { asked, text } = self.prompt.take()?;
         match asked {
-            Asked::Filter => {}
-            Asked::Search => {
+            PromptKind::Filter => {}
+            PromptKind::Search => {
                 if let Some(Cover::File(mut pager)) = self.cover.take() {
                     if !text.is_empty() {
                         pager.wanted = text;
@@ -360,8 +360,8 @@ impl Model {
                     }
                 }
             }
-            Asked::Dest(_) if text.trim().is_empty() => {}
-            Asked::Dest(extract) => {
+            PromptKind::Dest(_) if text.trim().is_empty() => {}
+            PromptKind::Dest(extract) => {
                 return Some(Effect::Extract(Extract { dest: text, ..extract }));
             }
         }
@@ -403,7 +403,7 @@ impl Model {
             }
             Key::Char('/') => {
                 let text = self.filter.clone();
-                self.prompt = Some(Prompt { asked: Asked::Filter, text });
+                self.prompt = Some(Prompt { asked: PromptKind::Filter, text });
             }
             Key::Char('t') => self.show_totals(),
             Key::Char('u') => self.marked.clear(),
@@ -552,7 +552,7 @@ impl Model {
         let there = places.iter().any(|place| tree.at(*place, span.to).is_some());
         let layers = if there { span.to } else { span.below };
         let extract = Extract { places, marked, layers, dest: String::new(), replace: false };
-        self.prompt = Some(Prompt { asked: Asked::Dest(extract), text: format!("./{text}") });
+        self.prompt = Some(Prompt { asked: PromptKind::Dest(extract), text: format!("./{text}") });
     }
 
     fn click(&mut self, column: u16, row: u16) -> Option<Effect> {
@@ -560,11 +560,11 @@ impl Model {
             return None;
         }
         match self.layout.target(column, row)? {
-            Target::Layer(at) => {
+            ClickTarget::Layer(at) => {
                 self.pane = Pane::Layers;
                 self.set_layer(self.layer_top + at);
             }
-            Target::Row(at) => {
+            ClickTarget::Row(at) => {
                 self.pane = Pane::Tree;
                 let row = self.rows.window().0 + at;
                 if row >= self.rows.len() {
@@ -591,8 +591,8 @@ impl Model {
             return;
         }
         match (self.layout.target(column, row), down) {
-            (Some(Target::Layer(_)), true) => self.set_layer(self.layer + 1),
-            (Some(Target::Layer(_)), false) => self.set_layer(self.layer.saturating_sub(1)),
+            (Some(ClickTarget::Layer(_)), true) => self.set_layer(self.layer + 1),
+            (Some(ClickTarget::Layer(_)), false) => self.set_layer(self.layer.saturating_sub(1)),
             (_, true) => self.rows.down(3),
             (_, false) => self.rows.up(3),
         }

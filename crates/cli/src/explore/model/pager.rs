@@ -22,7 +22,7 @@ const PROBED: usize = 8 << 10;
 
 /// How a file is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum PagerMode {
     Text,
     Hex,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Pager {
     pub(crate) title: String,
     file: File,
     size: u64,
-    mode: Mode,
+    mode: PagerMode,
     /// Offsets of the lines 0, 256, 512 ...
     index: Vec<u64>,
     lines: u64,
@@ -63,7 +63,7 @@ impl Pager {
         let size = file.metadata()?.len();
         let (mut index, mut lines, mut at) = (vec![0], 0, 0);
         let mut buffer = vec![0; CHUNK];
-        let mut mode = Mode::Text;
+        let mut mode = PagerMode::Text;
         let mut ended = true;
         loop {
             let read = file.read_at(&mut buffer, at)?;
@@ -72,7 +72,7 @@ impl Pager {
                 break;
             }
             if at == 0 && bytes[..read.min(PROBED)].contains(&0) {
-                mode = Mode::Hex;
+                mode = PagerMode::Hex;
             }
             for (behind, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
                 lines += 1;
@@ -99,7 +99,7 @@ impl Pager {
         })
     }
 
-    pub(crate) fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> PagerMode {
         self.mode
     }
 
@@ -114,8 +114,8 @@ impl Pager {
     /// Lines of the mode that it is in.
     pub(crate) fn lines(&self) -> u64 {
         match self.mode {
-            Mode::Text => self.lines,
-            Mode::Hex => self.size.div_ceil(HEX_LINE),
+            PagerMode::Text => self.lines,
+            PagerMode::Hex => self.size.div_ceil(HEX_LINE),
         }
     }
 
@@ -125,7 +125,7 @@ impl Pager {
     /// What the system says.
     pub(crate) fn toggle(&mut self) -> Result<()> {
         let offset = self.offset_of(self.top)?;
-        self.mode = if self.mode == Mode::Text { Mode::Hex } else { Mode::Text };
+        self.mode = if self.mode == PagerMode::Text { PagerMode::Hex } else { PagerMode::Text };
         self.left = 0;
         let line = self.line_at(offset)?;
         self.go(line);
@@ -153,7 +153,7 @@ impl Pager {
         let rows = (self.height as u64).min(self.lines() - self.top) as usize;
         let mut at = self.offset_of(self.top)?;
         let mut window = Vec::with_capacity(rows);
-        if self.mode == Mode::Hex {
+        if self.mode == PagerMode::Hex {
             for _ in 0..rows {
                 let mut bytes = vec![0; HEX_LINE as usize];
                 let read = self.read_full(&mut bytes, at)?;
@@ -203,7 +203,7 @@ impl Pager {
     }
 
     fn offset_of(&self, line: u64) -> Result<u64> {
-        if self.mode == Mode::Hex {
+        if self.mode == PagerMode::Hex {
             return Ok(line * HEX_LINE);
         }
         let near = (line / STEP).min(self.index.len() as u64 - 1);
@@ -216,7 +216,7 @@ impl Pager {
 
     /// The line that an offset is in.
     fn line_at(&self, offset: u64) -> Result<u64> {
-        if self.mode == Mode::Hex {
+        if self.mode == PagerMode::Hex {
             return Ok(offset / HEX_LINE);
         }
         let near = self.index.partition_point(|start| *start <= offset).saturating_sub(1);

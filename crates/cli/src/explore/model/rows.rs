@@ -25,7 +25,7 @@ const OPENS_ITSELF: u32 = 40;
 
 /// One line of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct TreeRow {
     pub(crate) place: Place,
     pub(crate) depth: u16,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Rows {
     /// Opened or closed by hand where something does.
     toggled: Vec<bool>,
     sorted: HashMap<Place, Arc<[Place]>>,
-    rows: Vec<Row>,
+    rows: Vec<TreeRow>,
     cursor: usize,
     top: usize,
     height: usize,
@@ -129,7 +129,7 @@ impl Rows {
     }
 
     /// The rows on the screen, with the number of the first.
-    pub(crate) fn window(&self) -> (usize, &[Row]) {
+    pub(crate) fn window(&self) -> (usize, &[TreeRow]) {
         let to = (self.top + self.height).min(self.rows.len());
         (self.top, &self.rows[self.top.min(to)..to])
     }
@@ -324,13 +324,13 @@ impl Rows {
         let mut stays = self.current();
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        let mut todo = vec![Row { place: Place::ROOT, depth: 0 }];
+        let mut todo = vec![TreeRow { place: Place::ROOT, depth: 0 }];
         while let Some(row) = todo.pop() {
             rows.push(row);
             if self.is_open(row.place) {
                 let depth = row.depth.saturating_add(1);
                 let kids = self.order(row.place);
-                todo.extend(kids.iter().rev().map(|kid| Row { place: *kid, depth }));
+                todo.extend(kids.iter().rev().map(|kid| TreeRow { place: *kid, depth }));
             }
         }
         self.rows = rows;

@@ -5,7 +5,7 @@ use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
 use super::{at, key, model, press};
-use crate::explore::model::{Event, Key, Model};
+use crate::explore::model::{Key, Model, ModelEvent};
 use crate::explore::view::{Theme, draw};
 
 fn screen(model: &Model, colours: bool) -> Terminal<TestBackend> {
@@ -90,7 +90,7 @@ fn any_size_can_be_drawn() {
         press(&mut model, keys);
         for width in [0, 1, 2, 3, 9, 29, 40, 69, 70, 71, 200] {
             for height in [0, 1, 2, 3, 4, 7, 18, 60] {
-                model.update(Event::Resize(width, height));
+                model.update(ModelEvent::Resize(width, height));
                 let drawn = screen(&model, true);
                 let buffer = drawn.backend().buffer();
                 let at = format!("{keys:?} at {width} x {height}");

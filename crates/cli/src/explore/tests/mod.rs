@@ -12,8 +12,8 @@ use strata_layer::image_tree::{Place, Span};
 use strata_layer::{Event as Progressed, ImageRecord, LayerInput, Progress, Store};
 use strata_tree::{DiffId, ImageId, TreePath};
 
-use super::facts::{Image, LayerFacts};
-use super::model::{Effect, Event, Key, Model};
+use super::facts::{ExploredImage, ExploredLayer};
+use super::model::{Effect, Key, Model, ModelEvent};
 use strata_testkit::tars::{Head, Tar};
 
 struct Silent;
@@ -36,7 +36,7 @@ impl Shelf {
     }
 
     /// Adds an image; gives its id and what the view knows of it.
-    fn image(&self, name: &str, layers: &[(&str, Tar)]) -> Image {
+    fn image(&self, name: &str, layers: &[(&str, Tar)]) -> ExploredImage {
         let mut held = Vec::new();
         for (_, tar) in layers {
             let bytes = tar.clone().end();
@@ -54,7 +54,7 @@ impl Shelf {
         let facts = record.layers.iter().zip(layers).map(|(diff_id, (step, _))| {
             let found = self.store.layer(diff_id).unwrap().unwrap();
             let others = images.iter().filter(|other| other.id != id);
-            LayerFacts {
+            ExploredLayer {
                 diff_id: *diff_id,
                 size: found.apparent,
                 entries: found.entries,
@@ -63,7 +63,7 @@ impl Shelf {
             }
         });
         let names = [(id, name.to_owned()), (images[0].id, images_name(&self.store))].into();
-        Image {
+        ExploredImage {
             name: name.to_owned(),
             id,
             layers: facts.collect(),
@@ -94,7 +94,7 @@ fn sized(tar: Tar, name: &str, bytes: usize, seed: u8) -> Tar {
 /// 1  etc/passwd (other bytes) etc/hosts (the same once more) app/{main.py,data/x} .wh.usr/bin/old
 /// 2  .wh.var/cache app/main.py (other bytes) app/copy.so (usr/lib/a.so once more)
 /// ```
-fn example(shelf: &Shelf) -> Image {
+fn example(shelf: &Shelf) -> ExploredImage {
     let mut base = Tar::default();
     for name in ["etc/", "usr/", "usr/bin/", "usr/lib/", "var/", "var/cache/"] {
         base = dir(base, name);
@@ -142,7 +142,7 @@ fn press(model: &mut Model, keys: &str) -> Option<Effect> {
 }
 
 fn key(model: &mut Model, key: Key) -> Option<Effect> {
-    model.update(Event::Key(key))
+    model.update(ModelEvent::Key(key))
 }
 
 /// The paths on the screen.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::explore::model::pager::{Line, Mode, Pager};
+use crate::explore::model::pager::{Line, Pager, PagerMode};
 
 fn pager(bytes: &[u8], height: usize) -> Pager {
     let mut file = tempfile::tempfile().unwrap();
@@ -74,7 +74,7 @@ fn bytes_are_in_hex_and_text_can_be() {
     let mut bytes: Vec<u8> = (0..=255).collect();
     bytes.extend_from_slice(b"tail");
     let mut pager = pager(&bytes, 4);
-    assert_eq!((pager.mode(), pager.lines(), pager.size()), (Mode::Hex, 17, 260));
+    assert_eq!((pager.mode(), pager.lines(), pager.size()), (PagerMode::Hex, 17, 260));
     pager.go(u64::MAX);
     let lines = pager.window(80).unwrap();
     assert_eq!(lines[3], Line { offset: 256, bytes: b"tail".to_vec() });
@@ -84,7 +84,7 @@ fn bytes_are_in_hex_and_text_can_be() {
     assert_eq!((pager.hit, pager.top()), (Some(256), 13));
     // To text and back, about where it was.
     pager.toggle().unwrap();
-    assert_eq!((pager.mode(), pager.lines()), (Mode::Text, 2));
+    assert_eq!((pager.mode(), pager.lines()), (PagerMode::Text, 2));
     pager.toggle().unwrap();
-    assert_eq!(pager.mode(), Mode::Hex);
+    assert_eq!(pager.mode(), PagerMode::Hex);
 }

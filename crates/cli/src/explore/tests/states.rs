@@ -2,7 +2,7 @@
 
 use super::{at, here, key, model, press, shown};
 use crate::explore::model::rows::Sort;
-use crate::explore::model::{Cover, Effect, Event, Key, Model, Pane, Prompt};
+use crate::explore::model::{Cover, Effect, Key, Model, ModelEvent, Pane, Prompt};
 
 fn said(model: &Model) -> &str {
     model.said.as_deref().unwrap_or_default()
@@ -64,12 +64,12 @@ fn a_window_follows_the_cursor() {
     assert_eq!(model.rows.window().0, 0);
     // A smaller and a larger screen keep the cursor in sight.
     key(&mut model, Key::End);
-    model.update(Event::Resize(80, 10));
+    model.update(ModelEvent::Resize(80, 10));
     assert_eq!(shown(&model).last().map(String::as_str), Some("/var/cache/list"));
-    model.update(Event::Resize(80, 60));
+    model.update(ModelEvent::Resize(80, 60));
     assert_eq!(shown(&model).len(), 19);
     for (width, height) in [(0, 0), (1, 1), (3, 2), (69, 5), (300, 4)] {
-        model.update(Event::Resize(width, height));
+        model.update(ModelEvent::Resize(width, height));
         assert!(!shown(&model).is_empty());
     }
 }
@@ -154,12 +154,12 @@ fn one_path_or_the_marked_ones_are_extracted() {
     assert_eq!((one.dest.as_str(), one.layers, one.replace), ("./etc", 3, false));
     assert_eq!(one.places.iter().copied().collect::<Vec<_>>(), [at(&model, "etc")]);
     // It is there: a question, answered both ways.
-    model.update(Event::Exists(one.clone(), "./etc".to_owned()));
+    model.update(ModelEvent::Exists(one.clone(), "./etc".to_owned()));
     assert_eq!(press(&mut model, "x"), None);
     assert!(matches!(model.cover, Some(Cover::Replace(..))));
     assert_eq!(press(&mut model, "n"), None);
     assert_eq!(said(&model), "./etc was left as it is");
-    model.update(Event::Exists(one.clone(), "./etc".to_owned()));
+    model.update(ModelEvent::Exists(one.clone(), "./etc".to_owned()));
     let Some(Effect::Extract(again)) = press(&mut model, "y") else { panic!() };
     assert!(again.replace);
     // Marks; the same key takes them away.
@@ -227,28 +227,28 @@ fn layers_are_walked_on_the_left() {
 fn clicks_and_the_wheel_do_what_keys_do() {
     let (_shelf, mut model) = model(80, 24);
     // The second row of the tree: below title, border, heading and the root.
-    model.update(Event::Click(40, 4));
+    model.update(ModelEvent::Click(40, 4));
     assert_eq!(here(&model), "/app");
-    model.update(Event::Click(40, 4));
+    model.update(ModelEvent::Click(40, 4));
     assert!(shown(&model).contains(&"/app/data".to_owned()));
-    model.update(Event::Click(5, 4));
+    model.update(ModelEvent::Click(5, 4));
     assert_eq!((model.layer, model.pane), (1, Pane::Layers));
-    model.update(Event::Wheel { column: 5, row: 4, down: false });
+    model.update(ModelEvent::Wheel { column: 5, row: 4, down: false });
     assert_eq!(model.layer, 0);
-    model.update(Event::Wheel { column: 40, row: 4, down: true });
+    model.update(ModelEvent::Wheel { column: 40, row: 4, down: true });
     assert!(model.rows.cursor() > 0);
     // Nothing is there.
-    model.update(Event::Click(40, 22));
-    model.update(Event::Click(400, 220));
+    model.update(ModelEvent::Click(40, 22));
+    model.update(ModelEvent::Click(400, 220));
 }
 
 #[test]
 fn pasted_text_is_typed() {
     let (_shelf, mut model) = model(80, 24);
-    model.update(Event::Paste("q".to_owned()));
+    model.update(ModelEvent::Paste("q".to_owned()));
     assert_eq!(model.filter, "");
     press(&mut model, "/");
-    model.update(Event::Paste("main\n.py".to_owned()));
+    model.update(ModelEvent::Paste("main\n.py".to_owned()));
     assert_eq!(model.filter, "main.py");
     assert_eq!(here(&model), "/app/main.py");
 }

@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::{Theme, counted, framed, put, row};
 use crate::explore::model::Model;
 use crate::explore::model::filter::position;
-use crate::explore::model::pager::{HEX_LINE, Mode, Pager};
+use crate::explore::model::pager::{HEX_LINE, Pager, PagerMode};
 
 const HELP: [(&str, &str); 20] = [
     ("Tab, z", "layers or tree; one of them alone"),
@@ -78,7 +78,7 @@ pub(super) fn replace(name: &str, model: &Model, theme: Theme, frame: &mut Frame
 
 pub(super) fn file(pager: &Pager, model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     let last = (pager.top() + pager.height as u64).min(pager.lines());
-    let unit = if pager.mode() == Mode::Text { "lines" } else { "rows" };
+    let unit = if pager.mode() == PagerMode::Text { "lines" } else { "rows" };
     let title = format!(
         " {}  {}  {unit} {}-{last} of {} ",
         pager.title,
@@ -99,8 +99,8 @@ pub(super) fn file(pager: &Pager, model: &Model, theme: Theme, frame: &mut Frame
     for (at, line) in lines.iter().enumerate() {
         let Some(area) = row(inner, at) else { break };
         let drawn = match pager.mode() {
-            Mode::Hex => hex_line(line.offset, &line.bytes, pager, theme),
-            Mode::Text => text_line(line.offset, &line.bytes, pager),
+            PagerMode::Hex => hex_line(line.offset, &line.bytes, pager, theme),
+            PagerMode::Text => text_line(line.offset, &line.bytes, pager),
         };
         put(frame, area, &drawn);
     }

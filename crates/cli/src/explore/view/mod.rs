@@ -16,7 +16,7 @@ use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Block, BorderType, Clear};
 use strata_layer::image_tree::Change;
 
-use super::model::{Asked, Cover, Model};
+use super::model::{Cover, Model, PromptKind};
 use crate::units::{percent, size};
 
 /// How things look.
@@ -91,13 +91,13 @@ fn status(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
     let area = model.layout.status;
     let line = if let Some(prompt) = &model.prompt {
         let asked = match &prompt.asked {
-            Asked::Filter => "Filter".to_owned(),
-            Asked::Search => "Search".to_owned(),
-            Asked::Dest(extract) if extract.marked => {
+            PromptKind::Filter => "Filter".to_owned(),
+            PromptKind::Search => "Search".to_owned(),
+            PromptKind::Dest(extract) if extract.marked => {
                 let marked = counted(extract.places.len() as u64, "marked path");
                 format!("Extract {marked} to (.tar or directory)")
             }
-            Asked::Dest(_) => "Extract to (.tar or path)".to_owned(),
+            PromptKind::Dest(_) => "Extract to (.tar or path)".to_owned(),
         };
         let label = format!(" {asked}: ");
         // The end of what is typed is what is looked at.

@@ -9,7 +9,7 @@ use strata_layer::image_tree::{Change, Place};
 use strata_tree::Kind;
 
 use super::{Theme, counted, framed, put, row, shortened};
-use crate::explore::model::rows::{Row, Sort};
+use crate::explore::model::rows::{Sort, TreeRow};
 use crate::explore::model::{Model, Pane};
 use crate::look::render::{escaped, mode_string};
 use crate::units::size;
@@ -177,7 +177,7 @@ fn tree_footer(model: &Model) -> String {
     footer
 }
 
-fn tree_row(row: &Row, columns: &Columns, model: &Model, theme: Theme) -> Line<'static> {
+fn tree_row(row: &TreeRow, columns: &Columns, model: &Model, theme: Theme) -> Line<'static> {
     let (rows, place) = (&model.rows, row.place);
     let (tree, span) = (rows.tree(), rows.span());
     let (change, total) = (rows.change(place), rows.total(place));
