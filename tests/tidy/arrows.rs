@@ -7,19 +7,23 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     // Tests alone may use it.
     ("testkit", &[]),
     ("sha256", &[]),
     ("tree", &[]),
-    ("union", &["tree"]),
-    ("layer", &["sha256", "tree"]),
+    ("content", &["tree"]),
+    ("union", &["content", "tree"]),
+    ("layer", &["content", "sha256", "tree"]),
     ("registry", &["tree"]),
     ("image", &["layer", "registry", "tree"]),
-    ("fuse", &["tree", "union"]),
-    ("kernel", &["tree"]),
-    ("overlay", &["fuse", "tree", "union"]),
-    ("cli", &["fuse", "image", "kernel", "layer", "overlay", "registry", "tree", "union"]),
+    ("fuse", &["content", "tree", "union"]),
+    ("kernel", &["content", "tree"]),
+    ("overlay", &["content", "fuse", "tree", "union"]),
+    (
+        "cli",
+        &["content", "fuse", "image", "kernel", "layer", "overlay", "registry", "tree", "union"],
+    ),
 ];
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags};
+use strata_content::FileTree;
 use strata_image::resolve_image;
 use strata_layer::{HeldLayer, ImageRecord, Limits, Store, StoreOptions, chain_id};
 use strata_tree::{DiffId, FlatTree, Lower};
@@ -72,6 +73,8 @@ pub(crate) struct Context {
 pub(crate) struct OpenImage {
     pub(crate) record: ImageRecord,
     pub(crate) tree: Arc<FlatTree>,
+    /// The same tree with the bytes of its files.
+    pub(crate) files: FileTree,
     /// Keeps the layers from being removed.
     pub(crate) guard: Box<dyn Any + Send>,
 }
@@ -225,7 +228,9 @@ impl Context {
         let (config, held) = store.hold_image(&record.id)?;
         let tree = open_tree(&store, &held)
             .with_context(|| format!("cannot open the tree of image {text}"))?;
-        Ok(OpenImage { record, tree: Arc::new(tree), guard: Box::new((config, held)) })
+        let (tree, contents) = (Arc::new(tree), HeldLayer::files(&held)?);
+        let files = FileTree::new(Arc::clone(&tree) as _, Arc::new(contents));
+        Ok(OpenImage { record, tree, files, guard: Box::new((config, held)) })
     }
 }
 
@@ -311,9 +316,9 @@ fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {
 }
 
 fn open_file(file: File, label: String, held: &[HeldLayer]) -> Result<FlatTree> {
-    let contents = held.iter().map(HeldLayer::contents);
-    let contents = contents.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(FlatTree::open(file, label, contents)?)
+    let tree = FlatTree::open(file, label)?;
+    tree.check_layers(held.len())?;
+    Ok(tree)
 }
 
 fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {

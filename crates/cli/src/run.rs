@@ -3,11 +3,9 @@
 //! Invariant: each command is one line here; what is more than that has a function of its own.
 
 use std::io::{BufWriter, IsTerminal, Write};
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::CommandFactory;
-use strata_tree::Lower;
 
 use crate::cli::{Cli, Command, HelpArgs};
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
@@ -141,7 +139,7 @@ fn cat(context: &Context, args: &look::CatArgs, screen: &mut Screen<'_>) -> Resu
     let mut held: Vec<OpenImage> = Vec::new();
     let mut open = |reference: &str| {
         let image = context.open_image(reference)?;
-        let tree: Arc<dyn Lower> = image.tree.clone();
+        let tree = image.files.clone();
         held.push(image);
         Ok(tree)
     };
@@ -150,19 +148,19 @@ fn cat(context: &Context, args: &look::CatArgs, screen: &mut Screen<'_>) -> Resu
 
 fn cp(context: &Context, args: &look::CpArgs, screen: &mut Screen<'_>) -> Result<()> {
     let image = context.open_image(args.source.reference())?;
-    look::cp(&*image.tree, args, screen)
+    look::cp(&image.files, args, screen)
 }
 
 fn stat(context: &Context, args: &look::StatArgs, screen: &mut Screen<'_>) -> Result<()> {
     let image = context.open_image(args.target.reference())?;
-    look::stat(&*image.tree, &image.record.layers, args, screen)
+    look::stat(&image.files, &image.record.layers, args, screen)
 }
 
 fn unpack(context: &Context, args: &look::UnpackArgs, screen: &mut Screen<'_>) -> Result<()> {
     let image = context.open_image(&args.reference)?;
     mount::refuse_inside(&context.root, &args.dir)?;
     let progress = progress::unpacking(context.shown, image.tree.content_bytes());
-    look::unpack(&*image.tree, args, &progress, screen)
+    look::unpack(&image.files, args, &progress, screen)
 }
 
 fn export(context: &Context, args: &look::ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
@@ -170,7 +168,7 @@ fn export(context: &Context, args: &look::ExportArgs, screen: &mut Screen<'_>) -
         Some((_image, tree)) => look::export(&tree, args, screen),
         None => {
             let image = context.open_image(&args.reference)?;
-            look::export(&*image.tree, args, screen)
+            look::export(&image.files, args, screen)
         }
     }
 }

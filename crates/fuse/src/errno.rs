@@ -118,7 +118,9 @@ fn tree_errno(error: &TreeError) -> Errno {
         TreeError::NotRegular { .. } | TreeError::NotSymlink(_) => Errno::EINVAL,
         TreeError::TooManyLinks { .. } => Errno::ELOOP,
         TreeError::TooLarge { .. } => Errno::EOVERFLOW,
-        TreeError::Corrupt { .. } | TreeError::DanglingLink { .. } | TreeError::Index(_) => {
+        TreeError::Corrupt { .. }
+        | TreeError::DanglingLink { .. }
+        | TreeError::Unanswered { .. } => {
             tracing::error!("{error}");
             Errno::EIO
         }

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
-use strata_tree::{Lower, NodeId};
+use strata_content::FileTree;
+use strata_tree::NodeId;
 
 use crate::errno::{Refusal, errno};
 
@@ -40,7 +41,7 @@ impl Passthrough {
     }
 
     /// Answers one open.
-    pub(crate) fn open(&self, tree: &dyn Lower, node: NodeId, reply: ReplyOpen) {
+    pub(crate) fn open(&self, tree: &FileTree, node: NodeId, reply: ReplyOpen) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = match open.entry(node) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -71,15 +72,16 @@ impl Passthrough {
     /// Hands the content's file to the kernel; `None` if the kernel will not have it.
     fn backing(
         &self,
-        tree: &dyn Lower,
+        tree: &FileTree,
         node: NodeId,
         reply: &ReplyOpen,
     ) -> Result<Option<BackingId>, Refusal> {
         if self.refused.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let file = tree.open(node)?;
-        Ok(match reply.open_backing(&file) {
+        let content = tree.open(node)?;
+        let Some(file) = content.as_file() else { return Ok(None) };
+        Ok(match reply.open_backing(file) {
             Ok(id) => Some(id),
             Err(error) => {
                 self.refuse(&error.to_string());

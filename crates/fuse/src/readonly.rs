@@ -8,9 +8,9 @@
 //! every answer is the tree's; a whiteout, which a merged tree never shows, is no name.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use strata_tree::{FlagsForm, InodeFlags, Lower, Name, NameError, Node, NodeId, inode_version};
+use strata_content::FileTree;
+use strata_tree::{FlagsForm, InodeFlags, Name, NameError, Node, NodeId, inode_version};
 
 use crate::errno::Refusal;
 use crate::options::TreeFacts;
@@ -42,14 +42,14 @@ pub(crate) struct Listed<'a> {
 
 /// The answers over one tree.
 pub(crate) struct ReadOnly {
-    tree: Arc<dyn Lower>,
+    tree: FileTree,
     reads: Reads,
     facts: TreeFacts,
 }
 
 impl ReadOnly {
     /// Answers from `tree`.
-    pub(crate) fn new(tree: Arc<dyn Lower>, facts: TreeFacts) -> Self {
+    pub(crate) fn new(tree: FileTree, facts: TreeFacts) -> Self {
         Self { reads: Reads::new(&facts), tree, facts }
     }
 
@@ -59,8 +59,8 @@ impl ReadOnly {
     }
 
     /// The tree.
-    pub(crate) fn tree(&self) -> &dyn Lower {
-        &*self.tree
+    pub(crate) fn tree(&self) -> &FileTree {
+        &self.tree
     }
 
     /// The node called `name` in `dir`, or `None`.
@@ -157,7 +157,7 @@ impl ReadOnly {
         size: u32,
         answer: impl FnOnce(Result<&[u8]>),
     ) {
-        self.reads.read(&*self.tree, node, offset, size, answer);
+        self.reads.read(&self.tree, node, offset, size, answer);
     }
 }
 
@@ -174,10 +174,15 @@ pub(crate) fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use strata_content::Memory;
     use strata_tree::{MemTree, Spec};
 
     fn answers(spec: &Spec) -> ReadOnly {
-        ReadOnly::new(Arc::new(MemTree::new(spec).unwrap()), TreeFacts::default())
+        let contents = Memory::of(std::slice::from_ref(spec)).unwrap();
+        let tree = FileTree::new(Arc::new(MemTree::new(spec).unwrap()), Arc::new(contents));
+        ReadOnly::new(tree, TreeFacts::default())
     }
 
     fn names(tree: &ReadOnly, dir: NodeId, from: u64, room: usize) -> Vec<(Vec<u8>, u64, u64)> {

@@ -9,14 +9,13 @@
 //! error, never silent zeros or a short file; each stretch of neighbours is fetched at most once.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
-use strata_tree::{Error as TreeError, Kind, Lower, NodeId};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use strata_content::{Content, FileTree};
+use strata_tree::{Error as TreeError, Kind, NodeId};
 
 use crate::errno::Refusal;
 use crate::options::TreeFacts;
@@ -36,7 +35,7 @@ thread_local! {
 /// The reader of contents.
 pub(crate) struct Reads {
     /// Recently read large files, the latest last.
-    kept: Mutex<Vec<(NodeId, Arc<File>)>>,
+    kept: Mutex<Vec<(NodeId, Arc<dyn Content>)>>,
     ahead: Option<Ahead>,
 }
 
@@ -49,7 +48,7 @@ impl Reads {
     /// Calls `answer` with the bytes at `offset`, then reads ahead.
     pub(crate) fn read(
         &self,
-        tree: &dyn Lower,
+        tree: &FileTree,
         node: NodeId,
         offset: u64,
         size: u32,
@@ -74,7 +73,7 @@ impl Reads {
     /// Reads into the buffer; says how many bytes, and whether the disk had to be waited for.
     fn fetch(
         &self,
-        tree: &dyn Lower,
+        tree: &FileTree,
         node: NodeId,
         offset: u64,
         size: u32,
@@ -93,15 +92,20 @@ impl Reads {
             buffer.resize(length, 0);
         }
         let bytes = &mut buffer[..length];
-        let failed = |error: Errno| TreeError::io(format!("read node {}", node.0), error);
+        let failed = |error: std::io::Error| TreeError::io(format!("read node {}", node.0), error);
         let (filled, waited) = if stat.size > SMALL {
             let file = self.kept(tree, node)?;
-            (fill(&file, bytes, 0, offset).map_err(failed)?, false)
+            (file.read_at(bytes, offset).map_err(failed)?, false)
         } else {
             let file = tree.open(node)?;
-            let at_once = if self.ahead.is_some() { cached(&file, bytes, offset) } else { Some(0) };
+            let at_once =
+                if self.ahead.is_some() { cached(&*file, bytes, offset) } else { Some(0) };
             let done = at_once.unwrap_or(0);
-            (fill(&file, bytes, done, offset).map_err(failed)?, at_once.is_none())
+            let more = match done < length {
+                true => file.read_at(&mut bytes[done..], offset + done as u64).map_err(failed)?,
+                false => 0,
+            };
+            (done + more, at_once.is_none())
         };
         if filled < length {
             return Err(Refusal::Short { node: node.0, at: offset + filled as u64 });
@@ -110,7 +114,7 @@ impl Reads {
     }
 
     /// The descriptor of a large file.
-    fn kept(&self, tree: &dyn Lower, node: NodeId) -> Result<Arc<File>, Refusal> {
+    fn kept(&self, tree: &FileTree, node: NodeId) -> Result<Arc<dyn Content>, Refusal> {
         {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(at) = kept.iter().rposition(|(id, _)| *id == node) {
@@ -121,7 +125,7 @@ impl Reads {
             }
         }
         // Opened without the lock: another thread may do the same, and one of the two is dropped.
-        let file = Arc::new(tree.open(node)?);
+        let file: Arc<dyn Content> = tree.open(node)?.into();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.iter().any(|(id, _)| *id == node) {
             if kept.len() >= KEPT {
@@ -133,21 +137,10 @@ impl Reads {
     }
 }
 
-/// Reads from `offset + done` on until the buffer is full or the file ends; the total filled.
-fn fill(file: &File, bytes: &mut [u8], mut done: usize, offset: u64) -> Result<usize, Errno> {
-    while done < bytes.len() {
-        match pread(file, &mut bytes[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(more) => done += more,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
-}
-
 /// What of the bytes is in memory already; `None` if the disk would have to be waited for.
-fn cached(file: &File, bytes: &mut [u8], offset: u64) -> Option<usize> {
+fn cached(content: &dyn Content, bytes: &mut [u8], offset: u64) -> Option<usize> {
+    // Bytes without a file cannot say: an ordinary read.
+    let Some(file) = content.as_file() else { return Some(0) };
     match preadv2(file, &mut [IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT) {
         Ok(0) | Err(Errno::AGAIN) => None,
         Ok(done) => Some(done),
@@ -179,11 +172,12 @@ impl Ahead {
 
     /// Asks for the pages of the small files numbered near `node`. All of it is advice: what
     /// fails here will be reported when it is read.
-    fn fetch_around(&self, tree: &dyn Lower, node: NodeId) {
+    fn fetch_around(&self, tree: &FileTree, node: NodeId) {
         let stretch = node.0 / STRETCH;
         if !self.claim(stretch) {
             return;
         }
+        let mut wanted = Vec::new();
         for id in stretch * STRETCH..(stretch + 1) * STRETCH {
             if id == 0 || id > self.nodes || id == node.0 {
                 continue;
@@ -192,10 +186,9 @@ impl Ahead {
             let small = tree.node(id).is_ok_and(|near| {
                 near.stat.kind == Kind::Regular && (1..=SMALL).contains(&near.stat.size)
             });
-            if let Some(file) = small.then(|| tree.open(id).ok()).flatten() {
-                let _ = fadvise(&file, 0, None, Advice::WillNeed);
-            }
+            wanted.extend(small.then(|| tree.content(id).ok()).flatten());
         }
+        tree.contents().prefetch(&wanted);
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use fuser::{BackgroundSession, Config, Filesystem, SessionACL};
-use strata_tree::{Lower, NodeId};
+use strata_content::FileTree;
+use strata_tree::NodeId;
 use strata_union::writable::Union;
 
 use crate::adapter::Adapter;
@@ -37,7 +38,7 @@ pub struct Session {
 ///
 /// # Errors
 /// Every [`Error`] but those of unmounting; nothing stays mounted then.
-pub fn serve(tree: Arc<dyn Lower>, mountpoint: &Path, options: &MountOptions) -> Result<Session> {
+pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Result<Session> {
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
     }

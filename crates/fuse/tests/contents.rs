@@ -192,16 +192,16 @@ fn a_content_that_is_too_short_or_gone_is_an_error() {
         return;
     }
     let spec = Spec::new().file("cut", vec![7; 9_000]).file("gone", "x").file("whole", "x");
-    let (tree, contents) = flat_tree(&spec);
+    let (tree, files, contents) = flat_tree(&spec);
     File::options()
         .write(true)
         .open(contents.path().join("0/cut"))
         .and_then(|file| file.set_len(5_000))
         .unwrap();
     fs::remove_file(contents.path().join("0/gone")).unwrap();
-    let facts = TreeFacts::from(&tree);
+    let facts = TreeFacts::from(&*tree);
     let options = MountOptions { facts, ..MountOptions::for_caller() };
-    let mount = Mount::of(std::sync::Arc::new(tree), &options);
+    let mount = Mount::of(files, &options);
     for name in ["cut", "gone"] {
         let error = fs::read(mount.path(name)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(5), "{name}: EIO");

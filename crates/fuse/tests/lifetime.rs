@@ -8,13 +8,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Mount, flat_tree, noise};
+use strata_content::conformance::in_memory;
 use strata_fuse::{Error, Manner, MountOptions, Profile, serve, unmount};
 use strata_testkit::needs;
-use strata_tree::{MemTree, Spec};
+use strata_tree::Spec;
 
 fn mounted() -> Mount {
     Mount::mem(&Spec::new().dir("d").file("d/f", noise(200_000)))
@@ -85,7 +85,7 @@ fn someone_else_may_unmount_and_nothing_below_is_touched() {
     ends(&mut mount);
     // Another mount at the same place is not ours to take away.
     let other = serve(
-        Arc::new(MemTree::new(&Spec::new().file("other", "")).unwrap()),
+        in_memory(&Spec::new().file("other", "")).unwrap(),
         &mount.root,
         &MountOptions::for_caller(),
     )
@@ -115,7 +115,7 @@ fn a_mount_through_a_link_is_known_by_its_real_place() {
     let real = dir.path().join("real");
     fs::create_dir(&real).unwrap();
     std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
-    let tree = Arc::new(MemTree::new(&Spec::new().file("f", "")).unwrap());
+    let tree = in_memory(&Spec::new().file("f", "")).unwrap();
     let session = serve(tree, &dir.path().join("link"), &MountOptions::for_caller()).unwrap();
     assert_eq!(session.mountpoint(), real.canonicalize().unwrap());
     assert!(real.join("f").exists());
@@ -190,10 +190,9 @@ fn as_an_ordinary_user() {
         .perm(0o4755)
         .xattr("security.capability", [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
         .char_device("private/null", 1, 3);
-    let (tree, _contents) = flat_tree(&spec);
+    let (_, files, _contents) = flat_tree(&spec);
     let dir = tempfile::tempdir().unwrap();
-    let tree = Arc::new(tree);
-    let session = serve(tree.clone(), dir.path(), &MountOptions::for_caller()).unwrap();
+    let session = serve(files.clone(), dir.path(), &MountOptions::for_caller()).unwrap();
     let shadow = dir.path().join("private/shadow");
     let stat = fs::metadata(&shadow).unwrap();
     assert_eq!((stat.mode(), stat.uid(), stat.gid()), (0o100_000, 0, 42));
@@ -209,7 +208,7 @@ fn as_an_ordinary_user() {
     session.wait().unwrap();
     assert!(!shadow.exists());
 
-    let session = serve(tree.clone(), dir.path(), &MountOptions::for_caller()).unwrap();
+    let session = serve(files.clone(), dir.path(), &MountOptions::for_caller()).unwrap();
     let held = File::open(&shadow).unwrap();
     session.detach().unwrap();
     assert!(!shadow.exists());
@@ -217,8 +216,8 @@ fn as_an_ordinary_user() {
     session.wait().unwrap();
 
     let suid = MountOptions { suid: true, ..MountOptions::for_caller() };
-    assert!(matches!(serve(tree.clone(), dir.path(), &suid), Err(Error::NeedsRoot("--suid"))));
-    let foreign = serve(tree, std::path::Path::new("/etc"), &MountOptions::for_caller());
+    assert!(matches!(serve(files.clone(), dir.path(), &suid), Err(Error::NeedsRoot("--suid"))));
+    let foreign = serve(files, std::path::Path::new("/etc"), &MountOptions::for_caller());
     assert!(matches!(foreign, Err(Error::Helper(_))), "{foreign:?}");
 }
 

@@ -14,14 +14,14 @@ use std::os::unix::fs::{
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use common::union::{Rw, can_write, each_mode};
 use rustix::fs::{CWD, FileType, Mode, RawDir, RenameFlags, XattrFlags, mknodat, renameat_with};
 use rustix::io::Errno;
+use strata_content::conformance::in_memory;
 use strata_fuse::{Ids, MountOptions, WritableOptions};
 use strata_testkit::needs;
-use strata_tree::{MemTree, Spec};
+use strata_tree::Spec;
 use strata_union::writable::UnionOptions;
 
 fn code(result: io::Result<()>) -> i32 {
@@ -338,7 +338,7 @@ fn a_listing_of_100_000_names_is_stable_under_removal() {
     for index in 0..100_000 {
         spec = spec.symlink(format!("d/{index:06}"), "x");
     }
-    let tree = Arc::new(MemTree::new(&spec).unwrap());
+    let tree = in_memory(&spec).unwrap();
     let rw = Rw::over(tree, &WritableOptions::default(), UnionOptions::default());
     let dir = File::open(rw.path("d")).unwrap();
     let mut seen = Vec::new();

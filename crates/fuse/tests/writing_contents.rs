@@ -17,8 +17,9 @@ use common::noise;
 use common::union::{Rw, can_write, each_mode};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
+use strata_content::{Content, Contents, FileTree, Memory};
 use strata_fuse::WritableOptions;
-use strata_tree::{Backing, DirEntry, Entry, Lower, MemTree, Name, Node, NodeId, Spec, Xattr};
+use strata_tree::{ContentRef, DirEntry, Entry, Lower, MemTree, Name, Node, NodeId, Spec, Xattr};
 use strata_union::writable::UnionOptions;
 
 fn at(file: &File, offset: u64, length: usize) -> Vec<u8> {
@@ -280,20 +281,36 @@ fn big_files_are_written_and_read_whole() {
     }
 }
 
-/// A lower that lets nobody open a file until the gate is open, and panics when asked for links.
+/// Contents that nobody can open until the gate is open.
 struct Gated {
-    tree: MemTree,
+    contents: Memory,
     open: Mutex<bool>,
     opened: Condvar,
     waiting: AtomicUsize,
 }
 
-impl Lower for Gated {
+impl Contents for Gated {
+    fn open(&self, which: &ContentRef) -> strata_tree::Result<Box<dyn Content>> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut open = self.open.lock().unwrap();
+        self.opened.notify_all();
+        while !*open {
+            open = self.opened.wait(open).unwrap();
+        }
+        self.contents.open(which)
+    }
+    fn prefetch(&self, _which: &[ContentRef]) {}
+}
+
+/// A lower that panics when asked for links.
+struct Panicking(MemTree);
+
+impl Lower for Panicking {
     fn root(&self) -> NodeId {
-        self.tree.root()
+        self.0.root()
     }
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> strata_tree::Result<Option<Entry>> {
-        self.tree.lookup(dir, name)
+        self.0.lookup(dir, name)
     }
     fn read_dir(
         &self,
@@ -301,31 +318,22 @@ impl Lower for Gated {
         from: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> strata_tree::Result<()> {
-        self.tree.read_dir(dir, from, each)
+        self.0.read_dir(dir, from, each)
     }
     fn node(&self, node: NodeId) -> strata_tree::Result<Node> {
-        self.tree.node(node)
+        self.0.node(node)
     }
     fn read_link(&self, _node: NodeId) -> strata_tree::Result<Vec<u8>> {
         panic!("on purpose")
     }
     fn xattrs(&self, node: NodeId) -> strata_tree::Result<Vec<Xattr>> {
-        self.tree.xattrs(node)
+        self.0.xattrs(node)
     }
-    fn open(&self, node: NodeId) -> strata_tree::Result<File> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut open = self.open.lock().unwrap();
-        self.opened.notify_all();
-        while !*open {
-            open = self.opened.wait(open).unwrap();
-        }
-        self.tree.open(node)
-    }
-    fn backing(&self, node: NodeId) -> strata_tree::Result<Backing> {
-        self.tree.backing(node)
+    fn content(&self, node: NodeId) -> strata_tree::Result<ContentRef> {
+        self.0.content(node)
     }
     fn parent(&self, dir: NodeId) -> strata_tree::Result<Option<NodeId>> {
-        self.tree.parent(dir)
+        self.0.parent(dir)
     }
 }
 
@@ -339,12 +347,13 @@ fn long_copy_ups_hold_nobody_up_and_panics_end_no_thread() {
         spec = spec.file(format!("big{index}"), vec![7; 2 << 20]);
     }
     let gated = Arc::new(Gated {
-        tree: MemTree::new(&spec).unwrap(),
+        contents: Memory::of(std::slice::from_ref(&spec)).unwrap(),
         open: Mutex::new(false),
         opened: Condvar::new(),
         waiting: AtomicUsize::new(0),
     });
-    let lower: Arc<dyn Lower> = Arc::clone(&gated) as _;
+    let names = Panicking(MemTree::new(&spec).unwrap());
+    let lower = FileTree::new(Arc::new(names), Arc::clone(&gated) as _);
     let rw = Rw::over(lower, &WritableOptions::default(), UnionOptions::default());
     std::thread::scope(|scope| {
         // Opened also if an assertion fails, or the writers would never end.

@@ -9,12 +9,12 @@ mod common;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
-use std::sync::Arc;
 
 use common::mapping::Mapping;
 use common::union::{Rw, can_write, each_mode};
 use rustix::fs::XattrFlags;
-use strata_tree::{MemTree, Spec};
+use strata_content::conformance::in_memory;
+use strata_tree::Spec;
 use strata_union::writable::{Ownership, UnionOptions};
 
 const ACL: &str = "system.posix_acl_access";
@@ -32,7 +32,7 @@ fn mounts() -> Vec<Rw> {
     for options in each_mode() {
         for (ownership, user_marks) in [(Ownership::Inode, false), (Ownership::Override, true)] {
             let kept = UnionOptions { ownership, user_marks, ..UnionOptions::default() };
-            let lower = Arc::new(MemTree::new(&Spec::new().file("f", vec![b'x'; 9000])).unwrap());
+            let lower = in_memory(&Spec::new().file("f", vec![b'x'; 9000])).unwrap();
             all.push(Rw::over(lower, &options, kept));
         }
     }

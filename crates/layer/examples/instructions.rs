@@ -48,7 +48,7 @@ fn tree() -> (FlatTree, Vec<NodeId>) {
     }
     let file = tempfile::tempfile().expect("a scratch file");
     compile(&MemTree::new(&spec).expect("a tree"), &file).expect("compiled");
-    let tree = FlatTree::open(file, "measured".to_owned(), Vec::new()).expect("opened");
+    let tree = FlatTree::open(file, "measured".to_owned()).expect("opened");
     let mut dirs = Vec::new();
     tree.read_dir(tree.root(), 0, &mut |item| {
         if let Entry::Node(node) = item.entry {

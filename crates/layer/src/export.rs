@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 
-use strata_tree::{Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, TreePath, list};
+use strata_content::{FileTree, Reader};
+use strata_tree::{Entry, Kind, NameBuf, Node, NodeId, Stat, TreePath, list};
 
 use crate::diff::{Member, MemberKind, writer};
 use crate::error::{Error, IoContext, Result};
@@ -46,7 +47,7 @@ pub struct LeftOut {
 ///
 /// # Errors
 /// The tree does not answer or is not merged, a file is shorter than its size, or `out` refuses.
-pub fn write_tree(tree: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
+pub fn write_tree(tree: &FileTree, out: &mut dyn Write) -> Result<Exported> {
     write(tree, false, out)
 }
 
@@ -55,11 +56,11 @@ pub fn write_tree(tree: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
 ///
 /// # Errors
 /// As [`write_tree`].
-pub fn write_changes(layer: &dyn Lower, out: &mut dyn Write) -> Result<Exported> {
+pub fn write_changes(layer: &FileTree, out: &mut dyn Write) -> Result<Exported> {
     write(layer, true, out)
 }
 
-fn write(tree: &dyn Lower, diff: bool, out: &mut dyn Write) -> Result<Exported> {
+fn write(tree: &FileTree, diff: bool, out: &mut dyn Write) -> Result<Exported> {
     let mut export = Export {
         tree,
         diff,
@@ -100,7 +101,7 @@ fn write(tree: &dyn Lower, diff: bool, out: &mut dyn Write) -> Result<Exported> 
 }
 
 struct Export<'a> {
-    tree: &'a dyn Lower,
+    tree: &'a FileTree,
     diff: bool,
     out: Counting<'a>,
     first_names: HashMap<NodeId, TreePath>,
@@ -116,7 +117,7 @@ impl Export<'_> {
         dir: NodeId,
     ) -> Result<std::vec::IntoIter<(NameBuf, Option<Node>)>> {
         let mut nodes = Vec::new();
-        for (name, entry) in list(self.tree, dir)? {
+        for (name, entry) in list(&**self.tree, dir)? {
             match entry {
                 Entry::Node(node) => nodes.push((name, Some(node))),
                 Entry::Whiteout if self.diff => nodes.push((name, None)),
@@ -208,7 +209,8 @@ impl Export<'_> {
     }
 
     fn content(&mut self, path: &TreePath, node: NodeId, size: u64) -> Result<()> {
-        let mut file = self.tree.open(node)?;
+        let content = self.tree.open(node)?;
+        let mut file = Reader::new(&*content);
         let mut left = size;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);

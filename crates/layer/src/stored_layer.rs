@@ -4,11 +4,10 @@
 //! are consecutive and sorted, so a look-up is a binary search; whiteouts and links into lower
 //! layers are entries without a node of their own.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 
 use strata_tree::{
-    Backing, ContentDigest, DiffId, DirEntry, Entry, Error, Kind, Lower, Name, Node, NodeId,
+    ContentDigest, ContentRef, DiffId, DirEntry, Entry, Error, Kind, Lower, Name, Node, NodeId,
     Result, TreePath, Xattr,
 };
 
@@ -41,7 +40,7 @@ impl StoredLayer {
     ///
     /// # Errors
     /// `NotRegular`, `NoNode`.
-    pub fn content(&self, node: NodeId) -> Result<ContentDigest> {
+    pub fn digest(&self, node: NodeId) -> Result<ContentDigest> {
         match self.inode(node)?.kind {
             RowKind::Regular(digest) => Ok(digest),
             _ => Err(Error::NotRegular { node, kind: self.node(node)?.stat.kind }),
@@ -171,12 +170,9 @@ impl Lower for StoredLayer {
         Ok(meta.xattrs.clone())
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
-        let path = self.regular_path(node)?;
-        self.held.open(&path).map_err(|error| Error::Index(error.to_string()))
-    }
-
-    fn backing(&self, node: NodeId) -> Result<Backing> {
-        Ok(Backing { layer: 0, path: self.regular_path(node)? })
+    /// In layer 0: these rows know no other.
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
+        let (path, size) = (self.regular_path(node)?, self.node(node)?.stat.size);
+        Ok(ContentRef { layer: 0, path, digest: Some(self.digest(node)?), size })
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use strata_content::{FileTree, Files, LayerDir};
 use strata_tree::{Dialect, DirOptions, Lower, Numbers, OverlayDir, OverrideStat, Trust};
 use strata_union::{Stack, private_mount};
 
@@ -23,7 +24,7 @@ pub(crate) fn merged(
     directories: &[PathBuf],
     data: &[PathBuf],
     user_marks: bool,
-) -> Result<Arc<dyn Lower>> {
+) -> Result<FileTree> {
     let trust = if user_marks { Trust::Anyone } else { Trust::Privileged };
     let options = DirOptions {
         dialect: Dialect::FUSE_OVERLAYFS,
@@ -32,12 +33,15 @@ pub(crate) fn merged(
         override_stat: OverrideStat::IfRootHas,
     };
     let numbers = Arc::new(Numbers::new());
-    let open = |directory: &PathBuf, options| -> Result<Arc<dyn Lower>> {
+    let mut files = Vec::new();
+    let mut open = |directory: &PathBuf, options| -> Result<Arc<dyn Lower>> {
         let numbers = Arc::clone(&numbers);
-        Ok(Arc::new(match private_mount::directory(directory) {
+        let tree = match private_mount::directory(directory) {
             Some(root) => OverlayDir::new(root, directory.display().to_string(), options, numbers)?,
             None => OverlayDir::open(directory, options, numbers)?,
-        }))
+        };
+        files.push(LayerDir::new(tree.directory(), tree.label()).quiet());
+        Ok(Arc::new(tree))
     };
     let lowers = directories.iter().rev().map(|directory| open(directory, options));
     let lowers = lowers.collect::<Result<Vec<_>>>()?;
@@ -49,7 +53,8 @@ pub(crate) fn merged(
         override_stat: OverrideStat::Ignored,
     };
     let data = data.iter().map(|directory| open(directory, bare)).collect::<Result<Vec<_>>>()?;
-    Ok(Arc::new(Stack::numbered(lowers).with_data(data)))
+    let names = Stack::numbered(lowers).with_data(data);
+    Ok(FileTree::new(Arc::new(names), Arc::new(Files::new(files))))
 }
 
 /// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work

@@ -10,20 +10,32 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-use crate::lower::{Error, Result};
 use crate::name::TreePath;
 
-/// Opens the regular file at `path` below `dir` for reading.
+/// Opens the regular file at `path` below `dir` for reading, and says how many bytes it has.
+/// `quiet`: reading moves no access time, where the caller may say so (`O_NOATIME`).
 ///
 /// # Errors
-/// `Io` with the path: what the kernel said; `EISDIR` or `EINVAL` for what is not a regular file.
-pub fn open_beneath(dir: BorrowedFd<'_>, path: &TreePath) -> Result<File> {
-    let failed = |errno: Errno| Error::io(format!("opening {path} in a layer"), errno);
-    let fd = reach(dir, path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed)?;
-    match FileType::from_raw_mode(fstat(&fd).map_err(failed)?.st_mode) {
-        FileType::RegularFile => Ok(File::from(fd)),
-        FileType::Directory => Err(failed(Errno::ISDIR)),
-        _ => Err(failed(Errno::INVAL)),
+/// What the kernel says; `EISDIR` or `EINVAL` for what is not a regular file.
+pub fn open_beneath(
+    dir: BorrowedFd<'_>,
+    path: &TreePath,
+    quiet: bool,
+) -> rustix::io::Result<(File, u64)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let fd = match quiet {
+        // Reading is no change, but only a file's owner may say so.
+        true => match reach(dir, path, flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => reach(dir, path, flags)?,
+            other => other?,
+        },
+        false => reach(dir, path, flags)?,
+    };
+    let stat = fstat(&fd)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok((File::from(fd), stat.st_size as u64)),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::INVAL),
     }
 }
 
@@ -88,11 +100,13 @@ mod tests {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
 
         let mut text = String::new();
-        open_beneath(root.as_fd(), &path("d/f")).unwrap().read_to_string(&mut text).unwrap();
+        let (mut file, len) = open_beneath(root.as_fd(), &path("d/f"), true).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(len, 7);
         assert_eq!(text, "content");
         assert!(step_by_step(root.as_fd(), &path("d/f"), flags).is_ok());
         for bad in ["", "d", "d/link", "through/f", "absent", "d/f/x"] {
-            assert!(open_beneath(root.as_fd(), &path(bad)).is_err(), "{bad}");
+            assert!(open_beneath(root.as_fd(), &path(bad), false).is_err(), "{bad}");
         }
         for bad in ["d/link", "through/f", "absent", "d/f/x"] {
             assert!(step_by_step(root.as_fd(), &path(bad), flags).is_err(), "{bad}");
@@ -115,6 +129,6 @@ mod tests {
         openat(&at, "leaf", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         let leaf = deep.join(crate::Name::new(b"leaf").unwrap());
         assert!(leaf.as_bytes().len() > 4096);
-        assert!(open_beneath(root.as_fd(), &leaf).is_ok());
+        assert!(open_beneath(root.as_fd(), &leaf, false).is_ok());
     }
 }

@@ -2,8 +2,8 @@
 //! answer every question as the spec says.
 //!
 //! [`check`] compares one tree with one spec; [`merged_specs`] and [`layer_specs`] are the specs
-//! to run it on, each with a name; [`lay_out`] writes a tree's contents where its `backing` says,
-//! for implementations that keep contents in directories of layers.
+//! to run it on, each with a name. What the contents hold is compared by the suite of the crate
+//! `content`.
 //!
 //! Invariants: a check asks through the trait alone and relies on nothing that the trait leaves
 //! open: numbers of nodes, order of names, values of positions; the first difference is reported
@@ -11,13 +11,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use crate::lower::{Error, Lower, list};
+use crate::lower::{Error, Lower};
 use crate::name::{Name, NameBuf, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence, Stat};
 use crate::spec::{Inode, Item, Spec};
@@ -139,39 +135,6 @@ pub fn layer_specs() -> Vec<(&'static str, Spec)> {
     vec![("layer", layer)]
 }
 
-/// Writes the content of each regular file of a merged tree to `under`/LAYER/PATH, as its
-/// `backing` says, and gives the layers' directories open, base first.
-///
-/// # Errors
-/// What the tree or the operating system answers.
-pub fn lay_out(tree: &dyn Lower, under: &Path) -> crate::Result<Vec<OwnedFd>> {
-    let failed = |source| Error::io(format!("laying out {}", under.display()), source);
-    let mut count = 0;
-    let mut dirs = vec![tree.root()];
-    while let Some(dir) = dirs.pop() {
-        for (_, entry) in list(tree, dir)? {
-            let Entry::Node(node) = entry else { continue };
-            if node.stat.kind.is_dir() {
-                dirs.push(node.id);
-            }
-            if node.stat.kind != Kind::Regular {
-                continue;
-            }
-            let backing = tree.backing(node.id)?;
-            count = count.max(backing.layer + 1);
-            let at = under.join(backing.layer.to_string()).join(backing.path.as_os_str());
-            std::fs::create_dir_all(at.parent().unwrap_or(under)).map_err(failed)?;
-            let mut to = File::create(at).map_err(failed)?;
-            std::io::copy(&mut tree.open(node.id)?, &mut to).map_err(failed)?;
-        }
-    }
-    let open = |layer: u32| {
-        let at = under.join(layer.to_string());
-        std::fs::create_dir_all(&at).and_then(|()| File::open(at)).map(OwnedFd::from)
-    };
-    (0..count).map(open).collect::<std::io::Result<_>>().map_err(failed)
-}
-
 fn same<T: PartialEq + Debug>(what: impl FnOnce() -> String, got: &T, want: &T) -> Checked {
     if got == want { Ok(()) } else { Err(format!("{}: {got:?}, expected {want:?}", what())) }
 }
@@ -185,9 +148,24 @@ fn answered<T>(what: impl FnOnce() -> String, result: crate::Result<T>) -> Check
 /// # Errors
 /// The first difference.
 pub fn check(spec: &Spec, tree: &dyn Lower) -> Checked {
+    same(|| "the root's number".to_owned(), &tree.root(), &NodeId::ROOT)?;
+    let highest = compare(spec, tree)?;
+    check_strangers(tree, highest)
+}
+
+/// The same for a part of another tree, whose numbers it has: the root may have any number, and
+/// what is outside of the part may answer.
+///
+/// # Errors
+/// The first difference.
+pub fn check_part(spec: &Spec, tree: &dyn Lower) -> Checked {
+    compare(spec, tree).map(drop)
+}
+
+/// Compares; gives the highest number that was met.
+fn compare(spec: &Spec, tree: &dyn Lower) -> Checked<NodeId> {
     let wanted = Wanted::new(spec)?;
     let root = tree.root();
-    same(|| "the root's number".to_owned(), &root, &NodeId::ROOT)?;
     let mut found: HashMap<TreePath, NodeId> = HashMap::new();
     let mut first_names: HashMap<NodeId, TreePath> = HashMap::new();
     // In the order of writing, so the parent's number is known.
@@ -232,7 +210,7 @@ pub fn check(spec: &Spec, tree: &dyn Lower) -> Checked {
             }
         }
     }
-    check_strangers(tree, found.values().copied().max().unwrap_or(root))
+    Ok(found.values().copied().max().unwrap_or(root))
 }
 
 /// The spec, sorted for asking.
@@ -326,17 +304,15 @@ fn check_node(
         Err(Error::NotSymlink(id)) if kind != Kind::Symlink && id == node.id => {}
         other => return Err(format!("read_link of {path}: {other:?}")),
     }
-    match (tree.open(node.id), tree.backing(node.id)) {
-        (Ok(mut file), Ok(_)) if kind == Kind::Regular => {
-            let mut content = Vec::new();
-            file.read_to_end(&mut content).map_err(|error| format!("reading {path}: {error}"))?;
-            same(|| format!("the content of {path}"), &content, &inode.body)?;
+    match tree.content(node.id) {
+        Ok(which) if kind == Kind::Regular => {
+            same(|| format!("the size of the content of {path}"), &which.size, &inode.size())?;
+            let again = answered(|| format!("the content of {path}"), tree.content(node.id))?;
+            same(|| format!("the content of {path}, asked again"), &again, &which)?;
         }
-        (
-            Err(Error::NotRegular { node: a, kind: b }),
-            Err(Error::NotRegular { node: c, kind: d }),
-        ) if kind != Kind::Regular && [a, c] == [node.id; 2] && [b, d] == [kind; 2] => {}
-        (open, backing) => return Err(format!("open of {path}: {open:?}, {backing:?}")),
+        Err(Error::NotRegular { node: id, kind: told })
+            if kind != Kind::Regular && id == node.id && told == kind => {}
+        other => return Err(format!("content of {path}: {other:?}")),
     }
     if !kind.is_dir() {
         for name in [&b"x"[..], b"hosts"].into_iter().flat_map(Name::new) {
@@ -445,8 +421,7 @@ fn check_strangers(tree: &dyn Lower, highest: NodeId) -> Checked {
             tree.read_dir(stranger, 0, &mut |_| ControlFlow::Continue(())),
             tree.read_link(stranger).map(drop),
             tree.xattrs(stranger).map(drop),
-            tree.open(stranger).map(drop),
-            tree.backing(stranger).map(drop),
+            tree.content(stranger).map(drop),
         ];
         for (call, result) in results.into_iter().enumerate() {
             match result {

@@ -32,7 +32,7 @@ pub use digest::{BlobDigest, ChainId, ContentDigest, DiffId, DigestError, ImageI
 pub use file_handle::{ByHandle, FileHandle};
 pub use flat::{FlatTree, compile};
 pub use inode_flags::{FlagsForm, InodeFlags, Protection, inode_version};
-pub use lower::{Backing, Continues, DirEntry, Error, Lower, Redirect, Result, Xattr, list};
+pub use lower::{ContentRef, Continues, DirEntry, Error, Lower, Redirect, Result, Xattr, list};
 pub use mem_tree::{MemTree, SpecError};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, TreePath};
 pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Timestamp};

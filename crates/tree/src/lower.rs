@@ -6,10 +6,11 @@
 //! Invariants: a tree never changes while it is open; node numbers are stable as long as it is;
 //! `read_dir` never yields `.` or `..`; a merged tree yields nodes only.
 
-use std::fs::File;
+use std::error::Error as StdError;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
+use crate::digest::ContentDigest;
 use crate::file_handle::{ByHandle, FileHandle};
 use crate::name::{Name, NameBuf, TreePath};
 use crate::node::{Entry, Kind, Node, NodeId};
@@ -28,13 +29,27 @@ pub struct DirEntry<'a> {
     pub next: u64,
 }
 
-/// Where the content of a regular file is kept.
+/// Which bytes a regular file has: what a tree says of them, and whoever keeps them looks up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backing {
+pub struct ContentRef {
     /// The layer, counted from the base (0).
     pub layer: u32,
     /// The path below that layer's directory of contents.
     pub path: TreePath,
+    /// The sha256 of the bytes, where the tree knows it.
+    pub digest: Option<ContentDigest>,
+    /// How many bytes there are.
+    pub size: u64,
+}
+
+impl ContentRef {
+    /// The error of whoever keeps the contents of `layers` layers and not of this one.
+    pub fn no_layer(&self, layers: usize) -> Error {
+        Error::Corrupt {
+            tree: format!("that holds {}", self.path),
+            what: format!("its content is in layer {} of {layers}", self.layer),
+        }
+    }
 }
 
 /// How the layers below are asked for a node, where not by its own name alone.
@@ -64,7 +79,7 @@ pub enum Error {
     /// A directory call on something else.
     #[error("node {0:?} is not a directory")]
     NotDirectory(NodeId),
-    /// `open` or `backing` of something that has no content.
+    /// `content` of something that has none.
     #[error("node {node:?} is not a regular file but {kind:?}")]
     NotRegular {
         /// The node.
@@ -105,9 +120,14 @@ pub enum Error {
         /// How much fits.
         limit: u64,
     },
-    /// The index under a stored layer did not answer.
-    #[error("the index did not answer: {0}")]
-    Index(String),
+    /// What the tree is made from did not answer.
+    #[error("{what}: {source}")]
+    Unanswered {
+        /// What was being asked.
+        what: String,
+        /// The implementer's own error.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {
@@ -169,17 +189,11 @@ pub trait Lower: Send + Sync {
     /// `NoNode`.
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>>;
 
-    /// The content of a regular file, open for reading: always a real file.
-    ///
-    /// # Errors
-    /// `NotRegular`, `NoNode`, `Io`.
-    fn open(&self, node: NodeId) -> Result<File>;
-
-    /// Where that content is kept, for those who compile or share it.
+    /// Which bytes a regular file has. The tree opens none: that is for whoever keeps them.
     ///
     /// # Errors
     /// `NotRegular`, `NoNode`.
-    fn backing(&self, node: NodeId) -> Result<Backing>;
+    fn content(&self, node: NodeId) -> Result<ContentRef>;
 
     /// How `node` goes on in the layers below; by default at its own name and nowhere else. Only
     /// for explicit directories and regular files.

@@ -141,13 +141,13 @@ impl Stack {
     ///
     /// # Errors
     /// `Io` with `EIO` if none has it.
-    pub(crate) fn content(&self, part: Part) -> Result<Part> {
+    pub(crate) fn content_part(&self, part: Part) -> Result<Part> {
         let lower = self.layer(part.layer)?;
         let goes = lower.continues(part.node)?;
         if !goes.metacopy {
             return Ok(part);
         }
-        let path = lower.backing(part.node)?.path;
+        let path = lower.content(part.node)?.path;
         let lost = || {
             let what = format!(
                 "{path} has only metadata in layer {} of the stack, its content is in no layer \

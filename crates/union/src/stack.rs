@@ -16,13 +16,12 @@
 //! is a subdirectory of another layer. Compiling the stack counts truly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use strata_tree::{
-    Backing, ByHandle, DirEntry, DirMarks, Entry, Error, FileHandle, Lower, Name, NameBuf, Node,
+    ByHandle, ContentRef, DirEntry, DirMarks, Entry, Error, FileHandle, Lower, Name, NameBuf, Node,
     NodeId, Redirect, Result, Stat, TreePath, Xattr, list,
 };
 
@@ -35,6 +34,8 @@ use crate::redirect::may_go_on;
 pub struct Stack {
     /// Base first.
     lowers: Vec<Arc<dyn Lower>>,
+    /// Where the layers of each lower's contents begin; nothing if each lower has one.
+    first: Vec<u32>,
     /// Top-most first: they have contents and no names. Counted after the lowers.
     data: Vec<Arc<dyn Lower>>,
     root: OnceLock<Arc<Dir>>,
@@ -81,6 +82,7 @@ impl Stack {
     fn with(lowers: Vec<Arc<dyn Lower>>, nodes: Interner) -> Self {
         Self {
             lowers,
+            first: Vec::new(),
             data: Vec::new(),
             root: OnceLock::new(),
             nodes: Mutex::new(nodes),
@@ -88,6 +90,19 @@ impl Stack {
             linked: Mutex::default(),
             followed: Mutex::default(),
         }
+    }
+
+    /// Merges trees that have several layers of contents each, base first: `(tree, layers)`. The
+    /// contents are then those of the first tree, above them those of the next, and so on.
+    pub fn joined(trees: Vec<(Arc<dyn Lower>, u32)>) -> Self {
+        let mut first = Vec::new();
+        let mut next = 0_u32;
+        for (_, layers) in &trees {
+            first.push(next);
+            next = next.saturating_add(*layers);
+        }
+        let lowers = trees.into_iter().map(|(tree, _)| tree).collect();
+        Self { first, ..Self::new(lowers) }
     }
 
     /// The same with layers that have contents alone (overlayfs.rst, "Data-only lower layers"),
@@ -401,7 +416,7 @@ impl Stack {
     /// The layer and the node there that have `id`'s content.
     fn regular(&self, id: NodeId) -> Result<Part> {
         match self.leaf(id)? {
-            Some(part) => self.content(part).map_err(|error| renamed(error, id)),
+            Some(part) => self.content_part(part).map_err(|error| renamed(error, id)),
             None => Err(Error::NotRegular { node: id, kind: strata_tree::Kind::Directory }),
         }
     }
@@ -475,18 +490,14 @@ impl Lower for Stack {
         }
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
+    /// `layer` is the index of the layer in this stack, those of data alone after all lowers, or
+    /// what follows from the numbers of layers that [`Stack::joined`] was told.
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
         let part = self.regular(node)?;
-        self.layer(part.layer)?.open(part.node).map_err(|error| renamed(error, node))
-    }
-
-    /// `layer` is the index of the layer in this stack, those of data alone after all lowers; a
-    /// layer is asked for the path alone.
-    fn backing(&self, node: NodeId) -> Result<Backing> {
-        let part = self.regular(node)?;
-        let backing = self.layer(part.layer)?.backing(part.node);
-        let backing = backing.map_err(|error| renamed(error, node))?;
-        Ok(Backing { layer: part.layer, path: backing.path })
+        let which = self.layer(part.layer)?.content(part.node);
+        let which = which.map_err(|error| renamed(error, node))?;
+        let first = self.first.get(part.layer as usize).copied().unwrap_or(part.layer);
+        Ok(ContentRef { layer: first.saturating_add(which.layer), ..which })
     }
 
     fn inode(&self, node: NodeId) -> Result<Option<OwnedFd>> {

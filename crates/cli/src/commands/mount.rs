@@ -56,7 +56,7 @@ fn open(context: &Context, args: &MountArgs, upper: Option<&str>) -> Result<Open
     let Some(name) = upper else {
         let facts = (&*image.tree).into();
         return Ok(Opened {
-            served: Served::Tree(image.tree, facts),
+            served: Served::Tree(image.files, facts),
             image: id,
             guard: image.guard,
         });
@@ -64,7 +64,7 @@ fn open(context: &Context, args: &MountArgs, upper: Option<&str>) -> Result<Open
     let shelf = Shelf::new(&context.root);
     let upper = shelf.find(name)?.with_context(|| format!("upper {name} is gone"))?;
     let held: Held = shelf.hold(&upper)?;
-    let union = shelf.open(&upper, image.tree)?;
+    let union = shelf.open(&upper, image.files)?;
     let guard = Box::new((held, image.guard));
     Ok(Opened { served: Served::Union(Arc::new(union)), image: id, guard })
 }

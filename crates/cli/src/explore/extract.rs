@@ -13,9 +13,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
+use strata_content::FileTree;
 use strata_layer::checkout::{Dest, Options, checkout};
 use strata_layer::image_tree::{ImageTree, Place, TreeAt};
-use strata_tree::{Lower, Name, list};
+use strata_tree::{Name, list};
 
 use super::model::{Extract, ModelEvent};
 use crate::look::render::escaped;
@@ -67,15 +68,17 @@ fn write(
     let dest = destination(&extract.dest);
     let only = extract.places.first().filter(|_| !extract.marked);
     let is_tar = extract.dest.ends_with(".tar");
+    let chosen = || TreeAt::selected(Arc::clone(tree), extract.layers, &extract.places);
     match only {
         Some(place) => {
             let name = tree.name(*place);
-            let part = TreeAt::selected(Arc::clone(tree), extract.layers, &extract.places);
+            let part = Arc::new(chosen());
+            let files = FileTree::new(Arc::clone(&part) as _, tree.contents());
             // A file that is a tar is copied as it is.
             if is_tar && !name.ends_with(b".tar") {
                 let node = part.node_at(*place).context("it is not there with these layers")?;
-                let part = Subtree::named(&part, node.id, Name::new(name)?);
-                return tar(&part, dest, extract.replace, warnings);
+                let named = Subtree::named(files.names(), node.id, Name::new(name)?);
+                return tar(&files.with_names(Arc::new(named)), dest, extract.replace, warnings);
             }
             let target = match dest.is_dir() {
                 true => dest.join(std::ffi::OsStr::from_bytes(name)),
@@ -84,14 +87,14 @@ fn write(
             if std::fs::symlink_metadata(&target).is_ok() && !extract.replace {
                 return Ok(Done::Exists(target));
             }
-            copy(&part, image, *place, tree, &dest, warnings)?;
+            copy(&files, image, *place, tree, &dest, warnings)?;
             Ok(Done::Written(target))
         }
         None => {
-            let part = TreeAt::selected(Arc::clone(tree), extract.layers, &extract.places);
+            let files = FileTree::new(Arc::new(chosen()), tree.contents());
             match is_tar {
-                true => tar(&part, dest, extract.replace, warnings),
-                false => below(&part, dest, extract.replace, warnings),
+                true => tar(&files, dest, extract.replace, warnings),
+                false => below(&files, dest, extract.replace, warnings),
             }
         }
     }
@@ -105,7 +108,7 @@ fn destination(text: &str) -> PathBuf {
     }
 }
 
-fn tar(part: &dyn Lower, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) -> Result<Done> {
+fn tar(part: &FileTree, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) -> Result<Done> {
     if std::fs::symlink_metadata(&dest).is_ok() && !replace {
         return Ok(Done::Exists(dest));
     }
@@ -115,7 +118,7 @@ fn tar(part: &dyn Lower, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) -
 
 /// One path, as `strata cp` does it.
 fn copy(
-    part: &TreeAt,
+    part: &FileTree,
     image: &str,
     place: Place,
     tree: &ImageTree,
@@ -132,7 +135,7 @@ fn copy(
 }
 
 /// Several paths, each below `dest` as it is in the image.
-fn below(part: &TreeAt, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) -> Result<Done> {
+fn below(part: &FileTree, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) -> Result<Done> {
     let context = || format!("cannot extract to {}", dest.display());
     let there = std::fs::read_dir(&dest).ok().is_some_and(|mut dir| dir.next().is_some());
     if there && !replace {
@@ -145,7 +148,7 @@ fn below(part: &TreeAt, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) ->
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = openat(CWD, &dest, flags, Mode::empty()).map_err(std::io::Error::from);
     let dir = dir.with_context(context)?;
-    for (name, entry) in list(part, part.root())? {
+    for (name, entry) in list(&**part, part.root())? {
         let Some(node) = entry.node() else { continue };
         let label = dest.join(name.as_name().as_os_str()).display().to_string();
         let options = Options { label: label.clone(), merge: replace, watch: None };

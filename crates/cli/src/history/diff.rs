@@ -172,8 +172,8 @@ impl Both<'_> {
             return Ok(true);
         }
         let label = |at: usize| format!("{}:{}", self.names[at], shown(top));
-        let old = File::read(sides[0].tree, ends[0].as_ref(), &label(0))?;
-        let new = File::read(sides[1].tree, ends[1].as_ref(), &label(1))?;
+        let old = File::read(&self.images[0].files, ends[0].as_ref(), &label(0))?;
+        let new = File::read(&self.images[1].files, ends[1].as_ref(), &label(1))?;
         text::print(&old, &new, terminal, out)?;
         Ok(true)
     }

@@ -4,12 +4,13 @@
 //! characters are escaped; the time for finding a short difference is bounded, after it a longer
 //! one is shown, which is right too.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use similar::{Algorithm, TextDiff};
-use strata_tree::{Kind, Lower, Node};
+use strata_content::FileTree;
+use strata_tree::{Kind, Node};
 
 use crate::look::escaped;
 
@@ -30,7 +31,7 @@ pub(super) struct File {
 
 impl File {
     /// Reads a file; `None` where it is too large.
-    pub(super) fn read(tree: &dyn Lower, node: Option<&Node>, label: &str) -> Result<Self> {
+    pub(super) fn read(tree: &FileTree, node: Option<&Node>, label: &str) -> Result<Self> {
         let Some(node) = node.filter(|node| node.stat.kind == Kind::Regular) else {
             return Ok(Self { label: "/dev/null".to_owned(), bytes: Some(Vec::new()) });
         };
@@ -38,11 +39,7 @@ impl File {
         if node.stat.size > MOST {
             return Ok(Self { label, bytes: None });
         }
-        let mut bytes = Vec::new();
-        tree.open(node.id)
-            .map_err(anyhow::Error::from)
-            .and_then(|mut file| Ok(file.read_to_end(&mut bytes)?))
-            .with_context(|| format!("cannot read {label}"))?;
+        let bytes = tree.read(node.id).with_context(|| format!("cannot read {label}"))?;
         Ok(Self { label, bytes: Some(bytes) })
     }
 

@@ -7,11 +7,13 @@ use std::fs::Metadata;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use strata_content::FileTree;
 use strata_layer::checkout::{Dest, Options, checkout};
-use strata_tree::{Follow, Lower, Name, NameBuf, Node};
+use strata_tree::{Follow, Name, NameBuf, Node};
 
 use super::subtree::{Subtree, WithoutRoot};
 use super::unpack::warn;
@@ -21,13 +23,13 @@ use super::{CpArgs, Screen, export, find};
 ///
 /// # Errors
 /// The source is not in the image; the destination is in the way or has no parent directory.
-pub(crate) fn run(tree: &dyn Lower, args: &CpArgs, screen: &mut Screen<'_>) -> Result<()> {
+pub(crate) fn run(tree: &FileTree, args: &CpArgs, screen: &mut Screen<'_>) -> Result<()> {
     let source = &args.source;
     let follow = match args.follow_link || source.asks_for_directory() {
         true => Follow::All,
         false => Follow::NotLast,
     };
-    let node = find(tree, source, follow)?;
+    let node = find(&**tree, source, follow)?;
     if source.asks_for_directory() && !node.stat.kind.is_dir() {
         bail!("{source} is not a directory");
     }
@@ -35,11 +37,15 @@ pub(crate) fn run(tree: &dyn Lower, args: &CpArgs, screen: &mut Screen<'_>) -> R
     if args.dest == "-" {
         return match own_name.filter(|_| !source.is_contents()) {
             Some(name) => {
-                let part = Subtree::named(tree, node.id, name.as_name());
+                let part = Subtree::named(tree.names(), node.id, name.as_name());
+                let part = tree.with_names(Arc::new(part));
                 let mut out = WithoutRoot::new(screen.out);
                 export::to_screen(&part, &mut Screen { out: &mut out, err: screen.err, ..*screen })
             }
-            None => export::to_screen(&Subtree::contents(tree, node.id), screen),
+            None => {
+                let part = Subtree::contents(tree.names(), node.id);
+                export::to_screen(&tree.with_names(Arc::new(part)), screen)
+            }
         };
     }
     let place = Place::choose(args, &node, own_name)?;

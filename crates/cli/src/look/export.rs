@@ -10,8 +10,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use strata_content::FileTree;
 use strata_layer::export::write_tree;
-use strata_tree::Lower;
 
 use super::args::ExportType;
 use super::{ExportArgs, Screen, quiet};
@@ -20,7 +20,7 @@ use super::{ExportArgs, Screen, quiet};
 ///
 /// # Errors
 /// The output cannot be written or is a terminal; the tree does not answer.
-pub(crate) fn run(tree: &dyn Lower, args: &ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
+pub(crate) fn run(tree: &FileTree, args: &ExportArgs, screen: &mut Screen<'_>) -> Result<()> {
     if args.form == ExportType::Erofs {
         return erofs(tree, args, &mut *screen.err);
     }
@@ -32,7 +32,7 @@ pub(crate) fn run(tree: &dyn Lower, args: &ExportArgs, screen: &mut Screen<'_>) 
     to_file(&args.output, &what, &mut |out| write_to(tree, out, err))
 }
 
-fn erofs(tree: &dyn Lower, args: &ExportArgs, err: &mut dyn Write) -> Result<()> {
+fn erofs(tree: &FileTree, args: &ExportArgs, err: &mut dyn Write) -> Result<()> {
     let shown = args.output.display();
     if args.output.as_os_str() == "-" {
         bail!("an EROFS image is written at random offsets; name a file with -o");
@@ -89,7 +89,7 @@ pub(crate) fn to_stdout(screen: &mut Screen<'_>, write: WriteArchive<'_>) -> Res
 }
 
 /// Writes `tree` as a tar to `out`.
-pub(super) fn to_screen(tree: &dyn Lower, screen: &mut Screen<'_>) -> Result<()> {
+pub(super) fn to_screen(tree: &FileTree, screen: &mut Screen<'_>) -> Result<()> {
     let Screen { out, err, terminal, json } = screen;
     let mut screen =
         Screen { out: &mut **out, err: &mut std::io::sink(), terminal: *terminal, json: *json };
@@ -97,7 +97,7 @@ pub(super) fn to_screen(tree: &dyn Lower, screen: &mut Screen<'_>) -> Result<()>
 }
 
 /// Writes the tar to `out` and what it cannot hold to `err`.
-pub(crate) fn write_to(tree: &dyn Lower, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
+pub(crate) fn write_to(tree: &FileTree, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, out);
     let exported = write_tree(tree, &mut out)?;
     out.flush()?;

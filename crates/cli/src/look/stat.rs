@@ -7,6 +7,7 @@ use std::io::Read;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use strata_content::{FileTree, Reader};
 use strata_tree::{ContentDigest, DiffId, Follow, Kind, Lower, Node, Xattr};
 
 use super::facts::Facts;
@@ -18,26 +19,26 @@ use super::{Screen, StatArgs, find, quiet, xattr_text};
 /// # Errors
 /// The path leads nowhere; the content cannot be read; `out` fails.
 pub(crate) fn run(
-    tree: &dyn Lower,
+    tree: &FileTree,
     layers: &[DiffId],
     args: &StatArgs,
     screen: &mut Screen<'_>,
 ) -> Result<()> {
     let follow = if args.dereference { Follow::All } else { Follow::NotLast };
-    let node = find(tree, &args.target, follow)?;
+    let node = find(&**tree, &args.target, follow)?;
     let context = || format!("cannot read {}", args.target);
     let content = content(tree, layers, &node).with_context(context)?;
     let xattrs = tree.xattrs(node.id).with_context(context)?;
     quiet(if screen.json {
-        json(tree, args, &node, content, &xattrs, screen)
+        json(&**tree, args, &node, content, &xattrs, screen)
     } else {
-        text(tree, args, &node, content, &xattrs, screen)
+        text(&**tree, args, &node, content, &xattrs, screen)
     })
 }
 
 /// Which layer a content comes from.
 #[derive(Serialize)]
-struct Content {
+struct ContentFacts {
     sha256: String,
     /// Counted from the base, 0.
     layer: u32,
@@ -45,11 +46,13 @@ struct Content {
     diff_id: Option<String>,
 }
 
-fn content(tree: &dyn Lower, layers: &[DiffId], node: &Node) -> Result<Option<Content>> {
+fn content(tree: &FileTree, layers: &[DiffId], node: &Node) -> Result<Option<ContentFacts>> {
     if node.stat.kind != Kind::Regular {
         return Ok(None);
     }
-    let mut file = tree.open(node.id)?;
+    let which = tree.content(node.id)?;
+    let content = tree.contents().open(&which)?;
+    let mut file = Reader::new(&*content);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -61,9 +64,13 @@ fn content(tree: &dyn Lower, layers: &[DiffId], node: &Node) -> Result<Option<Co
         }
     }
     let digest = ContentDigest::from_bytes(hasher.finalize().into());
-    let layer = tree.backing(node.id)?.layer;
+    let layer = which.layer;
     let diff_id = usize::try_from(layer).ok().and_then(|layer| layers.get(layer));
-    Ok(Some(Content { sha256: digest.hex(), layer, diff_id: diff_id.map(ToString::to_string) }))
+    Ok(Some(ContentFacts {
+        sha256: digest.hex(),
+        layer,
+        diff_id: diff_id.map(ToString::to_string),
+    }))
 }
 
 #[derive(Serialize)]
@@ -80,7 +87,7 @@ struct Shown {
     #[serde(flatten)]
     facts: Facts,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<Content>,
+    content: Option<ContentFacts>,
     xattrs: Vec<ShownXattr>,
 }
 
@@ -88,7 +95,7 @@ fn json(
     tree: &dyn Lower,
     args: &StatArgs,
     node: &Node,
-    content: Option<Content>,
+    content: Option<ContentFacts>,
     xattrs: &[Xattr],
     screen: &mut Screen<'_>,
 ) -> Result<()> {
@@ -108,7 +115,7 @@ fn text(
     tree: &dyn Lower,
     args: &StatArgs,
     node: &Node,
-    content: Option<Content>,
+    content: Option<ContentFacts>,
     xattrs: &[Xattr],
     screen: &mut Screen<'_>,
 ) -> Result<()> {

@@ -6,12 +6,12 @@
 //!
 //! Invariants: node numbers are those of the tree around, but for the root made up here.
 
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use strata_tree::{
-    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Result, Stat,
+    ContentRef, DirEntry, DirMarks, Entry, Error, Lower, Name, NameBuf, Node, NodeId, Result, Stat,
     Xattr,
 };
 
@@ -19,26 +19,26 @@ use strata_tree::{
 const MADE_UP: NodeId = NodeId(u64::MAX);
 
 /// Part of a tree.
-pub(crate) struct Subtree<'a> {
-    tree: &'a dyn Lower,
+pub(crate) struct Subtree {
+    tree: Arc<dyn Lower>,
     top: NodeId,
     /// The name of `top` in the root made up; `None`: `top` is the root.
     name: Option<NameBuf>,
 }
 
-impl<'a> Subtree<'a> {
+impl Subtree {
     /// `top`, a directory, is the root.
-    pub(crate) fn contents(tree: &'a dyn Lower, top: NodeId) -> Self {
-        Self { tree, top, name: None }
+    pub(crate) fn contents(tree: &Arc<dyn Lower>, top: NodeId) -> Self {
+        Self { tree: Arc::clone(tree), top, name: None }
     }
 
     /// The root holds `top` as `name`.
-    pub(crate) fn named(tree: &'a dyn Lower, top: NodeId, name: Name<'_>) -> Self {
-        Self { tree, top, name: Some(name.to_owned()) }
+    pub(crate) fn named(tree: &Arc<dyn Lower>, top: NodeId, name: Name<'_>) -> Self {
+        Self { tree: Arc::clone(tree), top, name: Some(name.to_owned()) }
     }
 }
 
-impl Lower for Subtree<'_> {
+impl Lower for Subtree {
     fn root(&self) -> NodeId {
         if self.name.is_some() { MADE_UP } else { self.top }
     }
@@ -89,18 +89,11 @@ impl Lower for Subtree<'_> {
         if node == MADE_UP { Ok(Vec::new()) } else { self.tree.xattrs(node) }
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
         if node == MADE_UP {
             return Err(Error::NotRegular { node, kind: strata_tree::Kind::Directory });
         }
-        self.tree.open(node)
-    }
-
-    fn backing(&self, node: NodeId) -> Result<Backing> {
-        if node == MADE_UP {
-            return Err(Error::NotRegular { node, kind: strata_tree::Kind::Directory });
-        }
-        self.tree.backing(node)
+        self.tree.content(node)
     }
 }
 

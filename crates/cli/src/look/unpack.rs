@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
+use strata_content::FileTree;
 use strata_layer::checkout::{Dest, Options, Report, checkout, open_empty};
-use strata_tree::{Lower, TreePath};
+use strata_tree::TreePath;
 
 use super::{Screen, UnpackArgs};
 
@@ -15,7 +16,7 @@ use super::{Screen, UnpackArgs};
 /// # Errors
 /// The directory is not empty, the disk is full, the tree does not answer.
 pub(crate) fn run(
-    tree: &dyn Lower,
+    tree: &FileTree,
     args: &UnpackArgs,
     progress: &ProgressBar,
     screen: &mut Screen<'_>,

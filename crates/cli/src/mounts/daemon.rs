@@ -23,11 +23,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use strata_content::FileTree;
 use strata_fuse::{
     Error, InheritedFds, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter,
     WritableOptions,
 };
-use strata_tree::Lower;
 use strata_union::writable::Union;
 
 use super::point;
@@ -90,7 +90,7 @@ pub(crate) struct Opened {
 /// What a mount shows.
 pub(crate) enum Served {
     /// A merged tree, read-only, and what is known of it.
-    Tree(Arc<dyn Lower>, TreeFacts),
+    Tree(FileTree, TreeFacts),
     /// A tree with a writable layer.
     Union(Arc<Union>),
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueHint};
 use jiff::Timestamp;
 use serde_json::json;
+use strata_content::{FileTree, Joined};
 use strata_image::{DeriveOptions, derive, resolve_image};
 use strata_registry::Reference;
 use strata_tree::Lower;
@@ -140,12 +141,19 @@ fn find(context: &Context, text: &str) -> Result<Upper> {
 }
 
 /// An upper and the image below as one tree, if `text` names an upper or its mount.
-pub(crate) fn merged(context: &Context, text: &str) -> Result<Option<(OpenImage, Stack)>> {
+pub(crate) fn merged(context: &Context, text: &str) -> Result<Option<(OpenImage, FileTree)>> {
     let Some(upper) = known(context, text)? else { return Ok(None) };
     let (image, view) = view(context, &upper)?;
     let changes = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
-    let lowers: Vec<Arc<dyn Lower>> = vec![image.tree.clone(), Arc::new(changes)];
-    Ok(Some((image, Stack::new(lowers))))
+    let layers = u32::try_from(image.record.layers.len()).context("too many layers")?;
+    let (below, own) = (Arc::clone(image.files.contents()), changes.contents());
+    // The view refers to the image's layers too: it has one more than they are.
+    let contents = Joined::new(vec![(layers, below), (u32::MAX - layers, own)]);
+    let names = Stack::joined(vec![
+        (image.tree.clone() as Arc<dyn Lower>, layers),
+        (Arc::new(changes), u32::MAX - layers),
+    ]);
+    Ok(Some((image, FileTree::new(Arc::new(names), Arc::new(contents)))))
 }
 
 /// An upper on top of its image, for reading.
@@ -153,7 +161,7 @@ fn view(context: &Context, upper: &Upper) -> Result<(OpenImage, View)> {
     let image = context
         .open_image(&upper.image)
         .with_context(|| format!("cannot open the image of upper {}", upper.name))?;
-    let view = Shelf::new(&context.root).view(upper, Arc::clone(&image.tree))?;
+    let view = Shelf::new(&context.root).view(upper, image.files.clone())?;
     Ok((image, view))
 }
 
@@ -229,7 +237,7 @@ pub(crate) fn run_commit(context: &Context, args: &CommitArgs, out: &mut impl Wr
     };
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let (derived, written) = std::thread::scope(|scope| {
-        let writing = scope.spawn(|| write_diff(&layer, writer));
+        let writing = scope.spawn(|| write_diff(layer, writer));
         let diff = Box::new(reader);
         let derived =
             derive(&store, &image.record, diff, args.reference.as_ref(), &options, &*listener);
@@ -259,9 +267,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Writes the layer as a diff; says what a diff cannot hold.
-fn write_diff(layer: &strata_union::writable::Layer, writer: PipeWriter) -> Result<Vec<String>> {
+fn write_diff(layer: strata_union::writable::Layer, writer: PipeWriter) -> Result<Vec<String>> {
     let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
-    let exported = strata_layer::export::write_changes(layer, &mut out)?;
+    let contents = layer.contents();
+    let layer = FileTree::new(Arc::new(layer), contents);
+    let exported = strata_layer::export::write_changes(&layer, &mut out)?;
     out.flush()?;
     let left_out = exported.left_out.into_iter();
     Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())
@@ -298,6 +308,6 @@ pub(crate) fn for_mount(
         temporary: wanted.is_none() && !keep,
         apart: !rustix::process::geteuid().is_root(),
     };
-    shelf.create(&upper, context.open_image(reference)?.tree)?;
+    shelf.create(&upper, context.open_image(reference)?.files)?;
     Ok((upper, true))
 }

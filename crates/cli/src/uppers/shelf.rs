@@ -5,14 +5,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use strata_tree::{FlatTree, ImageId, NAME_MAX, Name};
+use strata_content::FileTree;
+use strata_tree::{ImageId, NAME_MAX, Name};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, View};
 
@@ -132,7 +132,7 @@ impl Shelf {
     }
 
     /// Makes an upper; its root looks like the image's.
-    pub(crate) fn create(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<()> {
+    pub(crate) fn create(&self, upper: &Upper, tree: FileTree) -> Result<()> {
         let target = self.path(&upper.name)?;
         let doing = || format!("cannot make the upper {}", upper.name);
         let staged = self.dir.join(format!(".{}-{}", upper.name, std::process::id()));
@@ -190,13 +190,13 @@ impl Shelf {
     }
 
     /// Puts an upper on top of its image, for writing.
-    pub(crate) fn open(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<Union> {
+    pub(crate) fn open(&self, upper: &Upper, tree: FileTree) -> Result<Union> {
         let path = self.path(&upper.name)?;
         Ok(Union::open(tree, &path.join("upper"), &path.join("work"), upper.options())?)
     }
 
     /// The same for reading, also while it is mounted.
-    pub(crate) fn view(&self, upper: &Upper, tree: Arc<FlatTree>) -> Result<View> {
+    pub(crate) fn view(&self, upper: &Upper, tree: FileTree) -> Result<View> {
         Ok(View::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
     }
 

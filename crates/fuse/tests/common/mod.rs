@@ -11,9 +11,11 @@ pub mod union;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use strata_content::FileTree;
+use strata_content::conformance::{in_memory, lay_out};
 use strata_fuse::{MountOptions, Session, TreeFacts, serve};
 use strata_testkit::needs;
-use strata_tree::{FlatTree, Lower, MemTree, Spec, compile, conformance};
+use strata_tree::{FlatTree, Spec, compile};
 use tempfile::TempDir;
 
 /// A mount for one test.
@@ -25,7 +27,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub fn of(tree: Arc<dyn Lower>, options: &MountOptions) -> Self {
+    pub fn of(tree: FileTree, options: &MountOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("mountpoint");
         std::fs::create_dir(&root).unwrap();
@@ -35,14 +37,14 @@ impl Mount {
 
     /// A mount of the strictest tree.
     pub fn mem(spec: &Spec) -> Self {
-        Self::of(Arc::new(MemTree::new(spec).unwrap()), &MountOptions::for_caller())
+        Self::of(in_memory(spec).unwrap(), &MountOptions::for_caller())
     }
 
     /// A mount of a compiled tree, as real mounts are.
     pub fn flat(spec: &Spec, options: &MountOptions) -> Self {
-        let (tree, contents) = flat_tree(spec);
-        let facts = TreeFacts::from(&tree);
-        let mut mount = Self::of(Arc::new(tree), &MountOptions { facts, ..options.clone() });
+        let (tree, files, contents) = flat_tree(spec);
+        let facts = TreeFacts::from(&*tree);
+        let mut mount = Self::of(files, &MountOptions { facts, ..options.clone() });
         std::fs::rename(contents.path(), mount.dir.path().join("contents")).unwrap();
         // Its contents are beside the mountpoint now, and go with it.
         let _ = contents.keep();
@@ -73,13 +75,15 @@ pub fn with_each(spec: &Spec, test: impl Fn(&Mount)) {
 }
 
 /// Compiles a spec; its contents are laid out in the directory.
-pub fn flat_tree(spec: &Spec) -> (FlatTree, TempDir) {
-    let source = MemTree::new(spec).unwrap();
+pub fn flat_tree(spec: &Spec) -> (Arc<FlatTree>, FileTree, TempDir) {
+    let source = in_memory(spec).unwrap();
     let contents = tempfile::tempdir().unwrap();
-    let layers = conformance::lay_out(&source, contents.path()).unwrap();
+    let layers = lay_out(&source, contents.path()).unwrap();
     let file = tempfile::tempfile().unwrap();
-    compile(&source, &file).unwrap();
-    (FlatTree::open(file, "test".to_owned(), layers).unwrap(), contents)
+    compile(&*source, &file).unwrap();
+    let tree = Arc::new(FlatTree::open(file, "test".to_owned()).unwrap());
+    let files = FileTree::new(Arc::clone(&tree) as _, Arc::new(layers));
+    (tree, files, contents)
 }
 
 /// Bytes that differ everywhere, so that a shifted read is seen.

@@ -7,9 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use strata_content::FileTree;
 use strata_fuse::{Session, WritableOptions, serve_union};
 use strata_testkit::needs;
-use strata_tree::{Lower, Spec};
+use strata_tree::Spec;
 use strata_union::writable::{Union, UnionOptions};
 use tempfile::TempDir;
 
@@ -37,14 +38,14 @@ type Content = (PathBuf, Vec<u8>, (i64, i64));
 impl Rw {
     /// A mount over a compiled tree, whose contents are real files that must stay as they are.
     pub fn new(spec: &Spec, options: &WritableOptions) -> Self {
-        let (tree, contents) = flat_tree(spec);
+        let (_, tree, contents) = flat_tree(spec);
         let before = all_files(contents.path());
-        let mut rw = Self::over(Arc::new(tree), options, UnionOptions::default());
+        let mut rw = Self::over(tree, options, UnionOptions::default());
         rw.contents = Some((contents, before));
         rw
     }
 
-    pub fn over(lower: Arc<dyn Lower>, options: &WritableOptions, kept: UnionOptions) -> Self {
+    pub fn over(lower: FileTree, options: &WritableOptions, kept: UnionOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Others than root must get through to the mountpoint.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
-use strata_tree::{Lower, NodeId, TreePath};
+use strata_content::{Content, FileTree};
+use strata_tree::{NodeId, TreePath};
 
 use super::format::BLOCK;
 use crate::error::{Error, Result};
@@ -61,13 +62,13 @@ impl<'a> Blocks<'a> {
     /// `Short`; `TooLarge`; `Io`; whatever the tree answers.
     pub(super) fn content(
         &mut self,
-        tree: &dyn Lower,
+        tree: &FileTree,
         which: (NodeId, &TreePath),
         (length, rest): (u64, u64),
         alone: bool,
         tail: &mut Vec<u8>,
     ) -> Result<u32> {
-        let mut content = Content { file: tree.open(which.0)?, path: which.1, at: 0, length, rest };
+        let mut content = Body { bytes: tree.open(which.0)?, path: which.1, at: 0, length, rest };
         let key = match length > 0 && !alone {
             true => Some((content.digest(&mut self.piece)?, length)),
             false => None,
@@ -93,22 +94,22 @@ impl<'a> Blocks<'a> {
 }
 
 /// A content that is being read.
-struct Content<'a> {
-    file: File,
+struct Body<'a> {
+    bytes: Box<dyn Content>,
     path: &'a TreePath,
     at: u64,
     length: u64,
     rest: u64,
 }
 
-impl Content<'_> {
+impl Body<'_> {
     /// The bytes from here to `end`, as many as fit `buffer`.
     fn next<'b>(&mut self, end: u64, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let wanted = buffer.len().min(usize::try_from(end - self.at).unwrap_or(usize::MAX));
         let piece = &mut buffer[..wanted];
         let mut read = 0;
         while read < wanted {
-            let got = match self.file.read_at(&mut piece[read..], self.at + read as u64) {
+            let got = match self.bytes.read_at(&mut piece[read..], self.at + read as u64) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 other => other.map_err(|e| Error::io(format!("reading {}", self.path), e))?,
             };

@@ -19,7 +19,8 @@ mod window;
 use std::fs::File;
 
 use sha2::{Digest, Sha256};
-use strata_tree::{Lower, Timestamp, TreePath};
+use strata_content::FileTree;
+use strata_tree::{Timestamp, TreePath};
 
 use self::attributes::Attributes;
 use self::blocks::Blocks;
@@ -80,9 +81,9 @@ impl Placed {
 /// # Errors
 /// Whatever the tree answers; `NotMerged`; `Short` if a content ends early; `TooLarge` beyond
 /// 2^32 - 1 blocks or inodes; `Io` if writing fails.
-pub fn write(tree: &dyn Lower, out: &File) -> Result<WrittenImage> {
+pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
     let failed = |source| Error::io("writing the image", source);
-    let plan = Plan::new(tree)?;
+    let plan = Plan::new(&**tree)?;
     let built = plan.usual_time();
     let mut space = Space::new(INODES);
     let mut placed = Vec::with_capacity(plan.inodes.len());
@@ -171,7 +172,7 @@ fn uuid(names: Sha256) -> [u8; 16] {
 }
 
 struct Writer<'a> {
-    tree: &'a dyn Lower,
+    tree: &'a FileTree,
     plan: &'a Plan,
     placed: &'a [Placed],
     directories: Blocks<'a>,

@@ -12,12 +12,15 @@ mod trees;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_content::FileTree;
+use strata_content::conformance::{check, in_memory};
 use strata_kernel::{Error, WrittenImage, write_erofs};
 use strata_testkit::needs;
-use strata_tree::conformance::{check, layer_specs, merged_specs};
-use strata_tree::{Lower, MemTree, Spec};
+use strata_tree::Spec;
+use strata_tree::conformance::{layer_specs, merged_specs};
 
 /// The image of a tree, in a file that is removed with it.
 struct Written {
@@ -25,10 +28,16 @@ struct Written {
     said: WrittenImage,
 }
 
-fn write(tree: &dyn Lower) -> Written {
+fn write(tree: &FileTree) -> Written {
     let file = tempfile::NamedTempFile::new().unwrap();
     let said = write_erofs(tree, file.as_file()).unwrap();
     Written { file, said }
+}
+
+/// What an image says, and its bytes.
+fn image(bytes: Vec<u8>) -> FileTree {
+    let image = Arc::new(reader::Image::new(bytes));
+    FileTree::new(Arc::clone(&image) as _, image)
 }
 
 impl Written {
@@ -52,10 +61,10 @@ impl Written {
 #[test]
 fn passes_the_suite() {
     for (name, spec) in merged_specs() {
-        let written = write(&MemTree::new(&spec).unwrap());
+        let written = write(&in_memory(&spec).unwrap());
         assert_eq!(written.said.dropped, [], "{name}");
         assert!(written.accepted(), "{name}");
-        let image = reader::Image::new(written.bytes());
+        let image = image(written.bytes());
         // Asking the reader for each of ten thousand names takes it as many readings.
         if name != "big" {
             check(&spec, &image).unwrap_or_else(|difference| panic!("{name}: {difference}"));
@@ -66,7 +75,7 @@ fn passes_the_suite() {
 #[test]
 fn the_kernel_shows_the_trees_of_the_suite() {
     for (name, spec) in merged_specs() {
-        let written = write(&MemTree::new(&spec).unwrap());
+        let written = write(&in_memory(&spec).unwrap());
         kernel::compare(&spec, written.file.path()).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
 }
@@ -76,10 +85,10 @@ proptest! {
 
     #[test]
     fn any_tree_is_read_again(spec in trees::tree()) {
-        let written = write(&MemTree::new(&spec).unwrap());
+        let written = write(&in_memory(&spec).unwrap());
         prop_assert_eq!(&written.said.dropped, &[]);
         prop_assert!(written.accepted());
-        let image = reader::Image::new(written.bytes());
+        let image = image(written.bytes());
         prop_assert_eq!(check(&spec, &image), Ok(()));
         prop_assert_eq!(kernel::compare(&spec, written.file.path()), Ok(()));
         // What was written can be written again from itself: the same bytes.
@@ -93,10 +102,10 @@ fn equal_contents_stand_once_and_zeros_take_no_room() {
         (0..40_960_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let once = Spec::new().file("a", &noise);
     let twice = once.clone().file("b", &noise).file("c", [noise.as_slice(), b"tail"].concat());
-    let size = |spec: &Spec| write(&MemTree::new(spec).unwrap()).said.bytes;
+    let size = |spec: &Spec| write(&in_memory(spec).unwrap()).said.bytes;
     assert_eq!(size(&twice) - size(&once), 40_960, "b shares, c of another size does not");
     let zeros = Spec::new().file("zeros", vec![0; 1 << 20]).file("end", "x");
-    let written = write(&MemTree::new(&zeros).unwrap());
+    let written = write(&in_memory(&zeros).unwrap());
     assert!(written.said.bytes > 1 << 20);
     assert!(written.file.as_file().metadata().unwrap().blocks() * 512 < 64 << 10);
 }
@@ -109,7 +118,7 @@ fn what_the_format_cannot_hold_is_said() {
         .xattr("user.kept", "y")
         .xattr("user.long", vec![1; 65_536])
         .char_device("odd", 1 << 12, 0);
-    let written = write(&MemTree::new(&spec).unwrap());
+    let written = write(&in_memory(&spec).unwrap());
     let said: Vec<String> =
         written.said.dropped.iter().map(|one| format!("{}: {}", one.path, one.what)).collect();
     assert_eq!(
@@ -121,14 +130,14 @@ fn what_the_format_cannot_hold_is_said() {
         ]
     );
     let kept = Spec::new().file("f", "x").xattr("user.kept", "y");
-    assert_eq!(check(&kept, &reader::Image::new(written.bytes())), Ok(()));
+    assert_eq!(check(&kept, &image(written.bytes())), Ok(()));
 }
 
 #[test]
 fn a_layer_is_refused() {
     for (_, spec) in layer_specs() {
         let file = tempfile::tempfile().unwrap();
-        let refused = write_erofs(&MemTree::new(&spec).unwrap(), &file);
+        let refused = write_erofs(&in_memory(&spec).unwrap(), &file);
         assert!(matches!(refused, Err(Error::NotMerged(_))), "{refused:?}");
     }
 }
@@ -139,7 +148,7 @@ fn what_was_in_the_file_is_gone() {
     std::fs::write(file.path(), vec![0xff; 1 << 20]).unwrap();
     let spec = Spec::new().file("zeros", vec![0; 9000]).file("f", "x");
     let out = File::options().read(true).write(true).open(file.path()).unwrap();
-    write_erofs(&MemTree::new(&spec).unwrap(), &out).unwrap();
-    let image = reader::Image::new(std::fs::read(file.path()).unwrap());
+    write_erofs(&in_memory(&spec).unwrap(), &out).unwrap();
+    let image = image(std::fs::read(file.path()).unwrap());
     assert_eq!(check(&spec, &image), Ok(()));
 }

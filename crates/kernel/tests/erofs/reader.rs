@@ -7,11 +7,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 
+use strata_content::{Content, Contents, FileContent};
 use strata_tree::{
-    Backing, Device, DirEntry, DirMarks, Entry, Error, Kind, Lower, Name, Node, NodeId, Result,
+    ContentRef, Device, DirEntry, DirMarks, Entry, Error, Kind, Lower, Name, Node, NodeId, Result,
     Stat, Timestamp, TreePath, Xattr,
 };
 
@@ -285,24 +286,33 @@ impl Lower for Image {
         Ok(all)
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
-        let inode = self.inode(self.number(node)?);
-        match self.node_of(inode.number).stat.kind {
-            Kind::Regular => {
-                let mut file = tempfile::tempfile().unwrap();
-                file.write_all(&self.content(&inode)).unwrap();
-                file.rewind().unwrap();
-                Ok(file)
-            }
+    /// The path names the inode: an image knows no layers.
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
+        let stat = self.node_of(self.number(node)?).stat;
+        let path = TreePath::clamped(node.0.to_string().as_bytes()).unwrap();
+        match stat.kind {
+            Kind::Regular => Ok(ContentRef { layer: 0, path, digest: None, size: stat.size }),
             kind => Err(Error::NotRegular { node, kind }),
         }
-    }
-
-    fn backing(&self, node: NodeId) -> Result<Backing> {
-        self.open(node).map(|_| Backing { layer: 0, path: TreePath::root() })
     }
 
     fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {
         Ok(self.parents.get(&self.dir(dir)?).map(|parent| self.id(*parent)))
     }
+}
+
+impl Contents for Image {
+    fn open(&self, which: &ContentRef) -> Result<Box<dyn Content>> {
+        let number = which.path.to_string().trim_start_matches('/').parse();
+        let absent = || Error::io("opening a content", rustix::io::Errno::NOENT);
+        if which.layer != 0 {
+            return Err(which.no_layer(1));
+        }
+        let number = self.number(NodeId(number.map_err(|_| absent())?))?;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&Image::content(self, &self.inode(number))).unwrap();
+        Ok(Box::new(FileContent::new(File::open(file.path()).unwrap()).unwrap()))
+    }
+
+    fn prefetch(&self, _which: &[ContentRef]) {}
 }

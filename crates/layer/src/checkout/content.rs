@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, copy_file_range, fstat, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
+use strata_content::Content;
 
 /// Below this many bytes one read and one write are cheaper than asking the kernel to copy.
 const SMALL: u64 = 64 << 10;
@@ -34,21 +35,33 @@ impl Copier {
     }
 
     /// Fills the empty file `to` with the `size` bytes of `from`.
-    pub(super) fn copy(&mut self, from: &File, to: &File, size: u64) -> std::io::Result<Copied> {
-        let stat = fstat(from)?;
-        let found = u64::try_from(stat.st_size).unwrap_or(0);
+    pub(super) fn copy(
+        &mut self,
+        from: &dyn Content,
+        to: &File,
+        size: u64,
+    ) -> std::io::Result<Copied> {
+        let found = from.len();
         if found != size {
             return Ok(Copied::WrongSize(found));
         }
-        if size == 0 || self.clone(from, to)? {
+        if size == 0 {
             return Ok(Copied::Whole);
         }
+        let Some(file) = from.as_file() else {
+            self.bytes(from, to, 0, size)?;
+            return Ok(Copied::Whole);
+        };
+        if self.clone(file, to)? {
+            return Ok(Copied::Whole);
+        }
+        let stat = fstat(file)?;
         // st_blocks counts 512 bytes, whatever the file system's own blocks are.
         let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
         if sparse {
-            self.sparse(from, to, size)?;
+            self.sparse(from, file, to, size)?;
         } else {
-            self.range(from, to, 0, size)?;
+            self.range(from, file, to, (0, size))?;
         }
         Ok(Copied::Whole)
     }
@@ -69,30 +82,44 @@ impl Copier {
     }
 
     /// Copies the parts that hold data; the rest stays holes.
-    fn sparse(&mut self, from: &File, to: &File, size: u64) -> std::io::Result<()> {
+    fn sparse(
+        &mut self,
+        from: &dyn Content,
+        file: &File,
+        to: &File,
+        size: u64,
+    ) -> std::io::Result<()> {
         ftruncate(to, size)?;
         let mut at = 0;
         while at < size {
-            let data = match seek(from, SeekFrom::Data(at)) {
+            let data = match seek(file, SeekFrom::Data(at)) {
                 Ok(data) => data,
                 Err(Errno::NXIO) => break,
                 // This file system cannot tell: all of it is data.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return self.range(from, to, at, size),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                    return self.range(from, file, to, (at, size));
+                }
                 Err(error) => return Err(error.into()),
             };
-            let end = seek(from, SeekFrom::Hole(data))?.min(size);
-            self.range(from, to, data, end)?;
+            let end = seek(file, SeekFrom::Hole(data))?.min(size);
+            self.range(from, file, to, (data, end))?;
             at = end;
         }
         Ok(())
     }
 
     /// Copies the bytes from `at` up to `end`.
-    fn range(&mut self, from: &File, to: &File, mut at: u64, end: u64) -> std::io::Result<()> {
+    fn range(
+        &mut self,
+        from: &dyn Content,
+        file: &File,
+        to: &File,
+        (mut at, end): (u64, u64),
+    ) -> std::io::Result<()> {
         while at < end && self.may_copy_range && end - at > SMALL {
             let (mut source, mut target) = (at, at);
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(1 << 30);
-            match copy_file_range(from, Some(&mut source), to, Some(&mut target), wanted) {
+            match copy_file_range(file, Some(&mut source), to, Some(&mut target), wanted) {
                 Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 Ok(copied) => at += copied as u64,
                 Err(Errno::INTR) => {}
@@ -102,11 +129,24 @@ impl Copier {
                 Err(_) => self.may_copy_range = false,
             }
         }
+        self.bytes(from, to, at, end)
+    }
+
+    /// Reads and writes the bytes from `at` up to `end`.
+    fn bytes(
+        &mut self,
+        from: &dyn Content,
+        to: &File,
+        mut at: u64,
+        end: u64,
+    ) -> std::io::Result<()> {
         self.buffer.resize(SMALL as usize, 0);
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.buffer.len());
             let part = &mut self.buffer[..wanted];
-            from.read_exact_at(part, at)?;
+            if from.read_at(part, at)? < wanted {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
             to.write_all_at(part, at)?;
             at += wanted as u64;
         }
@@ -119,6 +159,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
+    use strata_content::FileContent;
+
     /// Copies with what the file system can do, or with less.
     fn copied(
         make: impl Fn(&File),
@@ -128,7 +170,8 @@ mod tests {
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         make(&from);
         let mut copier = Copier { may_clone: clones, may_copy_range: ranges, buffer: Vec::new() };
-        assert_eq!(copier.copy(&from, &to, size).unwrap(), Copied::Whole);
+        let content = FileContent::new(from.try_clone().unwrap()).unwrap();
+        assert_eq!(copier.copy(&content, &to, size).unwrap(), Copied::Whole);
         let read = |file: &File| {
             let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
             file.read_exact_at(&mut bytes, 0).unwrap();
@@ -168,6 +211,7 @@ mod tests {
     fn a_content_of_another_size_is_found() {
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         from.write_all_at(b"four", 0).unwrap();
+        let from = FileContent::new(from).unwrap();
         assert_eq!(Copier::new().copy(&from, &to, 5).unwrap(), Copied::WrongSize(4));
         assert_eq!(to.metadata().unwrap().len(), 0);
     }

@@ -30,7 +30,8 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
-use strata_tree::{Lower, Name, NodeId, TreePath};
+use strata_content::FileTree;
+use strata_tree::{Name, NodeId, TreePath};
 
 use crate::error::{Error, IoContext, Result};
 
@@ -70,7 +71,7 @@ pub struct Options<'a> {
 /// `Error::Tree` if the tree does not answer; `Error::Damaged` if a content has another size than
 /// its node says.
 pub fn checkout(
-    tree: &dyn Lower,
+    tree: &FileTree,
     from: NodeId,
     dest: Dest<'_>,
     options: Options<'_>,

@@ -13,7 +13,8 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
-use strata_tree::{Device, Entry, Kind, Lower, Name, NameBuf, Node, NodeId, TreePath, list};
+use strata_content::FileTree;
+use strata_tree::{Device, Entry, Kind, Name, NameBuf, Node, NodeId, TreePath, list};
 
 use super::attrs::{Made, describe, drop_acl};
 use super::content::{Copied, Copier};
@@ -24,7 +25,7 @@ use crate::error::{Error, IoContext, Result};
 
 /// Carries out [`super::checkout`].
 pub(super) fn run(
-    tree: &dyn Lower,
+    tree: &FileTree,
     from: NodeId,
     dest: Dest<'_>,
     options: Options<'_>,
@@ -67,7 +68,7 @@ struct Linked {
 }
 
 struct Pass<'a, 'o> {
-    tree: &'a dyn Lower,
+    tree: &'a FileTree,
     options: Options<'o>,
     report: Report,
     /// The name at hand, below the copied node.
@@ -118,7 +119,7 @@ impl Pass<'_, '_> {
     /// The names of `dir` with their nodes.
     fn children(&self, dir: NodeId) -> Result<IntoIter<(NameBuf, Node)>> {
         let mut children = Vec::new();
-        for (name, entry) in list(self.tree, dir)? {
+        for (name, entry) in list(&**self.tree, dir)? {
             match entry {
                 Entry::Node(node) => children.push((name, node)),
                 Entry::Whiteout | Entry::LowerLink(_) => {
@@ -294,7 +295,7 @@ impl Pass<'_, '_> {
         let mode = Mode::RUSR | Mode::WUSR;
         let file = self.create(dir, name, || openat(dir, name.as_os_str(), flags, mode))?;
         let file = File::from(file);
-        let copied = match self.copier.copy(&content, &file, node.stat.size) {
+        let copied = match self.copier.copy(&*content, &file, node.stat.size) {
             Ok(Copied::Whole) => return Ok(file.into()),
             Ok(Copied::WrongSize(found)) => Err(Error::damaged(
                 format!("the content of {}", self.path),

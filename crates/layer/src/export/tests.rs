@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
+use strata_content::conformance::in_memory;
 use strata_testkit::needs;
-use strata_tree::{MemTree, Spec, Timestamp, TreePath};
+use strata_tree::{Spec, Timestamp, TreePath};
 
 use super::{Exported, write_tree};
 use crate::diff::MemberKind;
@@ -16,7 +17,7 @@ fn path(text: &str) -> TreePath {
 
 fn export(spec: &Spec) -> (Vec<u8>, Exported) {
     let mut tar = Vec::new();
-    let exported = write_tree(&MemTree::new(spec).unwrap(), &mut tar).unwrap();
+    let exported = write_tree(&in_memory(spec).unwrap(), &mut tar).unwrap();
     assert_eq!(exported.bytes, tar.len() as u64);
     (tar, exported)
 }

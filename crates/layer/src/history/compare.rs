@@ -281,7 +281,7 @@ impl<'a> Compare<'a> {
         if old.stat.kind != Kind::Regular || new.stat.kind != Kind::Regular {
             return Ok((None, None));
         }
-        let (a, b) = (self.old.tree.backing(old.id)?, self.new.tree.backing(new.id)?);
+        let (a, b) = (self.old.tree.content(old.id)?, self.new.tree.content(new.id)?);
         if a == b && (a.layer as usize) < self.common {
             return Ok((None, None));
         }
@@ -301,6 +301,6 @@ pub fn content_of(side: Side<'_>, node: &Node) -> Result<Option<ContentDigest>> 
     if node.stat.kind != Kind::Regular {
         return Ok(None);
     }
-    let backing = side.tree.backing(node.id)?;
+    let backing = side.tree.content(node.id)?;
     side.chain.content_at(backing.layer as usize, &backing.path)
 }

@@ -6,12 +6,11 @@
 //! selected with all below it, and the directories above.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use strata_tree::{
-    Backing, DirEntry, DirMarks, Entry, Error, Lower, Name, Node, NodeId, Result, Xattr,
+    ContentRef, DirEntry, DirMarks, Entry, Error, Lower, Name, Node, NodeId, Result, Xattr,
 };
 
 use super::{ImageTree, Place, Version, is_file};
@@ -168,18 +167,10 @@ impl Lower for TreeAt {
         Ok(self.tree.xattrs(self.version(node)?).to_vec())
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
         let version = self.version(node)?;
         match is_file(version) {
-            true => self.tree.open(version),
-            false => Err(Error::NotRegular { node, kind: version.kind }),
-        }
-    }
-
-    fn backing(&self, node: NodeId) -> Result<Backing> {
-        let version = self.version(node)?;
-        match is_file(version) {
-            true => Ok(Backing { layer: version.layer, path: self.tree.path(version.place) }),
+            true => self.tree.content_ref(version),
             false => Err(Error::NotRegular { node, kind: version.kind }),
         }
     }

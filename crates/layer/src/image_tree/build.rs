@@ -8,6 +8,7 @@
 //! name that exists after the layer.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use strata_tree::{DiffId, ImageId, Kind, Name, NodeId, Presence, Stat, TreePath, Xattr};
@@ -34,11 +35,11 @@ impl Store {
     ) -> Result<ImageTree> {
         let index = self.index();
         let mut builder = Builder::new();
+        builder.tree.files = Arc::new(HeldLayer::files(held)?);
         for (number, layer) in held.iter().enumerate() {
             let record = index::find_layer(&index.db, layer.diff_id())?
                 .ok_or(Error::NoLayer(*layer.diff_id()))?;
-            let contents = layer.contents()?;
-            builder.tree.layers.push(Layer { diff_id: record.diff_id, contents });
+            builder.tree.layers.push(Layer { diff_id: record.diff_id });
             builder.layer(&index.db, number as u32, record.id)?;
             watch(number + 1);
         }
@@ -93,6 +94,7 @@ impl Builder {
             events: Vec::new(),
             versions: Vec::new(),
             contents: Vec::new(),
+            files: Arc::default(),
             links: Vec::new(),
             xattrs: vec![Vec::new()],
             holders: Vec::new(),

@@ -26,9 +26,12 @@ mod holders;
 mod totals;
 
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use strata_tree::{ContentDigest, DiffId, Kind, Name, Stat, Timestamp, TreePath, Xattr};
+use strata_content::{Contents, Files};
+use strata_tree::{
+    ContentDigest, ContentRef, DiffId, Kind, Name, Stat, Timestamp, TreePath, Xattr,
+};
 
 pub use at::TreeAt;
 pub use change::{Change, Differences, Span};
@@ -133,8 +136,6 @@ pub struct Content {
 #[derive(Debug)]
 struct Layer {
     diff_id: DiffId,
-    /// `diff/`, where the contents are.
-    contents: OwnedFd,
 }
 
 /// What one layer made of a path.
@@ -163,6 +164,8 @@ pub struct ImageTree {
     /// The first is the empty one.
     xattrs: Vec<Vec<Xattr>>,
     holders: Vec<Holders>,
+    /// The bytes of the layers' files.
+    files: Arc<Files>,
     /// What some layer's own tree has as a leaf of no size, that is no version: a directory with
     /// nothing in it, a whiteout of nothing, a hard link to what is there.
     bare: HashSet<Place>,
@@ -282,18 +285,34 @@ impl ImageTree {
         &self.xattrs[version.xattrs as usize]
     }
 
+    /// Which bytes a regular file has.
+    ///
+    /// # Errors
+    /// `NotRegular` for what is none.
+    pub fn content_ref(&self, version: &Version) -> strata_tree::Result<ContentRef> {
+        if !is_file(version) {
+            let node = strata_tree::NodeId(u64::from(version.number));
+            return Err(strata_tree::Error::NotRegular { node, kind: version.kind });
+        }
+        Ok(ContentRef {
+            layer: version.layer,
+            path: self.path(version.place),
+            digest: self.content(version).map(|content| content.digest),
+            size: version.size,
+        })
+    }
+
     /// Opens the content of a regular file.
     ///
     /// # Errors
     /// `NotRegular` for other nodes than regular files; `Io`.
-    pub fn open(&self, version: &Version) -> strata_tree::Result<std::fs::File> {
-        use std::os::fd::AsFd;
-        let Some(layer) = self.layers.get(version.layer as usize).filter(|_| is_file(version))
-        else {
-            let node = strata_tree::NodeId(u64::from(version.number));
-            return Err(strata_tree::Error::NotRegular { node, kind: version.kind });
-        };
-        strata_tree::open_beneath(layer.contents.as_fd(), &self.path(version.place))
+    pub fn open(&self, version: &Version) -> strata_tree::Result<Box<dyn strata_content::Content>> {
+        self.files.open(&self.content_ref(version)?)
+    }
+
+    /// The bytes of all its files.
+    pub fn contents(&self) -> Arc<dyn Contents> {
+        Arc::clone(&self.files) as _
     }
 }
 

@@ -236,7 +236,7 @@ impl Store {
         }
         for (_, path) in self.list("trees")? {
             let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
-                let tree = FlatTree::open(file, path.display().to_string(), Vec::new());
+                let tree = FlatTree::open(file, path.display().to_string());
                 tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())
             });
             if let Err(what) = tree {

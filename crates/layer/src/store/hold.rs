@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use strata_content::{Files, LayerDir};
 use strata_tree::{DiffId, ImageId, TreePath};
 
 use super::{Store, layer_path};
@@ -32,14 +33,20 @@ impl HeldLayer {
         &self.diff_id
     }
 
-    /// Its directory of contents, `diff/`, for a [`strata_tree::FlatTree`].
+    /// The contents of these layers, base first.
     ///
     /// # Errors
     /// `Io`.
-    pub fn contents(&self) -> Result<OwnedFd> {
+    pub fn files(layers: &[Self]) -> Result<Files> {
+        layers.iter().map(Self::contents).collect::<Result<_>>().map(Files::new)
+    }
+
+    /// Its directory of contents, `diff/`.
+    fn contents(&self) -> Result<LayerDir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        open_beneath(self.dir.as_fd(), Path::new("diff"), flags)
-            .doing(|| format!("cannot open diff/ of layer {}", self.diff_id))
+        let dir = open_beneath(self.dir.as_fd(), Path::new("diff"), flags)
+            .doing(|| format!("cannot open diff/ of layer {}", self.diff_id))?;
+        Ok(LayerDir::new(dir, format!("layer {}", self.diff_id)))
     }
 
     /// Opens one of its regular files.

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use strata_layer::ImageRecord;
+use strata_content::FileTree;
+use strata_content::conformance::check;
 use strata_layer::image_tree::TreeAt;
-use strata_tree::conformance::{check, layer_specs, merged_specs};
+use strata_layer::{HeldLayer, ImageRecord};
+use strata_tree::conformance::{layer_specs, merged_specs};
 use strata_tree::{ImageId, Inode, Item, Kind, Presence, Spec, TreePath};
 
 use crate::common::{Place, unpack};
@@ -101,7 +103,9 @@ fn a_stored_layer_conforms() {
         let place = Place::in_memory();
         let store = place.open();
         let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let tree = store.lower(&unpacked.layer).unwrap();
+        let tree = Arc::new(store.lower(&unpacked.layer).unwrap());
+        let files = HeldLayer::files(std::slice::from_ref(&unpacked.layer)).unwrap();
+        let tree = FileTree::new(tree, Arc::new(files));
         check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
         checked += 1;
     }
@@ -119,7 +123,9 @@ fn an_image_of_one_layer_conforms() {
         let image = ImageRecord { id: ImageId::from_bytes([7; 32]), manifest: None, layers };
         let mut read = Vec::new();
         let tree = store.image_tree(&image, &[unpacked.layer], &mut |count| read.push(count));
-        let tree = TreeAt::new(Arc::new(tree.unwrap()), 1);
+        let tree = Arc::new(tree.unwrap());
+        let contents = tree.contents();
+        let tree = FileTree::new(Arc::new(TreeAt::new(tree, 1)), contents);
         check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
         assert_eq!(read, [1]);
         checked += 1;

@@ -76,7 +76,7 @@ impl Compiler {
                 (a, b) = (self.arena.put(&target)?, limited(target.len(), "bytes in a target")?);
             }
             Kind::Regular => {
-                let backing = tree.backing(node.id)?;
+                let backing = tree.content(node.id)?;
                 let Some((dir, name)) = backing.path.split_last() else {
                     return corrupt("the root of a layer backs a regular file");
                 };

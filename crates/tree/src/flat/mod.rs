@@ -16,13 +16,11 @@ mod verify;
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
 
 pub use compile::compile;
 
-use crate::beneath::open_beneath;
 use crate::file_handle::{ByHandle, FileHandle};
-use crate::lower::{Backing, DirEntry, Error, Lower, Result, Xattr};
+use crate::lower::{ContentRef, DirEntry, Error, Lower, Result, Xattr};
 use crate::mmap::MappedFile;
 use crate::name::{Name, TreePath};
 use crate::node::{Device, DirMarks, Entry, Kind, Node, NodeId, Stat, Timestamp};
@@ -39,19 +37,16 @@ const FLAT: i32 = -1;
 pub struct FlatTree {
     map: MappedFile,
     label: String,
-    layers: Vec<OwnedFd>,
     header: Header,
     sections: Sections,
 }
 
 impl FlatTree {
-    /// Maps a file that [`compile`] wrote. `label` names the tree in errors; `layers[i]` is the
-    /// open directory of layer i's contents, base first. No layers at all: metadata only.
+    /// Maps a file that [`compile`] wrote. `label` names the tree in errors.
     ///
     /// # Errors
-    /// `Corrupt` if the header does not fit the file, or the file names more layers than given;
-    /// `Io` if it cannot be mapped.
-    pub fn open(file: File, label: String, layers: Vec<OwnedFd>) -> Result<Self> {
+    /// `Corrupt` if the header does not fit the file; `Io` if it cannot be mapped.
+    pub fn open(file: File, label: String) -> Result<Self> {
         let corrupt = |what: String| Error::Corrupt { tree: label.clone(), what };
         let length = file
             .metadata()
@@ -75,12 +70,19 @@ impl FlatTree {
         if header.nodes == 0 {
             return Err(corrupt("it has no root".to_owned()));
         }
-        let given = layers.len() as u64;
-        if given > 0 && given < u64::from(header.layers) {
-            let what = format!("its contents are in {} layers, not {given}", header.layers);
-            return Err(corrupt(what));
+        Ok(Self { map, label, header, sections })
+    }
+
+    /// Checks that `given` layers hold all contents that the tree refers to.
+    ///
+    /// # Errors
+    /// `Corrupt` if the tree names more layers.
+    pub fn check_layers(&self, given: usize) -> Result<()> {
+        if (given as u64) < u64::from(self.header.layers) {
+            let layers = self.header.layers;
+            return self.corrupt(format!("its contents are in {layers} layers, not {given}"));
         }
-        Ok(Self { map, label, layers, header, sections })
+        Ok(())
     }
 
     /// The number of inodes. Node ids are 1 to this number.
@@ -345,26 +347,15 @@ impl Lower for FlatTree {
         self.xattr_set(self.record(node)?.1.xattrs)
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
-        let backing = self.backing(node)?;
-        let layer = usize::try_from(backing.layer).ok().and_then(|index| self.layers.get(index));
-        match layer {
-            Some(layer) => open_beneath(layer.as_fd(), &backing.path),
-            None => self.corrupt(format!(
-                "{} is in layer {} of {}",
-                backing.path,
-                backing.layer,
-                self.layers.len()
-            )),
-        }
-    }
-
-    fn backing(&self, node: NodeId) -> Result<Backing> {
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
         let record = self.regular(node)?;
         let (layer, dir) = self.backing_dir(record.a)?;
         let bytes = self.arena(record.b, u32::from(record.length))?;
         match Name::new(bytes) {
-            Ok(name) => Ok(Backing { layer, path: dir.join(name) }),
+            Ok(name) => {
+                let (path, size) = (dir.join(name), record.size);
+                Ok(ContentRef { layer, path, digest: None, size })
+            }
             Err(why) => self.corrupt(format!("the name at {} is none: {why}", record.b)),
         }
     }

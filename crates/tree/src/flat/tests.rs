@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::conformance::{check, lay_out, layer_specs, merged_specs};
+use crate::conformance::{check, layer_specs, merged_specs};
 use crate::{MemTree, Spec, list};
 
 /// The file of a compiled tree.
@@ -14,8 +14,8 @@ fn compiled(tree: &dyn Lower) -> File {
     out
 }
 
-fn opened(file: &File, layers: Vec<OwnedFd>) -> Result<FlatTree> {
-    FlatTree::open(file.try_clone().unwrap(), "test".to_owned(), layers)
+fn opened(file: &File) -> Result<FlatTree> {
+    FlatTree::open(file.try_clone().unwrap(), "test".to_owned())
 }
 
 fn tour() -> MemTree {
@@ -43,8 +43,8 @@ fn ask_everything(tree: &FlatTree) {
         if !seen.insert(id) {
             continue;
         }
-        let _ = (tree.node(id), tree.xattrs(id), tree.read_link(id), tree.backing(id));
-        let _ = (tree.open(id), tree.parent(id));
+        let _ = (tree.node(id), tree.xattrs(id), tree.read_link(id), tree.content(id));
+        let _ = tree.parent(id);
         let _ = tree.siblings(id, &mut |_| ControlFlow::Continue(()));
         let _ = tree.lookup(id, Name::new(b"names").unwrap());
         if let Ok(all) = list(tree, id) {
@@ -57,9 +57,7 @@ fn ask_everything(tree: &FlatTree) {
 fn answers_as_the_tree_that_it_was_compiled_from() {
     for (name, spec) in merged_specs() {
         let source = MemTree::new(&spec).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let layers = lay_out(&source, dir.path()).unwrap();
-        let flat = opened(&compiled(&source), layers).unwrap();
+        let flat = opened(&compiled(&source)).unwrap();
         check(&spec, &flat).unwrap_or_else(|difference| panic!("{name}: {difference}"));
         flat.verify().unwrap_or_else(|error| panic!("{name}: {error}"));
     }
@@ -67,7 +65,7 @@ fn answers_as_the_tree_that_it_was_compiled_from() {
 
 #[test]
 fn totals_and_neighbours() {
-    let flat = opened(&compiled(&tour()), Vec::new()).unwrap();
+    let flat = opened(&compiled(&tour())).unwrap();
     // etc/hosts (20), binary (256), names/* (7), equal-xattrs (1); hard links count once.
     assert_eq!(flat.content_bytes(), 284);
     assert!(flat.has_xattrs());
@@ -119,10 +117,11 @@ fn layers_are_not_merged_trees() {
 fn missing_layers_are_refused() {
     let source = MemTree::new(&Spec::new().file("f", "x")).unwrap();
     let file = compiled(&source);
-    let metadata_only = opened(&file, Vec::new()).unwrap();
-    let f = list(&metadata_only, NodeId::ROOT).unwrap()[0].1.node().unwrap().id;
-    assert!(matches!(metadata_only.open(f), Err(Error::Corrupt { .. })));
-    assert_eq!(metadata_only.backing(f).unwrap(), source.backing(NodeId(1_000_004)).unwrap());
+    let flat = opened(&file).unwrap();
+    let f = list(&flat, NodeId::ROOT).unwrap()[0].1.node().unwrap().id;
+    assert!(matches!(flat.check_layers(0), Err(Error::Corrupt { .. })));
+    assert!(flat.check_layers(1).is_ok() && flat.check_layers(2).is_ok());
+    assert_eq!(flat.content(f).unwrap(), source.content(NodeId(1_000_004)).unwrap());
 }
 
 #[test]
@@ -134,7 +133,7 @@ fn every_flipped_bit_is_found() {
     for at in (0..arena).chain((arena..good.len()).step_by(61)) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
-        match opened(&file_of(&bad), Vec::new()) {
+        match opened(&file_of(&bad)) {
             Err(Error::Corrupt { .. }) => assert!(at < HEADER, "byte {at}"),
             Err(other) => panic!("byte {at}: {other}"),
             Ok(flat) => {
@@ -161,7 +160,7 @@ fn records_are_checked_beyond_the_checksum() {
             // As if written so: both checksums are right.
             let crc = crc32fast::hash(&bad[HEADER..]);
             bad[..HEADER].copy_from_slice(&Header { crc, ..header }.encode());
-            let flat = opened(&file_of(&bad), Vec::new()).unwrap();
+            let flat = opened(&file_of(&bad)).unwrap();
             ask_everything(&flat);
             if flat.verify().is_ok() {
                 passed.push(at);
@@ -182,10 +181,10 @@ fn records_are_checked_beyond_the_checksum() {
 fn cut_and_grown_files_do_not_open() {
     let good = bytes(&compiled(&tour()));
     for length in (0..good.len()).step_by(97).chain([1, 63, 64, 65, good.len() - 1]) {
-        let cut = opened(&file_of(&good[..length]), Vec::new());
+        let cut = opened(&file_of(&good[..length]));
         assert!(matches!(cut, Err(Error::Corrupt { .. })), "{length} bytes");
     }
-    let grown = opened(&file_of(&[good.as_slice(), b"x"].concat()), Vec::new());
+    let grown = opened(&file_of(&[good.as_slice(), b"x"].concat()));
     assert!(matches!(grown, Err(Error::Corrupt { .. })));
 }
 
@@ -199,7 +198,7 @@ fn loops_written_into_a_file_end() {
     bad[dirents + DIRENT + 4..dirents + DIRENT + 8].copy_from_slice(&1_u32.to_le_bytes());
     let crc = crc32fast::hash(&bad[HEADER..]);
     bad[..HEADER].copy_from_slice(&Header { crc, ..header }.encode());
-    let flat = opened(&file_of(&bad), Vec::new()).unwrap();
+    let flat = opened(&file_of(&bad)).unwrap();
     assert!(matches!(flat.verify(), Err(Error::Corrupt { .. })));
     ask_everything(&flat);
     // Compiling it ends too, with an error instead of an endless path.

@@ -74,7 +74,7 @@ impl<'a> Seen<'a> {
         match kind {
             Kind::Directory => return self.directory(number, record.nlink, record.size),
             Kind::Regular => {
-                tree.backing(id)?;
+                tree.content(id)?;
                 self.content = self.content.saturating_add(record.size);
                 (size, empty) = (record.size, true);
             }

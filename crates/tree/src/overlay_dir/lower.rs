@@ -2,11 +2,10 @@
 //!
 //! Invariants: the position after a name is the file system's own; a device is never opened.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
+use rustix::fs::{Dir, OFlags, readlinkat};
 use rustix::io::Errno;
 
 use super::disk::{Spot, device_of, stat_of};
@@ -16,7 +15,7 @@ use super::options::OVERRIDE_NAMES;
 use super::{OverlayDir, aufs};
 use crate::dialect::Mark;
 use crate::file_handle::{ByHandle, FileHandle};
-use crate::lower::{Backing, Continues, DirEntry, Error, Lower, Result, Xattr};
+use crate::lower::{ContentRef, Continues, DirEntry, Error, Lower, Result, Xattr};
 use crate::name::{Name, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence};
 
@@ -184,28 +183,14 @@ impl Lower for OverlayDir {
         Ok(all)
     }
 
-    fn open(&self, node: NodeId) -> Result<File> {
-        let failed = |errno| self.failed_at("opening", node, errno);
-        let fd = self.at(node)?.open(OFlags::PATH).map_err(failed)?;
-        let kind = self.known_inode(node, Spot::Open(fd.as_fd()))?.stat.kind;
-        if kind != Kind::Regular {
-            return Err(Error::NotRegular { node, kind });
-        }
-        let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        // Reading is no change, but only a file's owner may say so.
-        let file = match openat(CWD, &again, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => openat(CWD, &again, flags, Mode::empty()),
-            other => other,
-        };
-        file.map(File::from).map_err(failed)
-    }
-
     /// `layer` is 0; the path is the first under which the file was seen.
-    fn backing(&self, node: NodeId) -> Result<Backing> {
+    fn content(&self, node: NodeId) -> Result<ContentRef> {
         let at = self.at(node)?;
-        match self.known_inode(node, at.spot())?.stat.kind {
-            Kind::Regular => Ok(Backing { layer: 0, path: self.path(node)? }),
+        let stat = self.known_inode(node, at.spot())?.stat;
+        match stat.kind {
+            Kind::Regular => {
+                Ok(ContentRef { layer: 0, path: self.path(node)?, digest: None, size: stat.size })
+            }
             kind => Err(Error::NotRegular { node, kind }),
         }
     }

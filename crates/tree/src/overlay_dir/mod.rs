@@ -50,7 +50,7 @@ pub use options::{Dialect, DirOptions, OverrideStat, Trust};
 
 /// A directory on disk as a lower. See the module.
 pub struct OverlayDir {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     label: String,
     options: DirOptions,
     /// Whether owners may be stated in attributes, `IfRootHas` decided.
@@ -85,7 +85,7 @@ impl OverlayDir {
         numbers: Arc<Numbers>,
     ) -> Result<Self> {
         let mut dir = Self {
-            root,
+            root: Arc::new(root),
             label,
             options,
             overrides: options.override_stat == OverrideStat::Read,
@@ -109,6 +109,16 @@ impl OverlayDir {
         dir.overrides |= options.override_stat == OverrideStat::IfRootHas && says;
         dir.root_facts = facts;
         Ok(dir)
+    }
+
+    /// The open directory: where its contents are.
+    pub fn directory(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.root)
+    }
+
+    /// What errors call it.
+    pub fn label(&self) -> String {
+        format!("the lower {}", self.label)
     }
 
     fn failed(&self, doing: &str, path: &TreePath, errno: Errno) -> Error {

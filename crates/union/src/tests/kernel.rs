@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_content::FileTree;
 use strata_testkit::needs;
 use strata_tree::dialect::XattrClass;
 use strata_tree::{
@@ -20,7 +21,7 @@ use strata_tree::{
     TreePath, lay_overlay, list,
 };
 
-use super::Mounted;
+use super::{Mounted, files_of};
 use crate::Stack;
 
 /// A mount of the kernel's overlayfs: `lowers` base first, at least two without an upper, as the
@@ -44,13 +45,15 @@ fn mount(at: &Path, lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Mounte
     Mounted(at.to_owned())
 }
 
-fn merged(lowers: &[PathBuf]) -> Stack {
+fn merged(lowers: &[PathBuf]) -> FileTree {
     let numbers = Arc::new(Numbers::new());
     let open = |path: &PathBuf| {
-        let dir = OverlayDir::open(path, DirOptions::default(), Arc::clone(&numbers)).unwrap();
-        Arc::new(dir) as Arc<dyn Lower>
+        Arc::new(OverlayDir::open(path, DirOptions::default(), Arc::clone(&numbers)).unwrap())
     };
-    Stack::numbered(lowers.iter().map(open).collect())
+    let lowers: Vec<_> = lowers.iter().map(open).collect();
+    let files = files_of(&lowers);
+    let lowers = lowers.into_iter().map(|dir| dir as Arc<dyn Lower>).collect();
+    FileTree::new(Arc::new(Stack::numbered(lowers)), files)
 }
 
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -67,7 +70,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Compares a mounted directory and all below with a node of the stack.
-fn compare(mounted: &Path, stack: &Stack) {
+fn compare(mounted: &Path, stack: &FileTree) {
     let mut numbers: HashMap<u64, NodeId> = HashMap::new();
     let mut todo = vec![(mounted.to_owned(), stack.node(stack.root()).unwrap())];
     while let Some((path, node)) = todo.pop() {
@@ -86,7 +89,7 @@ fn compare(mounted: &Path, stack: &Stack) {
         let ask = |name: &[u8]| stack.lookup(node.id, Name::new(name).unwrap()).unwrap();
         let before: BTreeMap<_, _> =
             names.iter().map(|name| (name.as_bytes(), ask(name.as_bytes()))).collect();
-        let listed = list(stack, node.id).unwrap();
+        let listed = list(&**stack, node.id).unwrap();
         let ours: BTreeSet<_> =
             listed.iter().map(|(name, _)| OsString::from_vec(name.as_bytes().to_vec())).collect();
         assert_eq!(ours, names, "the names of {path:?}");
@@ -99,7 +102,7 @@ fn compare(mounted: &Path, stack: &Stack) {
     }
 }
 
-fn same(path: &Path, node: &Node, stack: &Stack) {
+fn same(path: &Path, node: &Node, stack: &FileTree) {
     assert_eq!(stack.node(node.id).unwrap(), *node, "{path:?}");
     let want = fs::symlink_metadata(path).unwrap();
     let stat = node.stat;
@@ -124,8 +127,7 @@ fn same(path: &Path, node: &Node, stack: &Stack) {
         assert_eq!(stack.read_link(node.id).unwrap(), target.as_os_str().as_bytes());
     }
     if stat.kind == Kind::Regular {
-        let mut content = Vec::new();
-        std::io::Read::read_to_end(&mut stack.open(node.id).unwrap(), &mut content).unwrap();
+        let content = stack.read(node.id).unwrap();
         assert_eq!(content, fs::read(path).unwrap(), "the content of {path:?}");
     }
 }

@@ -4,13 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use strata_content::FileTree;
 use strata_tree::dialect::{Mark, XattrClass};
 use strata_tree::{Dialect, DirOptions, Error, Lower, NodeId, Numbers, OverlayDir, Trust};
 
-use super::{content, find, names};
+use super::{content, files_of, find, names};
 use crate::Stack;
 
-fn open(dirs: impl IntoIterator<Item = impl AsRef<Path>>) -> Stack {
+fn open_over(
+    dirs: impl IntoIterator<Item = impl AsRef<Path>>,
+    data: &[Arc<OverlayDir>],
+) -> FileTree {
     let options = DirOptions {
         dialect: Dialect::kernel(XattrClass::User),
         redirects: Trust::Anyone,
@@ -19,8 +23,15 @@ fn open(dirs: impl IntoIterator<Item = impl AsRef<Path>>) -> Stack {
     };
     let numbers = Arc::new(Numbers::new());
     let open = |dir: &Path| OverlayDir::open(dir, options, Arc::clone(&numbers)).unwrap();
-    let lowers = dirs.into_iter().map(|dir| Arc::new(open(dir.as_ref())) as Arc<dyn Lower>);
-    Stack::numbered(lowers.collect())
+    let lowers: Vec<_> = dirs.into_iter().map(|dir| Arc::new(open(dir.as_ref()))).collect();
+    let files = files_of(lowers.iter().chain(data));
+    let lowers = lowers.into_iter().map(|dir| dir as Arc<dyn Lower>).collect();
+    let data = data.iter().map(|dir| Arc::clone(dir) as Arc<dyn Lower>).collect();
+    FileTree::new(Arc::new(Stack::numbered(lowers).with_data(data)), files)
+}
+
+fn open(dirs: impl IntoIterator<Item = impl AsRef<Path>>) -> FileTree {
+    open_over(dirs, &[])
 }
 
 #[test]
@@ -54,7 +65,7 @@ fn numbers_repeat_and_stay_under_one_more_layer() {
     }
     fs::write(at("base/d/f"), "f").unwrap();
     fs::write(at("mid/d/g"), "g").unwrap();
-    let ids = |stack: &Stack, order: &[&str]| -> Vec<NodeId> {
+    let ids = |stack: &FileTree, order: &[&str]| -> Vec<NodeId> {
         let mut ids: Vec<_> =
             order.iter().map(|path| (*path, find(stack, path).unwrap().id)).collect();
         ids.sort_by_key(|(path, _)| *path);
@@ -114,8 +125,13 @@ impl Layers {
     }
 
     /// Layers 0, 1, ... merged.
-    fn stack(&self, count: u32) -> Stack {
-        open((0..count).map(|n| self.0.path().join(n.to_string())))
+    fn stack(&self, count: u32) -> FileTree {
+        self.stack_over(count, &[])
+    }
+
+    /// The same with layers that have contents alone.
+    fn stack_over(&self, count: u32, data: &[Arc<OverlayDir>]) -> FileTree {
+        open_over((0..count).map(|n| self.0.path().join(n.to_string())), data)
     }
 }
 
@@ -181,8 +197,8 @@ fn content_is_found_below_metacopies() {
     let found = find(&stack, "is/g").unwrap();
     assert_eq!(content(&stack, "is/g").as_deref(), Some("content"));
     assert_eq!(found.stat.size, 7);
-    let backing = stack.backing(found.id).unwrap();
-    assert_eq!((backing.layer, backing.path.as_bytes()), (0, &b"was/f"[..]));
+    let which = stack.content(found.id).unwrap();
+    assert_eq!((which.layer, which.path.as_bytes()), (0, &b"was/f"[..]));
 }
 
 #[test]
@@ -198,7 +214,7 @@ fn lost_content_is_an_error() {
         }
         let stack = layers.stack(2);
         let node = find(&stack, "d/x").unwrap();
-        for error in [stack.open(node.id).err(), stack.backing(node.id).err()] {
+        for error in [stack.open(node.id).map(drop).err(), stack.content(node.id).map(drop).err()] {
             let Some(Error::Io { source, what }) = error else { panic!("{at}: {error:?}") };
             assert_eq!(source.raw_os_error(), Some(5), "{at}");
             assert!(what.contains("/d/x"), "{what}");
@@ -249,10 +265,10 @@ fn layers_of_data_are_asked_last_and_by_absolute_paths_alone() {
     };
     let data = ["data", "more"].map(|name| {
         let path = layers.0.path().join(name);
-        Arc::new(OverlayDir::open(&path, options, Arc::clone(&numbers)).unwrap()) as Arc<dyn Lower>
+        Arc::new(OverlayDir::open(&path, options, Arc::clone(&numbers)).unwrap())
     });
     let bare = layers.stack(2);
-    let stack = layers.stack(2).with_data(data.into());
+    let stack = layers.stack_over(2, &data);
     assert_eq!(names(&stack, ""), names(&bare, ""));
     for (name, want) in [
         ("both", Some("first")),

@@ -5,10 +5,10 @@
 //! a link to a lower layer means the map as it was before the layer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 
+use strata_content::FileTree;
 use strata_tree::{
-    DirMarks, Follow, Inode, Item, Kind, Lower, Name, NodeId, Presence, Spec, Stat, TreePath, list,
+    DirMarks, Follow, Inode, Item, Kind, Name, NodeId, Presence, Spec, Stat, TreePath, list,
     resolve,
 };
 
@@ -120,7 +120,8 @@ impl Reference {
 
     /// Compares `tree` with the map: every path both ways, and every fact of each. Link counts
     /// only where `counts` says that the tree knows them.
-    pub(super) fn compare(&self, tree: &dyn Lower, counts: bool) {
+    pub(super) fn compare(&self, files: &FileTree, counts: bool) {
+        let tree = &**files;
         let mut found: BTreeMap<TreePath, NodeId> = BTreeMap::new();
         let mut todo = vec![(TreePath::root(), tree.root())];
         while let Some((path, id)) = todo.pop() {
@@ -172,11 +173,10 @@ impl Reference {
                 }
                 Kind::Symlink => assert_eq!(tree.read_link(node.id).unwrap(), inode.body),
                 Kind::Regular => {
-                    let mut content = Vec::new();
-                    tree.open(node.id).unwrap().read_to_end(&mut content).unwrap();
+                    let content = files.read(node.id).unwrap();
                     assert_eq!(content, inode.body, "{path}");
-                    let backing = tree.backing(node.id).unwrap();
-                    assert_eq!((backing.layer as usize, &backing.path), (made.0, &made.1));
+                    let which = tree.content(node.id).unwrap();
+                    assert_eq!((which.layer as usize, &which.path), (made.0, &made.1));
                 }
                 _ => {}
             }

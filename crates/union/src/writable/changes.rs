@@ -9,14 +9,14 @@
 //! stays as it was even if the upper changes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+use strata_content::{Content, Contents, FileContent, FileTree};
 use strata_tree::{
-    Backing, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
+    ContentRef, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
     NodeId, Presence, Stat, TreePath, Xattr,
 };
 
@@ -79,7 +79,7 @@ impl View {
     ///
     /// # Errors
     /// `Unusable`, `Upper`, `Lower`.
-    pub fn open(lower: Arc<dyn Lower>, upper: &Path, options: UnionOptions) -> Result<Self> {
+    pub fn open(lower: FileTree, upper: &Path, options: UnionOptions) -> Result<Self> {
         let union = Union::new(lower, Upper::view(upper)?, options)?;
         Ok(Self(Arc::new(union)))
     }
@@ -117,16 +117,50 @@ impl Union {
     }
 }
 
+/// The bytes of an upper and, above its layer, those of the lower.
+struct UpperContents(Arc<Union>);
+
+impl Contents for UpperContents {
+    fn open(&self, which: &ContentRef) -> strata_tree::Result<Box<dyn Content>> {
+        if let Some(layer) = which.layer.checked_sub(1) {
+            return self.0.lower.contents().open(&ContentRef { layer, ..which.clone() });
+        }
+        let file = self.0.upper.content(&which.path, OFlags::RDONLY).map_err(told)?;
+        let failed = |error| TreeError::io(format!("opening {} in the upper", which.path), error);
+        Ok(Box::new(FileContent::new(file).map_err(failed)?))
+    }
+
+    fn prefetch(&self, which: &[ContentRef]) {
+        for one in which {
+            if let Some(layer) = one.layer.checked_sub(1) {
+                self.0.lower.contents().prefetch(&[ContentRef { layer, ..one.clone() }]);
+            }
+        }
+    }
+}
+
 impl Layer {
+    /// The bytes that the layer refers to.
+    pub fn contents(&self) -> Arc<dyn Contents> {
+        Arc::new(UpperContents(Arc::clone(&self.union)))
+    }
+
     /// Every path that differs, sorted; a directory is changed if anything in it is.
     pub fn list(&self) -> impl Iterator<Item = (&TreePath, Change)> {
         self.list.iter().map(|(path, change)| (path, *change))
     }
 
     fn record(&mut self, id: NodeId, opaque: bool) -> Result<()> {
-        let attr = self.union.attr(id)?;
-        let marks = DirMarks { opaque, presence: Presence::Explicit };
-        self.nodes.insert(id, Node { id, stat: attr.stat, marks });
+        let mut stat = self.union.attr(id)?.stat;
+        let marks = match stat.kind {
+            Kind::Directory => DirMarks { opaque, presence: Presence::Explicit },
+            _ => DirMarks::default(),
+        };
+        if !matches!(stat.kind, Kind::Regular | Kind::Symlink) {
+            // What the upper's file system counts is not the tree's.
+            stat.size = 0;
+        }
+        self.nodes.insert(id, Node { id, stat, marks });
         Ok(())
     }
 
@@ -182,7 +216,7 @@ impl Layer {
             return Ok(true);
         }
         let ours = union.open_file(child.found.id, OpenHow::default())?;
-        same_bytes(&ours, &union.lower.open(base.id)?, now.size)
+        same_bytes(&ours, &*union.lower.open(base.id)?, now.size)
     }
 
     /// Takes out what is no change: files under all their names, then directories with nothing
@@ -258,14 +292,14 @@ impl Layer {
     }
 }
 
-fn same_bytes(ours: &OpenFile, theirs: &File, size: u64) -> Result<bool> {
+fn same_bytes(ours: &OpenFile, theirs: &dyn Content, size: u64) -> Result<bool> {
     const CHUNK: usize = 64 * 1024;
     let (mut a, mut b) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
     while at < size {
         let len = CHUNK.min(usize::try_from(size - at).unwrap_or(CHUNK));
         let read = ours.read(at, &mut a[..len])?;
-        if read != len || theirs.read_exact_at(&mut b[..len], at).is_err() {
+        if read != len || !theirs.read_at(&mut b[..len], at).is_ok_and(|read| read == len) {
             return Err(damaged("compare a file with its lower: one is shorter than it says"));
         }
         if a[..len] != b[..len] {
@@ -337,21 +371,19 @@ impl Lower for Layer {
         self.union.xattrs(node).map_err(told)
     }
 
-    fn open(&self, node: NodeId) -> strata_tree::Result<File> {
-        let kind = self.node(node)?.stat.kind;
-        if kind != Kind::Regular {
-            return Err(TreeError::NotRegular { node, kind });
-        }
-        let file = self.union.open_file(node, OpenHow::default()).map_err(told)?;
-        file.fresh().map_err(told)
-    }
-
-    fn backing(&self, node: NodeId) -> strata_tree::Result<Backing> {
-        let kind = self.node(node)?.stat.kind;
-        let places = self.union.table.see(node).map_err(told)?;
-        match (kind, places.path) {
-            (Kind::Regular, Some(path)) => Ok(Backing { layer: 0, path }),
-            _ => Err(TreeError::NotRegular { node, kind }),
+    /// Layer 0 is the upper; the layers of the lower follow, counted from 1.
+    fn content(&self, node: NodeId) -> strata_tree::Result<ContentRef> {
+        let stat = self.node(node)?.stat;
+        let seen = self.union.table.see(node).map_err(told)?;
+        match (stat.kind, seen.found.stage, seen.found.lower, seen.path) {
+            (Kind::Regular, Stage::Lower | Stage::Meta, Some(lower), _) => {
+                let below = self.union.lower.content(lower)?;
+                Ok(ContentRef { layer: below.layer.saturating_add(1), ..below })
+            }
+            (Kind::Regular, _, _, Some(path)) => {
+                Ok(ContentRef { layer: 0, path, digest: None, size: stat.size })
+            }
+            (kind, ..) => Err(TreeError::NotRegular { node, kind }),
         }
     }
 

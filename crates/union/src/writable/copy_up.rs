@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
+use strata_content::Content;
 use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
 
 use super::attrs::{Dress, set_times};
@@ -136,7 +137,7 @@ impl Union {
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
-        self.refill(&file, || self.copy_synced(&self.lower.open(lower)?, &file, keep, sync))?;
+        self.refill(&file, || self.copy_synced(&*self.lower.open(lower)?, &file, keep, sync))?;
         let marked = self.mark_origin(&file, lower, sync);
         marked.map_err(|error| error.of(|| self.copied_to(seen)))?;
         self.marks.clear(&file, Mark::Metacopy)?;
@@ -165,7 +166,13 @@ impl Union {
     }
 
     /// Copies content into a file of the upper.
-    fn copy_synced(&self, from: &File, to: &File, keep: Option<u64>, sync: Sync) -> Result<()> {
+    fn copy_synced(
+        &self,
+        from: &dyn Content,
+        to: &File,
+        keep: Option<u64>,
+        sync: Sync,
+    ) -> Result<()> {
         if sync == Sync::Late {
             self.unsynced.announce(self.upper.work())?;
         }
@@ -219,7 +226,7 @@ impl Union {
                         self.marks.set(&fd, Mark::Metacopy, b"")?;
                     }
                     Stage::Lower | Stage::Upper => {
-                        self.copy_synced(&self.lower.open(lower)?, file, keep, sync)?;
+                        self.copy_synced(&*self.lower.open(lower)?, file, keep, sync)?;
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Copying the content of one file into another, empty one.
 //!
-//! Invariants: a hole stays a hole; where the file system can share the bytes (reflink) none are
+//! Invariants: a hole of a file stays a hole; where the file system can share the bytes (reflink) none are
 //! copied; the source is only read.
 
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use strata_content::Content;
 
 use super::error::{Doing, Result};
 
@@ -15,11 +16,14 @@ use super::error::{Doing, Result};
 const CHUNK: usize = 256 * 1024;
 
 /// Copies the first `keep` bytes of `from` (`None`: all) to `to`, whose size is that then.
-pub(super) fn copy_content(from: &File, to: &File, keep: Option<u64>) -> Result<()> {
+pub(super) fn copy_content(from: &dyn Content, to: &File, keep: Option<u64>) -> Result<()> {
     let doing = || "copy a file up".to_owned();
-    let size = from.metadata().doing(doing)?.len();
+    let size = from.len();
     let wanted = keep.map_or(size, |keep| keep.min(size));
-    if wanted == size && size > 0 && rustix::fs::ioctl_ficlone(to, from).is_ok() {
+    if wanted == size
+        && size > 0
+        && from.as_file().is_some_and(|file| rustix::fs::ioctl_ficlone(to, file).is_ok())
+    {
         return Ok(());
     }
     rustix::fs::ftruncate(to, wanted).doing(doing)?;
@@ -33,11 +37,12 @@ pub(super) fn copy_content(from: &File, to: &File, keep: Option<u64>) -> Result<
 
 /// The next part at or after `at` and before `limit` that is no hole: its start, and its end, which
 /// is behind that.
-pub(super) fn next_data(file: &File, at: u64, limit: u64) -> Result<Option<(u64, u64)>> {
+pub(super) fn next_data(content: &dyn Content, at: u64, limit: u64) -> Result<Option<(u64, u64)>> {
     let doing = || "look for holes".to_owned();
     if at >= limit {
         return Ok(None);
     }
+    let Some(file) = content.as_file() else { return Ok(Some((at, limit))) };
     let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None), // Nothing but a hole is left.
@@ -54,13 +59,13 @@ pub(super) fn next_data(file: &File, at: u64, limit: u64) -> Result<Option<(u64,
     }
 }
 
-fn copy_part(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
+fn copy_part(from: &dyn Content, to: &File, start: u64, end: u64) -> Result<()> {
     let doing = || "copy a file up".to_owned();
     let mut at = start;
-    while at < end {
+    while let Some(file) = from.as_file().filter(|_| at < end) {
         let (mut source, mut target) = (at, at);
         let len = usize::try_from(end - at).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), len) {
+        match rustix::fs::copy_file_range(file, Some(&mut source), to, Some(&mut target), len) {
             Ok(0) => return Ok(()), // It became shorter.
             Ok(done) => at += done as u64,
             Err(Errno::INTR) => {}
@@ -87,6 +92,7 @@ fn copy_part(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
 mod tests {
     use super::*;
     use std::io::Read;
+    use strata_content::FileContent;
 
     #[test]
     fn holes_stay_holes_and_the_end_is_cut() {
@@ -96,6 +102,7 @@ mod tests {
         let from = new.open(dir.path().join("from")).unwrap();
         from.set_len(8 << 20).unwrap();
         from.write_all_at(b"middle", 4 << 20).unwrap();
+        let from = FileContent::new(from).unwrap();
         for keep in [None, Some(0), Some((4 << 20) + 3), Some(1 << 30)] {
             let path = dir.path().join("to");
             let _ = std::fs::remove_file(&path);

@@ -1,84 +1,99 @@
 //! Open regular files.
 //!
-//! All openers of a node share one [`Content`], which knows whether the bytes are the lower's or
+//! All openers of a node share one [`OpenBytes`], which knows whether the bytes are the lower's or
 //! the upper's. A copy-up changes that for all of them at once, so a descriptor that was opened
 //! before sees what is written after (where overlayfs.rst documents that it does not).
 //!
-//! Invariants: a lower's file is open for reading only, is never written and never handed out;
+//! Invariants: a lower's content is only read, and its file, if it has one, is never handed out;
 //! the way goes from the lower to the upper and never back.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
+use strata_content::Content;
 use strata_tree::NodeId;
 
 use super::attrs::{CAPABILITY, keep_capability};
-use super::error::{Doing, Error, Result};
+use super::error::{Error, Result};
 use super::marks::raw_value;
 use super::table::Table;
 use super::unsynced::Unsynced;
-use super::upper::by_descriptor;
 
 /// Where the bytes of an open node are.
-pub(super) struct Content {
-    files: RwLock<Files>,
+pub(super) struct OpenBytes {
+    now: RwLock<Now>,
 }
 
 #[derive(Clone)]
-struct Files {
-    read: Arc<File>,
+struct Now {
+    read: ReadFrom,
     /// The upper's file, open for writing.
     write: Option<Arc<File>>,
-    upper: bool,
 }
 
-impl Content {
+#[derive(Clone)]
+enum ReadFrom {
+    Lower(Arc<dyn Content>),
+    Upper(Arc<File>),
+}
+
+impl ReadFrom {
+    /// The bytes as a file, where they are one.
+    fn file(&self) -> Option<&File> {
+        match self {
+            Self::Lower(content) => content.as_file(),
+            Self::Upper(file) => Some(file),
+        }
+    }
+}
+
+impl OpenBytes {
     /// The lower's bytes.
-    pub(super) fn lower(file: File) -> Self {
-        let files = Files { read: Arc::new(file), write: None, upper: false };
-        Self { files: RwLock::new(files) }
+    pub(super) fn lower(content: Arc<dyn Content>) -> Self {
+        Self { now: RwLock::new(Now { read: ReadFrom::Lower(content), write: None }) }
     }
 
     /// The upper's bytes.
     pub(super) fn upper(file: Arc<File>, writable: bool) -> Self {
         let write = writable.then(|| Arc::clone(&file));
-        Self { files: RwLock::new(Files { read: file, write, upper: true }) }
+        Self { now: RwLock::new(Now { read: ReadFrom::Upper(file), write }) }
     }
 
-    fn files(&self) -> Files {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn now(&self) -> Now {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the bytes are the upper's.
     pub(super) fn is_upper(&self) -> bool {
-        self.files().upper
+        matches!(self.now().read, ReadFrom::Upper(_))
     }
 
     /// Whether it can be written.
     pub(super) fn is_writable(&self) -> bool {
-        self.files().write.is_some()
+        self.now().write.is_some()
     }
 
     /// From now on the bytes are the upper's.
     pub(super) fn rise(&self, file: Arc<File>, writable: bool) {
-        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        if !files.upper {
-            files.read = Arc::clone(&file);
-            files.upper = true;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(now.read, ReadFrom::Lower(_)) {
+            now.read = ReadFrom::Upper(Arc::clone(&file));
         }
-        if writable && files.write.is_none() {
-            files.write = Some(file);
+        if writable && now.write.is_none() {
+            now.write = Some(file);
         }
     }
 
     /// Some descriptor of the upper's file.
     pub(super) fn upper_file(&self) -> Option<Arc<File>> {
-        let files = self.files();
-        files.write.or(files.upper.then_some(files.read))
+        let now = self.now();
+        now.write.or(match now.read {
+            ReadFrom::Upper(file) => Some(file),
+            ReadFrom::Lower(_) => None,
+        })
     }
 }
 
@@ -86,7 +101,7 @@ impl Content {
 pub struct OpenFile {
     node: NodeId,
     table: Arc<Table>,
-    content: Arc<Content>,
+    content: Arc<OpenBytes>,
     unsynced: Arc<Unsynced>,
     volatile: bool,
     moved_access_time: AtomicBool,
@@ -97,7 +112,7 @@ impl OpenFile {
     pub(super) fn new(
         node: NodeId,
         table: Arc<Table>,
-        content: Arc<Content>,
+        content: Arc<OpenBytes>,
         unsynced: Arc<Unsynced>,
         volatile: bool,
     ) -> Self {
@@ -129,7 +144,15 @@ impl OpenFile {
     /// # Errors
     /// What the file system says, `EIO` first.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let file = self.content.files().read;
+        let file = match self.content.now().read {
+            ReadFrom::Upper(file) => file,
+            ReadFrom::Lower(content) => {
+                let done = content.read_at(buffer, offset);
+                return done.map_err(|error| {
+                    Error::Refused(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                });
+            }
+        };
         let mut done = 0;
         while done < buffer.len() {
             match rustix::io::pread(&*file, &mut buffer[done..], offset + done as u64) {
@@ -143,7 +166,7 @@ impl OpenFile {
     }
 
     fn writable(&self) -> Result<Arc<File>> {
-        self.content.files().write.ok_or(Error::Refused(Errno::BADF))
+        self.content.now().write.ok_or(Error::Refused(Errno::BADF))
     }
 
     /// Writes all of `bytes` at `offset`, or as many as fit before the first error.
@@ -195,10 +218,18 @@ impl OpenFile {
     /// # Errors
     /// `ENXIO` past the end.
     pub fn seek(&self, offset: u64, hole: bool) -> Result<u64> {
-        let file = self.content.files().read;
+        let from = self.content.now().read;
+        let file = match (&from, from.file()) {
+            (_, Some(file)) => file,
+            (ReadFrom::Lower(content), None) if offset < content.len() => {
+                // Bytes without a file have no holes but the one at their end.
+                return Ok(if hole { content.len() } else { offset });
+            }
+            (_, None) => return Err(Error::Refused(Errno::NXIO)),
+        };
         // It moves the position of the descriptor, which nothing else here uses.
         let to = if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) };
-        Ok(rustix::fs::seek(&*file, to)?)
+        Ok(rustix::fs::seek(file, to)?)
     }
 
     /// Copies between two open files inside the kernel; says how much.
@@ -206,11 +237,11 @@ impl OpenFile {
     /// # Errors
     /// `EBADF`, `EXDEV` (then the caller copies by itself), `ENOSPC`.
     pub fn copy_range(&self, at: u64, to: &OpenFile, to_at: u64, len: u64) -> Result<u64> {
-        let (from, into) = (self.content.files().read, to.writable()?);
+        let (from, into) = (self.content.now().read, to.writable()?);
+        let from = from.file().ok_or(Error::Refused(Errno::XDEV))?;
         let (mut at, mut to_at) = (at, to_at);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let done =
-            rustix::fs::copy_file_range(&*from, Some(&mut at), &*into, Some(&mut to_at), len)?;
+        let done = rustix::fs::copy_file_range(from, Some(&mut at), &*into, Some(&mut to_at), len)?;
         Ok(done as u64)
     }
 
@@ -225,15 +256,6 @@ impl OpenFile {
             true => Ok(rustix::fs::fdatasync(&*file)?),
             false => Ok(rustix::fs::fsync(&*file)?),
         }
-    }
-
-    /// The content, opened once more for reading: nobody else moves its position.
-    pub(super) fn fresh(&self) -> Result<File> {
-        let file = self.content.files().read;
-        let path = by_descriptor(file.as_fd());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let again = rustix::fs::open(path, flags, Mode::empty());
-        Ok(again.doing(|| "open a file once more".to_owned())?.into())
     }
 
     /// The upper's file, for passthrough; `None` while the content is a lower's.

@@ -60,7 +60,8 @@ mod tests;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use strata_tree::{Kind, Lower, NodeId, TreePath};
+use strata_content::FileTree;
+use strata_tree::{Kind, NodeId, TreePath};
 
 pub use changes::{Change, Layer, View};
 use claims::Claims;
@@ -80,7 +81,7 @@ const TOUCH_LOCKS: usize = 32;
 
 /// One lower and one upper. See the module.
 pub struct Union {
-    lower: Arc<dyn Lower>,
+    lower: FileTree,
     upper: Upper,
     marks: Marks,
     options: UnionOptions,
@@ -102,12 +103,7 @@ impl Union {
     ///
     /// # Errors
     /// `Unusable` if the directories cannot be used together; `InUse`; `Upper`, `Lower`.
-    pub fn open(
-        lower: Arc<dyn Lower>,
-        upper: &Path,
-        work: &Path,
-        options: UnionOptions,
-    ) -> Result<Self> {
+    pub fn open(lower: FileTree, upper: &Path, work: &Path, options: UnionOptions) -> Result<Self> {
         let mut union = Self::new(lower, Upper::open(upper, work, options)?, options)?;
         union.upper.can = whiteouts::probe(&union.upper, union.marks)?;
         if !union.is_shared() {
@@ -116,7 +112,7 @@ impl Union {
         Ok(union)
     }
 
-    fn new(lower: Arc<dyn Lower>, upper: Upper, options: UnionOptions) -> Result<Self> {
+    fn new(lower: FileTree, upper: Upper, options: UnionOptions) -> Result<Self> {
         let apart = options.ownership == Ownership::Override;
         // Only root may set trusted attributes, and not every file system has them.
         let user_marks = options.user_marks || apart || marks::only_users(upper.root());

@@ -269,7 +269,7 @@ impl Union {
 
     fn is_whole(&self, fd: &OwnedFd, lower: NodeId) -> Result<bool> {
         let file = rustix::fs::open(by_descriptor(fd.as_fd()), OFlags::CLOEXEC, Mode::empty());
-        is_whole(&file.doing(|| "open a copy".to_owned())?.into(), &self.lower.open(lower)?)
+        is_whole(&file.doing(|| "open a copy".to_owned())?.into(), &*self.lower.open(lower)?)
     }
 
     /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,

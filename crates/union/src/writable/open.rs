@@ -12,7 +12,7 @@ use strata_tree::{Kind, NodeId};
 
 use super::Union;
 use super::error::{Doing, Error, Result};
-use super::files::{Content, OpenFile};
+use super::files::{OpenBytes, OpenFile};
 use super::names::inode;
 use super::table::{Seen, Stage};
 use super::types::OpenHow;
@@ -59,7 +59,7 @@ impl Union {
     /// A file of the upper that was just made, and is open for reading and writing.
     pub(super) fn open_made(&self, node: NodeId, made: File) -> Result<Arc<OpenFile>> {
         let made = self.made_to_read(node, made)?;
-        let fresh = Arc::new(Content::upper(Arc::new(made), true));
+        let fresh = Arc::new(OpenBytes::upper(Arc::new(made), true));
         self.table.pin(node);
         let content = self.table.content(node, Arc::clone(&fresh));
         // Somebody was faster and opened it for reading.
@@ -91,13 +91,13 @@ impl Union {
     }
 
     /// The caller has pinned `node` for it.
-    fn opened(&self, node: NodeId, content: Arc<Content>) -> Arc<OpenFile> {
+    fn opened(&self, node: NodeId, content: Arc<OpenBytes>) -> Arc<OpenFile> {
         let (table, unsynced) = (Arc::clone(&self.table), Arc::clone(&self.unsynced));
         Arc::new(OpenFile::new(node, table, content, unsynced, self.options.volatile))
     }
 
     /// What all openers share. `made`: the file, if it has come up for this.
-    fn content_of(&self, node: NodeId, write: bool, made: Option<File>) -> Result<Arc<Content>> {
+    fn content_of(&self, node: NodeId, write: bool, made: Option<File>) -> Result<Arc<OpenBytes>> {
         let _steady = self.steady();
         if let Some(content) = self.table.open_content(node)
             && (!write || content.is_writable())
@@ -106,9 +106,11 @@ impl Union {
         }
         let seen = self.table.see(node)?;
         let fresh = match (seen.found.stage, seen.found.lower, made) {
-            (Stage::Lower | Stage::Meta, Some(lower), _) => Content::lower(self.lower.open(lower)?),
-            (.., Some(made)) => Content::upper(Arc::new(made), true),
-            _ => Content::upper(self.open_upper(&seen, write)?, write),
+            (Stage::Lower | Stage::Meta, Some(lower), _) => {
+                OpenBytes::lower(self.lower.open(lower)?.into())
+            }
+            (.., Some(made)) => OpenBytes::upper(Arc::new(made), true),
+            _ => OpenBytes::upper(self.open_upper(&seen, write)?, write),
         };
         let content = self.table.content(node, Arc::new(fresh));
         // It may have been copied up since, or others have it open for reading only.

@@ -132,10 +132,10 @@ impl Union {
             TreeError::NoNode(_) => gone(),
             error => error.into(),
         })?;
-        if !is_whole(&file, &original)? {
+        if !is_whole(&file, &*original)? {
             self.refill(&file, || {
                 rustix::fs::ftruncate(&file, 0).doing(|| "empty a file".to_owned())?;
-                copy_content(&original, &file, None)
+                copy_content(&*original, &file, None)
             })?;
         }
         self.upper.sync_file(&file)?;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use strata_tree::{Kind, NameBuf, NodeId, TreePath};
 
 use super::error::{Error, Result};
-use super::files::Content;
+use super::files::OpenBytes;
 
 /// How much of a node is in the upper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +79,7 @@ struct Known {
     lookups: u64,
     /// Known nodes that lie in it, and operations under way.
     pins: u64,
-    content: Weak<Content>,
+    content: Weak<OpenBytes>,
     orphan: Option<Arc<File>>,
     /// How many directories are in it, once that was counted.
     subdirectories: Option<u32>,
@@ -316,7 +316,7 @@ impl Table {
     }
 
     /// The content that all openers of a node share: theirs, or else `fresh`.
-    pub(super) fn content(&self, id: NodeId, fresh: Arc<Content>) -> Arc<Content> {
+    pub(super) fn content(&self, id: NodeId, fresh: Arc<OpenBytes>) -> Arc<OpenBytes> {
         let mut nodes = self.lock();
         let Some(known) = nodes.get_mut(&id) else { return fresh };
         known.content.upgrade().unwrap_or_else(|| {
@@ -326,7 +326,7 @@ impl Table {
     }
 
     /// That content, if anybody has it open.
-    pub(super) fn open_content(&self, id: NodeId) -> Option<Arc<Content>> {
+    pub(super) fn open_content(&self, id: NodeId) -> Option<Arc<OpenBytes>> {
         self.lock().get(&id)?.content.upgrade()
     }
 

@@ -31,6 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use strata_content::Content;
 
 use super::copying::next_data;
 use super::error::{Doing, Error, Result};
@@ -69,9 +70,9 @@ pub(super) fn serves(dir: impl AsFd) -> bool {
 }
 
 /// Whether a copy has data wherever the original has, and is not shorter.
-pub(super) fn is_whole(copy: &File, original: &File) -> Result<bool> {
+pub(super) fn is_whole(copy: &File, original: &dyn Content) -> Result<bool> {
     let doing = || "compare a copy with its original".to_owned();
-    let size = original.metadata().doing(doing)?.len();
+    let size = original.len();
     if copy.metadata().doing(doing)?.len() < size {
         return Ok(false);
     }

@@ -6,9 +6,9 @@
 //! Invariants: what is drawn is a window of the file; a line that is longer than the screen costs
 //! what is shown of it; a read that fails is told on the screen and changes nothing else.
 
-use std::fs::File;
 use std::io::Result;
-use std::os::unix::fs::FileExt;
+
+use strata_content::Content;
 
 use super::filter::position;
 
@@ -38,7 +38,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Pager {
     pub(crate) title: String,
-    file: File,
+    file: Box<dyn Content>,
     size: u64,
     mode: PagerMode,
     /// Offsets of the lines 0, 256, 512 ...
@@ -59,8 +59,8 @@ impl Pager {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn new(title: String, file: File) -> Result<Self> {
-        let size = file.metadata()?.len();
+    pub(crate) fn new(title: String, file: Box<dyn Content>) -> Result<Self> {
+        let size = file.len();
         let (mut index, mut lines, mut at) = (vec![0], 0, 0);
         let mut buffer = vec![0; CHUNK];
         let mut mode = PagerMode::Text;

@@ -4,10 +4,10 @@
 //! A layer that the store refuses (a link to nothing, a file in the way) is left out of its stack.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_content::FileTree;
 use strata_layer::history::Chain;
 use strata_layer::image_tree::{Change, ImageTree, Place, Span, TreeAt};
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
@@ -70,7 +70,7 @@ fn tar(members: &[Member]) -> Vec<u8> {
 
 /// All that can be told of a tree but node numbers: path, stat, target, attributes, bytes, and the
 /// first path of the same inode.
-fn told(tree: &dyn Lower) -> Result<BTreeMap<String, String>, strata_tree::Error> {
+fn told(tree: &FileTree) -> Result<BTreeMap<String, String>, strata_tree::Error> {
     let mut told = BTreeMap::new();
     let mut firsts: BTreeMap<NodeId, TreePath> = BTreeMap::new();
     let mut open = vec![(TreePath::root(), tree.node(tree.root())?)];
@@ -79,16 +79,14 @@ fn told(tree: &dyn Lower) -> Result<BTreeMap<String, String>, strata_tree::Error
         let mut bytes = Vec::new();
         match node.stat.kind {
             Kind::Directory => {
-                let mut children = list(tree, node.id)?;
+                let mut children = list(&**tree, node.id)?;
                 children.sort_by(|(a, _), (b, _)| b.cmp(a));
                 for (name, entry) in children {
                     let Entry::Node(child) = entry else { panic!("{path}: {entry:?}") };
                     open.push((path.join(name.as_name()), child));
                 }
             }
-            Kind::Regular => {
-                tree.open(node.id)?.read_to_end(&mut bytes).unwrap();
-            }
+            Kind::Regular => bytes = tree.read(node.id)?,
             Kind::Symlink => bytes = tree.read_link(node.id)?,
             other => panic!("{path}: {other:?}"),
         }
@@ -119,8 +117,9 @@ fn stacked(store: &Store, layers: &[Vec<Member>]) -> Stacked {
         });
         let file = tempfile::tempfile().unwrap();
         let merged = strata_tree::compile(&Stack::new(lowers.collect()), &file).and_then(|()| {
-            let contents = stacked.held.iter().map(|held| held.contents().unwrap()).collect();
-            told(&strata_tree::FlatTree::open(file, "test".into(), contents)?)
+            let files = HeldLayer::files(&stacked.held).unwrap();
+            let flat = strata_tree::FlatTree::open(file, "test".into())?;
+            told(&FileTree::new(Arc::new(flat), Arc::new(files)))
         });
         match merged {
             Ok(merged) => stacked.merged.push(merged),
@@ -167,7 +166,8 @@ fn check(layers: &[Vec<Member>]) {
     assert_eq!(efficiency.score, waste.dive);
     let mut before = Told::new();
     for (layer, after) in merged.into_iter().enumerate() {
-        let shown = told(&TreeAt::new(Arc::clone(&tree), layer + 1)).unwrap();
+        let at = TreeAt::new(Arc::clone(&tree), layer + 1);
+        let shown = told(&FileTree::new(Arc::new(at), tree.contents())).unwrap();
         assert_eq!(shown, after);
         check_changes(&tree, Span::of(layer), &before, &after);
         let totals = tree.totals(Span::of(layer));

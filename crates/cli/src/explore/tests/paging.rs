@@ -1,13 +1,15 @@
 //! Files on the screen: windows, searches, long and many lines, bytes.
 
 use std::io::Write;
+use strata_content::FileContent;
 
 use crate::explore::model::pager::{Line, Pager, PagerMode};
 
 fn pager(bytes: &[u8], height: usize) -> Pager {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    let mut pager = Pager::new("/file".to_owned(), file).unwrap();
+    let mut pager =
+        Pager::new("/file".to_owned(), Box::new(FileContent::new(file).unwrap())).unwrap();
     pager.height = height;
     pager
 }

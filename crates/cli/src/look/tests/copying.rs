@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 
 use indicatif::ProgressBar;
+
+use strata_tree::Item;
 
 use super::*;
 use crate::look::subtree::Subtree;
@@ -147,17 +150,47 @@ fn copies_are_in_archive_mode() {
 #[test]
 fn a_part_of_a_tree_is_a_tree() {
     let tree = image();
-    let bin = find(&tree, &RefPath::parse("i:/usr/bin".as_ref()).unwrap(), Follow::All).unwrap();
-    let named = Subtree::named(&tree, bin.id, strata_tree::Name::new(b"bin").unwrap());
+    let bin = find(&*tree, &RefPath::parse("i:/usr/bin".as_ref()).unwrap(), Follow::All).unwrap();
+    let named = Subtree::named(tree.names(), bin.id, strata_tree::Name::new(b"bin").unwrap());
     let paths = |tree: &dyn Lower| {
         let seen = seen(To::Pipe, |screen| ls(tree, &parse(&["-R", "i"]), screen)).unwrap();
         String::from_utf8(seen.out).unwrap()
     };
     assert_eq!(paths(&named), "/:\nbin\n\n/bin:\nping\nping4\n");
-    assert_eq!(paths(&Subtree::contents(&tree, bin.id)), "/:\nping\nping4\n");
+    assert_eq!(paths(&Subtree::contents(tree.names(), bin.id)), "/:\nping\nping4\n");
     let root = named.node(named.root()).unwrap();
     assert_eq!((root.stat.nlink, root.stat.perm), (3, 0o755));
-    assert!(named.open(root.id).is_err() && named.read_link(root.id).is_err());
+    assert!(named.content(root.id).is_err() && named.read_link(root.id).is_err());
+}
+
+#[test]
+fn every_part_of_a_tree_conforms() {
+    for (name, spec) in strata_tree::conformance::merged_specs() {
+        let whole = in_memory(&spec).unwrap();
+        let part = whole.with_names(Arc::new(Subtree::contents(whole.names(), whole.root())));
+        check_part(&spec, &part).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+        // The whole as one directory of a root that is made up.
+        let dir = strata_tree::Name::new(b"whole").unwrap();
+        let names = Subtree::named(whole.names(), whole.root(), dir);
+        let named = whole.with_names(Arc::new(names));
+        check_part(&below(&spec), &named).unwrap_or_else(|why| panic!("{name}: {why}"));
+    }
+}
+
+/// The same tree below a directory `whole` of a bare root.
+fn below(spec: &Spec) -> Spec {
+    spec.items().fold(Spec::new(), |to, (path, item)| {
+        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+        let prefix = |path: &[u8]| [b"whole", slash, path].concat();
+        match item {
+            Item::Link(target) => {
+                let target = TreePath::clamped(&prefix(target.as_bytes())).unwrap();
+                to.link(prefix(path), &target)
+            }
+            Item::Inode(inode) => to.item(prefix(path), Item::Inode(inode.clone())),
+            Item::Whiteout | Item::LowerLink(_) => panic!("no merged tree has one"),
+        }
+    })
 }
 
 /// The names of a tar's members.

@@ -1,10 +1,11 @@
 //! The commands on a small tree, their output compared to the letter.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use clap::{Args, Parser};
-use strata_tree::{DiffId, MemTree, Spec, TreePath};
+use strata_content::FileTree;
+use strata_content::conformance::{check_part, in_memory};
+use strata_tree::{DiffId, Spec, TreePath};
 
 use super::*;
 
@@ -57,7 +58,7 @@ fn layers_of_test() -> Vec<DiffId> {
     vec![DiffId::from_bytes([0xab; 32])]
 }
 
-pub(super) fn image() -> MemTree {
+pub(super) fn image() -> FileTree {
     let acl = [
         &[2, 0, 0, 0][..],
         &[1, 0, 6, 0, 0xff, 0xff, 0xff, 0xff],
@@ -97,11 +98,11 @@ pub(super) fn image() -> MemTree {
         .symlink("etc/evil", "\x1b[2J")
         .file("etc/Zulu", vec![b'z'; 1_234_567])
         .owner(70_000, 5);
-    MemTree::new(&spec).unwrap()
+    in_memory(&spec).unwrap()
 }
 
 fn listed(to: To, words: &[&str]) -> Result<Seen> {
-    seen(to, |screen| ls(&image(), &parse(words), screen))
+    seen(to, |screen| ls(&*image(), &parse(words), screen))
 }
 
 #[test]
@@ -223,8 +224,8 @@ fn ls_json_holds_all_facts() {
     assert_eq!(find("/bin")["target"], "usr/bin");
     assert_eq!(find("/etc/bad\u{fffd}\n")["path_hex"], "2f6574632f626164ff0a");
     assert_eq!(listed(To::Json, &["i:/usr/bin"]).unwrap().text().lines().count(), 2);
-    let empty = MemTree::new(&Spec::new()).unwrap();
-    let none = seen(To::Json, |screen| ls(&empty, &parse(&["i"]), screen)).unwrap();
+    let empty = in_memory(&Spec::new()).unwrap();
+    let none = seen(To::Json, |screen| ls(&*empty, &parse(&["i"]), screen)).unwrap();
     assert_eq!(none.text(), "[]\n");
 }
 
@@ -251,7 +252,7 @@ fn ls_is_quiet_when_the_reader_goes_away() {
     for json in [false, true] {
         let run = |out: &mut dyn Write| {
             let mut screen = Screen { out, err: &mut Vec::new(), terminal: false, json };
-            ls(&image(), &parse(&["-R", "i"]), &mut screen)
+            ls(&*image(), &parse(&["-R", "i"]), &mut screen)
         };
         run(&mut Gone).unwrap();
         assert!(run(&mut Full).is_err());
@@ -308,7 +309,7 @@ fn catted(words: &[&str]) -> Result<(Seen, Vec<String>)> {
     let seen = seen(To::Pipe, |screen| {
         let mut open = |reference: &str| {
             opened.push(reference.to_owned());
-            Ok(Arc::new(image()) as Arc<dyn Lower>)
+            Ok(image())
         };
         cat(&mut open, &parse(words), screen)
     })?;

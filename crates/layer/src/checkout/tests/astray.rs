@@ -36,7 +36,7 @@ fn merging_replaces_files_enters_directories_and_follows_nothing() {
     fs::write(root.join("dir/kept"), "kept").unwrap();
     symlink(outside.join("victim"), root.join("file")).unwrap();
     let tree = build(&Spec::new().dir("dir").file("dir/new", "new").file("file", "file"));
-    let merge = |tree: &MemTree| {
+    let merge = |tree: &FileTree| {
         let dir = File::open(&root).unwrap();
         let options = Options { label: "OUT".to_owned(), merge: true, watch: None };
         checkout(tree, tree.root(), Dest::Into(dir.as_fd()), options)
@@ -62,7 +62,7 @@ fn merging_replaces_files_enters_directories_and_follows_nothing() {
 }
 
 /// A tree whose directories are visited in a known order: `MemTree` lists last written first.
-fn linked_across() -> MemTree {
+fn linked_across() -> FileTree {
     build(
         &Spec::new()
             .dir("late")

@@ -13,8 +13,10 @@ use std::path::Path;
 
 use rustix::fs::{XattrFlags, lgetxattr, llistxattr, major, minor, setxattr};
 use rustix::process::{geteuid, umask};
+use strata_content::FileTree;
+use strata_content::conformance::in_memory;
 use strata_testkit::needs;
-use strata_tree::{Entry, Follow, Kind, Lower, MemTree, Name, NodeId, Spec, TreePath, resolve};
+use strata_tree::{Entry, Follow, Kind, Name, NodeId, Spec, TreePath, resolve};
 
 use super::*;
 
@@ -44,12 +46,12 @@ fn path(text: &str) -> TreePath {
     TreePath::clamped(text.as_bytes()).unwrap()
 }
 
-fn build(spec: &Spec) -> MemTree {
-    MemTree::new(spec).unwrap()
+fn build(spec: &Spec) -> FileTree {
+    in_memory(spec).unwrap()
 }
 
 /// What a tree says of each path below `from`, as text; links by the first path of their inode.
-fn expected(tree: &dyn Lower, from: NodeId) -> BTreeMap<Vec<u8>, String> {
+fn expected(tree: &FileTree, from: NodeId) -> BTreeMap<Vec<u8>, String> {
     let mut all = BTreeMap::new();
     let mut todo = vec![(TreePath::root(), tree.node(from).unwrap())];
     let mut ids: HashMap<NodeId, Vec<Vec<u8>>> = HashMap::new();
@@ -65,15 +67,13 @@ fn expected(tree: &dyn Lower, from: NodeId) -> BTreeMap<Vec<u8>, String> {
         );
         match stat.kind {
             Kind::Directory => {
-                for (name, entry) in strata_tree::list(tree, node.id).unwrap() {
+                for (name, entry) in strata_tree::list(&**tree, node.id).unwrap() {
                     let Entry::Node(child) = entry else { panic!("{entry:?}") };
                     todo.push((path.join(name.as_name()), child));
                 }
             }
             Kind::Regular => {
-                let mut file = tree.open(node.id).unwrap();
-                let mut bytes = Vec::new();
-                std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+                let bytes = tree.read(node.id).unwrap();
                 text += &format!("{} ", bytes.escape_ascii());
             }
             Kind::Symlink => {
@@ -160,7 +160,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     all
 }
 
-fn assert_same(tree: &dyn Lower, from: NodeId, root: &Path) {
+fn assert_same(tree: &FileTree, from: NodeId, root: &Path) {
     let (expected, found) = (expected(tree, from), found(root));
     for (path, text) in &expected {
         assert_eq!(found.get(path), Some(text), "/{}", path.escape_ascii());
@@ -168,7 +168,7 @@ fn assert_same(tree: &dyn Lower, from: NodeId, root: &Path) {
     assert_eq!(found.len(), expected.len(), "{:?}", found.keys());
 }
 
-fn into(tree: &dyn Lower, root: &Path) -> Result<Report> {
+fn into(tree: &FileTree, root: &Path) -> Result<Report> {
     let dir = open_empty(root)?;
     let options = Options { label: root.display().to_string(), ..Options::default() };
     checkout(tree, tree.root(), Dest::Into(dir.as_fd()), options)
@@ -266,7 +266,7 @@ fn one_node_of_any_kind_becomes_a_name() {
     let parent = File::open(base.path()).unwrap();
     let tree = build(&everything());
     for from in ["etc", "bin", "bin/ping", "sh", "dev/null", "dev/pipe", "a"] {
-        let node = resolve(&tree, from.as_bytes(), Follow::NotLast).unwrap().unwrap();
+        let node = resolve(&*tree, from.as_bytes(), Follow::NotLast).unwrap().unwrap();
         let name = from.replace('/', "-");
         let dest = Dest::As(parent.as_fd(), Name::new(name.as_bytes()).unwrap());
         let label = base.path().join(&name).display().to_string();

@@ -213,7 +213,7 @@ fn stated_owners_count_when_asked_for() {
         open(dir.path(), DirOptions { override_stat: OverrideStat::Read, ..Default::default() });
     assert_eq!(tree.node(NodeId::ROOT).unwrap().stat.uid, 3);
     let device = node(&tree, "device").id;
-    assert!(matches!(tree.open(device), Err(Error::NotRegular { .. })));
+    assert!(matches!(tree.content(device), Err(Error::NotRegular { .. })));
     set(&at("file"), OVERRIDE_STAT, "nonsense");
     assert!(tree.lookup(NodeId::ROOT, Name::new(b"file").unwrap()).is_err());
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
-use strata_tree::{DirOptions, FileHandle, Lower, NodeId, Numbers, OverlayDir, Trust};
+use strata_content::FileTree;
+use strata_tree::{DirOptions, FileHandle, NodeId, Numbers, OverlayDir, Trust};
 
 use super::refused;
 use super::world::{READ, WRITE, options};
@@ -53,8 +54,9 @@ impl Dirs {
         self.union = None;
         let dir_options = DirOptions { redirects: Trust::Anyone, ..DirOptions::default() };
         let numbers = Arc::new(Numbers::new());
-        let lower = OverlayDir::open(&self.path("lower"), dir_options, numbers).unwrap();
-        let lower: Arc<dyn Lower> = Arc::new(Stack::numbered(vec![Arc::new(lower)]));
+        let lower = Arc::new(OverlayDir::open(&self.path("lower"), dir_options, numbers).unwrap());
+        let files = crate::tests::files_of([&lower]);
+        let lower = FileTree::new(Arc::new(Stack::numbered(vec![lower])), files);
         let (upper, work) = (self.path("upper"), self.path("work"));
         self.union.insert(Union::open(lower, &upper, &work, self.options).unwrap())
     }

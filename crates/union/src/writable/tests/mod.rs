@@ -8,6 +8,7 @@
 mod access_times;
 mod beside;
 mod cases;
+mod conformance;
 mod forms;
 mod identity;
 mod kernel;

@@ -5,13 +5,13 @@
 //! real one of the upper's file system `scripts/conformance-rw` does the same.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use strata_content::{FileContent, FileTree};
 use strata_tree::{Lower, Name, NodeId, Spec};
 
 use super::world::{READ, WRITE, World, options};
@@ -83,10 +83,10 @@ fn mended(mut world: World, path: &Path, expected: &[u8]) {
     let view = View::open(world.lower(), &world.upper(), world.options).unwrap();
     let changes = view.changes().unwrap();
     let found = changes.lookup(NodeId::ROOT, Name::new(b"moved").unwrap()).unwrap().unwrap();
-    let viewed = found.node().unwrap();
+    let viewed = *found.node().unwrap();
     assert_eq!(viewed.stat.size, expected.len() as u64, "a view before anybody mends");
-    let mut content = Vec::new();
-    changes.open(viewed.id).unwrap().read_to_end(&mut content).unwrap();
+    let contents = changes.contents();
+    let content = FileTree::new(Arc::new(changes), contents).read(viewed.id).unwrap();
     assert!(content == expected, "a view shows something else");
     world.mount();
     let attr = world.attr("moved").unwrap();
@@ -207,7 +207,7 @@ fn a_copy_is_whole_if_it_has_data_wherever_the_original_has() {
         parts.iter().for_each(|at| file.write_all_at(&[1; 4096], at * 4096).unwrap());
         file
     };
-    let original = file("original", &[0, 1, 5], 8 * 4096);
+    let original = FileContent::new(file("original", &[0, 1, 5], 8 * 4096)).unwrap();
     for (copy, whole) in [
         (file("same", &[0, 1, 5], 8 * 4096), true),
         (file("more", &[0, 1, 2, 5, 9], 10 * 4096), true),

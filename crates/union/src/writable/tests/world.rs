@@ -4,11 +4,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strata_tree::conformance::lay_out;
+use strata_content::conformance::lay_out;
+use strata_content::{FileTree, Joined, Memory};
 use strata_tree::{FlatTree, Kind, Lower, MemTree, NodeId, Spec, compile, list};
 
 use super::model::Model;
@@ -19,6 +19,9 @@ use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOp
 
 pub(super) const READ: OpenHow =
     OpenHow { write: false, truncate: false, append: false, synced: false, unseen: false };
+/// More than any world has.
+const LAYERS: u32 = 100;
+
 pub(super) const WRITE: OpenHow =
     OpenHow { write: true, truncate: false, append: false, synced: false, unseen: false };
 
@@ -35,7 +38,7 @@ pub(super) struct World {
     pub(super) numbers: BTreeMap<usize, NodeId>,
     /// Open files, by model node.
     pub(super) open: Vec<(usize, Arc<OpenFile>)>,
-    lower: Arc<FlatTree>,
+    lower: FileTree,
     /// Every lookup that is not forgotten.
     lookups: RefCell<Vec<NodeId>>,
 }
@@ -72,15 +75,17 @@ impl World {
         if rustix::process::geteuid().is_root() {
             lay_trap(dir.path(), "work");
         }
-        let layers = layers.iter().map(|layer| {
+        let trees = layers.iter().map(|layer| {
             let layer: Arc<dyn Lower> = Arc::new(MemTree::new(layer).unwrap());
             layer
         });
-        let stack = Stack::new(layers.collect());
+        let stack = Stack::new(trees.collect());
+        let stack = FileTree::new(Arc::new(stack), Arc::new(Memory::of(&layers).unwrap()));
         let compiled = tempfile::tempfile_in(dir.path()).unwrap();
-        compile(&stack, &compiled).unwrap();
+        compile(&*stack, &compiled).unwrap();
         let contents = lay_out(&stack, &dir.path().join("contents")).unwrap();
-        let lower = Arc::new(FlatTree::open(compiled, "lower".to_owned(), contents).unwrap());
+        let lower = FlatTree::open(compiled, "lower".to_owned()).unwrap();
+        let lower = FileTree::new(Arc::new(lower), Arc::new(contents));
         let model = Model::new(&spec);
         let mut world = Self {
             dir,
@@ -121,7 +126,7 @@ impl World {
         self.mount();
     }
 
-    pub(super) fn lower(&self) -> Arc<dyn Lower> {
+    pub(super) fn lower(&self) -> FileTree {
         self.lower.clone()
     }
 
@@ -231,24 +236,26 @@ impl World {
             .list()
             .map(|(path, change)| (path.to_string().trim_start_matches('/').to_owned(), change))
             .collect();
-        let stack = Stack::new(vec![self.lower.clone(), Arc::new(layer)]);
+        let (below, own) = (Arc::clone(self.lower.contents()), layer.contents());
+        let names = Stack::joined(vec![
+            (Arc::clone(self.lower.names()), LAYERS),
+            (Arc::new(layer) as Arc<dyn Lower>, LAYERS + 1),
+        ]);
+        let contents = Joined::new(vec![(LAYERS, below), (LAYERS + 1, own)]);
+        let stack = FileTree::new(Arc::new(names), Arc::new(contents));
         let mut seen = BTreeMap::new();
         let mut open = vec![(String::new(), stack.root())];
         while let Some((path, node)) = open.pop() {
             let stat = stack.node(node).unwrap().stat;
             if stat.kind.is_dir() {
-                for (name, entry) in list(&stack, node).unwrap() {
+                for (name, entry) in list(&*stack, node).unwrap() {
                     let name = String::from_utf8(name.as_bytes().to_vec()).unwrap();
                     let at = if path.is_empty() { name } else { format!("{path}/{name}") };
                     open.push((at, entry.node().unwrap().id));
                 }
             }
             let body = match stat.kind {
-                Kind::Regular => {
-                    let mut body = Vec::new();
-                    stack.open(node).unwrap().read_to_end(&mut body).unwrap();
-                    body
-                }
+                Kind::Regular => stack.read(node).unwrap(),
                 Kind::Symlink => stack.read_link(node).unwrap(),
                 _ => Vec::new(),
             };
