@@ -26,7 +26,7 @@ pub(crate) struct Dir {
 
 /// What makes a node of the stack.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum NodeSource {
     /// A non-directory of one layer.
     Leaf(Part),
     /// A directory of several.
@@ -41,9 +41,9 @@ pub(crate) struct Interner {
 
 enum Sources {
     /// By node id - 2.
-    Counted(Vec<Source>),
+    Counted(Vec<NodeSource>),
     /// By node id; how many spare numbers are given.
-    Numbered(HashMap<NodeId, Source>, u64),
+    Numbered(HashMap<NodeId, NodeSource>, u64),
 }
 
 impl Interner {
@@ -68,25 +68,25 @@ impl Interner {
             && part.node != NodeId::ROOT
         {
             // The same number in another layer is the same inode: a link between layers.
-            let taken = sources.entry(part.node).or_insert(Source::Leaf(part));
-            if matches!(taken, Source::Leaf(_)) {
+            let taken = sources.entry(part.node).or_insert(NodeSource::Leaf(part));
+            if matches!(taken, NodeSource::Leaf(_)) {
                 return part.node;
             }
         }
-        self.intern(part, None, || Source::Leaf(part))
+        self.intern(part, None, || NodeSource::Leaf(part))
     }
 
     /// The node of a directory; `None` for one without parts.
     pub(crate) fn dir(&mut self, merged: &MergedDir, make: impl FnOnce() -> Dir) -> Option<NodeId> {
         let (top, lowest) = (merged.parts.first()?, merged.parts.last()?);
-        Some(self.intern(*top, Some(lowest.node), || Source::Dir(Arc::new(make()))))
+        Some(self.intern(*top, Some(lowest.node), || NodeSource::Dir(Arc::new(make()))))
     }
 
     fn intern(
         &mut self,
         key: Part,
         wish: Option<NodeId>,
-        source: impl FnOnce() -> Source,
+        source: impl FnOnce() -> NodeSource,
     ) -> NodeId {
         if let Some(id) = self.ids.get(&key) {
             return *id;
@@ -111,7 +111,7 @@ impl Interner {
     }
 
     /// What makes a node.
-    pub(crate) fn get(&self, id: NodeId) -> Option<Source> {
+    pub(crate) fn get(&self, id: NodeId) -> Option<NodeSource> {
         match &self.sources {
             Sources::Counted(sources) => {
                 let index = id.0.checked_sub(2).and_then(|index| usize::try_from(index).ok());
@@ -156,6 +156,6 @@ mod tests {
         assert_eq!(dir(&mut table, &[part(0, 10)]), spare);
         assert_eq!(dir(&mut table, &[part(0, 1)]), NodeId(Numbers::SPARE + 1));
         assert_eq!(table.leaf(part(3, 10)), NodeId(Numbers::SPARE + 2));
-        assert!(matches!(table.get(spare), Some(Source::Dir(_))));
+        assert!(matches!(table.get(spare), Some(NodeSource::Dir(_))));
     }
 }

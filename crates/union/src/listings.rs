@@ -9,7 +9,7 @@ use std::sync::Arc;
 use strata_tree::{NameBuf, Node, NodeId};
 
 /// A merged directory: names in order, with their nodes.
-pub(crate) type Listing = Arc<Vec<(NameBuf, Node)>>;
+pub(crate) type MergedListing = Arc<Vec<(NameBuf, Node)>>;
 
 /// For its link count a directory is listed when its attributes are told, with all others of the
 /// directory that it is in; whoever walks down a tree lists each of them next.
@@ -18,11 +18,11 @@ const NAMES_MAX: usize = 250_000;
 
 /// The newest last.
 #[derive(Default)]
-pub(crate) struct Listings(Vec<(NodeId, Listing)>);
+pub(crate) struct Listings(Vec<(NodeId, MergedListing)>);
 
 impl Listings {
     /// The listing of `dir`, which becomes the newest.
-    pub(crate) fn get(&mut self, dir: NodeId) -> Option<Listing> {
+    pub(crate) fn get(&mut self, dir: NodeId) -> Option<MergedListing> {
         let at = self.0.iter().rposition(|(listed, _)| *listed == dir)?;
         let found = self.0.remove(at);
         let listing = Arc::clone(&found.1);
@@ -31,11 +31,11 @@ impl Listings {
     }
 
     /// Adds the newest.
-    pub(crate) fn add(&mut self, dir: NodeId, listing: Listing) {
+    pub(crate) fn add(&mut self, dir: NodeId, listing: MergedListing) {
         self.0.retain(|(listed, _)| *listed != dir);
         self.0.push((dir, listing));
         let mut names = 0;
-        let fits = |(_, listing): &&(NodeId, Listing)| {
+        let fits = |(_, listing): &&(NodeId, MergedListing)| {
             names += listing.len();
             names <= NAMES_MAX
         };
@@ -48,7 +48,7 @@ impl Listings {
 mod tests {
     use super::*;
 
-    fn listing(len: usize) -> Listing {
+    fn listing(len: usize) -> MergedListing {
         let stat = strata_tree::Stat::unstated_dir();
         let node = Node { id: NodeId::ROOT, stat, marks: Default::default() };
         Arc::new(vec![(NameBuf::new(b"x").unwrap(), node); len])

@@ -45,7 +45,7 @@ pub(crate) struct MergedDir {
 
 /// What a name stands for in the merged tree.
 #[derive(Debug)]
-pub(crate) enum Merged {
+pub(crate) enum MergedName {
     /// Nothing.
     Absent,
     /// A non-directory of that layer.
@@ -114,13 +114,13 @@ impl Merge {
     }
 
     /// What the name stands for when no layer is left.
-    pub(crate) fn finish(self) -> Merged {
+    pub(crate) fn finish(self) -> MergedName {
         match self.leaf {
-            Some((layer, node)) => Merged::Leaf(layer, node),
+            Some((layer, node)) => MergedName::Leaf(layer, node),
             None if self.real => {
-                Merged::Dir(MergedDir { parts: self.parts, metadata: self.metadata })
+                MergedName::Dir(MergedDir { parts: self.parts, metadata: self.metadata })
             }
-            None => Merged::Absent,
+            None => MergedName::Absent,
         }
     }
 
@@ -128,4 +128,9 @@ impl Merge {
     pub(crate) fn finish_root(self) -> MergedDir {
         MergedDir { parts: self.parts, metadata: self.metadata }
     }
+}
+
+/// A root has no name to be redirected by.
+pub(crate) fn may_go_on(layer: u32, node: NodeId) -> bool {
+    layer > 0 && node != NodeId::ROOT
 }

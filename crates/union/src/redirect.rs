@@ -13,7 +13,7 @@
 //! directory hides is not found by a path through it either, unless an absolute redirect further
 //! along the path says where to go on.
 
-use strata_tree::{Entry, Error, Kind, Name, NodeId, Redirect, Result, TreePath};
+use strata_tree::{Entry, Error, Kind, Name, Redirect, Result, TreePath};
 
 use crate::merge::{Merge, Part};
 use crate::stack::Stack;
@@ -210,8 +210,3 @@ impl Stack {
 
 /// As in the kernel: the content should be there and is not.
 const EIO: i32 = 5;
-
-/// A root has no name to be redirected by.
-pub(crate) fn may_go_on(layer: u32, node: NodeId) -> bool {
-    layer > 0 && node != NodeId::ROOT
-}

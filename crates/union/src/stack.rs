@@ -25,10 +25,9 @@ use strata_tree::{
     NodeId, Redirect, Result, Stat, TreePath, Xattr, list,
 };
 
-use crate::intern::{Dir, Interner, Source};
-use crate::listings::{Listing, Listings};
-use crate::merge::{Merge, Merged, MergedDir, Part, Told};
-use crate::redirect::may_go_on;
+use crate::intern::{Dir, Interner, NodeSource};
+use crate::listings::{Listings, MergedListing};
+use crate::merge::{Merge, MergedDir, MergedName, Part, Told, may_go_on};
 
 /// Layers merged into one tree. See the module.
 pub struct Stack {
@@ -164,7 +163,7 @@ impl Stack {
         parts: &[Part],
         name: Name<'_>,
         path: &dyn Fn() -> TreePath,
-    ) -> Result<Merged> {
+    ) -> Result<MergedName> {
         let mut merge = Merge::default();
         for (index, part) in parts.iter().enumerate() {
             let Some(entry) = self.layer(part.layer)?.lookup(part.node, name)? else { continue };
@@ -259,8 +258,8 @@ impl Stack {
             }
         }
         Ok(match merge.finish() {
-            Merged::Leaf(layer, node) => Some(Step::Leaf(layer, node)),
-            Merged::Absent | Merged::Dir(_) => None,
+            MergedName::Leaf(layer, node) => Some(Step::Leaf(layer, node)),
+            MergedName::Absent | MergedName::Dir(_) => None,
         })
     }
 
@@ -298,22 +297,22 @@ impl Stack {
             }
         }
         Ok(match merge.finish() {
-            Merged::Dir(dir) => Some(dir.parts),
-            Merged::Absent | Merged::Leaf(..) => None,
+            MergedName::Dir(dir) => Some(dir.parts),
+            MergedName::Absent | MergedName::Leaf(..) => None,
         })
     }
 
-    fn source(&self, node: NodeId) -> Result<Source> {
+    fn source(&self, node: NodeId) -> Result<NodeSource> {
         if node == NodeId::ROOT {
-            return self.root_dir().map(Source::Dir);
+            return self.root_dir().map(NodeSource::Dir);
         }
         lock(&self.nodes).get(node).ok_or(Error::NoNode(node))
     }
 
     fn dir(&self, node: NodeId) -> Result<Arc<Dir>> {
         match self.source(node)? {
-            Source::Dir(dir) => Ok(dir),
-            Source::Leaf(_) => Err(Error::NotDirectory(node)),
+            NodeSource::Dir(dir) => Ok(dir),
+            NodeSource::Leaf(_) => Err(Error::NotDirectory(node)),
         }
     }
 
@@ -334,14 +333,14 @@ impl Stack {
     }
 
     /// The stack's own node for what a name in `parent` was merged to.
-    fn intern(&self, parent: NodeId, name: Name<'_>, merged: Merged) -> Result<Option<Node>> {
+    fn intern(&self, parent: NodeId, name: Name<'_>, merged: MergedName) -> Result<Option<Node>> {
         match merged {
-            Merged::Absent => Ok(None),
-            Merged::Leaf(layer, node) => {
+            MergedName::Absent => Ok(None),
+            MergedName::Leaf(layer, node) => {
                 let id = lock(&self.nodes).leaf(Part { layer, node: node.id });
                 Ok(Some(Node { id, stat: node.stat, marks: DirMarks::default() }))
             }
-            Merged::Dir(merged) => {
+            MergedName::Dir(merged) => {
                 let stat = self.dir_stat(&merged)?;
                 let make = || Dir { merged: merged.clone(), parent, name: Some(name.to_owned()) };
                 let id = lock(&self.nodes).dir(&merged, make);
@@ -358,7 +357,7 @@ impl Stack {
     }
 
     /// All names of a directory, sorted by bytes.
-    fn listing(&self, id: NodeId) -> Result<Listing> {
+    fn listing(&self, id: NodeId) -> Result<MergedListing> {
         if let Some(listing) = lock(&self.listed).get(id) {
             return Ok(listing);
         }
@@ -399,8 +398,8 @@ impl Stack {
     /// The layer and the node there that make a non-directory.
     fn leaf(&self, id: NodeId) -> Result<Option<Part>> {
         Ok(match self.source(id)? {
-            Source::Leaf(part) => Some(part),
-            Source::Dir(_) => None,
+            NodeSource::Leaf(part) => Some(part),
+            NodeSource::Dir(_) => None,
         })
     }
 
@@ -408,8 +407,8 @@ impl Stack {
     /// that is only the way to others.
     fn metadata(&self, id: NodeId) -> Result<Option<Part>> {
         Ok(match self.source(id)? {
-            Source::Leaf(part) => Some(part),
-            Source::Dir(dir) => dir.merged.metadata,
+            NodeSource::Leaf(part) => Some(part),
+            NodeSource::Dir(dir) => dir.merged.metadata,
         })
     }
 
@@ -472,8 +471,8 @@ impl Lower for Stack {
 
     fn node(&self, node: NodeId) -> Result<Node> {
         let stat = match self.source(node)? {
-            Source::Leaf(part) => self.layer(part.layer)?.node(part.node)?.stat,
-            Source::Dir(dir) => self.dir_stat(&dir.merged)?,
+            NodeSource::Leaf(part) => self.layer(part.layer)?.node(part.node)?.stat,
+            NodeSource::Dir(dir) => self.dir_stat(&dir.merged)?,
         };
         Ok(Node { id: node, stat, marks: DirMarks::default() })
     }

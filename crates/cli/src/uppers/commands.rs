@@ -16,7 +16,7 @@ use strata_image::{DeriveOptions, derive, resolve_image};
 use strata_registry::Reference;
 use strata_tree::Lower;
 use strata_union::Stack;
-use strata_union::writable::{Change, View};
+use strata_union::writable::{PathChange, UpperView};
 
 use super::shelf::{Shelf, Upper};
 use crate::context::{Context, Format, OpenImage, check_chain};
@@ -157,7 +157,7 @@ pub(crate) fn merged(context: &Context, text: &str) -> Result<Option<(OpenImage,
 }
 
 /// An upper on top of its image, for reading.
-fn view(context: &Context, upper: &Upper) -> Result<(OpenImage, View)> {
+fn view(context: &Context, upper: &Upper) -> Result<(OpenImage, UpperView)> {
     let image = context
         .open_image(&upper.image)
         .with_context(|| format!("cannot open the image of upper {}", upper.name))?;
@@ -198,9 +198,9 @@ pub(crate) fn run_diff(
     let layer = view.changes().with_context(|| format!("cannot read upper {}", upper.name))?;
     if context.format == Format::Json {
         let word = |change| match change {
-            Change::Added => "added",
-            Change::Changed => "changed",
-            Change::Deleted => "deleted",
+            PathChange::Added => "added",
+            PathChange::Changed => "changed",
+            PathChange::Deleted => "deleted",
         };
         let all: Vec<_> = layer
             .list()
@@ -211,9 +211,9 @@ pub(crate) fn run_diff(
     }
     for (path, change) in layer.list() {
         let letter = match change {
-            Change::Added => 'A',
-            Change::Changed => 'C',
-            Change::Deleted => 'D',
+            PathChange::Added => 'A',
+            PathChange::Changed => 'C',
+            PathChange::Deleted => 'D',
         };
         writeln!(out, "{letter} {path}")?;
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use strata_content::FileTree;
 use strata_tree::{ImageId, NAME_MAX, Name};
 use strata_union::UseLock;
-use strata_union::writable::{Ownership, Union, UnionOptions, View};
+use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
 use crate::mounts;
 
@@ -196,8 +196,8 @@ impl Shelf {
     }
 
     /// The same for reading, also while it is mounted.
-    pub(crate) fn view(&self, upper: &Upper, tree: FileTree) -> Result<View> {
-        Ok(View::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
+    pub(crate) fn view(&self, upper: &Upper, tree: FileTree) -> Result<UpperView> {
+        Ok(UpperView::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
     }
 
     /// Removes an upper that nobody has mounted.

@@ -21,15 +21,18 @@ use strata_tree::{
 };
 
 use super::Union;
+use super::base::Base;
 use super::error::{Error, Result, damaged};
 use super::files::OpenFile;
-use super::table::{Seen, Stage};
+use super::readers::Readers;
+use super::table::{CopyStage, SeenNode};
 use super::types::{OpenHow, UnionOptions};
 use super::upper::Upper;
+use super::whiteouts::Whiteouts;
 
 /// How a path of the merged tree differs from the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub enum PathChange {
     /// The lower has no such path.
     Added,
     /// The lower has another node, or other metadata, there; or something below differs.
@@ -41,9 +44,11 @@ pub enum Change {
 /// The view. See the module.
 pub struct Layer {
     union: Arc<Union>,
+    parts: Arc<Base>,
+    whiteouts: Whiteouts,
     dirs: HashMap<NodeId, Directory>,
     nodes: HashMap<NodeId, Node>,
-    list: BTreeMap<TreePath, Change>,
+    list: BTreeMap<TreePath, PathChange>,
     /// Paths that the lower has with the same metadata and content.
     same: BTreeMap<TreePath, Same>,
 }
@@ -72,16 +77,20 @@ struct Place {
 }
 
 /// An upper to be read only, also while a union writes to it.
-pub struct View(Arc<Union>);
+pub struct UpperView {
+    union: Arc<Union>,
+    parts: Arc<Base>,
+}
 
-impl View {
+impl UpperView {
     /// Puts `upper` on top of `lower`.
     ///
     /// # Errors
     /// `Unusable`, `Upper`, `Lower`.
     pub fn open(lower: FileTree, upper: &Path, options: UnionOptions) -> Result<Self> {
-        let union = Union::new(lower, Upper::view(upper)?, options)?;
-        Ok(Self(Arc::new(union)))
+        let parts = Base::new(lower, Upper::view(upper)?, options, None)?;
+        let union = Union::of(&parts, &Readers::new(&parts), options);
+        Ok(Self { union: Arc::new(union), parts: Arc::new(parts) })
     }
 
     /// What the upper changes.
@@ -89,9 +98,11 @@ impl View {
     /// # Errors
     /// `Upper`, `Lower`.
     pub fn changes(&self) -> Result<Layer> {
-        let base = self.0.lower.node(self.0.lower.root())?;
+        let base = self.parts.lower.node(self.parts.lower.root())?;
         let mut layer = Layer {
-            union: Arc::clone(&self.0),
+            union: Arc::clone(&self.union),
+            parts: Arc::clone(&self.parts),
+            whiteouts: Whiteouts::new(&self.parts),
             dirs: HashMap::new(),
             nodes: HashMap::new(),
             list: BTreeMap::new(),
@@ -109,16 +120,8 @@ impl View {
     }
 }
 
-impl Union {
-    /// What the lower has at a name of a place, whatever the upper says.
-    fn base_of(&self, place: &Place, name: Name<'_>) -> Result<Option<Node>> {
-        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };
-        Ok(self.lower.lookup(base.id, name)?.and_then(|entry| entry.node().copied()))
-    }
-}
-
 /// The bytes of an upper and, above its layer, those of the lower.
-struct UpperContents(Arc<Union>);
+struct UpperContents(Arc<Base>);
 
 impl Contents for UpperContents {
     fn open(&self, which: &ContentRef) -> strata_tree::Result<Box<dyn Content>> {
@@ -142,12 +145,18 @@ impl Contents for UpperContents {
 impl Layer {
     /// The bytes that the layer refers to.
     pub fn contents(&self) -> Arc<dyn Contents> {
-        Arc::new(UpperContents(Arc::clone(&self.union)))
+        Arc::new(UpperContents(Arc::clone(&self.parts)))
     }
 
     /// Every path that differs, sorted; a directory is changed if anything in it is.
-    pub fn list(&self) -> impl Iterator<Item = (&TreePath, Change)> {
+    pub fn list(&self) -> impl Iterator<Item = (&TreePath, PathChange)> {
         self.list.iter().map(|(path, change)| (path, *change))
+    }
+
+    /// What the lower has at a name of a place, whatever the upper says.
+    fn base_of(&self, place: &Place, name: Name<'_>) -> Result<Option<Node>> {
+        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };
+        Ok(self.parts.lower.lookup(base.id, name)?.and_then(|entry| entry.node().copied()))
     }
 
     fn record(&mut self, id: NodeId, opaque: bool) -> Result<()> {
@@ -166,23 +175,23 @@ impl Layer {
 
     fn directory(&mut self, place: &Place, open: &mut Vec<Place>) -> Result<()> {
         let union = Arc::clone(&self.union);
-        let seen = union.table.see_dir(place.id)?;
+        let seen = self.parts.table.see_dir(place.id)?;
         let mut names = BTreeMap::new();
         for item in union.list(place.id)? {
             let name = item.name.as_name();
             let Some(attr) = union.lookup(place.id, name.as_bytes())? else { continue };
-            let child = union.table.see(attr.id)?;
-            if !place.moved && child.found.stage == Stage::Lower {
+            let child = self.parts.table.see(attr.id)?;
+            if !place.moved && child.found.stage == CopyStage::Lower {
                 continue;
             }
-            let base = union.base_of(place, name)?;
+            let base = self.base_of(place, name)?;
             let moved = place.moved || is_moved(&child, base);
             let covers = base.is_some_and(|base| base.stat.kind.is_dir());
             let is_dir = child.found.kind.is_dir();
             let opaque = is_dir && covers && (moved || child.found.lower.is_none());
             self.record(attr.id, opaque)?;
             let path = place.path.join(name);
-            let change = if base.is_some() { Change::Changed } else { Change::Added };
+            let change = if base.is_some() { PathChange::Changed } else { PathChange::Added };
             self.list.insert(path.clone(), change);
             if !moved && self.is_same(&child, base)? {
                 let same = Same { dir: place.id, name: item.name.clone(), id: attr.id };
@@ -200,7 +209,7 @@ impl Layer {
     }
 
     /// Whether a node of the upper is what the lower has there: copied up, and not changed.
-    fn is_same(&self, child: &Seen, base: Option<Node>) -> Result<bool> {
+    fn is_same(&self, child: &SeenNode, base: Option<Node>) -> Result<bool> {
         let Some(base) = base.filter(|base| base.id == child.found.id) else { return Ok(false) };
         let union = Arc::clone(&self.union);
         let (now, before) = (self.nodes[&child.found.id].stat, base.stat);
@@ -208,15 +217,15 @@ impl Layer {
         let sized = !now.kind.is_dir();
         if facts(&now) != facts(&before)
             || sized && now.size != before.size
-            || union.xattrs(child.found.id)? != union.lower.xattrs(base.id)?
+            || union.xattrs(child.found.id)? != self.parts.lower.xattrs(base.id)?
         {
             return Ok(false);
         }
-        if now.kind != Kind::Regular || child.found.stage != Stage::Upper {
+        if now.kind != Kind::Regular || child.found.stage != CopyStage::Upper {
             return Ok(true);
         }
         let ours = union.open_file(child.found.id, OpenHow::default())?;
-        same_bytes(&ours, &*union.lower.open(base.id)?, now.size)
+        same_bytes(&ours, &*self.parts.lower.open(base.id)?, now.size)
     }
 
     /// Takes out what is no change: files under all their names, then directories with nothing
@@ -249,35 +258,34 @@ impl Layer {
     fn deleted(
         &mut self,
         place: &Place,
-        seen: &Seen,
+        seen: &SeenNode,
         names: &mut BTreeMap<NameBuf, Entry>,
     ) -> Result<()> {
-        let union = Arc::clone(&self.union);
         let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(()) };
         // An opaque directory needs no whiteouts, but what it hides is gone all the same.
         let hidden = seen.found.lower != Some(base.id);
         let mut gone = Vec::new();
-        union.lower.read_dir(base.id, 0, &mut |item: DirEntry<'_>| {
+        self.parts.lower.read_dir(base.id, 0, &mut |item: DirEntry<'_>| {
             if item.entry.node().is_some() {
                 gone.push(item.name.to_owned());
             }
             ControlFlow::Continue(())
         })?;
         let dir = match (seen.found.stage, hidden) {
-            (Stage::Upper, false) => Some(union.upper.dir(seen.place()?)?),
+            (CopyStage::Upper, false) => Some(self.parts.upper.dir(seen.place()?)?),
             _ => None,
         };
         for name in gone {
             let path = place.path.join(name.as_name());
             if hidden {
                 if !names.contains_key(&name) {
-                    self.list.insert(path, Change::Deleted);
+                    self.list.insert(path, PathChange::Deleted);
                 }
             } else if let Some(dir) = &dir
-                && union.is_whiteout(dir, name.as_name())? == Some(true)
+                && self.whiteouts.is_whiteout(dir, name.as_name())? == Some(true)
             {
                 names.insert(name, Entry::Whiteout);
-                self.list.insert(path, Change::Deleted);
+                self.list.insert(path, PathChange::Deleted);
             }
         }
         Ok(())
@@ -311,7 +319,7 @@ fn same_bytes(ours: &OpenFile, theirs: &dyn Content, size: u64) -> Result<bool> 
 }
 
 /// Whether a merged directory shows another directory of the lower than the one at its path.
-fn is_moved(child: &Seen, base: Option<Node>) -> bool {
+fn is_moved(child: &SeenNode, base: Option<Node>) -> bool {
     child.found.kind.is_dir()
         && child.found.lower.is_some()
         && child.found.lower != base.map(|base| base.id)
@@ -374,10 +382,10 @@ impl Lower for Layer {
     /// Layer 0 is the upper; the layers of the lower follow, counted from 1.
     fn content(&self, node: NodeId) -> strata_tree::Result<ContentRef> {
         let stat = self.node(node)?.stat;
-        let seen = self.union.table.see(node).map_err(told)?;
+        let seen = self.parts.table.see(node).map_err(told)?;
         match (stat.kind, seen.found.stage, seen.found.lower, seen.path) {
-            (Kind::Regular, Stage::Lower | Stage::Meta, Some(lower), _) => {
-                let below = self.union.lower.content(lower)?;
+            (Kind::Regular, CopyStage::Lower | CopyStage::Meta, Some(lower), _) => {
+                let below = self.parts.lower.content(lower)?;
                 Ok(ContentRef { layer: below.layer.saturating_add(1), ..below })
             }
             (Kind::Regular, _, _, Some(path)) => {

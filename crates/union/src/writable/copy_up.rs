@@ -11,27 +11,34 @@
 //! Invariants: a directory is in the upper before anything in it is; the times of a directory do
 //! not change because something in it was copied up; holes stay holes.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
-use strata_content::Content;
-use strata_tree::{DirEntry, Entry, Kind, NameBuf, NodeId, TreePath};
+use rustix::io::Errno;
+use strata_content::{Content, FileTree};
+use strata_tree::{FlagsForm, Kind, NameBuf, NodeId};
 
-use super::attrs::{Dress, set_times};
+use super::base::Base;
 use super::copying::copy_content;
+use super::descriptor::by_descriptor;
 use super::error::{Doing, Result, damaged};
-use super::names::{Location, stat};
-use super::table::{Because, Seen, Stage, Table};
+use super::inode_attrs::{refill, set_times};
+use super::inode_maker::{Dress, InodeMaker};
+use super::inodes::UpperInodes;
+use super::links::LinkFinder;
+use super::locks::NodeLocks;
+use super::marks::{Mark, Marks};
+use super::names::{NameResolver, ResolvedName};
+use super::origin::Origins;
+use super::protected::ProtectedNodes;
+use super::readers::Readers;
+use super::stats::stat;
+use super::table::{CopyStage, NodeState, NodeTable, Pins, SeenNode};
 use super::types::SetTime;
-use super::upper::{Temporary, by_descriptor};
-use super::{Mark, Union};
-
-/// Lower nodes of several names, with the paths of those among the lowers.
-pub(super) type Links = HashMap<NodeId, Vec<TreePath>>;
+use super::unsynced::Unsynced;
+use super::upper::{Temporary, Upper};
 
 /// When a copy's content is synced.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,31 +50,52 @@ enum Sync {
     Late,
 }
 
-/// Nodes that stay known while this lives.
-pub(super) struct Pins<'a> {
-    table: &'a Table,
-    nodes: Vec<NodeId>,
+/// Brings nodes of the lower into the upper.
+pub(super) struct CopyUp {
+    lower: FileTree,
+    upper: Arc<Upper>,
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    unsynced: Arc<Unsynced>,
+    inodes: Arc<UpperInodes>,
+    origins: Arc<Origins>,
+    names: Arc<NameResolver>,
+    protected: Arc<ProtectedNodes>,
+    maker: InodeMaker,
+    links: Arc<LinkFinder>,
+    no_metacopy: bool,
 }
 
-impl Pins<'_> {
-    /// Takes over the pin of one more.
-    pub(super) fn keep(&mut self, id: NodeId) {
-        self.nodes.push(id);
+impl CopyUp {
+    pub(super) fn new(
+        base: &Base,
+        read: &Readers,
+        links: &Arc<LinkFinder>,
+        no_metacopy: bool,
+    ) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            upper: Arc::clone(&base.upper),
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            unsynced: Arc::clone(&base.unsynced),
+            inodes: Arc::clone(&read.inodes),
+            origins: Arc::clone(&read.origins),
+            names: Arc::clone(&read.names),
+            protected: Arc::clone(&read.protected),
+            maker: InodeMaker::new(base.marks),
+            links: Arc::clone(links),
+            no_metacopy,
+        }
     }
-}
 
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        self.nodes.iter().for_each(|node| self.table.unpin(*node));
-    }
-}
-
-impl Union {
     /// How many bytes opening a node for writing would copy now.
-    pub fn copy_up_bytes(&self, node: NodeId) -> u64 {
+    pub(super) fn copy_up_bytes(&self, node: NodeId) -> u64 {
         let Ok(seen) = self.table.see(node) else { return 0 };
         match (seen.found.stage, seen.found.kind, seen.found.lower) {
-            (Stage::Lower | Stage::Meta, Kind::Regular, Some(lower)) => {
+            (CopyStage::Lower | CopyStage::Meta, Kind::Regular, Some(lower)) => {
                 self.lower.node(lower).map_or(0, |node| node.stat.size)
             }
             _ => 0,
@@ -75,21 +103,21 @@ impl Union {
     }
 
     /// How many bytes changing a node's metadata would copy now.
-    pub fn mark_up_bytes(&self, node: NodeId) -> u64 {
+    pub(super) fn mark_up_bytes(&self, node: NodeId) -> u64 {
         let removed = || self.table.see(node).is_ok_and(|seen| seen.path.is_none());
-        if self.options.no_metacopy || removed() { self.copy_up_bytes(node) } else { 0 }
+        if self.no_metacopy || removed() { self.copy_up_bytes(node) } else { 0 }
     }
 
     /// Brings a directory and all above it into the upper.
     pub(super) fn raise_dirs(&self, dir: NodeId) -> Result<()> {
         let mut chain = Vec::new();
         let mut here = dir;
-        while self.table.see_dir(here)?.found.stage == Stage::Lower {
+        while self.table.see_dir(here)?.found.stage == CopyStage::Lower {
             chain.push(here);
             here = self.table.parent(here)?;
         }
         let mut chain = chain.into_iter().rev();
-        chain.try_for_each(|dir| self.copy_up_one(dir, Stage::Upper, None).map(drop))
+        chain.try_for_each(|dir| self.copy_up_one(dir, CopyStage::Upper, None).map(drop))
     }
 
     /// Brings a node into the upper, to `stage` at least, with the first `keep` bytes of its
@@ -98,11 +126,11 @@ impl Union {
     pub(super) fn copy_up(
         &self,
         id: NodeId,
-        stage: Stage,
+        stage: CopyStage,
         keep: Option<u64>,
     ) -> Result<Option<File>> {
         let stage = match stage {
-            Stage::Meta if self.options.no_metacopy => Stage::Upper,
+            CopyStage::Meta if self.no_metacopy => CopyStage::Upper,
             stage => stage,
         };
         if self.table.see(id)?.found.stage >= stage {
@@ -114,47 +142,47 @@ impl Union {
         self.copy_up_one(id, stage, keep)
     }
 
-    fn copy_up_one(&self, id: NodeId, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
-        let _claim = self.claims.claim(&[id]);
+    fn copy_up_one(&self, id: NodeId, stage: CopyStage, keep: Option<u64>) -> Result<Option<File>> {
+        let _claim = self.locks.claim(&[id]);
         let seen = self.table.see(id)?;
         // A removed file has no place for a mark: it comes up whole.
-        let stage = if seen.path.is_none() { Stage::Upper } else { stage };
+        let stage = if seen.path.is_none() { CopyStage::Upper } else { stage };
         match seen.found.stage {
             now if now >= stage => Ok(None),
-            Stage::Meta => self.fill(&seen, keep),
-            Stage::Lower | Stage::Upper => self.copy_node(&seen, stage, keep),
+            CopyStage::Meta => self.fill(&seen, keep),
+            CopyStage::Lower | CopyStage::Upper => self.copy_node(&seen, stage, keep),
         }
     }
 
     /// Gives a metacopy its content; its mark goes last.
-    fn fill(&self, seen: &Seen, keep: Option<u64>) -> Result<Option<File>> {
+    fn fill(&self, seen: &SeenNode, keep: Option<u64>) -> Result<Option<File>> {
         let Some(lower) = seen.found.lower else {
             return Err(damaged("fill a metacopy that has no lower"));
         };
-        let inode = super::names::inode(self, seen)?;
+        let inode = self.inodes.open(seen)?;
         let path = by_descriptor(inode.as_fd());
         let file: File = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
-        self.refill(&file, || self.copy_synced(&*self.lower.open(lower)?, &file, keep, sync))?;
+        refill(&file, || self.copy_synced(&*self.lower.open(lower)?, &file, keep, sync))?;
         let marked = self.mark_origin(&file, lower, sync);
         marked.map_err(|error| error.of(|| self.copied_to(seen)))?;
         self.marks.clear(&file, Mark::Metacopy)?;
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
-            found.stage = Stage::Upper;
+            found.stage = CopyStage::Upper;
             found.redirect = None;
         });
         self.rise(seen.found.id, file)
     }
 
     /// When the first `keep` of a lower's `size` bytes are put on disk as a node's content.
-    fn sync_of(&self, seen: &Seen, size: u64, keep: Option<u64>) -> Sync {
+    fn sync_of(&self, seen: &SeenNode, size: u64, keep: Option<u64>) -> Sync {
         let bytes = keep.map_or(size, |keep| keep.min(size));
         // Who may not write a file cannot set its user attributes (xattr(7)), as this does late.
-        let (root, apart) = (self.upper.ids.0 == 0, self.apart());
-        let markable = root || apart || !self.options.user_marks;
+        let (root, apart) = (self.upper.ids.0 == 0, self.marks.is_apart());
+        let markable = root || apart || !self.marks.is_user();
         match seen.path {
             // Of a removed file a crash leaves nothing, of an empty one nothing less.
             None => Sync::Never,
@@ -185,47 +213,52 @@ impl Union {
 
     /// Marks a file of the upper with the lower's node that it is a copy of.
     fn mark_origin(&self, file: &File, lower: NodeId, sync: Sync) -> Result<()> {
-        let origin = self.origin_of(file, lower, sync == Sync::Late)?;
+        let origin = self.origins.of(file, lower, sync == Sync::Late)?;
         self.marks.set(file, Mark::StrataOrigin, &origin.format())?;
         if origin.unsynced { self.unsynced.add(file, origin) } else { Ok(()) }
     }
 
     /// Openers of the node read the upper's file from now on. Without any it is given back.
     fn rise(&self, id: NodeId, file: File) -> Result<Option<File>> {
-        let file = self.made_to_read(id, file)?;
+        let file = self.inodes.made_to_read(id, file)?;
         let Some(content) = self.table.open_content(id) else { return Ok(Some(file)) };
         content.rise(Arc::new(file), true);
         Ok(None)
     }
 
-    fn copy_node(&self, seen: &Seen, stage: Stage, keep: Option<u64>) -> Result<Option<File>> {
+    fn copy_node(
+        &self,
+        seen: &SeenNode,
+        stage: CopyStage,
+        keep: Option<u64>,
+    ) -> Result<Option<File>> {
         let id = seen.found.id;
         let Some(lower) = seen.found.lower else {
             return Err(damaged("copy up a node that has no lower"));
         };
         let node = self.lower.node(lower)?;
         let kind = node.stat.kind;
-        let stage = if kind == Kind::Regular { stage } else { Stage::Upper };
+        let stage = if kind == Kind::Regular { stage } else { CopyStage::Upper };
         let (work, made) = (self.upper.work(), self.upper.temporary());
         let target = match kind {
             Kind::Symlink => self.lower.read_link(lower)?,
             _ => Vec::new(),
         };
-        let perm = self.bits_of_new(kind, node.stat.perm);
+        let perm = self.maker.bits_of_new(kind, node.stat.perm);
         let sync = match (kind, stage) {
-            (Kind::Regular, Stage::Upper) => self.sync_of(seen, node.stat.size, keep),
+            (Kind::Regular, CopyStage::Upper) => self.sync_of(seen, node.stat.size, keep),
             _ => Sync::Never,
         };
-        let result = self.make_inode(work, made.name(), kind, &target, perm).and_then(|fd| {
+        let result = self.maker.make_inode(work, made.name(), kind, &target, perm).and_then(|fd| {
             let file = (kind == Kind::Regular).then_some(&fd);
             if let Some(file) = file {
                 match stage {
-                    Stage::Meta => {
+                    CopyStage::Meta => {
                         rustix::fs::ftruncate(file, node.stat.size)
                             .doing(|| "set the size of a metacopy".to_owned())?;
                         self.marks.set(&fd, Mark::Metacopy, b"")?;
                     }
-                    Stage::Lower | Stage::Upper => {
+                    CopyStage::Lower | CopyStage::Upper => {
                         self.copy_synced(&*self.lower.open(lower)?, file, keep, sync)?;
                     }
                 }
@@ -237,7 +270,7 @@ impl Union {
                 perm: node.stat.perm,
                 xattrs: &self.lower.xattrs(lower)?,
             };
-            self.dress(&fd, &stated)?;
+            self.maker.dress(&fd, &stated)?;
             self.copy_inode_flags(seen, &fd)?;
             if self.keeps_origin(kind, stage) {
                 self.mark_origin(&fd, lower, sync)?;
@@ -258,13 +291,13 @@ impl Union {
         };
         self.table.update(id, |found| found.stage = found.stage.max(stage));
         match (kind, stage) {
-            (Kind::Regular, Stage::Upper) => self.rise(id, file),
+            (Kind::Regular, CopyStage::Upper) => self.rise(id, file),
             _ => Ok(Some(file)),
         }
     }
 
     /// Where a copy is to be, for messages.
-    fn copied_to(&self, seen: &Seen) -> String {
+    fn copied_to(&self, seen: &SeenNode) -> String {
         match &seen.path {
             Some(path) => format!("cannot copy up to {}", self.upper.shown(path)),
             None => "cannot copy up a removed file".to_owned(),
@@ -273,28 +306,28 @@ impl Union {
 
     /// `user.*` attributes exist on files and directories only (xattr(7)); with owners kept apart
     /// there is nothing else in the upper.
-    fn keeps_origin(&self, kind: Kind, stage: Stage) -> bool {
+    fn keeps_origin(&self, kind: Kind, stage: CopyStage) -> bool {
         match kind {
             // Its place, or its redirect, says what its lower is.
             Kind::Directory => false,
-            Kind::Regular => stage == Stage::Upper,
-            _ => !self.options.user_marks || self.apart(),
+            Kind::Regular => stage == CopyStage::Upper,
+            _ => !self.marks.is_user() || self.marks.is_apart(),
         }
     }
 
     /// Moves a finished copy to all the names that its lower has.
     fn place_copy(
         &self,
-        seen: &Seen,
+        seen: &SeenNode,
         lower: NodeId,
         made: &Temporary,
         fd: &File,
         several: bool,
     ) -> Result<()> {
         let id = seen.found.id;
-        let mut pins = self.pins();
+        let mut pins = self.table.pins();
         let names = if several { self.names_of((id, lower), &mut pins)? } else { Vec::new() };
-        let steady = self.steady();
+        let steady = self.locks.steady();
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
             drop(steady);
@@ -335,8 +368,8 @@ impl Union {
         let work = self.upper.work();
         for (dir, name) in names {
             let seen = self.table.see_dir(*dir)?;
-            match self.find(&seen, name.as_name())? {
-                Some(Location::Lower(found, _)) if found.lower == Some(lower) => {}
+            match self.names.find(&seen, name.as_name())? {
+                Some(ResolvedName::Lower(found, _)) if found.lower == Some(lower) => {}
                 _ => continue,
             }
             self.quietly(*dir, |fd| {
@@ -353,7 +386,7 @@ impl Union {
         dir: NodeId,
         change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
-        let _touching = self.touching(&[dir]);
+        let _touching = self.locks.touching(&[dir]);
         let fd = self.upper.dir(self.table.see_dir(dir)?.place()?)?;
         let before = stat(&fd)?;
         change(fd.as_fd())?;
@@ -368,97 +401,43 @@ impl Union {
         (id, lower): (NodeId, NodeId),
         pins: &mut Pins<'_>,
     ) -> Result<Vec<(NodeId, NameBuf)>> {
-        let paths = self.links()?.get(&lower).cloned().unwrap_or_default();
-        // Paths are turned into directories before any of these can move.
-        let steady = self.steady();
-        let mut names = Vec::new();
-        for path in &paths {
-            names.extend(self.know(path, id, pins)?);
-        }
-        if names.len() < paths.len() {
-            // A directory on the way has moved, in this use of the upper or in an earlier one.
-            names.clear();
-            for path in self.search(id)? {
-                names.extend(self.know(&path, id, pins)?);
-            }
-        }
-        drop(steady);
+        let names = self.links.names((id, lower), pins)?;
         names.iter().try_for_each(|(dir, _)| self.raise_dirs(*dir))?;
         Ok(names)
     }
 
-    /// The place that `path` says, if it is the node's; the directories on the way become known,
-    /// and stay so. The caller keeps the tree steady.
-    fn know(
-        &self,
-        path: &TreePath,
-        id: NodeId,
-        pins: &mut Pins<'_>,
-    ) -> Result<Option<(NodeId, NameBuf)>> {
-        let Some((above, name)) = path.split_last() else { return Ok(None) };
-        let mut dir = self.table.see(NodeId::ROOT)?;
-        for name in above.names() {
-            let found = self.discover(&dir, name, Because::Pinned)?;
-            let Some((location, _)) = found else { return Ok(None) };
-            let found = location.found();
-            pins.keep(found.id);
-            if !found.kind.is_dir() {
-                return Ok(None);
+    /// Before a lower file of several names loses one.
+    pub(super) fn keep_links(&self, found: &NodeState) -> Result<()> {
+        match (found.stage, found.lower) {
+            (CopyStage::Lower, Some(lower)) if self.lower.node(lower)?.stat.nlink > 1 => {
+                self.copy_up(found.id, CopyStage::Meta, None).map(drop)
             }
-            dir = self.table.see(found.id)?;
+            _ => Ok(()),
         }
-        let location = self.find(&dir, name)?;
-        let there = location.is_some_and(|location| location.found().id == id);
-        Ok(there.then(|| (dir.found.id, name.to_owned())))
     }
 
-    pub(super) fn pins(&self) -> Pins<'_> {
-        Pins { table: &self.table, nodes: Vec::new() }
-    }
-
-    /// The paths of a node, by looking everywhere. The caller keeps the tree steady.
-    fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
-        let mut places = Vec::new();
-        let mut stack = vec![self.table.see(NodeId::ROOT)?];
-        while let Some(dir) = stack.pop() {
-            let path = dir.place()?.clone();
-            for item in self.merged(&dir)? {
-                let here = path.join(item.name.as_name());
-                let Some(location) = self.find(&dir, item.name.as_name())? else { continue };
-                let found = location.found();
-                if found.id == id {
-                    places.push(here);
-                } else if found.kind.is_dir() {
-                    stack.push(Seen { found: found.clone(), path: Some(here), orphan: None });
-                }
-            }
+    /// Gives a copy in the work directory the flags of its lower that a copy-up takes along.
+    pub(super) fn copy_inode_flags(&self, seen: &SeenNode, copy: &File) -> Result<()> {
+        let Some(fd) = self.inodes.lower_inode(seen)? else { return Ok(()) };
+        let flags = match FlagsForm::Plain.of(fd) {
+            Ok(flags) => flags,
+            Err(Errno::NOTTY | Errno::ACCESS | Errno::PERM) => return Ok(()),
+            Err(errno) => return Err(errno).doing(|| "read the flags of a lower".to_owned()),
+        };
+        if flags.protection().any() {
+            self.protected.protect(copy, flags.protection())?;
         }
-        Ok(places)
-    }
-
-    /// All nodes of several names among the lowers, found by one walk when first needed.
-    pub(super) fn links(&self) -> Result<Arc<Links>> {
-        let mut known = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(links) = &*known {
-            return Ok(Arc::clone(links));
+        if !flags.has_copied() {
+            return Ok(());
         }
-        let mut links: Links = HashMap::new();
-        let mut stack = vec![(self.lower.root(), TreePath::root())];
-        while let Some((dir, path)) = stack.pop() {
-            self.lower.read_dir(dir, 0, &mut |item: DirEntry<'_>| {
-                if let Entry::Node(node) = &item.entry {
-                    let here = path.join(item.name);
-                    if node.stat.kind.is_dir() {
-                        stack.push((node.id, here));
-                    } else if node.stat.nlink > 1 {
-                        links.entry(node.id).or_default().push(here);
-                    }
-                }
-                ControlFlow::Continue(())
-            })?;
+        let now = match FlagsForm::Plain.of(copy) {
+            Ok(now) => now,
+            Err(Errno::NOTTY) => return Ok(()),
+            Err(errno) => return Err(errno).doing(|| "read the flags of a copy".to_owned()),
+        };
+        match now.with_copied(flags).set(copy) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno).doing(|| "set the flags of a copy".to_owned()),
         }
-        let links = Arc::new(links);
-        *known = Some(Arc::clone(&links));
-        Ok(links)
     }
 }

@@ -8,99 +8,24 @@
 //! the way goes from the lower to the upper and never back.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
-use strata_content::Content;
 use strata_tree::NodeId;
 
-use super::attrs::{CAPABILITY, keep_capability};
 use super::error::{Error, Result};
+use super::inode_attrs::{CAPABILITY, keep_capability};
 use super::marks::raw_value;
-use super::table::Table;
+use super::open_bytes::{OpenBytes, ReadFrom};
+use super::table::NodeTable;
 use super::unsynced::Unsynced;
-
-/// Where the bytes of an open node are.
-pub(super) struct OpenBytes {
-    now: RwLock<Now>,
-}
-
-#[derive(Clone)]
-struct Now {
-    read: ReadFrom,
-    /// The upper's file, open for writing.
-    write: Option<Arc<File>>,
-}
-
-#[derive(Clone)]
-enum ReadFrom {
-    Lower(Arc<dyn Content>),
-    Upper(Arc<File>),
-}
-
-impl ReadFrom {
-    /// The bytes as a file, where they are one.
-    fn file(&self) -> Option<&File> {
-        match self {
-            Self::Lower(content) => content.as_file(),
-            Self::Upper(file) => Some(file),
-        }
-    }
-}
-
-impl OpenBytes {
-    /// The lower's bytes.
-    pub(super) fn lower(content: Arc<dyn Content>) -> Self {
-        Self { now: RwLock::new(Now { read: ReadFrom::Lower(content), write: None }) }
-    }
-
-    /// The upper's bytes.
-    pub(super) fn upper(file: Arc<File>, writable: bool) -> Self {
-        let write = writable.then(|| Arc::clone(&file));
-        Self { now: RwLock::new(Now { read: ReadFrom::Upper(file), write }) }
-    }
-
-    fn now(&self) -> Now {
-        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the bytes are the upper's.
-    pub(super) fn is_upper(&self) -> bool {
-        matches!(self.now().read, ReadFrom::Upper(_))
-    }
-
-    /// Whether it can be written.
-    pub(super) fn is_writable(&self) -> bool {
-        self.now().write.is_some()
-    }
-
-    /// From now on the bytes are the upper's.
-    pub(super) fn rise(&self, file: Arc<File>, writable: bool) {
-        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        if matches!(now.read, ReadFrom::Lower(_)) {
-            now.read = ReadFrom::Upper(Arc::clone(&file));
-        }
-        if writable && now.write.is_none() {
-            now.write = Some(file);
-        }
-    }
-
-    /// Some descriptor of the upper's file.
-    pub(super) fn upper_file(&self) -> Option<Arc<File>> {
-        let now = self.now();
-        now.write.or(match now.read {
-            ReadFrom::Upper(file) => Some(file),
-            ReadFrom::Lower(_) => None,
-        })
-    }
-}
 
 /// An open regular file. Dropped, it is closed.
 pub struct OpenFile {
     node: NodeId,
-    table: Arc<Table>,
+    table: Arc<NodeTable>,
     content: Arc<OpenBytes>,
     unsynced: Arc<Unsynced>,
     volatile: bool,
@@ -111,7 +36,7 @@ impl OpenFile {
     /// `node` has to be pinned in `table` once more for it.
     pub(super) fn new(
         node: NodeId,
-        table: Arc<Table>,
+        table: Arc<NodeTable>,
         content: Arc<OpenBytes>,
         unsynced: Arc<Unsynced>,
         volatile: bool,

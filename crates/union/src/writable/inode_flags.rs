@@ -7,28 +7,51 @@
 //! Invariant: what has no flags, because its tree or its file system does not have them, has none
 //! when it is asked and is copied up without.
 
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
-use strata_tree::{FlagsForm, InodeFlags, Kind, NodeId, Protection, inode_version};
+use strata_tree::{FlagsForm, InodeFlags, NodeId, Protection, inode_version};
 
-use super::error::{Doing, Error, Result};
-use super::names::inode;
-use super::table::{Seen, Stage};
-use super::{Mark, Union};
+use super::base::Base;
+use super::copy_up::CopyUp;
+use super::error::Result;
+use super::inodes::UpperInodes;
+use super::locks::NodeLocks;
+use super::marks::{Mark, Marks};
+use super::protected::ProtectedNodes;
+use super::readers::Readers;
+use super::table::{CopyStage, NodeTable};
 
-impl Union {
+/// Shows and changes the flags of inodes.
+pub(super) struct FlagChanges {
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    inodes: Arc<UpperInodes>,
+    protected: Arc<ProtectedNodes>,
+    copies: Arc<CopyUp>,
+}
+
+impl FlagChanges {
+    pub(super) fn new(base: &Base, read: &Readers, copies: &Arc<CopyUp>) -> Self {
+        Self {
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            inodes: Arc::clone(&read.inodes),
+            protected: Arc::clone(&read.protected),
+            copies: Arc::clone(copies),
+        }
+    }
+
     /// The flags of a regular file or a directory.
-    ///
-    /// # Errors
-    /// `ENOTTY` where there are none; `EACCES` where the inode may not be read; `ESTALE`.
-    pub fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
-        let _steady = self.steady();
+    pub(super) fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
+        let _steady = self.locks.steady();
         let seen = self.table.see(node)?;
-        if seen.found.stage > Stage::Lower {
-            let fd = inode(self, &seen)?;
-            let protected = self.protection_of(&seen)?;
+        if seen.found.stage > CopyStage::Lower {
+            let fd = self.inodes.open(&seen)?;
+            let protected = self.protected.protection_of(&seen)?;
             let own = form.of(&fd)?;
             // An upper's own are there where something else has set them.
             let kept = own.protection();
@@ -37,40 +60,34 @@ impl Union {
                 immutable: protected.immutable || kept.immutable,
             }));
         }
-        match self.lower_inode(&seen)? {
+        match self.inodes.lower_inode(&seen)? {
             Some(fd) => Ok(form.of(fd)?),
             None => Ok(form.none()),
         }
     }
 
     /// The generation of the inode that has a node's metadata; 0 where that is none of its own.
-    ///
-    /// # Errors
-    /// As [`Union::inode_flags`].
-    pub fn inode_version(&self, node: NodeId) -> Result<u32> {
-        let _steady = self.steady();
+    pub(super) fn inode_version(&self, node: NodeId) -> Result<u32> {
+        let _steady = self.locks.steady();
         let seen = self.table.see(node)?;
-        if seen.found.stage > Stage::Lower {
-            return Ok(inode_version(inode(self, &seen)?)?);
+        if seen.found.stage > CopyStage::Lower {
+            return Ok(inode_version(self.inodes.open(&seen)?)?);
         }
-        Ok(self.lower_inode(&seen)?.map_or(Ok(0), inode_version)?)
+        Ok(self.inodes.lower_inode(&seen)?.map_or(Ok(0), inode_version)?)
     }
 
     /// Gives a node these flags and takes all others away. Who may do that the kernel decides.
-    ///
-    /// # Errors
-    /// What the upper's file system says: `ENOTTY`, `EOPNOTSUPP`, `EINVAL`, `EPERM`; `ESTALE`.
-    pub fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<()> {
+    pub(super) fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<()> {
         // A lower may be on a file system that has other flags: extents, compression.
         let shown = match self.table.see(node)?.found.stage {
-            Stage::Lower => Some(self.inode_flags(node, flags.form())?),
-            Stage::Meta | Stage::Upper => None,
+            CopyStage::Lower => Some(self.inode_flags(node, flags.form())?),
+            CopyStage::Meta | CopyStage::Upper => None,
         };
-        self.copy_up(node, Stage::Meta, None)?;
-        let _claim = self.claims.claim(&[node]);
-        let _steady = self.steady();
+        self.copies.copy_up(node, CopyStage::Meta, None)?;
+        let _claim = self.locks.claim(&[node]);
+        let _steady = self.locks.steady();
         let seen = self.table.see(node)?;
-        let fd = inode(self, &seen)?;
+        let fd = self.inodes.open(&seen)?;
         let wanted = flags.protection();
         let flags = flags.with_protection(Protection::default());
         match shown {
@@ -78,48 +95,8 @@ impl Union {
             None => flags.set(&fd)?,
         }
         match wanted.any() {
-            true => self.protect(&fd, wanted),
+            true => self.protected.protect(&fd, wanted),
             false => self.marks.clear(&fd, Mark::Protattr),
-        }
-    }
-
-    /// Writes down that an inode of the upper is protected.
-    fn protect(&self, fd: impl AsFd, wanted: Protection) -> Result<()> {
-        self.protected.note();
-        self.marks.set(fd, Mark::Protattr, wanted.format())
-    }
-
-    /// Gives a copy in the work directory the flags of its lower that a copy-up takes along.
-    pub(super) fn copy_inode_flags(&self, seen: &Seen, copy: &File) -> Result<()> {
-        let Some(fd) = self.lower_inode(seen)? else { return Ok(()) };
-        let flags = match FlagsForm::Plain.of(fd) {
-            Ok(flags) => flags,
-            Err(Errno::NOTTY | Errno::ACCESS | Errno::PERM) => return Ok(()),
-            Err(errno) => return Err(errno).doing(|| "read the flags of a lower".to_owned()),
-        };
-        if flags.protection().any() {
-            self.protect(copy, flags.protection())?;
-        }
-        if !flags.has_copied() {
-            return Ok(());
-        }
-        let now = match FlagsForm::Plain.of(copy) {
-            Ok(now) => now,
-            Err(Errno::NOTTY) => return Ok(()),
-            Err(errno) => return Err(errno).doing(|| "read the flags of a copy".to_owned()),
-        };
-        match now.with_copied(flags).set(copy) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
-            Err(errno) => Err(errno).doing(|| "set the flags of a copy".to_owned()),
-        }
-    }
-
-    /// The inode that is a node's lower, if it is one and has flags.
-    pub(super) fn lower_inode(&self, seen: &Seen) -> Result<Option<OwnedFd>> {
-        match (seen.found.kind, seen.found.lower) {
-            (Kind::Regular | Kind::Directory, Some(lower)) => Ok(self.lower.inode(lower)?),
-            (_, Some(_)) => Ok(None),
-            (_, None) => Err(Error::Refused(Errno::STALE)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The names of a merged directory.
 //!
 //! Which node a name of the upper stands for takes several calls, and mostly a lookup of the name
-//! follows, which asks the same: a listing leaves it to that, or to [`Union::identity`].
+//! follows, which asks the same: a listing leaves it to that, or to `Union::identity`.
 //!
 //! Invariants: a listing is complete at one moment; its numbers and types are those that `lookup`
 //! gives; a whiteout hides the lower's name and is none itself.
@@ -9,16 +9,20 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rustix::fs::{Dir, FileType, OFlags};
-use rustix::io::Errno;
-use strata_tree::{DirEntry, Entry, Kind, NameBuf, Node, NodeId};
+use strata_content::FileTree;
+use strata_tree::{DirEntry, Entry, Name, NameBuf, Node, NodeId};
 
-use super::Union;
-use super::error::{Doing, Error, Result};
-use super::names::{other_number, stat_named};
-use super::table::{Found, Seen, Stage};
-use super::types::Listed;
+use super::base::Base;
+use super::error::{Doing, Result};
+use super::locks::NodeLocks;
+use super::stats::stat_named;
+use super::table::{CopyStage, NodeState, NodeTable, SeenNode};
+use super::types::ListedName;
+use super::upper::Upper;
+use super::whiteouts::Whiteouts;
 
 /// What the upper says of a directory.
 #[derive(Default)]
@@ -29,13 +33,29 @@ struct UpperNames {
     all: HashSet<NameBuf>,
 }
 
-impl Union {
+/// Reads directories of both sides.
+pub(super) struct DirReader {
+    lower: FileTree,
+    upper: Arc<Upper>,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    whiteouts: Arc<Whiteouts>,
+}
+
+impl DirReader {
+    pub(super) fn new(base: &Base, whiteouts: &Arc<Whiteouts>) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            upper: Arc::clone(&base.upper),
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            whiteouts: Arc::clone(whiteouts),
+        }
+    }
+
     /// All names of a directory, without `.` and `..`. Counts no lookups.
-    ///
-    /// # Errors
-    /// `ENOTDIR`, `ESTALE`; `Upper`, `Lower`.
-    pub fn list(&self, dir: NodeId) -> Result<Vec<Listed>> {
-        let _steady = self.steady();
+    pub(super) fn list(&self, dir: NodeId) -> Result<Vec<ListedName>> {
+        let _steady = self.locks.steady();
         let seen = self.table.see(dir)?;
         if seen.path.is_none() {
             return Ok(Vec::new()); // A removed directory is empty.
@@ -43,44 +63,20 @@ impl Union {
         self.merged(&self.table.see_dir(dir)?)
     }
 
-    /// The number and type of a name that was listed in a directory; `None` if it is gone.
-    ///
-    /// # Errors
-    /// `ENOTDIR`, `ESTALE`; `Upper`, `Lower`.
-    pub fn identity(&self, dir: NodeId, listed: &Listed) -> Result<Option<(NodeId, Kind)>> {
-        if let Some(node) = listed.below {
-            return Ok(Some(node));
-        }
-        let _steady = self.steady();
-        let seen = self.table.see(dir)?;
-        if seen.path.is_none() {
-            return Ok(None);
-        }
-        let location = match self.find(&seen, listed.name.as_name()) {
-            // The name is there, and so is listed.
-            Err(Error::Refused(Errno::STALE)) => {
-                let claimed = self.claimed(&seen, listed.name.as_name())?;
-                return Ok(claimed.map(|it| (other_number(it.found()), it.found().kind)));
-            }
-            found => found?,
-        };
-        Ok(location.map(|location| (location.found().id, location.found().kind)))
-    }
-
-    /// [`Union::list`]; the caller keeps paths steady.
-    pub(super) fn merged(&self, dir: &Seen) -> Result<Vec<Listed>> {
+    /// `Union::list`; the caller keeps paths steady.
+    pub(super) fn merged(&self, dir: &SeenNode) -> Result<Vec<ListedName>> {
         let upper = self.upper_names(dir)?;
-        let listed = |name| Listed { name, below: None };
-        let mut all: Vec<Listed> = upper.shown.into_iter().map(listed).collect();
+        let listed = |name| ListedName { name, below: None };
+        let mut all: Vec<ListedName> = upper.shown.into_iter().map(listed).collect();
         self.read_below(dir, &upper.all, |name, node| {
-            all.push(Listed { name, below: Some((node.id, node.stat.kind)) });
+            all.push(ListedName { name, below: Some((node.id, node.stat.kind)) });
             ControlFlow::Continue(())
         })?;
         Ok(all)
     }
 
     /// Whether a directory shows no name.
-    pub(super) fn is_empty(&self, dir: &Seen) -> Result<bool> {
+    pub(super) fn is_empty(&self, dir: &SeenNode) -> Result<bool> {
         let upper = self.upper_names(dir)?;
         if !upper.shown.is_empty() {
             return Ok(false);
@@ -96,7 +92,7 @@ impl Union {
     /// Tells what the lower has in a directory under other names than `above`, the upper's.
     fn read_below(
         &self,
-        dir: &Seen,
+        dir: &SeenNode,
         above: &HashSet<NameBuf>,
         mut each: impl FnMut(NameBuf, Node) -> ControlFlow<()>,
     ) -> Result<()> {
@@ -111,7 +107,7 @@ impl Union {
         Ok(())
     }
 
-    fn upper_names(&self, dir: &Seen) -> Result<UpperNames> {
+    fn upper_names(&self, dir: &SeenNode) -> Result<UpperNames> {
         let mut names = UpperNames::default();
         let mut expected = None;
         self.read_upper(dir, |file, name, told| {
@@ -120,11 +116,11 @@ impl Union {
                 FileType::CharacterDevice => true,
                 FileType::RegularFile => match expected {
                     Some(expected) => expected,
-                    None => *expected.insert(self.expects_whiteouts(file)?),
+                    None => *expected.insert(self.whiteouts.are_expected(file)?),
                 },
                 _ => false,
             };
-            let hides = match perhaps.then(|| self.is_whiteout(file, name.as_name())) {
+            let hides = match perhaps.then(|| self.whiteouts.is_whiteout(file, name.as_name())) {
                 None => false,
                 Some(answer) => match answer? {
                     None => return Ok(()), // Removed since.
@@ -143,10 +139,10 @@ impl Union {
     /// Tells each name that the upper has in a directory, which is open, and the type of its inode.
     fn read_upper(
         &self,
-        dir: &Seen,
+        dir: &SeenNode,
         mut each: impl FnMut(&File, NameBuf, FileType) -> Result<()>,
     ) -> Result<()> {
-        if dir.found.stage != Stage::Upper {
+        if dir.found.stage != CopyStage::Upper {
             return Ok(());
         }
         let path = dir.place()?;
@@ -169,7 +165,7 @@ impl Union {
     }
 
     /// How many directories are in a merged directory, for its link count.
-    pub(super) fn subdirectories(&self, found: &Found) -> Result<u32> {
+    pub(super) fn subdirectories(&self, found: &NodeState) -> Result<u32> {
         if let Some(known) = self.table.subdirectories(found.id) {
             return Ok(known);
         }
@@ -181,7 +177,7 @@ impl Union {
 
     /// Counts them by the types that the upper's listing tells: its marks make no other node a
     /// directory, and a directory is always shown.
-    fn count_directories(&self, dir: &Seen) -> Result<u32> {
+    fn count_directories(&self, dir: &SeenNode) -> Result<u32> {
         let (mut count, mut names) = (0, HashSet::new());
         self.read_upper(dir, |_, name, told| {
             count += u32::from(told == FileType::Directory);
@@ -193,5 +189,14 @@ impl Union {
             ControlFlow::Continue(())
         })?;
         Ok(count)
+    }
+
+    /// What the lower has under a name of a merged directory.
+    pub(super) fn in_lower(&self, dir: &NodeState, name: Name<'_>) -> Result<Option<Node>> {
+        let Some(lower) = dir.lower else { return Ok(None) };
+        Ok(match self.lower.lookup(lower, name)? {
+            Some(Entry::Node(node)) => Some(node),
+            Some(Entry::Whiteout | Entry::LowerLink(_)) | None => None,
+        })
     }
 }

@@ -20,6 +20,7 @@
 use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -28,9 +29,9 @@ pub(super) use strata_tree::dialect::{Mark, Override, format_kind, parse_kind};
 use strata_tree::dialect::{OVERRIDE_STAT, XattrClass};
 use strata_tree::xattrs::{self, XattrNames};
 
+use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result};
 use super::types::SetMode;
-use super::upper::by_descriptor;
 
 /// Between the prefix and a name that only root may set.
 const APART: &[u8] = b"strata.x.";
@@ -45,6 +46,16 @@ pub(super) struct Marks {
 impl Marks {
     pub(super) fn new(user: bool, apart: bool) -> Self {
         Self { class: if user { XattrClass::User } else { XattrClass::Trusted }, apart }
+    }
+
+    /// Whether owners, bits and types are kept apart from the upper's inodes.
+    pub(super) fn is_apart(self) -> bool {
+        self.apart
+    }
+
+    /// Whether marks are user attributes.
+    pub(super) fn is_user(self) -> bool {
+        matches!(self.class, XattrClass::User)
     }
 
     /// What the names of all marks begin with.
@@ -196,6 +207,21 @@ pub(super) fn state(fd: impl AsFd, stated: Override) -> Result<()> {
     let (path, text) = (by_descriptor(fd.as_fd()), stated.format());
     rustix::fs::setxattr(path, OVERRIDE_STAT, text.as_bytes(), XattrFlags::empty())
         .doing(|| format!("set {OVERRIDE_STAT}"))
+}
+
+/// Whether a node of the upper that is known says that it is protected.
+#[derive(Debug, Default)]
+pub(super) struct Met(AtomicBool);
+
+impl Met {
+    /// There is one.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[cfg(test)]

@@ -6,60 +6,55 @@
 //! already is not given again: a node of the upper has its own then, a lower's one with [`DOUBT`]
 //! set, and a directory is `ESTALE`, for what is below it would have two places.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::Errno;
-use strata_tree::{
-    Device, Entry, Kind, Name, NameBuf, NameError, Node, NodeId, Stat, Timestamp, TreePath,
-};
+use strata_content::FileTree;
+use strata_tree::{Entry, Kind, Name, NameBuf, NameError, Node, NodeId, TreePath};
 
 use strata_tree::xattrs::XattrNames;
 
+use super::base::Base;
+use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result, damaged};
-use super::marks::{self, Mark, parse_kind, stated};
-use super::table::{Because, Found, Number, Seen, Stage};
-use super::types::Attr;
+use super::inodes::{UpperInodes, lower_attr};
+use super::listing::DirReader;
+use super::locks::NodeLocks;
+use super::marks::{self, Mark, Marks, Met};
+use super::origin::Origins;
+use super::stats::{is_device_whiteout, other_number, stat, upper_number};
+use super::table::{Because, CopyStage, NodeState, NodeTable, Number, Pins, SeenNode};
+use super::types::{Attr, ListedName};
 use super::unsynced::is_whole;
-use super::upper::by_descriptor;
+use super::upper::Upper;
 use super::whiteouts::is_marked;
-use super::{Union, upper};
-
-/// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
-const TARGET_MAX: u64 = 4095;
-
-/// Set in the numbers of nodes that no lower has.
-const UPPER: u64 = 1 << 62;
-
-/// Set in the numbers of a lower's nodes whose own a node of the upper has.
-const DOUBT: u64 = 1 << 63;
 
 /// What a name of the upper is.
 pub(super) enum InUpper {
     /// Nothing, and the lower's is hidden.
     Whiteout,
     /// A node, its inode, and what `stat` says of that.
-    Node(Found, OwnedFd, Box<Statx>),
+    Node(NodeState, OwnedFd, Box<Statx>),
 }
 
 /// Where a name was found.
-pub(super) enum Location {
+pub(super) enum ResolvedName {
     /// In the upper, with its inode and what `stat` says of that.
-    Upper(Found, OwnedFd, Box<Statx>),
+    Upper(NodeState, OwnedFd, Box<Statx>),
     /// Only in the lower.
-    Lower(Found, Node),
+    Lower(NodeState, Node),
 }
 
-impl Location {
-    pub(super) fn found(&self) -> &Found {
+impl ResolvedName {
+    pub(super) fn found(&self) -> &NodeState {
         match self {
             Self::Upper(found, ..) | Self::Lower(found, _) => found,
         }
     }
 
-    fn found_mut(&mut self) -> &mut Found {
+    fn found_mut(&mut self) -> &mut NodeState {
         match self {
             Self::Upper(found, ..) | Self::Lower(found, _) => found,
         }
@@ -74,14 +69,43 @@ pub(super) fn name(bytes: &[u8]) -> Result<Name<'_>> {
     })
 }
 
-impl Union {
+/// Finds the nodes that names stand for.
+pub(super) struct NameResolver {
+    lower: FileTree,
+    upper: Arc<Upper>,
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    met: Arc<Met>,
+    dirs: Arc<DirReader>,
+    inodes: Arc<UpperInodes>,
+    origins: Arc<Origins>,
+}
+
+impl NameResolver {
+    pub(super) fn new(
+        base: &Base,
+        dirs: &Arc<DirReader>,
+        inodes: &Arc<UpperInodes>,
+        origins: &Arc<Origins>,
+    ) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            upper: Arc::clone(&base.upper),
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            met: Arc::clone(&base.met),
+            dirs: Arc::clone(dirs),
+            inodes: Arc::clone(inodes),
+            origins: Arc::clone(origins),
+        }
+    }
+
     /// The node called `bytes` in `dir`; counts one lookup if there is one.
-    ///
-    /// # Errors
-    /// `ENAMETOOLONG`, `ENOTDIR`, `ESTALE`; `Upper`, `Lower`.
-    pub fn lookup(&self, dir: NodeId, bytes: &[u8]) -> Result<Option<Attr>> {
+    pub(super) fn lookup(&self, dir: NodeId, bytes: &[u8]) -> Result<Option<Attr>> {
         let name = name(bytes)?;
-        let _steady = self.steady();
+        let _steady = self.locks.steady();
         let seen = self.table.see(dir)?;
         if !seen.found.kind.is_dir() {
             return Err(Error::Refused(Errno::NOTDIR));
@@ -92,8 +116,8 @@ impl Union {
         let found = self.discover(&seen, name, Because::LookedUp)?;
         let Some((location, generation)) = found else { return Ok(None) };
         let attr = match &location {
-            Location::Upper(found, fd, stat) => self.upper_attr(found, fd, stat)?,
-            Location::Lower(found, node) => lower_attr(found, node),
+            ResolvedName::Upper(found, fd, stat) => self.inodes.upper_attr(found, fd, stat)?,
+            ResolvedName::Lower(found, node) => lower_attr(found, node),
         };
         Ok(Some(Attr { generation, ..attr }))
     }
@@ -101,10 +125,10 @@ impl Union {
     /// The name's node, known to the table from now on; its generation.
     pub(super) fn discover(
         &self,
-        dir: &Seen,
+        dir: &SeenNode,
         name: Name<'_>,
         because: Because,
-    ) -> Result<Option<(Location, u64)>> {
+    ) -> Result<Option<(ResolvedName, u64)>> {
         loop {
             let since = self.table.raised();
             let Some(location) = self.find(dir, name)? else { return Ok(None) };
@@ -118,7 +142,7 @@ impl Union {
 
     /// The name's node, not yet known to the table. `ESTALE` for a directory that is known
     /// elsewhere.
-    pub(super) fn find(&self, dir: &Seen, name: Name<'_>) -> Result<Option<Location>> {
+    pub(super) fn find(&self, dir: &SeenNode, name: Name<'_>) -> Result<Option<ResolvedName>> {
         loop {
             let since = self.table.raised();
             let Some(mut location) = self.claimed(dir, name)? else { return Ok(None) };
@@ -141,43 +165,34 @@ impl Union {
     }
 
     /// The name's node, with the number that its marks claim.
-    pub(super) fn claimed(&self, dir: &Seen, name: Name<'_>) -> Result<Option<Location>> {
-        if dir.found.stage == Stage::Upper {
+    pub(super) fn claimed(&self, dir: &SeenNode, name: Name<'_>) -> Result<Option<ResolvedName>> {
+        if dir.found.stage == CopyStage::Upper {
             let fd = self.upper.dir(dir.place()?)?;
             match self.in_upper(dir, fd.as_fd(), name)? {
                 Some(InUpper::Whiteout) => return Ok(None),
                 Some(InUpper::Node(found, fd, stat)) => {
-                    return Ok(Some(Location::Upper(found, fd, stat)));
+                    return Ok(Some(ResolvedName::Upper(found, fd, stat)));
                 }
                 None => {}
             }
         }
-        Ok(self.in_lower(&dir.found, name)?.map(|node| {
-            let found = Found {
+        Ok(self.dirs.in_lower(&dir.found, name)?.map(|node| {
+            let found = NodeState {
                 id: node.id,
                 kind: node.stat.kind,
-                stage: Stage::Lower,
+                stage: CopyStage::Lower,
                 lower: Some(node.id),
                 redirect: None,
                 real: None,
             };
-            Location::Lower(found, node)
+            ResolvedName::Lower(found, node)
         }))
-    }
-
-    /// What the lower has under a name of a merged directory.
-    pub(super) fn in_lower(&self, dir: &Found, name: Name<'_>) -> Result<Option<Node>> {
-        let Some(lower) = dir.lower else { return Ok(None) };
-        Ok(match self.lower.lookup(lower, name)? {
-            Some(Entry::Node(node)) => Some(node),
-            Some(Entry::Whiteout | Entry::LowerLink(_)) | None => None,
-        })
     }
 
     /// What the upper has under a name; `fd` is the directory there.
     pub(super) fn in_upper(
         &self,
-        dir: &Seen,
+        dir: &SeenNode,
         fd: impl AsFd,
         name: Name<'_>,
     ) -> Result<Option<InUpper>> {
@@ -202,18 +217,18 @@ impl Union {
     /// Reads the marks of an inode of the upper that is called `name` in `dir`.
     fn identify(
         &self,
-        dir: &Found,
+        dir: &NodeState,
         name: Name<'_>,
         (fd, names): (&OwnedFd, &XattrNames),
         stat: &Statx,
-    ) -> Result<Found> {
-        let kind = self.kind(fd, names, stat)?;
+    ) -> Result<NodeState> {
+        let kind = self.inodes.kind(fd, names, stat)?;
         if self.marks.has(names, Mark::Protattr) {
-            self.protected.note();
+            self.met.note();
         }
         let own = upper_number(stat);
-        let (stage, real) = (Stage::Upper, Some(stat.stx_ino));
-        let mut found = Found { id: own, kind, stage, lower: None, redirect: None, real };
+        let (stage, real) = (CopyStage::Upper, Some(stat.stx_ino));
+        let mut found = NodeState { id: own, kind, stage, lower: None, redirect: None, real };
         if kind.is_dir() {
             if self.marks.get_of(fd, names, Mark::Opaque)?.is_some_and(|value| value == b"y") {
                 return Ok(found);
@@ -221,7 +236,7 @@ impl Union {
             found.redirect = self.redirect(dir, fd, names)?;
             let below = match &found.redirect {
                 Some(path) => self.walk_lower(path)?,
-                None => self.in_lower(dir, name)?,
+                None => self.dirs.in_lower(dir, name)?,
             };
             if let Some(below) = below.filter(|node| node.stat.kind.is_dir()) {
                 found.id = below.id;
@@ -237,14 +252,14 @@ impl Union {
             if self.marks.get(fd, Mark::Metacopy)?.is_some() {
                 let below = match &redirect {
                     Some(path) => self.walk_lower(path)?,
-                    None => self.in_lower(dir, name)?,
+                    None => self.dirs.in_lower(dir, name)?,
                 };
                 let below = below.filter(|node| node.stat.kind == Kind::Regular);
                 // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
                 let below =
                     below.ok_or_else(|| damaged("find the content of a metacopy in the lower"))?;
                 found.redirect = redirect;
-                found.stage = Stage::Meta;
+                found.stage = CopyStage::Meta;
                 found.lower = Some(below.id);
                 found.id = below.id;
                 return Ok(found);
@@ -254,14 +269,14 @@ impl Union {
         if !metacopy && !self.marks.has(names, Mark::StrataOrigin) {
             return Ok(found);
         }
-        let Some(origin) = self.origin(fd)? else { return Ok(found) };
-        let Some(lower) = self.kept_number(&origin, stat.stx_ino, dir, name)? else {
+        let Some(origin) = self.origins.read(fd)? else { return Ok(found) };
+        let Some(lower) = self.origins.kept_number(&origin, stat.stx_ino, dir, name)? else {
             return Ok(found);
         };
         found.id = lower;
         if origin.unsynced && self.upper.view && !self.is_whole(fd, lower)? {
             // The machine has crashed, and nobody has used the upper since.
-            found.stage = Stage::Meta;
+            found.stage = CopyStage::Meta;
             found.lower = Some(lower);
         }
         Ok(found)
@@ -274,7 +289,12 @@ impl Union {
 
     /// The lower path that a redirect says: absolute, or a sibling's name (overlayfs.rst,
     /// "Renaming directories").
-    fn redirect(&self, dir: &Found, fd: &OwnedFd, names: &XattrNames) -> Result<Option<TreePath>> {
+    fn redirect(
+        &self,
+        dir: &NodeState,
+        fd: &OwnedFd,
+        names: &XattrNames,
+    ) -> Result<Option<TreePath>> {
         let Some(text) = self.marks.get_of(fd, names, Mark::Redirect)? else { return Ok(None) };
         let bad = |_| damaged("follow a redirect that is no path");
         if text.first() == Some(&b'/') {
@@ -302,188 +322,61 @@ impl Union {
         Ok(Some(node))
     }
 
-    /// The type of an inode of the upper, as the image has it.
-    fn kind(&self, fd: &OwnedFd, names: &XattrNames, stat: &Statx) -> Result<Kind> {
-        let kind = kind_of(stat);
-        let apart = self.apart();
-        if kind != Kind::Regular || stat.stx_size != 0 && !apart {
-            return Ok(kind);
-        }
-        let told = || Ok::<_, Error>(stated(fd)?.and_then(|stated| stated.kind));
-        if stat.stx_size != 0 {
-            let target = stat.stx_size <= TARGET_MAX && told()? == Some(Kind::Symlink);
-            return Ok(if target { Kind::Symlink } else { kind });
-        }
-        let told = match self.marks.get_of(fd, names, Mark::StrataDevice)? {
-            Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
-            None if apart => told()?,
-            None => None,
-        };
-        // An empty file can stand for what has no content, and for nothing else.
-        Ok(match told {
-            Some(
-                told @ (Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket),
-            ) => told,
-            Some(Kind::Regular | Kind::Directory | Kind::Symlink) | None => kind,
-        })
+    /// The node of a name, known to the table as long as `pins` live. `ENOENT`.
+    pub(super) fn known(
+        &self,
+        dir: NodeId,
+        name: Name<'_>,
+        pins: &mut Pins<'_>,
+    ) -> Result<NodeState> {
+        let _steady = self.locks.steady();
+        let seen = self.table.see_dir(dir)?;
+        let found = self.discover(&seen, name, Because::Pinned)?;
+        let (location, _) = found.ok_or(Error::Refused(Errno::NOENT))?;
+        pins.keep(location.found().id);
+        Ok(location.found().clone())
     }
 
-    /// Owner, group and permission bits of an inode of the upper.
-    pub(super) fn owner_and_bits(&self, fd: impl AsFd, stat: &Statx) -> Result<(u32, u32, u16)> {
-        if self.apart()
-            && let Some(stated) = stated(&fd)?
-        {
-            return Ok((stated.uid, stated.gid, stated.perm));
+    /// The number and type of a name that was listed in a directory; `None` if it is gone.
+    pub(super) fn identity(
+        &self,
+        dir: NodeId,
+        listed: &ListedName,
+    ) -> Result<Option<(NodeId, Kind)>> {
+        if let Some(node) = listed.below {
+            return Ok(Some(node));
         }
-        Ok((stat.stx_uid, stat.stx_gid, stat.stx_mode & 0o7777))
-    }
-
-    /// The size of a metacopy. Its inode's is the same, unless a crash has left part of a copy,
-    /// which only a view shows: all others have mended it.
-    fn size_below(&self, found: &Found) -> Result<u64> {
-        let lower = found.lower.ok_or_else(|| damaged("ask for the size of a metacopy"))?;
-        Ok(self.lower.node(lower)?.stat.size)
-    }
-
-    /// `stat` of a node of the upper.
-    pub(super) fn upper_attr(&self, found: &Found, fd: impl AsFd, stat: &Statx) -> Result<Attr> {
-        let (uid, gid, perm) = self.owner_and_bits(fd, stat)?;
-        let nlink = match found.kind {
-            Kind::Directory if found.lower.is_some() && stat.stx_nlink > 0 => {
-                2 + self.subdirectories(found)?
+        let _steady = self.locks.steady();
+        let seen = self.table.see(dir)?;
+        if seen.path.is_none() {
+            return Ok(None);
+        }
+        let location = match self.find(&seen, listed.name.as_name()) {
+            // The name is there, and so is listed.
+            Err(Error::Refused(Errno::STALE)) => {
+                let claimed = self.claimed(&seen, listed.name.as_name())?;
+                return Ok(claimed.map(|it| (other_number(it.found()), it.found().kind)));
             }
-            _ => stat.stx_nlink,
+            found => found?,
         };
-        let size = match found.kind {
-            Kind::Regular if self.upper.view && found.stage == Stage::Meta => {
-                self.size_below(found)?
-            }
-            Kind::Regular | Kind::Symlink | Kind::Directory => stat.stx_size,
-            Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo | Kind::Socket => 0,
-        };
-        let blocks = match found.stage {
-            Stage::Meta => size.div_ceil(512),
-            Stage::Lower | Stage::Upper => stat.stx_blocks,
-        };
-        let born = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        Ok(Attr {
-            id: found.id,
-            generation: self.table.generation(found.id),
-            stat: Stat {
-                kind: found.kind,
-                perm,
-                uid,
-                gid,
-                size,
-                nlink,
-                mtime: time(stat.stx_mtime),
-            },
-            atime: time(stat.stx_atime),
-            ctime: time(stat.stx_ctime),
-            birth: born.then(|| time(stat.stx_btime)),
-            blocks,
-        })
+        Ok(location.map(|location| (location.found().id, location.found().kind)))
     }
-}
 
-/// `stat` of a node that is only in the lower.
-pub(super) fn lower_attr(found: &Found, node: &Node) -> Attr {
-    let mtime = node.stat.mtime;
-    Attr {
-        id: found.id,
-        generation: 0,
-        stat: node.stat,
-        atime: mtime,
-        ctime: mtime,
-        birth: None,
-        blocks: node.stat.size.div_ceil(512),
-    }
-}
-
-/// Everything that `stat` knows of an open inode.
-pub(super) fn stat(fd: impl AsFd) -> Result<Statx> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::statx(fd, "", flags, wanted).doing(|| "stat a node of the upper".to_owned())
-}
-
-/// The same of a name in an open directory of the upper; `None` if there is none.
-pub(super) fn stat_named(dir: impl AsFd, name: Name<'_>) -> Result<Option<Statx>> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::statx(dir, name.as_os_str(), flags, StatxFlags::BASIC_STATS) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno).doing(|| format!("stat {:?}", name.as_os_str())),
-    }
-}
-
-/// The number of a node whose claimed one another has.
-pub(super) fn other_number(found: &Found) -> NodeId {
-    match found.real {
-        Some(real) => NodeId(UPPER | real),
-        None => NodeId(DOUBT | found.id.0),
-    }
-}
-
-/// The number of a node that no lower has.
-pub(super) fn upper_number(stat: &Statx) -> NodeId {
-    NodeId(UPPER | stat.stx_ino)
-}
-
-/// overlayfs.rst, "whiteouts and opaque directories".
-pub(super) fn is_device_whiteout(stat: &Statx) -> bool {
-    matches!(kind_of(stat), Kind::CharDevice(Device { major: 0, minor: 0 }))
-}
-
-fn kind_of(stat: &Statx) -> Kind {
-    let device = Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
-    Kind::of_mode(u32::from(stat.stx_mode), device).unwrap_or(Kind::Regular)
-}
-
-fn time(time: rustix::fs::StatxTimestamp) -> Timestamp {
-    Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec }
-}
-
-/// The inode of a node of the upper: what is open of it, or else opened for this.
-pub(super) fn inode(union: &Union, seen: &Seen) -> Result<Inode> {
-    if let (true, Some(path)) = (seen.found.kind.is_dir(), &seen.path) {
-        return Ok(Inode::Dir(union.upper.dir(path)?));
-    }
-    if seen.found.kind == Kind::Regular
-        && let Some(file) = union.table.open_content(seen.found.id).and_then(|c| c.upper_file())
-    {
-        return Ok(Inode::File(file));
-    }
-    Ok(Inode::Own(own_inode(union, seen)?))
-}
-
-/// A descriptor of an inode of the upper.
-pub(super) enum Inode {
-    Dir(Arc<OwnedFd>),
-    File(Arc<File>),
-    /// Of this use alone.
-    Own(OwnedFd),
-}
-
-impl AsFd for Inode {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Dir(fd) => fd.as_fd(),
-            Self::File(file) => file.as_fd(),
-            Self::Own(fd) => fd.as_fd(),
+    /// Marks a merged directory or a metacopy with the lower path of what it shows.
+    pub(super) fn point_below(&self, seen: &SeenNode, fd: &OwnedFd) -> Result<()> {
+        let depends = seen.found.stage == CopyStage::Meta
+            || seen.found.kind.is_dir() && seen.found.lower.is_some();
+        if !depends {
+            return Ok(());
         }
-    }
-}
-
-/// The inode of a node of the upper, opened by its path or, when it has none, by what keeps it.
-pub(super) fn own_inode(union: &Union, seen: &Seen) -> Result<OwnedFd> {
-    match (&seen.path, &seen.orphan) {
-        (Some(path), _) => union.upper.node(path),
-        (None, Some(file)) => {
-            let path = upper::by_descriptor(file.as_fd());
-            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .doing(|| "open a removed node".to_owned())
-        }
-        (None, None) => Err(Error::Refused(Errno::NOENT)),
+        let path = self.table.lower_path(seen.found.id);
+        let path = path.ok_or_else(|| damaged("tell where a moved node has its lower"))?;
+        let text = [b"/", path.as_bytes()].concat();
+        self.marks.set(fd, Mark::Redirect, &text).map_err(|error| {
+            let shown = seen.path.as_ref().map_or_else(String::new, |path| self.upper.shown(path));
+            error.of(|| format!("cannot move or link {shown}"))
+        })?;
+        self.table.update(seen.found.id, |found| found.redirect = Some(path));
+        Ok(())
     }
 }

@@ -3,36 +3,66 @@
 //! Invariant: a file that is open for writing is in the upper, whole.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
+use strata_content::FileTree;
 use strata_tree::{Kind, NodeId};
 
-use super::Union;
+use super::base::Base;
+use super::copy_up::CopyUp;
 use super::error::{Doing, Error, Result};
-use super::files::{OpenBytes, OpenFile};
-use super::names::inode;
-use super::table::{Seen, Stage};
+use super::files::OpenFile;
+use super::inodes::UpperInodes;
+use super::locks::NodeLocks;
+use super::open_bytes::OpenBytes;
+use super::protected::ProtectedNodes;
+use super::readers::Readers;
+use super::table::{CopyStage, NodeTable};
 use super::types::OpenHow;
-use super::upper::by_descriptor;
+use super::unsynced::Unsynced;
+use super::upper::Upper;
 
-impl Union {
+/// Opens regular files.
+pub(super) struct FileOpener {
+    lower: FileTree,
+    upper: Arc<Upper>,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    unsynced: Arc<Unsynced>,
+    inodes: Arc<UpperInodes>,
+    protected: Arc<ProtectedNodes>,
+    copies: Arc<CopyUp>,
+    volatile: bool,
+}
+
+impl FileOpener {
+    pub(super) fn new(base: &Base, read: &Readers, copies: &Arc<CopyUp>, volatile: bool) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            upper: Arc::clone(&base.upper),
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            unsynced: Arc::clone(&base.unsynced),
+            inodes: Arc::clone(&read.inodes),
+            protected: Arc::clone(&read.protected),
+            copies: Arc::clone(copies),
+            volatile,
+        }
+    }
+
     /// Opens a regular file; for writing it is copied up first.
-    ///
-    /// # Errors
-    /// `EISDIR`, `ENXIO` for what is no regular file, `ESTALE`; `Upper`, `Lower`.
-    pub fn open_file(&self, node: NodeId, how: OpenHow) -> Result<Arc<OpenFile>> {
+    pub(super) fn open_file(&self, node: NodeId, how: OpenHow) -> Result<Arc<OpenFile>> {
         match self.table.see(node)?.found.kind {
             Kind::Regular => {}
             Kind::Directory => return Err(Error::Refused(Errno::ISDIR)),
             _ => return Err(Error::Refused(Errno::NXIO)),
         }
-        self.may_open(node, how)?;
+        self.protected.may_open(node, how)?;
         let write = how.write || how.truncate;
         let made = match write {
-            true => self.copy_up(node, Stage::Upper, how.truncate.then_some(0))?,
+            true => self.copies.copy_up(node, CopyStage::Upper, how.truncate.then_some(0))?,
             false => None,
         };
         self.table.pin(node);
@@ -58,7 +88,7 @@ impl Union {
 
     /// A file of the upper that was just made, and is open for reading and writing.
     pub(super) fn open_made(&self, node: NodeId, made: File) -> Result<Arc<OpenFile>> {
-        let made = self.made_to_read(node, made)?;
+        let made = self.inodes.made_to_read(node, made)?;
         let fresh = Arc::new(OpenBytes::upper(Arc::new(made), true));
         self.table.pin(node);
         let content = self.table.content(node, Arc::clone(&fresh));
@@ -77,28 +107,25 @@ impl Union {
         if !self.upper.moves_access_times() {
             return Ok(false);
         }
-        let _steady = self.steady();
+        let _steady = self.locks.steady();
         let seen = self.table.see(node)?;
-        let (Stage::Meta, Some(path)) = (seen.found.stage, &seen.path) else { return Ok(false) };
+        let (CopyStage::Meta, Some(path)) = (seen.found.stage, &seen.path) else {
+            return Ok(false);
+        };
         let file = self.upper.content(path, OFlags::RDONLY)?;
         rustix::io::pread(&file, &mut [0; 1], 0).doing(|| "read a metacopy".to_owned())?;
         Ok(true)
     }
 
-    /// A node's file that was just made, with the access times that are asked for.
-    pub(super) fn made_to_read(&self, node: NodeId, made: File) -> Result<File> {
-        self.upper.made_to_read(made, self.table.see(node)?.path.as_ref())
-    }
-
     /// The caller has pinned `node` for it.
     fn opened(&self, node: NodeId, content: Arc<OpenBytes>) -> Arc<OpenFile> {
         let (table, unsynced) = (Arc::clone(&self.table), Arc::clone(&self.unsynced));
-        Arc::new(OpenFile::new(node, table, content, unsynced, self.options.volatile))
+        Arc::new(OpenFile::new(node, table, content, unsynced, self.volatile))
     }
 
     /// What all openers share. `made`: the file, if it has come up for this.
     fn content_of(&self, node: NodeId, write: bool, made: Option<File>) -> Result<Arc<OpenBytes>> {
-        let _steady = self.steady();
+        let _steady = self.locks.steady();
         if let Some(content) = self.table.open_content(node)
             && (!write || content.is_writable())
         {
@@ -106,41 +133,27 @@ impl Union {
         }
         let seen = self.table.see(node)?;
         let fresh = match (seen.found.stage, seen.found.lower, made) {
-            (Stage::Lower | Stage::Meta, Some(lower), _) => {
+            (CopyStage::Lower | CopyStage::Meta, Some(lower), _) => {
                 OpenBytes::lower(self.lower.open(lower)?.into())
             }
             (.., Some(made)) => OpenBytes::upper(Arc::new(made), true),
-            _ => OpenBytes::upper(self.open_upper(&seen, write)?, write),
+            _ => OpenBytes::upper(self.inodes.open_upper(&seen, write)?, write),
         };
         let content = self.table.content(node, Arc::new(fresh));
         // It may have been copied up since, or others have it open for reading only.
         let seen = self.table.see(node)?;
-        let late = seen.found.stage == Stage::Upper && !content.is_upper();
+        let late = seen.found.stage == CopyStage::Upper && !content.is_upper();
         if late || write && !content.is_writable() {
-            content.rise(self.open_upper(&seen, write)?, write);
+            content.rise(self.inodes.open_upper(&seen, write)?, write);
         }
         Ok(content)
     }
 
-    fn open_upper(&self, seen: &Seen, write: bool) -> Result<Arc<File>> {
-        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        if let Some(path) = &seen.path {
-            return Ok(Arc::new(self.upper.content(path, access)?));
-        }
-        let inode = inode(self, seen)?;
-        let path = by_descriptor(inode.as_fd());
-        let file = rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());
-        Ok(Arc::new(File::from(file.doing(|| "open a file of the upper".to_owned())?)))
-    }
-
     /// Puts a directory on disk (`fsyncdir`). Does nothing for a lower's and on a volatile union.
-    ///
-    /// # Errors
-    /// `EIO`.
-    pub fn sync_dir(&self, dir: NodeId) -> Result<()> {
-        let _steady = self.steady();
+    pub(super) fn sync_dir(&self, dir: NodeId) -> Result<()> {
+        let _steady = self.locks.steady();
         let seen = self.table.see_dir(dir)?;
-        if self.options.volatile || seen.found.stage == Stage::Lower {
+        if self.volatile || seen.found.stage == CopyStage::Lower {
             return Ok(());
         }
         let file = self.upper.content(seen.place()?, OFlags::RDONLY | OFlags::DIRECTORY)?;

@@ -18,54 +18,60 @@
 //! Invariants: an upper is asked only if one of its nodes is known to be protected; what has no
 //! flags forbids nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use rustix::fs::{AtFlags, FallocateFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use strata_tree::{NodeId, Protection};
 
+use super::base::Base;
 use super::error::{Doing, Error, Result};
-use super::names::inode;
-use super::table::{Found, Seen, Stage};
+use super::inodes::UpperInodes;
+use super::locks::NodeLocks;
+use super::marks::{Mark, Marks, Met};
+use super::table::{CopyStage, NodeState, NodeTable, SeenNode};
 use super::types::{Changes, OpenHow, SetTime};
-use super::{Mark, Union};
-
-/// Whether a node of the upper that is known says that it is protected.
-#[derive(Debug, Default)]
-pub(super) struct Met(AtomicBool);
-
-impl Met {
-    /// There is one.
-    pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn any(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 fn refuse(refused: bool) -> Result<()> {
     if refused { Err(Error::Refused(Errno::PERM)) } else { Ok(()) }
 }
 
-impl Union {
+/// Knows which nodes are protected, and what that forbids.
+pub(super) struct ProtectedNodes {
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    met: Arc<Met>,
+    inodes: Arc<UpperInodes>,
+}
+
+impl ProtectedNodes {
+    pub(super) fn new(base: &Base, inodes: &Arc<UpperInodes>) -> Self {
+        Self {
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            met: Arc::clone(&base.met),
+            inodes: Arc::clone(inodes),
+        }
+    }
+
     /// How a node is protected.
     fn protection(&self, node: NodeId) -> Result<Protection> {
-        let _steady = self.steady();
+        let _steady = self.locks.steady();
         self.protection_of(&self.table.see(node)?)
     }
 
     /// The same where the caller holds the paths still.
-    pub(super) fn protection_of(&self, seen: &Seen) -> Result<Protection> {
-        if seen.found.stage > Stage::Lower {
-            if !self.protected.any() {
+    pub(super) fn protection_of(&self, seen: &SeenNode) -> Result<Protection> {
+        if seen.found.stage > CopyStage::Lower {
+            if !self.met.any() {
                 return Ok(Protection::default());
             }
-            let text = self.marks.get(inode(self, seen)?, Mark::Protattr)?;
+            let text = self.marks.get(self.inodes.open(seen)?, Mark::Protattr)?;
             return Ok(Protection::parse(&text.unwrap_or_default()));
         }
-        let Some(inode) = self.lower_inode(seen)? else { return Ok(Protection::default()) };
+        let Some(inode) = self.inodes.lower_inode(seen)? else { return Ok(Protection::default()) };
         let stat = rustix::fs::statx(inode, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)
             .doing(|| "stat a node of the lower".to_owned())?;
         let has = |flag| stat.stx_attributes.contains(flag);
@@ -113,17 +119,20 @@ impl Union {
     }
 
     /// Before the name of a node goes out of a directory.
-    pub(super) fn may_take(&self, dir: NodeId, node: &Found) -> Result<()> {
+    pub(super) fn may_take(&self, dir: NodeId, node: &NodeState) -> Result<()> {
         refuse(self.protection(dir)?.any() || self.protection(node.id)?.any())
     }
 
     /// Before room is made or taken in an open file; `mode` as of fallocate(2).
-    ///
-    /// # Errors
-    /// `EPERM`, `ESTALE`; `Upper`.
-    pub fn may_allocate(&self, node: NodeId, mode: u32) -> Result<()> {
+    pub(super) fn may_allocate(&self, node: NodeId, mode: u32) -> Result<()> {
         let is = self.protection(node)?;
         let more = FallocateFlags::from_bits_retain(mode) - FallocateFlags::KEEP_SIZE;
         refuse(is.immutable || is.append && !more.is_empty())
+    }
+
+    /// Writes down that an inode of the upper is protected.
+    pub(super) fn protect(&self, fd: impl AsFd, wanted: Protection) -> Result<()> {
+        self.met.note();
+        self.marks.set(fd, Mark::Protattr, wanted.format())
     }
 }

@@ -1,38 +1,86 @@
 //! The beginning and the end of an upper's use.
 //!
-//! Invariants: after [`Union::recover`] the work directory holds nothing that is being made; a
+//! Invariants: after [`UpperUse::recover`] the work directory holds nothing that is being made; a
 //! copy of several names that a crash cut off has all of them; every file has all of its content.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use strata_content::FileTree;
 use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath};
 
-use super::attrs::{Dress, set_times};
+use super::base::Base;
+use super::copy_up::CopyUp;
 use super::copying::copy_content;
+use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result};
-use super::names::stat;
+use super::inode_attrs::{refill, set_times};
+use super::inode_maker::{Dress, InodeMaker};
+use super::links::LinkFinder;
+use super::locks::NodeLocks;
+use super::marks::{Mark, Marks};
+use super::origin::Origins;
+use super::readers::Readers;
+use super::stats::stat;
+use super::table::NodeTable;
 use super::types::SetTime;
-use super::unsynced::{ANNOUNCED, is_whole};
-use super::upper::{by_descriptor, remove_tree};
-use super::{Mark, Union};
+use super::unsynced::{ANNOUNCED, Unsynced, is_whole};
+use super::upper::{Upper, remove_tree};
+use super::whiteouts::Whiteouts;
 
-impl Union {
+/// Begins and ends the use of an upper.
+pub(super) struct UpperUse {
+    lower: FileTree,
+    upper: Arc<Upper>,
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    unsynced: Arc<Unsynced>,
+    whiteouts: Arc<Whiteouts>,
+    origins: Arc<Origins>,
+    maker: InodeMaker,
+    links: Arc<LinkFinder>,
+    copies: Arc<CopyUp>,
+    volatile: bool,
+}
+
+impl UpperUse {
+    pub(super) fn new(
+        base: &Base,
+        read: &Readers,
+        links: &Arc<LinkFinder>,
+        copies: &Arc<CopyUp>,
+        volatile: bool,
+    ) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            upper: Arc::clone(&base.upper),
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            unsynced: Arc::clone(&base.unsynced),
+            whiteouts: Arc::clone(&read.whiteouts),
+            origins: Arc::clone(&read.origins),
+            maker: InodeMaker::new(base.marks),
+            links: Arc::clone(links),
+            copies: Arc::clone(copies),
+            volatile,
+        }
+    }
+
     /// Gives the root of a new upper the metadata of the lower's root; overlayfs shows the upper's.
-    ///
-    /// # Errors
-    /// `Upper`, `Lower`.
-    pub fn adopt_root(&self) -> Result<()> {
+    pub(super) fn adopt_root(&self) -> Result<()> {
         let root = self.lower.root();
         let stat = self.lower.node(root)?.stat;
         let fd = self.upper.node(&TreePath::root())?;
         let xattrs = self.lower.xattrs(root)?;
         let (kind, uid, gid, perm) = (stat.kind, stat.uid, stat.gid, stat.perm);
-        self.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
+        self.maker.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
         let mtime = SetTime::To(stat.mtime);
         set_times(&fd, mtime, mtime)
     }
@@ -76,13 +124,13 @@ impl Union {
     fn complete(&self, id: NodeId, links: &str) -> Result<()> {
         let stat = rustix::fs::statat(self.upper.work(), links, AtFlags::SYMLINK_NOFOLLOW)
             .doing(|| format!("stat {links}"))?;
-        let mut pins = self.pins();
+        let mut pins = self.table.pins();
         let names = match stat.st_nlink {
             0 | 1 => Vec::new(),
-            _ => self.names_of((id, id), &mut pins)?,
+            _ => self.copies.names_of((id, id), &mut pins)?,
         };
-        let _steady = self.steady();
-        self.link_all(id, links, &names)
+        let _steady = self.locks.steady();
+        self.copies.link_all(id, links, &names)
     }
 
     /// Completes the copies that a crash has left (`unsynced`), wherever in the upper they are.
@@ -107,7 +155,9 @@ impl Union {
     }
 
     fn mend_one(&self, path: &TreePath, fd: &OwnedFd) -> Result<()> {
-        let Some(origin) = self.origin(fd)?.filter(|origin| origin.unsynced) else { return Ok(()) };
+        let Some(origin) = self.origins.read(fd)?.filter(|origin| origin.unsynced) else {
+            return Ok(());
+        };
         let lower = origin.lower;
         let shown = self.upper.shown(path);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
@@ -115,7 +165,7 @@ impl Union {
         let file = File::from(file.doing(|| format!("open {shown}"))?);
         if self.lower.node(lower).is_err() {
             // Some lowers know their numbers once they were listed.
-            self.links()?;
+            self.links.all()?;
         }
         let gone = || Error::Unusable {
             path: shown.clone(),
@@ -123,7 +173,7 @@ impl Union {
                   the lowers that it was made with, or remove it"
                 .to_owned(),
         };
-        let original = match self.still_has(&origin) {
+        let original = match self.origins.still_has(&origin) {
             Ok(true) => self.lower.open(lower),
             Ok(false) | Err(Error::Lower(TreeError::NoNode(_))) => return Err(gone()),
             Err(error) => return Err(error),
@@ -133,19 +183,19 @@ impl Union {
             error => error.into(),
         })?;
         if !is_whole(&file, &*original)? {
-            self.refill(&file, || {
+            refill(&file, || {
                 rustix::fs::ftruncate(&file, 0).doing(|| "empty a file".to_owned())?;
                 copy_content(&*original, &file, None)
             })?;
         }
         self.upper.sync_file(&file)?;
-        let synced = self.origin_of(&file, lower, false)?;
+        let synced = self.origins.of(&file, lower, false)?;
         self.marks.set(&file, Mark::StrataOrigin, &synced.format())
     }
 
     /// Marks the upper as not to be trusted after a crash (overlayfs.rst, "Volatile mount").
     fn begin(&self) -> Result<()> {
-        if !self.options.volatile {
+        if !self.volatile {
             return Ok(());
         }
         let mode = Mode::from_raw_mode(0o700);
@@ -158,13 +208,16 @@ impl Union {
         Ok(())
     }
 
+    /// Ends what a union does by itself.
+    pub(super) fn close(&self) -> Result<()> {
+        let (synced, removed) = (self.unsynced.end(), self.whiteouts.end());
+        synced.and(removed)
+    }
+
     /// Puts everything on disk, before the mount is taken away or while it goes on. Does nothing
     /// on a volatile union.
-    ///
-    /// # Errors
-    /// `EIO`, `ENOSPC`: something that was written is lost.
-    pub fn sync(&self) -> Result<()> {
-        if self.options.volatile {
+    pub(super) fn sync(&self) -> Result<()> {
+        if self.volatile {
             return Ok(());
         }
         self.unsynced.end()?;
@@ -174,14 +227,11 @@ impl Union {
     /// Ends the use of the upper once nothing is mounted any more: little is left to do, and
     /// whoever wants the directories next waits for it. What was written is in the page cache, or
     /// on disk, as after any program's end; copies that came up are on disk.
-    ///
-    /// # Errors
-    /// `EIO`, `ENOSPC`: something that was written is lost.
-    pub fn finish(&self) -> Result<()> {
+    pub(super) fn finish(&self) -> Result<()> {
         self.upper.release();
         self.unsynced.end()?;
-        self.end_whiteouts()?;
-        if self.options.volatile {
+        self.whiteouts.end()?;
+        if self.volatile {
             // Without its mark the upper is one to be trusted, so it has to be on disk.
             rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())?;
             let flags = AtFlags::REMOVEDIR;

@@ -23,33 +23,80 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
-use strata_tree::{Device, Kind, Name, NodeId};
+use strata_tree::{Device, Kind, Name, NameBuf, NodeId};
 
-use super::error::{Doing, Error, Result, damaged};
-use super::marks::Mark;
-use super::names::{InUpper, Location, name};
-use super::table::{Found, Seen, Stage};
+use super::base::Base;
+use super::copy_up::CopyUp;
+use super::error::{Doing, Error, Result};
+use super::inode_maker::{Dress, InodeMaker};
+use super::inodes::UpperInodes;
+use super::listing::DirReader;
+use super::locks::NodeLocks;
+use super::make::NodeMaker;
+use super::marks::{Mark, Marks};
+use super::names::{InUpper, NameResolver, ResolvedName, name};
+use super::protected::ProtectedNodes;
+use super::readers::Readers;
+use super::stats::stat;
+use super::table::{CopyStage, NodeState, NodeTable, SeenNode};
 use super::types::{Caller, New, RenameMode};
-use super::upper::Temporary;
-use super::{Union, names};
+use super::upper::{Temporary, Upper};
+use super::whiteouts::Whiteouts;
 
 /// One end of a rename.
 struct End<'a> {
     dir: NodeId,
     name: Name<'a>,
-    seen: Seen,
+    seen: SeenNode,
     fd: Arc<OwnedFd>,
     /// What the lower has under that name in that directory.
     below: Option<Kind>,
 }
 
-impl Union {
+/// Moves names.
+pub(super) struct Renaming {
+    upper: Arc<Upper>,
+    marks: Marks,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    whiteouts: Arc<Whiteouts>,
+    dirs: Arc<DirReader>,
+    inodes: Arc<UpperInodes>,
+    names: Arc<NameResolver>,
+    protected: Arc<ProtectedNodes>,
+    maker: InodeMaker,
+    copies: Arc<CopyUp>,
+    nodes: Arc<NodeMaker>,
+    no_redirect: bool,
+}
+
+impl Renaming {
+    pub(super) fn new(
+        base: &Base,
+        read: &Readers,
+        copies: &Arc<CopyUp>,
+        nodes: &Arc<NodeMaker>,
+        no_redirect: bool,
+    ) -> Self {
+        Self {
+            upper: Arc::clone(&base.upper),
+            marks: base.marks,
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            whiteouts: Arc::clone(&read.whiteouts),
+            dirs: Arc::clone(&read.dirs),
+            inodes: Arc::clone(&read.inodes),
+            names: Arc::clone(&read.names),
+            protected: Arc::clone(&read.protected),
+            maker: InodeMaker::new(base.marks),
+            copies: Arc::clone(copies),
+            nodes: Arc::clone(nodes),
+            no_redirect,
+        }
+    }
+
     /// Moves `from` to `to`. `whiteout`: a character device 0:0 is made at the source.
-    ///
-    /// # Errors
-    /// `ENOENT`, `EEXIST`, `ENOTEMPTY`, `ENOTDIR`, `EISDIR`; `EXDEV` for a lower directory with
-    /// `no_redirect`; `Upper`, `Lower`.
-    pub fn rename(
+    pub(super) fn rename(
         &self,
         from: (NodeId, &[u8]),
         to: (NodeId, &[u8]),
@@ -57,9 +104,9 @@ impl Union {
         whiteout: bool,
     ) -> Result<()> {
         let (n1, n2) = (name(from.1)?, name(to.1)?);
-        let mut pins = self.pins();
-        let source = self.known(from.0, n1, &mut pins)?;
-        let target = match self.known(to.0, n2, &mut pins) {
+        let mut pins = self.table.pins();
+        let source = self.names.known(from.0, n1, &mut pins)?;
+        let target = match self.names.known(to.0, n2, &mut pins) {
             Ok(found) => Some(found),
             Err(Error::Refused(Errno::NOENT)) => None,
             Err(error) => return Err(error),
@@ -75,26 +122,26 @@ impl Union {
             }
             _ => {}
         }
-        self.may_take(from.0, &source)?;
+        self.protected.may_take(from.0, &source)?;
         match &target {
-            Some(target) => self.may_take(to.0, target)?,
-            None => self.may_fill(to.0)?,
+            Some(target) => self.protected.may_take(to.0, target)?,
+            None => self.protected.may_fill(to.0)?,
         }
         self.prepare(&source)?;
         match (&target, mode) {
             (Some(target), RenameMode::Exchange) => self.prepare(target)?,
-            (Some(target), _) => self.keep_links(target)?,
+            (Some(target), _) => self.copies.keep_links(target)?,
             (None, _) => {}
         }
-        self.raise_dirs(from.0)?;
-        self.raise_dirs(to.0)?;
+        self.copies.raise_dirs(from.0)?;
+        self.copies.raise_dirs(to.0)?;
         let mut claimed: Vec<NodeId> = vec![source.id];
         claimed.extend(target.as_ref().map(|found| found.id).filter(|id| *id != source.id));
-        let _claim = self.claims.claim(&claimed);
+        let _claim = self.locks.claim(&claimed);
         let moves_dir = source.kind.is_dir() || target.as_ref().is_some_and(|t| t.kind.is_dir());
-        let _alone = moves_dir.then(|| self.alone());
-        let _steady = (!moves_dir).then(|| self.steady());
-        let _touching = self.touching(&[from.0, to.0]);
+        let _alone = moves_dir.then(|| self.locks.alone());
+        let _steady = (!moves_dir).then(|| self.locks.steady());
+        let _touching = self.locks.touching(&[from.0, to.0]);
         let (here, there) = (self.end(from.0, n1)?, self.end(to.0, n2)?);
         let moved = match mode {
             RenameMode::Exchange => self.exchange(&here, &there),
@@ -111,67 +158,49 @@ impl Union {
         if whiteout {
             let root = Caller { uid: 0, gid: 0, umask: 0 };
             let device = Kind::CharDevice(Device { major: 0, minor: 0 });
-            let attr = self.make(&root, from.0, from.1, New::Plain(device, 0))?;
-            self.forget(attr.id, 1);
+            let attr = self.nodes.make(&root, from.0, from.1, New::Plain(device, 0))?;
+            self.table.forget(attr.id, 1);
         }
         Ok(())
     }
 
     /// Brings what will move into the upper.
-    fn prepare(&self, found: &Found) -> Result<()> {
+    fn prepare(&self, found: &NodeState) -> Result<()> {
         if !found.kind.is_dir() {
-            return self.copy_up(found.id, Stage::Meta, None).map(drop);
+            return self.copies.copy_up(found.id, CopyStage::Meta, None).map(drop);
         }
         let merged = self.table.see(found.id)?.found.lower.is_some();
-        if merged && self.options.no_redirect {
+        if merged && self.no_redirect {
             return Err(Error::Refused(Errno::XDEV));
         }
-        self.raise_dirs(found.id)
+        self.copies.raise_dirs(found.id)
     }
 
     fn end<'a>(&self, dir: NodeId, name: Name<'a>) -> Result<End<'a>> {
         let seen = self.table.see_dir(dir)?;
         let fd = self.upper.dir(seen.place()?)?;
-        let below = self.in_lower(&seen.found, name)?.map(|node| node.stat.kind);
+        let below = self.dirs.in_lower(&seen.found, name)?.map(|node| node.stat.kind);
         Ok(End { dir, name, seen, fd, below })
     }
 
     /// The node at one end, which is in the upper.
-    fn at(&self, end: &End<'_>) -> Result<(Seen, OwnedFd)> {
-        match self.find(&end.seen, end.name)? {
-            Some(Location::Upper(found, fd, _)) => Ok((self.table.see(found.id)?, fd)),
-            Some(Location::Lower(..)) => Err(Error::Refused(Errno::AGAIN)),
+    fn at(&self, end: &End<'_>) -> Result<(SeenNode, OwnedFd)> {
+        match self.names.find(&end.seen, end.name)? {
+            Some(ResolvedName::Upper(found, fd, _)) => Ok((self.table.see(found.id)?, fd)),
+            Some(ResolvedName::Lower(..)) => Err(Error::Refused(Errno::AGAIN)),
             None => Err(Error::Refused(Errno::NOENT)),
         }
     }
 
     /// Makes a node of the upper independent of where it is.
-    fn unmoor(&self, seen: &Seen, fd: &OwnedFd, target: &End<'_>) -> Result<()> {
+    fn unmoor(&self, seen: &SeenNode, fd: &OwnedFd, target: &End<'_>) -> Result<()> {
         if seen.found.kind.is_dir() && seen.found.lower.is_none() {
             return match target.below {
                 Some(Kind::Directory) => self.marks.set(fd, Mark::Opaque, b"y"),
                 _ => Ok(()),
             };
         }
-        self.point_below(seen, fd)
-    }
-
-    /// Marks a merged directory or a metacopy with the lower path of what it shows.
-    pub(super) fn point_below(&self, seen: &Seen, fd: &OwnedFd) -> Result<()> {
-        let depends = seen.found.stage == Stage::Meta
-            || seen.found.kind.is_dir() && seen.found.lower.is_some();
-        if !depends {
-            return Ok(());
-        }
-        let path = self.table.lower_path(seen.found.id);
-        let path = path.ok_or_else(|| damaged("tell where a moved node has its lower"))?;
-        let text = [b"/", path.as_bytes()].concat();
-        self.marks.set(fd, Mark::Redirect, &text).map_err(|error| {
-            let shown = seen.path.as_ref().map_or_else(String::new, |path| self.upper.shown(path));
-            error.of(|| format!("cannot move or link {shown}"))
-        })?;
-        self.table.update(seen.found.id, |found| found.redirect = Some(path));
-        Ok(())
+        self.names.point_below(seen, fd)
     }
 
     fn exchange(&self, here: &End<'_>, there: &End<'_>) -> Result<()> {
@@ -182,20 +211,22 @@ impl Union {
         self.move_name(here, there, RenameFlags::EXCHANGE)?;
         let (n1, n2) = (here.name.to_owned(), there.name.to_owned());
         self.table.exchanged(source.found.id, (here.dir, &n1), target.found.id, (there.dir, &n2));
-        let is_dir = |seen: &Seen| i32::from(seen.found.kind.is_dir());
+        let is_dir = |seen: &SeenNode| i32::from(seen.found.kind.is_dir());
         self.table.count_directory(here.dir, is_dir(&target) - is_dir(&source));
         self.table.count_directory(there.dir, is_dir(&source) - is_dir(&target));
         Ok(())
     }
 
-    fn replace(&self, here: &End<'_>, there: &End<'_>, target: Option<&Found>) -> Result<()> {
+    fn replace(&self, here: &End<'_>, there: &End<'_>, target: Option<&NodeState>) -> Result<()> {
         let (source, source_fd) = self.at(here)?;
         let replaced = self.make_room(there, target)?;
         self.unmoor(&source, &source_fd, there)?;
-        let hole =
-            matches!(self.in_upper(&there.seen, &there.fd, there.name)?, Some(InUpper::Whiteout));
+        let hole = matches!(
+            self.names.in_upper(&there.seen, &there.fd, there.name)?,
+            Some(InUpper::Whiteout)
+        );
         if here.below.is_some() {
-            self.expect_whiteouts(&here.fd)?;
+            self.whiteouts.expect(&here.fd)?;
         }
         match (here.below.is_some(), hole, source.found.kind.is_dir()) {
             // The whiteout at the target is wanted at the source, or is removed there.
@@ -232,17 +263,17 @@ impl Union {
 
     /// Lets a target be replaced: a directory has to be empty, also of whiteouts. Gives what
     /// keeps it for those who still use it.
-    fn make_room(&self, there: &End<'_>, target: Option<&Found>) -> Result<Option<OwnedFd>> {
+    fn make_room(&self, there: &End<'_>, target: Option<&NodeState>) -> Result<Option<OwnedFd>> {
         let Some(target) = target else { return Ok(None) };
         let seen = self.table.see(target.id)?;
-        if target.kind.is_dir() && !self.is_empty(&seen)? {
+        if target.kind.is_dir() && !self.dirs.is_empty(&seen)? {
             return Err(Error::Refused(Errno::NOTEMPTY));
         }
-        if seen.found.stage == Stage::Lower {
+        if seen.found.stage == CopyStage::Lower {
             // Nothing in the upper: its place is taken there, which hides it.
             return Ok(None);
         }
-        let kept = names::own_inode(self, &seen)?;
+        let kept = self.inodes.open_own(&seen)?;
         if target.kind.is_dir() {
             self.clear_whiteouts(&seen, &there.fd, &there.name.to_owned())?;
         }
@@ -251,7 +282,7 @@ impl Union {
 
     /// Moves a name and leaves a whiteout, where one call cannot do both.
     fn move_leaving(&self, here: &End<'_>, there: &End<'_>, is_dir: bool) -> Result<()> {
-        let whiteout = self.new_whiteout(&here.fd)?;
+        let whiteout = self.whiteouts.new_whiteout(&here.fd)?;
         let moved = self.move_over(here, there, is_dir, &whiteout);
         moved.inspect_err(|_| drop(self.upper.discard(&whiteout)))
     }
@@ -275,7 +306,7 @@ impl Union {
         if self.upper.can.exchange {
             // A target that shows something is an empty directory, or something for which there
             // are no links: it goes first.
-            self.expect_whiteouts(&there.fd)?;
+            self.whiteouts.expect(&there.fd)?;
             if is_dir && self.upper.has(there.fd.as_fd(), there.name) {
                 self.upper.exchange(whiteout, there.fd.as_fd(), there.name)?;
                 self.upper.discard(whiteout)?;
@@ -304,6 +335,27 @@ impl Union {
         let (n1, n2) = (here.name.as_os_str(), there.name.as_os_str());
         rustix::fs::renameat_with(here.fd.as_fd(), n1, there.fd.as_fd(), n2, flags)
             .doing(|| format!("move {n1:?} to {n2:?}"))
+    }
+
+    /// Makes sure that a directory of the upper holds no whiteouts, so that another may replace
+    /// it: an empty one takes its place.
+    pub(super) fn clear_whiteouts(
+        &self,
+        dir: &SeenNode,
+        parent: &OwnedFd,
+        name: &NameBuf,
+    ) -> Result<()> {
+        let old = self.upper.node(dir.place()?)?;
+        let (uid, gid, perm) = self.inodes.owner_and_bits(&old, &stat(&old)?)?;
+        let made = self.upper.temporary();
+        let kind = dir.found.kind;
+        let (work, bits) = (self.upper.work(), self.maker.bits_of_new(kind, perm));
+        let fd = self.maker.make_inode(work, made.name(), kind, b"", bits)?;
+        let xattrs = self.marks.all(&old)?;
+        self.maker.dress(&fd, &Dress { kind, uid, gid, perm, xattrs: &xattrs })?;
+        self.marks.set(&fd, Mark::Opaque, b"y")?;
+        self.upper.exchange(&made, parent.as_fd(), name.as_name())?;
+        self.upper.discard(&made)
     }
 }
 

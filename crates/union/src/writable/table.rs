@@ -2,7 +2,7 @@
 //!
 //! A node is known from the first lookup until the kernel forgets it, nobody has it open and no
 //! known node lies in it. It has the places where it is known to be (a directory one, the root
-//! none), the lower node it comes from, and a [`Stage`]: how much of it is in the upper.
+//! none), the lower node it comes from, and a [`CopyStage`]: how much of it is in the upper.
 //!
 //! Invariants: everything here is in memory, and its lock is never held over a system call; a
 //! stage only ever rises; a node without a place is one that was removed and is still held.
@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use strata_tree::{Kind, NameBuf, NodeId, TreePath};
 
 use super::error::{Error, Result};
-use super::files::OpenBytes;
+use super::open_bytes::OpenBytes;
 
 /// How much of a node is in the upper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum CopyStage {
     /// Nothing.
     Lower,
     /// Its metadata; the content of the regular file is the lower's (metacopy).
@@ -32,10 +32,10 @@ pub(super) enum Stage {
 
 /// What is known of one node without asking the disk.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct NodeState {
     pub(super) id: NodeId,
     pub(super) kind: Kind,
-    pub(super) stage: Stage,
+    pub(super) stage: CopyStage,
     /// The lower node that it shows or comes from.
     pub(super) lower: Option<NodeId>,
     /// Where that is among the lowers, if not at the same place.
@@ -57,15 +57,15 @@ pub(super) enum Number {
 
 /// A node as an operation sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) found: Found,
+pub(super) struct SeenNode {
+    pub(super) found: NodeState,
     /// Where it is in the merged tree, and so in the upper; `None` if it was removed.
     pub(super) path: Option<TreePath>,
     /// Its file, if it was removed while it was open.
     pub(super) orphan: Option<Arc<File>>,
 }
 
-impl Seen {
+impl SeenNode {
     /// Its path. `ENOENT` if it was removed.
     pub(super) fn place(&self) -> Result<&TreePath> {
         self.path.as_ref().ok_or(Error::Refused(Errno::NOENT))
@@ -73,7 +73,7 @@ impl Seen {
 }
 
 struct Known {
-    found: Found,
+    found: NodeState,
     generation: u64,
     places: Vec<(NodeId, NameBuf)>,
     lookups: u64,
@@ -86,9 +86,9 @@ struct Known {
 }
 
 /// All of them.
-pub(super) struct Table {
+pub(super) struct NodeTable {
     nodes: Mutex<HashMap<NodeId, Known>>,
-    /// How often anything was copied up; see [`Table::found`].
+    /// How often anything was copied up; see [`NodeTable::found`].
     raised: AtomicU64,
 }
 
@@ -101,11 +101,30 @@ pub(super) enum Because {
     Pinned,
 }
 
+/// Nodes that stay known while this lives.
+pub(super) struct Pins<'a> {
+    table: &'a NodeTable,
+    nodes: Vec<NodeId>,
+}
+
+impl Pins<'_> {
+    /// Takes over the pin of one more.
+    pub(super) fn keep(&mut self, id: NodeId) {
+        self.nodes.push(id);
+    }
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        self.nodes.iter().for_each(|node| self.table.unpin(*node));
+    }
+}
+
 type Nodes<'a> = MutexGuard<'a, HashMap<NodeId, Known>>;
 
-impl Table {
+impl NodeTable {
     /// A table that knows the root.
-    pub(super) fn new(root: Found) -> Self {
+    pub(super) fn new(root: NodeState) -> Self {
         let known = Known {
             found: root,
             generation: 0,
@@ -120,20 +139,25 @@ impl Table {
         Self { nodes, raised: AtomicU64::new(0) }
     }
 
+    /// Pins of nodes, none yet.
+    pub(super) fn pins(&self) -> Pins<'_> {
+        Pins { table: self, nodes: Vec::new() }
+    }
+
     fn lock(&self) -> Nodes<'_> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node as it is now. `ESTALE` for a number that nobody was given.
-    pub(super) fn see(&self, id: NodeId) -> Result<Seen> {
+    pub(super) fn see(&self, id: NodeId) -> Result<SeenNode> {
         let nodes = self.lock();
         let known = nodes.get(&id).ok_or(Error::Refused(Errno::STALE))?;
         let orphan = known.orphan.clone();
-        Ok(Seen { found: known.found.clone(), path: path(&nodes, id), orphan })
+        Ok(SeenNode { found: known.found.clone(), path: path(&nodes, id), orphan })
     }
 
     /// A directory that still exists. `ENOTDIR`, `ENOENT`.
-    pub(super) fn see_dir(&self, id: NodeId) -> Result<Seen> {
+    pub(super) fn see_dir(&self, id: NodeId) -> Result<SeenNode> {
         let seen = self.see(id)?;
         match (seen.found.kind, &seen.path) {
             (Kind::Directory, Some(_)) => Ok(seen),
@@ -155,11 +179,11 @@ impl Table {
     /// Whether `found` can have the number that it says, on a disk where `since` copy-ups had been
     /// done. Two inodes of the upper are two nodes, and a node that is in the upper is none that
     /// shows the lower's, whatever marks and numbers say.
-    pub(super) fn number_of(&self, found: &Found, since: u64) -> Number {
+    pub(super) fn number_of(&self, found: &NodeState, since: u64) -> Number {
         self.judge(&self.lock(), found, since)
     }
 
-    fn judge(&self, nodes: &Nodes<'_>, found: &Found, since: u64) -> Number {
+    fn judge(&self, nodes: &Nodes<'_>, found: &NodeState, since: u64) -> Number {
         let Some(known) = nodes.get(&found.id).map(|known| &known.found) else {
             return Number::Free;
         };
@@ -167,7 +191,7 @@ impl Table {
             (Some(known), Some(found)) => known != found,
             (None, Some(_)) => true,
             // A copy that is under way has its number already.
-            (Some(_), None) => known.stage > Stage::Lower,
+            (Some(_), None) => known.stage > CopyStage::Lower,
             (None, None) => false,
         };
         match taken {
@@ -191,12 +215,12 @@ impl Table {
         &self,
         dir: NodeId,
         name: &NameBuf,
-        found: &Found,
+        found: &NodeState,
         because: Because,
         since: u64,
     ) -> Option<u64> {
         let mut nodes = self.lock();
-        let late = found.stage < Stage::Upper && self.raised() != since;
+        let late = found.stage < CopyStage::Upper && self.raised() != since;
         if late && !nodes.contains_key(&found.id) {
             return None;
         }
@@ -209,7 +233,7 @@ impl Table {
 
     /// The same for a node that is in the upper; `fresh`: it was made just now, so whatever had
     /// its number is gone.
-    pub(super) fn made(&self, dir: NodeId, name: &NameBuf, found: &Found, fresh: bool) -> u64 {
+    pub(super) fn made(&self, dir: NodeId, name: &NameBuf, found: &NodeState, fresh: bool) -> u64 {
         note(&mut self.lock(), dir, name, found, Because::LookedUp, fresh)
     }
     /// `name` in `dir` no longer is this node. `file`: what keeps it, if somebody may still ask.
@@ -265,7 +289,7 @@ impl Table {
     }
 
     /// More of a node is in the upper than before, or its lower is elsewhere.
-    pub(super) fn update(&self, id: NodeId, change: impl FnOnce(&mut Found)) {
+    pub(super) fn update(&self, id: NodeId, change: impl FnOnce(&mut NodeState)) {
         let mut nodes = self.lock();
         self.raised.fetch_add(1, Ordering::Release);
         if let Some(known) = nodes.get_mut(&id) {
@@ -277,7 +301,7 @@ impl Table {
     pub(super) fn set_orphan(&self, id: NodeId, file: Arc<File>) {
         if let Some(known) = self.lock().get_mut(&id) {
             known.orphan = Some(file);
-            known.found.stage = Stage::Upper;
+            known.found.stage = CopyStage::Upper;
         }
     }
 
@@ -357,7 +381,7 @@ impl Table {
         }
     }
 
-    /// Ends [`Table::pin`].
+    /// Ends [`NodeTable::pin`].
     pub(super) fn unpin(&self, id: NodeId) {
         unpin(&mut self.lock(), id);
     }
@@ -383,7 +407,7 @@ fn note(
     nodes: &mut Nodes<'_>,
     dir: NodeId,
     name: &NameBuf,
-    found: &Found,
+    found: &NodeState,
     because: Because,
     fresh: bool,
 ) -> u64 {
@@ -406,7 +430,7 @@ fn note(
     known.pins += u64::from(because == Because::Pinned);
     let mut left = Vec::new();
     if fresh
-        && known.found.stage == Stage::Upper
+        && known.found.stage == CopyStage::Upper
         && known.places.is_empty()
         && known.lookups > lookups
     {
@@ -418,7 +442,7 @@ fn note(
     }
     if known.found.stage <= found.stage {
         let real = found.real.or(known.found.real);
-        known.found = Found { real, ..found.clone() };
+        known.found = NodeState { real, ..found.clone() };
     }
     if found.kind.is_dir() && !known.places.contains(&place) {
         left = std::mem::take(&mut known.places);

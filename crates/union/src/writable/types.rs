@@ -115,7 +115,7 @@ pub struct OpenHow {
 
 /// One name of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedName {
     /// The name.
     pub name: NameBuf,
     /// Its number and type, if it is the lower's; [`Union::identity`](super::Union::identity)
@@ -123,9 +123,9 @@ pub struct Listed {
     pub(super) below: Option<(NodeId, Kind)>,
 }
 
-/// What `statfs` shows: the upper's file system.
+/// What `statfs` shows: of a union, the upper's file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
+pub struct StatFs {
     /// Bytes of one block.
     pub block_size: u32,
     /// All blocks.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! `WORK/work/unsynced-<pid>` says that there may be such copies. It is on disk before the first of
-//! them has its name, and goes at the end of the upper's use. Who finds it ([`Union::mend`]) after
+//! them has its name, and goes at the end of the upper's use. Who finds it (`UpperUse::mend`) after
 //! this process was killed or the machine has crashed looks for them all. One of which nothing is
 //! missing ([`is_whole`]) is what it was: in the page cache it is whole, and of what was not
 //! written out before a crash the file systems that [`serves`] allows make a hole. Any other gets
@@ -33,13 +33,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strata_content::Content;
 
-use super::copying::next_data;
-use super::error::{Doing, Error, Result};
-use super::marks::{Mark, Marks};
-use super::origin::Origin;
 use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::Resource;
+
+use super::copying::next_data;
+use super::error::{Doing, Error, Result};
+use super::marks::{Mark, Marks};
+use super::origin_mark::Origin;
 
 /// How many copies may wait, more wait for their places; and the part of this process' open files
 /// that they may be, for each has a descriptor.

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +29,13 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use strata_tree::{Name, TreePath};
 
+use crate::{UseLock, private_mount};
+
 use super::access_times::reading;
+use super::can::Can;
 use super::error::{Doing, Error, Result};
 use super::types::{AccessTimes, UnionOptions};
 use super::unsynced::serves;
-use super::whiteouts::Can;
-use crate::{UseLock, private_mount};
 
 /// Bytes of a path that one call may be given; the kernel's bound is 4096 with the end.
 const PATH_PIECE: usize = 3072;
@@ -439,11 +440,6 @@ fn beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Resul
     // A link as the last component is opened itself, with O_PATH and O_NOFOLLOW (openat2(2)).
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::io::retry_on_intr(|| rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve))
-}
-
-/// The path that names what a descriptor is open on, for calls that take only paths.
-pub(super) fn by_descriptor(fd: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// Removes a tree by descriptors, one level of recursion for each level of depth below `name`,

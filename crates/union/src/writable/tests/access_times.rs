@@ -12,7 +12,7 @@ use strata_testkit::needs;
 use strata_tree::Spec;
 
 use super::world::{READ, WRITE, World, options};
-use crate::writable::upper::by_descriptor;
+use crate::writable::descriptor::by_descriptor;
 use crate::writable::{AccessTimes, Changes, OpenFile, OpenHow, UnionOptions};
 
 /// Each way that root's mounts have, and whether reading moves the time.

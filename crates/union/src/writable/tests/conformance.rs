@@ -10,7 +10,7 @@ use strata_tree::dialect::XattrClass;
 use strata_tree::{Spec, lay_overlay};
 
 use super::world::options;
-use crate::writable::View;
+use crate::writable::UpperView;
 
 #[test]
 fn what_an_upper_holds_over_an_empty_lower_conforms() {
@@ -23,7 +23,7 @@ fn what_an_upper_holds_over_an_empty_lower_conforms() {
         let dir = tempfile::tempdir().unwrap();
         lay_overlay(&spec, dir.path(), XattrClass::Trusted, false).unwrap();
         let lower = in_memory(&Spec::new()).unwrap();
-        let changes = View::open(lower, dir.path(), options()).unwrap().changes().unwrap();
+        let changes = UpperView::open(lower, dir.path(), options()).unwrap().changes().unwrap();
         let contents = changes.contents();
         let tree = FileTree::new(Arc::new(changes), contents);
         check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));

@@ -15,11 +15,11 @@ use super::kernel::{as_a_lower, lower_again};
 use super::lowers::{layers, lower, lower_without_zero};
 use super::operations::{Op, operation, run};
 use super::world::{World, options};
-use crate::writable::whiteouts::{Can, Form};
+use crate::writable::can::{Can, WhiteoutForm};
 use crate::writable::{OpenHow, RenameMode};
 
 /// What overlayfs can.
-const NESTED: Can = Can { form: Form::Attribute, leave_whiteout: false, ..Can::ALL };
+const NESTED: Can = Can { form: WhiteoutForm::Attribute, leave_whiteout: false, ..Can::ALL };
 
 /// File systems by what they cannot.
 const PLACES: [Can; 6] = [
@@ -111,7 +111,7 @@ fn whiteouts_are_links_of_one_inode() {
         assert_eq!(std::fs::read_dir(&upper).unwrap().count(), 20);
         assert_eq!(inodes(&upper).len(), 1, "{can:?}");
         let is_device = |path: &Path| path.metadata().unwrap().file_type().is_char_device();
-        assert_eq!(is_device(&upper.join("f3")), can.form == Form::Device);
+        assert_eq!(is_device(&upper.join("f3")), can.form == WhiteoutForm::Device);
         world.union().finish().unwrap();
         let left = std::fs::read_dir(world.work().join("work")).unwrap().count();
         assert_eq!(left, 0, "nothing stays in the work directory");

@@ -18,7 +18,7 @@ use super::refused;
 use super::world::{READ, WRITE, options};
 use crate::Stack;
 use crate::writable::marks::{Mark, Marks};
-use crate::writable::origin::Origin;
+use crate::writable::origin_mark::Origin;
 use crate::writable::types::{Ownership, RenameMode, UnionOptions};
 use crate::writable::{Attr, Result, Union};
 

@@ -16,10 +16,10 @@ use strata_tree::{Lower, Name, NodeId, Spec};
 
 use super::world::{READ, WRITE, World, options};
 use crate::writable::marks::{Mark, Marks};
-use crate::writable::origin::Origin;
+use crate::writable::origin_mark::Origin;
 use crate::writable::types::{Changes, OpenHow, Ownership, RenameMode};
 use crate::writable::unsynced::{ANNOUNCED, Unsynced, is_whole};
-use crate::writable::{Error, Union, View};
+use crate::writable::{Error, Union, UpperView};
 
 /// Bytes of the lower's file; more than one block, less than `World::read` reads.
 const SIZE: usize = 5 * 4096 + 7;
@@ -80,7 +80,7 @@ fn punch(file: &File, from: u64, len: u64) {
 
 /// Mounts what was cut off, and looks at it.
 fn mended(mut world: World, path: &Path, expected: &[u8]) {
-    let view = View::open(world.lower(), &world.upper(), world.options).unwrap();
+    let view = UpperView::open(world.lower(), &world.upper(), world.options).unwrap();
     let changes = view.changes().unwrap();
     let found = changes.lookup(NodeId::ROOT, Name::new(b"moved").unwrap()).unwrap().unwrap();
     let viewed = *found.node().unwrap();

@@ -14,8 +14,10 @@ use strata_tree::{FlatTree, Kind, Lower, MemTree, NodeId, Spec, compile, list};
 use super::model::Model;
 use super::rights::lay_trap;
 use crate::Stack;
-use crate::writable::whiteouts::Can;
-use crate::writable::{Attr, Change, OpenFile, OpenHow, Ownership, Union, UnionOptions, View};
+use crate::writable::can::Can;
+use crate::writable::{
+    Attr, OpenFile, OpenHow, Ownership, PathChange, Union, UnionOptions, UpperView,
+};
 
 pub(super) const READ: OpenHow =
     OpenHow { write: false, truncate: false, append: false, synced: false, unseen: false };
@@ -115,8 +117,8 @@ impl World {
     pub(super) fn mount(&mut self) {
         self.leave();
         let lower = self.lower.clone();
-        let mut union = Union::open(lower, &self.upper(), &self.work(), self.options).unwrap();
-        union.upper.can = self.can.unwrap_or(union.upper.can);
+        let (upper, work) = (self.upper(), self.work());
+        let union = Union::open_as_if(lower, &upper, &work, self.options, self.can).unwrap();
         self.union = Some(union);
     }
 
@@ -230,9 +232,9 @@ impl World {
     pub(super) fn check_changes(&mut self) -> Result<(), String> {
         self.open.clear();
         self.union = None;
-        let view = View::open(self.lower.clone(), &self.upper(), self.options).unwrap();
+        let view = UpperView::open(self.lower.clone(), &self.upper(), self.options).unwrap();
         let layer = view.changes().unwrap();
-        let listed: BTreeMap<String, Change> = layer
+        let listed: BTreeMap<String, PathChange> = layer
             .list()
             .map(|(path, change)| (path.to_string().trim_start_matches('/').to_owned(), change))
             .collect();
@@ -274,9 +276,9 @@ impl World {
             }
             let was = before.walk(&path).is_some();
             match listed.get(&path) {
-                Some(Change::Added) if was => return Err(format!("{path:?} is not new")),
-                Some(Change::Changed) if !was => return Err(format!("{path:?} is new")),
-                Some(Change::Deleted) => return Err(format!("{path:?} is not gone")),
+                Some(PathChange::Added) if was => return Err(format!("{path:?} is not new")),
+                Some(PathChange::Changed) if !was => return Err(format!("{path:?} is new")),
+                Some(PathChange::Deleted) => return Err(format!("{path:?} is not gone")),
                 None if !was => return Err(format!("{path:?} is new and not listed")),
                 _ => {}
             }

@@ -1,0 +1,142 @@
+//! The names of lower nodes that have several.
+//!
+//! Invariant: a name that is found is the node's in the merged tree, and the directories on the way
+//! to it stay known as long as the caller's pins live.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use strata_content::FileTree;
+use strata_tree::{DirEntry, Entry, NameBuf, NodeId, TreePath};
+
+use super::base::Base;
+use super::error::Result;
+use super::listing::DirReader;
+use super::locks::NodeLocks;
+use super::names::NameResolver;
+use super::readers::Readers;
+use super::table::{Because, NodeTable, Pins, SeenNode};
+
+/// Lower nodes of several names, with the paths of those among the lowers.
+type Links = HashMap<NodeId, Vec<TreePath>>;
+
+/// Finds all names of a lower node.
+pub(super) struct LinkFinder {
+    lower: FileTree,
+    table: Arc<NodeTable>,
+    locks: Arc<NodeLocks>,
+    dirs: Arc<DirReader>,
+    names: Arc<NameResolver>,
+    /// Found when first needed.
+    known: Mutex<Option<Arc<Links>>>,
+}
+
+impl LinkFinder {
+    pub(super) fn new(base: &Base, read: &Readers) -> Self {
+        Self {
+            lower: base.lower.clone(),
+            table: Arc::clone(&base.table),
+            locks: Arc::clone(&base.locks),
+            dirs: Arc::clone(&read.dirs),
+            names: Arc::clone(&read.names),
+            known: Mutex::default(),
+        }
+    }
+
+    /// All nodes of several names among the lowers, found by one walk when first needed.
+    pub(super) fn all(&self) -> Result<Arc<Links>> {
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(links) = &*known {
+            return Ok(Arc::clone(links));
+        }
+        let mut links: Links = HashMap::new();
+        let mut stack = vec![(self.lower.root(), TreePath::root())];
+        while let Some((dir, path)) = stack.pop() {
+            self.lower.read_dir(dir, 0, &mut |item: DirEntry<'_>| {
+                if let Entry::Node(node) = &item.entry {
+                    let here = path.join(item.name);
+                    if node.stat.kind.is_dir() {
+                        stack.push((node.id, here));
+                    } else if node.stat.nlink > 1 {
+                        links.entry(node.id).or_default().push(here);
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        let links = Arc::new(links);
+        *known = Some(Arc::clone(&links));
+        Ok(links)
+    }
+
+    /// Where a lower node of several names is in the merged tree. The node is given by its number
+    /// here and in the lower.
+    pub(super) fn names(
+        &self,
+        (id, lower): (NodeId, NodeId),
+        pins: &mut Pins<'_>,
+    ) -> Result<Vec<(NodeId, NameBuf)>> {
+        let paths = self.all()?.get(&lower).cloned().unwrap_or_default();
+        // Paths are turned into directories before any of these can move.
+        let steady = self.locks.steady();
+        let mut names = Vec::new();
+        for path in &paths {
+            names.extend(self.know(path, id, pins)?);
+        }
+        if names.len() < paths.len() {
+            // A directory on the way has moved, in this use of the upper or in an earlier one.
+            names.clear();
+            for path in self.search(id)? {
+                names.extend(self.know(&path, id, pins)?);
+            }
+        }
+        drop(steady);
+        Ok(names)
+    }
+
+    /// The place that `path` says, if it is the node's; the directories on the way become known,
+    /// and stay so. The caller keeps the tree steady.
+    fn know(
+        &self,
+        path: &TreePath,
+        id: NodeId,
+        pins: &mut Pins<'_>,
+    ) -> Result<Option<(NodeId, NameBuf)>> {
+        let Some((above, name)) = path.split_last() else { return Ok(None) };
+        let mut dir = self.table.see(NodeId::ROOT)?;
+        for name in above.names() {
+            let found = self.names.discover(&dir, name, Because::Pinned)?;
+            let Some((location, _)) = found else { return Ok(None) };
+            let found = location.found();
+            pins.keep(found.id);
+            if !found.kind.is_dir() {
+                return Ok(None);
+            }
+            dir = self.table.see(found.id)?;
+        }
+        let location = self.names.find(&dir, name)?;
+        let there = location.is_some_and(|location| location.found().id == id);
+        Ok(there.then(|| (dir.found.id, name.to_owned())))
+    }
+
+    /// The paths of a node, by looking everywhere. The caller keeps the tree steady.
+    fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
+        let mut places = Vec::new();
+        let mut stack = vec![self.table.see(NodeId::ROOT)?];
+        while let Some(dir) = stack.pop() {
+            let path = dir.place()?.clone();
+            for item in self.dirs.merged(&dir)? {
+                let here = path.join(item.name.as_name());
+                let Some(location) = self.names.find(&dir, item.name.as_name())? else { continue };
+                let found = location.found();
+                if found.id == id {
+                    places.push(here);
+                } else if found.kind.is_dir() {
+                    stack.push(SeenNode { found: found.clone(), path: Some(here), orphan: None });
+                }
+            }
+        }
+        Ok(places)
+    }
+}
