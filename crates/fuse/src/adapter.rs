@@ -10,73 +10,83 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use strata_tree::{NAME_MAX, NodeId};
+use strata_tree::Node;
 
-use crate::attr::{View, absent, type_of};
-use crate::busy_poll::BusyPoll;
-use crate::errno::{Refusal, errno};
-use crate::ioctls::{self, Ioctl};
+use crate::attr::{AttrView, absent, type_of};
+use crate::connection::{MountConnection, id, left_to_the_kernel};
+use crate::errno::{RequestError, errno};
+use crate::ioctls;
 use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
-use crate::readonly::{ReadOnly, XattrAnswer};
+use crate::readonly::ReadOnly;
+use crate::replies::{Reply, send_bytes};
 
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
-/// The largest READ, in bytes, and so the buffer that a thread grows to.
-pub(crate) const LARGEST_REQUEST: u32 = 1024 * 1024;
-/// How many requests the kernel may send ahead of being waited for.
-pub(crate) const BACKGROUND: u16 = 64;
+/// A tree, and how it is shown.
+struct Served {
+    tree: ReadOnly,
+    view: AttrView,
+}
 
 /// One mounted tree.
 pub(crate) struct Adapter {
-    tree: ReadOnly,
-    view: View,
+    served: Served,
     passthrough: Option<Passthrough>,
-    polling: Arc<BusyPoll>,
+    connection: MountConnection,
     /// The kernel checks modes; so it must also check ACLs.
     checks_acls: bool,
     /// The kernel can do without OPEN and OPENDIR.
     no_open: bool,
     no_opendir: bool,
-    /// Set when the session ends.
-    over: Arc<AtomicBool>,
 }
 
 impl Adapter {
-    pub(crate) fn new(
-        tree: ReadOnly,
-        options: &MountOptions,
-        polling: Arc<BusyPoll>,
-        over: Arc<AtomicBool>,
-    ) -> Self {
-        let passthrough = (options.profile == Profile::Passthrough).then(Passthrough::default);
-        let (view, checks_acls) = (View::of(options), options.default_permissions && options.acl);
+    pub(crate) fn new(tree: ReadOnly, options: &MountOptions, connection: MountConnection) -> Self {
         Self {
-            tree,
-            view,
-            passthrough,
-            polling,
-            checks_acls,
+            served: Served { tree, view: AttrView::of(options) },
+            passthrough: (options.profile == Profile::Passthrough).then(Passthrough::default),
+            connection,
+            checks_acls: options.default_permissions && options.acl,
             no_open: false,
             no_opendir: false,
-            over,
+        }
+    }
+
+    /// Answers on this thread.
+    fn answer<T>(
+        &self,
+        req: &Request,
+        reply: impl Reply<T, Served>,
+        work: impl FnOnce(&Served) -> Result<T, RequestError>,
+    ) {
+        self.connection.answer(req, &self.served, reply, work);
+    }
+}
+
+/// `None`: the kernel remembers that there is no such name.
+impl Reply<Option<Node>, Served> for ReplyEntry {
+    fn send(self, found: Option<Node>, served: &Served) {
+        match found {
+            Some(node) => self.entry(&FOR_EVER, &served.view.node(&node), GENERATION),
+            None => self.entry(&FOR_EVER, &absent(), GENERATION),
         }
     }
 }
 
-pub(crate) fn id(ino: INodeNo) -> NodeId {
-    NodeId(ino.0)
+impl Reply<Node, Served> for ReplyAttr {
+    fn send(self, node: Node, served: &Served) {
+        self.attr(&FOR_EVER, &served.view.node(&node));
+    }
 }
 
 impl Filesystem for Adapter {
@@ -84,73 +94,48 @@ impl Filesystem for Adapter {
         let offered = config.capabilities();
         self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_opendir = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
-        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_ASYNC_DIO;
-        if self.checks_acls {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
+        let mut wanted = InitFlags::empty();
+        wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_acls);
         if let Some(passthrough) = &self.passthrough {
-            if offered.contains(InitFlags::FUSE_PASSTHROUGH) {
-                wanted |= InitFlags::FUSE_PASSTHROUGH;
-                // One level: contents on a plain file system, and overlayfs may go on top of us.
-                let _ = config.set_max_stack_depth(1);
-            } else {
-                passthrough.refuse("this kernel does not offer it");
+            match offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+                true => wanted |= InitFlags::FUSE_PASSTHROUGH,
+                false => passthrough.refuse("this kernel does not offer it"),
             }
         }
-        // What this kernel does not know is a lost speed-up, not an error.
-        let _ = config.add_capabilities(wanted & offered);
-        let _ = config.set_max_write(LARGEST_REQUEST);
-        let _ = config.set_max_background(BACKGROUND);
+        self.connection.shake_hands(config, wanted);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        self.over.store(true, Ordering::Release);
+        self.connection.end();
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.tree.lookup(id(parent), name.as_bytes()) {
-            Ok(Some(node)) => reply.entry(&FOR_EVER, &self.view.node(&node), GENERATION),
-            Ok(None) => reply.entry(&FOR_EVER, &absent(), GENERATION),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
+        self.answer(req, reply, |served| served.tree.lookup(id(parent), name.as_bytes()));
     }
 
     // batch_forget calls this, a no-op, for each node.
     fn forget(&self, _req: &Request, _ino: INodeNo, _nlookup: u64) {}
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.tree.node(id(ino)) {
-            Ok(node) => reply.attr(&FOR_EVER, &self.view.node(&node)),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
+        self.answer(req, reply, |served| served.tree.node(id(ino)));
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.tree.read_link(id(ino)) {
-            Ok(target) => reply.data(&target),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
+        self.answer(req, reply, |served| served.tree.read_link(id(ino)));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match &self.passthrough {
             _ if flags.acc_mode() != OpenAccMode::O_RDONLY => {
-                reply.error(errno(&Refusal::ReadOnly));
+                reply.error(errno(&RequestError::ReadOnly));
             }
-            Some(passthrough) => passthrough.open(self.tree.tree(), id(ino), reply),
+            Some(passthrough) => passthrough.open(self.served.tree.tree(), id(ino), reply),
             // ENOSYS turns OPEN off for the whole mount: the kernel opens by itself from now on.
             None if self.no_open => reply.error(Errno::ENOSYS),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
-        self.polling.answered(req.pid());
+        self.connection.polling().answered(req.pid());
     }
 
     fn read(
@@ -164,12 +149,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.polling.asked_for(size);
-        self.tree.read(id(ino), offset, size, |answer| match answer {
-            Ok(bytes) => reply.data(bytes),
-            Err(refusal) => reply.error(errno(&refusal)),
+        self.connection.transfer(req, size, || {
+            self.served.tree.read(id(ino), offset, size, |found| send_bytes(found, reply));
         });
-        self.polling.answered(req.pid());
     }
 
     fn release(
@@ -203,18 +185,15 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let listed = self.tree.list(id(ino), offset, &mut |item| {
-            let node = item.node;
-            let name = OsStr::from_bytes(item.name);
-            reply.add(INodeNo(node.id.0), item.next, type_of(node.stat.kind), name)
+        self.connection.fill(req, reply, |reply| {
+            self.served.tree.list(id(ino), offset, &mut |item| {
+                let node = item.node;
+                let name = OsStr::from_bytes(item.name);
+                reply.add(INodeNo(node.id.0), item.next, type_of(node.stat.kind), name)
+            })
         });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
     }
 
     fn readdirplus(
@@ -223,57 +202,36 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.tree.list(id(ino), offset, &mut |item| {
-            let attr = self.view.node(&item.node);
-            let name = OsStr::from_bytes(item.name);
-            reply.add(attr.ino, item.next, name, &FOR_EVER, &attr, GENERATION)
+        self.connection.fill(req, reply, |reply| {
+            self.served.tree.list(id(ino), offset, &mut |item| {
+                let attr = self.served.view.node(&item.node);
+                let name = OsStr::from_bytes(item.name);
+                reply.add(attr.ino, item.next, name, &FOR_EVER, &attr, GENERATION)
+            })
         });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        const UNIT: u32 = 4096;
-        let facts = self.tree.facts();
-        let blocks = facts.content_bytes.div_ceil(u64::from(UNIT));
-        reply.statfs(blocks, 0, 0, facts.nodes, 0, UNIT, NAME_MAX as u32, UNIT);
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.answer(req, reply, |served| Ok(served.tree.space()));
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if !self.tree.facts().has_xattrs {
+        if !self.served.tree.facts().has_xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        send_xattr(self.tree.xattr(id(ino), name.as_bytes(), size), reply);
-        self.polling.answered(req.pid());
+        self.answer(req, reply, |served| served.tree.xattr(id(ino), name.as_bytes(), size));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         // Never ENOSYS here: callers rely on an empty list, where EOPNOTSUPP stops them.
-        send_xattr(self.tree.xattr_names(id(ino), size), reply);
-        self.polling.answered(req.pid());
+        self.answer(req, reply, |served| served.tree.xattr_names(id(ino), size));
     }
 
     // What the kernel does by itself once it has heard ENOSYS.
 
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn flush(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
+    left_to_the_kernel!();
 
     fn fsync(&self, _req: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         reply.ok();
@@ -306,16 +264,9 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let answer = ioctls::parse(cmd, in_data, out_size).and_then(|asked| match asked {
-            Ioctl::Get(form) => Ok(self.tree.inode_flags(id(ino), form)?.to_bytes()),
-            Ioctl::Version => Ok(self.tree.inode_version(id(ino))?.to_ne_bytes().to_vec()),
-            Ioctl::Set(_) => Err(Refusal::ReadOnly),
+        self.answer(req, reply, |served| {
+            ioctls::run(&served.tree, id(ino), ioctls::parse(cmd, in_data, out_size)?)
         });
-        match answer {
-            Ok(bytes) => reply.ioctl(0, &bytes),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
-        self.polling.answered(req.pid());
     }
 
     fn poll(
@@ -351,7 +302,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn mknod(
@@ -364,7 +315,7 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn mkdir(
@@ -376,19 +327,19 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn rename(
@@ -401,11 +352,11 @@ impl Filesystem for Adapter {
         _flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn write(
@@ -420,7 +371,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn create(
@@ -433,7 +384,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn setxattr(
@@ -446,11 +397,11 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn fallocate(
@@ -463,7 +414,7 @@ impl Filesystem for Adapter {
         _mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
+        reply.error(errno(&RequestError::ReadOnly));
     }
 
     fn copy_file_range(
@@ -479,15 +430,6 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(errno(&Refusal::ReadOnly));
-    }
-}
-
-/// Sends a size, bytes or a refusal.
-pub(crate) fn send_xattr(answer: Result<XattrAnswer, Refusal>, reply: ReplyXattr) {
-    match answer {
-        Ok(XattrAnswer::Size(size)) => reply.size(size),
-        Ok(XattrAnswer::Bytes(bytes)) => reply.data(&bytes),
-        Err(refusal) => reply.error(errno(&refusal)),
+        reply.error(errno(&RequestError::ReadOnly));
     }
 }

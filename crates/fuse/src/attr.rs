@@ -18,12 +18,12 @@ const BLOCK_SIZE: u32 = 4096;
 
 /// How what is on disk is shown.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct View {
+pub(crate) struct AttrView {
     pub(crate) ids: Ids,
     static_nlink: bool,
 }
 
-impl View {
+impl AttrView {
     /// The view that the options ask for.
     pub(crate) fn of(options: &MountOptions) -> Self {
         Self { ids: options.ids.clone(), static_nlink: options.static_nlink }

@@ -10,7 +10,7 @@ use strata_union::writable::Error as UnionError;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum RequestError {
     /// The tree did not answer.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -64,22 +64,22 @@ pub(crate) enum Refusal {
 }
 
 /// The number for a refusal; those that are nobody's ordinary question are logged.
-pub(crate) fn errno(refusal: &Refusal) -> Errno {
+pub(crate) fn errno(refusal: &RequestError) -> Errno {
     match refusal {
-        Refusal::Tree(error) => tree_errno(error),
-        Refusal::Union(error) => union_errno(error),
-        Refusal::Flags | Refusal::UnmappedOwner => Errno::EINVAL,
-        Refusal::BeyondEnd => Errno::ENXIO,
-        Refusal::NoHandle => Errno::EBADF,
-        Refusal::NoIoctl => Errno::ENOTTY,
-        Refusal::NotSupported => Errno::EOPNOTSUPP,
-        Refusal::UnmappedCaller => Errno::EOVERFLOW,
-        Refusal::NameTooLong => Errno::ENAMETOOLONG,
-        Refusal::NoEntry => Errno::ENOENT,
-        Refusal::NoXattr => Errno::ENODATA,
-        Refusal::Range => Errno::ERANGE,
-        Refusal::ReadOnly => Errno::EROFS,
-        Refusal::Short { .. } => {
+        RequestError::Tree(error) => tree_errno(error),
+        RequestError::Union(error) => union_errno(error),
+        RequestError::Flags | RequestError::UnmappedOwner => Errno::EINVAL,
+        RequestError::BeyondEnd => Errno::ENXIO,
+        RequestError::NoHandle => Errno::EBADF,
+        RequestError::NoIoctl => Errno::ENOTTY,
+        RequestError::NotSupported => Errno::EOPNOTSUPP,
+        RequestError::UnmappedCaller => Errno::EOVERFLOW,
+        RequestError::NameTooLong => Errno::ENAMETOOLONG,
+        RequestError::NoEntry => Errno::ENOENT,
+        RequestError::NoXattr => Errno::ENODATA,
+        RequestError::Range => Errno::ERANGE,
+        RequestError::ReadOnly => Errno::EROFS,
+        RequestError::Short { .. } => {
             tracing::error!("{refusal}");
             Errno::EIO
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn directories_are_told_from_other_files_without_content() {
-        let refusal = |kind| Refusal::from(TreeError::NotRegular { node: NodeId(5), kind });
+        let refusal = |kind| RequestError::from(TreeError::NotRegular { node: NodeId(5), kind });
         assert_eq!(errno(&refusal(Kind::Directory)).code(), Errno::EISDIR.code());
         assert_eq!(errno(&refusal(Kind::Fifo)).code(), Errno::EINVAL.code());
     }

@@ -8,9 +8,9 @@
 use std::ffi::c_long;
 
 use rustix::ioctl::{Opcode, opcode};
-use strata_tree::{FlagsForm, InodeFlags};
+use strata_tree::{FlagsForm, InodeFlags, NodeId};
 
-use crate::errno::Refusal;
+use crate::errno::RequestError;
 
 /// `FS_IOC_GETFLAGS`, `FS_IOC_SETFLAGS`: a `long` is what the number says, 4 bytes are sent.
 const GET_FLAGS: Opcode = opcode::read::<c_long>(b'f', 1);
@@ -34,19 +34,39 @@ pub(crate) enum Ioctl {
 }
 
 /// What is asked for; `data` comes with it, and `room` bytes are wanted back.
-pub(crate) fn parse(command: u32, data: &[u8], room: u32) -> Result<Ioctl, Refusal> {
+pub(crate) fn parse(command: u32, data: &[u8], room: u32) -> Result<Ioctl, RequestError> {
     let get = |form: FlagsForm| match usize::try_from(room) == Ok(form.size()) {
         true => Ok(Ioctl::Get(form)),
-        false => Err(Refusal::NoIoctl),
+        false => Err(RequestError::NoIoctl),
     };
-    let set = |form: FlagsForm| form.parse(data).map(Ioctl::Set).ok_or(Refusal::NoIoctl);
+    let set = |form: FlagsForm| form.parse(data).map(Ioctl::Set).ok_or(RequestError::NoIoctl);
     match command {
         GET_FLAGS => get(FlagsForm::Plain),
         GET_EXTENDED => get(FlagsForm::Extended),
         SET_FLAGS => set(FlagsForm::Plain),
         SET_EXTENDED => set(FlagsForm::Extended),
         GET_VERSION if room >= 4 => Ok(Ioctl::Version),
-        _ => Err(Refusal::NoIoctl),
+        _ => Err(RequestError::NoIoctl),
+    }
+}
+
+/// What has the flags of inodes.
+pub(crate) trait HasFlags {
+    fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags, RequestError>;
+    fn inode_version(&self, node: NodeId) -> Result<u32, RequestError>;
+    fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<(), RequestError>;
+}
+
+/// Does what is asked for; gives the bytes of the answer.
+pub(crate) fn run(
+    mount: &impl HasFlags,
+    node: NodeId,
+    asked: Ioctl,
+) -> Result<Vec<u8>, RequestError> {
+    match asked {
+        Ioctl::Get(form) => Ok(mount.inode_flags(node, form)?.to_bytes()),
+        Ioctl::Version => Ok(mount.inode_version(node)?.to_ne_bytes().to_vec()),
+        Ioctl::Set(flags) => mount.set_inode_flags(node, flags).map(|()| Vec::new()),
     }
 }
 

@@ -16,7 +16,7 @@ use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 use strata_content::FileTree;
 use strata_tree::NodeId;
 
-use crate::errno::{Refusal, errno};
+use crate::errno::{RequestError, errno};
 
 /// An inode that is open somewhere.
 struct OpenNode {
@@ -75,7 +75,7 @@ impl Passthrough {
         tree: &FileTree,
         node: NodeId,
         reply: &ReplyOpen,
-    ) -> Result<Option<BackingId>, Refusal> {
+    ) -> Result<Option<BackingId>, RequestError> {
         if self.refused.load(Ordering::Relaxed) {
             return Ok(None);
         }

@@ -10,13 +10,15 @@
 use std::ops::ControlFlow;
 
 use strata_content::FileTree;
-use strata_tree::{FlagsForm, InodeFlags, Name, NameError, Node, NodeId, inode_version};
+use strata_tree::{FlagsForm, InodeFlags, NAME_MAX, Name, NameError, Node, NodeId, inode_version};
+use strata_union::writable::StatFs;
 
-use crate::errno::Refusal;
+use crate::errno::RequestError;
+use crate::ioctls::HasFlags;
 use crate::options::TreeFacts;
 use crate::reads::Reads;
 
-type Result<T> = std::result::Result<T, Refusal>;
+type Result<T> = std::result::Result<T, RequestError>;
 
 /// The position after `.` and `..`.
 const AFTER_DOTS: u64 = 2;
@@ -31,7 +33,7 @@ pub(crate) enum XattrAnswer {
 }
 
 /// One name of a listing.
-pub(crate) struct Listed<'a> {
+pub(crate) struct ListedNode<'a> {
     /// The name; also `.` and `..`.
     pub(crate) name: &'a [u8],
     /// What it is.
@@ -58,6 +60,20 @@ impl ReadOnly {
         self.facts
     }
 
+    /// The totals as `statfs` shows them: nothing is free.
+    pub(crate) fn space(&self) -> StatFs {
+        const UNIT: u32 = 4096;
+        StatFs {
+            block_size: UNIT,
+            blocks: self.facts.content_bytes.div_ceil(u64::from(UNIT)),
+            free: 0,
+            available: 0,
+            files: self.facts.nodes,
+            files_free: 0,
+            name_max: NAME_MAX as u32,
+        }
+    }
+
     /// The tree.
     pub(crate) fn tree(&self) -> &FileTree {
         &self.tree
@@ -67,9 +83,9 @@ impl ReadOnly {
     pub(crate) fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Node>> {
         let name = match Name::new(name) {
             Ok(name) => name,
-            Err(NameError::TooLong(_)) => return Err(Refusal::NameTooLong),
+            Err(NameError::TooLong(_)) => return Err(RequestError::NameTooLong),
             Err(NameError::Empty | NameError::Dots | NameError::Forbidden) => {
-                return Err(Refusal::NoEntry);
+                return Err(RequestError::NoEntry);
             }
         };
         Ok(self.tree.lookup(dir, name)?.and_then(|entry| entry.node().copied()))
@@ -78,20 +94,6 @@ impl ReadOnly {
     /// The node with this number.
     pub(crate) fn node(&self, node: NodeId) -> Result<Node> {
         Ok(self.tree.node(node)?)
-    }
-
-    /// The flags of a regular file or a directory. Where nodes are no inodes, there are none.
-    pub(crate) fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
-        match self.tree.inode(node)? {
-            Some(inode) => Ok(form.of(inode).map_err(strata_union::writable::Error::Refused)?),
-            None => Ok(form.none()),
-        }
-    }
-
-    /// The generation of a node's inode; 0 where nodes are no inodes.
-    pub(crate) fn inode_version(&self, node: NodeId) -> Result<u32> {
-        let version = self.tree.inode(node)?.map_or(Ok(0), inode_version);
-        Ok(version.map_err(strata_union::writable::Error::Refused)?)
     }
 
     /// A symlink's target.
@@ -104,25 +106,25 @@ impl ReadOnly {
         &self,
         dir: NodeId,
         position: u64,
-        full: &mut dyn FnMut(Listed<'_>) -> bool,
+        full: &mut dyn FnMut(ListedNode<'_>) -> bool,
     ) -> Result<()> {
         if position < 1 {
             let node = self.tree.node(dir)?;
-            if full(Listed { name: b".", node, next: 1 }) {
+            if full(ListedNode { name: b".", node, next: 1 }) {
                 return Ok(());
             }
         }
         if position < AFTER_DOTS {
             let parent = self.tree.parent(dir)?.unwrap_or(dir);
             let node = self.tree.node(parent)?;
-            if full(Listed { name: b"..", node, next: AFTER_DOTS }) {
+            if full(ListedNode { name: b"..", node, next: AFTER_DOTS }) {
                 return Ok(());
             }
         }
         self.tree.read_dir(dir, position.saturating_sub(AFTER_DOTS), &mut |item| {
             let Some(node) = item.entry.node() else { return ControlFlow::Continue(()) };
             let next = item.next.saturating_add(AFTER_DOTS);
-            if full(Listed { name: item.name.as_bytes(), node: *node, next }) {
+            if full(ListedNode { name: item.name.as_bytes(), node: *node, next }) {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -134,7 +136,7 @@ impl ReadOnly {
     /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
     pub(crate) fn xattr(&self, node: NodeId, name: &[u8], size: u32) -> Result<XattrAnswer> {
         let found = self.tree.xattrs(node)?.into_iter().find(|(key, _)| key == name);
-        fit(found.ok_or(Refusal::NoXattr)?.1, size)
+        fit(found.ok_or(RequestError::NoXattr)?.1, size)
     }
 
     /// The names of all attributes, each ended by NUL, for a buffer of `size` bytes.
@@ -161,12 +163,31 @@ impl ReadOnly {
     }
 }
 
+/// Where nodes are no inodes, there are no flags, and generations are 0.
+impl HasFlags for ReadOnly {
+    fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
+        match self.tree.inode(node)? {
+            Some(inode) => Ok(form.of(inode).map_err(strata_union::writable::Error::Refused)?),
+            None => Ok(form.none()),
+        }
+    }
+
+    fn inode_version(&self, node: NodeId) -> Result<u32> {
+        let version = self.tree.inode(node)?.map_or(Ok(0), inode_version);
+        Ok(version.map_err(strata_union::writable::Error::Refused)?)
+    }
+
+    fn set_inode_flags(&self, _node: NodeId, _flags: InodeFlags) -> Result<()> {
+        Err(RequestError::ReadOnly)
+    }
+}
+
 /// The size protocol of getxattr(2) and listxattr(2).
 pub(crate) fn fit(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer> {
-    let needed = u32::try_from(bytes.len()).map_err(|_| Refusal::Range)?;
+    let needed = u32::try_from(bytes.len()).map_err(|_| RequestError::Range)?;
     match size {
         0 => Ok(XattrAnswer::Size(needed)),
-        room if room < needed => Err(Refusal::Range),
+        room if room < needed => Err(RequestError::Range),
         _ => Ok(XattrAnswer::Bytes(bytes)),
     }
 }
@@ -225,8 +246,8 @@ mod tests {
         let tree = answers(&Spec::new());
         assert!(tree.lookup(NodeId::ROOT, &[b'x'; 255]).unwrap().is_none());
         let long = tree.lookup(NodeId::ROOT, &[b'x'; 256]);
-        assert!(matches!(long, Err(Refusal::NameTooLong)));
-        assert!(matches!(tree.lookup(NodeId::ROOT, b".."), Err(Refusal::NoEntry)));
+        assert!(matches!(long, Err(RequestError::NameTooLong)));
+        assert!(matches!(tree.lookup(NodeId::ROOT, b".."), Err(RequestError::NoEntry)));
     }
 
     #[test]
@@ -234,11 +255,11 @@ mod tests {
         let tree = answers(&Spec::new().xattr("user.a", "four").xattr("user.b", ""));
         let value = |size| tree.xattr(NodeId::ROOT, b"user.a", size);
         assert_eq!(value(0).unwrap(), XattrAnswer::Size(4));
-        assert!(matches!(value(3), Err(Refusal::Range)));
+        assert!(matches!(value(3), Err(RequestError::Range)));
         assert_eq!(value(4).unwrap(), XattrAnswer::Bytes(b"four".to_vec()));
-        assert!(matches!(tree.xattr(NodeId::ROOT, b"user.c", 9), Err(Refusal::NoXattr)));
+        assert!(matches!(tree.xattr(NodeId::ROOT, b"user.c", 9), Err(RequestError::NoXattr)));
         assert_eq!(tree.xattr_names(NodeId::ROOT, 0).unwrap(), XattrAnswer::Size(14));
-        assert!(matches!(tree.xattr_names(NodeId::ROOT, 13), Err(Refusal::Range)));
+        assert!(matches!(tree.xattr_names(NodeId::ROOT, 13), Err(RequestError::Range)));
     }
 
     #[test]
@@ -251,7 +272,7 @@ mod tests {
             tree.read(file, offset, size, |answer| assert_eq!(answer.unwrap(), want.as_bytes()));
         }
         tree.read(NodeId::ROOT, 0, 4, |answer| {
-            assert!(matches!(answer, Err(Refusal::Tree(_))));
+            assert!(matches!(answer, Err(RequestError::Tree(_))));
         });
     }
 }

@@ -17,7 +17,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use strata_content::{Content, FileTree};
 use strata_tree::{Error as TreeError, Kind, NodeId};
 
-use crate::errno::Refusal;
+use crate::errno::RequestError;
 use crate::options::TreeFacts;
 
 /// Up to this size, in bytes, a file is opened anew for each READ.
@@ -52,7 +52,7 @@ impl Reads {
         node: NodeId,
         offset: u64,
         size: u32,
-        answer: impl FnOnce(Result<&[u8], Refusal>),
+        answer: impl FnOnce(Result<&[u8], RequestError>),
     ) {
         let waited =
             BUFFER.with_borrow_mut(|buffer| match self.fetch(tree, node, offset, size, buffer) {
@@ -78,7 +78,7 @@ impl Reads {
         offset: u64,
         size: u32,
         buffer: &mut Vec<u8>,
-    ) -> Result<(usize, bool), Refusal> {
+    ) -> Result<(usize, bool), RequestError> {
         let stat = tree.node(node)?.stat;
         if stat.kind != Kind::Regular {
             return Err(TreeError::NotRegular { node, kind: stat.kind }.into());
@@ -108,13 +108,13 @@ impl Reads {
             (done + more, at_once.is_none())
         };
         if filled < length {
-            return Err(Refusal::Short { node: node.0, at: offset + filled as u64 });
+            return Err(RequestError::Short { node: node.0, at: offset + filled as u64 });
         }
         Ok((length, waited))
     }
 
     /// The descriptor of a large file.
-    fn kept(&self, tree: &FileTree, node: NodeId) -> Result<Arc<dyn Content>, Refusal> {
+    fn kept(&self, tree: &FileTree, node: NodeId) -> Result<Arc<dyn Content>, RequestError> {
         {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(at) = kept.iter().rposition(|(id, _)| *id == node) {

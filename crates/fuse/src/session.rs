@@ -8,7 +8,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use fuser::{BackgroundSession, Config, Filesystem, SessionACL};
 use strata_content::FileTree;
@@ -16,7 +15,7 @@ use strata_tree::NodeId;
 use strata_union::writable::Union;
 
 use crate::adapter::Adapter;
-use crate::busy_poll::BusyPoll;
+use crate::connection::MountConnection;
 use crate::error::{Error, Result};
 use crate::mounting::Mountpoint;
 use crate::options::{MountOptions, WritableOptions};
@@ -42,12 +41,11 @@ pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Resul
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
     }
-    let over = Arc::new(AtomicBool::new(false));
-    let polling = Arc::new(BusyPoll::new(options.threads.max(1)));
+    let connection = MountConnection::new(options.threads);
     let tree = ReadOnly::new(tree, options.facts);
-    let adapter = Adapter::new(tree, options, Arc::clone(&polling), Arc::clone(&over));
+    let adapter = Adapter::new(tree, options, connection.clone());
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, (over, polling), mountpoint, &options, drop)
+    start(adapter, &connection, mountpoint, &options, drop)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -61,19 +59,19 @@ pub fn serve_union(
     mountpoint: &Path,
     options: &WritableOptions,
 ) -> Result<Session> {
-    let over = Arc::new(AtomicBool::new(false));
-    let polling = Arc::new(BusyPoll::new(options.mount.threads.max(1)));
-    let adapter = Writable::new(union, options, Arc::clone(&polling), Arc::clone(&over));
+    let connection = MountConnection::new(options.mount.threads);
+    let adapter = Writable::new(union, options, connection.clone());
     let notifier = adapter.notifier();
     // There is one session, and so one notifier.
     let tell = |told| drop(notifier.set(told));
-    start(adapter, (over, polling), mountpoint, &options.mount, tell)
+    start(adapter, &connection, mountpoint, &options.mount, tell)
 }
 
-/// Mounts what `adapter` answers for; `tell` gets what the kernel is told things by.
+/// Mounts what `adapter` answers for on the connection `mount`; `tell` gets what the kernel is told
+/// things by.
 fn start(
     adapter: impl Filesystem,
-    (over, polling): (Arc<AtomicBool>, Arc<BusyPoll>),
+    mount: &MountConnection,
     mountpoint: &Path,
     options: &MountOptions,
     tell: impl FnOnce(fuser::Notifier),
@@ -81,7 +79,7 @@ fn start(
     let point = Mountpoint::open(mountpoint)?;
     let connection = point.connect(options)?;
     if options.busy_poll {
-        polling.watch(connection.device.try_clone().map_err(Error::Session)?);
+        mount.polling().watch(connection.device.try_clone().map_err(Error::Session)?);
     }
     let acl = match (options.allow_other, options.allow_root) {
         (true, _) => SessionACL::All,
@@ -114,7 +112,7 @@ fn start(
         None => device_at(&point.path).map_err(Error::Session)?,
     };
     set_readahead(device);
-    let unmounter = Unmounter { path: point.path, device, over };
+    let unmounter = Unmounter { path: point.path, device, over: mount.over() };
     Ok(Session { background: Some(background), unmounter })
 }
 

@@ -8,40 +8,35 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use strata_tree::Kind;
 use strata_union::writable::{New, Ownership, Union};
 
-use super::answers::{Answer, answer, guarded};
 use super::set_id::Changer;
 use super::slow::Slow;
 use super::{Mount, QUICK, Result, flags};
-use crate::adapter::{BACKGROUND, LARGEST_REQUEST, id};
 use crate::attr::type_of;
-use crate::busy_poll::BusyPoll;
-use crate::errno::{Refusal, errno};
+use crate::connection::{MountConnection, id, left_to_the_kernel};
+use crate::errno::RequestError;
 use crate::ioctls::{self, Ioctl};
 use crate::options::WritableOptions;
 use crate::reads::BUFFER;
+use crate::replies::{Reply, answer, guarded, send_bytes};
 
 /// One mounted union.
 pub(crate) struct Writable {
     mount: Arc<Mount>,
     slow: Slow,
-    polling: Arc<BusyPoll>,
+    connection: MountConnection,
     checks_modes: bool,
-    /// Set when the session ends.
-    over: Arc<AtomicBool>,
 }
 
 impl Writable {
@@ -53,23 +48,21 @@ impl Writable {
     pub(crate) fn new(
         union: Arc<Union>,
         options: &WritableOptions,
-        polling: Arc<BusyPoll>,
-        over: Arc<AtomicBool>,
+        connection: MountConnection,
     ) -> Self {
         let checks_modes = options.mount.default_permissions;
         let mount = Arc::new(Mount::new(union, options));
-        Self { mount, slow: Slow::default(), polling, checks_modes, over }
+        Self { mount, slow: Slow::default(), connection, checks_modes }
     }
 
     /// Answers on this thread.
     fn answer<T>(
         &self,
         req: &Request,
-        reply: impl Answer<T>,
+        reply: impl Reply<T, Mount>,
         work: impl FnOnce(&Mount) -> Result<T>,
     ) {
-        answer(&self.mount, reply, work);
-        self.polling.answered(req.pid());
+        self.connection.answer(req, &*self.mount, reply, work);
     }
 
     /// Answers on another thread if it is slow and this one is needed.
@@ -77,17 +70,17 @@ impl Writable {
         &self,
         req: &Request,
         slow: bool,
-        reply: impl Answer<T> + Send + 'static,
+        reply: impl Reply<T, Mount> + Send + 'static,
         work: impl FnOnce(&Mount) -> Result<T> + Send + 'static,
     ) {
         if !slow {
             return self.answer(req, reply, work);
         }
-        match self.polling.slow_work() {
-            Some(_slow) => answer(&self.mount, reply, work),
+        match self.connection.polling().slow_work() {
+            Some(_slow) => answer(&*self.mount, reply, work),
             None => {
                 let mount = Arc::clone(&self.mount);
-                self.slow.submit(move || answer(&mount, reply, work));
+                self.slow.submit(move || answer(&*mount, reply, work));
             }
         }
     }
@@ -95,36 +88,23 @@ impl Writable {
 
 impl Filesystem for Writable {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let offered = config.capabilities();
-        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_ATOMIC_O_TRUNC
+        let mut wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-            | InitFlags::FUSE_ASYNC_DIO;
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_modes && self.mount.acl);
-        if !offered.contains(InitFlags::FUSE_PASSTHROUGH) {
+        if !config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) {
             self.mount.modes.refuse("this kernel does not offer it");
         }
         if self.mount.union.ownership() == Ownership::Override {
             self.mount.modes.refuse("bits are kept apart from the inodes");
         }
-        if self.mount.modes.wants_passthrough() {
-            wanted |= InitFlags::FUSE_PASSTHROUGH;
-            // One level: uppers on a plain file system, and overlayfs may go on top of us.
-            let _ = config.set_max_stack_depth(1);
-        }
-        // What this kernel does not know is a lost speed-up, not an error.
-        let _ = config.add_capabilities(wanted & offered);
-        let _ = config.set_max_write(LARGEST_REQUEST);
-        let _ = config.set_max_background(BACKGROUND);
+        wanted.set(InitFlags::FUSE_PASSTHROUGH, self.mount.modes.wants_passthrough());
+        self.connection.shake_hands(config, wanted);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        self.over.store(true, Ordering::Release);
+        self.connection.end();
     }
 
     // Names.
@@ -344,14 +324,11 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.polling.asked_for(size);
-        guarded(|| {
-            BUFFER.with_borrow_mut(|buffer| match self.mount.read(fh.0, offset, size, buffer) {
-                Ok(bytes) => reply.data(bytes),
-                Err(refusal) => reply.error(errno(&refusal)),
+        self.connection.transfer(req, size, || {
+            BUFFER.with_borrow_mut(|buffer| {
+                send_bytes(self.mount.read(fh.0, offset, size, buffer), reply);
             });
         });
-        self.polling.answered(req.pid());
     }
 
     fn write(
@@ -366,7 +343,7 @@ impl Filesystem for Writable {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.polling.asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.connection.polling().asked_for(u32::try_from(data.len()).unwrap_or(u32::MAX));
         let privileged = !write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let who = Changer::with(req, privileged);
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
@@ -402,7 +379,7 @@ impl Filesystem for Writable {
     ) {
         self.answer(req, reply, |mount| {
             let hole = flags::seeks_hole(whence)?;
-            let offset = u64::try_from(offset).map_err(|_| Refusal::BeyondEnd)?;
+            let offset = u64::try_from(offset).map_err(|_| RequestError::BeyondEnd)?;
             Ok(mount.file(fh.0)?.seek(offset, hole)?)
         });
     }
@@ -454,12 +431,12 @@ impl Filesystem for Writable {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        answer(&self.mount, reply, |mount| {
-            let file = mount.files.remove(fh.0).ok_or(Refusal::NoHandle)?;
+        answer(&*self.mount, reply, |mount| {
+            let file = mount.files.remove(fh.0).ok_or(RequestError::NoHandle)?;
             mount.modes.leave(file.node());
             Ok(())
         });
-        self.polling.answered_nobody();
+        self.connection.polling().answered_nobody();
     }
 
     // Directories.
@@ -467,7 +444,7 @@ impl Filesystem for Writable {
     fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.mount.dirs.insert(Arc::default());
         reply.opened(FileHandle(handle), FopenFlags::empty());
-        self.polling.answered(req.pid());
+        self.connection.polling().answered(req.pid());
     }
 
     fn readdir(
@@ -476,20 +453,14 @@ impl Filesystem for Writable {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        guarded(|| {
-            let listed = self.mount.listing(fh.0).and_then(|listing| {
-                listing.plain(&self.mount, id(ino), offset, |name, node, kind, next| {
-                    reply.add(INodeNo(node.0), next, type_of(kind), OsStr::from_bytes(name))
-                })
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(refusal) => reply.error(errno(&refusal)),
-            }
+        self.connection.fill(req, reply, |reply| {
+            let listing = self.mount.listing(fh.0)?;
+            listing.plain(&self.mount, id(ino), offset, |name, node, kind, next| {
+                reply.add(INodeNo(node.0), next, type_of(kind), OsStr::from_bytes(name))
+            })
         });
-        self.polling.answered(req.pid());
     }
 
     fn readdirplus(
@@ -498,21 +469,15 @@ impl Filesystem for Writable {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        guarded(|| {
-            let listed = self.mount.listing(fh.0).and_then(|listing| {
-                listing.plus(&self.mount, id(ino), offset, |name, attr, generation, next| {
-                    let (name, time) = (OsStr::from_bytes(name), self.mount.lasting(attr));
-                    reply.add(attr.ino, next, name, &time, attr, fuser::Generation(generation))
-                })
-            });
-            match listed {
-                Ok(()) => reply.ok(),
-                Err(refusal) => reply.error(errno(&refusal)),
-            }
+        self.connection.fill(req, reply, |reply| {
+            let listing = self.mount.listing(fh.0)?;
+            listing.plus(&self.mount, id(ino), offset, |name, attr, generation, next| {
+                let (name, time) = (OsStr::from_bytes(name), self.mount.lasting(attr));
+                reply.add(attr.ino, next, name, &time, attr, fuser::Generation(generation))
+            })
         });
-        self.polling.answered(req.pid());
     }
 
     fn releasedir(
@@ -541,22 +506,9 @@ impl Filesystem for Writable {
         self.answer_aside(req, true, reply, move |mount| Ok(mount.union.sync_dir(id(ino))?));
     }
 
-    // What the kernel does by itself, the first two once it has heard ENOSYS.
+    // What the kernel does by itself once it has heard ENOSYS.
 
-    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn flush(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
-        _lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
+    left_to_the_kernel!();
 
     fn ioctl(
         &self,
@@ -571,12 +523,6 @@ impl Filesystem for Writable {
     ) {
         let (node, asked) = (id(ino), ioctls::parse(cmd, in_data, out_size));
         let slow = matches!(asked, Ok(Ioctl::Set(_))) && self.mount.is_slow_to_mark(node);
-        self.answer_aside(req, slow, reply, move |mount| match asked? {
-            Ioctl::Get(form) => Ok(mount.union.inode_flags(node, form)?.to_bytes()),
-            Ioctl::Version => Ok(mount.union.inode_version(node)?.to_ne_bytes().to_vec()),
-            Ioctl::Set(flags) => {
-                Ok(mount.union.set_inode_flags(node, flags).map(|()| Vec::new())?)
-            }
-        });
+        self.answer_aside(req, slow, reply, move |mount| ioctls::run(mount, node, asked?));
     }
 }

@@ -9,7 +9,7 @@ use strata_union::writable::{Changes, OpenHow, RenameMode, SetMode, SetTime};
 
 use super::Result;
 use crate::attr::{decode_device, time_from};
-use crate::errno::Refusal;
+use crate::errno::RequestError;
 
 /// `S_IFMT`.
 const TYPE_BITS: u32 = 0o170_000;
@@ -32,7 +32,7 @@ pub(super) fn kind(mode: u32, rdev: u32) -> Result<Kind> {
         SOCKET => Ok(Kind::Socket),
         CHARACTER => Ok(Kind::CharDevice(decode_device(rdev))),
         BLOCK => Ok(Kind::BlockDevice(decode_device(rdev))),
-        _ => Err(Refusal::Flags),
+        _ => Err(RequestError::Flags),
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn rename(flags: RenameFlags) -> Result<(RenameMode, bool)> {
     } else if rest == RenameFlags::RENAME_EXCHANGE && !whiteout {
         Ok((RenameMode::Exchange, false))
     } else {
-        Err(Refusal::Flags)
+        Err(RequestError::Flags)
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn set_mode(flags: i32) -> Result<SetMode> {
         0 => Ok(SetMode::Either),
         1 => Ok(SetMode::Create),
         2 => Ok(SetMode::Replace),
-        _ => Err(Refusal::Flags),
+        _ => Err(RequestError::Flags),
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn seeks_hole(whence: i32) -> Result<bool> {
     match whence {
         3 => Ok(false),
         4 => Ok(true),
-        _ => Err(Refusal::Flags),
+        _ => Err(RequestError::Flags),
     }
 }
 

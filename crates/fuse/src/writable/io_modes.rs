@@ -30,7 +30,7 @@ use super::set_id::may_pass_through;
 
 /// How one opener reads and writes.
 #[derive(Debug)]
-pub(super) enum Mode {
+pub(super) enum IoMode {
     /// Through the daemon and the kernel's pages. `keep`: those that it has are still right.
     Cached {
         /// See there.
@@ -83,7 +83,7 @@ impl IoModes {
         node: NodeId,
         upper: Option<Arc<File>>,
         register: impl FnOnce(&File) -> io::Result<BackingId>,
-    ) -> Mode {
+    ) -> IoMode {
         let is_lower = upper.is_none();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = match open.entry(node) {
@@ -95,10 +95,10 @@ impl IoModes {
         };
         entry.opens += 1;
         match &entry.backing {
-            Some(id) => Mode::Passthrough(Arc::clone(id)),
+            Some(id) => IoMode::Passthrough(Arc::clone(id)),
             None => {
                 let fresh = entry.opens == 1 && !is_lower && self.ever.load(Ordering::Relaxed);
-                Mode::Cached { keep: !fresh }
+                IoMode::Cached { keep: !fresh }
             }
         }
     }
@@ -174,10 +174,10 @@ mod tests {
     fn a_lower_is_never_registered_and_stays_cached_after_copy_up() {
         let modes = IoModes::new(true);
         let never = |_: &File| -> io::Result<BackingId> { panic!("registered") };
-        assert!(matches!(modes.enter(NODE, None, never), Mode::Cached { keep: true }));
-        assert!(matches!(modes.enter(NODE, upper(), never), Mode::Cached { keep: true }));
+        assert!(matches!(modes.enter(NODE, None, never), IoMode::Cached { keep: true }));
+        assert!(matches!(modes.enter(NODE, upper(), never), IoMode::Cached { keep: true }));
         modes.leave(NODE);
-        assert!(matches!(modes.enter(NODE, upper(), never), Mode::Cached { keep: true }));
+        assert!(matches!(modes.enter(NODE, upper(), never), IoMode::Cached { keep: true }));
         modes.leave(NODE);
         modes.leave(NODE);
         assert!(modes.open.lock().unwrap().is_empty());
@@ -187,10 +187,10 @@ mod tests {
     #[test]
     fn a_kernel_that_refuses_is_not_asked_again_but_one_that_is_short_is() {
         let modes = IoModes::new(true);
-        assert!(matches!(modes.enter(NODE, upper(), fail(Errno::MFILE)), Mode::Cached { .. }));
+        assert!(matches!(modes.enter(NODE, upper(), fail(Errno::MFILE)), IoMode::Cached { .. }));
         assert!(modes.wants_passthrough());
         modes.leave(NODE);
-        assert!(matches!(modes.enter(NODE, upper(), fail(Errno::PERM)), Mode::Cached { .. }));
+        assert!(matches!(modes.enter(NODE, upper(), fail(Errno::PERM)), IoMode::Cached { .. }));
         assert!(!modes.wants_passthrough());
     }
 
@@ -199,8 +199,8 @@ mod tests {
         let modes = IoModes::new(true);
         modes.ever.store(true, Ordering::Relaxed);
         let first = modes.enter(NODE, upper(), fail(Errno::MFILE));
-        assert!(matches!(first, Mode::Cached { keep: false }));
+        assert!(matches!(first, IoMode::Cached { keep: false }));
         let second = modes.enter(NODE, upper(), fail(Errno::MFILE));
-        assert!(matches!(second, Mode::Cached { keep: true }));
+        assert!(matches!(second, IoMode::Cached { keep: true }));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fuser::FileAttr;
 use strata_tree::{Kind, NodeId};
-use strata_union::writable::{Attr, Listed};
+use strata_union::writable::{Attr, ListedName};
 
 use super::{Mount, Result};
 
@@ -20,12 +20,12 @@ const AFTER_DOTS: u64 = 2;
 
 /// What one open directory remembers.
 #[derive(Default)]
-pub(super) struct Listing {
-    names: Mutex<Option<Arc<Vec<Listed>>>>,
+pub(super) struct DirSnapshot {
+    names: Mutex<Option<Arc<Vec<ListedName>>>>,
 }
 
-impl Listing {
-    fn names(&self, mount: &Mount, dir: NodeId, position: u64) -> Result<Arc<Vec<Listed>>> {
+impl DirSnapshot {
+    fn names(&self, mount: &Mount, dir: NodeId, position: u64) -> Result<Arc<Vec<ListedName>>> {
         if position > 0 {
             let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(names) = &*known {
@@ -56,7 +56,7 @@ impl Listing {
                 return Ok(());
             }
         }
-        let identity = |listed: &Listed| Ok(mount.union.identity(dir, listed)?);
+        let identity = |listed: &ListedName| Ok(mount.union.identity(dir, listed)?);
         tell(&names, position, identity, |name, (id, kind), next| full(name, id, kind, next))
     }
 
@@ -81,7 +81,7 @@ impl Listing {
                 return Ok(());
             }
         }
-        let lookup = |listed: &Listed| Ok(mount.union.lookup(dir, listed.name.as_bytes())?);
+        let lookup = |listed: &ListedName| Ok(mount.union.lookup(dir, listed.name.as_bytes())?);
         tell(&names, position, lookup, |name, attr, next| {
             let full = full(name, &attr, next);
             if full {
@@ -95,9 +95,9 @@ impl Listing {
 /// Tells what is found of the names from `position` on, until `full`. Names that are gone are left
 /// out. What was told before an error is kept: the kernel comes back for the rest.
 fn tell<T>(
-    names: &[Listed],
+    names: &[ListedName],
     position: u64,
-    find: impl Fn(&Listed) -> Result<Option<T>>,
+    find: impl Fn(&ListedName) -> Result<Option<T>>,
     mut full: impl FnMut(&[u8], T, u64) -> bool,
 ) -> Result<()> {
     let mut told = position < AFTER_DOTS;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! adapter   one method for each request: translate, ask the union, answer
-//! answers   how each kind of answer is sent, and that every request gets one
+//! answers   how each kind of answer is sent
 //! flags     modes, flags and times of the kernel's calls, taken apart
 //! handles   the numbers by which the kernel names what it has open
 //! io_modes  whether the kernel reads and writes a file by itself
@@ -31,22 +31,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier, Request};
-use strata_tree::NodeId;
+use strata_tree::{FlagsForm, InodeFlags, NodeId};
 use strata_union::writable::{Attr, Caller, Changes, OpenFile, OpenHow, SetMode, Union};
 
 pub(crate) use adapter::Writable;
 
-use crate::adapter::LARGEST_REQUEST;
-use crate::attr::View;
-use crate::errno::Refusal;
+use crate::attr::AttrView;
+use crate::connection::LARGEST_REQUEST;
+use crate::errno::RequestError;
+use crate::ioctls::HasFlags;
 use crate::options::WritableOptions;
 use crate::readonly::{XattrAnswer, fit};
 use handles::Handles;
 use io_modes::IoModes;
-use listing::Listing;
+use listing::DirSnapshot;
 use set_id::Changer;
 
-type Result<T> = std::result::Result<T, Refusal>;
+type Result<T> = std::result::Result<T, RequestError>;
 
 /// The attribute that is an inode's access ACL (acl(5)).
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -57,13 +58,13 @@ const QUICK: u64 = 1024 * 1024;
 /// What all requests of one mount share.
 struct Mount {
     union: Arc<Union>,
-    view: View,
+    view: AttrView,
     timeout: Duration,
     acl: bool,
     xattrs: bool,
     no_sync: bool,
     files: Handles<Arc<OpenFile>>,
-    dirs: Handles<Arc<Listing>>,
+    dirs: Handles<Arc<DirSnapshot>>,
     modes: IoModes,
     /// There once the session has begun.
     notifier: Arc<OnceLock<Notifier>>,
@@ -73,7 +74,7 @@ impl Mount {
     fn new(union: Arc<Union>, options: &WritableOptions) -> Self {
         Self {
             union,
-            view: View::of(&options.mount),
+            view: AttrView::of(&options.mount),
             timeout: options.timeout,
             acl: options.mount.acl && options.xattrs,
             xattrs: options.xattrs,
@@ -89,8 +90,8 @@ impl Mount {
     fn caller(&self, request: &Request, umask: u32) -> Result<Caller> {
         let ids = &self.view.ids;
         Ok(Caller {
-            uid: ids.users.written(request.uid()).ok_or(Refusal::UnmappedCaller)?,
-            gid: ids.groups.written(request.gid()).ok_or(Refusal::UnmappedCaller)?,
+            uid: ids.users.written(request.uid()).ok_or(RequestError::UnmappedCaller)?,
+            gid: ids.groups.written(request.gid()).ok_or(RequestError::UnmappedCaller)?,
             umask: flags::perm(umask),
         })
     }
@@ -99,7 +100,7 @@ impl Mount {
     fn owned(&self, changes: Changes) -> Result<Changes> {
         let ids = &self.view.ids;
         let mapped = |id: Option<u32>, written: &dyn Fn(u32) -> Option<u32>| {
-            id.map(|id| written(id).ok_or(Refusal::UnmappedOwner)).transpose()
+            id.map(|id| written(id).ok_or(RequestError::UnmappedOwner)).transpose()
         };
         Ok(Changes {
             uid: mapped(changes.uid, &|id| ids.users.written(id))?,
@@ -164,7 +165,7 @@ impl Mount {
     /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
     fn xattr(&self, node: NodeId, name: &[u8], size: u32) -> Result<XattrAnswer> {
         self.check_kind(name)?;
-        let value = self.union.xattr(node, name)?.ok_or(Refusal::NoXattr)?;
+        let value = self.union.xattr(node, name)?.ok_or(RequestError::NoXattr)?;
         fit(self.view.ids.shown_xattr(name, value), size)
     }
 
@@ -190,7 +191,8 @@ impl Mount {
         who: Changer,
     ) -> Result<()> {
         self.check_kind(name)?;
-        let written = self.view.ids.written_xattr(name, value).ok_or(Refusal::UnmappedOwner)?;
+        let written =
+            self.view.ids.written_xattr(name, value).ok_or(RequestError::UnmappedOwner)?;
         self.union.set_xattr(node, name, &written, mode)?;
         if name == ACCESS_ACL { self.take_set_group_id(node, who) } else { Ok(()) }
     }
@@ -203,11 +205,11 @@ impl Mount {
 
     fn check_kind(&self, name: &[u8]) -> Result<()> {
         let refused = !self.acl && name.starts_with(b"system.posix_acl_");
-        if refused { Err(Refusal::NotSupported) } else { Ok(()) }
+        if refused { Err(RequestError::NotSupported) } else { Ok(()) }
     }
 
     fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        self.files.get(handle).ok_or(Refusal::NoHandle)
+        self.files.get(handle).ok_or(RequestError::NoHandle)
     }
 
     /// A file whose content is about to change.
@@ -217,8 +219,8 @@ impl Mount {
         Ok(file)
     }
 
-    fn listing(&self, handle: u64) -> Result<Arc<Listing>> {
-        self.dirs.get(handle).ok_or(Refusal::NoHandle)
+    fn listing(&self, handle: u64) -> Result<Arc<DirSnapshot>> {
+        self.dirs.get(handle).ok_or(RequestError::NoHandle)
     }
 
     /// Reads into the buffer: fewer bytes than `size` only at the end.
@@ -247,5 +249,19 @@ impl Mount {
     ) -> Result<usize> {
         let file = self.changing(handle, who)?;
         Ok(if mapped { file.write_back(offset, bytes)? } else { file.write(offset, bytes)? })
+    }
+}
+
+impl HasFlags for Mount {
+    fn inode_flags(&self, node: NodeId, form: FlagsForm) -> Result<InodeFlags> {
+        Ok(self.union.inode_flags(node, form)?)
+    }
+
+    fn inode_version(&self, node: NodeId) -> Result<u32> {
+        Ok(self.union.inode_version(node)?)
+    }
+
+    fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<()> {
+        Ok(self.union.set_inode_flags(node, flags)?)
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::answers::guarded;
+use crate::replies::guarded;
 
 /// How many may be under way; further ones wait.
 const THREADS: usize = 8;
