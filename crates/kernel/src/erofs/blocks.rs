@@ -68,7 +68,8 @@ impl<'a> Blocks<'a> {
         alone: bool,
         tail: &mut Vec<u8>,
     ) -> Result<u32> {
-        let mut content = Body { bytes: tree.open(which.0)?, path: which.1, at: 0, length, rest };
+        let mut content =
+            NodeBody { bytes: tree.open(which.0)?, path: which.1, at: 0, length, rest };
         let key = match length > 0 && !alone {
             true => Some((content.digest(&mut self.piece)?, length)),
             false => None,
@@ -94,7 +95,7 @@ impl<'a> Blocks<'a> {
 }
 
 /// A content that is being read.
-struct Body<'a> {
+struct NodeBody<'a> {
     bytes: Box<dyn Content>,
     path: &'a TreePath,
     at: u64,
@@ -102,7 +103,7 @@ struct Body<'a> {
     rest: u64,
 }
 
-impl Body<'_> {
+impl NodeBody<'_> {
     /// The bytes from here to `end`, as many as fit `buffer`.
     fn next<'b>(&mut self, end: u64, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let wanted = buffer.len().min(usize::try_from(end - self.at).unwrap_or(usize::MAX));

@@ -56,7 +56,7 @@ pub(super) const DIRENT: usize = 12;
 
 /// How the bytes of a node are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(super) enum DataLayout {
     /// All in blocks.
     Plain,
     /// The rest beyond whole blocks stands behind the inode.
@@ -112,7 +112,7 @@ pub(super) fn sign(block: &mut [u8]) {
 /// What the core of an inode says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Core {
-    pub(super) layout: Layout,
+    pub(super) layout: DataLayout,
     /// As in the record: 0, or counted from 1.
     pub(super) attributes: u16,
     pub(super) mode: u16,
@@ -137,8 +137,8 @@ impl Core {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let mut record = [0; 64];
         let layout: u16 = match self.layout {
-            Layout::Plain => 0,
-            Layout::Inline => 2,
+            DataLayout::Plain => 0,
+            DataLayout::Inline => 2,
         };
         put(&mut record, 0, (layout << 1 | u16::from(self.mtime.is_some())).to_le_bytes());
         put(&mut record, 2, self.attributes.to_le_bytes());

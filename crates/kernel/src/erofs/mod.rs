@@ -25,9 +25,9 @@ use strata_tree::{Timestamp, TreePath};
 use self::attributes::Attributes;
 use self::blocks::Blocks;
 use self::directory::DirName;
-use self::format::{BLOCK, Core, INODES, Layout, SLOT, SUPER, Superblock, entry_type};
-use self::plan::{Body, Plan, Planned};
-use self::space::Space;
+use self::format::{BLOCK, Core, DataLayout, INODES, SLOT, SUPER, Superblock, entry_type};
+use self::plan::{NodeBody, Plan, Planned};
+use self::space::InodeSpace;
 use self::window::Window;
 use crate::error::{Error, Result};
 
@@ -59,7 +59,7 @@ fn tell(dropped: &mut Vec<Dropped>, path: &TreePath, what: String, why: &str) {
 #[derive(Debug, Clone, Copy)]
 struct Placed {
     number: u64,
-    layout: Layout,
+    layout: DataLayout,
     /// All bytes; a directory's too.
     size: u64,
     extended: bool,
@@ -69,8 +69,8 @@ impl Placed {
     /// The bytes that stand behind the inode.
     fn tail(&self) -> u64 {
         match self.layout {
-            Layout::Plain => 0,
-            Layout::Inline => self.size % BLOCK,
+            DataLayout::Plain => 0,
+            DataLayout::Inline => self.size % BLOCK,
         }
     }
 }
@@ -85,12 +85,12 @@ pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
     let failed = |source| Error::io("writing the image", source);
     let plan = Plan::new(&**tree)?;
     let built = plan.usual_time();
-    let mut space = Space::new(INODES);
+    let mut space = InodeSpace::new(INODES);
     let mut placed = Vec::with_capacity(plan.inodes.len());
     let mut directory_blocks = 0;
     for inode in &plan.inodes {
         let at = place(&plan.attributes, inode, built, &mut space);
-        if !matches!(inode.body, Body::Regular(..)) {
+        if !matches!(inode.body, NodeBody::Regular(..)) {
             directory_blocks += (at.size - at.tail()).div_ceil(BLOCK);
         }
         placed.push(at);
@@ -133,12 +133,17 @@ pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
 }
 
 /// Finds an inode's place and how its bytes are kept.
-fn place(attributes: &Attributes, inode: &Planned, built: Timestamp, space: &mut Space) -> Placed {
+fn place(
+    attributes: &Attributes,
+    inode: &Planned,
+    built: Timestamp,
+    space: &mut InodeSpace,
+) -> Placed {
     let stat = &inode.stat;
     let size = match &inode.body {
-        Body::Empty | Body::Device(_) => 0,
-        Body::Symlink(_) | Body::Regular(..) => stat.size,
-        Body::Directory { names, .. } => {
+        NodeBody::Empty | NodeBody::Device(_) => 0,
+        NodeBody::Symlink(_) | NodeBody::Regular(..) => stat.size,
+        NodeBody::Directory { names, .. } => {
             let mut all: Vec<&[u8]> = names.iter().map(|(name, _)| name.as_bytes()).collect();
             all.extend([b".".as_slice(), b".."]);
             all.sort_unstable();
@@ -154,8 +159,8 @@ fn place(attributes: &Attributes, inode: &Planned, built: Timestamp, space: &mut
     let head = Core::length(extended) + attributes.length(inode.attributes);
     let rest = size % BLOCK;
     let layout = match rest > 0 && head + rest <= BLOCK {
-        true => Layout::Inline,
-        false => Layout::Plain,
+        true => DataLayout::Inline,
+        false => DataLayout::Plain,
     };
     let mut placed = Placed { number: 0, layout, size, extended };
     placed.number = space.place(head + placed.tail());
@@ -190,10 +195,10 @@ impl Writer<'_> {
         };
         let mut tail = Vec::new();
         let place = match &inode.body {
-            Body::Empty => 0,
-            Body::Device(bits) => *bits,
-            Body::Symlink(target) => self.bytes(placed, target, &mut tail)?,
-            Body::Directory { names, parent } => {
+            NodeBody::Empty => 0,
+            NodeBody::Device(bits) => *bits,
+            NodeBody::Symlink(target) => self.bytes(placed, target, &mut tail)?,
+            NodeBody::Directory { names, parent } => {
                 let listed = names.iter().map(|(name, child)| (name.as_bytes(), *child));
                 let dots = [(b".".as_slice(), index as u32), (b"..".as_slice(), *parent)];
                 let mut entries: Vec<DirName<'_>> = listed
@@ -203,7 +208,7 @@ impl Writer<'_> {
                 directory::sort(&mut entries);
                 self.bytes(placed, &directory::encode(&entries), &mut tail)?
             }
-            Body::Regular(node, path) => {
+            NodeBody::Regular(node, path) => {
                 let parts = (placed.size - placed.tail(), placed.tail());
                 let alone = plan.sizes.get(&placed.size).is_none_or(|count| *count == 1);
                 let which = (*node, &**path);

@@ -13,17 +13,17 @@ use super::{Dropped, tell};
 use crate::error::{Error, Result};
 
 /// An inode of the plan, counted from 0, the root.
-pub(super) type Index = u32;
+pub(super) type PlanIndex = u32;
 
 /// What a node is made of beside its metadata.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(super) enum NodeBody {
     /// Nothing: pipes, sockets.
     Empty,
     /// A device, as the kernel's 32 bits.
     Device(u32),
     /// Names, sorted, and the directory above.
-    Directory { names: Vec<(NameBuf, Index)>, parent: Index },
+    Directory { names: Vec<(NameBuf, PlanIndex)>, parent: PlanIndex },
     /// The target.
     Symlink(Vec<u8>),
     /// A file, and what it is called in messages.
@@ -35,7 +35,7 @@ pub(super) enum Body {
 pub(super) struct Planned {
     pub(super) stat: Stat,
     pub(super) attributes: SetNumber,
-    pub(super) body: Body,
+    pub(super) body: NodeBody,
 }
 
 /// All inodes of a tree.
@@ -47,7 +47,7 @@ pub(super) struct Plan {
     /// How many files have this size: contents of a size of its own have no equal.
     pub(super) sizes: HashMap<u64, u32>,
     times: BTreeMap<Timestamp, u64>,
-    known: HashMap<NodeId, Index>,
+    known: HashMap<NodeId, PlanIndex>,
 }
 
 impl Plan {
@@ -72,22 +72,22 @@ impl Plan {
         &mut self,
         tree: &dyn Lower,
         node: &Node,
-        parent: Index,
+        parent: PlanIndex,
         path: TreePath,
-    ) -> Result<Option<Index>> {
+    ) -> Result<Option<PlanIndex>> {
         let body = match node.stat.kind {
-            Kind::Fifo | Kind::Socket => Body::Empty,
+            Kind::Fifo | Kind::Socket => NodeBody::Empty,
             Kind::CharDevice(device) | Kind::BlockDevice(device) => match device_bits(device) {
-                Some(bits) => Body::Device(bits),
+                Some(bits) => NodeBody::Device(bits),
                 None => {
                     let what = format!("a device {}:{}", device.major, device.minor);
                     tell(&mut self.dropped, &path, what, "Linux has no such number");
                     return Ok(None);
                 }
             },
-            Kind::Directory => Body::Directory { names: Vec::new(), parent },
-            Kind::Symlink => Body::Symlink(tree.read_link(node.id)?),
-            Kind::Regular => Body::Regular(node.id, Box::new(path.clone())),
+            Kind::Directory => NodeBody::Directory { names: Vec::new(), parent },
+            Kind::Symlink => NodeBody::Symlink(tree.read_link(node.id)?),
+            Kind::Regular => NodeBody::Regular(node.id, Box::new(path.clone())),
         };
         let all = tree.xattrs(node.id)?;
         let dropped = &mut self.dropped;
@@ -96,17 +96,17 @@ impl Plan {
         });
         let mut stat = node.stat;
         stat.size = match &body {
-            Body::Regular(..) => stat.size,
-            Body::Symlink(target) => target.len() as u64,
-            Body::Empty | Body::Device(_) | Body::Directory { .. } => 0,
+            NodeBody::Regular(..) => stat.size,
+            NodeBody::Symlink(target) => target.len() as u64,
+            NodeBody::Empty | NodeBody::Device(_) | NodeBody::Directory { .. } => 0,
         };
         stat.nlink = 1;
-        if matches!(body, Body::Regular(..)) {
+        if matches!(body, NodeBody::Regular(..)) {
             *self.sizes.entry(stat.size).or_default() += 1;
         }
         *self.times.entry(stat.mtime).or_default() += 1;
-        let index = Index::try_from(self.inodes.len())
-            .map_err(|_| Error::TooLarge { what: "inodes", limit: u64::from(Index::MAX) })?;
+        let index = PlanIndex::try_from(self.inodes.len())
+            .map_err(|_| Error::TooLarge { what: "inodes", limit: u64::from(PlanIndex::MAX) })?;
         self.inodes.push(Planned { stat, attributes, body });
         self.known.insert(node.id, index);
         Ok(Some(index))
@@ -115,8 +115,8 @@ impl Plan {
     fn add_names(
         &mut self,
         tree: &dyn Lower,
-        (dir, source, path): (Index, NodeId, TreePath),
-        queue: &mut VecDeque<(Index, NodeId, TreePath)>,
+        (dir, source, path): (PlanIndex, NodeId, TreePath),
+        queue: &mut VecDeque<(PlanIndex, NodeId, TreePath)>,
     ) -> Result<()> {
         let mut listed = list(tree, source)?;
         listed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -157,7 +157,7 @@ impl Plan {
         }
         if let Some(planned) = self.inodes.get_mut(dir as usize) {
             planned.stat.nlink = subdirs.saturating_add(2);
-            if let Body::Directory { names: kept, .. } = &mut planned.body {
+            if let NodeBody::Directory { names: kept, .. } = &mut planned.body {
                 *kept = names;
             }
         }

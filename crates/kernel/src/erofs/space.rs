@@ -18,7 +18,7 @@ const SLOTS: usize = (BLOCK / SLOT) as usize;
 
 /// The blocks of inodes. See the module.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct InodeSpace {
     /// Blocks with room, by the number of free slots, older ones first.
     open: Vec<VecDeque<u64>>,
     blocks: u64,
@@ -26,7 +26,7 @@ pub(super) struct Space {
     end: u64,
 }
 
-impl Space {
+impl InodeSpace {
     /// No inodes yet, and `used` bytes of the first block taken.
     pub(super) fn new(used: u64) -> Self {
         let mut space = Self { open: vec![VecDeque::new(); SLOTS + 1], blocks: 1, end: used };
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn places_do_not_overlap_and_small_ones_stay_in_a_block() {
-        let mut space = Space::new(1152);
+        let mut space = InodeSpace::new(1152);
         let mut taken = std::collections::BTreeSet::new();
         let mut newest = 0;
         for n in 0..20_000_u64 {
