@@ -1,7 +1,7 @@
 //! Copying the content of one file into another, empty one.
 //!
-//! Invariants: a hole of a file stays a hole; where the file system can share the bytes (reflink) none are
-//! copied; the source is only read.
+//! Invariants: a hole of a file stays a hole; where the file system can share the bytes (reflink)
+//! none are copied; the source is only read.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
