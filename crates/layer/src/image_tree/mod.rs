@@ -288,7 +288,7 @@ impl ImageTree {
     /// Which bytes a regular file has.
     ///
     /// # Errors
-    /// `NotRegular` for what is none.
+    /// `NotRegular` for other nodes than regular files.
     pub fn content_ref(&self, version: &Version) -> strata_tree::Result<ContentRef> {
         if !is_file(version) {
             let node = strata_tree::NodeId(u64::from(version.number));

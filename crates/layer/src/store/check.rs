@@ -109,7 +109,7 @@ impl FsckReport {
 
 /// What one check remembers from layer to layer.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct CheckMemory {
     pub digests: HashMap<(u64, u64), ContentDigest>,
     /// The inode of each content that was met, and its blocks.
     pub inodes: HashMap<i64, ((u64, u64), u64)>,
@@ -167,7 +167,7 @@ impl Store {
 
     fn check_all(&self, progress: &dyn Progress, report: &mut FsckReport) -> Result<()> {
         self.check_sqlite(report)?;
-        let mut memory = Memory::default();
+        let mut memory = CheckMemory::default();
         for record in self.layers()? {
             let label = record.diff_id.short();
             progress.event(&label, Event::Started { total: None });
@@ -187,7 +187,7 @@ impl Store {
     fn check_layer(
         &self,
         record: &LayerRecord,
-        memory: &mut Memory,
+        memory: &mut CheckMemory,
         report: &mut FsckReport,
     ) -> Result<()> {
         let Some(held) = self.hold(&record.diff_id)? else {
@@ -250,7 +250,7 @@ fn check_inodes(
     held: &HeldLayer,
     rows: &[EntryRow],
     contents: &[Option<i64>],
-    memory: &mut Memory,
+    memory: &mut CheckMemory,
     report: &mut FsckReport,
 ) {
     for (path, at, _) in with_paths(rows) {

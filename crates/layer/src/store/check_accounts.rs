@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
 use super::Store;
-use super::check::{FsckReport, Memory};
+use super::check::{CheckMemory, FsckReport};
 use crate::error::Result;
 use crate::index::LayerRecord;
 use crate::index::holders::{self, Sum};
@@ -19,7 +19,11 @@ const MOST: usize = 8;
 
 impl Store {
     /// Holder sets against `entries`, blocks of contents against `memory`.
-    pub(super) fn check_accounts(&self, memory: &Memory, report: &mut FsckReport) -> Result<()> {
+    pub(super) fn check_accounts(
+        &self,
+        memory: &CheckMemory,
+        report: &mut FsckReport,
+    ) -> Result<()> {
         let index = self.index();
         let mut wrong = Vec::new();
         wrong.extend(wrong_sets(&index.db)?.into_iter().take(MOST));
@@ -70,7 +74,7 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn wrong_blocks(db: &Connection, memory: &Memory) -> Result<Vec<String>> {
+fn wrong_blocks(db: &Connection, memory: &CheckMemory) -> Result<Vec<String>> {
     let mut statement = db.prepare("SELECT id, blocks FROM contents ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();

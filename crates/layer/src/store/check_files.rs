@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 
-use super::check::{FsckReport, Memory, Problem};
+use super::check::{CheckMemory, FsckReport, Problem};
 use super::{HeldLayer, Store};
 use crate::error::{IoContext, Result};
 use crate::index::rows::{EntryRow, RowKind, with_paths};
@@ -32,7 +32,7 @@ impl Store {
         &self,
         held: &HeldLayer,
         rows: &[EntryRow],
-        memory: &mut Memory,
+        memory: &mut CheckMemory,
         report: &mut FsckReport,
     ) -> Result<()> {
         let diff_id = held.diff_id;
@@ -159,7 +159,7 @@ fn hash(
     held: &HeldLayer,
     path: &Path,
     stat: &Stat,
-    memory: &mut Memory,
+    memory: &mut CheckMemory,
     report: &mut FsckReport,
 ) -> Result<ContentDigest> {
     let inode = (stat.st_dev, stat.st_ino);
