@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     // Tests alone may use it.
     ("testkit", &[]),
     ("sha256", &[]),
@@ -16,13 +16,17 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("union", &["content", "tree"]),
     ("layer", &["content", "sha256", "tree"]),
     ("registry", &["tree"]),
+    ("analysis", &["content", "image", "layer", "registry", "tree"]),
     ("image", &["layer", "registry", "tree"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
     ("overlay", &["content", "fuse", "tree", "union"]),
     (
         "cli",
-        &["content", "fuse", "image", "kernel", "layer", "overlay", "registry", "tree", "union"],
+        &[
+            "analysis", "content", "fuse", "image", "kernel", "layer", "overlay", "registry",
+            "tree", "union",
+        ],
     ),
 ];
 

@@ -48,7 +48,7 @@ mod serve;
 mod source;
 mod spec;
 mod spool;
-mod survey;
+mod unloaded;
 
 pub use change::{Change, ChangeError};
 pub use config::{HistoryStep, ImageConfig};
@@ -70,4 +70,5 @@ pub use resolve::resolve_image;
 pub use save::{Saved, save};
 pub use serve::{ServeEvent, serve};
 pub use spec::SourceSpec;
-pub use survey::{Survey, SurveyOptions, SurveyedImage};
+pub use spool::Scratch;
+pub use unloaded::{OpenSource, UnloadedImage};

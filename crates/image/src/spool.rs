@@ -23,7 +23,7 @@ use crate::spec::SourcePlace;
 const EXPANSION_FREE: u64 = 64 << 20;
 
 /// Makes an unnamed scratch file.
-pub(crate) type Scratch<'a> = &'a dyn Fn() -> Result<File>;
+pub type Scratch<'a> = &'a dyn Fn() -> Result<File>;
 
 /// What stands at a path.
 #[derive(Debug)]

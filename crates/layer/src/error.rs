@@ -220,14 +220,18 @@ impl Error {
         Self::Rule { layer: layer.to_owned(), path: path.to_string(), rule: rule.into() }
     }
 
-    pub(crate) fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
+    /// Says that `what`, of the store, contradicts itself, and how.
+    pub fn damaged(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), why: why.into() }
     }
 }
 
 /// Adds what was being done to an operating system error.
-pub(crate) trait IoContext<T> {
+pub trait IoContext<T> {
     /// Names the action and its object.
+    ///
+    /// # Errors
+    /// `Io`, for each error.
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

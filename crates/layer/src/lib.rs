@@ -18,25 +18,29 @@ mod draft;
 mod error;
 pub mod export;
 mod headers;
-pub mod history;
-pub mod image_tree;
 mod index;
+mod inspect;
 mod limits;
 mod lock;
 mod measure;
 mod progress;
 mod read_ahead;
-pub mod reuse;
+mod reader;
 mod stage;
 mod store;
 mod stored_layer;
 pub mod stream;
 
-pub use error::{Error, Result};
+pub use error::{Error, IoContext, Result};
+pub use index::rows::{EntryRow, Meta, RowKind};
 pub use index::{ImageRecord, LayerRecord};
+pub use inspect::{InspectedContent, InspectedLayer, inspect};
 pub use limits::Limits;
 pub use measure::Space;
 pub use progress::{Event, Progress};
+pub use reader::{
+    ContentId, HolderSetId, IndexReader, NamedContent, RepeatedContent, RepeatedContents,
+};
 pub use store::{
     BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldKind, HeldLayer, HeldName,
     HeldNames, LayerInput, LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook,

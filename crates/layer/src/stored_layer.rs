@@ -27,7 +27,7 @@ impl StoredLayer {
     }
 
     /// All its rows, in node order.
-    pub(crate) fn rows(&self) -> &[EntryRow] {
+    pub fn rows(&self) -> &[EntryRow] {
         &self.rows
     }
 
@@ -47,7 +47,11 @@ impl StoredLayer {
         }
     }
 
-    pub(crate) fn row(&self, node: NodeId) -> Result<&EntryRow> {
+    /// The row of that number, which may be a whiteout or a further name.
+    ///
+    /// # Errors
+    /// `NoNode`.
+    pub fn row(&self, node: NodeId) -> Result<&EntryRow> {
         let at = usize::try_from(node.0).ok().and_then(|n| n.checked_sub(1));
         at.and_then(|at| self.rows.get(at)).ok_or(Error::NoNode(node))
     }
@@ -59,7 +63,10 @@ impl StoredLayer {
     }
 
     /// The number of the first child of a directory, and all of them.
-    pub(crate) fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
+    ///
+    /// # Errors
+    /// `NoNode`, `NotDirectory`, `Corrupt`.
+    pub fn children(&self, dir: NodeId) -> Result<(u64, &[EntryRow])> {
         match self.inode(dir)?.kind {
             RowKind::Directory { children: 0, .. } => Ok((0, &[])),
             RowKind::Directory { first, children, .. } => {
@@ -92,7 +99,10 @@ impl StoredLayer {
     }
 
     /// The path of a row.
-    pub(crate) fn path(&self, node: NodeId) -> Result<TreePath> {
+    ///
+    /// # Errors
+    /// `NoNode`; `Corrupt` where the rows lead nowhere.
+    pub fn path(&self, node: NodeId) -> Result<TreePath> {
         let mut names = Vec::new();
         let mut at = node;
         while at != NodeId::ROOT {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
+use strata_analysis::image_tree::{ImageTree, Place, TreeAt};
 use strata_content::FileTree;
 use strata_layer::checkout::{Dest, Options, checkout};
-use strata_layer::image_tree::{ImageTree, Place, TreeAt};
 use strata_tree::{Name, list};
 
 use super::model::{Extract, ModelEvent};

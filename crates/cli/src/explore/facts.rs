@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use strata_analysis::image_tree::{Efficiency, ImageTree, Place, Span, Version};
 use strata_image::{ImageConfig, resolve_image};
-use strata_layer::image_tree::{Efficiency, ImageTree, Place, Span, Version};
 use strata_layer::{HeldImage, HeldLayer};
 use strata_tree::{DiffId, ImageId, Kind};
 
@@ -66,7 +66,7 @@ impl ExploredImage {
         let record = resolve_image(&store, reference)?;
         let (config, held) = store.hold_image(&record.id)?;
         let count = held.len();
-        let tree = store.image_tree(&record, &held, &mut |read| watch(read, count))?;
+        let tree = ImageTree::read(&store, &record, &held, &mut |read| watch(read, count))?;
         let images = store.images()?;
         let history = ImageConfig::of(&store, &record.id)?;
         let mut steps = history.history().into_iter().filter(|step| step.layer.is_some());

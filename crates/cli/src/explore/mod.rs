@@ -29,7 +29,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
-use strata_layer::image_tree::{Place, Span};
+use strata_analysis::image_tree::{Place, Span};
 
 use crate::context::{Context, Format};
 use crate::look::render::escaped;

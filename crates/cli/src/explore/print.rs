@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::{Serialize, Serializer};
-use strata_layer::image_tree::{Change, Place, Span, Totals, Version};
+use strata_analysis::image_tree::{Change, Place, Span, Totals, Version};
 
 use super::facts::ExploredImage;
 use super::model::filter::Filter;

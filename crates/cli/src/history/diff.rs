@@ -10,10 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use strata_layer::Store;
-use strata_layer::history::{
+use strata_analysis::history::{
     Chain, Difference, Event, Facts, NodeFacts, Side, What, compare, content_of,
 };
+use strata_layer::Store;
 use strata_tree::{Entry, Follow, Kind, Lower, Node, TreePath, resolve};
 
 use super::stat::DiffStat;

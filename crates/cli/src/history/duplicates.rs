@@ -7,11 +7,12 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use strata_analysis::history::{
+    Chain, Duplicate, Duplicates, Gone, Kept, Side, Waste, WastedFile, compare, content_of,
+    duplicates,
+};
 use strata_image::{LayerSteps, resolve_image};
 use strata_layer::Store;
-use strata_layer::history::{
-    Chain, Duplicate, Duplicates, Gone, Kept, Side, Waste, WastedFile, compare, content_of,
-};
 use strata_tree::{ContentDigest, TreePath};
 
 use super::DuplicatesArgs;
@@ -25,7 +26,7 @@ pub(crate) fn run(context: &Context, args: &DuplicatesArgs, out: &mut impl Write
         (Some(one), Some(two)) => near(context, [one, two], args, json, out),
         (Some(image), None) => of_image(&context.store()?, image, args, json, out),
         (None, _) => {
-            let found = context.store()?.duplicates(args.limit)?;
+            let found = duplicates(&context.store()?, args.limit)?;
             match json {
                 true => Ok(writeln!(out, "{:#}", duplicates_json(&found))?),
                 false => print_duplicates(&found, args, out),

@@ -1,7 +1,7 @@
 //! What happened to a path, what differs between images, what is held twice or for nothing:
 //! `why`, `diff` of two images, `duplicates`.
 //!
-//! The model: the libraries answer (`strata_layer::history`, `strata_image::LayerSteps`), these
+//! The model: the libraries answer (`strata_analysis::history`, `strata_image::LayerSteps`), these
 //! commands put it into words, one table or one JSON document.
 //!
 //! Invariants: what an image says reaches no terminal unescaped; a listing is complete or says

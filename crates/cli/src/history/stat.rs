@@ -8,7 +8,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use strata_layer::history::Difference;
+use strata_analysis::history::Difference;
 use strata_tree::{Kind, Node, NodeId, TreePath};
 
 use super::words::{path_json, shown};

@@ -9,8 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
+use strata_analysis::history::{
+    Chain, Detour, Happened, Life, LifeEvent, NodeFacts, Occurrences, occurrences,
+};
 use strata_image::{LayerSteps, resolve_image};
-use strata_layer::history::{Chain, Detour, Happened, Holders, Life, LifeEvent, NodeFacts};
 use strata_layer::{ImageRecord, Store};
 use strata_tree::{Kind, TreePath};
 
@@ -27,7 +29,7 @@ struct Told<'a> {
     detour: Detour,
     life: Life,
     steps: LayerSteps,
-    holders: Option<Holders>,
+    holders: Option<Occurrences>,
     names: words::Names,
 }
 
@@ -65,7 +67,7 @@ fn ask<'a>(store: &Store, args: &'a WhyArgs) -> Result<Told<'a>> {
     }
     let last = life.events.iter().rev().find_map(|event| event.node.as_ref());
     let content = life.now.as_ref().or(last).and_then(|facts| facts.content);
-    let holders = content.map(|content| store.holders(&content, args.names)).transpose()?;
+    let holders = content.map(|content| occurrences(store, &content, args.names)).transpose()?;
     let (steps, names) = (words::steps(store, &image)?, words::Names::of(store)?);
     Ok(Told { reference, image, detour, life, steps, holders, names })
 }
@@ -139,7 +141,7 @@ fn print(told: &Told<'_>, args: &WhyArgs, out: &mut impl Write) -> Result<()> {
 
 fn print_holders(
     told: &Told<'_>,
-    holders: &Holders,
+    holders: &Occurrences,
     args: &WhyArgs,
     out: &mut impl Write,
 ) -> Result<()> {

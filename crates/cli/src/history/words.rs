@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use strata_analysis::history::{Facts, NodeFacts, Removal};
 use strata_image::{ImageConfig, LayerStep, LayerSteps};
-use strata_layer::history::{Facts, NodeFacts, Removal};
 use strata_layer::{ImageRecord, Store};
 use strata_registry::Reference;
 use strata_tree::{ImageId, Kind, TreePath};

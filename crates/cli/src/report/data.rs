@@ -193,7 +193,8 @@ pub(super) fn collect(
     let attributed: u64 = images.iter().map(|image| image.attributed).sum();
     let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
         let chosen: Vec<ImageRecord> = shown.iter().map(|at| records[*at].clone()).collect();
-        PageMatrix::of(&shares.sets, &shown, matrix::rows(&sharing.matrix(&chosen)))
+        let alike = strata_analysis::reuse::matrix(&sharing, &chosen);
+        PageMatrix::of(&shares.sets, &shown, matrix::rows(&alike))
     });
     let asked = shown.iter().map(|at| &records[*at]);
     let asked: Vec<_> = asked.map(|image| (image, layers.entries(image))).collect();

@@ -4,8 +4,8 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use strata_analysis::reuse::chunks::{ChunkOptions, Cut, MeanSize, measure_chunks};
 use strata_layer::Store;
-use strata_layer::reuse::chunks::{ChunkOptions, Cut, MeanSize};
 
 use crate::context::Context;
 use crate::reuse::chunks::{watched, written};
@@ -25,7 +25,7 @@ pub(super) fn measure(context: &Context, store: &Store) -> Result<Vec<Level>> {
     let means = [64 << 10, 8 << 10].into_iter().filter_map(MeanSize::new).collect();
     let options = ChunkOptions { means, compress: false, ..ChunkOptions::default() };
     let measured =
-        watched(context, |progress| Ok(store.measure_chunks(&layers, &options, progress)?))?;
+        watched(context, |progress| Ok(measure_chunks(store, &layers, &options, progress)?))?;
     let level = |name: String, bytes, about| Some(Level { name, bytes, about });
     let cuts = measured.cuts.into_iter().filter_map(|of| match of.cut {
         Cut::Files => None,

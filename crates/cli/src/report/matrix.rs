@@ -15,7 +15,7 @@ const ROWS: usize = 40;
 
 /// Which images share a row: clusters of those that are most alike, few enough to be shown. Both
 /// rows and images are in an order in which alike ones stand together.
-pub(super) fn rows(alike: &strata_layer::reuse::Matrix) -> Vec<Vec<u32>> {
+pub(super) fn rows(alike: &strata_analysis::reuse::Matrix) -> Vec<Vec<u32>> {
     let tree = alike.tree();
     let order = tree.order();
     if order.len() <= ROWS {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     /// Images of two layers each: one that ten have in common, one of their own.
-    fn alike(images: usize) -> strata_layer::reuse::Matrix {
+    fn alike(images: usize) -> strata_analysis::reuse::Matrix {
         use strata_layer::{ImageRecord, SharedGroup, Sharing};
         use strata_tree::{DiffId, ImageId};
         let id = |n: usize| {
@@ -137,7 +137,7 @@ mod tests {
                 layers: vec![sharing.layers[n % bases], sharing.layers[bases + n]],
             })
             .collect();
-        sharing.matrix(&records)
+        strata_analysis::reuse::matrix(&sharing, &records)
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
 use serde::Serialize;
-use strata_layer::history::{Chain, Gone, Kept};
+use strata_analysis::history::{Chain, Gone, Kept};
 use strata_layer::{ImageRecord, Store};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 

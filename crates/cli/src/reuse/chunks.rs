@@ -6,8 +6,8 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use strata_analysis::reuse::chunks::{ChunkOptions, MeanSize, Measured, measure_chunks};
 use strata_layer::Store;
-use strata_layer::reuse::chunks::{ChunkOptions, MeanSize, Measured};
 
 use super::facts::ReuseFacts;
 use crate::context::Context;
@@ -73,7 +73,7 @@ pub(crate) fn of_store(
     options: &ChunkOptions,
 ) -> Result<Measured> {
     let layers: Vec<_> = facts.levels.counted.iter().map(|layer| layer.diff_id).collect();
-    watched(context, |progress| Ok(store.measure_chunks(&layers, options, progress)?))
+    watched(context, |progress| Ok(measure_chunks(store, &layers, options, progress)?))
 }
 
 /// Shows how far it is, and at the end how fast it was.

@@ -3,7 +3,9 @@
 //! Invariants: nothing is stored; a store that is not there is not made.
 
 use anyhow::{Context as _, Result};
-use strata_image::{SourceSpec, Survey, SurveyOptions};
+use strata_analysis::reuse::would_add;
+use strata_analysis::{Survey, SurveyOptions};
+use strata_image::SourceSpec;
 use strata_registry::Reference;
 
 use super::facts::{ReuseFacts, ReuseImage};
@@ -36,7 +38,8 @@ pub(crate) fn facts(context: &Context, args: &ReuseArgs) -> Result<ReuseFacts> {
     let records = survey.images().iter().map(|image| image.record.clone()).collect();
     let mut facts = ReuseFacts::new(images.collect(), records, survey.sharing(), None);
     if let Some(store) = &store {
-        facts.added = Some(store.would_add(survey.layers().iter().map(|layer| &layer.contents))?);
+        let layers = survey.layers().iter().map(|layer| &layer.contents);
+        facts.added = Some(would_add(store, layers)?);
     }
     if let Some(means) = &args.chunks {
         let options = args.options(means);

@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use strata_analysis::reuse::chunks::Measured;
+use strata_analysis::reuse::{
+    Added, CountedLayer, Levels, Matrix, Relative, levels, matrix, relatives,
+};
 use strata_image::resolve_image;
-use strata_layer::reuse::chunks::Measured;
-use strata_layer::reuse::{Added, CountedLayer, Levels, Matrix, Relative};
 use strata_layer::{ImageRecord, Sharing, Store};
 use strata_registry::Reference;
 use strata_tree::ImageId;
@@ -93,7 +95,7 @@ impl ReuseFacts {
             Some(one) => &records[one..=one],
             None => &records,
         };
-        let levels = sharing.levels(counted);
+        let levels = levels(&sharing, counted);
         Self { images, records, sharing, levels, one, measured: None, added: None }
     }
 
@@ -105,11 +107,11 @@ impl ReuseFacts {
     }
 
     pub(crate) fn matrix(&self) -> Matrix {
-        self.sharing.matrix(&self.records)
+        matrix(&self.sharing, &self.records)
     }
 
     /// The images most like that one.
     pub(crate) fn relatives(&self, one: usize, most: usize) -> Vec<Relative> {
-        self.sharing.relatives(&self.records, one, most)
+        relatives(&self.sharing, &self.records, one, most)
     }
 }

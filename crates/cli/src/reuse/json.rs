@@ -7,8 +7,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use strata_layer::reuse::chunks::{BLOCK, Cut, Measured};
-use strata_layer::reuse::{Added, Matrix, Relative, Shared};
+use strata_analysis::reuse::chunks::{BLOCK, Cut, Measured};
+use strata_analysis::reuse::{Added, Matrix, Relative, Shared, held};
 
 use super::ReuseArgs;
 use super::facts::ReuseFacts;
@@ -52,7 +52,7 @@ pub(crate) fn print(facts: &ReuseFacts, args: &ReuseArgs, out: &mut impl Write) 
             let clusters = matrix.tree().clusters(f64::from(args.similar) / 100.0);
             let clusters = clusters.into_iter().map(|cluster| {
                 let records = cluster.images.iter().map(|at| facts.records[*at].clone());
-                let held = facts.sharing.held(&records.collect::<Vec<_>>());
+                let held = held(&facts.sharing, &records.collect::<Vec<_>>());
                 json!({
                     "images": cluster.images, "similarity": cluster.similarity,
                     "files": held.files, "bytes": held.bytes,

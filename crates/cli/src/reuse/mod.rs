@@ -17,8 +17,8 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use strata_analysis::reuse::chunks::ChunkOptions;
 use strata_image::Platform;
-use strata_layer::reuse::chunks::ChunkOptions;
 
 use crate::context::{Context, Format};
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};

@@ -5,8 +5,8 @@
 use std::io::Write;
 
 use anyhow::Result;
-use strata_layer::reuse::chunks::{BLOCK, Cut, MeasuredCut};
-use strata_layer::reuse::{Added, Held, Matrix, Relative};
+use strata_analysis::reuse::chunks::{BLOCK, Cut, MeasuredCut};
+use strata_analysis::reuse::{Added, Held, Matrix, Relative, held};
 
 use super::ReuseArgs;
 use super::chunks::written;
@@ -210,7 +210,7 @@ fn clusters(
             (at + 1).to_string(),
             cluster.images.len().to_string(),
             size(args, apart.map(|held| held.contents.bytes).sum()),
-            size(args, facts.sharing.held(&images).bytes),
+            size(args, held(&facts.sharing, &images).bytes),
             format!("{:.0}%", cluster.similarity * 100.0),
             middle.map_or_else(String::new, |image| facts.images[*image].title()),
         ]);

@@ -2,7 +2,7 @@
 //! letter of the specification.
 //!
 //! `stacks` thinks up layers, `model` applies them to plain maps; the same layers, as tars, are
-//! unpacked into a store, and what `strata_layer::history` says of them must be the same.
+//! unpacked into a store, and what `strata_analysis::history` says of them must be the same.
 //! `STRATA_HISTORY_CASES` asks for another number of cases.
 //!
 //! Invariants: every path that ever was is asked for; nothing is compared with itself.
@@ -18,8 +18,9 @@ use std::sync::Arc;
 use model::{Deed, Image, Member, Path, below};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
-use strata_layer::history::{
-    Chain, Duplicate, Gone, Happened, Kept, Removal, Shown, Side, What, compare,
+use strata_analysis::history::{
+    Chain, Duplicate, Gone, Happened, Kept, Removal, Shown, Side, What, compare, duplicates,
+    occurrences,
 };
 use strata_layer::{Event, ImageRecord, LayerInput, Progress, Store};
 use strata_testkit::example_tar;
@@ -287,7 +288,7 @@ fn check_store(images: [&Image; 2], store: &Store) {
             }
         }
     }
-    let found = store.duplicates(100).unwrap();
+    let found = duplicates(store, 100).unwrap();
     let (mut count, mut saved, mut listed) = (0, 0, 0);
     for (body, (files, names, mut holding)) in contents {
         let digest = ContentDigest::from_bytes(Sha256::digest(body).into());
@@ -300,7 +301,7 @@ fn check_store(images: [&Image; 2], store: &Store) {
             assert_eq!((one.files, one.names), (files, names));
         }
         holding.dedup();
-        let holders = store.holders(&digest, 100).unwrap();
+        let holders = occurrences(store, &digest, 100).unwrap();
         assert_eq!(holders.names, names);
         assert_eq!(holders.paths.len() as u64, names);
         assert_eq!(holders.layers.len(), holding.len());
@@ -309,7 +310,7 @@ fn check_store(images: [&Image; 2], store: &Store) {
     }
     assert_eq!((found.count, found.saved, found.contents.len()), (count, saved, listed));
     // The first of them are the first of all.
-    let first = store.duplicates(2).unwrap();
+    let first = duplicates(store, 2).unwrap();
     let sizes = |found: &[Duplicate]| found.iter().map(Duplicate::saved).collect::<Vec<_>>();
     assert_eq!(sizes(&first.contents), sizes(&found.contents[..listed.min(2)]));
 }

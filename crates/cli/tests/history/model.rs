@@ -218,7 +218,7 @@ impl Image {
         (0..self.before.len()).rev().find(|layer| has(&self.before[*layer]))
     }
 
-    /// The score of dive: see the text of `strata_layer::history`.
+    /// The score of dive: see the text of `strata_analysis::history`.
     pub(crate) fn dive(&self) -> f64 {
         let mut paths: BTreeMap<Path, Vec<u64>> = BTreeMap::new();
         for (at, layer) in self.layers.iter().enumerate() {

@@ -264,7 +264,7 @@ fn move_contents(db: &Connection) -> Result<()> {
 }
 
 /// All sets with their sums.
-pub(crate) fn all(db: &Connection) -> Result<Vec<(Vec<i64>, Sum)>> {
+pub(crate) fn all(db: &Connection) -> Result<Vec<(i64, Vec<i64>, Sum)>> {
     let mut statement =
         db.prepare_cached("SELECT id, layers, files, bytes, blocks FROM holders")?;
     let rows = statement.query_map([], |row| {
@@ -275,7 +275,7 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<(Vec<i64>, Sum)>> {
         let (set, layers, sum) = row?;
         let layers = decode(&layers)
             .ok_or_else(|| Error::damaged("index.db", format!("the row of holder set {set}")))?;
-        all.push((layers, sum));
+        all.push((set, layers, sum));
     }
     Ok(all)
 }

@@ -7,9 +7,10 @@
 //! place and durable before it); nothing reads the index on a mount's request path.
 
 pub(crate) mod accounts;
+pub(crate) mod containing;
 pub(crate) mod contents;
 pub(crate) mod holders;
-pub(crate) mod holding;
+
 pub(crate) mod images;
 pub(crate) mod named;
 pub(crate) mod rows;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
-use super::{Index, holding};
+use super::{Index, containing};
 use crate::error::Result;
 
 /// A content and how often it is there.
@@ -156,7 +156,7 @@ fn joined(rows: Vec<Row>) -> Vec<Row> {
 }
 
 fn exactly(db: &Connection, row: Row) -> Result<Named> {
-    let ids = holding::copies(db, &row.content)?;
+    let ids = containing::copies(db, &row.content)?;
     let mut statement =
         db.prepare_cached("SELECT count(*), count(target) FROM entries WHERE content = ?1")?;
     let (mut names, mut links) = (0, 0);

@@ -20,11 +20,18 @@ use crate::error::{Error, Result};
 
 /// What one name of a layer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RowKind {
+pub enum RowKind {
     /// A regular file, with what its content is.
     Regular(ContentDigest),
     /// A directory: its children are `children` rows from node `first` on.
-    Directory { marks: DirMarks, first: u64, children: u64 },
+    Directory {
+        /// What the layer says of it as a whole.
+        marks: DirMarks,
+        /// The node of its first child.
+        first: u64,
+        /// How many children it has.
+        children: u64,
+    },
     /// A symbolic link with its target.
     Symlink(Vec<u8>),
     /// A character device.
@@ -43,7 +50,7 @@ pub(crate) enum RowKind {
 
 /// One name of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EntryRow {
+pub struct EntryRow {
     /// The directory that holds the name; the root is its own.
     pub parent: NodeId,
     /// The name; empty for the root.
@@ -58,19 +65,26 @@ pub(crate) struct EntryRow {
 
 /// The metadata columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Meta {
+pub struct Meta {
+    /// The 12 permission bits.
     pub perm: u16,
+    /// The owner.
     pub uid: u32,
+    /// The group.
     pub gid: u32,
+    /// Bytes of a regular file.
     pub size: u64,
+    /// How many names it has.
     pub nlink: u32,
+    /// The last change.
     pub mtime: Timestamp,
+    /// All extended attributes, sorted by name.
     pub xattrs: Vec<Xattr>,
 }
 
 impl EntryRow {
     /// The inode's stat; `None` for whiteouts and links.
-    pub(crate) fn stat(&self) -> Option<Stat> {
+    pub fn stat(&self) -> Option<Stat> {
         let kind = match &self.kind {
             RowKind::Regular(_) => Kind::Regular,
             RowKind::Directory { .. } => Kind::Directory,

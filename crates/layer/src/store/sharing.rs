@@ -116,7 +116,7 @@ impl Store {
             records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
         let mut groups: Vec<SharedGroup> = holders::all(&snapshot)?
             .into_iter()
-            .map(|(layers, Sum { files, bytes, blocks })| {
+            .map(|(_, layers, Sum { files, bytes, blocks })| {
                 let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
                 SharedGroup { layers: layers.collect(), files, bytes, blocks }
             })
@@ -287,7 +287,7 @@ impl Sharing {
     }
 
     /// How many different stacks of layers each layer is the top of.
-    pub(crate) fn stacks<'a>(&self, images: impl Iterator<Item = &'a ImageRecord>) -> Vec<u64> {
+    pub fn stacks<'a>(&self, images: impl Iterator<Item = &'a ImageRecord>) -> Vec<u64> {
         let positions = self.positions();
         let mut stacks = vec![0; self.layers.len()];
         // A stack is the one below it and its top layer; 0 is the empty one.

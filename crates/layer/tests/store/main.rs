@@ -20,3 +20,4 @@ mod pages;
 mod rebuild;
 mod removal;
 mod sharing;
+mod spec_tar;

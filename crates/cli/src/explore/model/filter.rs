@@ -4,7 +4,7 @@
 //! glob yet, as while it is being typed, is looked for as it stands.
 
 use glob::{MatchOptions, Pattern};
-use strata_layer::image_tree::{ImageTree, Place};
+use strata_analysis::image_tree::{ImageTree, Place};
 
 /// A filter, ready to be asked.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ pub(crate) mod rows;
 
 use std::collections::BTreeSet;
 
-use strata_layer::image_tree::{Place, Span};
+use strata_analysis::image_tree::{Place, Span};
 use strata_tree::{Kind, TreePath};
 
 use super::facts::ExploredImage;

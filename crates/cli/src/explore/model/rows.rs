@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strata_layer::image_tree::{Change, ImageTree, Place, Span, Total, Totals};
+use strata_analysis::image_tree::{Change, ImageTree, Place, Span, Total, Totals};
 
 use super::filter::Filter;
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strata_analysis::history::Chain;
+use strata_analysis::image_tree::{Change, ImageTree, Place, Span, TreeAt};
 use strata_content::FileTree;
-use strata_layer::history::Chain;
-use strata_layer::image_tree::{Change, ImageTree, Place, Span, TreeAt};
 use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
 use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
 use strata_union::Stack;
@@ -158,7 +158,7 @@ fn check(layers: &[Vec<Member>]) {
     let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
     let image = ImageRecord { id, manifest: None, layers: diff_ids };
     store.commit_image(&image, &[], &held).unwrap();
-    let tree = Arc::new(store.image_tree(&image, &held, &mut |_| {}).unwrap());
+    let tree = Arc::new(ImageTree::read(&store, &image, &held, &mut |_| {}).unwrap());
     // Two ways to count, one of them path by path, one layer by layer.
     let (efficiency, waste) = (tree.efficiency(), Chain::open(&store, &id).unwrap());
     let waste = waste.waste(&id).unwrap();

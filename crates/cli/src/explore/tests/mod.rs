@@ -8,7 +8,7 @@ mod totals;
 
 use std::sync::Arc;
 
-use strata_layer::image_tree::{Place, Span};
+use strata_analysis::image_tree::{ImageTree, Place, Span};
 use strata_layer::{Event as Progressed, ImageRecord, LayerInput, Progress, Store};
 use strata_tree::{DiffId, ImageId, TreePath};
 
@@ -49,7 +49,7 @@ impl Shelf {
         let id = ImageId::from_bytes(*config.as_bytes());
         let record = ImageRecord { id, manifest: None, layers: diff_ids };
         self.store.commit_image(&record, &[name.to_owned()], &held).unwrap();
-        let tree = self.store.image_tree(&record, &held, &mut |_| {}).unwrap();
+        let tree = ImageTree::read(&self.store, &record, &held, &mut |_| {}).unwrap();
         let images = self.store.images().unwrap();
         let facts = record.layers.iter().zip(layers).map(|(diff_id, (step, _))| {
             let found = self.store.layer(diff_id).unwrap().unwrap();

@@ -1,6 +1,6 @@
 //! Sums, changes and holders of the example, counted by hand.
 
-use strata_layer::image_tree::{Change, Place, Span};
+use strata_analysis::image_tree::{Change, Place, Span};
 
 use super::{Shelf, at, example, model, whole};
 

@@ -14,7 +14,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Block, BorderType, Clear};
-use strata_layer::image_tree::Change;
+use strata_analysis::image_tree::Change;
 
 use super::model::{Cover, Model, PromptKind};
 use crate::units::{percent, size};

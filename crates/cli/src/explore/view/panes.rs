@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Paragraph, Wrap};
-use strata_layer::image_tree::{Change, Place};
+use strata_analysis::image_tree::{Change, Place};
 use strata_tree::Kind;
 
 use super::{Theme, counted, framed, put, row, shortened};

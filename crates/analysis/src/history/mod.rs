@@ -1,0 +1,29 @@
+//! What happened to a path, what differs between two images, what is held for nothing.
+//!
+//! ```text
+//! Chain ──replay──> events ──┬─ life        one path, layer by layer
+//!  layers of an image        ├─ waste       files that a later layer takes away
+//!                            └─ duplicates  contents under several names
+//! compare(Side, Side)        two merged trees and the layers that they have not in common
+//! occurrences                where else a content is
+//! ```
+//!
+//! Invariants: nothing here writes; every answer costs by the entries of the images that are
+//! asked about, or by an indexed query, but for [`duplicates()`], which reads one index
+//! once.
+
+mod chain;
+mod compare;
+mod duplicates;
+mod facts;
+mod life;
+mod replay;
+mod waste;
+
+pub use chain::{Chain, LayerNode, NodeFacts, Shown};
+pub use compare::{Difference, Side, compare, content_of};
+pub use duplicates::{Duplicate, Duplicates, Occurrences, duplicates, occurrences};
+pub use facts::Facts;
+pub use life::{Detour, Happened, Life, LifeEvent, Tally};
+pub use replay::{Event, Merged, Removal, What};
+pub use waste::{Gone, Kept, Waste, WastedFile};

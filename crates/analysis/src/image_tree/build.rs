@@ -1,0 +1,455 @@
+//! Merges layers into an [`ImageTree`], base first, row by row as the index has them.
+//!
+//! A layer's rows come directory by directory, names sorted, so each directory is one merge of
+//! two sorted lists. The first layer finds nothing there and only appends.
+//!
+//! Invariants: a layer's whiteouts and opaque marks touch what lower layers have and nothing of
+//! its own: an opaque directory is emptied before its own names come; a place is made only for a
+//! name that exists after the layer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use strata_layer::{
+    ContentId, EntryRow, Error, HeldLayer, ImageRecord, IndexReader, Result, RowKind, Store,
+};
+use strata_tree::{
+    ContentDigest, DiffId, ImageId, Kind, Name, NodeId, Presence, Stat, TreePath, Xattr,
+};
+
+use super::holders::Finder;
+use super::{Content, Event, ImageTree, Layer, NONE, Place, PlaceRecord, Version};
+
+impl ImageTree {
+    /// Reads an image, layer by layer, from the index; `held` are its layers, base first. `watch`
+    /// is told the number of layers that were read.
+    ///
+    /// # Errors
+    /// `NoLayer`; `Damaged` where the index does not add up, or the image has more than 2^32 - 2
+    /// names; `Sqlite`, `Io`.
+    pub fn read(
+        store: &Store,
+        image: &ImageRecord,
+        held: &[HeldLayer],
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        let reader = store.reader();
+        let mut builder = Builder::new();
+        builder.tree.files = Arc::new(HeldLayer::files(held)?);
+        for (number, layer) in held.iter().enumerate() {
+            builder.tree.layers.push(Layer { diff_id: *layer.diff_id() });
+            builder.layer(&reader, number as u32)?;
+            watch(number + 1);
+        }
+        builder.finish(&reader, &image.id)
+    }
+}
+
+struct Builder {
+    tree: ImageTree,
+    /// By number in the index; and by digest, for copies of the same bytes have several ids.
+    contents: HashMap<ContentId, u32>,
+    /// By content, of one of its copies.
+    ids: Vec<ContentId>,
+    digests: HashMap<ContentDigest, u32>,
+    xattrs: HashMap<Vec<Xattr>, u32>,
+    /// Leaves of a layer's own tree that show nothing; another layer may have a place there.
+    void: HashSet<TreePath>,
+}
+
+/// What is known of the layer that is being read.
+struct Reading {
+    layer: u32,
+    diff_id: DiffId,
+    /// By node - 1: place and version, `NONE` for none.
+    nodes: Vec<(u32, u32)>,
+    /// The directory whose names come, by node, and the place it has.
+    dir: NodeId,
+    place: Option<Place>,
+    /// How far its old children were passed.
+    passed: usize,
+    new: Vec<Place>,
+    /// Of files with several names: the number of the tar member that has the bytes.
+    members: HashMap<u32, u64>,
+    /// Directories on the way to whiteouts, which no layer below has.
+    absent: HashMap<NodeId, TreePath>,
+}
+
+impl Reading {
+    fn damaged(&self, what: &str) -> Error {
+        Error::damaged("index.db", format!("the rows of layer {}: {what}", self.diff_id))
+    }
+}
+
+impl Builder {
+    fn new() -> Self {
+        let root = PlaceRecord { parent: 0, name_at: 0, name_length: 0, kids: 0, last: NONE };
+        let tree = ImageTree {
+            layers: Vec::new(),
+            names: Vec::new(),
+            places: vec![root],
+            kids: vec![Vec::new()],
+            events: Vec::new(),
+            versions: Vec::new(),
+            contents: Vec::new(),
+            files: Arc::default(),
+            links: Vec::new(),
+            xattrs: vec![Vec::new()],
+            holders: Vec::new(),
+            bare: HashSet::new(),
+        };
+        Self {
+            tree,
+            contents: HashMap::new(),
+            ids: Vec::new(),
+            digests: HashMap::new(),
+            xattrs: HashMap::from([(Vec::new(), 0)]),
+            void: HashSet::new(),
+        }
+    }
+
+    fn layer(&mut self, reader: &IndexReader<'_>, layer: u32) -> Result<()> {
+        let diff_id = self.tree.layers[layer as usize].diff_id;
+        let mut reading = Reading {
+            layer,
+            diff_id,
+            nodes: Vec::new(),
+            dir: NodeId::ROOT,
+            place: None,
+            passed: 0,
+            new: Vec::new(),
+            members: HashMap::new(),
+            absent: HashMap::new(),
+        };
+        reader.each_row(&diff_id, &mut |row, content| {
+            let found = self.row(&mut reading, &row, content)?;
+            reading.nodes.push(found);
+            Ok(())
+        })?;
+        self.close(&mut reading);
+        Ok(())
+    }
+
+    /// Takes one row; gives the place and the version that its node has.
+    fn row(
+        &mut self,
+        reading: &mut Reading,
+        row: &EntryRow,
+        content: Option<ContentId>,
+    ) -> Result<(u32, u32)> {
+        let is_root = reading.nodes.is_empty();
+        let old = if is_root {
+            Some(Place::ROOT)
+        } else {
+            if row.parent != reading.dir || reading.nodes.len() == 1 {
+                self.close(reading);
+                let parent = (row.parent.0 as usize).checked_sub(1);
+                let parent = parent.and_then(|at| reading.nodes.get(at));
+                let (place, _) = parent.ok_or_else(|| reading.damaged("a name without parent"))?;
+                (reading.dir, reading.passed) = (row.parent, 0);
+                reading.place = Some(Place(*place)).filter(|place| place.0 != NONE);
+            }
+            // Below a directory that is not there after all are whiteouts alone.
+            let Some(dir) = reading.place else { return self.nothing(reading, row) };
+            let old = &self.tree.children(dir)[reading.passed..];
+            reading.passed += old.partition_point(|kid| self.tree.name(*kid) < &row.name[..]);
+            let next = self.tree.children(dir).get(reading.passed).copied();
+            next.filter(|kid| self.tree.name(*kid) == &row.name[..])
+        };
+        let now = old.and_then(|place| self.now(place));
+        let now_dir = now.is_some_and(|number| self.version(number).kind.is_dir());
+        let number = match &row.kind {
+            RowKind::Whiteout => {
+                // It may be gone already, with all that an opaque directory had.
+                let hides = |place: &Place| self.tree.at(*place, reading.layer as usize).is_some();
+                let Some(place) = old.filter(hides) else { return self.nothing(reading, row) };
+                self.empty(reading.layer, place);
+                self.set(reading.layer, place, NONE, true);
+                return Ok((NONE, NONE));
+            }
+            RowKind::Directory { marks, .. } => {
+                if let Some(place) = old.filter(|_| now_dir && marks.opaque) {
+                    self.empty(reading.layer, place);
+                }
+                match (marks.presence, now) {
+                    (Presence::Phantom, _) if !now_dir && !is_root => {
+                        return self.nothing(reading, row);
+                    }
+                    (Presence::Implied | Presence::Phantom, Some(number)) if now_dir => number,
+                    (Presence::Implied | Presence::Phantom, _) => {
+                        self.add_version(reading.layer, Stat::unstated_dir(), NONE, NONE, 0)?
+                    }
+                    (Presence::Explicit, _) => {
+                        let number = self.inode(reading, row, content)?;
+                        // A directory that is only on the way has nothing of its own to tell.
+                        let new = self.version(number);
+                        let same = now.filter(|old| {
+                            self.tree.differences(self.version(*old), new).is_empty()
+                        });
+                        if let Some(same) = same {
+                            self.tree.versions.pop();
+                            same
+                        } else {
+                            number
+                        }
+                    }
+                }
+            }
+            RowKind::HardLink(target) => {
+                let target = (target.0 as usize).checked_sub(1);
+                let (_, number) = *target
+                    .and_then(|at| reading.nodes.get(at))
+                    .ok_or_else(|| reading.damaged("a link to nothing"))?;
+                if let (Some(first), Some(here)) = (reading.members.get_mut(&number), row.position)
+                    && here < *first
+                {
+                    *first = here;
+                    // Given to this name below.
+                    self.tree.versions[number as usize].place = Place(NONE);
+                }
+                number
+            }
+            RowKind::LowerLink(path) => self.lower(reading, path)?,
+            _ => {
+                let number = self.inode(reading, row, content)?;
+                if let (Some(2..), Some(position)) =
+                    (row.meta.as_ref().map(|meta| meta.nlink), row.position)
+                {
+                    reading.members.insert(number, position);
+                }
+                number
+            }
+        };
+        let place = match old {
+            Some(place) => place,
+            None => self.add_place(reading, &row.name)?,
+        };
+        if now_dir && !self.version(number).kind.is_dir() {
+            self.empty(reading.layer, place);
+        }
+        let same = now == Some(number);
+        if match row.kind {
+            RowKind::Directory { children, .. } => children == 0,
+            // To the very file that lower layers have at this path.
+            _ => same,
+        } {
+            self.tree.bare.insert(place);
+        }
+        let version = &mut self.tree.versions[number as usize];
+        if version.place.0 == NONE {
+            version.place = place;
+        }
+        if !same {
+            self.set(reading.layer, place, number, false);
+        }
+        Ok((place.0, number))
+    }
+
+    /// Takes a row that shows nothing: a whiteout of what is not there, or a directory with such
+    /// whiteouts alone.
+    fn nothing(&mut self, reading: &mut Reading, row: &EntryRow) -> Result<(u32, u32)> {
+        let dir = match reading.place {
+            Some(place) => Some(self.tree.path(place)),
+            None => reading.absent.get(&reading.dir).cloned(),
+        };
+        let (Some(dir), Ok(name)) = (dir, Name::new(&row.name)) else {
+            return Err(reading.damaged("a whiteout without a path"));
+        };
+        let path = dir.join(name);
+        if matches!(row.kind, RowKind::Directory { children: 1.., .. }) {
+            reading.absent.insert(NodeId(reading.nodes.len() as u64 + 1), path);
+        } else {
+            self.void.insert(path);
+        }
+        Ok((NONE, NONE))
+    }
+
+    /// Gives the directory whose names came its new children.
+    fn close(&mut self, reading: &mut Reading) {
+        let new = std::mem::take(&mut reading.new);
+        let (Some(dir), false) = (reading.place, new.is_empty()) else { return };
+        let record = &mut self.tree.places[dir.index()];
+        if record.kids == 0 {
+            record.kids = self.tree.kids.len() as u32;
+            self.tree.kids.push(new);
+            return;
+        }
+        let old = std::mem::take(&mut self.tree.kids[record.kids as usize]);
+        let list = record.kids as usize;
+        let mut merged = Vec::with_capacity(old.len() + new.len());
+        let mut new = new.into_iter().peekable();
+        for kid in old {
+            while let Some(first) =
+                new.next_if(|first| self.tree.name(*first) < self.tree.name(kid))
+            {
+                merged.push(first);
+            }
+            merged.push(kid);
+        }
+        merged.extend(new);
+        self.tree.kids[list] = merged;
+    }
+
+    fn version(&self, number: u32) -> &Version {
+        &self.tree.versions[number as usize]
+    }
+
+    /// The version that is there now.
+    fn now(&self, place: Place) -> Option<u32> {
+        let event = self.tree.events.get(self.tree.places[place.index()].last as usize)?;
+        Some(event.version).filter(|version| *version != NONE)
+    }
+
+    /// Notes what the layer makes of a place; of several notes the last holds.
+    fn set(&mut self, layer: u32, place: Place, version: u32, named: bool) {
+        let last = self.tree.places[place.index()].last;
+        if let Some(event) = self.tree.events.get_mut(last as usize)
+            && event.layer == layer
+        {
+            (event.version, event.named) = (version, named);
+            return;
+        }
+        self.tree.places[place.index()].last = self.tree.events.len() as u32;
+        self.tree.events.push(Event { before: last, layer, version, named });
+    }
+
+    /// Removes all that is below a place.
+    fn empty(&mut self, layer: u32, dir: Place) {
+        let mut open = vec![dir];
+        while let Some(dir) = open.pop() {
+            for at in 0..self.tree.children(dir).len() {
+                let kid = self.tree.children(dir)[at];
+                let Some(now) = self.now(kid) else { continue };
+                if self.version(now).kind.is_dir() {
+                    open.push(kid);
+                }
+                self.set(layer, kid, NONE, false);
+            }
+        }
+    }
+
+    fn add_place(&mut self, reading: &mut Reading, name: &[u8]) -> Result<Place> {
+        let dir = reading.place.ok_or_else(|| reading.damaged("a name in no directory"))?;
+        let numbers = (
+            u32::try_from(self.tree.places.len()),
+            u32::try_from(self.tree.names.len()),
+            u16::try_from(name.len()),
+        );
+        let (Ok(number), Ok(name_at), Ok(name_length)) = numbers else {
+            return Err(reading.damaged("more names than can be numbered"));
+        };
+        if number == NONE {
+            return Err(reading.damaged("more names than can be numbered"));
+        }
+        self.tree.names.extend_from_slice(name);
+        let record = PlaceRecord { parent: dir.0, name_at, name_length, kids: 0, last: NONE };
+        self.tree.places.push(record);
+        reading.new.push(Place(number));
+        Ok(Place(number))
+    }
+
+    /// A version for an inode of the layer.
+    fn inode(
+        &mut self,
+        reading: &Reading,
+        row: &EntryRow,
+        content: Option<ContentId>,
+    ) -> Result<u32> {
+        let (Some(mut stat), Some(meta)) = (row.stat(), &row.meta) else {
+            return Err(reading.damaged("an inode without metadata"));
+        };
+        let content = match (&row.kind, content) {
+            (RowKind::Regular(digest), Some(id)) => self.content(id, *digest, stat.size),
+            (RowKind::Regular(_), None) => return Err(reading.damaged("a file without content")),
+            _ => NONE,
+        };
+        let link = match &row.kind {
+            RowKind::Symlink(target) => {
+                stat.size = target.len() as u64;
+                self.tree.links.push(target.as_slice().into());
+                self.tree.links.len() as u32 - 1
+            }
+            _ => NONE,
+        };
+        let xattrs = match self.xattrs.get(&meta.xattrs) {
+            Some(known) => *known,
+            None => {
+                let number = self.tree.xattrs.len() as u32;
+                self.tree.xattrs.push(meta.xattrs.clone());
+                self.xattrs.insert(meta.xattrs.clone(), number);
+                number
+            }
+        };
+        self.add_version(reading.layer, stat, content, link, xattrs)
+    }
+
+    fn add_version(
+        &mut self,
+        layer: u32,
+        stat: Stat,
+        content: u32,
+        link: u32,
+        xattrs: u32,
+    ) -> Result<u32> {
+        let Some(number) = u32::try_from(self.tree.versions.len()).ok().filter(|n| *n != NONE)
+        else {
+            return Err(Error::damaged("index.db", "more inodes than can be numbered"));
+        };
+        self.tree.versions.push(Version {
+            kind: stat.kind,
+            perm: stat.perm,
+            uid: stat.uid,
+            gid: stat.gid,
+            size: stat.size,
+            mtime: stat.mtime,
+            layer,
+            place: Place(NONE),
+            number,
+            content,
+            link,
+            xattrs,
+        });
+        Ok(number)
+    }
+
+    fn content(&mut self, id: ContentId, digest: ContentDigest, size: u64) -> u32 {
+        if let Some(known) = self.contents.get(&id) {
+            return *known;
+        }
+        let next = self.tree.contents.len() as u32;
+        let number = *self.digests.entry(digest).or_insert(next);
+        if number == next {
+            self.tree.contents.push(Content { digest, size, holders: NONE });
+            self.ids.push(id);
+        }
+        self.contents.insert(id, number);
+        number
+    }
+
+    /// The version that lower layers have at a path, before this layer.
+    fn lower(&self, reading: &Reading, path: &TreePath) -> Result<u32> {
+        let place = self.tree.find(path);
+        let version = place.and_then(|place| self.tree.at(place, reading.layer as usize));
+        match version.filter(|version| version.kind != Kind::Directory) {
+            Some(version) => Ok(version.number),
+            None => Err(reading.damaged(&format!("a link to {path}, which lower layers lack"))),
+        }
+    }
+
+    fn finish(mut self, reader: &IndexReader<'_>, image: &ImageId) -> Result<ImageTree> {
+        if self.tree.places[0].last == NONE {
+            // No layers at all: an empty root.
+            let root = self.add_version(0, Stat::unstated_dir(), NONE, NONE, 0)?;
+            self.tree.versions[root as usize].place = Place::ROOT;
+            self.set(0, Place::ROOT, root, false);
+        }
+        let void = self.void.iter().filter_map(|path| self.tree.find(path)).collect::<Vec<_>>();
+        self.tree.bare.extend(void);
+        let mut finder = Finder::new(reader, image)?;
+        for (content, id) in self.tree.contents.iter_mut().zip(&self.ids) {
+            content.holders = finder.number(reader, &content.digest, *id)?;
+        }
+        self.tree.holders = finder.finish();
+        Ok(self.tree)
+    }
+}

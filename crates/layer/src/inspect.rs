@@ -1,0 +1,91 @@
+//! [`inspect`]: reads a layer as a load would, and keeps nothing of it.
+//!
+//! Invariants: an inspected layer has just the contents that the store would have after loading
+//! it; its bytes were verified as a load verifies them. Memory: a draft of one layer, and 72
+//! bytes a content.
+
+use std::collections::HashSet;
+
+use strata_tree::{ContentDigest, DiffId};
+
+use crate::build::Build;
+use crate::diff::DiffReader;
+use crate::error::{Error, Result};
+use crate::headers::Keeper;
+use crate::index::rows::RowKind;
+use crate::limits::Limits;
+use crate::progress::{Event, Progress};
+use crate::store::{LayerInput, verify};
+use crate::stream;
+
+/// What is known of a layer that was read and not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectedLayer {
+    /// Which layer it is.
+    pub diff_id: DiffId,
+    /// Bytes of its tar.
+    pub diff_size: u64,
+    /// Names in it, whiteouts included.
+    pub entries: u64,
+    /// Bytes of its regular files, each inode once.
+    pub apparent: u64,
+    /// What it would contain, each content once.
+    pub contents: Vec<InspectedContent>,
+}
+
+/// A content of such a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectedContent {
+    /// Its name.
+    pub digest: ContentDigest,
+    /// Its bytes.
+    pub size: u64,
+    /// The number of a member of the tar that has it.
+    pub member: u64,
+}
+
+/// Reads and verifies a layer.
+///
+/// # Errors
+/// Those of [`crate::Store::unpack`] that the input is the cause of.
+pub fn inspect(
+    input: LayerInput<'_>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<InspectedLayer> {
+    let LayerInput { label, diff_id, blob, reader } = input;
+    progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
+    let report = |bytes| progress.event(&label, Event::Read { bytes });
+    let (build, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
+        let mut build = Build::new(&label, *limits, None);
+        let mut reader = DiffReader::new(tar, label.clone(), *limits, Keeper(None));
+        build.read(&mut reader)?;
+        reader.finish()?;
+        Ok::<_, Error>(build)
+    })?;
+    verify(&label, &facts, blob, diff_id)?;
+    let (built, _) = build.finish()?;
+    // Only what still has a name at the end.
+    let rows = built.finished.rows.iter();
+    let named: HashSet<&ContentDigest> = rows
+        .filter_map(|row| match &row.kind {
+            RowKind::Regular(digest) => Some(digest),
+            _ => None,
+        })
+        .collect();
+    let (mut known, mut contents) = (HashSet::new(), Vec::new());
+    for local in built.locals.iter().filter(|local| named.contains(&local.digest)) {
+        if known.insert(local.digest) {
+            let (digest, size, member) = (local.digest, local.size, local.member);
+            contents.push(InspectedContent { digest, size, member });
+        }
+    }
+    progress.event(&label, Event::Done);
+    Ok(InspectedLayer {
+        diff_id: facts.diff_id,
+        diff_size: facts.diff_size,
+        entries: built.finished.rows.len() as u64 - 1,
+        apparent: built.apparent(),
+        contents,
+    })
+}
