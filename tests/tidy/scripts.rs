@@ -12,6 +12,7 @@ fn scripts_can_be_run_and_parsed() {
     let mut seen = 0;
     let mut all = files();
     all.push("tests/fixtures/make".into());
+    all.push("tests/fixtures/make-store".into());
     for path in all {
         let Ok(text) = fs::read_to_string(top().join(&path)) else { continue };
         let Some(first) = text.lines().next().and_then(|line| line.strip_prefix("#!")) else {
