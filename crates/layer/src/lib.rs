@@ -20,6 +20,7 @@ pub mod export;
 mod headers;
 mod index;
 mod inspect;
+mod layout;
 mod limits;
 mod lock;
 mod measure;

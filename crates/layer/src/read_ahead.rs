@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 use rustix::fs::{Advice, Dir, FileType, OFlags, fadvise};
 use strata_tree::DiffId;
 
+use crate::layout::layer_path;
 use crate::stage::open_beneath;
-use crate::store::layer_path;
 
 /// A layer is read ahead once this many of its contents were found in another directory than the
 /// content before: every layer holds the empty file, or a licence.

@@ -21,8 +21,9 @@ use crate::index::rows::EntryRow;
 use crate::index::{
     self, ImageRecord, Index, LayerRecord, containing, holders, images, named, rows,
 };
+use crate::layout::layer_path;
 use crate::stage::open_beneath;
-use crate::store::{Store, layer_path};
+use crate::store::Store;
 
 /// The number of a stored content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

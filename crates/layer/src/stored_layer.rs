@@ -11,8 +11,9 @@ use strata_tree::{
     Result, TreePath, Xattr,
 };
 
-use crate::index::rows::{EntryRow, RowKind};
-use crate::store::HeldLayer;
+use crate::index;
+use crate::index::rows::{self, EntryRow, RowKind};
+use crate::store::{HeldLayer, Store};
 
 /// A layer, held and read.
 #[derive(Debug)]
@@ -21,11 +22,22 @@ pub struct StoredLayer {
     rows: Vec<EntryRow>,
 }
 
-impl StoredLayer {
-    pub(crate) fn new(held: HeldLayer, rows: Vec<EntryRow>) -> Self {
-        Self { held, rows }
+impl Store {
+    /// Reads a held layer as a tree of its own, whiteouts and all.
+    ///
+    /// # Errors
+    /// `NoLayer`, `Damaged`, `Sqlite`.
+    pub fn lower(&self, held: &HeldLayer) -> crate::Result<StoredLayer> {
+        let index = self.index();
+        let diff_id = held.diff_id();
+        let record =
+            index::find_layer(&index.db, diff_id)?.ok_or(crate::Error::NoLayer(*diff_id))?;
+        let (rows, _) = rows::select(&index.db, record.id)?;
+        Ok(StoredLayer { held: held.clone(), rows })
     }
+}
 
+impl StoredLayer {
     /// All its rows, in node order.
     pub fn rows(&self) -> &[EntryRow] {
         &self.rows

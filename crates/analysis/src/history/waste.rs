@@ -208,32 +208,36 @@ impl Chain<'_> {
                 } else if let Some((removed, path, how)) = gone.remove(&at) {
                     waste.wasted += bytes;
                     let (added, kept) = (layer, Kept::Nowhere);
-                    waste.files.push(WastedFile {
-                        path,
-                        bytes,
-                        content,
-                        added,
-                        removed,
-                        how,
-                        kept,
-                    });
+                    let file = WastedFile { path, bytes, content, added, removed, how, kept };
+                    waste.files.push(file);
                 }
             }
         }
-        let asked = waste.files.iter().map(|file| file.content);
+        self.find_kept(&mut waste.files, image, &shown)?;
+        waste.files.sort_by(|a, b| {
+            b.bytes.cmp(&a.bytes).then_with(|| (a.added, &a.path).cmp(&(b.added, &b.path)))
+        });
+        Ok(waste)
+    }
+
+    /// Finds out who else contains the wasted bytes; `shown` is what the image shows.
+    fn find_kept(
+        &self,
+        files: &mut [WastedFile],
+        image: &ImageId,
+        shown: &HashSet<ContentDigest>,
+    ) -> Result<()> {
+        let asked = files.iter().map(|file| file.content);
         let asked: HashSet<_> = asked.filter(|content| !shown.contains(content)).collect();
         let elsewhere = self.store.reader().in_other_images(image, &asked)?;
-        for file in &mut waste.files {
+        for file in files {
             file.kept = match (shown.contains(&file.content), elsewhere.contains(&file.content)) {
                 (true, _) => Kept::Here,
                 (false, true) => Kept::Elsewhere,
                 (false, false) => Kept::Nowhere,
             };
         }
-        waste.files.sort_by(|a, b| {
-            b.bytes.cmp(&a.bytes).then_with(|| (a.added, &a.path).cmp(&(b.added, &b.path)))
-        });
-        Ok(waste)
+        Ok(())
     }
 
     /// The member of each node of a layer that brings the content, where a hard link's row comes

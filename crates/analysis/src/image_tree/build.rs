@@ -142,12 +142,7 @@ impl Builder {
             Some(Place::ROOT)
         } else {
             if row.parent != reading.dir || reading.nodes.len() == 1 {
-                self.close(reading);
-                let parent = (row.parent.0 as usize).checked_sub(1);
-                let parent = parent.and_then(|at| reading.nodes.get(at));
-                let (place, _) = parent.ok_or_else(|| reading.damaged("a name without parent"))?;
-                (reading.dir, reading.passed) = (row.parent, 0);
-                reading.place = Some(Place(*place)).filter(|place| place.0 != NONE);
+                self.enter(reading, row.parent)?;
             }
             // Below a directory that is not there after all are whiteouts alone.
             let Some(dir) = reading.place else { return self.nothing(reading, row) };
@@ -179,46 +174,12 @@ impl Builder {
                     (Presence::Implied | Presence::Phantom, _) => {
                         self.add_version(reading.layer, Stat::unstated_dir(), NONE, NONE, 0)?
                     }
-                    (Presence::Explicit, _) => {
-                        let number = self.inode(reading, row, content)?;
-                        // A directory that is only on the way has nothing of its own to tell.
-                        let new = self.version(number);
-                        let same = now.filter(|old| {
-                            self.tree.differences(self.version(*old), new).is_empty()
-                        });
-                        if let Some(same) = same {
-                            self.tree.versions.pop();
-                            same
-                        } else {
-                            number
-                        }
-                    }
+                    (Presence::Explicit, _) => self.described(reading, row, content, now)?,
                 }
             }
-            RowKind::HardLink(target) => {
-                let target = (target.0 as usize).checked_sub(1);
-                let (_, number) = *target
-                    .and_then(|at| reading.nodes.get(at))
-                    .ok_or_else(|| reading.damaged("a link to nothing"))?;
-                if let (Some(first), Some(here)) = (reading.members.get_mut(&number), row.position)
-                    && here < *first
-                {
-                    *first = here;
-                    // Given to this name below.
-                    self.tree.versions[number as usize].place = Place(NONE);
-                }
-                number
-            }
+            RowKind::HardLink(target) => self.hard_link(reading, row, *target)?,
             RowKind::LowerLink(path) => self.lower(reading, path)?,
-            _ => {
-                let number = self.inode(reading, row, content)?;
-                if let (Some(2..), Some(position)) =
-                    (row.meta.as_ref().map(|meta| meta.nlink), row.position)
-                {
-                    reading.members.insert(number, position);
-                }
-                number
-            }
+            _ => self.leaf(reading, row, content)?,
         };
         let place = match old {
             Some(place) => place,
@@ -243,6 +204,66 @@ impl Builder {
             self.set(reading.layer, place, number, false);
         }
         Ok((place.0, number))
+    }
+
+    /// Turns to the names of another directory of the layer.
+    fn enter(&mut self, reading: &mut Reading, dir: NodeId) -> Result<()> {
+        self.close(reading);
+        let at = (dir.0 as usize).checked_sub(1);
+        let parent = at.and_then(|at| reading.nodes.get(at));
+        let (place, _) = parent.ok_or_else(|| reading.damaged("a name without parent"))?;
+        (reading.dir, reading.passed) = (dir, 0);
+        reading.place = Some(Place(*place)).filter(|place| place.0 != NONE);
+        Ok(())
+    }
+
+    /// The version of a directory that the layer describes; `now` is what is there.
+    fn described(
+        &mut self,
+        reading: &Reading,
+        row: &EntryRow,
+        content: Option<ContentId>,
+        now: Option<u32>,
+    ) -> Result<u32> {
+        let number = self.inode(reading, row, content)?;
+        // A directory that is only on the way has nothing of its own to tell.
+        let new = self.version(number);
+        let same = now.filter(|old| self.tree.differences(self.version(*old), new).is_empty());
+        if same.is_some() {
+            self.tree.versions.pop();
+        }
+        Ok(same.unwrap_or(number))
+    }
+
+    /// The version of the first name of anything but a directory.
+    fn leaf(
+        &mut self,
+        reading: &mut Reading,
+        row: &EntryRow,
+        content: Option<ContentId>,
+    ) -> Result<u32> {
+        let number = self.inode(reading, row, content)?;
+        let names = row.meta.as_ref().map(|meta| meta.nlink);
+        if let (Some(2..), Some(position)) = (names, row.position) {
+            reading.members.insert(number, position);
+        }
+        Ok(number)
+    }
+
+    /// The version of a further name of an inode of the layer.
+    fn hard_link(&mut self, reading: &mut Reading, row: &EntryRow, target: NodeId) -> Result<u32> {
+        let target = (target.0 as usize).checked_sub(1);
+        let (_, number) = *target
+            .and_then(|at| reading.nodes.get(at))
+            .ok_or_else(|| reading.damaged("a link to nothing"))?;
+        if let (Some(first), Some(here)) = (reading.members.get_mut(&number), row.position)
+            && here < *first
+        {
+            *first = here;
+            // Given to this name by whoever takes the row.
+            self.tree.versions[number as usize].place = Place(NONE);
+        }
+        Ok(number)
     }
 
     /// Takes a row that shows nothing: a whiteout of what is not there, or a directory with such

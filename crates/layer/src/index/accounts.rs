@@ -10,11 +10,12 @@ use rusqlite::Connection;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{holders, layers, rows};
+use super::layer_records::layers;
+use super::{holders, rows};
 use crate::error::{IoContext, Result};
+use crate::layout::layer_path;
 use crate::measure::{frame, space};
 use crate::stage::Place;
-use crate::store::layer_path;
 
 /// Fills the columns and the table of the accounts, by one pass over the layers of `root`.
 pub(super) fn fill(db: &Connection, root: &Path) -> Result<()> {

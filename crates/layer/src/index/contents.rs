@@ -58,7 +58,7 @@ impl Sources {
             Some((of, node, dir)) if (*of, *node) == (diff_id, parent) => (dir, None),
             last => {
                 let path = dir_path(db, layer, parent)?;
-                let dir = crate::store::layer_path(&diff_id).join("diff").join(path.as_os_str());
+                let dir = crate::layout::layer_path(&diff_id).join("diff").join(path.as_os_str());
                 (&mut last.insert((diff_id, parent, dir)).2, Some(diff_id))
             }
         };

@@ -73,7 +73,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<i64>> {
     (encode(&layers) == bytes && !layers.is_empty()).then_some(layers)
 }
 
-/// Adds a set; its sums follow with [`Added::settle`].
+/// Adds a set; its sums follow with [`NewHolder::settle`].
 pub(crate) fn insert(db: &Connection, layers: &[i64], sum: Sum) -> Result<i64> {
     let mut statement = db.prepare_cached(
         "INSERT INTO holders (layers, files, bytes, blocks) VALUES (?1, ?2, ?3, ?4)",
@@ -83,7 +83,7 @@ pub(crate) fn insert(db: &Connection, layers: &[i64], sum: Sum) -> Result<i64> {
 }
 
 /// What a layer that is being published brings.
-pub(crate) struct Added {
+pub(crate) struct NewHolder {
     layer: i64,
     /// The set of this layer alone: that of its new contents.
     pub own: i64,
@@ -91,14 +91,14 @@ pub(crate) struct Added {
     known: Vec<i64>,
 }
 
-impl Added {
+impl NewHolder {
     /// For a layer whose row is in the index.
     pub(crate) fn new(db: &Connection, layer: i64) -> Result<Self> {
         let own = insert(db, &[layer], Sum::default())?;
         Ok(Self { layer, own, new: Sum::default(), known: Vec::new() })
     }
 
-    /// Notes a content that was inserted with the set [`Added::own`].
+    /// Notes a content that was inserted with the set [`NewHolder::own`].
     pub(crate) fn note_new(&mut self, bytes: u64, blocks: u64) {
         self.new.add(Sum { files: 1, bytes, blocks });
     }

@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
+use super::layer_records::find_layer;
 use crate::error::{Error, Result};
 
 /// What the index keeps of an image; the rest is in its config blob.
@@ -31,7 +32,7 @@ pub(crate) fn put(db: &Connection, image: &ImageRecord) -> Result<()> {
         return Ok(()); // The config names the layers, so they are the same.
     }
     for (position, diff_id) in image.layers.iter().enumerate() {
-        let layer = super::find_layer(db, diff_id)?.ok_or(Error::NoLayer(*diff_id))?;
+        let layer = find_layer(db, diff_id)?.ok_or(Error::NoLayer(*diff_id))?;
         db.execute(
             "INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)",
             (image.id.as_bytes(), position as i64, layer.id),

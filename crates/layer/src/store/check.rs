@@ -12,108 +12,17 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use strata_tree::{ContentDigest, DiffId, ImageId, TreePath};
+use strata_tree::TreePath;
 
 use super::check_accounts::wrong_numbers;
+use super::fsck_report::{CheckMemory, FsckReport, Problem};
 use super::{HeldLayer, Store, StoreOptions, check_index};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
 use crate::index::{LayerRecord, rows};
 use crate::progress::{Event, Progress};
-
-/// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    /// The index contradicts the directories, or itself. A rebuild mends it.
-    Index(String),
-    /// A layer's directory is damaged. Only loading it again mends it.
-    Layer {
-        /// Which layer.
-        diff_id: DiffId,
-        /// The file and what is wrong with it.
-        what: String,
-    },
-    /// A file or directory of a layer has another mode than strata gave it.
-    Mode {
-        /// Which layer.
-        diff_id: DiffId,
-        /// Where, below the layer's directory.
-        path: PathBuf,
-        /// Its mode.
-        found: u32,
-        /// What it should be.
-        mode: u32,
-    },
-    /// The config or manifest of an image is damaged. Only loading it again mends it.
-    Image {
-        /// Which image.
-        id: ImageId,
-        /// What is wrong.
-        what: String,
-    },
-    /// `images.json` is damaged; the index has the same.
-    Listing(String),
-    /// A compiled tree is damaged; it is made anew when it is needed.
-    Tree {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Index(what) => write!(f, "index.db: {what}"),
-            Self::Layer { diff_id, what } => write!(f, "layer {diff_id}: {what}"),
-            Self::Mode { diff_id, path, found, mode } => {
-                let path = path.display();
-                write!(f, "layer {diff_id}: {path} has mode {found:o}, should have {mode:o}")
-            }
-            Self::Image { id, what } => write!(f, "image {id}: {what}"),
-            Self::Listing(what) => write!(f, "images.json: {what}"),
-            Self::Tree { path, what } => write!(f, "{}: {what}", path.display()),
-        }
-    }
-}
-
-/// What a check found and did.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct FsckReport {
-    /// Layers looked at.
-    pub layers: u64,
-    /// Names of regular files looked at.
-    pub files: u64,
-    /// Bytes hashed.
-    pub bytes: u64,
-    /// What is wrong, and with `repair` could not be mended.
-    pub problems: Vec<Problem>,
-    /// What is not wrong, but worth a line.
-    pub notes: Vec<String>,
-    /// What was wrong and what was done about it.
-    pub repaired: Vec<String>,
-}
-
-impl FsckReport {
-    pub(super) fn index_problem(&mut self, what: impl Into<String>) {
-        self.problems.push(Problem::Index(what.into()));
-    }
-
-    pub(super) fn layer_problem(&mut self, diff_id: &DiffId, what: String) {
-        self.problems.push(Problem::Layer { diff_id: *diff_id, what });
-    }
-}
-
-/// What one check remembers from layer to layer.
-#[derive(Default)]
-pub(super) struct CheckMemory {
-    pub digests: HashMap<(u64, u64), ContentDigest>,
-    /// The inode of each content that was met, and its blocks.
-    pub inodes: HashMap<i64, ((u64, u64), u64)>,
-}
 
 impl Store {
     /// Checks the store at `root`; with `repair`, mends what can be mended: a damaged or missing

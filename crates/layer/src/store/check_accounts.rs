@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
 use super::Store;
-use super::check::{CheckMemory, FsckReport};
+use super::fsck_report::{CheckMemory, FsckReport};
 use crate::error::Result;
 use crate::index::LayerRecord;
 use crate::index::holders::{self, Sum};

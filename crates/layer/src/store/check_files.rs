@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 
-use super::check::{CheckMemory, FsckReport, Problem};
+use super::fsck_report::{CheckMemory, FsckReport, Problem};
 use super::{HeldLayer, Store};
 use crate::error::{IoContext, Result};
 use crate::index::rows::{EntryRow, RowKind, with_paths};

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use strata_tree::{BlobDigest, DiffId, FlatTree};
 
 use super::Store;
-use super::check::{FsckReport, Problem};
+use super::fsck_report::{FsckReport, Problem};
 use super::listing::{Found, Images, Listing};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{Index, NEWEST, PAGE};

@@ -18,7 +18,6 @@ use crate::index;
 use crate::index::rows;
 use crate::lock::{Lock, Locked, lock_path};
 use crate::stage::open_beneath;
-use crate::stored_layer::StoredLayer;
 
 /// A layer that stays as long as this, or a clone of it, lives.
 #[derive(Debug, Clone)]
@@ -126,17 +125,5 @@ impl Store {
         let record =
             index::find_layer(&index.db, &held.diff_id)?.ok_or(Error::NoLayer(held.diff_id))?;
         rows::has_lower_links(&index.db, record.id)
-    }
-
-    /// Reads a held layer as a tree of its own, whiteouts and all.
-    ///
-    /// # Errors
-    /// `NoLayer`, `Damaged`, `Sqlite`.
-    pub fn lower(&self, held: &HeldLayer) -> Result<StoredLayer> {
-        let index = self.index();
-        let record =
-            index::find_layer(&index.db, &held.diff_id)?.ok_or(Error::NoLayer(held.diff_id))?;
-        let (rows, _) = rows::select(&index.db, record.id)?;
-        Ok(StoredLayer::new(held.clone(), rows))
     }
 }

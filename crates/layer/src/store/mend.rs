@@ -6,8 +6,8 @@
 
 use strata_tree::DiffId;
 
-use super::check::{FsckReport, Problem};
 use super::check_files::mend_mode;
+use super::fsck_report::{FsckReport, Problem};
 use super::listing::{Found, Images, Listing};
 use super::{GcReport, Store, layer_path};
 use crate::error::{Error, Result};

@@ -25,6 +25,7 @@ mod check_accounts;
 mod check_files;
 mod check_index;
 mod df;
+mod fsck_report;
 mod gc;
 mod hold;
 mod images;
@@ -50,11 +51,12 @@ use strata_tree::{ChainId, ContentDigest, DiffId};
 
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
+use crate::layout::layer_path;
 use crate::limits::Limits;
 use crate::lock::{Lock, flock};
 
-pub use check::{FsckReport, Problem};
 pub use df::{Disk, DiskUsage, LayerUsage};
+pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
 pub use hold::{HeldImage, HeldLayer};
 pub use images::chain_id;
@@ -146,11 +148,6 @@ pub struct Store {
     staged: Staged,
     /// Why nothing can be written; see [`Store::open_existing`].
     read_only: Option<String>,
-}
-
-/// The directory of a layer, below the store's root.
-pub(crate) fn layer_path(diff_id: &DiffId) -> PathBuf {
-    Path::new("layers").join(diff_id.hex())
 }
 
 const DIRS: [&str; 7] = ["layers", "trees", "blobs", "blobs/sha256", "mounts", "staging", "trash"];

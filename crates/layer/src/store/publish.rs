@@ -22,7 +22,7 @@ use super::{HeldLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
 use crate::index::contents::Sources;
-use crate::index::holders::Added;
+use crate::index::holders::NewHolder;
 use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::measure::frame;
@@ -72,7 +72,7 @@ impl<'b> StagedContent<'b> {
     fn insert(
         &self,
         db: &Connection,
-        added: &mut Added,
+        added: &mut NewHolder,
         copy: i64,
         stage: &mut Stage,
     ) -> Result<i64> {
@@ -115,7 +115,7 @@ impl Store {
             return Ok(Unpacked { layer, existed: true });
         }
         let layer = index::insert_layer(&tx, &record)?;
-        let mut added = Added::new(&tx, layer)?;
+        let mut added = NewHolder::new(&tx, layer)?;
         let mut relinked = false;
         let ids = self.add_contents(&tx, &mut added, &staged, &mut stage, &mut relinked)?;
         rows::insert(&tx, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))?;
@@ -145,7 +145,7 @@ impl Store {
     fn add_contents(
         &self,
         db: &Connection,
-        added: &mut Added,
+        added: &mut NewHolder,
         all: &[StagedContent<'_>],
         stage: &mut Stage,
         relinked: &mut bool,

@@ -21,7 +21,7 @@ use crate::build::{Build, Built};
 use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
 use crate::headers::{self, DiffStream, Keeper};
-use crate::index::holders::Added;
+use crate::index::holders::NewHolder;
 use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
 use crate::limits::Limits;
 use crate::lock::{Lock, Locked, flock, lock_path};
@@ -219,7 +219,7 @@ fn insert_derived(
     seen: &mut Seen,
 ) -> Result<()> {
     let layer = index::insert_layer(db, &derived.record)?;
-    let mut added = Added::new(db, layer)?;
+    let mut added = NewHolder::new(db, layer)?;
     let built = &derived.built;
     let locals = built.locals_by_row();
     let (mut ids, mut own) = (HashMap::new(), HashSet::new());

@@ -33,7 +33,7 @@ pub use stored::measure_chunks;
 
 use strata_layer::Result;
 
-use table::Table;
+use table::PieceTable;
 
 /// Bytes of one block.
 pub const BLOCK: u32 = 4096;
@@ -160,7 +160,7 @@ struct Tally {
 pub struct Meter<'a> {
     cuts: Vec<Cut>,
     compress: bool,
-    tables: Vec<Table>,
+    tables: Vec<PieceTable>,
     pass: u64,
     passes: u64,
     progress: &'a (dyn Fn(u64) + Sync),
@@ -194,7 +194,7 @@ pub fn measure<J: Sync>(
         let meter = Meter {
             cuts: cuts.clone(),
             compress: options.compress,
-            tables: cuts.iter().map(|_| Table::new()).collect(),
+            tables: cuts.iter().map(|_| PieceTable::new()).collect(),
             pass,
             passes,
             progress,

@@ -13,9 +13,9 @@ const SHARDS: usize = 256;
 type Shard = HashSet<u128, BuildHasherDefault<Prefix>>;
 
 /// Half hashes.
-pub(super) struct Table(Vec<Mutex<Shard>>);
+pub(super) struct PieceTable(Vec<Mutex<Shard>>);
 
-impl Table {
+impl PieceTable {
     pub(super) fn new() -> Self {
         Self((0..SHARDS).map(|_| Mutex::default()).collect())
     }
