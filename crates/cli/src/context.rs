@@ -1,24 +1,17 @@
-//! What every command needs: the store's root, the output format, and an image opened as a tree.
+//! What every command needs: the store's root, the output format, and the store in words for a
+//! person who cannot use it.
 //!
-//! Invariants: an opened image is held (its layers cannot be removed) as long as the value lives;
-//! its tree is compiled once a chain and kept in `trees/`, or where that cannot be written in a
-//! cache directory, and compiled anew if the kept one is unusable. Only what adds to a store makes
-//! one.
+//! Invariant: only what adds to a store makes one.
 
-use std::any::Any;
 use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags};
-use strata_content::FileTree;
-use strata_image::resolve_image;
-use strata_layer::{HeldLayer, ImageRecord, Limits, Store, StoreOptions, chain_id};
-use strata_tree::{DiffId, FlatTree, Lower};
-use strata_union::Stack;
+use strata_layer::{Limits, Store, StoreOptions};
+use stratafs::{Engine, OpenImage};
 
 use crate::progress::ShowProgress;
 
@@ -67,16 +60,6 @@ pub(crate) struct Context {
     /// How progress is shown; nothing where it is quiet.
     pub(crate) shown: ShowProgress,
     pub(crate) log_level: Option<String>,
-}
-
-/// An image, held and readable.
-pub(crate) struct OpenImage {
-    pub(crate) record: ImageRecord,
-    pub(crate) tree: Arc<FlatTree>,
-    /// The same tree with the bytes of its files.
-    pub(crate) files: FileTree,
-    /// Keeps the layers from being removed.
-    pub(crate) guard: Box<dyn Any + Send>,
 }
 
 impl Context {
@@ -144,8 +127,10 @@ impl Context {
     /// Those of `remove`.
     pub(crate) fn freeing<T>(&self, mut remove: impl FnMut() -> Result<T>) -> Result<T> {
         let full = |error: &anyhow::Error| {
-            let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-            causes.any(strata_layer::Error::is_full)
+            error.chain().any(|cause| {
+                let store = cause.downcast_ref().is_some_and(strata_layer::Error::is_full);
+                store || cause.downcast_ref().is_some_and(stratafs::Error::is_full)
+            })
         };
         match remove() {
             Err(error) if full(&error) => match Store::shed(&self.root) {
@@ -221,16 +206,14 @@ impl Context {
         Ok(opened.map(File::from).map_err(|error| strata_layer::Error::io(what(), error))?)
     }
 
+    /// The store as the engine sees it.
+    pub(crate) fn engine(&self) -> Engine {
+        Engine::new(&self.root).with_cache(elsewhere())
+    }
+
     /// Opens an image by name or id.
     pub(crate) fn open_image(&self, text: &str) -> Result<OpenImage> {
-        let store = self.store()?;
-        let record = resolve_image(&store, text)?;
-        let (config, held) = store.hold_image(&record.id)?;
-        let tree = open_tree(&store, &held)
-            .with_context(|| format!("cannot open the tree of image {text}"))?;
-        let (tree, contents) = (Arc::new(tree), HeldLayer::files(&held)?);
-        let files = FileTree::new(Arc::clone(&tree) as _, Arc::new(contents));
-        Ok(OpenImage { record, tree, files, guard: Box::new((config, held)) })
+        Ok(OpenImage::open(&self.store()?, text)?)
     }
 }
 
@@ -249,97 +232,4 @@ pub(crate) fn elsewhere() -> PathBuf {
             std::env::temp_dir().join(format!("stratafs-{user}"))
         }
     }
-}
-
-/// The merged tree of held layers, base first.
-pub(crate) fn open_tree(store: &Store, held: &[HeldLayer]) -> Result<FlatTree> {
-    let layers: Vec<DiffId> = held.iter().map(|layer| *layer.diff_id()).collect();
-    let Some(chain) = chain_id(&layers) else {
-        return tree_in_memory(&Stack::new(Vec::new()), held);
-    };
-    let path = store.tree_path(&chain);
-    if let Ok(tree) = open_compiled(&path, held) {
-        return Ok(tree);
-    }
-    let kept = store.tree_path_elsewhere(&chain);
-    if let Some(Ok(tree)) = kept.as_ref().map(|path| open_compiled(path, held)) {
-        return Ok(tree);
-    }
-    let stack = stack(store, held)?;
-    if store.read_only().is_none() {
-        match store.put_tree(&chain, |file| strata_tree::compile(&stack, file)) {
-            Ok(()) => return open_compiled(&path, held),
-            Err(error) if error.is_full() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    tree_elsewhere(&stack, kept.as_deref(), held)
-}
-
-/// Compiles a tree that the store cannot keep: into the cache, or where there is none into memory.
-fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, held: &[HeldLayer]) -> Result<FlatTree> {
-    if let Some(kept) = kept
-        && keep_tree(stack, kept).is_ok()
-        && let Ok(tree) = open_compiled(kept, held)
-    {
-        return Ok(tree);
-    }
-    tree_in_memory(stack, held)
-}
-
-/// Compiles a tree that is kept nowhere.
-fn tree_in_memory(stack: &Stack, held: &[HeldLayer]) -> Result<FlatTree> {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let file = File::from(rustix::fs::memfd_create("tree", flags)?);
-    strata_tree::compile(stack, &file)?;
-    open_file(file, "compiled in memory".to_owned(), held)
-}
-
-/// Compiles a tree into a file of the cache, which has its name when it is whole.
-fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
-    let dir = kept.parent().context("a tree without a directory")?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let made = kept.with_extension(std::process::id().to_string());
-    let file = File::options().read(true).write(true).create_new(true).open(&made)?;
-    let done = strata_tree::compile(stack, &file).map_err(anyhow::Error::from).and_then(|()| {
-        file.sync_data()?;
-        Ok(std::fs::rename(&made, kept)?)
-    });
-    if done.is_err() {
-        std::fs::remove_file(&made)?;
-    }
-    done
-}
-
-fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {
-    open_file(File::open(path)?, path.display().to_string(), held)
-}
-
-fn open_file(file: File, label: String, held: &[HeldLayer]) -> Result<FlatTree> {
-    let tree = FlatTree::open(file, label)?;
-    tree.check_layers(held.len())?;
-    Ok(tree)
-}
-
-fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {
-    let mut lowers: Vec<Arc<dyn Lower>> = Vec::new();
-    for layer in held {
-        lowers.push(Arc::new(store.lower(layer)?));
-    }
-    Ok(Stack::new(lowers))
-}
-
-/// Refuses a stack of layers that does not merge: a hard link into a lower layer that has no
-/// such file. Only layers with such links need the merge.
-pub(crate) fn check_chain(
-    store: &Store,
-    held: &[HeldLayer],
-) -> std::result::Result<(), strata_image::BoxError> {
-    for layer in held {
-        if store.needs_lower(layer)? {
-            open_tree(store, held)?;
-            break;
-        }
-    }
-    Ok(())
 }

@@ -7,9 +7,11 @@ use std::io::{BufWriter, IsTerminal, Write};
 use anyhow::{Result, bail};
 use clap::CommandFactory;
 
+use stratafs::OpenImage;
+
 use crate::cli::{Cli, Command, HelpArgs};
 use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
-use crate::context::{Asked, Context, Format, OpenImage};
+use crate::context::{Asked, Context, Format};
 use crate::look::Screen;
 use crate::plain::plain;
 use crate::progress::ShowProgress;
@@ -68,8 +70,8 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         // `plain` has turned these into the others.
         Command::Image(_) | Command::Container(_) | Command::System(_) => {}
         Command::Mount(args) => mount::run(context, args)?,
-        Command::Umount(args) => mounts::umount(&context.root, args)?,
-        Command::Mounts(args) => mounts::list(&context.root, args, screen.json, screen.out)?,
+        Command::Umount(args) => mounts::umount(&context.engine(), args)?,
+        Command::Mounts(args) => mounts::list(&context.engine(), args, screen.json, screen.out)?,
         Command::Ps(args) => uppers::run_ps(context, args, &mut screen.out)?,
         Command::Uppers(args) => uppers::run_uppers(context, args, &mut screen.out)?,
         Command::Diff(args) => uppers::run_diff(context, args, screen.terminal, &mut screen.out)?,
@@ -158,7 +160,7 @@ fn stat(context: &Context, args: &look::StatArgs, screen: &mut Screen<'_>) -> Re
 
 fn unpack(context: &Context, args: &look::UnpackArgs, screen: &mut Screen<'_>) -> Result<()> {
     let image = context.open_image(&args.reference)?;
-    mount::refuse_inside(&context.root, &args.dir)?;
+    stratafs::refuse_inside(&context.root, &args.dir)?;
     let progress = progress::unpacking(context.shown, image.tree.content_bytes());
     look::unpack(&image.files, args, &progress, screen)
 }

@@ -11,7 +11,6 @@ use strata_layer::{FsckReport, GcReport, Store};
 
 use crate::context::{Context, Format};
 use crate::limits::LayerLimitArgs;
-use crate::uppers::Shelf;
 use crate::{progress, units};
 
 /// Check the store against itself
@@ -74,8 +73,8 @@ fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) ->
 }
 
 pub(crate) fn run_gc(context: &Context, out: &mut impl Write) -> Result<()> {
-    crate::mounts::clean(&context.root)?;
-    let uppers = Shelf::new(&context.root).clean()?;
+    context.engine().mount_records().clean()?;
+    let uppers = context.engine().uppers().clean()?;
     let store = context.store_to_change()?;
     let report = context.freeing(|| Ok(store.gc()?))?;
     if context.format == Format::Json {

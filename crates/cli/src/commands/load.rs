@@ -9,12 +9,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
-use strata_image::{
-    Change, ImportOptions, LoadOptions, Loaded, Platform, SourceSpec, import, load,
-};
+use strata_image::{Change, ImportOptions, LoadOptions, Loaded, Platform, SourceSpec};
 use strata_registry::Reference;
 
-use crate::context::{Context, check_chain};
+use crate::context::Context;
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
 use crate::progress;
 
@@ -84,18 +82,17 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
     let store = context.store_within(args.layer_limits.limits())?;
     let spec: SourceSpec = input.parse().context("cannot load")?;
     let listener = progress::listener(context.shown);
-    let check = |held: &[_]| check_chain(&store, held);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
     let options = LoadOptions {
         platform: args.platform.clone(),
         name: args.name.clone(),
         threads: args.jobs,
-        chain_check: Some(&check),
+        chain_check: None,
         on_loaded: Some(&show),
         limits: args.source_limits.limits(&args.layer_limits),
     };
     // The error names the archive itself, or the image.
-    load(&store, &spec, &options, &*listener).context("cannot load")?;
+    stratafs::load(&store, &spec, options, &*listener).context("cannot load")?;
     Ok(())
 }
 
@@ -108,16 +105,16 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
     }
     let store = context.store_within(args.layer_limits.limits())?;
     let listener = progress::listener(context.shown);
-    let check = |held: &[_]| check_chain(&store, held);
     let options = ImportOptions {
         created: args.created,
         platform: args.platform.clone(),
         message: args.message.clone(),
         changes: args.changes.clone(),
-        chain_check: Some(&check),
+        chain_check: None,
     };
-    let loaded = import(&store, &args.tar, args.reference.as_ref(), &options, &*listener)
-        .context("cannot import")?;
+    let loaded =
+        stratafs::import(&store, args.tar.as_ref(), args.reference.as_ref(), options, &*listener)
+            .context("cannot import")?;
     // As docker: the id alone. The image is in the store whether or not anybody reads this.
     std::io::stdout().write_all(format!("{}\n", loaded.id).as_bytes()).unwrap_or_default();
     Ok(())

@@ -9,9 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::context::{Context, Format};
 use crate::images::familiar;
-use crate::mounts;
 use crate::progress::ShowProgress;
-use crate::uppers::Shelf;
 
 /// A name, and what it is.
 type Offer = (String, String);
@@ -60,14 +58,14 @@ impl KnownNames {
 
     /// Uppers by name.
     pub(super) fn uppers(&self) -> Vec<Offer> {
-        let all = Shelf::new(&self.context.root).all().unwrap_or_default();
+        let all = self.context.engine().uppers().all().unwrap_or_default();
         all.into_iter().map(|one| (one.name, format!("upper of {}", one.reference))).collect()
     }
 
     /// Mountpoints: whole, or from the working directory, as the person has begun.
     pub(super) fn mounts(&self, typed: &str) -> Vec<Offer> {
         let here = std::env::current_dir().unwrap_or_default();
-        let all = mounts::all(&self.context.root).unwrap_or_default();
+        let all = self.context.engine().mounts().unwrap_or_default();
         let offer = |path: &Path, reference: String| {
             let near = path.strip_prefix(&here).ok().filter(|path| !path.as_os_str().is_empty());
             let path = if typed.starts_with('/') { path } else { near.unwrap_or(path) };

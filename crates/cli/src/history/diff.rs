@@ -20,7 +20,9 @@ use super::stat::DiffStat;
 use super::text::{self, File};
 use super::words::{self, shown};
 use super::{DiffOptions, Differs};
-use crate::context::{Context, Format, OpenImage};
+use stratafs::OpenImage;
+
+use crate::context::{Context, Format};
 
 /// Both images, opened.
 struct Both<'a> {

@@ -13,7 +13,7 @@ use strata_tree::DiffId;
 
 use super::KnownImage;
 use crate::document::{Document, Field};
-use crate::mounts::MountInfo;
+use stratafs::MountInfo;
 
 /// Go's type of a field, and whether JSON leaves it out when it is empty.
 #[derive(Debug, Clone, Copy)]

@@ -17,9 +17,9 @@ use super::KnownImage;
 use super::facts::{driver, of_image, shown};
 use crate::context::{Context, Format};
 use crate::document::{self, Document, Field};
-use crate::mounts::MountInfo;
 use crate::template::Template;
-use crate::uppers::{Shelf, Upper};
+use stratafs::MountInfo;
+use stratafs::{NamedUpper, Uppers};
 
 /// Show all that is known of images, layers, uppers or mounts, as JSON
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub(crate) fn run_inspect(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = context.store()?;
-    let mounts = crate::mounts::all(&context.root)?;
+    let mounts = context.engine().mounts()?;
     let mut found = Vec::new();
     let mut failed = Vec::new();
     for name in &args.names {
@@ -111,7 +111,7 @@ fn inspect(
         }
     }
     if wanted(Kind::Upper) && !name.contains('/') && !name.starts_with("sha256:") {
-        let shelf = Shelf::new(&context.root);
+        let shelf = context.engine().uppers();
         if let Ok(Some(upper)) = shelf.find(name) {
             return of_upper(store, &shelf, mounts, &upper);
         }
@@ -162,11 +162,16 @@ fn of_layer(store: &Store, id: &DiffId) -> Result<Value> {
     }))
 }
 
-fn of_upper(store: &Store, shelf: &Shelf, mounts: &[MountInfo], upper: &Upper) -> Result<Document> {
+fn of_upper(
+    store: &Store,
+    shelf: &Uppers,
+    mounts: &[MountInfo],
+    upper: &NamedUpper,
+) -> Result<Document> {
     let image = store.image(&upper.image_id()?)?;
     let layers = image.map(|image| image.layers).unwrap_or_default();
     let layers: Vec<PathBuf> = layers.iter().map(|id| store.layer_files(id)).collect();
-    let mount = crate::mounts::of_upper(mounts, &upper.name);
+    let mount = MountInfo::of_upper(mounts, &upper.name);
     let dir = shelf.dir_of(upper)?;
     let merged = mount.map(|mount| &mount.record.mountpoint);
     let (upper_dir, work_dir) = (shown(&dir.join("upper")), dir.join("work"));

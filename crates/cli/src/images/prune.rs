@@ -15,7 +15,6 @@ use super::filter::Filters;
 use super::{KnownImage, familiar};
 use crate::context::{Context, Format};
 use crate::units;
-use crate::uppers::Shelf;
 
 /// Remove images that nothing needs
 ///
@@ -143,10 +142,10 @@ pub(super) fn prune(
 /// The images that are mounted or below an upper.
 pub(super) fn in_use(context: &Context) -> Result<BTreeSet<ImageId>> {
     let mut used = BTreeSet::new();
-    for upper in Shelf::new(&context.root).all()? {
+    for upper in context.engine().uppers().all()? {
         used.insert(upper.image_id()?);
     }
-    for mount in crate::mounts::all(&context.root)? {
+    for mount in context.engine().mounts()? {
         used.extend(mount.record.image.parse::<ImageId>());
     }
     Ok(used)

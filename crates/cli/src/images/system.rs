@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use strata_layer::{Store, Usage};
 use strata_tree::{DiffId, ImageId};
+use stratafs::{MountInfo, NamedUpper};
 
 use super::filter::Filters;
 use super::prune::{Sure, in_use, prune};
@@ -21,7 +22,6 @@ use super::{KnownImage, docker_time, shown_id};
 use crate::context::{Context, Format};
 use crate::document::{Document, Field};
 use crate::template::Template;
-use crate::uppers::{Shelf, Upper};
 use crate::{table, units};
 
 /// Show what images and uppers take, and what could be freed
@@ -137,11 +137,11 @@ pub(crate) fn run_system_df(
 ) -> Result<()> {
     let store = context.store()?;
     let Images { taken, stored, headers, free } = images(&store, &in_use(context)?)?;
-    let shelf = Shelf::new(&context.root);
+    let shelf = context.engine().uppers();
     let mut uppers = Vec::new();
-    let mounts = crate::mounts::all(&context.root)?;
+    let mounts = context.engine().mounts()?;
     for upper in shelf.all()? {
-        let mounted = crate::mounts::of_upper(&mounts, &upper.name).is_some();
+        let mounted = MountInfo::of_upper(&mounts, &upper.name).is_some();
         let bytes = shelf.bytes(&upper)?;
         uppers.push((upper, mounted, bytes));
     }
@@ -189,7 +189,11 @@ pub(crate) fn run_system_df(
     table::print(&lines, out)
 }
 
-fn in_json(taken: &[Taken], uppers: &[(Upper, bool, u64)], rows: &[Row; 2]) -> serde_json::Value {
+fn in_json(
+    taken: &[Taken],
+    uppers: &[(NamedUpper, bool, u64)],
+    rows: &[Row; 2],
+) -> serde_json::Value {
     let list: Vec<_> = taken
         .iter()
         .map(|one| {
@@ -214,7 +218,7 @@ fn in_json(taken: &[Taken], uppers: &[(Upper, bool, u64)], rows: &[Row; 2]) -> s
 }
 
 /// `docker system df -v` as a template sees it; uppers are the containers.
-fn in_dockers_words(taken: &[Taken], uppers: &[(Upper, bool, u64)]) -> Document {
+fn in_dockers_words(taken: &[Taken], uppers: &[(NamedUpper, bool, u64)]) -> Document {
     let now = Timestamp::now();
     let since =
         |time: Option<Timestamp>| time.map_or("N/A".to_owned(), |time| units::age(time, now));
@@ -252,7 +256,7 @@ fn in_dockers_words(taken: &[Taken], uppers: &[(Upper, bool, u64)]) -> Document 
 
 fn print_images(
     taken: &[Taken],
-    uppers: &[(Upper, bool, u64)],
+    uppers: &[(NamedUpper, bool, u64)],
     out: &mut impl Write,
 ) -> Result<()> {
     let head = [
@@ -304,8 +308,8 @@ pub(crate) fn run_system_prune(
     if !args.sure.ask(&warning, out)? {
         return Ok(());
     }
-    crate::mounts::clean(&context.root)?;
-    let uppers = Shelf::new(&context.root).clean()?;
+    context.engine().mount_records().clean()?;
+    let uppers = context.engine().uppers().clean()?;
     let pruned = prune(context, &store, args.all, &filters)?;
     let collected = store.gc()?;
     let bytes = pruned.bytes + collected.freed;

@@ -6,26 +6,26 @@ use anyhow::Result;
 use strata_tree::ImageId;
 
 use crate::context::Context;
-use crate::mounts::{self, MountInfo};
-use crate::uppers::{Shelf, Upper};
+use stratafs::MountInfo;
+use stratafs::NamedUpper;
 
 /// All uppers and mounts of a store.
 pub(super) struct Users {
-    uppers: Vec<Upper>,
+    uppers: Vec<NamedUpper>,
     mounts: Vec<MountInfo>,
 }
 
 impl Users {
     pub(super) fn of(context: &Context) -> Result<Self> {
-        let uppers = Shelf::new(&context.root).all()?;
-        Ok(Self { uppers, mounts: mounts::all(&context.root)? })
+        let uppers = context.engine().uppers().all()?;
+        Ok(Self { uppers, mounts: context.engine().mounts()? })
     }
 
     /// An upper that is on top of the image, and how it goes.
     pub(super) fn upper(&self, id: &ImageId) -> Option<String> {
         let id = id.to_string();
         let name = &self.uppers.iter().find(|upper| upper.image == id)?.name;
-        Some(match mounts::of_upper(&self.mounts, name) {
+        Some(match MountInfo::of_upper(&self.mounts, name) {
             Some(mount) => {
                 format!(
                     "upper {name} is on top of it, {}, then strata rm {name}",

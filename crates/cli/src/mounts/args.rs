@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
 use strata_fuse::Profile;
+use stratafs::Engine;
 
 use super::daemon::{MountRequest, Role};
 use crate::remote::LazyArgs;
@@ -107,17 +108,17 @@ pub(crate) struct UmountArgs {
 pub(crate) struct MountsArgs {}
 
 impl MountArgs {
-    /// The request. `root` is the store's root; `globals` are the arguments before the
+    /// The request. `engine` is the store; `globals` are the arguments before the
     /// subcommand that the daemon is to be started with, `--root` among them.
     pub(crate) fn request(
         &self,
-        root: &Path,
+        engine: Engine,
         globals: Vec<OsString>,
         upper: Option<String>,
     ) -> MountRequest {
         MountRequest {
             upper,
-            root: root.to_owned(),
+            engine,
             image: self.image.clone(),
             directory: self.directory.clone(),
             profile: match self.profile {
@@ -186,7 +187,7 @@ mod tests {
     fn the_daemon_understands_what_it_is_started_with() {
         let directory = PathBuf::from(OsString::from_vec(b"/a/-\xff dir".to_vec()));
         let request = MountRequest {
-            root: "/store".into(),
+            engine: Engine::new("/store"),
             image: "-odd:ref".into(),
             directory: directory.clone(),
             profile: Profile::Passthrough,
@@ -203,7 +204,7 @@ mod tests {
         args.extend(request.daemon_args("n", &directory));
         let Command::Mount(parsed) = Command::parse_from(args);
         let upper = parsed.upper.clone();
-        let read = parsed.request(Path::new("/store"), Vec::new(), upper);
+        let read = parsed.request(Engine::new("/store"), Vec::new(), upper);
         assert_eq!(read, MountRequest { role: Role::Daemon("n".into()), ..request });
     }
 }

@@ -10,28 +10,20 @@
 //! the command is gone before that, the daemon takes the mount away again; the daemon holds no
 //! descriptor of whoever started it; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
 
-use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_content::FileTree;
-use strata_fuse::{
-    Error, InheritedFds, Manner, MountOptions, Profile, Session, TreeFacts, Unmounter,
-    WritableOptions,
-};
-use strata_union::writable::Union;
+use strata_fuse::{InheritedFds, MountOptions, Profile};
+use stratafs::{Engine, MountSettings, NamedUpper, OpenImage, ServedMount};
 
-use super::point;
-use super::registry::{Record, Registration, Registry, now};
 use crate::told::told;
 
 /// What the daemon says when the mount is usable.
@@ -51,8 +43,8 @@ pub(crate) enum Role {
 /// A mount that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountRequest {
-    /// The store's root; the registry is in it.
-    pub(crate) root: PathBuf,
+    /// The store; the records of mounts are in it.
+    pub(crate) engine: Engine,
     /// The image as the user named it.
     pub(crate) image: String,
     /// The directory to mount on.
@@ -77,35 +69,20 @@ pub(crate) struct MountRequest {
     pub(crate) globals: Vec<OsString>,
 }
 
-/// An image that is ready to be served.
-pub(crate) struct Opened {
-    /// What is served.
-    pub(crate) served: Served,
-    /// The image's id.
-    pub(crate) image: String,
-    /// Kept as long as the mount lives: the locks on its layers.
-    pub(crate) guard: Box<dyn Any + Send>,
-}
-
-/// What a mount shows.
-pub(crate) enum Served {
-    /// A merged tree, read-only, and what is known of it.
-    Tree(FileTree, TreeFacts),
-    /// A tree with a writable layer.
-    Union(Arc<Union>),
-}
+/// What a mount shows: an image, and the writable layer on top.
+pub(crate) type ToMount = (OpenImage, Option<NamedUpper>);
 
 /// Mounts. `open` opens the image; only the process that serves it calls that.
 ///
 /// # Errors
 /// In words for whoever typed the command, also where it was the daemon that failed.
-pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<Opened>) -> Result<()> {
+pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<ToMount>) -> Result<()> {
     match &request.role {
         Role::Starter => start(request),
         Role::Foreground => {
-            let registry = Registry::open(&request.root)?;
-            registry.clean()?;
-            let (name, _, _log) = registry.create_log()?;
+            let records = request.engine.made_mount_records()?;
+            records.clean()?;
+            let (name, _, _log) = records.create_log()?;
             begin(request, &name, open)?.run()
         }
         Role::Daemon(name) => run_daemon(request, name, open),
@@ -114,11 +91,11 @@ pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<Opened
 
 /// Starts the daemon and waits until it is ready or has failed.
 fn start(request: &MountRequest) -> Result<()> {
-    let registry = Registry::open(&request.root)?;
-    registry.clean()?;
-    let directory = point::prepare(&request.directory, &request.root)?;
-    let hides = point::holds_names(&directory);
-    let (name, log_path, log) = registry.create_log()?;
+    let records = request.engine.made_mount_records()?;
+    records.clean()?;
+    let directory = request.engine.mountpoint(&request.directory)?;
+    let hides = stratafs::holds_names(&directory);
+    let (name, log_path, log) = records.create_log()?;
     let mut daemon = Command::new("/proc/self/exe")
         .arg0("strata")
         .args(request.daemon_args(&name, &directory))
@@ -148,7 +125,7 @@ fn start(request: &MountRequest) -> Result<()> {
 
 /// Most who mount over something did not mean to.
 fn note_hidden(directory: &Path) {
-    let shown = point::shown(directory);
+    let shown = stratafs::shown(directory);
     let note = format!("note: {shown} was not empty; what is in it is hidden until unmounted\n");
     // The mount is there whether or not anybody reads this.
     let _ = io::stderr().write_all(note.as_bytes());
@@ -158,7 +135,7 @@ fn note_hidden(directory: &Path) {
 fn run_daemon(
     request: &MountRequest,
     name: &str,
-    open: impl FnOnce() -> Result<Opened>,
+    open: impl FnOnce() -> Result<ToMount>,
 ) -> Result<()> {
     leave_surroundings()?;
     let running = match begin(request, name, open) {
@@ -169,7 +146,7 @@ fn run_daemon(
         }
     };
     if let Err(error) = say(READY).and_then(|()| close_stdout()) {
-        running.stop();
+        drop(running);
         return Err(error).context("whoever wanted the mount is gone");
     }
     running.run()
@@ -198,140 +175,56 @@ fn close_stdout() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdout(&null)?)
 }
 
-/// A mount that is served and registered.
+/// A mount that is served and recorded.
 struct Running {
-    session: Session,
-    union: Option<Arc<Union>>,
-    registration: Registration,
+    mount: ServedMount,
     signals: Signals,
-    guard: Box<dyn Any + Send>,
 }
 
-/// Opens, mounts and registers.
+/// Opens, mounts and records.
 fn begin(
     request: &MountRequest,
     name: &str,
-    open: impl FnOnce() -> Result<Opened>,
+    open: impl FnOnce() -> Result<ToMount>,
 ) -> Result<Running> {
-    // Caught from now on, and heeded once there is something to unmount.
+    // Caught from now on, and obeyed once there is something to unmount.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
-    let opened = open()?;
-    let registry = Registry::open(&request.root)?;
-    // Two mounts at one place: the second one waits here, and then sees the first.
-    let alone = registry.exclusively()?;
-    let directory = point::prepare(&request.directory, &request.root)?;
-    let options = MountOptions {
-        profile: request.profile,
-        suid: request.suid,
-        dev: request.dev,
-        exec: request.exec,
-        fsname: format!("strata:{}", request.image),
-        threads: request.threads,
-        busy_poll: request.busy_poll,
-        ..MountOptions::for_caller()
-    };
-    let (session, union) = match opened.served {
-        Served::Tree(tree, facts) => {
-            let options = MountOptions { facts, ..options };
-            (strata_fuse::serve(tree, &directory, &options)?, None)
-        }
-        Served::Union(union) => {
-            // A copy-up takes long: the others go on meanwhile.
-            let mount =
-                MountOptions { read_only: false, threads: request.threads.max(4), ..options };
-            let options = WritableOptions { mount, ..WritableOptions::default() };
-            let session = strata_fuse::serve_union(Arc::clone(&union), &directory, &options)?;
-            (session, Some(union))
-        }
-    };
-    let record = record(request, &opened.image, session.mountpoint());
-    let registration = registry.register(name, &record)?;
-    drop(alone);
-    Ok(Running { session, union, registration, signals, guard: opened.guard })
-}
-
-fn record(request: &MountRequest, image: &str, mountpoint: &Path) -> Record {
-    let flags = [("suid", request.suid), ("dev", request.dev), ("noexec", !request.exec)];
-    Record {
-        mountpoint: mountpoint.to_owned(),
-        image: image.to_owned(),
+    let (image, upper) = open()?;
+    let settings = MountSettings {
+        directory: request.directory.clone(),
         reference: request.image.clone(),
-        pid: std::process::id(),
-        started: now(),
-        profile: request.profile_name().to_owned(),
-        options: flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).to_owned()).collect(),
-        upper: request.upper.clone(),
-        device: point::device_mounted_at(mountpoint),
-    }
-}
-
-enum Event {
-    Signal(i32),
-    Over(strata_fuse::Result<()>),
+        name: Some(name.to_owned()),
+        options: MountOptions {
+            profile: request.profile,
+            suid: request.suid,
+            dev: request.dev,
+            exec: request.exec,
+            fsname: format!("strata:{}", request.image),
+            threads: request.threads,
+            busy_poll: request.busy_poll,
+            ..MountOptions::for_caller()
+        },
+    };
+    let mount = match upper {
+        None => request.engine.mount(image, &settings)?,
+        Some(upper) => request.engine.mount_writable(image, upper, &settings)?,
+    };
+    Ok(Running { mount, signals })
 }
 
 impl Running {
-    /// Takes the mount away at once.
-    fn stop(self) {
-        drop(self.session);
-        self.registration.leave();
-    }
-
     /// Serves until the mount is gone or a signal says to end.
     fn run(self) -> Result<()> {
-        let Self { session, union, registration, mut signals, guard } = self;
-        let unmounter = session.unmounter();
-        let (sender, events) = mpsc::channel();
-        let signal_sender = sender.clone();
+        let Self { mount, mut signals } = self;
+        let (ender, point) = (mount.ender(), mount.mountpoint().to_owned());
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                if signal_sender.send(Event::Signal(signal)).is_err() {
+                tracing::info!("signal {signal}: unmounting {}", point.display());
+                if !ender.end() {
                     break;
                 }
             }
         })?;
-        std::thread::Builder::new().name("session".to_owned()).spawn(move || {
-            // Nobody listens any more only if the process is about to end.
-            let _ = sender.send(Event::Over(session.wait()));
-        })?;
-        let result = loop {
-            match events.recv() {
-                Ok(Event::Over(result)) => break result,
-                Ok(Event::Signal(signal)) if ends_now(&unmounter, union.as_deref(), signal) => {
-                    break Ok(());
-                }
-                Ok(Event::Signal(_)) => {}
-                Err(mpsc::RecvError) => break Ok(()),
-            }
-        };
-        // What is held is given back at once: whoever comes next waits for the union's end.
-        let ended = union.map_or(Ok(()), |union| union.finish());
-        drop(guard);
-        registration.leave();
-        result?;
-        Ok(ended?)
-    }
-}
-
-/// Unmounts after a signal. `true` if the process is to end without waiting: files are open, and
-/// with the process their connection ends.
-fn ends_now(unmounter: &Unmounter, union: Option<&Union>, signal: i32) -> bool {
-    let point = unmounter.mountpoint().display();
-    tracing::info!("signal {signal}: unmounting {point}");
-    // Whoever unmounts this way waits for what was written.
-    if let Some(Err(error)) = union.map(Union::sync) {
-        tracing::error!("{error}");
-    }
-    match unmounter.unmount(Manner::Clean) {
-        Ok(()) => false,
-        // Detached before, and still serving open files.
-        Err(Error::NotMounted(_)) => true,
-        Err(error) => {
-            tracing::warn!("{error}; detaching it");
-            if let Err(error) = unmounter.unmount(Manner::Lazy) {
-                tracing::error!("{error}");
-            }
-            true
-        }
+        Ok(mount.wait()?)
     }
 }

@@ -1,101 +1,26 @@
-//! `strata mounts`: the registry as a table or as JSON.
+//! `strata mounts`: the mounts as a table or as JSON.
 //!
-//! Invariant: listing changes nothing; a dead daemon is shown until the next mount, umount or gc
-//! cleans up after it.
+//! Invariant: a path that is not UTF-8 keeps its bytes in JSON.
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use anyhow::Result;
 use serde::Serialize;
 
-use super::registry::{Record, Registered, Registry, now};
-use super::{namespaces, point};
+use stratafs::{MountInfo, MountStatus, shown};
+
 use crate::units;
-
-/// How a mount is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
-    /// Served.
-    Alive,
-    /// Unmounted lazily, and served for files that are still open.
-    Detached,
-    /// Served in another mount namespace alone.
-    Elsewhere,
-    /// Its daemon ended without unmounting.
-    Dead,
-}
-
-impl Status {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Detached => "detached",
-            Self::Elsewhere => "elsewhere",
-            Self::Dead => "dead",
-        }
-    }
-}
-
-/// One mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MountInfo {
-    /// What the registry says.
-    pub(crate) record: Record,
-    /// How it is.
-    pub(crate) status: Status,
-    /// Since it was ready, in seconds.
-    pub(crate) uptime: u64,
-}
-
-impl MountInfo {
-    /// Where it is, and what ends it.
-    pub(crate) fn and_its_end(&self) -> String {
-        let at = point::shown(&self.record.mountpoint);
-        match self.status {
-            Status::Alive => format!("mounted on {at}; unmount it first: strata umount {at}"),
-            Status::Detached => format!(
-                "not mounted any more, but files of it are open; `strata umount --abort {at}` ends \
-                 that at once"
-            ),
-            Status::Elsewhere => format!(
-                "mounted in another mount namespace; `strata umount --abort {at}` ends that at once"
-            ),
-            Status::Dead => format!("left on {at} by a daemon that is dead; first: strata gc"),
-        }
-    }
-}
-
-/// The mounts of the store at `root`, the oldest first.
-pub(crate) fn list(root: &Path) -> Result<Vec<MountInfo>> {
-    Ok(Registry::existing(root).all()?.into_iter().map(info).collect())
-}
-
-fn info(one: Registered) -> MountInfo {
-    let status = match one.alive {
-        false => Status::Dead,
-        true if point::is_ours(&one.record.mountpoint) => Status::Alive,
-        true => match one.record.device.as_deref().map(namespaces::having) {
-            Some(found) if !found.is_empty() => Status::Elsewhere,
-            Some(_) | None => Status::Detached,
-        },
-    };
-    let uptime = now().saturating_sub(one.record.started);
-    MountInfo { record: one.record, status, uptime }
-}
 
 /// Writes a table with a heading.
 pub(crate) fn write_table(mounts: &[MountInfo], out: &mut dyn Write) -> io::Result<()> {
     let mut rows = vec![["MOUNTPOINT", "IMAGE", "PID", "UPTIME", "STATUS"].map(str::to_owned)];
     rows.extend(mounts.iter().map(|mount| {
         [
-            point::shown(&mount.record.mountpoint),
+            shown(&mount.record.mountpoint),
             mount.record.reference.clone(),
             mount.record.pid.to_string(),
             match mount.status {
-                Status::Dead => "-".to_owned(),
+                MountStatus::Dead => "-".to_owned(),
                 _ => units::duration(i64::try_from(mount.uptime).unwrap_or(i64::MAX)),
             },
             mount.status.text().to_owned(),
@@ -125,7 +50,7 @@ struct Json<'a> {
     pid: u32,
     started: u64,
     uptime_seconds: u64,
-    status: Status,
+    status: MountStatus,
     profile: &'a str,
     options: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,8 +87,10 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
 
+    use stratafs::MountRecord;
+
     fn mounts() -> Vec<MountInfo> {
-        let record = |point: &[u8], pid| Record {
+        let record = |point: &[u8], pid| MountRecord {
             mountpoint: OsStr::from_bytes(point).into(),
             image: "sha256:00".into(),
             reference: "app:1".into(),
@@ -175,8 +102,8 @@ mod tests {
             device: None,
         };
         vec![
-            MountInfo { record: record(b"/mnt/x", 7), status: Status::Alive, uptime: 3 },
-            MountInfo { record: record(b"/\xff\n", 12), status: Status::Dead, uptime: 9 },
+            MountInfo { record: record(b"/mnt/x", 7), status: MountStatus::Alive, uptime: 3 },
+            MountInfo { record: record(b"/\xff\n", 12), status: MountStatus::Dead, uptime: 9 },
         ]
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_image::{
     ArchiveWriter, CopiedImage, CopyOptions, ImageFormat, Listeners, Location, Platform, PushEvent,
-    Target, copy,
+    Target,
 };
 use strata_layer::Store;
 use strata_registry::{Reference, Registries};
@@ -20,7 +20,7 @@ use super::config::RegistryArgs;
 use super::pull::document_limits;
 use super::push::PushCompression;
 use super::transfer::{Stream, Transfer};
-use crate::context::{Context, check_chain};
+use crate::context::Context;
 use crate::look;
 
 /// Copy images between registries, layouts, archives and the store
@@ -172,12 +172,11 @@ pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<()> {
     let pairs = pairs(args)?;
     let store = context.made_store()?;
     let registries = args.registry.registries(context)?;
-    let check = |held: &[_]| check_chain(&store, held);
     let options = CopyOptions {
         platform: args.platform.clone(),
         packing: args.compression.map(Into::into),
         limits: document_limits(None),
-        chain_check: Some(&check),
+        chain_check: None,
     };
     let run = Run { context, store: &store, registries: &registries, options: &options };
     // What goes into one archive goes there together, when the first of it comes.
@@ -266,7 +265,7 @@ impl Run<'_> {
         let listeners = Listeners { pulling: &transfer, pushing: &pushing };
         transfer.line(&format!("Copying {from} to {to}"));
         let copied: CopiedImage =
-            copy(self.store, self.registries, from, target, self.options, &listeners)
+            stratafs::copy(self.store, self.registries, from, target, self.options, &listeners)
                 .with_context(|| format!("cannot copy {from} to {to}"))?;
         let digest = match copied.manifest {
             Some(digest) => digest.to_string(),

@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 use strata_layer::Store;
 use strata_registry::{Proxies, Registries, RegistrySettings};
+use stratafs::MountInfo;
 
 use super::config::{self, RegistryArgs};
 use crate::context::{Context, Format};
@@ -46,10 +47,9 @@ struct Facts {
 
 fn facts(context: &Context, store: &Store) -> Result<Facts> {
     let uname = rustix::system::uname();
-    let uppers = crate::uppers::Shelf::new(&context.root).all()?;
-    let mounts = crate::mounts::all(&context.root)?;
-    let mounted =
-        uppers.iter().filter(|upper| crate::mounts::of_upper(&mounts, &upper.name).is_some());
+    let uppers = context.engine().uppers().all()?;
+    let mounts = context.engine().mounts()?;
+    let mounted = uppers.iter().filter(|upper| MountInfo::of_upper(&mounts, &upper.name).is_some());
     Ok(Facts {
         images: store.images()?.len(),
         tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),

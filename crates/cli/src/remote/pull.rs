@@ -10,13 +10,13 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use strata_image::{Platform, PullOptions, Pulled, SourceLimits, pull, resolve_image};
+use strata_image::{Platform, PullOptions, Pulled, SourceLimits, resolve_image};
 use strata_layer::Store;
 use strata_registry::{Reference, ReferenceError, Registries};
 
 use super::config::RegistryArgs;
 use super::transfer::{Stream, Transfer};
-use crate::context::{Context, check_chain};
+use crate::context::Context;
 use crate::limits::LayerLimitArgs;
 
 /// Fetch an image from a registry
@@ -171,15 +171,14 @@ fn fetch(
     let begins = || {
         transfer.line(&format!("{asked}: Pulling from {}", reference.repository().as_str()));
     };
-    let check = |held: &[_]| check_chain(store, held);
     let options = PullOptions {
         platform: wanted.platform.cloned(),
         threads: wanted.threads,
         limits: wanted.limits.clone(),
-        chain_check: Some(&check),
+        chain_check: None,
         on_found: Some(&begins),
     };
-    pull(store, registries, reference, &options, transfer).context("cannot pull")
+    stratafs::pull(store, registries, reference, options, transfer).context("cannot pull")
 }
 
 fn status(newer: bool, name: &str) -> String {

@@ -15,11 +15,9 @@
 mod commands;
 mod ps;
 mod remove;
-mod shelf;
 
 pub(crate) use commands::{
-    CommitArgs, DiffArgs, UppersArgs, for_mount, merged, run_commit, run_diff, run_uppers,
+    CommitArgs, DiffArgs, UppersArgs, merged, run_commit, run_diff, run_uppers,
 };
 pub(crate) use ps::{PsArgs, run_ps};
 pub(crate) use remove::{PruneArgs, RmArgs, run_prune, run_rm};
-pub(crate) use shelf::{Held, Shelf, Upper};

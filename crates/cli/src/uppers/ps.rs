@@ -8,12 +8,12 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use stratafs::MountInfo;
 
-use super::Shelf;
 use crate::context::{Context, Format};
 use crate::images::docker_time;
 use crate::template::Template;
-use crate::{mounts, table, units};
+use crate::{table, units};
 
 /// List the writable layers that are mounted
 ///
@@ -68,11 +68,11 @@ const HEADS: [(&str, &str); 14] = [
 ];
 
 pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> Result<()> {
-    let shelf = Shelf::new(&context.root);
-    let (mounted, now) = (mounts::all(&context.root)?, Timestamp::now());
+    let shelf = context.engine().uppers();
+    let (mounted, now) = (context.engine().mounts()?, Timestamp::now());
     let mut rows = Vec::new();
     for upper in shelf.all()? {
-        let mount = mounts::of_upper(&mounted, &upper.name);
+        let mount = MountInfo::of_upper(&mounted, &upper.name);
         if mount.is_none() && !args.all {
             continue;
         }

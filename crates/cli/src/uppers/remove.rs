@@ -9,12 +9,11 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use serde_json::json;
+use stratafs::{MountInfo, UnmountHow};
 
-use super::Shelf;
-use super::commands::known;
 use crate::context::{Context, Format};
 use crate::images::Sure;
-use crate::{mounts, told, units};
+use crate::{told, units};
 
 /// Remove writable layers
 #[derive(Debug, Args)]
@@ -63,18 +62,18 @@ fn absent(name: &str) -> String {
 
 /// Removes one; `false` if there is none.
 fn remove(context: &Context, name: &str, force: bool) -> Result<bool> {
-    let shelf = Shelf::new(&context.root);
-    let Some(upper) = known(context, name)? else { return Ok(false) };
+    let shelf = context.engine().uppers();
+    let Some(upper) = context.engine().upper(name)? else { return Ok(false) };
     if force {
-        let mounted = mounts::all(&context.root)?;
-        let at = mounts::of_upper(&mounted, &upper.name).map(|one| &one.record.mountpoint);
+        let mounted = context.engine().mounts()?;
+        let at = MountInfo::of_upper(&mounted, &upper.name).map(|one| &one.record.mountpoint);
         if let Some(at) = at {
-            mounts::unmount(&context.root, Path::new(at))?;
+            context.engine().unmount(Path::new(at), UnmountHow::Clean)?;
         }
     }
     // A temporary one goes with its mount.
     match shelf.find(&upper.name)? {
-        Some(upper) => shelf.remove(&upper).map(|()| true),
+        Some(upper) => Ok(shelf.remove(&upper).map(|()| true)?),
         None => Ok(true),
     }
 }
@@ -84,7 +83,7 @@ pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Writ
     if !args.sure.ask(warning, out)? {
         return Ok(());
     }
-    let shelf = Shelf::new(&context.root);
+    let shelf = context.engine().uppers();
     let (mut gone, mut freed) = (Vec::new(), 0);
     for upper in shelf.all()? {
         if shelf.is_mounted(&upper)? {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::table::MountLine;
-use anyhow::{Context, Result, bail};
+use crate::error::{ErrorContext, Result, bail};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
 
@@ -100,12 +100,12 @@ pub(crate) fn prepare(directory: &Path, root: &Path) -> Result<PathBuf> {
 }
 
 /// Whether a mount on the directory would hide something.
-pub(crate) fn holds_names(directory: &Path) -> bool {
+pub fn holds_names(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut names| names.next().is_some())
 }
 
 /// A path for messages and tables: control characters would spoil the lines.
-pub(crate) fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     let name: &OsStr = path.as_os_str();
     match name.to_str() {
         Some(text) if !text.chars().any(char::is_control) => text.to_owned(),

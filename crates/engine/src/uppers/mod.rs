@@ -1,12 +1,19 @@
-//! Uppers on disk.
+//! Writable layers: kept in the store, put on top of an image, committed.
 //!
-//! Invariants: see the module above; a temporary upper goes with the [`Held`] that was mounted.
+//! ```text
+//! ROOT/uppers/<name>/upper.json   which image it belongs to
+//!                   /upper/       its changes (crates/union, writable)
+//!                   /work/        what is being made
+//! ```
+//!
+//! Invariants: a directory of `uppers/` is complete as soon as it has its name; an upper is locked
+//! (flock on its directory) while a mount writes to it; a temporary upper goes with the
+//! [`UpperLease`] that was mounted.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -16,58 +23,69 @@ use strata_tree::{ImageId, NAME_MAX, Name};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
-use crate::mounts;
+use crate::error::{Error, ErrorContext, Result, bail};
+use crate::mounts::{MountInfo, MountRecords, list};
+
+mod commit;
+
+pub use commit::{CommitOptions, Committed};
 
 /// `upper.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Upper {
+pub struct NamedUpper {
     /// Its name.
     #[serde(skip)]
-    pub(crate) name: String,
+    pub name: String,
     /// The id of the image below.
-    pub(crate) image: String,
+    pub image: String,
     /// The image as the user named it.
-    pub(crate) reference: String,
+    pub reference: String,
     /// When it was made, in seconds since 1970.
-    pub(crate) created: u64,
+    pub created: u64,
     /// It goes when it is unmounted.
-    pub(crate) temporary: bool,
+    pub temporary: bool,
     /// Owners and modes are kept in `user.containers.override_stat`.
-    pub(crate) apart: bool,
+    pub apart: bool,
 }
 
-impl Upper {
+impl NamedUpper {
     /// How its marks and owners are kept: fixed when it was made.
-    pub(crate) fn options(&self) -> UnionOptions {
+    pub fn options(&self) -> UnionOptions {
         let ownership = if self.apart { Ownership::Override } else { Ownership::Inode };
         UnionOptions { ownership, user_marks: self.apart, ..UnionOptions::default() }
     }
 
     /// When it was made; `None` if that is no time.
-    pub(crate) fn created_at(&self) -> Option<Timestamp> {
+    pub fn created_at(&self) -> Option<Timestamp> {
         Timestamp::from_second(i64::try_from(self.created).ok()?).ok()
     }
 
     /// The image below.
-    pub(crate) fn image_id(&self) -> Result<ImageId> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn image_id(&self) -> Result<ImageId> {
         let text = &self.image;
-        text.parse().with_context(|| format!("upper {} names the image {text:?}", self.name))
+        text.parse().map_err(|why: strata_tree::DigestError| {
+            Error::Refused(format!("upper {} names the image {text:?}: {why}", self.name))
+        })
     }
 }
 
 /// All uppers of a store.
-pub(crate) struct Shelf {
+pub struct Uppers {
     dir: PathBuf,
+    records: MountRecords,
 }
 
 /// An upper that is being written. Dropped, it is let go, and removed if it was temporary.
-pub(crate) struct Held {
+pub struct UpperLease {
     path: PathBuf,
     temporary: bool,
     _lock: UseLock,
 }
 
-impl Drop for Held {
+impl Drop for UpperLease {
     fn drop(&mut self) {
         if self.temporary
             && let Err(error) = fs::remove_dir_all(&self.path)
@@ -77,9 +95,9 @@ impl Drop for Held {
     }
 }
 
-impl Shelf {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { dir: root.join("uppers") }
+impl Uppers {
+    pub(crate) fn new(root: &Path, records: MountRecords) -> Self {
+        Self { dir: root.join("uppers"), records }
     }
 
     /// A name that can be: one component that does not begin with a dot.
@@ -92,12 +110,18 @@ impl Shelf {
     }
 
     /// The directory of an upper.
-    pub(crate) fn dir_of(&self, upper: &Upper) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn dir_of(&self, upper: &NamedUpper) -> Result<PathBuf> {
         self.path(&upper.name)
     }
 
     /// One upper, if there is one of that name.
-    pub(crate) fn find(&self, name: &str) -> Result<Option<Upper>> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn find(&self, name: &str) -> Result<Option<NamedUpper>> {
         let path = self.path(name)?.join("upper.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -106,13 +130,16 @@ impl Shelf {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let upper: Upper = serde_json::from_slice(&text)
+        let upper: NamedUpper = serde_json::from_slice(&text)
             .with_context(|| format!("{} is damaged", path.display()))?;
-        Ok(Some(Upper { name: name.to_owned(), ..upper }))
+        Ok(Some(NamedUpper { name: name.to_owned(), ..upper }))
     }
 
     /// All of them, by name.
-    pub(crate) fn all(&self) -> Result<Vec<Upper>> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn all(&self) -> Result<Vec<NamedUpper>> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -132,11 +159,14 @@ impl Shelf {
     }
 
     /// Makes an upper; its root looks like the image's.
-    pub(crate) fn create(&self, upper: &Upper, tree: FileTree) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn create(&self, upper: &NamedUpper, tree: FileTree) -> Result<()> {
         let target = self.path(&upper.name)?;
         let doing = || format!("cannot make the upper {}", upper.name);
         let staged = self.dir.join(format!(".{}-{}", upper.name, std::process::id()));
-        let made = (|| {
+        let made = (|| -> Result<()> {
             for part in ["upper", "work"] {
                 fs::create_dir_all(staged.join(part)).with_context(doing)?;
             }
@@ -160,7 +190,10 @@ impl Shelf {
     }
 
     /// Takes an upper for writing.
-    pub(crate) fn hold(&self, upper: &Upper) -> Result<Held> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn hold(&self, upper: &NamedUpper) -> Result<UpperLease> {
         let path = self.path(&upper.name)?;
         let dir = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
         let lock =
@@ -168,19 +201,22 @@ impl Shelf {
         let Some(lock) = lock else {
             bail!("upper {} is in use: {}", upper.name, self.user(upper))
         };
-        Ok(Held { path, temporary: upper.temporary, _lock: lock })
+        Ok(UpperLease { path, temporary: upper.temporary, _lock: lock })
     }
 
-    fn user(&self, upper: &Upper) -> String {
-        let mounts = self.dir.parent().and_then(|root| mounts::all(root).ok()).unwrap_or_default();
-        match mounts::of_upper(&mounts, &upper.name) {
+    fn user(&self, upper: &NamedUpper) -> String {
+        let mounts = list::list(&self.records).unwrap_or_default();
+        match MountInfo::of_upper(&mounts, &upper.name) {
             Some(mount) => format!("it is {}", mount.and_its_end()),
             None => "a running command writes to it, and an upper has one writer".to_owned(),
         }
     }
 
     /// Whether a mount writes to it now.
-    pub(crate) fn is_mounted(&self, upper: &Upper) -> Result<bool> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn is_mounted(&self, upper: &NamedUpper) -> Result<bool> {
         let lock = File::open(self.path(&upper.name)?)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(false),
@@ -190,19 +226,28 @@ impl Shelf {
     }
 
     /// Puts an upper on top of its image, for writing.
-    pub(crate) fn open(&self, upper: &Upper, tree: FileTree) -> Result<Union> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn open(&self, upper: &NamedUpper, tree: FileTree) -> Result<Union> {
         let path = self.path(&upper.name)?;
         Ok(Union::open(tree, &path.join("upper"), &path.join("work"), upper.options())?)
     }
 
     /// The same for reading, also while it is mounted.
-    pub(crate) fn view(&self, upper: &Upper, tree: FileTree) -> Result<UpperView> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn view(&self, upper: &NamedUpper, tree: FileTree) -> Result<UpperView> {
         Ok(UpperView::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
     }
 
     /// Removes an upper that nobody has mounted.
-    pub(crate) fn remove(&self, upper: &Upper) -> Result<()> {
-        let _held = self.hold(&Upper { temporary: false, ..upper.clone() })?;
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn remove(&self, upper: &NamedUpper) -> Result<()> {
+        let _held = self.hold(&NamedUpper { temporary: false, ..upper.clone() })?;
         let path = self.path(&upper.name)?;
         let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
         let doing = || format!("cannot remove the upper {}", upper.name);
@@ -212,7 +257,10 @@ impl Shelf {
     }
 
     /// Bytes that its files take on disk.
-    pub(crate) fn bytes(&self, upper: &Upper) -> Result<u64> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn bytes(&self, upper: &NamedUpper) -> Result<u64> {
         use std::os::unix::fs::MetadataExt;
         let mut bytes = 0;
         let mut open = vec![self.path(&upper.name)?.join("upper")];
@@ -234,7 +282,10 @@ impl Shelf {
     }
 
     /// Removes what a crash left: temporary uppers that nobody has mounted, and halves of others.
-    pub(crate) fn clean(&self) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn clean(&self) -> Result<Vec<String>> {
         let mut gone = Vec::new();
         for half in self.halves()? {
             fs::remove_dir_all(&half)

@@ -1,4 +1,4 @@
-//! The registry of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. Of a
+//! The records of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. Of a
 //! store that cannot be written they are in the cache directory.
 //!
 //! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
@@ -15,7 +15,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
 use rustix::fs::{Access, FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,31 +22,32 @@ use sha2::{Digest, Sha256};
 use strata_fuse::Manner;
 
 use super::point;
+use crate::error::{ErrorContext, Result};
 
 /// What the registry says of one mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub struct MountRecord {
     /// Absolute, without links; its bytes, for it need not be UTF-8.
     #[serde(with = "path_bytes")]
-    pub(crate) mountpoint: PathBuf,
+    pub mountpoint: PathBuf,
     /// The image's id.
-    pub(crate) image: String,
+    pub image: String,
     /// The image as the user named it.
-    pub(crate) reference: String,
+    pub reference: String,
     /// The daemon.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// When the mount was ready, in seconds since 1970.
-    pub(crate) started: u64,
+    pub started: u64,
     /// How files are read.
-    pub(crate) profile: String,
+    pub profile: String,
     /// `suid`, `dev`, `noexec`.
-    pub(crate) options: Vec<String>,
+    pub options: Vec<String>,
     /// The writable layer on top.
     #[serde(default)]
-    pub(crate) upper: Option<String>,
+    pub upper: Option<String>,
     /// The file system's device, such as `0:50`.
     #[serde(default)]
-    pub(crate) device: Option<String>,
+    pub device: Option<String>,
 }
 
 mod path_bytes {
@@ -67,21 +67,21 @@ mod path_bytes {
 
 /// A record of the registry, and whether its daemon lives.
 #[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) record: Record,
+pub(crate) struct KnownMount {
+    pub(crate) record: MountRecord,
     pub(crate) alive: bool,
     json: PathBuf,
 }
 
 /// The directory of records.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub struct MountRecords {
     dir: PathBuf,
 }
 
 /// A daemon's place in the registry: while this value lives, others see it alive.
 #[derive(Debug)]
-pub(crate) struct Registration {
+pub struct MountRegistration {
     json: PathBuf,
     log: PathBuf,
     _lock: File,
@@ -101,7 +101,7 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
 }
 
 /// `ROOT/mounts`; of a store that cannot be written a directory elsewhere, one for each store.
-fn directory(root: &Path) -> PathBuf {
+fn directory(root: &Path, cache: Option<&Path>) -> PathBuf {
     let own = root.join("mounts");
     if !root.is_dir() {
         return own;
@@ -111,16 +111,20 @@ fn directory(root: &Path) -> PathBuf {
         Err(Errno::ROFS | Errno::ACCESS) => {
             let name = Sha256::digest(root.as_os_str().as_bytes());
             let name: String = name.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            crate::context::elsewhere().join("mounts").join(name)
+            cache.map_or(own, |cache| cache.join("mounts").join(name))
         }
         Ok(()) | Err(_) => own,
     }
 }
 
-impl Registry {
-    /// The registry of the store at `root`; its directory is created.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let dir = directory(root);
+impl MountRecords {
+    /// The records of the store at `root`; their directory is made. `cache` is where those of a
+    /// store that cannot be written are.
+    ///
+    /// # Errors
+    /// `Doing`: the directory cannot be made.
+    pub fn open(root: &Path, cache: Option<&Path>) -> Result<Self> {
+        let dir = directory(root, cache);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -130,12 +134,15 @@ impl Registry {
     }
 
     /// The same for readers: no directory is as good as an empty one.
-    pub(crate) fn existing(root: &Path) -> Self {
-        Self { dir: directory(root) }
+    pub fn existing(root: &Path, cache: Option<&Path>) -> Self {
+        Self { dir: directory(root, cache) }
     }
 
     /// Waits until no one else mounts from this store; others wait while the file is open.
-    pub(crate) fn exclusively(&self) -> Result<File> {
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be locked.
+    pub fn exclusively(&self) -> Result<File> {
         let path = self.dir.join(".lock");
         let open = || -> io::Result<File> {
             let file = options().truncate(false).open(&path)?;
@@ -145,8 +152,11 @@ impl Registry {
         open().with_context(|| format!("cannot lock {}", path.display()))
     }
 
-    /// A new name and its log, locked for whoever inherits the file.
-    pub(crate) fn create_log(&self) -> Result<(String, PathBuf, File)> {
+    /// A new name and its log, locked for the process that inherits the file.
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be made.
+    pub fn create_log(&self) -> Result<(String, PathBuf, File)> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("{:x}-{:x}", since.as_nanos(), std::process::id());
         let path = self.log(&name);
@@ -164,7 +174,10 @@ impl Registry {
     }
 
     /// Writes a record and holds its lock.
-    pub(crate) fn register(&self, name: &str, record: &Record) -> Result<Registration> {
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be written.
+    pub fn register(&self, name: &str, record: &MountRecord) -> Result<MountRegistration> {
         let (draft, json) =
             (self.dir.join(format!("{name}.new")), self.dir.join(format!("{name}.json")));
         let write = || -> io::Result<File> {
@@ -175,15 +188,15 @@ impl Registry {
             Ok(file)
         };
         let lock = write().with_context(|| format!("cannot write {}", json.display()))?;
-        Ok(Registration { json, log: self.log(name), _lock: lock })
+        Ok(MountRegistration { json, log: self.log(name), _lock: lock })
     }
 
     /// All records, the oldest first.
-    pub(crate) fn all(&self) -> Result<Vec<Registered>> {
-        let mut all: Vec<Registered> = Vec::new();
+    pub(crate) fn all(&self) -> Result<Vec<KnownMount>> {
+        let mut all: Vec<KnownMount> = Vec::new();
         for path in self.files()? {
             if path.extension().is_some_and(|extension| extension == "json") {
-                all.extend(Registered::read(path));
+                all.extend(KnownMount::read(path));
             }
         }
         all.sort_by_key(|one| (one.record.started, one.record.pid));
@@ -202,7 +215,10 @@ impl Registry {
     }
 
     /// Takes away what dead daemons left: their mounts that answer nobody, their files.
-    pub(crate) fn clean(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Doing`: the directory cannot be read.
+    pub fn clean(&self) -> Result<()> {
         for dead in self.all()?.iter().filter(|one| !one.alive) {
             let at = &dead.record.mountpoint;
             if point::is_stale(at)
@@ -230,11 +246,6 @@ impl Registry {
     }
 }
 
-/// Takes away what dead daemons of the store at `root` left behind.
-pub(crate) fn clean(root: &Path) -> Result<()> {
-    Registry::existing(root).clean()
-}
-
 fn options() -> fs::OpenOptions {
     let mut options = File::options();
     options.read(true).write(true).create(true).mode(0o600);
@@ -251,7 +262,7 @@ fn remove(path: &Path) {
     }
 }
 
-impl Registered {
+impl KnownMount {
     /// `None` for a file that is gone meanwhile, or that holds no record.
     fn read(json: PathBuf) -> Option<Self> {
         let mut file = File::open(&json).ok()?;
@@ -286,9 +297,9 @@ impl Registered {
     }
 }
 
-impl Registration {
+impl MountRegistration {
     /// Leaves the registry in order: the record goes, and the log, for there is nothing to say.
-    pub(crate) fn leave(self) {
+    pub fn leave(self) {
         remove(&self.log);
         remove(&self.json);
     }
@@ -298,8 +309,8 @@ impl Registration {
 mod tests {
     use super::*;
 
-    fn record(mountpoint: &str) -> Record {
-        Record {
+    fn record(mountpoint: &str) -> MountRecord {
+        MountRecord {
             mountpoint: mountpoint.into(),
             image: "sha256:0".into(),
             reference: "app:1".into(),
@@ -312,14 +323,14 @@ mod tests {
         }
     }
 
-    fn names(registry: &Registry) -> usize {
+    fn names(registry: &MountRecords) -> usize {
         registry.files().unwrap().len()
     }
 
     #[test]
     fn a_record_lives_as_long_as_its_holder() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::open(dir.path()).unwrap();
+        let registry = MountRecords::open(dir.path(), None).unwrap();
         let (name, _, log) = registry.create_log().unwrap();
         let held = registry.register(&name, &record("/no/such/place")).unwrap();
         let all = registry.all().unwrap();
@@ -340,7 +351,7 @@ mod tests {
     #[test]
     fn leaving_takes_the_files_along() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::open(dir.path()).unwrap();
+        let registry = MountRecords::open(dir.path(), None).unwrap();
         let (name, _, _log) = registry.create_log().unwrap();
         registry.register(&name, &record("/x")).unwrap().leave();
         assert_eq!(names(&registry), 0);
@@ -349,7 +360,7 @@ mod tests {
     #[test]
     fn a_log_whose_daemon_never_came_up_is_cleaned_and_a_living_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::open(dir.path()).unwrap();
+        let registry = MountRecords::open(dir.path(), None).unwrap();
         let (_, _, log) = registry.create_log().unwrap();
         registry.clean().unwrap();
         assert_eq!(names(&registry), 1);
@@ -361,8 +372,8 @@ mod tests {
     #[test]
     fn no_registry_is_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Registry::existing(dir.path()).all().unwrap().is_empty());
-        clean(dir.path()).unwrap();
+        assert!(MountRecords::existing(dir.path(), None).all().unwrap().is_empty());
+        MountRecords::existing(dir.path(), None).clean().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

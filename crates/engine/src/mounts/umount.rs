@@ -1,4 +1,4 @@
-//! `strata umount`: the mount goes, then its daemon.
+//! Unmounting: the mount goes, then its daemon.
 //!
 //! Invariants: only our own mounts are touched; when a clean unmount has returned, the daemon is
 //! dead and its image can be removed; a mount that lives on in another namespace is named with a
@@ -7,13 +7,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use strata_fuse::{Error, Manner};
 
-use super::registry::{Registered, Registry};
+use super::records::{KnownMount, MountRecords};
 use super::{busy, namespaces, point};
+use crate::error::{ErrorContext, Result, bail};
 
 /// How long a daemon may take to end once nothing is mounted any more.
 const END: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ const LAZY_END: Duration = Duration::from_secs(1);
 
 /// What is left after unmounting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unmounted {
+pub enum Unmounted {
     /// Nothing.
     Ended,
     /// The daemon goes on until the last open file is closed (after a lazy unmount).
@@ -36,7 +36,7 @@ pub(crate) enum Unmounted {
 
 /// How a mount is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
+pub enum UnmountHow {
     /// If nothing is open below it.
     Clean,
     /// Also with open files, which are served to the last.
@@ -50,15 +50,20 @@ pub(crate) enum How {
 /// # Errors
 /// If no image is mounted there, if it is busy (naming some of the processes), if it lives on in
 /// another mount namespace (naming a process there), or if the kernel or fusermount3 refuse.
-pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounted> {
+pub(crate) fn umount(
+    registry: &MountRecords,
+    directory: &Path,
+    how: UnmountHow,
+) -> Result<Unmounted> {
     let shown = directory.display();
-    let registry = Registry::existing(root);
     let path = point::resolve(directory)?;
     let served = registry.all()?.into_iter().find(|one| one.alive && one.record.mountpoint == path);
     if !point::is_ours(&path) {
         return match (served, how) {
-            (Some(one), How::Abort) => abort(&registry, &one),
-            (Some(one), How::Clean | How::Lazy) => bail!("{}", not_here(&one, directory)),
+            (Some(one), UnmountHow::Abort) => abort(registry, &one),
+            (Some(one), UnmountHow::Clean | UnmountHow::Lazy) => {
+                bail!("{}", not_here(&one, directory))
+            }
             (None, _) => {
                 registry.clean()?;
                 bail!("no image is mounted on {shown}");
@@ -66,8 +71,8 @@ pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounte
         };
     }
     let manner = match how {
-        How::Clean if !point::is_stale(&path) => Manner::Clean,
-        How::Clean | How::Lazy | How::Abort => Manner::Lazy,
+        UnmountHow::Clean if !point::is_stale(&path) => Manner::Clean,
+        UnmountHow::Clean | UnmountHow::Lazy | UnmountHow::Abort => Manner::Lazy,
     };
     match strata_fuse::unmount(&path, manner) {
         Ok(()) => {}
@@ -82,9 +87,11 @@ pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounte
     if let Some(one) = served {
         let pid = one.record.pid;
         match how {
-            How::Abort => return abort(&registry, &one),
-            How::Lazy if !one.wait_for_end(LAZY_END) => return Ok(Unmounted::Lingering { pid }),
-            How::Clean if !one.wait_for_end(SOON) => {
+            UnmountHow::Abort => return abort(registry, &one),
+            UnmountHow::Lazy if !one.wait_for_end(LAZY_END) => {
+                return Ok(Unmounted::Lingering { pid });
+            }
+            UnmountHow::Clean if !one.wait_for_end(SOON) => {
                 if let Some(text) = lives_on(&one, directory) {
                     bail!("{shown} is unmounted here, and {text}");
                 }
@@ -95,7 +102,7 @@ pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounte
                     );
                 }
             }
-            How::Clean | How::Lazy => {}
+            UnmountHow::Clean | UnmountHow::Lazy => {}
         }
     }
     registry.clean()?;
@@ -103,10 +110,10 @@ pub(crate) fn umount(root: &Path, directory: &Path, how: How) -> Result<Unmounte
 }
 
 /// Ends a daemon, and with it the file system wherever it is mounted.
-fn abort(registry: &Registry, one: &Registered) -> Result<Unmounted> {
+fn abort(registry: &MountRecords, one: &KnownMount) -> Result<Unmounted> {
     let pid = one.record.pid;
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = process.with_context(|| format!("the registry names no process: {pid}"))?;
+    let Some(process) = process else { bail!("the record names no process: {pid}") };
     // It syncs what was written before it goes.
     for (signal, limit) in [(Signal::TERM, END), (Signal::KILL, END)] {
         match kill_process(process, signal) {
@@ -122,7 +129,7 @@ fn abort(registry: &Registry, one: &Registered) -> Result<Unmounted> {
 }
 
 /// Of a mount that is registered and not in this namespace.
-fn not_here(one: &Registered, directory: &Path) -> String {
+fn not_here(one: &KnownMount, directory: &Path) -> String {
     let shown = directory.display();
     let text = lives_on(one, directory).unwrap_or_else(|| {
         format!(
@@ -135,7 +142,7 @@ fn not_here(one: &Registered, directory: &Path) -> String {
 }
 
 /// Where else it is mounted, and what to do about that.
-fn lives_on(one: &Registered, directory: &Path) -> Option<String> {
+fn lives_on(one: &KnownMount, directory: &Path) -> Option<String> {
     let elsewhere = namespaces::having(one.record.device.as_deref()?);
     let (first, rest) = elsewhere.split_first()?;
     let more = match rest.len() {
@@ -176,7 +183,9 @@ mod tests {
     #[test]
     fn a_plain_directory_is_not_unmounted() {
         let dir = tempfile::tempdir().unwrap();
-        let error = umount(dir.path(), dir.path(), How::Lazy).unwrap_err().to_string();
+        let error = umount(&MountRecords::existing(dir.path(), None), dir.path(), UnmountHow::Lazy)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("no image is mounted on "), "{error}");
     }
 }

@@ -1,0 +1,368 @@
+//! [`Engine`]: a store by its place, and what is done with it as a whole.
+//!
+//! Invariants: an engine is a place and how it is used, and holds nothing open: each call opens the
+//! store for itself, so several processes can work on one; only what adds to a store makes one.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use strata_image::{
+    CopiedImage, CopyOptions, ImportOptions, Listeners, LoadOptions, Loaded, Location, PullOptions,
+    Pulled, SourceSpec, Target,
+};
+use strata_layer::{DiskUsage, Limits, Progress, Removal, Store, StoreOptions};
+use strata_registry::{Reference, Registries};
+
+use crate::error::{ErrorContext, Result, bail};
+use crate::image::OpenImage;
+use crate::mounts::{
+    MountInfo, MountRecords, MountSettings, MountStatus, ServedMount, UnmountHow, Unmounted, list,
+    point, umount,
+};
+use crate::uppers::{NamedUpper, Uppers};
+
+/// A store by its place. See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    root: PathBuf,
+    cache: Option<PathBuf>,
+    limits: Limits,
+}
+
+impl Engine {
+    /// The store at `root`, which need not be there yet. Nothing is opened.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), cache: None, limits: Limits::default() }
+    }
+
+    /// Where compiled trees and records of mounts go that the store has no room or no right for.
+    /// Without it they are kept in memory, or fail.
+    #[must_use]
+    pub fn with_cache(self, directory: impl Into<PathBuf>) -> Self {
+        Self { cache: Some(directory.into()), ..self }
+    }
+
+    /// What layers may make us read.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn options(&self) -> StoreOptions {
+        StoreOptions { limits: self.limits, on_step: None, elsewhere: self.cache.clone() }
+    }
+
+    /// Opens the store that is there; read-only if it cannot be written.
+    ///
+    /// # Errors
+    /// `Store` with `NoStore` where there is none, or what keeps it from being read.
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open_existing(&self.root, self.options())?)
+    }
+
+    /// Opens the store, making it if there is none.
+    ///
+    /// # Errors
+    /// `Store`: it cannot be made or read.
+    pub fn made_store(&self) -> Result<Store> {
+        let store = Store::open_with(&self.root, self.options())?;
+        store.set_aside();
+        Ok(store)
+    }
+
+    /// Opens an image by name, id, or the beginning of its id.
+    ///
+    /// # Errors
+    /// `Image` with `NoImage` or `Ambiguous`; `Store`; `Doing` if its layers do not merge.
+    pub fn image(&self, text: &str) -> Result<OpenImage> {
+        OpenImage::open(&self.store()?, text)
+    }
+
+    /// Loads the images of an archive or a layout directory, making the store if there is none.
+    ///
+    /// # Errors
+    /// As [`strata_image::load`]; of an image that fails nothing stays.
+    pub fn load(&self, archive: impl AsRef<Path>, progress: &dyn Progress) -> Result<Vec<Loaded>> {
+        let Ok(spec) = archive.as_ref().to_string_lossy().parse::<SourceSpec>();
+        load(&self.made_store()?, &spec, LoadOptions::default(), progress)
+    }
+
+    /// Makes an image of one layer of a plain tar, compressed or not.
+    ///
+    /// # Errors
+    /// As [`strata_image::import`].
+    pub fn import(
+        &self,
+        tar: impl AsRef<Path>,
+        name: Option<&Reference>,
+        progress: &dyn Progress,
+    ) -> Result<Loaded> {
+        import(&self.made_store()?, tar.as_ref(), name, ImportOptions::default(), progress)
+    }
+
+    /// Brings the image of a name from a registry.
+    ///
+    /// # Errors
+    /// As [`strata_image::pull`].
+    pub fn pull(
+        &self,
+        registries: &Registries,
+        name: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<Pulled> {
+        pull(&self.made_store()?, registries, name, PullOptions::default(), progress)
+    }
+
+    /// What the store takes, part by part, and what is shared.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub fn usage(&self) -> Result<DiskUsage> {
+        Ok(self.store()?.disk_usage()?)
+    }
+
+    /// What removing images, one after the other, would free; nothing is removed.
+    ///
+    /// # Errors
+    /// As [`Engine::image`].
+    pub fn would_free(&self, images: &[&str]) -> Result<Removal> {
+        let store = self.store()?;
+        let mut ids = Vec::new();
+        for text in images {
+            ids.push(strata_image::resolve_image(&store, text)?.id);
+        }
+        Ok(store.removal(&ids, &[])?)
+    }
+
+    /// Mounts an image read-only; this process serves it. The mount is usable on return.
+    ///
+    /// # Errors
+    /// `Refused` for a directory that will not do; `Mount`.
+    pub fn mount(&self, image: OpenImage, settings: &MountSettings) -> Result<ServedMount> {
+        let records = MountRecords::open(&self.root, self.cache.as_deref())?;
+        ServedMount::start(&self.root, &records, image, None, settings)
+    }
+
+    /// Mounts an image with a writable layer on top, which must be one of this image.
+    ///
+    /// # Errors
+    /// `Refused` if the upper is in use or the directory will not do; `Union`; `Mount`.
+    pub fn mount_writable(
+        &self,
+        image: OpenImage,
+        upper: NamedUpper,
+        settings: &MountSettings,
+    ) -> Result<ServedMount> {
+        let uppers = self.uppers();
+        let lease = uppers.hold(&upper)?;
+        let union = uppers.open(&upper, image.files.clone())?;
+        let writable = crate::mounts::WritableTop { upper, lease, union };
+        let records = MountRecords::open(&self.root, self.cache.as_deref())?;
+        ServedMount::start(&self.root, &records, image, Some(writable), settings)
+    }
+
+    /// The records of the mounts, for a program that starts daemons of its own.
+    pub fn mount_records(&self) -> MountRecords {
+        MountRecords::existing(&self.root, self.cache.as_deref())
+    }
+
+    /// The same, with their directory made.
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be made.
+    pub fn made_mount_records(&self) -> Result<MountRecords> {
+        MountRecords::open(&self.root, self.cache.as_deref())
+    }
+
+    /// All mounts that are recorded, the oldest first, also those whose daemon is dead.
+    ///
+    /// # Errors
+    /// `Doing`: the records cannot be read.
+    pub fn recorded_mounts(&self) -> Result<Vec<MountInfo>> {
+        list::list(&self.mount_records())
+    }
+
+    /// The mounts that are served, the oldest first.
+    ///
+    /// # Errors
+    /// `Doing`: the records cannot be read.
+    pub fn mounts(&self) -> Result<Vec<MountInfo>> {
+        let mut mounts = self.recorded_mounts()?;
+        mounts.retain(|mount| mount.status != MountStatus::Dead);
+        Ok(mounts)
+    }
+
+    /// Unmounts the image at `directory`, whichever process serves it and whatever store it is
+    /// from, and waits for that process.
+    ///
+    /// # Errors
+    /// `Refused` if no image is mounted there, if it is busy (naming some of the processes), or if
+    /// it lives on in another mount namespace; `Mount` if the kernel or fusermount3 refuse.
+    pub fn unmount(&self, directory: &Path, how: UnmountHow) -> Result<Unmounted> {
+        umount::umount(&self.mount_records(), directory, how)
+    }
+
+    /// The resolved directory for a new mount; takes away a dead mount that is in its place.
+    ///
+    /// # Errors
+    /// `Refused` or `Doing`: what is wrong with the directory.
+    pub fn mountpoint(&self, directory: &Path) -> Result<PathBuf> {
+        point::prepare(directory, &self.root)
+    }
+
+    /// The writable layers.
+    pub fn uppers(&self) -> Uppers {
+        Uppers::new(&self.root, self.mount_records())
+    }
+
+    /// A writable layer by its name, or by the directory that it is mounted on.
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be read; `Refused` for what cannot be a name.
+    pub fn upper(&self, text: &str) -> Result<Option<NamedUpper>> {
+        match self.upper_at(Path::new(text))? {
+            Some(name) => self.uppers().find(&name),
+            None if text.contains(['/', ':']) => Ok(None),
+            None => self.uppers().find(text),
+        }
+    }
+
+    /// The upper of the mount on a directory, if there is one.
+    fn upper_at(&self, directory: &Path) -> Result<Option<String>> {
+        let Ok(directory) = point::resolve(directory) else { return Ok(None) };
+        let mut mounts = self.recorded_mounts()?.into_iter();
+        let found = mounts.find(|mount| mount.record.mountpoint == directory);
+        Ok(found.and_then(|mount| mount.record.upper))
+    }
+
+    /// The writable layer for a mount of `reference`: the one called `wanted`, made if there is
+    /// none, or a new one, which goes with its mount unless `keep`. Says whether it was made.
+    ///
+    /// # Errors
+    /// `Refused` if it belongs to another image; as [`Engine::image`].
+    pub fn upper_for(
+        &self,
+        reference: &str,
+        wanted: Option<&str>,
+        keep: bool,
+    ) -> Result<(NamedUpper, bool)> {
+        let uppers = self.uppers();
+        let image = strata_image::resolve_image(&self.store()?, reference)?;
+        if let Some(upper) = wanted.map(|name| uppers.find(name)).transpose()?.flatten() {
+            if upper.image_id()? != image.id {
+                bail!(
+                    "upper {} belongs to {} ({}), not to {reference}; choose another name",
+                    upper.name,
+                    upper.reference,
+                    upper.image_id()?.short(),
+                );
+            }
+            return Ok((upper, false));
+        }
+        let now = Timestamp::now();
+        let made = format!("{}-{:x}", image.id.short(), now.as_microsecond());
+        let upper = NamedUpper {
+            name: wanted.map_or(made, str::to_owned),
+            image: image.id.to_string(),
+            reference: reference.to_owned(),
+            created: u64::try_from(now.as_second()).unwrap_or(0),
+            temporary: wanted.is_none() && !keep,
+            apart: !rustix::process::geteuid().is_root(),
+        };
+        uppers.create(&upper, self.image(reference)?.files)?;
+        Ok((upper, true))
+    }
+}
+
+/// Loads the images of a source into an open store; layers that do not merge are refused.
+///
+/// # Errors
+/// As [`strata_image::load`].
+pub fn load(
+    store: &Store,
+    spec: &SourceSpec,
+    options: LoadOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<Loaded>> {
+    let check = |held: &[_]| crate::trees::merges(store, held);
+    let options = LoadOptions { chain_check: Some(&check), ..options };
+    Ok(strata_image::load(store, spec, &options, progress)?)
+}
+
+/// Makes an image of a tar in an open store; a layer that does not merge is refused.
+///
+/// # Errors
+/// As [`strata_image::import`].
+pub fn import(
+    store: &Store,
+    tar: &Path,
+    name: Option<&Reference>,
+    options: ImportOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Loaded> {
+    let check = |held: &[_]| crate::trees::merges(store, held);
+    let options = ImportOptions { chain_check: Some(&check), ..options };
+    Ok(strata_image::import(store, tar, name, &options, progress)?)
+}
+
+/// Pulls into an open store; layers that do not merge are refused.
+///
+/// # Errors
+/// As [`strata_image::pull`].
+pub fn pull(
+    store: &Store,
+    registries: &Registries,
+    name: &Reference,
+    options: PullOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Pulled> {
+    let check = |held: &[_]| crate::trees::merges(store, held);
+    let options = PullOptions { chain_check: Some(&check), ..options };
+    Ok(strata_image::pull(store, registries, name, &options, progress)?)
+}
+
+/// Refuses a directory inside of the store as a place to write files to.
+///
+/// # Errors
+/// `Refused` for a directory inside of the store: what is written there would be taken for layers.
+pub fn refuse_inside(root: &Path, directory: &Path) -> Result<()> {
+    let real = |path: &Path| -> std::io::Result<PathBuf> {
+        let path = std::path::absolute(path)?;
+        path.canonicalize().or_else(|error| match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+            _ => Err(error),
+        })
+    };
+    let inside = real(directory).with_context(|| format!("cannot use {}", directory.display()))?;
+    if real(root).is_ok_and(|root| inside.starts_with(root)) {
+        bail!("{} is inside the store; choose a directory elsewhere", directory.display());
+    }
+    Ok(())
+}
+
+/// Copies an image between places; into the store only what merges.
+///
+/// # Errors
+/// As [`strata_image::copy`].
+pub fn copy(
+    store: &Store,
+    registries: &Registries,
+    from: &Location,
+    to: Target<'_, '_>,
+    options: &CopyOptions<'_>,
+    listeners: &Listeners<'_>,
+) -> Result<CopiedImage> {
+    let check = |held: &[_]| crate::trees::merges(store, held);
+    let options = CopyOptions {
+        platform: options.platform.clone(),
+        packing: options.packing,
+        limits: options.limits.clone(),
+        chain_check: Some(&check),
+    };
+    Ok(strata_image::copy(store, registries, from, to, &options, listeners)?)
+}

@@ -1,0 +1,89 @@
+//! The mounts that the records know, and how each is.
+//!
+//! Invariant: listing changes nothing; a dead daemon is shown until the next mount, unmount or
+//! garbage collection cleans up after it.
+
+use serde::Serialize;
+
+use super::records::{KnownMount, MountRecord, MountRecords, now};
+use super::{namespaces, point};
+use crate::error::Result;
+
+/// How a mount is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountStatus {
+    /// Served.
+    Alive,
+    /// Unmounted lazily, and served for files that are still open.
+    Detached,
+    /// Served in another mount namespace alone.
+    Elsewhere,
+    /// Its daemon ended without unmounting.
+    Dead,
+}
+
+impl MountStatus {
+    /// One word.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Detached => "detached",
+            Self::Elsewhere => "elsewhere",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountInfo {
+    /// What the registry says.
+    pub record: MountRecord,
+    /// How it is.
+    pub status: MountStatus,
+    /// Since it was ready, in seconds.
+    pub uptime: u64,
+}
+
+impl MountInfo {
+    /// The mount of an upper, if it is mounted: one of `mounts`.
+    pub fn of_upper<'a>(mounts: &'a [Self], upper: &str) -> Option<&'a Self> {
+        let mut served = mounts.iter().filter(|mount| mount.status != MountStatus::Dead);
+        served.find(|mount| mount.record.upper.as_deref() == Some(upper))
+    }
+
+    /// Where it is, and what ends it.
+    pub fn and_its_end(&self) -> String {
+        let at = point::shown(&self.record.mountpoint);
+        match self.status {
+            MountStatus::Alive => format!("mounted on {at}; unmount it first: strata umount {at}"),
+            MountStatus::Detached => format!(
+                "not mounted any more, but files of it are open; `strata umount --abort {at}` ends \
+                 that at once"
+            ),
+            MountStatus::Elsewhere => format!(
+                "mounted in another mount namespace; `strata umount --abort {at}` ends that at once"
+            ),
+            MountStatus::Dead => format!("left on {at} by a daemon that is dead; first: strata gc"),
+        }
+    }
+}
+
+/// The mounts that are recorded, the oldest first.
+pub(crate) fn list(records: &MountRecords) -> Result<Vec<MountInfo>> {
+    Ok(records.all()?.into_iter().map(info).collect())
+}
+
+fn info(one: KnownMount) -> MountInfo {
+    let status = match one.alive {
+        false => MountStatus::Dead,
+        true if point::is_ours(&one.record.mountpoint) => MountStatus::Alive,
+        true => match one.record.device.as_deref().map(namespaces::having) {
+            Some(found) if !found.is_empty() => MountStatus::Elsewhere,
+            Some(_) | None => MountStatus::Detached,
+        },
+    };
+    let uptime = now().saturating_sub(one.record.started);
+    MountInfo { record: one.record, status, uptime }
+}

@@ -1,0 +1,27 @@
+//! Mounts: served by this process, recorded for all, listed, taken away.
+//!
+//! ```text
+//! serving     one mount of this process     records     who serves what, on disk
+//! list        how each mount is             umount      taking one away, also another process's
+//! point       which directories will do     busy        who keeps one busy
+//! table       /proc/PID/mountinfo           namespaces  where else one is
+//! ```
+//!
+//! Invariant: whether a daemon lives is asked of the kernel (a lock that ends with the process),
+//! never of a pid.
+
+mod busy;
+pub(crate) mod list;
+mod namespaces;
+pub(crate) mod point;
+pub(crate) mod records;
+mod serving;
+mod table;
+pub(crate) mod umount;
+
+pub use list::{MountInfo, MountStatus};
+pub use point::{holds_names, shown};
+pub use records::{MountRecord, MountRecords, MountRegistration};
+pub(crate) use serving::WritableTop;
+pub use serving::{Ender, MountSettings, ServedMount};
+pub use umount::{UnmountHow, Unmounted};

@@ -1,0 +1,245 @@
+//! One mount that this process serves, with its record.
+//!
+//! Invariants: the mount is usable and recorded when [`ServedMount`] exists; what it shows cannot
+//! be removed from the store as long as it does; when it is gone, so are the mount and the record.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use strata_fuse::{Manner, MountOptions, Profile, Session, Unmounter, WritableOptions};
+use strata_union::writable::Union;
+
+use super::point;
+use super::records::{MountRecord, MountRecords, MountRegistration, now};
+use crate::error::Result;
+use crate::image::OpenImage;
+use crate::uppers::{NamedUpper, UpperLease};
+
+/// How an image is to be mounted.
+#[derive(Debug, Clone)]
+pub struct MountSettings {
+    /// The directory to mount on. It must be outside of the store, and the store outside of it.
+    pub directory: PathBuf,
+    /// The image as the user named it, for listings.
+    pub reference: String,
+    /// The name of the record; without it a new one.
+    pub name: Option<String>,
+    /// What the kernel is told, and how files are read.
+    pub options: MountOptions,
+}
+
+impl MountSettings {
+    /// A mount on `directory` with the options that suit the caller.
+    pub fn on(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            reference: String::new(),
+            name: None,
+            options: MountOptions::for_caller(),
+        }
+    }
+
+    fn record(&self, image: &OpenImage, upper: Option<&str>, mountpoint: &Path) -> MountRecord {
+        let options = &self.options;
+        let flags = [("suid", options.suid), ("dev", options.dev), ("noexec", !options.exec)];
+        let profile = match options.profile {
+            Profile::NoOpen => "no-open",
+            Profile::Passthrough => "passthrough",
+        };
+        MountRecord {
+            mountpoint: mountpoint.to_owned(),
+            image: image.record.id.to_string(),
+            reference: match self.reference.is_empty() {
+                true => image.record.id.to_string(),
+                false => self.reference.clone(),
+            },
+            pid: std::process::id(),
+            started: now(),
+            profile: profile.to_owned(),
+            options: flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).into()).collect(),
+            upper: upper.map(str::to_owned),
+            device: point::device_mounted_at(mountpoint),
+        }
+    }
+}
+
+/// A mount of this process. Dropped, it is detached at once.
+pub struct ServedMount {
+    session: Option<Session>,
+    union: Option<Arc<Union>>,
+    registration: Option<MountRegistration>,
+    /// Keeps image and upper from being removed or used by others.
+    held: Option<(OpenImage, Option<UpperLease>)>,
+    asks: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+}
+
+enum Event {
+    Asked,
+    Over(strata_fuse::Result<()>),
+}
+
+/// Asks a mount to end, from another thread.
+#[derive(Debug, Clone)]
+pub struct Ender(mpsc::Sender<Event>);
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "Asked",
+            Self::Over(_) => "Over",
+        })
+    }
+}
+
+impl Ender {
+    /// Asks; `false` if the mount is gone already.
+    pub fn end(&self) -> bool {
+        self.0.send(Event::Asked).is_ok()
+    }
+}
+
+/// What a mount with a writable layer is made of.
+pub(crate) struct WritableTop {
+    pub(crate) upper: NamedUpper,
+    pub(crate) lease: UpperLease,
+    pub(crate) union: Union,
+}
+
+impl ServedMount {
+    /// Mounts and records it.
+    pub(crate) fn start(
+        root: &Path,
+        records: &MountRecords,
+        image: OpenImage,
+        writable: Option<WritableTop>,
+        settings: &MountSettings,
+    ) -> Result<Self> {
+        // Two mounts at one place: the second one waits here, and then sees the first.
+        let alone = records.exclusively()?;
+        let directory = point::prepare(&settings.directory, root)?;
+        let log;
+        let name = match &settings.name {
+            Some(name) => name,
+            None => {
+                log = records.create_log()?;
+                &log.0
+            }
+        };
+        let options = &settings.options;
+        let mut upper = None;
+        let (session, union, lease) = match writable {
+            None => {
+                let options = MountOptions { facts: (&*image.tree).into(), ..options.clone() };
+                (strata_fuse::serve(image.files.clone(), &directory, &options)?, None, None)
+            }
+            Some(writable) => {
+                // A copy-up takes long: the others go on meanwhile.
+                let threads = options.threads.max(4);
+                let mount = MountOptions { read_only: false, threads, ..options.clone() };
+                let options = WritableOptions { mount, ..WritableOptions::default() };
+                let union = Arc::new(writable.union);
+                upper = Some(writable.upper.name);
+                let session = strata_fuse::serve_union(Arc::clone(&union), &directory, &options)?;
+                (session, Some(union), Some(writable.lease))
+            }
+        };
+        let record = settings.record(&image, upper.as_deref(), session.mountpoint());
+        let registration = records.register(name, &record)?;
+        drop(alone);
+        let (asks, events) = mpsc::channel();
+        Ok(Self {
+            session: Some(session),
+            union,
+            registration: Some(registration),
+            held: Some((image, lease)),
+            asks,
+            events,
+        })
+    }
+
+    /// Where it is mounted: absolute, without links.
+    pub fn mountpoint(&self) -> &Path {
+        self.session.as_ref().map_or(Path::new(""), Session::mountpoint)
+    }
+
+    /// Asks it to end, from another thread, while this one is in [`ServedMount::wait`].
+    pub fn ender(&self) -> Ender {
+        Ender(self.asks.clone())
+    }
+
+    /// Unmounts, and waits for what was written.
+    ///
+    /// # Errors
+    /// `Mount` with `Busy` while files are open below it: it is detached then, which ends it as
+    /// soon as they are closed; `Union` for what could not be written.
+    pub fn unmount(self) -> Result<()> {
+        if let Some(union) = &self.union {
+            union.sync()?;
+        }
+        if let Some(session) = &self.session {
+            session.unmount()?;
+        }
+        self.wait()
+    }
+
+    /// Serves until the mount is gone, by whoever's hand, or is asked to end.
+    ///
+    /// # Errors
+    /// `Mount` if it ended by a fault; `Union` for what could not be written; `Io`.
+    pub fn wait(mut self) -> Result<()> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let unmounter = session.unmounter();
+        let sender = self.asks.clone();
+        std::thread::Builder::new().name("session".to_owned()).spawn(move || {
+            // Nobody listens any more only if the process is about to end.
+            let _ = sender.send(Event::Over(session.wait()));
+        })?;
+        let result = loop {
+            match self.events.recv() {
+                Ok(Event::Over(result)) => break result,
+                Ok(Event::Asked) if ends_now(&unmounter, self.union.as_deref()) => break Ok(()),
+                Ok(Event::Asked) => {}
+                Err(mpsc::RecvError) => break Ok(()),
+            }
+        };
+        // What is held is given back at once: the next user waits for the union's end.
+        let ended = self.union.take().map_or(Ok(()), |union| union.finish());
+        drop(self.held.take());
+        if let Some(registration) = self.registration.take() {
+            registration.leave();
+        }
+        result?;
+        Ok(ended?)
+    }
+}
+
+impl Drop for ServedMount {
+    fn drop(&mut self) {
+        drop(self.session.take());
+        if let Some(registration) = self.registration.take() {
+            registration.leave();
+        }
+    }
+}
+
+/// Unmounts because it was asked for. `true` if nobody has to be waited for: files are open, and
+/// with the process their connection ends.
+fn ends_now(unmounter: &Unmounter, union: Option<&Union>) -> bool {
+    // What was written is waited for.
+    if let Some(Err(error)) = union.map(Union::sync) {
+        tracing::error!("{error}");
+    }
+    match unmounter.unmount(Manner::Clean) {
+        Ok(()) => false,
+        // Detached before, and still serving open files.
+        Err(strata_fuse::Error::NotMounted(_)) => true,
+        Err(error) => {
+            tracing::warn!("{error}; detaching it");
+            if let Err(error) = unmounter.unmount(Manner::Lazy) {
+                tracing::error!("{error}");
+            }
+            true
+        }
+    }
+}

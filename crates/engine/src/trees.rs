@@ -1,0 +1,111 @@
+//! The merged tree of an image's layers, compiled once a chain.
+//!
+//! Invariants: a compiled tree is kept in the store's `trees/`, or where that cannot be written in
+//! the cache directory, or where there is none in memory; one that is unusable is compiled again.
+
+use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use strata_image::BoxError;
+use strata_layer::{HeldLayer, Store, chain_id};
+use strata_tree::{DiffId, FlatTree, Lower};
+use strata_union::Stack;
+
+use crate::error::{Error, Result};
+
+/// The merged tree of held layers, base first.
+///
+/// # Errors
+/// `Tree` for layers that do not merge; `Store`, `Io`.
+pub fn open_tree(store: &Store, held: &[HeldLayer]) -> Result<FlatTree> {
+    let layers: Vec<DiffId> = held.iter().map(|layer| *layer.diff_id()).collect();
+    let Some(chain) = chain_id(&layers) else {
+        return tree_in_memory(&Stack::new(Vec::new()), held);
+    };
+    let path = store.tree_path(&chain);
+    if let Ok(tree) = open_compiled(&path, held) {
+        return Ok(tree);
+    }
+    let kept = store.tree_path_elsewhere(&chain);
+    if let Some(Ok(tree)) = kept.as_ref().map(|path| open_compiled(path, held)) {
+        return Ok(tree);
+    }
+    let stack = stack(store, held)?;
+    if store.read_only().is_none() {
+        match store.put_tree(&chain, |file| strata_tree::compile(&stack, file)) {
+            Ok(()) => return open_compiled(&path, held),
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tree_elsewhere(&stack, kept.as_deref(), held)
+}
+
+/// Compiles a tree that the store cannot keep: into the cache, or where there is none into memory.
+fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, held: &[HeldLayer]) -> Result<FlatTree> {
+    if let Some(kept) = kept
+        && keep_tree(stack, kept).is_ok()
+        && let Ok(tree) = open_compiled(kept, held)
+    {
+        return Ok(tree);
+    }
+    tree_in_memory(stack, held)
+}
+
+/// Compiles a tree that is kept nowhere.
+fn tree_in_memory(stack: &Stack, held: &[HeldLayer]) -> Result<FlatTree> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = File::from(rustix::fs::memfd_create("tree", flags)?);
+    strata_tree::compile(stack, &file)?;
+    open_file(file, "compiled in memory".to_owned(), held)
+}
+
+/// Compiles a tree into a file of the cache, which has its name when it is whole.
+fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
+    let Some(dir) = kept.parent() else {
+        return Err(Error::Refused(format!("{} has no directory", kept.display())));
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let made = kept.with_extension(std::process::id().to_string());
+    let file = File::options().read(true).write(true).create_new(true).open(&made)?;
+    let done = strata_tree::compile(stack, &file).map_err(Error::from).and_then(|()| {
+        file.sync_data()?;
+        Ok(std::fs::rename(&made, kept)?)
+    });
+    if done.is_err() {
+        std::fs::remove_file(&made)?;
+    }
+    done
+}
+
+fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {
+    open_file(File::open(path)?, path.display().to_string(), held)
+}
+
+fn open_file(file: File, label: String, held: &[HeldLayer]) -> Result<FlatTree> {
+    let tree = FlatTree::open(file, label)?;
+    tree.check_layers(held.len())?;
+    Ok(tree)
+}
+
+fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {
+    let mut lowers: Vec<Arc<dyn Lower>> = Vec::new();
+    for layer in held {
+        lowers.push(Arc::new(store.lower(layer)?));
+    }
+    Ok(Stack::new(lowers))
+}
+
+/// Refuses a stack of layers that does not merge: a hard link into a lower layer that has no
+/// such file. Only layers with such links need the merge.
+pub(crate) fn merges(store: &Store, held: &[HeldLayer]) -> std::result::Result<(), BoxError> {
+    for layer in held {
+        if store.needs_lower(layer)? {
+            open_tree(store, held)?;
+            break;
+        }
+    }
+    Ok(())
+}

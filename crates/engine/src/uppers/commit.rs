@@ -1,0 +1,153 @@
+//! What a writable layer changes, as a layer, as a tree, and as a new image.
+//!
+//! Invariant: the writable layer is only read, also while a mount writes to it: what is written
+//! meanwhile is in the result or is not.
+
+use std::io::{PipeWriter, Write};
+use std::sync::Arc;
+
+use strata_content::{FileTree, Joined};
+use strata_image::{Change, DeriveOptions, Loaded};
+use strata_layer::{Progress, Store};
+use strata_registry::Reference;
+use strata_tree::Lower;
+use strata_union::Stack;
+use strata_union::writable::{Layer, UpperView};
+
+use super::NamedUpper;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorContext, Result};
+use crate::image::OpenImage;
+
+/// What the new image says of itself.
+#[derive(Debug, Default)]
+pub struct CommitOptions {
+    /// The creation time, for reproducible image ids; without it, now.
+    pub created: Option<jiff::Timestamp>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// A remark for the image's history.
+    pub message: Option<String>,
+    /// Changes of what the image says of a container.
+    pub changes: Vec<Change>,
+}
+
+/// What a commit came to.
+#[derive(Debug)]
+pub struct Committed {
+    /// The new image.
+    pub image: Loaded,
+    /// What a layer cannot hold, one line each.
+    pub left_out: Vec<String>,
+}
+
+impl Engine {
+    /// A writable layer on top of its image, for reading, also while it is mounted.
+    ///
+    /// # Errors
+    /// `Doing`, naming the upper: its image is gone, or it is damaged.
+    pub fn view(&self, upper: &NamedUpper) -> Result<(OpenImage, UpperView)> {
+        let image = self
+            .image(&upper.image)
+            .with_context(|| format!("cannot open the image of upper {}", upper.name))?;
+        let view = self.uppers().view(upper, image.files.clone())?;
+        Ok((image, view))
+    }
+
+    /// A writable layer and the image below it as one tree.
+    ///
+    /// # Errors
+    /// As [`Engine::view`].
+    pub fn merged(&self, upper: &NamedUpper) -> Result<(OpenImage, FileTree)> {
+        let (image, view) = self.view(upper)?;
+        let changes = changes(&view, upper)?;
+        let layers = u32::try_from(image.record.layers.len())
+            .map_err(|_| Error::Refused("an image has too many layers".to_owned()))?;
+        let (below, own) = (Arc::clone(image.files.contents()), changes.contents());
+        // The view refers to the image's layers too: it has one more than they are.
+        let contents = Joined::new(vec![(layers, below), (u32::MAX - layers, own)]);
+        let names = Stack::joined(vec![
+            (image.tree.clone() as Arc<dyn Lower>, layers),
+            (Arc::new(changes), u32::MAX - layers),
+        ]);
+        Ok((image, FileTree::new(Arc::new(names), Arc::new(contents))))
+    }
+
+    /// Makes an image of a writable layer and the image below it, in `store`.
+    ///
+    /// # Errors
+    /// `Doing`, naming the upper: what it holds is no layer, or the store's trouble. Nothing of
+    /// the image stays then.
+    pub fn commit(
+        &self,
+        store: &Store,
+        upper: &NamedUpper,
+        name: Option<&Reference>,
+        options: CommitOptions,
+        progress: &dyn Progress,
+    ) -> Result<Committed> {
+        let (image, view) = self.view(upper)?;
+        let layer = changes(&view, upper)?;
+        let check = |held: &[_]| crate::trees::merges(store, held);
+        let options = DeriveOptions {
+            created: options.created,
+            author: options.author,
+            message: options.message,
+            changes: options.changes,
+            created_by: format!("strata commit {}", upper.name),
+            chain_check: Some(&check),
+        };
+        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let (derived, written) = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| write_diff(layer, writer));
+            let diff = Box::new(reader);
+            let derived =
+                strata_image::derive(store, &image.record, diff, name, &options, progress);
+            (derived, writing.join())
+        });
+        let written = written.map_err(|_| Error::Refused("writing the layer failed".into()))?;
+        // A diff that ends early is refused by its reader, for a reason that tells less.
+        let left_out = match (&derived, written) {
+            (_, Ok(left_out)) => left_out,
+            (Err(_), Err(error)) if is_broken_pipe(&error) => Vec::new(),
+            (_, Err(error)) => return Err(error),
+        };
+        let image = derived.with_context(|| format!("cannot commit upper {}", upper.name))?;
+        Ok(Committed { image, left_out })
+    }
+}
+
+/// What an upper changes, read once.
+fn changes(view: &UpperView, upper: &NamedUpper) -> Result<Layer> {
+    view.changes().with_context(|| format!("cannot read upper {}", upper.name))
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(one) = cause {
+        let io = one.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        // What is transparent shows its cause's cause.
+        if let Some(Error::Io(io)) = one.downcast_ref::<Error>() {
+            return io.kind() == std::io::ErrorKind::BrokenPipe;
+        }
+        if let Some(Error::Store(strata_layer::Error::Io { source, .. })) = one.downcast_ref() {
+            return source.kind() == std::io::ErrorKind::BrokenPipe;
+        }
+        cause = one.source();
+    }
+    false
+}
+
+/// Writes the layer as a diff; says what a diff cannot hold.
+fn write_diff(layer: Layer, writer: PipeWriter) -> Result<Vec<String>> {
+    let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
+    let contents = layer.contents();
+    let layer = FileTree::new(Arc::new(layer), contents);
+    let exported = strata_layer::export::write_changes(&layer, &mut out)?;
+    out.flush()?;
+    let left_out = exported.left_out.into_iter();
+    Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())
+}
