@@ -17,7 +17,9 @@ use std::path::Path;
 use strata_tree::TreePath;
 
 use super::check_accounts::wrong_numbers;
-use super::fsck_report::{CheckMemory, FsckReport, Problem};
+use super::checker::Checker;
+use super::fsck_report::{FsckReport, Problem};
+use super::mend::Mender;
 use super::{HeldLayer, Store, StoreOptions, check_index};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
@@ -45,7 +47,7 @@ impl Store {
                 let problems = vec![Problem::Index(what.clone())];
                 FsckReport { problems, ..FsckReport::default() }
             }
-            None => Self::open_existing(root, options.clone())?.check(progress)?,
+            None => Checker::new(&Self::open_existing(root, options.clone())?).check(progress)?,
         };
         if !repair {
             return Ok(report);
@@ -59,78 +61,93 @@ impl Store {
             Self::rebuild(root, options.clone(), progress, &mut rebuilt)?;
             repaired.extend(index.iter().map(|problem| format!("{problem}: rebuilt")));
             repaired.extend(rebuilt.repaired);
-            report = Self::open_with(root, options.clone())?.check(progress)?;
+            report = Checker::new(&Self::open_with(root, options.clone())?).check(progress)?;
         }
-        Self::open_with(root, options)?.mend(&mut report)?;
+        report = Mender::new(&Self::open_with(root, options)?, report).mend()?;
         repaired.append(&mut report.repaired);
         Ok(FsckReport { repaired, ..report })
     }
+}
 
-    fn check(&self, progress: &dyn Progress) -> Result<FsckReport> {
-        let mut report = FsckReport::default();
-        if let Err(error) = self.check_all(progress, &mut report) {
-            report.index_problem(check_index::damage(error)?);
+impl Checker<'_> {
+    /// Checks all of the store.
+    ///
+    /// # Errors
+    /// `Io`, `Sqlite`: the check itself could not be done.
+    fn check(mut self, progress: &dyn Progress) -> Result<FsckReport> {
+        if let Err(error) = self.check_all(progress) {
+            self.report.index_problem(check_index::damage(error)?);
         }
-        Ok(report)
+        Ok(self.report)
     }
 
-    fn check_all(&self, progress: &dyn Progress, report: &mut FsckReport) -> Result<()> {
-        self.check_sqlite(report)?;
-        let mut memory = CheckMemory::default();
-        for record in self.layers()? {
+    fn check_all(&mut self, progress: &dyn Progress) -> Result<()> {
+        self.check_sqlite()?;
+        for record in self.store.layers()? {
             let label = record.diff_id.short();
             progress.event(&label, Event::Started { total: None });
-            match self.check_layer(&record, &mut memory, report) {
+            match self.check_layer(&record) {
                 Ok(()) => {}
                 Err(error @ Error::Sqlite(_)) => return Err(error),
-                Err(error) => report.layer_problem(&record.diff_id, error.to_string()),
+                Err(error) => self.report.layer_problem(&record.diff_id, error.to_string()),
             }
-            report.layers += 1;
+            self.report.layers += 1;
             progress.event(&label, Event::Done);
         }
-        self.check_accounts(&memory, report)?;
-        self.check_images(report)?;
-        self.check_leftovers(report)
+        self.check_accounts()?;
+        self.check_images()?;
+        self.check_leftovers()
     }
 
-    fn check_layer(
-        &self,
-        record: &LayerRecord,
-        memory: &mut CheckMemory,
-        report: &mut FsckReport,
-    ) -> Result<()> {
-        let Some(held) = self.hold(&record.diff_id)? else {
+    fn check_layer(&mut self, record: &LayerRecord) -> Result<()> {
+        let Some(held) = self.store.hold(&record.diff_id)? else {
             return Err(Error::NoLayer(record.diff_id));
         };
         let index_problem = |report: &mut FsckReport, what: &str| {
             report.index_problem(format!("layer {}: {what}", record.diff_id));
         };
-        let stored = rows::select(&self.index().db, record.id);
-        let derived = self.derive(&held);
+        let stored = rows::select(&self.store.index().db, record.id);
+        let derived = self.store.derive(&held);
         let rows = match (&stored, &derived) {
             (_, Ok(derived)) => &derived.built.finished.rows,
             (Ok((rows, _)), Err(_)) => rows,
             (Err(_), Err(_)) => &Vec::new(),
         };
-        self.check_files(&held, rows, memory, report)?;
+        self.check_files(&held, rows)?;
         match &stored {
-            Err(error) => index_problem(report, &error.to_string()),
+            Err(error) => index_problem(&mut self.report, &error.to_string()),
             Ok((stored, content_ids)) => {
                 if let Ok(derived) = &derived {
                     let derived_rows = &derived.built.finished.rows;
                     let mut wrong = differences(stored, derived_rows);
                     if wrong.is_empty() {
-                        let unlike = rows::unlike(&self.index().db, record.id, derived_rows)?;
+                        let unlike = rows::unlike(&self.store.index().db, record.id, derived_rows)?;
                         wrong = named(&unlike, derived_rows);
                     }
-                    wrong.iter().for_each(|what| index_problem(report, what));
+                    wrong.iter().for_each(|what| index_problem(&mut self.report, what));
                     let wrong = wrong_numbers(record, &derived.record);
-                    wrong.iter().for_each(|what| index_problem(report, what));
+                    wrong.iter().for_each(|what| index_problem(&mut self.report, what));
                 }
-                check_inodes(&held, stored, content_ids, memory, report);
+                self.check_inodes(&held, stored, content_ids);
             }
         }
         derived.map(|_| ())
+    }
+
+    /// Names of one content must be one inode.
+    fn check_inodes(&mut self, held: &HeldLayer, rows: &[EntryRow], contents: &[Option<i64>]) {
+        for (path, at, _) in with_paths(rows) {
+            let Some(id) = contents.get(at).copied().flatten() else { continue };
+            let Ok(meta) = held.open(&path).and_then(|f| f.metadata().doing(|| path.to_string()))
+            else {
+                continue; // Told already.
+            };
+            let inode = (meta.dev(), meta.ino());
+            if self.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
+                let what = format!("{path} is not the inode of its content {id}");
+                self.report.index_problem(format!("layer {}: {what}", held.diff_id));
+            }
+        }
     }
 }
 
@@ -152,26 +169,4 @@ fn named(wrong: &[usize], rows: &[EntryRow]) -> Vec<String> {
     };
     let path = |at| paths.get(at).map_or("/".to_owned(), ToString::to_string);
     wrong.iter().take(MOST).map(|at| format!("the row of {} is wrong", path(at))).collect()
-}
-
-/// Names of one content must be one inode.
-fn check_inodes(
-    held: &HeldLayer,
-    rows: &[EntryRow],
-    contents: &[Option<i64>],
-    memory: &mut CheckMemory,
-    report: &mut FsckReport,
-) {
-    for (path, at, _) in with_paths(rows) {
-        let Some(id) = contents.get(at).copied().flatten() else { continue };
-        let Ok(meta) = held.open(&path).and_then(|f| f.metadata().doing(|| path.to_string()))
-        else {
-            continue; // Told already.
-        };
-        let inode = (meta.dev(), meta.ino());
-        if memory.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
-            let what = format!("{path} is not the inode of its content {id}");
-            report.index_problem(format!("layer {}: {what}", held.diff_id));
-        }
-    }
 }

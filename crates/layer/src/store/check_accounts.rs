@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
-use super::Store;
-use super::fsck_report::{CheckMemory, FsckReport};
+use super::checker::Checker;
 use crate::error::Result;
 use crate::index::LayerRecord;
 use crate::index::holders::{self, Sum};
@@ -17,18 +16,14 @@ use crate::index::holders::{self, Sum};
 /// Wrong numbers of one kind that are named; more are of the same cause.
 const MOST: usize = 8;
 
-impl Store {
-    /// Holder sets against `entries`, blocks of contents against `memory`.
-    pub(super) fn check_accounts(
-        &self,
-        memory: &CheckMemory,
-        report: &mut FsckReport,
-    ) -> Result<()> {
-        let index = self.index();
+impl Checker<'_> {
+    /// Holder sets against `entries`, blocks of contents against what was met.
+    pub(super) fn check_accounts(&mut self) -> Result<()> {
+        let index = self.store.index();
         let mut wrong = Vec::new();
         wrong.extend(wrong_sets(&index.db)?.into_iter().take(MOST));
-        wrong.extend(wrong_blocks(&index.db, memory)?.into_iter().take(MOST));
-        wrong.into_iter().for_each(|what| report.index_problem(what));
+        wrong.extend(wrong_blocks(&index.db, &self.inodes)?.into_iter().take(MOST));
+        wrong.into_iter().for_each(|what| self.report.index_problem(what));
         Ok(())
     }
 }
@@ -74,13 +69,13 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn wrong_blocks(db: &Connection, memory: &CheckMemory) -> Result<Vec<String>> {
+fn wrong_blocks(db: &Connection, inodes: &HashMap<i64, ((u64, u64), u64)>) -> Result<Vec<String>> {
     let mut statement = db.prepare("SELECT id, blocks FROM contents ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();
     while let Some(row) = rows.next()? {
         let (content, blocks): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let Some((_, real)) = memory.inodes.get(&content) else { continue };
+        let Some((_, real)) = inodes.get(&content) else { continue };
         if *real != blocks as u64 {
             let digest = digest(db, content)?;
             wrong.push(format!("content {digest}: {blocks} blocks, should be {real}"));

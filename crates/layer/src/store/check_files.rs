@@ -12,8 +12,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 
-use super::fsck_report::{CheckMemory, FsckReport, Problem};
-use super::{HeldLayer, Store};
+use super::HeldLayer;
+use super::checker::Checker;
+use super::fsck_report::{FsckReport, Problem};
 use crate::error::{IoContext, Result};
 use crate::index::rows::{EntryRow, RowKind, with_paths};
 use crate::stage::{DIR_MODE, FILE_MODE, open_beneath};
@@ -26,21 +27,15 @@ enum Expected {
     Headers,
 }
 
-impl Store {
+impl Checker<'_> {
     /// Compares the layer's directory with the rows and hashes what was not hashed yet.
-    pub(super) fn check_files(
-        &self,
-        held: &HeldLayer,
-        rows: &[EntryRow],
-        memory: &mut CheckMemory,
-        report: &mut FsckReport,
-    ) -> Result<()> {
+    pub(super) fn check_files(&mut self, held: &HeldLayer, rows: &[EntryRow]) -> Result<()> {
         let diff_id = held.diff_id;
         let mut expected = expected(rows);
         expected.insert("diff".into(), Expected::Directory);
         expected.insert("headers.zst".into(), Expected::Headers);
         let root = rustix::fs::fstat(&held.dir).doing(|| "cannot stat its directory".into())?;
-        check_mode(&diff_id, Path::new(""), &root, DIR_MODE, report);
+        check_mode(&diff_id, Path::new(""), &root, DIR_MODE, &mut self.report);
         let mut found = HashSet::new();
         let mut todo = vec![PathBuf::new()];
         while let Some(dir) = todo.pop() {
@@ -49,27 +44,27 @@ impl Store {
                 match expected.get(&path) {
                     None => {
                         let what = format!("{} belongs to no entry", shown(&path));
-                        report.layer_problem(&diff_id, what);
+                        self.report.layer_problem(&diff_id, what);
                     }
                     Some(Expected::Directory) if kind == FileType::Directory => {
-                        check_mode(&diff_id, &path, &stat, DIR_MODE, report);
+                        check_mode(&diff_id, &path, &stat, DIR_MODE, &mut self.report);
                         todo.push(path.clone());
                     }
                     Some(Expected::Headers) if kind == FileType::RegularFile => {
-                        check_mode(&diff_id, &path, &stat, FILE_MODE, report);
+                        check_mode(&diff_id, &path, &stat, FILE_MODE, &mut self.report);
                     }
                     Some(Expected::File(digest, size)) if kind == FileType::RegularFile => {
-                        report.files += 1;
-                        check_mode(&diff_id, &path, &stat, FILE_MODE, report);
-                        let actual = hash(held, &path, &stat, memory, report)?;
+                        self.report.files += 1;
+                        check_mode(&diff_id, &path, &stat, FILE_MODE, &mut self.report);
+                        let actual = self.hash(held, &path, &stat)?;
                         if actual != *digest || stat.st_size as u64 != *size {
                             let what = format!("{} is {actual}, should be {digest}", shown(&path));
-                            report.layer_problem(&diff_id, what);
+                            self.report.layer_problem(&diff_id, what);
                         }
                     }
                     Some(_) => {
                         let what = format!("{} is of the wrong type", shown(&path));
-                        report.layer_problem(&diff_id, what);
+                        self.report.layer_problem(&diff_id, what);
                     }
                 }
                 found.insert(path);
@@ -78,9 +73,34 @@ impl Store {
         let mut missing: Vec<_> = expected.keys().filter(|path| !found.contains(*path)).collect();
         missing.sort();
         for path in missing {
-            report.layer_problem(&diff_id, format!("{} is missing", shown(path)));
+            self.report.layer_problem(&diff_id, format!("{} is missing", shown(path)));
         }
         Ok(())
+    }
+
+    /// The digest of an inode, read if it was not met before.
+    fn hash(&mut self, held: &HeldLayer, path: &Path, stat: &Stat) -> Result<ContentDigest> {
+        let inode = (stat.st_dev, stat.st_ino);
+        if let Some(known) = self.digests.get(&inode) {
+            return Ok(*known);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let file = open_beneath(held.dir.as_fd(), path, flags);
+        let mut file = std::fs::File::from(file.doing(|| format!("cannot open {}", shown(path)))?);
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut chunk).doing(|| format!("cannot read {}", shown(path)))? {
+                0 => break,
+                n => {
+                    hasher.update(&chunk[..n]);
+                    self.report.bytes += n as u64;
+                }
+            }
+        }
+        let digest = ContentDigest::from_bytes(hasher.finalize().into());
+        self.digests.insert(inode, digest);
+        Ok(digest)
     }
 }
 
@@ -153,36 +173,6 @@ fn check_mode(diff_id: &DiffId, path: &Path, stat: &Stat, mode: RawMode, report:
             mode,
         });
     }
-}
-
-fn hash(
-    held: &HeldLayer,
-    path: &Path,
-    stat: &Stat,
-    memory: &mut CheckMemory,
-    report: &mut FsckReport,
-) -> Result<ContentDigest> {
-    let inode = (stat.st_dev, stat.st_ino);
-    if let Some(known) = memory.digests.get(&inode) {
-        return Ok(*known);
-    }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let file = open_beneath(held.dir.as_fd(), path, flags);
-    let mut file = std::fs::File::from(file.doing(|| format!("cannot open {}", shown(path)))?);
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut chunk).doing(|| format!("cannot read {}", shown(path)))? {
-            0 => break,
-            n => {
-                hasher.update(&chunk[..n]);
-                report.bytes += n as u64;
-            }
-        }
-    }
-    let digest = ContentDigest::from_bytes(hasher.finalize().into());
-    memory.digests.insert(inode, digest);
-    Ok(digest)
 }
 
 /// Gives a file or directory of a layer the mode that it must have.

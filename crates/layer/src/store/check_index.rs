@@ -16,8 +16,8 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode};
 use strata_tree::{BlobDigest, DiffId, FlatTree};
 
-use super::Store;
-use super::fsck_report::{FsckReport, Problem};
+use super::checker::Checker;
+use super::fsck_report::Problem;
 use super::listing::{Found, Images, Listing};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{Index, NEWEST, PAGE};
@@ -145,21 +145,21 @@ fn check_schema(path: &Path) -> Result<Option<String>> {
     })
 }
 
-impl Store {
+impl Checker<'_> {
     /// What SQLite and counting can tell.
-    pub(super) fn check_sqlite(&self, report: &mut FsckReport) -> Result<()> {
-        let index = self.index();
+    pub(super) fn check_sqlite(&mut self) -> Result<()> {
+        let index = self.store.index();
         let mut statement = index.db.prepare("PRAGMA integrity_check")?;
         let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
         for line in lines.collect::<std::result::Result<Vec<_>, _>>()? {
             if line != "ok" {
-                report.index_problem(line);
+                self.report.index_problem(line);
             }
         }
         let mut statement = index.db.prepare("PRAGMA foreign_key_check")?;
         let broken = statement.query_map([], |_| Ok(()))?.count();
         if broken > 0 {
-            report.index_problem(format!("{broken} rows refer to none"));
+            self.report.index_problem(format!("{broken} rows refer to none"));
         }
         for (what, count) in [
             (
@@ -188,34 +188,34 @@ impl Store {
         ] {
             let n: i64 = index.db.query_row(count, [], |row| row.get(0))?;
             if n > 0 {
-                report.index_problem(format!("{n} {what}"));
+                self.report.index_problem(format!("{n} {what}"));
             }
         }
         Ok(())
     }
 
     /// Images and tags against their copy, and their blobs.
-    pub(super) fn check_images(&self, report: &mut FsckReport) -> Result<()> {
-        let expected = Images::of(&self.index().db)?;
+    pub(super) fn check_images(&mut self) -> Result<()> {
+        let expected = Images::of(&self.store.index().db)?;
         let state = expected.state();
-        match Listing::read(&self.root.join("images.json")) {
+        match Listing::read(&self.store.root.join("images.json")) {
             Found::Listing(listing) if listing.images == expected => {}
             Found::Listing(listing) if listing.is_ahead_of(&state) => {
-                report.notes.push("images.json has a change that a crash kept out".to_owned());
+                self.report.notes.push("images.json has a change that a crash kept out".to_owned());
             }
             Found::Listing(_) => {
-                report.index_problem("its images and tags are not those of images.json");
+                self.report.index_problem("its images and tags are not those of images.json");
             }
             Found::Absent if expected == Images::default() => {}
-            Found::Absent => report.problems.push(Problem::Listing("is gone".to_owned())),
-            Found::Damaged(why, _) => report.problems.push(Problem::Listing(why)),
+            Found::Absent => self.report.problems.push(Problem::Listing("is gone".to_owned())),
+            Found::Damaged(why, _) => self.report.problems.push(Problem::Listing(why)),
         }
-        for image in self.images()? {
+        for image in self.store.images()? {
             let blobs = [Some(BlobDigest::from(image.id)), image.manifest];
             for digest in blobs.into_iter().flatten() {
-                if let Err(error) = self.blob(&digest) {
+                if let Err(error) = self.store.blob(&digest) {
                     let what = error.to_string();
-                    report.problems.push(Problem::Image { id: image.id, what });
+                    self.report.problems.push(Problem::Image { id: image.id, what });
                 }
             }
         }
@@ -223,24 +223,24 @@ impl Store {
     }
 
     /// Directories without a row, and compiled trees.
-    pub(super) fn check_leftovers(&self, report: &mut FsckReport) -> Result<()> {
-        for (name, path) in self.list("layers")? {
+    pub(super) fn check_leftovers(&mut self) -> Result<()> {
+        for (name, path) in self.store.list("layers")? {
             let known = match DiffId::from_hex(&name) {
-                Ok(diff_id) => self.layer(&diff_id)?.is_some(),
+                Ok(diff_id) => self.store.layer(&diff_id)?.is_some(),
                 Err(_) => false,
             };
             if !known {
                 let what = "is in no image and not in the index; `strata gc` removes it";
-                report.notes.push(format!("{} {what}", path.display()));
+                self.report.notes.push(format!("{} {what}", path.display()));
             }
         }
-        for (_, path) in self.list("trees")? {
+        for (_, path) in self.store.list("trees")? {
             let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
                 let tree = FlatTree::open(file, path.display().to_string());
                 tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())
             });
             if let Err(what) = tree {
-                report.problems.push(Problem::Tree { path, what });
+                self.report.problems.push(Problem::Tree { path, what });
             }
         }
         Ok(())

@@ -1,11 +1,10 @@
-//! What a check of a store finds, and what it remembers on the way.
+//! What a check of a store finds.
 //!
 //! Invariant: a problem says where it is; what was mended is no problem any more.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use strata_tree::{ContentDigest, DiffId, ImageId};
+use strata_tree::{DiffId, ImageId};
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +88,4 @@ impl FsckReport {
     pub(super) fn layer_problem(&mut self, diff_id: &DiffId, what: String) {
         self.problems.push(Problem::Layer { diff_id: *diff_id, what });
     }
-}
-
-/// What one check remembers from layer to layer.
-#[derive(Default)]
-pub(super) struct CheckMemory {
-    pub digests: HashMap<(u64, u64), ContentDigest>,
-    /// The inode of each content that was met, and its blocks.
-    pub inodes: HashMap<i64, ((u64, u64), u64)>,
 }

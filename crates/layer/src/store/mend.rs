@@ -13,18 +13,29 @@ use super::{GcReport, Store, layer_path};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, Locked, lock_path};
 
-impl Store {
+/// Mends a store.
+pub(super) struct Mender<'s> {
+    store: &'s Store,
+    report: FsckReport,
+}
+
+impl<'s> Mender<'s> {
+    /// Of a store, what a check of it reported.
+    pub(super) fn new(store: &'s Store, report: FsckReport) -> Self {
+        Self { store, report }
+    }
+
     /// Mends what the report has; what is mended moves from its problems to `repaired`.
-    pub(super) fn mend(&self, report: &mut FsckReport) -> Result<()> {
+    pub(super) fn mend(mut self) -> Result<FsckReport> {
         let mut left = Vec::new();
-        for problem in std::mem::take(&mut report.problems) {
+        for problem in std::mem::take(&mut self.report.problems) {
             let done = match &problem {
                 // The rebuild was to mend these.
                 Problem::Index(_) => None,
                 Problem::Layer { diff_id, .. } => {
-                    self.take_out(diff_id, report)?.then_some("taken out; load it again")
+                    self.take_out(diff_id)?.then_some("taken out; load it again")
                 }
-                Problem::Mode { diff_id, path, mode, .. } => match self.hold(diff_id) {
+                Problem::Mode { diff_id, path, mode, .. } => match self.store.hold(diff_id) {
                     Ok(Some(held)) => {
                         mend_mode(&held, path, *mode)?;
                         Some("mended")
@@ -33,52 +44,52 @@ impl Store {
                     Ok(None) => Some("gone with its layer"),
                     Err(error) => return Err(error),
                 },
-                Problem::Image { id, .. } => match self.remove_image(id) {
+                Problem::Image { id, .. } => match self.store.remove_image(id) {
                     Ok(_) | Err(Error::NoImage(_)) => Some("taken out; load it again"),
                     Err(Error::InUse { .. }) => None,
                     Err(error) => return Err(error),
                 },
                 Problem::Listing(_) => Some("written anew from the index"),
                 Problem::Tree { path, .. } => {
-                    self.remove_file_if_there(path)?;
+                    self.store.remove_file_if_there(path)?;
                     Some("removed; it is made anew when it is needed")
                 }
             };
             match done {
-                Some(done) => report.repaired.push(format!("{problem}: {done}")),
+                Some(done) => self.report.repaired.push(format!("{problem}: {done}")),
                 None => left.push(problem),
             }
         }
-        report.problems = left;
+        self.report.problems = left;
         self.mend_listing()?;
         let mut garbage = GcReport::default();
-        self.gc_orphans(&mut garbage)?;
+        self.store.gc_orphans(&mut garbage)?;
         for path in garbage.orphans {
-            report.repaired.push(format!("{}: removed, no image had it", path.display()));
+            self.report.repaired.push(format!("{}: removed, no image had it", path.display()));
         }
-        report.notes.clear();
-        Ok(())
+        self.report.notes.clear();
+        Ok(self.report)
     }
 
     /// Removes a damaged layer with the images that need it; `false` if somebody holds it.
-    fn take_out(&self, diff_id: &DiffId, report: &mut FsckReport) -> Result<bool> {
-        for image in self.images()? {
+    fn take_out(&mut self, diff_id: &DiffId) -> Result<bool> {
+        for image in self.store.images()? {
             if !image.layers.contains(diff_id) {
                 continue;
             }
-            match self.remove_image(&image.id) {
+            match self.store.remove_image(&image.id) {
                 Ok(_) => {
                     let what = "taken out, since a layer of it is damaged; load it again";
-                    report.repaired.push(format!("image {}: {what}", image.id));
+                    self.report.repaired.push(format!("image {}: {what}", image.id));
                 }
                 Err(Error::InUse { .. }) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
-        if let Some(record) = self.layer(diff_id)? {
-            return self.collect(&record);
+        if let Some(record) = self.store.layer(diff_id)? {
+            return self.store.collect(&record);
         }
-        match lock_path(&self.root.join(layer_path(diff_id)), Lock::SoonExclusive)? {
+        match lock_path(&self.store.root.join(layer_path(diff_id)), Lock::SoonExclusive)? {
             Locked::Busy => Ok(false),
             Locked::Held(_) | Locked::Absent => Ok(true),
         }
@@ -86,16 +97,16 @@ impl Store {
 
     /// Writes `images.json` anew if it is not that of the index.
     fn mend_listing(&self) -> Result<()> {
-        let mut index = self.index();
+        let mut index = self.store.index();
         let tx = index.write()?;
         let images = Images::of(&tx)?;
-        let path = self.root.join("images.json");
+        let path = self.store.root.join("images.json");
         match Listing::read(&path) {
             Found::Listing(listing) if listing.images == images => return Ok(()),
             Found::Absent if images == Images::default() => return Ok(()),
             Found::Listing(_) | Found::Absent | Found::Damaged(..) => {}
         }
         let state = images.state();
-        self.write_aside(&path, &Listing::new(images, state).text())
+        self.store.write_aside(&path, &Listing::new(images, state).text())
     }
 }

@@ -24,6 +24,7 @@ mod check;
 mod check_accounts;
 mod check_files;
 mod check_index;
+mod checker;
 mod df;
 mod fsck_report;
 mod gc;

@@ -1,0 +1,31 @@
+//! `fsck`: one check of one store, with what it remembers from layer to layer.
+//!
+//! Invariants: it changes nothing in the store; what it finds wrong is in its report.
+
+use std::collections::HashMap;
+
+use strata_tree::ContentDigest;
+
+use super::Store;
+use super::fsck_report::FsckReport;
+
+/// A check of a store.
+pub(super) struct Checker<'s> {
+    pub(super) store: &'s Store,
+    pub(super) report: FsckReport,
+    /// The digest of each inode that was read.
+    pub(super) digests: HashMap<(u64, u64), ContentDigest>,
+    /// The inode of each content that was met, and its blocks.
+    pub(super) inodes: HashMap<i64, ((u64, u64), u64)>,
+}
+
+impl<'s> Checker<'s> {
+    pub(super) fn new(store: &'s Store) -> Self {
+        Self {
+            store,
+            report: FsckReport::default(),
+            digests: HashMap::new(),
+            inodes: HashMap::new(),
+        }
+    }
+}
