@@ -82,23 +82,17 @@ impl Store {
     pub fn removal(&self, wanted: &[ImageId], untagged: &[String]) -> Result<Removal> {
         let sharing = self.sharing()?;
         let all = self.images()?;
-        let mut left: Vec<&ImageRecord> = all.iter().collect();
+        let mut plan = RemovalPlan::new(self, &all);
         let mut removal = Removal::default();
         let mut gone: BTreeSet<DiffId> = BTreeSet::new();
         for id in wanted {
-            let at = left.iter().position(|image| image.id == *id).ok_or(Error::NoImage(*id))?;
-            let image = left.remove(at);
-            let freed: BTreeSet<DiffId> = image.layers.iter().copied().collect();
-            let needed = |layer: &DiffId| left.iter().any(|other| other.layers.contains(layer));
-            let freed: BTreeSet<DiffId> =
-                freed.into_iter().filter(|layer| !needed(layer)).collect();
-            if self.is_held(image, &freed)? {
-                removal.in_use.push(*id);
-                left.insert(at, image);
-                continue;
+            match plan.remove(id)? {
+                Some(freed) => {
+                    removal.images.push(*id);
+                    gone.extend(freed);
+                }
+                None => removal.in_use.push(*id),
             }
-            removal.images.push(*id);
-            gone.extend(freed);
         }
         for record in self.layers()?.iter().filter(|record| gone.contains(&record.diff_id)) {
             removal.layers.push(record.diff_id);
@@ -108,18 +102,46 @@ impl Store {
         let freed = sharing.freed(&gone);
         removal.files = freed.files;
         removal.contents = Space { bytes: freed.bytes, blocks: freed.blocks };
-        let removed: Vec<&ImageRecord> =
-            all.iter().filter(|image| removal.images.contains(&image.id)).collect();
-        removal.trees = self.trees_only_of(&removed, &left)?;
-        removal.blobs = self.blobs_only_of(&removed, &left)?;
-        removal.listing = self.listing_without(&removal.images, untagged)?;
+        removal.trees = plan.trees()?;
+        removal.blobs = plan.blobs()?;
+        removal.listing = plan.listing(untagged)?;
         Ok(removal)
+    }
+}
+
+/// Images of a store: which would be removed, and which would be left.
+struct RemovalPlan<'s> {
+    store: &'s Store,
+    removed: Vec<&'s ImageRecord>,
+    left: Vec<&'s ImageRecord>,
+}
+
+impl<'s> RemovalPlan<'s> {
+    fn new(store: &'s Store, all: &'s [ImageRecord]) -> Self {
+        Self { store, removed: Vec::new(), left: all.iter().collect() }
+    }
+
+    /// Removes an image, and says which layers no image has then; `None` if somebody uses it or
+    /// one of those layers: it is left.
+    fn remove(&mut self, id: &ImageId) -> Result<Option<BTreeSet<DiffId>>> {
+        let found = self.left.iter().position(|image| image.id == *id);
+        let at = found.ok_or(Error::NoImage(*id))?;
+        let image = self.left.remove(at);
+        let needed = |layer: &DiffId| self.left.iter().any(|other| other.layers.contains(layer));
+        let freed: BTreeSet<DiffId> =
+            image.layers.iter().copied().filter(|layer| !needed(layer)).collect();
+        if self.is_held(image, &freed)? {
+            self.left.insert(at, image);
+            return Ok(None);
+        }
+        self.removed.push(image);
+        Ok(Some(freed))
     }
 
     /// Whether removing the image with those layers would be refused.
     fn is_held(&self, image: &ImageRecord, freed: &BTreeSet<DiffId>) -> Result<bool> {
-        let paths = freed.iter().map(|layer| self.root().join(layer_path(layer)));
-        for path in [self.blob_path(&image.id.into())].into_iter().chain(paths) {
+        let paths = freed.iter().map(|layer| self.store.root().join(layer_path(layer)));
+        for path in [self.store.blob_path(&image.id.into())].into_iter().chain(paths) {
             // Whoever wants it meanwhile waits: the lock goes at once.
             if matches!(lock_path(&path, Lock::TryExclusive)?, Locked::Busy) {
                 return Ok(true);
@@ -128,46 +150,49 @@ impl Store {
         Ok(false)
     }
 
-    fn trees_only_of(&self, removed: &[&ImageRecord], left: &[&ImageRecord]) -> Result<Space> {
-        let kept: BTreeSet<&[DiffId]> = left.iter().map(|image| &image.layers[..]).collect();
-        let gone = removed.iter().filter(|image| !kept.contains(&image.layers[..]));
+    /// Compiled trees that no image would have any more.
+    fn trees(&self) -> Result<Space> {
+        let kept: BTreeSet<&[DiffId]> = self.left.iter().map(|image| &image.layers[..]).collect();
+        let gone = self.removed.iter().filter(|image| !kept.contains(&image.layers[..]));
         let chains: BTreeSet<ChainId> = gone.filter_map(|image| chain_id(&image.layers)).collect();
-        let paths = chains.iter().map(|chain| self.tree_path(chain));
+        let paths = chains.iter().map(|chain| self.store.tree_path(chain));
         self.space_of(paths)
     }
 
-    fn blobs_only_of(&self, removed: &[&ImageRecord], left: &[&ImageRecord]) -> Result<Space> {
+    /// Manifests and configs that no image would have any more.
+    fn blobs(&self) -> Result<Space> {
         let blobs = |images: &[&ImageRecord]| -> BTreeSet<BlobDigest> {
             let of = |image: &&ImageRecord| [Some(BlobDigest::from(image.id)), image.manifest];
             images.iter().flat_map(of).flatten().collect()
         };
-        let (gone, kept) = (blobs(removed), blobs(left));
-        self.space_of(gone.difference(&kept).map(|blob| self.blob_path(blob)))
+        let (gone, kept) = (blobs(&self.removed), blobs(&self.left));
+        self.space_of(gone.difference(&kept).map(|blob| self.store.blob_path(blob)))
     }
 
     fn space_of(&self, paths: impl Iterator<Item = std::path::PathBuf>) -> Result<Space> {
         let mut all = Space::default();
         for path in paths {
-            let below = path.strip_prefix(self.root()).unwrap_or(&path);
-            all += space(self.root_fd.as_fd(), below)?.unwrap_or_default();
+            let below = path.strip_prefix(self.store.root()).unwrap_or(&path);
+            all += space(self.store.root_fd.as_fd(), below)?.unwrap_or_default();
         }
         Ok(all)
     }
 
-    /// What `images.json` loses with those images and names.
-    fn listing_without(&self, removed: &[ImageId], untagged: &[String]) -> Result<Space> {
-        let mut images = Images::of(&self.index().db)?;
+    /// What `images.json` loses with the removed images and the names `untagged`.
+    fn listing(&self, untagged: &[String]) -> Result<Space> {
+        let mut images = Images::of(&self.store.index().db)?;
         let before = images.state();
-        let removed: BTreeSet<String> = removed.iter().map(ImageId::to_string).collect();
+        let removed: BTreeSet<String> =
+            self.removed.iter().map(|image| image.id.to_string()).collect();
         images.0.retain(|image| !removed.contains(&image.id));
         for image in &mut images.0 {
             image.tags.retain(|name| !untagged.contains(name));
         }
         let after = Listing::new(images, before).text().len() as u64;
-        let path = self.root().join("images.json");
+        let path = self.store.root().join("images.json");
         let now = match removed.is_empty() && untagged.is_empty() {
             true => None,
-            false => space(self.root_fd.as_fd(), std::path::Path::new("images.json"))?,
+            false => space(self.store.root_fd.as_fd(), std::path::Path::new("images.json"))?,
         };
         let Some(now) = now else { return Ok(Space::default()) };
         let stat =
