@@ -10,22 +10,25 @@ use crate::project::{none, read, top};
 const ARROWS: [(&str, &[&str]); 14] = [
     // Tests alone may use it.
     ("testkit", &[]),
-    ("sha256", &[]),
     ("tree", &[]),
     ("content", &["tree"]),
+    ("diff", &["content", "tree"]),
     ("union", &["content", "tree"]),
-    ("layer", &["content", "sha256", "tree"]),
+    ("layer", &["content", "diff", "tree"]),
     ("registry", &["tree"]),
-    ("analysis", &["content", "image", "layer", "registry", "tree"]),
-    ("image", &["layer", "registry", "tree"]),
+    ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
+    ("image", &["diff", "layer", "registry", "tree"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
-    ("engine", &["content", "fuse", "image", "kernel", "layer", "registry", "tree", "union"]),
+    (
+        "engine",
+        &["content", "diff", "fuse", "image", "kernel", "layer", "registry", "tree", "union"],
+    ),
     ("overlay", &["content", "fuse", "tree", "union"]),
     (
         "cli",
         &[
-            "analysis", "content", "engine", "fuse", "image", "kernel", "layer", "overlay",
+            "analysis", "content", "diff", "engine", "fuse", "image", "kernel", "layer", "overlay",
             "registry", "tree", "union",
         ],
     ),

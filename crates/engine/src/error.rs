@@ -67,6 +67,13 @@ impl Error {
     }
 }
 
+/// A diff that cannot be read or written is the store's matter: one name for its causes.
+impl From<strata_diff::Error> for Error {
+    fn from(error: strata_diff::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 impl From<rustix::io::Errno> for Error {
     fn from(errno: rustix::io::Errno) -> Self {
         Self::Io(errno.into())

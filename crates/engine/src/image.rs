@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strata_content::FileTree;
+use strata_diff::export::{self, Exported};
 use strata_image::resolve_image;
 use strata_kernel::WrittenImage;
 use strata_layer::checkout::{self, Dest, Options, Report};
-use strata_layer::export::{self, Exported};
 use strata_layer::{HeldImage, HeldLayer, ImageRecord, Store};
 use strata_tree::{Entry, FlatTree, Follow, Kind, Lower, Node, TreePath, list, resolve};
 

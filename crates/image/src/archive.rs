@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
-use strata_layer::diff::{DiffReader, RawSink};
+use strata_diff::tar::{DiffReader, RawSink};
 use strata_tree::TreePath;
 use tar::{EntryType, Header};
 

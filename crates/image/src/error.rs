@@ -50,7 +50,7 @@ pub enum Error {
         /// The source.
         label: String,
         /// What is wrong, and where.
-        source: strata_layer::stream::StreamError,
+        source: strata_diff::stream::StreamError,
     },
     /// The two lists of images that an archive has are at odds.
     #[error(

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FileType, Mode, OFlags};
-use strata_layer::stream::{Compression, Decompressed, MAGIC, StreamError, data, zero_blocks};
+use strata_diff::stream::{Compression, Decompressed, MAGIC, StreamError, data, zero_blocks};
 
 use crate::error::{Error, Result};
 use crate::limits::SourceLimits;

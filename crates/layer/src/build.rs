@@ -16,18 +16,18 @@ use std::sync::Arc;
 
 use strata_tree::{ContentDigest, TreePath};
 
-use crate::body::{CHUNK, Content, copy_range, digest, fill};
-use crate::diff::{DiffReader, Member, MemberKind, RawSink};
-use crate::draft::{Draft, Effects, Facts, FileId, FileKind, Finished, Placed};
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{Body, BodySink, StreamWriter};
 use crate::index::Index;
 use crate::index::contents::Sources;
-use crate::limits::Limits;
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Place, Stage};
 use crate::store::Staged;
-use crate::stream::{Hashed, data};
+use strata_diff::Limits;
+use strata_diff::body::{BodyLayout, CHUNK, copy_range, digest, fill};
+use strata_diff::draft::{Draft, Effects, FileId, FileKind, Finished, MemberFacts, Placed};
+use strata_diff::headers::{BodySink, StoredBody, StreamWriter};
+use strata_diff::stream::{Hashed, data};
+use strata_diff::tar::{DiffReader, Member, MemberKind, RawSink};
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 4 << 20;
@@ -155,7 +155,7 @@ impl<'s> Build<'s> {
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
         let mut effects = Effects::default();
-        let facts = Facts {
+        let facts = MemberFacts {
             perm: member.perm,
             uid: member.uid,
             gid: member.gid,
@@ -188,7 +188,7 @@ impl<'s> Build<'s> {
         if !regular {
             return Ok(());
         }
-        let content = Content { logical: member.size, pieces: member.sparse };
+        let content = BodyLayout { logical: member.size, pieces: member.sparse };
         match placed {
             Placed::File { file, path, hidden } => {
                 let place =
@@ -211,7 +211,7 @@ impl<'s> Build<'s> {
         Ok(())
     }
 
-    fn note_body(&mut self, content: Content, of: BodyOf) {
+    fn note_body(&mut self, content: BodyLayout, of: BodyOf) {
         let len = content.stored();
         if len > 0 {
             self.bodies.push(BodyRecord { len, pieces: content.pieces, of });
@@ -281,7 +281,7 @@ impl<'s> Build<'s> {
     /// Reads one body and sees to it that its bytes are at `place`.
     fn content<R: Read, S: RawSink + BodySink>(
         &mut self,
-        content: &Content,
+        content: &BodyLayout,
         place: &Place,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
         buffer: &mut Vec<u8>,
@@ -317,7 +317,7 @@ impl<'s> Build<'s> {
     /// Too large for memory: written aside, then kept or dropped for what is there.
     fn large<R: Read, S: RawSink + BodySink>(
         &mut self,
-        content: &Content,
+        content: &BodyLayout,
         place: &Place,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
     ) -> Result<usize> {
@@ -338,7 +338,7 @@ impl<'s> Build<'s> {
                 }
                 at += n as u64;
             }
-            Ok(())
+            Ok::<_, Error>(())
         })?;
         if let Some((_, file)) = &aside {
             file.set_len(content.logical).doing(doing)?;
@@ -420,7 +420,7 @@ impl<'s> Build<'s> {
         local
     }
 
-    fn bound(&mut self, content: &Content, offset: u64) -> Result<()> {
+    fn bound(&mut self, content: &BodyLayout, offset: u64) -> Result<()> {
         self.logical = self.logical.saturating_add(content.logical);
         let limits = &self.limits;
         let sparse = offset.saturating_mul(limits.expansion).saturating_add(Limits::EXPANSION_FREE);
@@ -431,7 +431,7 @@ impl<'s> Build<'s> {
         } else {
             return Ok(());
         };
-        Err(Error::Limit { layer: self.label.clone(), what, limit, option })
+        Err(strata_diff::Error::Limit { layer: self.label.clone(), what, limit, option }.into())
     }
 
     /// Settles what had to wait for the end.
@@ -439,9 +439,9 @@ impl<'s> Build<'s> {
         let (files, locals) = (&self.files, &self.locals);
         let digest = |file: FileId| {
             let content = files.get(file.index()).copied().flatten();
-            content
-                .map(|content| locals[content.local].digest)
-                .ok_or_else(|| Error::damaged("the draft of a layer", "a file without content"))
+            content.map(|content| locals[content.local].digest).ok_or_else(|| {
+                strata_diff::Error::damaged("the draft of a layer", "a file without content")
+            })
         };
         let draft = std::mem::replace(&mut self.draft, Draft::new("", self.limits));
         let finished = draft.finish(&digest)?;
@@ -501,11 +501,11 @@ impl Built {
                 BodyOf::Loose(_) => None,
             };
             table.push(match (path, &body.pieces) {
-                (Some(path), None) => Body::File(path.clone(), body.len),
-                (Some(path), Some(pieces)) => Body::Sparse(path.clone(), pieces.clone()),
+                (Some(path), None) => StoredBody::File(path.clone(), body.len),
+                (Some(path), Some(pieces)) => StoredBody::Sparse(path.clone(), pieces.clone()),
                 (None, _) => {
                     inline.push(body);
-                    Body::Inline(body.len)
+                    StoredBody::Inline(body.len)
                 }
             });
         }

@@ -4,9 +4,8 @@
 
 use std::path::PathBuf;
 
-use strata_tree::{BlobDigest, DiffId, ImageId, TreePath};
-
-use crate::diff::DiffError;
+use strata_diff::tar::DiffError;
+use strata_tree::{BlobDigest, DiffId, ImageId};
 
 /// The result of every call on a store.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -14,33 +13,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The tar of a layer cannot be read.
+    /// The tar of a layer cannot be read, breaks a rule for layers, or passes a bound.
     #[error(transparent)]
-    Diff(#[from] DiffError),
-    /// The tar can be read, but breaks a rule for layers.
-    #[error("layer {layer}: {path}: {rule}")]
-    Rule {
-        /// The layer as the caller named it.
-        layer: String,
-        /// The member's path.
-        path: String,
-        /// What it breaks.
-        rule: String,
-    },
-    /// A bound of [`crate::Limits`] was passed.
-    #[error(
-        "layer {layer}: more than {limit} {what}; raise it with {option} if you trust the image"
-    )]
-    Limit {
-        /// The layer as the caller named it.
-        layer: String,
-        /// What there is too much of, with its unit.
-        what: &'static str,
-        /// The bound.
-        limit: u64,
-        /// The command-line option that sets it.
-        option: &'static str,
-    },
+    Diff(strata_diff::Error),
     /// The uncompressed tar is not the one that the config names.
     #[error(
         "layer {layer}: the diff id is {actual}, the config says {expected}; nothing of it was kept"
@@ -160,6 +135,25 @@ const SHM_SIZE: i32 = 4874;
 /// may be the cause of.
 const NO_ROOM: [i32; 4] = [SHM_SIZE, 4618, 778, 1034];
 
+/// What is no fact of the tar is here what it would be had it happened elsewhere in the store.
+impl From<strata_diff::Error> for Error {
+    fn from(error: strata_diff::Error) -> Self {
+        use strata_diff::Error as Diff;
+        match error {
+            Diff::Damaged { what, why } => Self::Damaged { what, why },
+            Diff::Tree(error) => Self::Tree(error),
+            Diff::Io { what, source } => Self::Io { what, source },
+            Diff::Tar(_) | Diff::Rule { .. } | Diff::Limit { .. } => Self::Diff(error),
+        }
+    }
+}
+
+impl From<DiffError> for Error {
+    fn from(error: DiffError) -> Self {
+        Self::Diff(error.into())
+    }
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode;
@@ -214,10 +208,6 @@ impl Error {
     /// Wraps an operating system error with what was being done.
     pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
-    }
-
-    pub(crate) fn rule(layer: &str, path: &TreePath, rule: impl Into<String>) -> Self {
-        Self::Rule { layer: layer.to_owned(), path: path.to_string(), rule: rule.into() }
     }
 
     /// Says that `what`, of the store, contradicts itself, and how.

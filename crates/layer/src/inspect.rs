@@ -6,17 +6,16 @@
 
 use std::collections::HashSet;
 
+use strata_diff::headers::Keeper;
+use strata_diff::rows::RowKind;
+use strata_diff::tar::DiffReader;
+use strata_diff::{Limits, stream};
 use strata_tree::{ContentDigest, DiffId};
 
 use crate::build::Build;
-use crate::diff::DiffReader;
 use crate::error::{Error, Result};
-use crate::headers::Keeper;
-use crate::index::rows::RowKind;
-use crate::limits::Limits;
 use crate::progress::{Event, Progress};
 use crate::store::{LayerInput, verify};
-use crate::stream;
 
 /// What is known of a layer that was read and not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

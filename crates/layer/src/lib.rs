@@ -1,27 +1,20 @@
-//! Layers and the store that keeps them.
+//! The store of layers.
 //!
-//! A diff (the tar of a layer) is read by [`diff::DiffReader`], drafted into a tree by the
-//! whiteout rules, and written below `staging/`; equal contents become one inode; then the layer
-//! is published: into `layers/<diff id>/` and, as rows, into `index.db`. [`StoredLayer`] shows a
-//! published layer as a [`strata_tree::Lower`]; [`checkout`] and [`export`] write any tree back as
-//! files or as a tar.
+//! A diff (the tar of a layer) is read and drafted into rows by `strata_diff`; its files are
+//! written below `staging/`, where equal contents become one inode; then the layer is published:
+//! into `layers/<diff id>/` and, as rows, into `index.db`. [`StoredLayer`] shows a published layer
+//! as a [`strata_tree::Lower`]; [`checkout`] writes any tree back as files.
 //!
 //! Invariants: a layer in the index is complete and durable on disk; no path of an archive leaves
 //! the staging directory; nothing but directories and plain read-only files is created from image
 //! data; nothing of a refused input stays.
 
-mod body;
 mod build;
 pub mod checkout;
-pub mod diff;
-mod draft;
 mod error;
-pub mod export;
-mod headers;
 mod index;
 mod inspect;
 mod layout;
-mod limits;
 mod lock;
 mod measure;
 mod progress;
@@ -30,13 +23,10 @@ mod reader;
 mod stage;
 mod store;
 mod stored_layer;
-pub mod stream;
 
 pub use error::{Error, IoContext, Result};
-pub use index::rows::{EntryRow, Meta, RowKind};
 pub use index::{ImageRecord, LayerRecord};
 pub use inspect::{InspectedContent, InspectedLayer, inspect};
-pub use limits::Limits;
 pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use reader::{
@@ -48,3 +38,4 @@ pub use store::{
     Store, StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;
+pub use strata_diff::Limits;

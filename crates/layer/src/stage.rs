@@ -23,11 +23,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use strata_tree::{TreePath, rename_new};
 
-use crate::body::CHUNK;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
 use crate::measure::{Space, space};
-use crate::stream::data;
+use strata_diff::body::CHUNK;
+use strata_diff::stream::data;
 
 /// The mode of every file of a layer directory.
 pub(crate) const FILE_MODE: u32 = 0o444;

@@ -5,7 +5,8 @@
 
 use std::sync::OnceLock;
 
-use strata_layer::{HeldImage, HeldLayer, Result, RowKind, Store, StoredLayer};
+use strata_diff::rows::RowKind;
+use strata_layer::{HeldImage, HeldLayer, Result, Store, StoredLayer};
 use strata_tree::{ContentDigest, DiffId, ImageId, Lower, NodeId, Stat, TreePath, Xattr};
 
 use super::facts::{Facts, Seen};

@@ -26,7 +26,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use strata_layer::{EntryRow, Result, RowKind};
+use strata_diff::rows::{EntryRow, RowKind};
+use strata_layer::Result;
 use strata_tree::{NodeId, Presence, TreePath};
 
 use super::chain::{Chain, LayerNode, Shown};

@@ -28,7 +28,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use strata_layer::{Result, RowKind};
+use strata_diff::rows::RowKind;
+use strata_layer::Result;
 use strata_tree::{ContentDigest, ImageId, NodeId, TreePath};
 
 use super::chain::{Chain, LayerNode, Shown};

@@ -10,9 +10,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use strata_layer::{
-    ContentId, EntryRow, Error, HeldLayer, ImageRecord, IndexReader, Result, RowKind, Store,
-};
+use strata_diff::rows::{EntryRow, RowKind};
+use strata_layer::{ContentId, Error, HeldLayer, ImageRecord, IndexReader, Result, Store};
 use strata_tree::{
     ContentDigest, DiffId, ImageId, Kind, Name, NodeId, Presence, Stat, TreePath, Xattr,
 };

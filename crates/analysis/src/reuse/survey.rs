@@ -12,10 +12,9 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use strata_layer::diff::{DiffReader, MemberKind, RawSink};
-use strata_layer::{
-    InspectedLayer, IoContext, LayerInput, Limits, Progress, Result, inspect, stream,
-};
+use strata_diff::tar::{DiffReader, MemberKind, RawSink};
+use strata_diff::{Limits, stream};
+use strata_layer::{InspectedLayer, IoContext, LayerInput, Progress, Result, inspect};
 use strata_tree::ContentDigest;
 
 use super::LayerContents;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use strata_content::FileTree;
-use strata_layer::export::write_tree;
+use strata_diff::export::write_tree;
 
 use super::args::ExportType;
 use super::{ExportArgs, Screen, quiet};

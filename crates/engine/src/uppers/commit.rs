@@ -146,7 +146,7 @@ fn write_diff(layer: Layer, writer: PipeWriter) -> Result<Vec<String>> {
     let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
     let contents = layer.contents();
     let layer = FileTree::new(Arc::new(layer), contents);
-    let exported = strata_layer::export::write_changes(&layer, &mut out)?;
+    let exported = strata_diff::export::write_changes(&layer, &mut out)?;
     out.flush()?;
     let left_out = exported.left_out.into_iter();
     Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())

@@ -230,10 +230,7 @@ impl Blobs for Remote<'_> {
         use strata_layer::Error as Layer;
         let Error::Layer { source, .. } = &error else { return Err(error) };
         // With the right blob and the wrong diff id it is the image that is wrong.
-        let by_content = matches!(
-            **source,
-            Layer::Diff(_) | Layer::WrongBlob { .. } | Layer::Rule { .. } | Layer::Limit { .. }
-        );
+        let by_content = matches!(**source, Layer::Diff(_) | Layer::WrongBlob { .. });
         let Some((digest, _)) = layer.blob.filter(|_| by_content) else { return Err(error) };
         if self.places.wrong(digest, &source.to_string()) {
             tracing::debug!("{error}; another place is asked");

@@ -53,8 +53,8 @@ use strata_tree::{ChainId, ContentDigest, DiffId};
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
 use crate::layout::layer_path;
-use crate::limits::Limits;
 use crate::lock::{Lock, flock};
+use strata_diff::Limits;
 
 pub use df::{Disk, DiskUsage, LayerUsage};
 pub use fsck_report::{FsckReport, Problem};

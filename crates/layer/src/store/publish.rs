@@ -27,7 +27,7 @@ use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::measure::frame;
 use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
-use crate::stream::StreamFacts;
+use strata_diff::stream::StreamFacts;
 
 /// What a content of a stage turned out to be.
 enum Reconciled {

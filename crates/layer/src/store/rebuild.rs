@@ -18,16 +18,16 @@ use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
 use super::listing::{Found, Images, ListedImage, Listing};
 use super::{FsckReport, HeldLayer, NewIndex, Step, Store, StoreOptions, make_root};
 use crate::build::{Build, Built};
-use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{self, DiffStream, Keeper};
 use crate::index::holders::NewHolder;
 use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
-use crate::limits::Limits;
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::measure::frame;
 use crate::progress::{Event, Progress};
-use crate::stream::Hashed;
+use strata_diff::Limits;
+use strata_diff::headers::{self, DiffStream, Keeper};
+use strata_diff::stream::Hashed;
+use strata_diff::tar::DiffReader;
 
 /// A layer as its directory has it.
 pub(super) struct Derived {
@@ -49,7 +49,7 @@ impl Store {
         let headers = held.headers()?;
         headers::verify(&headers)?;
         let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
-        let open = |path: &TreePath| held.open(path);
+        let open = |path: &TreePath| held.open(path).map_err(std::io::Error::other);
         let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
         let label = held.diff_id.to_string();
         let mut build = Build::new(&label, Limits::NONE, None);
@@ -84,7 +84,7 @@ impl Store {
     /// `Damaged`, `Io`.
     pub fn write_diff(&self, held: &HeldLayer, out: &mut dyn std::io::Write) -> Result<u64> {
         let headers = held.headers()?;
-        let open = |path: &TreePath| held.open(path);
+        let open = |path: &TreePath| held.open(path).map_err(std::io::Error::other);
         let mut stream = DiffStream::new(&headers, &open)?;
         std::io::copy(&mut stream, out)
             .doing(|| format!("cannot rebuild the diff of layer {}", held.diff_id))

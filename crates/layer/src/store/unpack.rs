@@ -12,16 +12,16 @@ use strata_tree::{BlobDigest, DiffId};
 
 use super::{HeldLayer, Step, Store};
 use crate::build::{Build, Disk};
-use crate::diff::DiffReader;
 use crate::error::{Error, IoContext, Result};
-use crate::headers::{Keeper, StreamWriter};
 use crate::index::Index;
 use crate::index::contents::Sources;
 use crate::lock::{Lock, flock, still_there};
 use crate::progress::{Event, Progress};
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Stage, sync_filesystem};
-use crate::stream;
+use strata_diff::headers::{Keeper, StreamWriter};
+use strata_diff::stream;
+use strata_diff::tar::DiffReader;
 
 /// A layer to unpack.
 pub struct LayerInput<'a> {
