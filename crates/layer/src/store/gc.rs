@@ -35,11 +35,12 @@ impl Store {
     /// `Sqlite`, `Io`.
     pub fn gc(&self) -> Result<GcReport> {
         let before = self.bytes_on_disk()?;
-        let mut report = GcReport::default();
         self.sweep();
-        self.gc_layers(&mut report)?;
-        self.gc_orphans(&mut report)?;
-        self.gc_files(&mut report)?;
+        let mut collector = Collector::new(self);
+        collector.layers()?;
+        collector.orphans()?;
+        collector.files()?;
+        let mut report = collector.report;
         report.freed = before.saturating_sub(self.bytes_on_disk()?);
         Ok(report)
     }
@@ -80,64 +81,94 @@ impl Store {
         Ok(true)
     }
 
-    fn gc_layers(&self, report: &mut GcReport) -> Result<()> {
-        for record in self.layers()? {
-            if self.collect(&record)? {
-                report.layers.push(record.diff_id);
+    pub(super) fn list(&self, dir: &str) -> Result<Vec<(String, PathBuf)>> {
+        let path = self.root.join(dir);
+        let doing = || format!("cannot list {}", path.display());
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&path).doing(doing)? {
+            let entry = entry.doing(doing)?;
+            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// One collection of garbage, with what it removed.
+pub(super) struct Collector<'s> {
+    store: &'s Store,
+    pub(super) report: GcReport,
+}
+
+impl<'s> Collector<'s> {
+    pub(super) fn new(store: &'s Store) -> Self {
+        Self { store, report: GcReport::default() }
+    }
+
+    /// Removes layers that no image has and nobody holds.
+    fn layers(&mut self) -> Result<()> {
+        for record in self.store.layers()? {
+            if self.store.collect(&record)? {
+                self.report.layers.push(record.diff_id);
             }
         }
         Ok(())
     }
 
-    pub(super) fn gc_orphans(&self, report: &mut GcReport) -> Result<()> {
-        for (name, path) in self.list("layers")? {
+    /// Removes what lies in `layers/` without a row, unless somebody holds it.
+    ///
+    /// # Errors
+    /// `Sqlite`, `Io`.
+    pub(super) fn orphans(&mut self) -> Result<()> {
+        for (name, path) in self.store.list("layers")? {
             if path.is_symlink() {
                 remove_all(&path)?;
-                report.orphans.push(path);
+                self.report.orphans.push(path);
                 continue;
             }
             let Locked::Held(_lock) = lock_path(&path, Lock::TryExclusive)? else { continue };
             if let Ok(diff_id) = DiffId::from_hex(&name)
-                && self.layer(&diff_id)?.is_some()
+                && self.store.layer(&diff_id)?.is_some()
             {
                 continue;
             }
-            let trashed = self.trash(&path)?;
-            self.step(Step::Trashed);
+            let trashed = self.store.trash(&path)?;
+            self.store.step(Step::Trashed);
             remove_all(&trashed)?;
-            report.orphans.push(path);
+            self.report.orphans.push(path);
         }
         Ok(())
     }
 
-    fn gc_files(&self, report: &mut GcReport) -> Result<()> {
+    /// Removes blobs and compiled trees that no image needs.
+    fn files(&mut self) -> Result<()> {
         // Under the write lock: an image that is just being committed has its blobs before it.
-        let mut index = self.index();
+        let mut index = self.store.index();
         let tx = index.write()?;
         let images = images::all(&tx)?;
-        for (name, path) in self.list("blobs/sha256")? {
+        for (name, path) in self.store.list("blobs/sha256")? {
             let Ok(digest) = BlobDigest::from_hex(&name) else {
-                self.remove_file_if_there(&path)?;
-                report.orphans.push(path);
+                self.store.remove_file_if_there(&path)?;
+                self.report.orphans.push(path);
                 continue;
             };
             let needed = images.iter().any(|image| {
                 BlobDigest::from(image.id) == digest || image.manifest == Some(digest)
             });
             if !needed && !self.recent(&path) {
-                self.remove_file_if_there(&path)?;
-                report.blobs.push(digest);
+                self.store.remove_file_if_there(&path)?;
+                self.report.blobs.push(digest);
             }
         }
-        for (name, path) in self.list("trees")? {
+        for (name, path) in self.store.list("trees")? {
             let Ok(chain) = ChainId::from_hex(&name) else {
-                self.remove_file_if_there(&path)?;
-                report.orphans.push(path);
+                self.store.remove_file_if_there(&path)?;
+                self.report.orphans.push(path);
                 continue;
             };
             if !images.iter().any(|image| chain_id(&image.layers) == Some(chain)) {
-                self.remove_file_if_there(&path)?;
-                report.trees.push(chain);
+                self.store.remove_file_if_there(&path)?;
+                self.report.trees.push(chain);
             }
         }
         Ok(())
@@ -152,19 +183,7 @@ impl Store {
     }
 
     fn others_alive(&self) -> bool {
-        let mut staging = self.list("staging").unwrap_or_default().into_iter();
+        let mut staging = self.store.list("staging").unwrap_or_default().into_iter();
         staging.any(|(_, path)| matches!(lock_path(&path, Lock::TryExclusive), Ok(Locked::Busy)))
-    }
-
-    pub(super) fn list(&self, dir: &str) -> Result<Vec<(String, PathBuf)>> {
-        let path = self.root.join(dir);
-        let doing = || format!("cannot list {}", path.display());
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&path).doing(doing)? {
-            let entry = entry.doing(doing)?;
-            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
-        }
-        found.sort();
-        Ok(found)
     }
 }

@@ -8,8 +8,9 @@ use strata_tree::DiffId;
 
 use super::check_files::mend_mode;
 use super::fsck_report::{FsckReport, Problem};
+use super::gc::Collector;
 use super::listing::{Found, Images, Listing};
-use super::{GcReport, Store, layer_path};
+use super::{Store, layer_path};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, Locked, lock_path};
 
@@ -62,9 +63,9 @@ impl<'s> Mender<'s> {
         }
         self.report.problems = left;
         self.mend_listing()?;
-        let mut garbage = GcReport::default();
-        self.store.gc_orphans(&mut garbage)?;
-        for path in garbage.orphans {
+        let mut collector = Collector::new(self.store);
+        collector.orphans()?;
+        for path in collector.report.orphans {
             self.report.repaired.push(format!("{}: removed, no image had it", path.display()));
         }
         self.report.notes.clear();
