@@ -32,3 +32,6 @@ pub use file_tree::FileTree;
 pub use files::{FileContent, Files, LayerDir};
 pub use joined::Joined;
 pub use memory::Memory;
+
+#[cfg(test)]
+mod tests;

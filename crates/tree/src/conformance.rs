@@ -454,7 +454,7 @@ mod tests {
             full(start().mtime(-1, 0)),
             full(start().xattr("user.a", "2")),
             full(start().xattr("user.b", "1")),
-            full(Spec::new().dir("d").perm(0o700).file("d/f", "CONTENT").xattr("user.a", "1")),
+            full(Spec::new().dir("d").perm(0o700).file("d/f", "contents").xattr("user.a", "1")),
             full(start()).file("more", ""),
             full(start()).whiteout("more"),
             full(start()).link("more", &path),

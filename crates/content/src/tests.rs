@@ -1,14 +1,9 @@
 //! Every kind of contents below every kind of tree of the crates beneath, against the suite; and
 //! that contents which fail do so with an error.
 
-// Helpers are not #[test] functions.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use strata_content::conformance::{check, in_memory, lay_out};
-use strata_content::{Contents, FailingAfter, FileTree, Files, Joined, LayerDir, Memory};
 use strata_testkit::needs;
 use strata_tree::conformance::{layer_specs, merged_specs};
 use strata_tree::dialect::XattrClass;
@@ -16,6 +11,9 @@ use strata_tree::{
     DirOptions, Error, FlatTree, Lower, MemTree, Name, NodeId, Numbers, OverlayDir, Spec, compile,
     lay_overlay,
 };
+
+use crate::conformance::{check, in_memory, lay_out};
+use crate::{Contents, FailingAfter, FileTree, Files, Joined, LayerDir, Memory};
 
 /// More calls than any suite makes.
 const ENOUGH: u64 = u64::MAX;
@@ -25,6 +23,24 @@ fn bytes_in_memory_conform() {
     for (name, spec) in merged_specs().into_iter().chain(layer_specs()) {
         let tree = in_memory(&spec).unwrap();
         check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+    }
+}
+
+/// A suite that passes everything proves nothing.
+#[test]
+fn a_wrong_byte_is_found() {
+    let spec = |text: &str| Spec::new().dir("d").file("d/f", text).file("other", "x");
+    let (good, wrong) = (spec("content"), spec("CONTENT"));
+    let names = in_memory(&good).unwrap();
+    let bytes = Arc::new(Memory::of(std::slice::from_ref(&wrong)).unwrap());
+    let mixed = FileTree::new(Arc::clone(names.names()), bytes);
+    let difference = check(&good, &mixed).unwrap_err();
+    assert!(difference.contains("/d/f"), "{difference}");
+    check(&wrong, &mixed).unwrap();
+    // One byte less, and none at all.
+    for less in [spec("conten"), Spec::new().dir("d").file("other", "x")] {
+        let bytes = Arc::new(Memory::of(&[less]).unwrap());
+        assert!(check(&good, &FileTree::new(Arc::clone(names.names()), bytes)).is_err());
     }
 }
 
