@@ -1,8 +1,8 @@
 //! Where bytes come from: the second seam, beside the names of [`strata_tree::Lower`].
 //!
-//! A tree says which bytes a regular file has ([`ContentRef`]); a [`Contents`] opens them. So
-//! names can be asked without a byte being there, and bytes can come from a store, from memory or
-//! from far away without any tree knowing.
+//! A tree says which bytes a regular file has ([`strata_tree::ContentRef`]); a [`Contents`] opens
+//! them. So names can be asked without a byte being there, and bytes can come from a store, from
+//! memory or from far away without any tree knowing.
 //!
 //! ```text
 //! Lower --content(node)--> ContentRef --open--> Contents --> Content: len, read_at, as_file

@@ -18,7 +18,8 @@ pub const CHUNK: usize = 128 << 10;
 pub struct BodyLayout {
     /// Bytes of the file.
     pub logical: u64,
-    /// For sparse files: offset and length of each piece that is stored, as [`Member::sparse`].
+    /// For sparse files: offset and length of each piece that is stored, as
+    /// [`sparse`](crate::tar::Member::sparse) has them.
     pub pieces: Option<Vec<(u64, u64)>>,
 }
 
