@@ -91,8 +91,7 @@ impl Context {
     /// # Errors
     /// There is none; it cannot be read, and whose it is.
     pub(crate) fn store(&self) -> Result<Store> {
-        let opened = Store::open_existing(&self.root, self.options(Limits::default()));
-        self.opened(opened)
+        self.opened(self.engine().store())
     }
 
     /// The same, to change or remove something: on a full disk what is derived goes first, for a
@@ -154,20 +153,20 @@ impl Context {
     /// # Errors
     /// As [`Context::store`].
     pub(crate) fn store_within(&self, limits: Limits) -> Result<Store> {
-        let store = self.opened(Store::open_with(&self.root, self.options(limits)))?;
-        store.set_aside();
-        Ok(store)
+        self.opened(self.engine().with_limits(limits).made_store())
     }
 
     /// How every store is opened.
     pub(crate) fn options(&self, limits: Limits) -> StoreOptions {
-        StoreOptions { limits, on_step: None, elsewhere: Some(elsewhere()) }
+        self.engine().with_limits(limits).store_options()
     }
 
-    fn opened(&self, opened: strata_layer::Result<Store>) -> Result<Store> {
+    fn opened(&self, opened: stratafs::Result<Store>) -> Result<Store> {
         let error = match opened {
-            Err(error @ strata_layer::Error::NoStore(_)) => return Err(error.into()),
-            Err(error) => error,
+            Err(stratafs::Error::Store(error @ strata_layer::Error::NoStore(_))) => {
+                return Err(error.into());
+            }
+            Err(stratafs::Error::Store(error)) => error,
             opened => return Ok(opened?),
         };
         let shown = self.root.display();

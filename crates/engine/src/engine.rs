@@ -53,7 +53,8 @@ impl Engine {
         &self.root
     }
 
-    fn options(&self) -> StoreOptions {
+    /// How the store is opened, for what opens it by itself.
+    pub fn store_options(&self) -> StoreOptions {
         StoreOptions { limits: self.limits, on_step: None, elsewhere: self.cache.clone() }
     }
 
@@ -62,7 +63,7 @@ impl Engine {
     /// # Errors
     /// `Store` with `NoStore` where there is none, or what keeps it from being read.
     pub fn store(&self) -> Result<Store> {
-        Ok(Store::open_existing(&self.root, self.options())?)
+        Ok(Store::open_existing(&self.root, self.store_options())?)
     }
 
     /// Opens the store, making it if there is none.
@@ -70,7 +71,7 @@ impl Engine {
     /// # Errors
     /// `Store`: it cannot be made or read.
     pub fn made_store(&self) -> Result<Store> {
-        let store = Store::open_with(&self.root, self.options())?;
+        let store = Store::open_with(&self.root, self.store_options())?;
         store.set_aside();
         Ok(store)
     }

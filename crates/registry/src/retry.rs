@@ -32,7 +32,7 @@ impl Retry {
         if why.is_silence() { self.tries.min(SILENT_TRIES) } else { self.tries }
     }
 
-    /// The pause after so many failures; the server may ask for a longer one.
+    /// The pause after this number of failures; the server may ask for a longer one.
     pub(crate) fn pause_after(&self, failures: u32, asked: Option<Duration>) -> Duration {
         let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
         doubled.max(asked.unwrap_or_default()).min(self.longest)
