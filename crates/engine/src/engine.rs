@@ -160,7 +160,7 @@ impl Engine {
         settings: &MountSettings,
     ) -> Result<ServedMount> {
         let uppers = self.uppers();
-        let lease = uppers.hold(&upper)?;
+        let lease = uppers.lease(&upper)?;
         let union = uppers.open(&upper, image.files.clone())?;
         let writable = crate::mounts::WritableTop { upper, lease, union };
         let records = MountRecords::open(&self.root, self.cache.as_deref())?;
@@ -290,7 +290,7 @@ pub fn load(
     options: LoadOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>> {
-    let check = |held: &[_]| crate::trees::merges(store, held);
+    let check = |leased: &[_]| crate::trees::merges(store, leased);
     let options = LoadOptions { chain_check: Some(&check), ..options };
     Ok(strata_image::load(store, spec, &options, progress)?)
 }
@@ -306,7 +306,7 @@ pub fn import(
     options: ImportOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    let check = |held: &[_]| crate::trees::merges(store, held);
+    let check = |leased: &[_]| crate::trees::merges(store, leased);
     let options = ImportOptions { chain_check: Some(&check), ..options };
     Ok(strata_image::import(store, tar, name, &options, progress)?)
 }
@@ -322,7 +322,7 @@ pub fn pull(
     options: PullOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Pulled> {
-    let check = |held: &[_]| crate::trees::merges(store, held);
+    let check = |leased: &[_]| crate::trees::merges(store, leased);
     let options = PullOptions { chain_check: Some(&check), ..options };
     Ok(strata_image::pull(store, registries, name, &options, progress)?)
 }
@@ -358,7 +358,7 @@ pub fn copy(
     options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
-    let check = |held: &[_]| crate::trees::merges(store, held);
+    let check = |leased: &[_]| crate::trees::merges(store, leased);
     let options = CopyOptions {
         platform: options.platform.clone(),
         packing: options.packing,

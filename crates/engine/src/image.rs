@@ -15,13 +15,13 @@ use strata_diff::export::{self, Exported};
 use strata_image::resolve_image;
 use strata_kernel::WrittenImage;
 use strata_layer::checkout::{self, Dest, Options, Report};
-use strata_layer::{HeldImage, HeldLayer, ImageRecord, Store};
+use strata_layer::{ImageRecord, LeasedImage, LeasedLayer, Store};
 use strata_tree::{Entry, FlatTree, Follow, Kind, Lower, Node, TreePath, list, resolve};
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::trees::open_tree;
 
-/// An image, held and readable. See the module.
+/// An image, leased and readable. See the module.
 pub struct OpenImage {
     /// What the store says of it: its id and its layers, base first.
     pub record: ImageRecord,
@@ -29,7 +29,7 @@ pub struct OpenImage {
     pub tree: Arc<FlatTree>,
     /// The same tree with the bytes of its files.
     pub files: FileTree,
-    _held: (HeldImage, Vec<HeldLayer>),
+    _leased: (LeasedImage, Vec<LeasedLayer>),
 }
 
 impl OpenImage {
@@ -39,12 +39,12 @@ impl OpenImage {
     /// `Image` with `NoImage` or `Ambiguous`; `Store`; `Doing` if its layers do not merge.
     pub fn open(store: &Store, text: &str) -> Result<Self> {
         let record = resolve_image(store, text)?;
-        let (config, held) = store.hold_image(&record.id)?;
-        let tree = open_tree(store, &held)
+        let (config, leased) = store.lease_image(&record.id)?;
+        let tree = open_tree(store, &leased)
             .with_context(|| format!("cannot open the tree of image {text}"))?;
-        let (tree, contents) = (Arc::new(tree), HeldLayer::files(&held)?);
+        let (tree, contents) = (Arc::new(tree), LeasedLayer::files(&leased)?);
         let files = FileTree::new(Arc::clone(&tree) as _, Arc::new(contents));
-        Ok(Self { record, tree, files, _held: (config, held) })
+        Ok(Self { record, tree, files, _leased: (config, leased) })
     }
 
     /// The node at a path of the image, links followed inside of it; `None` if nothing is there.

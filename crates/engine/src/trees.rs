@@ -9,57 +9,57 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strata_image::BoxError;
-use strata_layer::{HeldLayer, Store, chain_id};
+use strata_layer::{LeasedLayer, Store, chain_id};
 use strata_tree::{DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
 use crate::error::{Error, Result};
 
-/// The merged tree of held layers, base first.
+/// The merged tree of leased layers, base first.
 ///
 /// # Errors
 /// `Tree` for layers that do not merge; `Store`, `Io`.
-pub fn open_tree(store: &Store, held: &[HeldLayer]) -> Result<FlatTree> {
-    let layers: Vec<DiffId> = held.iter().map(|layer| *layer.diff_id()).collect();
+pub fn open_tree(store: &Store, leased: &[LeasedLayer]) -> Result<FlatTree> {
+    let layers: Vec<DiffId> = leased.iter().map(|layer| *layer.diff_id()).collect();
     let Some(chain) = chain_id(&layers) else {
-        return tree_in_memory(&Stack::new(Vec::new()), held);
+        return tree_in_memory(&Stack::new(Vec::new()), leased);
     };
     let path = store.tree_path(&chain);
-    if let Ok(tree) = open_compiled(&path, held) {
+    if let Ok(tree) = open_compiled(&path, leased) {
         return Ok(tree);
     }
     let kept = store.tree_path_elsewhere(&chain);
-    if let Some(Ok(tree)) = kept.as_ref().map(|path| open_compiled(path, held)) {
+    if let Some(Ok(tree)) = kept.as_ref().map(|path| open_compiled(path, leased)) {
         return Ok(tree);
     }
-    let stack = stack(store, held)?;
+    let stack = stack(store, leased)?;
     if store.read_only().is_none() {
         match store.put_tree(&chain, |file| strata_tree::compile(&stack, file)) {
-            Ok(()) => return open_compiled(&path, held),
+            Ok(()) => return open_compiled(&path, leased),
             Err(error) if error.is_full() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    tree_elsewhere(&stack, kept.as_deref(), held)
+    tree_elsewhere(&stack, kept.as_deref(), leased)
 }
 
 /// Compiles a tree that the store cannot keep: into the cache, or where there is none into memory.
-fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, held: &[HeldLayer]) -> Result<FlatTree> {
+fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, leased: &[LeasedLayer]) -> Result<FlatTree> {
     if let Some(kept) = kept
         && keep_tree(stack, kept).is_ok()
-        && let Ok(tree) = open_compiled(kept, held)
+        && let Ok(tree) = open_compiled(kept, leased)
     {
         return Ok(tree);
     }
-    tree_in_memory(stack, held)
+    tree_in_memory(stack, leased)
 }
 
 /// Compiles a tree that is kept nowhere.
-fn tree_in_memory(stack: &Stack, held: &[HeldLayer]) -> Result<FlatTree> {
+fn tree_in_memory(stack: &Stack, leased: &[LeasedLayer]) -> Result<FlatTree> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let file = File::from(rustix::fs::memfd_create("tree", flags)?);
     strata_tree::compile(stack, &file)?;
-    open_file(file, "compiled in memory".to_owned(), held)
+    open_file(file, "compiled in memory".to_owned(), leased)
 }
 
 /// Compiles a tree into a file of the cache, which has its name when it is whole.
@@ -80,19 +80,19 @@ fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
     done
 }
 
-fn open_compiled(path: &Path, held: &[HeldLayer]) -> Result<FlatTree> {
-    open_file(File::open(path)?, path.display().to_string(), held)
+fn open_compiled(path: &Path, leased: &[LeasedLayer]) -> Result<FlatTree> {
+    open_file(File::open(path)?, path.display().to_string(), leased)
 }
 
-fn open_file(file: File, label: String, held: &[HeldLayer]) -> Result<FlatTree> {
+fn open_file(file: File, label: String, leased: &[LeasedLayer]) -> Result<FlatTree> {
     let tree = FlatTree::open(file, label)?;
-    tree.check_layers(held.len())?;
+    tree.check_layers(leased.len())?;
     Ok(tree)
 }
 
-fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {
+fn stack(store: &Store, leased: &[LeasedLayer]) -> Result<Stack> {
     let mut lowers: Vec<Arc<dyn Lower>> = Vec::new();
-    for layer in held {
+    for layer in leased {
         lowers.push(Arc::new(store.lower(layer)?));
     }
     Ok(Stack::new(lowers))
@@ -100,10 +100,10 @@ fn stack(store: &Store, held: &[HeldLayer]) -> Result<Stack> {
 
 /// Refuses a stack of layers that does not merge: a hard link into a lower layer that has no
 /// such file. Only layers with such links need the merge.
-pub(crate) fn merges(store: &Store, held: &[HeldLayer]) -> std::result::Result<(), BoxError> {
-    for layer in held {
+pub(crate) fn merges(store: &Store, leased: &[LeasedLayer]) -> std::result::Result<(), BoxError> {
+    for layer in leased {
         if store.needs_lower(layer)? {
-            open_tree(store, held)?;
+            open_tree(store, leased)?;
             break;
         }
     }

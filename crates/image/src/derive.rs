@@ -7,7 +7,7 @@ use std::io::Read;
 
 use jiff::Timestamp;
 use serde_json::json;
-use strata_layer::{HeldLayer, ImageRecord, Progress, Store};
+use strata_layer::{ImageRecord, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::BlobDigest;
 
@@ -51,16 +51,16 @@ pub fn derive(
     progress: &dyn Progress,
 ) -> Result<Loaded> {
     let label = new_image::title_of(name)?;
-    let (_, below) = store.hold_image(&base.id)?;
+    let (_, below) = store.lease_image(&base.id)?;
     let chain_check = options.chain_check;
     let recipe = Recipe { name, below, diff, label, layer: "its new layer", chain_check };
-    new_image::make(store, recipe, progress, |_, held| documents(store, base, held, options))
+    new_image::make(store, recipe, progress, |_, leased| documents(store, base, leased, options))
 }
 
 fn documents(
     store: &Store,
     base: &ImageRecord,
-    held: &[HeldLayer],
+    leased: &[LeasedLayer],
     options: &DeriveOptions<'_>,
 ) -> Result<Documents> {
     let what = format!("config {}", base.id);
@@ -92,17 +92,17 @@ fn documents(
         Some(steps) => steps.push(step.into()),
         None => return Err(wrong("its history is no list".to_owned())),
     }
-    let diff_ids: Vec<String> = held.iter().map(|layer| layer.diff_id().to_string()).collect();
+    let diff_ids: Vec<String> = leased.iter().map(|layer| layer.diff_id().to_string()).collect();
     config.set("rootfs", json!({ "type": "layers", "diff_ids": diff_ids }).into());
     let config = config.to_bytes();
-    let manifest = manifest_of(store, &config, held)?;
+    let manifest = manifest_of(store, &config, leased)?;
     Ok((config, manifest))
 }
 
 /// The manifest of an image whose layers are plain tars.
-pub(crate) fn manifest_of(store: &Store, config: &[u8], held: &[HeldLayer]) -> Result<Vec<u8>> {
+pub(crate) fn manifest_of(store: &Store, config: &[u8], leased: &[LeasedLayer]) -> Result<Vec<u8>> {
     let mut layers = Vec::new();
-    for layer in held {
+    for layer in leased {
         let diff_id = *layer.diff_id();
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         let digest = BlobDigest::from_bytes(*diff_id.as_bytes());

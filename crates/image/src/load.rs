@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! find the images (lists, manifests, configs: read and verified)
-//! for each:  layers, several at a time: held, or unpacked and verified by the store
+//! for each:  layers, several at a time: leased, or unpacked and verified by the store
 //!            the caller's check that the stack merges
 //!            config and manifest into blobs, then the image and its tags in one transaction
 //! ```
 //!
-//! Invariants: all layers of an image are held from the moment they are there until its commit,
+//! Invariants: all layers of an image are leased from the moment they are there until its commit,
 //! so no removal comes in between; if anything fails nothing of that image is committed, and the
 //! layers that it brought go again unless another image took them up; images of the same source
 //! that were loaded before it stay.
@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use strata_layer::{Event, HeldLayer, ImageRecord, LayerInput, Progress, Store};
+use strata_layer::{Event, ImageRecord, LayerInput, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
 
@@ -33,7 +33,7 @@ use crate::source::{Blob, Blobs, ImageSource, check_size};
 use crate::spec::SourceSpec;
 
 /// Says whether layers, base first, merge into a tree.
-pub type ChainCheck<'a> = dyn Fn(&[HeldLayer]) -> std::result::Result<(), BoxError> + 'a;
+pub type ChainCheck<'a> = dyn Fn(&[LeasedLayer]) -> std::result::Result<(), BoxError> + 'a;
 
 /// How to load.
 #[derive(Default)]
@@ -129,12 +129,12 @@ pub(crate) fn load_one(
     let outcome = run.layers(options.threads);
     let fetched = run.fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
     let committed = outcome.and_then(|()| {
-        let mut held = Vec::new();
+        let mut leased = Vec::new();
         let mut layers = Vec::new();
         for diff_id in image.config.diff_ids() {
             let (layer, existed) =
                 fetched.get(diff_id).ok_or(strata_layer::Error::NoLayer(*diff_id))?;
-            held.push(layer.clone());
+            leased.push(layer.clone());
             layers.push(LoadedLayer { diff_id: *diff_id, existed: *existed });
         }
         let new = NewImage {
@@ -144,11 +144,11 @@ pub(crate) fn load_one(
             config: &image.raw_config,
             manifest: image.manifest.as_deref(),
         };
-        let id = commit(store, &new, &held, options.chain_check)?;
+        let id = commit(store, &new, &leased, options.chain_check)?;
         Ok(Loaded { id, references: image.names.clone(), layers })
     });
     if committed.is_err() {
-        // Only what this load brought, and only once nothing here holds it any more.
+        // Only what this load brought, and only once nothing here leases it any more.
         let fresh = fetched.into_values().filter(|(_, existed)| !existed);
         discard(store, fresh.map(|(layer, _)| layer).collect());
     }
@@ -156,7 +156,7 @@ pub(crate) fn load_one(
 }
 
 /// Removes what a failed load brought; what another image took up meanwhile stays.
-pub(crate) fn discard(store: &Store, layers: Vec<HeldLayer>) {
+pub(crate) fn discard(store: &Store, layers: Vec<LeasedLayer>) {
     // The failure itself is the better message; what could not be removed is left to gc.
     if let Err(error) = store.discard_unreferenced(layers) {
         tracing::warn!("layers of the failed load stay until `strata gc`: {error}");
@@ -173,20 +173,20 @@ pub(crate) struct NewImage<'a> {
     pub(crate) manifest: Option<&'a [u8]>,
 }
 
-/// Checks the stack and makes the image known; `held` is its layers, base first.
+/// Checks the stack and makes the image known; `leased` is its layers, base first.
 ///
 /// # Errors
 /// `Stack` if the check refuses it, `Store`.
 pub(crate) fn commit(
     store: &Store,
     image: &NewImage<'_>,
-    held: &[HeldLayer],
+    leased: &[LeasedLayer],
     check: Option<&ChainCheck<'_>>,
 ) -> Result<ImageId> {
     /// How often a removal of the same image may come in between.
     const TRIES: usize = 5;
     if let Some(check) = check {
-        check(held).map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
+        check(leased).map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
     }
     let tags = image.names.iter().filter_map(Reference::store_tag);
     let tags: Vec<String> = tags.chain(image.pin.and_then(Reference::store_pin)).collect();
@@ -194,9 +194,9 @@ pub(crate) fn commit(
     loop {
         let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;
         let id = store.put_blob(image.config)?.into();
-        let layers = held.iter().map(|layer| *layer.diff_id()).collect();
+        let layers = leased.iter().map(|layer| *layer.diff_id()).collect();
         tried += 1;
-        match store.commit_image(&ImageRecord { id, manifest, layers }, &tags, held) {
+        match store.commit_image(&ImageRecord { id, manifest, layers }, &tags, leased) {
             Ok(()) => return Ok(id),
             // Another process removed this very image after the blobs were put.
             Err(strata_layer::Error::NoBlob(_)) if tried < TRIES => {}
@@ -216,7 +216,7 @@ struct Run<'a> {
     next: AtomicUsize,
     failed: AtomicBool,
     error: Mutex<Option<Error>>,
-    fetched: Mutex<HashMap<DiffId, (HeldLayer, bool)>>,
+    fetched: Mutex<HashMap<DiffId, (LeasedLayer, bool)>>,
 }
 
 impl<'a> Run<'a> {
@@ -274,17 +274,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Holds the layers that the store has, base first; gives the positions of the others.
+    /// Leases the layers that the store has, base first; gives the positions of the others.
     fn hold_known(&self) -> Result<Vec<usize>> {
         let mut missing = Vec::new();
         for &position in &self.positions {
             let diff_id = self.image.config.diff_ids()[position];
             let label = self.source.layer_label(&self.image.layers[position], &diff_id);
-            match self.store.hold(&diff_id)? {
-                Some(held) => {
+            match self.store.lease(&diff_id)? {
+                Some(leased) => {
                     self.progress.event(&label, Event::Exists);
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-                    fetched.insert(diff_id, (held, true));
+                    fetched.insert(diff_id, (leased, true));
                 }
                 None => {
                     self.progress.event(&label, Event::Waiting);
@@ -329,7 +329,7 @@ impl<'a> Run<'a> {
         diff_id: DiffId,
         slots: &'s Permits,
         mut slot: Permit<'s>,
-    ) -> Result<(HeldLayer, bool)> {
+    ) -> Result<(LeasedLayer, bool)> {
         let label = self.source.layer_label(layer, &diff_id);
         loop {
             let blob = open_layer(self.source, self.image, position)?;

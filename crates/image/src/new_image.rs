@@ -6,7 +6,7 @@
 use std::io::Read;
 
 use jiff::Timestamp;
-use strata_layer::{HeldLayer, LayerInput, Progress, Store};
+use strata_layer::{LayerInput, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(crate) type Documents = (Vec<u8>, Vec<u8>);
 pub(crate) struct Recipe<'a> {
     pub(crate) name: Option<&'a Reference>,
     /// The layers below the new one, base first.
-    pub(crate) below: Vec<HeldLayer>,
+    pub(crate) below: Vec<LeasedLayer>,
     /// The diff of the new layer.
     pub(crate) diff: Box<dyn Read + Send + 'a>,
     /// What progress calls the diff.
@@ -55,10 +55,10 @@ pub(crate) fn make(
     store: &Store,
     recipe: Recipe<'_>,
     progress: &dyn Progress,
-    documents: impl FnOnce(&HeldLayer, &[HeldLayer]) -> Result<Documents>,
+    documents: impl FnOnce(&LeasedLayer, &[LeasedLayer]) -> Result<Documents>,
 ) -> Result<Loaded> {
     let title = title_of(recipe.name)?;
-    let Recipe { name, below: mut held, diff, label, layer, chain_check } = recipe;
+    let Recipe { name, below: mut leased, diff, label, layer, chain_check } = recipe;
     let input = LayerInput { label, diff_id: None, blob: None, reader: diff };
     let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
         image: title.clone(),
@@ -67,8 +67,8 @@ pub(crate) fn make(
     })?;
     let (layer, existed) = (unpacked.layer, unpacked.existed);
     let diff_id = *layer.diff_id();
-    held.push(layer.clone());
-    let committed = documents(&layer, &held).and_then(|(config, manifest)| {
+    leased.push(layer.clone());
+    let committed = documents(&layer, &leased).and_then(|(config, manifest)| {
         let new = NewImage {
             title: &title,
             names: name.map(std::slice::from_ref).unwrap_or_default(),
@@ -76,7 +76,7 @@ pub(crate) fn make(
             config: &config,
             manifest: Some(&manifest),
         };
-        commit(store, &new, &held, chain_check)
+        commit(store, &new, &leased, chain_check)
     });
     match committed {
         Ok(id) => Ok(Loaded {
@@ -85,7 +85,7 @@ pub(crate) fn make(
             layers: vec![LoadedLayer { diff_id, existed }],
         }),
         Err(error) => {
-            drop(held);
+            drop(leased);
             if !existed {
                 discard(store, vec![layer]);
             }

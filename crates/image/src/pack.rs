@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use flate2::GzBuilder;
 use sha2::{Digest, Sha256};
-use strata_layer::{HeldLayer, Store};
+use strata_layer::{LeasedLayer, Store};
 use strata_tree::{BlobDigest, DiffId};
 
 use crate::error::{Error, Result};
@@ -95,9 +95,9 @@ impl Read for At<'_> {
 ///
 /// # Errors
 /// `Store` if the layer is damaged; `Io`.
-pub(crate) fn pack(store: &Store, layer: &HeldLayer, packing: LayerPacking) -> Result<Packed> {
+pub(crate) fn pack(store: &Store, layer: &LeasedLayer, packing: LayerPacking) -> Result<Packed> {
     let what = format!("packing layer {}", layer.diff_id());
-    pack_from(store, packing, &what, &mut |out| write_checked(store, layer, out))
+    pack_from(store, packing, &what, &mut |out| write_checked(layer, out))
 }
 
 /// Packs what `write` writes; `what` is said of failures.
@@ -136,9 +136,9 @@ pub(crate) fn pack_from(
     Ok(Packed { digest: BlobDigest::from_bytes(hasher.finalize().into()), size, file })
 }
 
-fn write_checked(store: &Store, layer: &HeldLayer, out: &mut dyn Write) -> Result<()> {
+fn write_checked(layer: &LeasedLayer, out: &mut dyn Write) -> Result<()> {
     let mut out = Hashed { inner: out, hasher: Sha256::new(), size: 0 };
-    store.write_diff(layer, &mut out)?;
+    layer.write_diff(&mut out)?;
     let actual = DiffId::from_bytes(out.hasher.finalize().into());
     if actual != *layer.diff_id() {
         return Err(Error::document(

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use serde_json::{Value, json};
-use strata_layer::{HeldLayer, ImageRecord, Store};
+use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId};
 use tar::{EntryType, Header};
@@ -43,10 +43,10 @@ pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> 
     let mut archive = ImageTar::begin(out)?;
     let (mut index, mut docker) = (Vec::new(), Vec::new());
     for saved in images {
-        let (_, held) = store.hold_image(&saved.image.id)?;
+        let (_, leased) = store.lease_image(&saved.image.id)?;
         let config = store.blob(&BlobDigest::from(saved.image.id))?;
-        let manifest = manifest_of(store, &config, &held)?;
-        for layer in &held {
+        let manifest = manifest_of(store, &config, &leased)?;
+        for layer in &leased {
             archive.layer(store, layer)?;
         }
         archive.blob(&BlobDigest::from(saved.image.id), &config)?;
@@ -58,7 +58,7 @@ pub fn save(store: &Store, images: &[Saved], out: &mut dyn Write) -> Result<()> 
         docker.push(json!({
             "Config": blob_path(&BlobDigest::from(saved.image.id)),
             "RepoTags": tags.collect::<Vec<_>>(),
-            "Layers": held.iter().map(|layer| layer_path(layer.diff_id())).collect::<Vec<_>>(),
+            "Layers": leased.iter().map(|layer| layer_path(layer.diff_id())).collect::<Vec<_>>(),
         }));
     }
     archive.lists(&index, Some(&docker))
@@ -146,7 +146,7 @@ impl<'a> ImageTar<'a> {
         if self.there.insert(path.clone()) { self.file(&path, bytes) } else { Ok(()) }
     }
 
-    fn layer(&mut self, store: &Store, layer: &HeldLayer) -> Result<()> {
+    fn layer(&mut self, store: &Store, layer: &LeasedLayer) -> Result<()> {
         let diff_id = *layer.diff_id();
         let path = layer_path(&diff_id);
         if !self.there.insert(path.clone()) {
@@ -154,7 +154,7 @@ impl<'a> ImageTar<'a> {
         }
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         self.header(&path, EntryType::Regular, size)?;
-        let written = store.write_diff(layer, self.out)?;
+        let written = layer.write_diff(self.out)?;
         if written != size {
             let what = format!("layer {diff_id} has {written} bytes, the index says {size}");
             return Err(Error::io("writing the archive", std::io::Error::other(what)));

@@ -62,9 +62,9 @@ fn take(store: &Store, path: &Path) -> usize {
 fn assert_exact(store: &Store, what: &str) -> BTreeSet<DiffId> {
     let mut ids = BTreeSet::new();
     for record in store.layers().unwrap() {
-        let held = store.hold(&record.diff_id).unwrap().unwrap();
+        let leased = store.lease(&record.diff_id).unwrap().unwrap();
         let mut hasher = Hasher::default();
-        store.write_diff(&held, &mut hasher).unwrap();
+        leased.write_diff(&mut hasher).unwrap();
         let actual = DiffId::from_bytes(hasher.0.finalize().into());
         assert_eq!((actual, hasher.1), (record.diff_id, record.diff_size), "{what}");
         ids.insert(record.diff_id);

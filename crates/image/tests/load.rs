@@ -412,7 +412,7 @@ fn a_refused_stack_leaves_nothing() {
     let fresh = fresh();
     let spec = SourceSpec::path(&fixture("cases-zstd.oci.tar"));
     let depth = Mutex::new(0);
-    let refuse = |layers: &[strata_layer::HeldLayer]| {
+    let refuse = |layers: &[strata_layer::LeasedLayer]| {
         *depth.lock().unwrap() = layers.len();
         Err("a link leads nowhere".into())
     };
@@ -523,7 +523,7 @@ fn what_cannot_be_imported_leaves_nothing() {
     assert!(matches!(take(fresh.dir.path(), "x"), Error::WrongKind(_)));
     let pinned = format!("x@{}", digest(b""));
     assert!(matches!(take(&file, &pinned), Error::NameWithDigest(_)));
-    let refuse = |_: &[strata_layer::HeldLayer]| Err("no".into());
+    let refuse = |_: &[strata_layer::LeasedLayer]| Err("no".into());
     let refusing = ImportOptions { chain_check: Some(&refuse), ..Default::default() };
     let (tar, name) = (fixture("rootfs.tar"), "x".parse().unwrap());
     let error =

@@ -33,8 +33,8 @@ pub use reader::{
     ContentId, HolderSetId, IndexReader, NamedContent, RepeatedContent, RepeatedContents,
 };
 pub use store::{
-    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldImage, HeldKind, HeldLayer, HeldName,
-    HeldNames, LayerInput, LayerUsage, Problem, Removal, SharedGroup, Sharing, Step, StepHook,
+    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames, LayerInput,
+    LayerUsage, LeasedImage, LeasedLayer, Problem, Removal, SharedGroup, Sharing, Step, StepHook,
     Store, StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;

@@ -13,27 +13,27 @@ use strata_tree::{
 
 use crate::index;
 use crate::index::rows::{self, EntryRow, RowKind};
-use crate::store::{HeldLayer, Store};
+use crate::store::{LeasedLayer, Store};
 
-/// A layer, held and read.
+/// A layer, leased and read.
 #[derive(Debug)]
 pub struct StoredLayer {
-    held: HeldLayer,
+    leased: LeasedLayer,
     rows: Vec<EntryRow>,
 }
 
 impl Store {
-    /// Reads a held layer as a tree of its own, whiteouts and all.
+    /// Reads a leased layer as a tree of its own, whiteouts and all.
     ///
     /// # Errors
     /// `NoLayer`, `Damaged`, `Sqlite`.
-    pub fn lower(&self, held: &HeldLayer) -> crate::Result<StoredLayer> {
+    pub fn lower(&self, leased: &LeasedLayer) -> crate::Result<StoredLayer> {
         let index = self.index();
-        let diff_id = held.diff_id();
+        let diff_id = leased.diff_id();
         let record =
             index::find_layer(&index.db, diff_id)?.ok_or(crate::Error::NoLayer(*diff_id))?;
         let (rows, _) = rows::select(&index.db, record.id)?;
-        Ok(StoredLayer { held: held.clone(), rows })
+        Ok(StoredLayer { leased: leased.clone(), rows })
     }
 }
 
@@ -45,7 +45,7 @@ impl StoredLayer {
 
     /// Which layer.
     pub fn diff_id(&self) -> &DiffId {
-        self.held.diff_id()
+        self.leased.diff_id()
     }
 
     /// What the bytes of a regular file are.
@@ -95,7 +95,7 @@ impl StoredLayer {
 
     fn corrupt(&self, node: NodeId) -> Error {
         Error::Corrupt {
-            tree: format!("of layer {} in index.db", self.held.diff_id()),
+            tree: format!("of layer {} in index.db", self.leased.diff_id()),
             what: format!("node {}", node.0),
         }
     }

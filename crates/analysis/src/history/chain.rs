@@ -1,4 +1,4 @@
-//! [`Chain`]: the layers of one image, held, each read from the index when it is first needed.
+//! [`Chain`]: the layers of one image, leased, each read from the index when it is first needed.
 //!
 //! Invariants: a layer is read once, also where an image has it twice; what is read stays as it
 //! is, for the layers cannot be removed meanwhile.
@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 use strata_diff::rows::RowKind;
-use strata_layer::{HeldImage, HeldLayer, Result, Store, StoredLayer};
+use strata_layer::{LeasedImage, LeasedLayer, Result, Store, StoredLayer};
 use strata_tree::{ContentDigest, DiffId, ImageId, Lower, NodeId, Stat, TreePath, Xattr};
 
 use super::facts::{Facts, Seen};
@@ -53,11 +53,11 @@ pub struct NodeFacts {
     pub content: Option<ContentDigest>,
 }
 
-/// The layers of an image, base first, held as long as this lives.
+/// The layers of an image, base first, leased as long as this lives.
 pub struct Chain<'s> {
     pub(super) store: &'s Store,
-    _image: HeldImage,
-    held: Vec<HeldLayer>,
+    _image: LeasedImage,
+    leased: Vec<LeasedLayer>,
     /// By position; of a layer that is there twice only the first is filled.
     read: Vec<OnceLock<StoredLayer>>,
     /// The first position at which the same layer stands.
@@ -65,7 +65,7 @@ pub struct Chain<'s> {
 }
 
 impl<'s> Chain<'s> {
-    /// Holds the layers of an image.
+    /// Leases the layers of an image.
     ///
     /// ```no_run
     /// use strata_analysis::history::Chain;
@@ -84,21 +84,22 @@ impl<'s> Chain<'s> {
     /// # Errors
     /// `NoImage`, `NoLayer`, `Io`.
     pub fn open(store: &'s Store, image: &ImageId) -> Result<Self> {
-        let (image, held) = store.hold_image(image)?;
-        let position = |layer: &HeldLayer| held.iter().position(|h| h.diff_id() == layer.diff_id());
-        let first = held.iter().map(|layer| position(layer).unwrap_or(0)).collect();
-        let read = held.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { store, _image: image, held, read, first })
+        let (image, leased) = store.lease_image(image)?;
+        let position =
+            |layer: &LeasedLayer| leased.iter().position(|h| h.diff_id() == layer.diff_id());
+        let first = leased.iter().map(|layer| position(layer).unwrap_or(0)).collect();
+        let read = leased.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { store, _image: image, leased, read, first })
     }
 
     /// How many layers there are.
     pub fn count(&self) -> usize {
-        self.held.len()
+        self.leased.len()
     }
 
     /// The diff ids, base first.
     pub fn diff_ids(&self) -> impl Iterator<Item = &DiffId> {
-        self.held.iter().map(HeldLayer::diff_id)
+        self.leased.iter().map(LeasedLayer::diff_id)
     }
 
     /// How many layers both images have in common, from the base up.
@@ -115,7 +116,7 @@ impl<'s> Chain<'s> {
         if let Some(layer) = cell.get() {
             return Ok(layer);
         }
-        let layer = self.store.lower(&self.held[position])?;
+        let layer = self.store.lower(&self.leased[position])?;
         Ok(cell.get_or_init(|| layer))
     }
 

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use strata_diff::rows::{EntryRow, RowKind};
-use strata_layer::{ContentId, Error, HeldLayer, ImageRecord, IndexReader, Result, Store};
+use strata_layer::{ContentId, Error, ImageRecord, IndexReader, LeasedLayer, Result, Store};
 use strata_tree::{
     ContentDigest, DiffId, ImageId, Kind, Name, NodeId, Presence, Stat, TreePath, Xattr,
 };
@@ -20,7 +20,7 @@ use super::holders::Finder;
 use super::{Content, Event, ImageTree, Layer, NONE, Place, PlaceRecord, Version};
 
 impl ImageTree {
-    /// Reads an image, layer by layer, from the index; `held` are its layers, base first. `watch`
+    /// Reads an image, layer by layer, from the index; `leased` are its layers, base first. `watch`
     /// is told the number of layers that were read.
     ///
     /// # Errors
@@ -29,13 +29,13 @@ impl ImageTree {
     pub fn read(
         store: &Store,
         image: &ImageRecord,
-        held: &[HeldLayer],
+        leased: &[LeasedLayer],
         watch: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         let reader = store.reader();
         let mut builder = Builder::new();
-        builder.tree.files = Arc::new(HeldLayer::files(held)?);
-        for (number, layer) in held.iter().enumerate() {
+        builder.tree.files = Arc::new(LeasedLayer::files(leased)?);
+        for (number, layer) in leased.iter().enumerate() {
             builder.tree.layers.push(Layer { diff_id: *layer.diff_id() });
             builder.layer(&reader, number as u32)?;
             watch(number + 1);

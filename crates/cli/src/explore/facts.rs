@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use strata_analysis::image_tree::{Efficiency, ImageTree, Place, Span, Version};
 use strata_image::{ImageConfig, resolve_image};
-use strata_layer::{HeldImage, HeldLayer};
+use strata_layer::{LeasedImage, LeasedLayer};
 use strata_tree::{DiffId, ImageId, Kind};
 
 use crate::context::Context;
@@ -43,8 +43,8 @@ pub(crate) struct ExploredImage {
     /// The names of all images; without one the short id.
     pub(super) names: HashMap<ImageId, String>,
     /// Keeps the layers from being removed.
-    #[allow(dead_code, reason = "held, not read")]
-    pub(super) held: Option<(HeldImage, Vec<HeldLayer>)>,
+    #[allow(dead_code, reason = "leased, not read")]
+    pub(super) leased: Option<(LeasedImage, Vec<LeasedLayer>)>,
 }
 
 /// The one number about waste: `44.4MB, 16.7% of what the layers hold`.
@@ -64,9 +64,9 @@ impl ExploredImage {
     ) -> Result<Self> {
         let store = context.store()?;
         let record = resolve_image(&store, reference)?;
-        let (config, held) = store.hold_image(&record.id)?;
-        let count = held.len();
-        let tree = ImageTree::read(&store, &record, &held, &mut |read| watch(read, count))?;
+        let (config, leased) = store.lease_image(&record.id)?;
+        let count = leased.len();
+        let tree = ImageTree::read(&store, &record, &leased, &mut |read| watch(read, count))?;
         let images = store.images()?;
         let history = ImageConfig::of(&store, &record.id)?;
         let mut steps = history.history().into_iter().filter(|step| step.layer.is_some());
@@ -99,7 +99,7 @@ impl ExploredImage {
             efficiency: tree.efficiency(),
             tree: Arc::new(tree),
             names,
-            held: Some((config, held)),
+            leased: Some((config, leased)),
         })
     }
 

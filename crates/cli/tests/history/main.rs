@@ -43,7 +43,7 @@ fn store() -> (TempDir, Store) {
 }
 
 fn load(store: &Store, tag: &str, image: &Image) -> ImageId {
-    let mut held = Vec::new();
+    let mut leased = Vec::new();
     let mut layers = Vec::new();
     for members in &image.layers {
         let tar = example_tar::build(&stacks::items(members));
@@ -55,18 +55,18 @@ fn load(store: &Store, tag: &str, image: &Image) -> ImageId {
             reader: Box::new(std::io::Cursor::new(tar)),
         };
         let unpacked = store.unpack(input, &Silent);
-        held.push(unpacked.unwrap_or_else(|error| panic!("{error}: {members:?}")).layer);
+        leased.push(unpacked.unwrap_or_else(|error| panic!("{error}: {members:?}")).layer);
         layers.push(diff_id);
     }
     let config = store.put_blob(format!("config of {tag}").as_bytes()).unwrap();
     let record = ImageRecord { id: config.into(), manifest: None, layers };
-    store.commit_image(&record, &[tag.to_owned()], &held).unwrap();
+    store.commit_image(&record, &[tag.to_owned()], &leased).unwrap();
     record.id
 }
 
 fn merged(store: &Store, id: &ImageId) -> Stack {
-    let (_image, held) = store.hold_image(id).unwrap();
-    let lowers = held.iter().map(|layer| Arc::new(store.lower(layer).unwrap()) as Arc<dyn Lower>);
+    let (_image, leased) = store.lease_image(id).unwrap();
+    let lowers = leased.iter().map(|layer| Arc::new(store.lower(layer).unwrap()) as Arc<dyn Lower>);
     Stack::new(lowers.collect())
 }
 

@@ -88,7 +88,7 @@ impl Engine {
     ) -> Result<Committed> {
         let (image, view) = self.view(upper)?;
         let layer = changes(&view, upper)?;
-        let check = |held: &[_]| crate::trees::merges(store, held);
+        let check = |leased: &[_]| crate::trees::merges(store, leased);
         let options = DeriveOptions {
             created: options.created,
             author: options.author,

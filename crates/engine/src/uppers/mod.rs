@@ -193,7 +193,7 @@ impl Uppers {
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
-    pub fn hold(&self, upper: &NamedUpper) -> Result<UpperLease> {
+    pub fn lease(&self, upper: &NamedUpper) -> Result<UpperLease> {
         let path = self.path(&upper.name)?;
         let dir = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
         let lock =
@@ -247,7 +247,7 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn remove(&self, upper: &NamedUpper) -> Result<()> {
-        let _held = self.hold(&NamedUpper { temporary: false, ..upper.clone() })?;
+        let _held = self.lease(&NamedUpper { temporary: false, ..upper.clone() })?;
         let path = self.path(&upper.name)?;
         let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
         let doing = || format!("cannot remove the upper {}", upper.name);

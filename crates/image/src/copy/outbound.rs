@@ -181,17 +181,17 @@ pub(crate) fn of_store<'a>(
     image: &ImageRecord,
     text: &str,
 ) -> Result<Outbound<'a>> {
-    let (_, held) = store.hold_image(&image.id)?;
+    let (_, leased) = store.lease_image(&image.id)?;
     let config = store.blob(&image.id.into())?;
-    let manifest = crate::derive::manifest_of(store, &config, &held)?;
+    let manifest = crate::derive::manifest_of(store, &config, &leased)?;
     let mut layers = Vec::new();
-    for layer in held {
+    for layer in leased {
         let diff_id = *layer.diff_id();
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         let digest = BlobDigest::from_bytes(*diff_id.as_bytes());
         let open = move || {
             let mut file = store.scratch_file()?;
-            store.write_diff(&layer, &mut file)?;
+            layer.write_diff(&mut file)?;
             let inner = At { file, offset: 0 };
             let checked = Checked { inner, hasher: Sha256::new(), size: 0, digest };
             Ok(Box::new(checked) as Box<dyn Read + Send + 'a>)

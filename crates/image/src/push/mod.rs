@@ -16,7 +16,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use strata_layer::{HeldLayer, ImageRecord, Store};
+use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::{
     Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries, RegistryError, Tag,
 };
@@ -92,7 +92,7 @@ pub fn push(
 ) -> Result<Pushed> {
     let tag = reference.tag().filter(|_| reference.digest().is_none()).map(Tag::as_str);
     let Some(tag) = tag else { return Err(Error::NameWithDigest(reference.to_string())) };
-    let (_config, held) = store.hold_image(&image.id)?;
+    let (_config, leased) = store.lease_image(&image.id)?;
     let client = registries.to_push(reference)?;
     let told = |why| said(reference, &client, why);
     let origin = Origin::read(store, image);
@@ -105,7 +105,7 @@ pub fn push(
         origin: origin.as_ref(),
         elsewhere: elsewhere(store, reference)?,
     };
-    let blobs = push.layers(&held)?;
+    let blobs = push.layers(&leased)?;
 
     let config = store.blob(&image.id.into())?;
     client.put_small(image.id.into(), &config).map_err(told)?;
@@ -292,10 +292,10 @@ impl Push<'_> {
         said(self.reference, self.client, why)
     }
 
-    fn layers(&self, held: &[HeldLayer]) -> Result<HashMap<DiffId, Blob>> {
+    fn layers(&self, leased: &[LeasedLayer]) -> Result<HashMap<DiffId, Blob>> {
         // Docker tells of the top one first.
-        let mut todo: Vec<&HeldLayer> = Vec::new();
-        for layer in held.iter().rev() {
+        let mut todo: Vec<&LeasedLayer> = Vec::new();
+        for layer in leased.iter().rev() {
             if !todo.iter().any(|known| known.diff_id() == layer.diff_id()) {
                 (self.listen)(&layer.diff_id().short(), PushEvent::Preparing);
                 todo.push(layer);
@@ -306,7 +306,7 @@ impl Push<'_> {
         Ok(blobs.into_iter().collect())
     }
 
-    fn layer(&self, layer: &HeldLayer) -> Result<Blob> {
+    fn layer(&self, layer: &LeasedLayer) -> Result<Blob> {
         let diff_id = layer.diff_id();
         let label = diff_id.short();
         let was = self.origin.and_then(|origin| origin.layers.get(diff_id));

@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use strata_layer::{HeldLayer, Store};
+use strata_layer::{LeasedLayer, Store};
 use strata_registry::{Reference, Tag};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
@@ -87,7 +87,7 @@ struct Response {
 enum Body {
     Bytes(Vec<u8>),
     /// A diff, from a byte on.
-    Diff(HeldLayer, u64),
+    Diff(LeasedLayer, u64),
 }
 
 impl Response {
@@ -221,12 +221,12 @@ impl Shelf<'_> {
         if let Some(known) = known {
             return Ok(known);
         }
-        let (_, held) = self.store.hold_image(id)?;
+        let (_, leased) = self.store.lease_image(id)?;
         let own = self.store.image(id)?.and_then(|image| image.manifest);
         let own = own.map(|digest| self.store.blob(&digest)).transpose()?;
-        let bytes = match own.filter(|bytes| is_plain(bytes, &held)) {
+        let bytes = match own.filter(|bytes| is_plain(bytes, &leased)) {
             Some(bytes) => bytes,
-            None => manifest_of(self.store, &self.store.blob(&(*id).into())?, &held)?,
+            None => manifest_of(self.store, &self.store.blob(&(*id).into())?, &leased)?,
         };
         let made = (sha256(&bytes), bytes);
         let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,12 +255,12 @@ impl Shelf<'_> {
             if !image.is_some_and(|image| image.layers.contains(&diff_id)) {
                 continue;
             }
-            let (Some(layer), Some(held)) =
-                (self.store.layer(&diff_id)?, self.store.hold(&diff_id)?)
+            let (Some(layer), Some(leased)) =
+                (self.store.layer(&diff_id)?, self.store.lease(&diff_id)?)
             else {
                 return Ok(unknown());
             };
-            return Ok(diff(request, held, layer.diff_size, digest));
+            return Ok(diff(request, leased, layer.diff_size, digest));
         }
         Ok(unknown())
     }
@@ -271,16 +271,16 @@ impl Shelf<'_> {
             Body::Bytes(bytes) => {
                 out.write_all(bytes).map_err(|error| Error::io("answering", error))
             }
-            Body::Diff(held, from) => {
+            Body::Diff(leased, from) => {
                 let mut out = After { out, skip: *from };
-                self.store.write_diff(held, &mut out)?;
+                leased.write_diff(&mut out)?;
                 Ok(())
             }
         }
     }
 }
 
-fn diff(request: &Request<'_>, held: HeldLayer, size: u64, digest: BlobDigest) -> Response {
+fn diff(request: &Request<'_>, leased: LeasedLayer, size: u64, digest: BlobDigest) -> Response {
     let (status, from) = match request.from {
         Some(from) if from >= size => {
             let response = Response::error(416, "RANGE_INVALID", "the blob ends before that");
@@ -294,7 +294,8 @@ fn diff(request: &Request<'_>, held: HeldLayer, size: u64, digest: BlobDigest) -
         ("docker-content-digest", digest.to_string()),
         ("accept-ranges", "bytes".to_owned()),
     ];
-    let response = Response { status, headers, length: size - from, body: Body::Diff(held, from) };
+    let response =
+        Response { status, headers, length: size - from, body: Body::Diff(leased, from) };
     match status {
         206 => response.header("content-range", format!("bytes {from}-{}/{size}", size - 1)),
         _ => response,
@@ -350,11 +351,11 @@ fn is_path(name: &Reference, text: &str) -> bool {
 }
 
 /// Whether a manifest's layers are the diffs themselves.
-fn is_plain(manifest: &[u8], held: &[HeldLayer]) -> bool {
+fn is_plain(manifest: &[u8], leased: &[LeasedLayer]) -> bool {
     manifest_parts("the store", manifest).is_ok_and(|(_, layers)| {
-        layers.len() == held.len()
-            && layers.iter().zip(held).all(|(layer, held)| {
-                layer.digest.strip_prefix("sha256:") == Some(held.diff_id().hex().as_str())
+        layers.len() == leased.len()
+            && layers.iter().zip(leased).all(|(layer, leased)| {
+                layer.digest.strip_prefix("sha256:") == Some(leased.diff_id().hex().as_str())
             })
     })
 }

@@ -20,7 +20,7 @@ use super::check_accounts::wrong_numbers;
 use super::checker::Checker;
 use super::fsck_report::{FsckReport, Problem};
 use super::mend::Mender;
-use super::{HeldLayer, Store, StoreOptions, check_index};
+use super::{LeasedLayer, Store, StoreOptions, check_index};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
 use crate::index::{LayerRecord, rows};
@@ -100,20 +100,20 @@ impl Checker<'_> {
     }
 
     fn check_layer(&mut self, record: &LayerRecord) -> Result<()> {
-        let Some(held) = self.store.hold(&record.diff_id)? else {
+        let Some(leased) = self.store.lease(&record.diff_id)? else {
             return Err(Error::NoLayer(record.diff_id));
         };
         let index_problem = |report: &mut FsckReport, what: &str| {
             report.index_problem(format!("layer {}: {what}", record.diff_id));
         };
         let stored = rows::select(&self.store.index().db, record.id);
-        let derived = self.store.derive(&held);
+        let derived = self.store.derive(&leased);
         let rows = match (&stored, &derived) {
             (_, Ok(derived)) => &derived.built.finished.rows,
             (Ok((rows, _)), Err(_)) => rows,
             (Err(_), Err(_)) => &Vec::new(),
         };
-        self.check_files(&held, rows)?;
+        self.check_files(&leased, rows)?;
         match &stored {
             Err(error) => index_problem(&mut self.report, &error.to_string()),
             Ok((stored, content_ids)) => {
@@ -128,24 +128,24 @@ impl Checker<'_> {
                     let wrong = wrong_numbers(record, &derived.record);
                     wrong.iter().for_each(|what| index_problem(&mut self.report, what));
                 }
-                self.check_inodes(&held, stored, content_ids);
+                self.check_inodes(&leased, stored, content_ids);
             }
         }
         derived.map(|_| ())
     }
 
     /// Names of one content must be one inode.
-    fn check_inodes(&mut self, held: &HeldLayer, rows: &[EntryRow], contents: &[Option<i64>]) {
+    fn check_inodes(&mut self, leased: &LeasedLayer, rows: &[EntryRow], contents: &[Option<i64>]) {
         for (path, at, _) in with_paths(rows) {
             let Some(id) = contents.get(at).copied().flatten() else { continue };
-            let Ok(meta) = held.open(&path).and_then(|f| f.metadata().doing(|| path.to_string()))
+            let Ok(meta) = leased.open(&path).and_then(|f| f.metadata().doing(|| path.to_string()))
             else {
                 continue; // Told already.
             };
             let inode = (meta.dev(), meta.ino());
             if self.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
                 let what = format!("{path} is not the inode of its content {id}");
-                self.report.index_problem(format!("layer {}: {what}", held.diff_id));
+                self.report.index_problem(format!("layer {}: {what}", leased.diff_id));
             }
         }
     }

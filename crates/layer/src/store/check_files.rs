@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, TreePath};
 
-use super::HeldLayer;
+use super::LeasedLayer;
 use super::checker::Checker;
 use super::fsck_report::{FsckReport, Problem};
 use crate::error::{IoContext, Result};
@@ -29,17 +29,17 @@ enum Expected {
 
 impl Checker<'_> {
     /// Compares the layer's directory with the rows and hashes what was not hashed yet.
-    pub(super) fn check_files(&mut self, held: &HeldLayer, rows: &[EntryRow]) -> Result<()> {
-        let diff_id = held.diff_id;
+    pub(super) fn check_files(&mut self, leased: &LeasedLayer, rows: &[EntryRow]) -> Result<()> {
+        let diff_id = leased.diff_id;
         let mut expected = expected(rows);
         expected.insert("diff".into(), Expected::Directory);
         expected.insert("headers.zst".into(), Expected::Headers);
-        let root = rustix::fs::fstat(&held.dir).doing(|| "cannot stat its directory".into())?;
+        let root = rustix::fs::fstat(&leased.dir).doing(|| "cannot stat its directory".into())?;
         check_mode(&diff_id, Path::new(""), &root, DIR_MODE, &mut self.report);
         let mut found = HashSet::new();
         let mut todo = vec![PathBuf::new()];
         while let Some(dir) = todo.pop() {
-            for (path, stat) in list(held, &dir)? {
+            for (path, stat) in list(leased, &dir)? {
                 let kind = FileType::from_raw_mode(stat.st_mode);
                 match expected.get(&path) {
                     None => {
@@ -56,7 +56,7 @@ impl Checker<'_> {
                     Some(Expected::File(digest, size)) if kind == FileType::RegularFile => {
                         self.report.files += 1;
                         check_mode(&diff_id, &path, &stat, FILE_MODE, &mut self.report);
-                        let actual = self.hash(held, &path, &stat)?;
+                        let actual = self.hash(leased, &path, &stat)?;
                         if actual != *digest || stat.st_size as u64 != *size {
                             let what = format!("{} is {actual}, should be {digest}", shown(&path));
                             self.report.layer_problem(&diff_id, what);
@@ -79,13 +79,13 @@ impl Checker<'_> {
     }
 
     /// The digest of an inode, read if it was not met before.
-    fn hash(&mut self, held: &HeldLayer, path: &Path, stat: &Stat) -> Result<ContentDigest> {
+    fn hash(&mut self, leased: &LeasedLayer, path: &Path, stat: &Stat) -> Result<ContentDigest> {
         let inode = (stat.st_dev, stat.st_ino);
         if let Some(known) = self.digests.get(&inode) {
             return Ok(*known);
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let file = open_beneath(held.dir.as_fd(), path, flags);
+        let file = open_beneath(leased.dir.as_fd(), path, flags);
         let mut file = std::fs::File::from(file.doing(|| format!("cannot open {}", shown(path)))?);
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; 256 << 10];
@@ -145,10 +145,11 @@ fn shown(path: &Path) -> String {
 }
 
 /// The names in a directory of the layer, with their paths below the layer's.
-fn list(held: &HeldLayer, dir: &Path) -> Result<Vec<(PathBuf, Stat)>> {
+fn list(leased: &LeasedLayer, dir: &Path) -> Result<Vec<(PathBuf, Stat)>> {
     let doing = || format!("cannot list {}", shown(dir));
     let at = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let fd = open_beneath(held.dir.as_fd(), at, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
+    let fd =
+        open_beneath(leased.dir.as_fd(), at, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(&fd).doing(doing)? {
         let entry = entry.doing(doing)?;
@@ -176,11 +177,11 @@ fn check_mode(diff_id: &DiffId, path: &Path, stat: &Stat, mode: RawMode, report:
 }
 
 /// Gives a file or directory of a layer the mode that it must have.
-pub(super) fn mend_mode(held: &HeldLayer, path: &Path, mode: RawMode) -> Result<()> {
+pub(super) fn mend_mode(leased: &LeasedLayer, path: &Path, mode: RawMode) -> Result<()> {
     let doing = || format!("cannot chmod {}", shown(path));
     let at = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     // A mode that forbids reading must not stand in the way.
-    let fd = open_beneath(held.dir.as_fd(), at, OFlags::PATH).doing(doing)?;
+    let fd = open_beneath(leased.dir.as_fd(), at, OFlags::PATH).doing(doing)?;
     let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
     rustix::fs::chmod(through, Mode::from_raw_mode(mode)).doing(doing)
 }

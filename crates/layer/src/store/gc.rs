@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
 use super::sweep::remove_all;
-use super::{HeldLayer, Step, Store, chain_id};
+use super::{LeasedLayer, Step, Store, chain_id};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, LayerRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
@@ -50,9 +50,9 @@ impl Store {
     ///
     /// # Errors
     /// `Sqlite`, `Io`.
-    pub fn discard_unreferenced(&self, held: Vec<HeldLayer>) -> Result<()> {
-        let layers: Vec<DiffId> = held.iter().map(|layer| *layer.diff_id()).collect();
-        drop(held);
+    pub fn discard_unreferenced(&self, leased: Vec<LeasedLayer>) -> Result<()> {
+        let layers: Vec<DiffId> = leased.iter().map(|layer| *layer.diff_id()).collect();
+        drop(leased);
         for diff_id in layers {
             if let Some(record) = self.layer(&diff_id)? {
                 self.collect(&record)?;

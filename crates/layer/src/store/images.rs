@@ -1,6 +1,6 @@
 //! Images and tags: the index is the truth, `images.json` its copy for a rebuild.
 //!
-//! Invariants: an image is committed only while all its layers are held and in the index; the
+//! Invariants: an image is committed only while all its layers are leased and in the index; the
 //! copy is replaced, durably, before the commit, so it may name an image too many, never too few.
 
 use rusqlite::Transaction;
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
 
 use super::listing::{Images, Listing};
-use super::{HeldLayer, Step, Store};
+use super::{LeasedLayer, Step, Store};
 use crate::error::{Error, Result};
 use crate::index::{self, ImageRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
@@ -25,19 +25,19 @@ pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
 }
 
 impl Store {
-    /// Adds an image whose layers are all held and whose config is in `blobs/`, with tags; a tag
+    /// Adds an image whose layers are all leased and whose config is in `blobs/`, with tags; a tag
     /// that another image had moves.
     ///
     /// # Errors
-    /// `NoLayer` if a layer is not held or not in the index; `NoBlob` without config or manifest.
+    /// `NoLayer` if a layer is not leased or not in the index; `NoBlob` without config or manifest.
     pub fn commit_image(
         &self,
         image: &ImageRecord,
         tags: &[String],
-        held: &[HeldLayer],
+        leased: &[LeasedLayer],
     ) -> Result<()> {
         for layer in &image.layers {
-            if !held.iter().any(|held| held.diff_id == *layer) {
+            if !leased.iter().any(|leased| leased.diff_id == *layer) {
                 return Err(Error::NoLayer(*layer));
             }
         }

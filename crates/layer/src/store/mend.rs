@@ -36,9 +36,9 @@ impl<'s> Mender<'s> {
                 Problem::Layer { diff_id, .. } => {
                     self.take_out(diff_id)?.then_some("taken out; load it again")
                 }
-                Problem::Mode { diff_id, path, mode, .. } => match self.store.hold(diff_id) {
-                    Ok(Some(held)) => {
-                        mend_mode(&held, path, *mode)?;
+                Problem::Mode { diff_id, path, mode, .. } => match self.store.lease(diff_id) {
+                    Ok(Some(leased)) => {
+                        mend_mode(&leased, path, *mode)?;
                         Some("mended")
                     }
                     // Taken out, for another problem.

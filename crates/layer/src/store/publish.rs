@@ -18,7 +18,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use strata_tree::{TreePath, rename_new};
 
-use super::{HeldLayer, Step, Store, Unpacked, layer_path};
+use super::{LeasedLayer, Step, Store, Unpacked, layer_path};
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
 use crate::index::contents::Sources;
@@ -111,7 +111,7 @@ impl Store {
             // An import of the same tar was faster.
             drop(tx);
             drop(index);
-            let layer = self.hold(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
+            let layer = self.lease(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
             return Ok(Unpacked { layer, existed: true });
         }
         let layer = index::insert_layer(&tx, &record)?;
@@ -137,7 +137,7 @@ impl Store {
         drop(index);
         self.step(Step::LayerCommitted);
         flock(&dir, Lock::Shared).doing(|| format!("cannot lock {}", target.display()))?;
-        let layer = HeldLayer { diff_id, dir: Arc::new(dir) };
+        let layer = LeasedLayer { diff_id, dir: Arc::new(dir) };
         Ok(Unpacked { layer, existed: false })
     }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
 
 use super::listing::{Found, Images, ListedImage, Listing};
-use super::{FsckReport, HeldLayer, NewIndex, Step, Store, StoreOptions, make_root};
+use super::{FsckReport, LeasedLayer, NewIndex, Step, Store, StoreOptions, make_root};
 use crate::build::{Build, Built};
 use crate::error::{Error, IoContext, Result};
 use crate::index::holders::NewHolder;
@@ -45,29 +45,29 @@ struct Seen {
 
 impl Store {
     /// Reads a layer back from its directory.
-    pub(super) fn derive(&self, held: &HeldLayer) -> Result<Derived> {
-        let headers = held.headers()?;
+    pub(super) fn derive(&self, leased: &LeasedLayer) -> Result<Derived> {
+        let headers = leased.headers()?;
         headers::verify(&headers)?;
         let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
-        let open = |path: &TreePath| held.open(path).map_err(std::io::Error::other);
+        let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
         let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
-        let label = held.diff_id.to_string();
+        let label = leased.diff_id.to_string();
         let mut build = Build::new(&label, Limits::NONE, None);
         let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
         build.read(&mut reader)?;
         reader.finish()?;
         let (diff_size, actual) = (tar.size(), DiffId::from_bytes(tar.finish().1));
-        if actual != held.diff_id {
+        if actual != leased.diff_id {
             return Err(Error::damaged(
-                format!("layer {}", held.diff_id),
+                format!("layer {}", leased.diff_id),
                 format!("the diff rebuilt from its directory is {actual}"),
             ));
         }
         let (built, _) = build.finish()?;
-        let frame = frame(held.dir.as_fd(), &built.finished.rows)?;
+        let frame = frame(leased.dir.as_fd(), &built.finished.rows)?;
         let record = LayerRecord {
             id: 0,
-            diff_id: held.diff_id,
+            diff_id: leased.diff_id,
             diff_size,
             headers_size,
             entries: built.finished.rows.len() as u64 - 1,
@@ -76,18 +76,6 @@ impl Store {
             directories: frame.directories,
         };
         Ok(Derived { built, record })
-    }
-
-    /// The exact tar of a layer, as it was unpacked.
-    ///
-    /// # Errors
-    /// `Damaged`, `Io`.
-    pub fn write_diff(&self, held: &HeldLayer, out: &mut dyn std::io::Write) -> Result<u64> {
-        let headers = held.headers()?;
-        let open = |path: &TreePath| held.open(path).map_err(std::io::Error::other);
-        let mut stream = DiffStream::new(&headers, &open)?;
-        std::io::copy(&mut stream, out)
-            .doing(|| format!("cannot rebuild the diff of layer {}", held.diff_id))
     }
 
     /// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`; what it did
@@ -119,10 +107,10 @@ impl Store {
             let label = diff_id.short();
             progress.event(&label, Event::Started { total: None });
             let Locked::Held(dir) = lock_path(&path, Lock::Shared)? else { continue };
-            let held = HeldLayer { diff_id, dir: std::sync::Arc::new(dir) };
-            let inserted = store.derive(&held).and_then(|derived| {
+            let leased = LeasedLayer { diff_id, dir: std::sync::Arc::new(dir) };
+            let inserted = store.derive(&leased).and_then(|derived| {
                 let part = tx.savepoint()?;
-                insert_derived(&part, &held, &derived, &mut seen)?;
+                insert_derived(&part, &leased, &derived, &mut seen)?;
                 Ok(part.commit()?)
             });
             match inserted {
@@ -214,7 +202,7 @@ impl Store {
 /// Adds a derived layer whose files already lie in `layers/`.
 fn insert_derived(
     db: &Connection,
-    held: &HeldLayer,
+    leased: &LeasedLayer,
     derived: &Derived,
     seen: &mut Seen,
 ) -> Result<()> {
@@ -225,7 +213,7 @@ fn insert_derived(
     let (mut ids, mut own) = (HashMap::new(), HashSet::new());
     for (row, path, _) in &built.finished.regular {
         let Some(local) = locals[*row].map(|local| &built.locals[local]) else { continue };
-        let file = held.open(path)?;
+        let file = leased.open(path)?;
         let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
         let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
         let id = match seen.ids.get(&(local.digest, inode)) {

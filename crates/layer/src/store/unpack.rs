@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use strata_tree::{BlobDigest, DiffId};
 
-use super::{HeldLayer, Step, Store};
+use super::{LeasedLayer, Step, Store};
 use crate::build::{Build, Disk};
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
@@ -38,8 +38,8 @@ pub struct LayerInput<'a> {
 /// A layer that is in the store.
 #[derive(Debug)]
 pub struct Unpacked {
-    /// Held.
-    pub layer: HeldLayer,
+    /// The layer, leased.
+    pub layer: LeasedLayer,
     /// It was there before; the input was not read.
     pub existed: bool,
 }
@@ -56,7 +56,7 @@ impl Store {
         let _turn = match &input.diff_id {
             Some(diff_id) => {
                 let turn = self.take_turn(diff_id)?;
-                if let Some(layer) = self.hold(diff_id)? {
+                if let Some(layer) = self.lease(diff_id)? {
                     progress.event(&label, Event::Exists);
                     return Ok(Unpacked { layer, existed: true });
                 }

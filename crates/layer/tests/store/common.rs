@@ -68,15 +68,15 @@ pub fn unpack(store: &Store, tar: &[u8]) -> Result<Unpacked, Error> {
 
 /// Unpacks the layers and commits an image of them.
 pub fn try_load(store: &Store, tag: &str, layers: &[&[u8]]) -> Result<ImageId, Error> {
-    let mut held = Vec::new();
+    let mut leased = Vec::new();
     for layer in layers {
-        held.push(unpack(store, layer)?.layer);
+        leased.push(unpack(store, layer)?.layer);
     }
     let manifest = store.put_blob(format!("manifest of {tag}").as_bytes())?;
     let config = store.put_blob(format!("config of {tag}").as_bytes())?;
     let layers = layers.iter().map(|layer| diff_id(layer)).collect();
     let image = ImageRecord { id: config.into(), manifest: Some(manifest), layers };
-    store.commit_image(&image, &[tag.to_owned()], &held)?;
+    store.commit_image(&image, &[tag.to_owned()], &leased)?;
     Ok(image.id)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use strata_content::FileTree;
 use strata_content::conformance::check;
-use strata_layer::HeldLayer;
+use strata_layer::LeasedLayer;
 use strata_tree::conformance::{layer_specs, merged_specs};
 
 use crate::common::{Place, unpack};
@@ -23,7 +23,7 @@ fn a_stored_layer_conforms() {
         let store = place.open();
         let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let tree = Arc::new(store.lower(&unpacked.layer).unwrap());
-        let files = HeldLayer::files(std::slice::from_ref(&unpacked.layer)).unwrap();
+        let files = LeasedLayer::files(std::slice::from_ref(&unpacked.layer)).unwrap();
         let tree = FileTree::new(tree, Arc::new(files));
         check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
         checked += 1;

@@ -216,9 +216,9 @@ fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usiz
     assert_eq!(output.status.signal(), Some(9), "{what}: {said}");
     if let Some(reader) = reader {
         for image in reader.images().unwrap() {
-            let (_guard, held) = reader.hold_image(&image.id).unwrap();
-            for layer in &held {
-                reader.write_diff(layer, &mut std::io::sink()).unwrap();
+            let (_guard, leased) = reader.lease_image(&image.id).unwrap();
+            for layer in &leased {
+                layer.write_diff(&mut std::io::sink()).unwrap();
             }
         }
     }
@@ -311,7 +311,7 @@ fn a_second_load_goes_on_beside_the_remains_of_a_killed_one() {
     assert_eq!(fsck(&root).notes.len(), 1);
     let store = Store::open(&root).unwrap();
     assert!(matches!(
-        store.hold(&crate::common::diff_id(&base())),
+        store.lease(&crate::common::diff_id(&base())),
         Ok(None) | Err(Error::NoLayer(_))
     ));
     assert!(!unpack(&store, &base()).unwrap().existed);

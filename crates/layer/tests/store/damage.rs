@@ -271,13 +271,13 @@ fn what_is_in_use_is_not_taken_out() {
     let (place, set) = origin();
     let store = place.open();
     let image = store.images().unwrap().into_iter().find(|image| image.layers.len() == 2).unwrap();
-    let held = store.hold_image(&image.id).unwrap();
+    let leased = store.lease_image(&image.id).unwrap();
     drop(store);
     flip(&layer_dir(&place.root(), &diff_id(&set.base)).join("diff/d/one"), 0);
     let repair = || Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap();
     assert!(!repair().problems.is_empty());
     assert_eq!(place.open().images().unwrap().len(), 2);
-    drop(held);
+    drop(leased);
     assert_eq!(repair().problems, []);
     assert_clean(&place.root());
 }

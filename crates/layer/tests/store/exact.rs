@@ -60,7 +60,7 @@ fn every_layer_comes_back_byte_for_byte() {
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(*unpacked.layer.diff_id(), diff_id(&tar), "{name}");
         let mut out = Vec::new();
-        let n = store.write_diff(&unpacked.layer, &mut out).unwrap();
+        let n = unpacked.layer.write_diff(&mut out).unwrap();
         assert_eq!(n, tar.len() as u64, "{name}");
         assert!(out == tar, "{name}: another tar came back");
     }
@@ -75,7 +75,7 @@ fn each_alone_too() {
         let store = place.open();
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut out = Vec::new();
-        store.write_diff(&unpacked.layer, &mut out).unwrap();
+        unpacked.layer.write_diff(&mut out).unwrap();
         assert!(out == tar, "{name}: another tar came back");
         drop((unpacked, store));
         assert_clean(&place.root());

@@ -78,11 +78,11 @@ fn whole_flow(root: &Path) {
     let one = load(&store, "one", &[&base]);
     load(&store, "two", &[&base, &over]);
     assert_eq!(assert_one_inode_each(root), 3);
-    let (guard, held) = store.hold_image(&one).unwrap();
+    let (guard, leased) = store.lease_image(&one).unwrap();
     let mut out = Vec::new();
-    store.write_diff(&held[0], &mut out).unwrap();
+    leased[0].write_diff(&mut out).unwrap();
     assert!(out == base);
-    drop((guard, held, store));
+    drop((guard, leased, store));
     assert_clean(root);
     let before = dump(root);
     std::fs::remove_file(root.join("index.db")).unwrap();

@@ -143,7 +143,7 @@ fn a_file_of_zeros_is_a_hole() {
     }
     assert!(std::fs::read(files.join("sparse")).unwrap() == sparse);
     let mut exact = Vec::new();
-    store.write_diff(&layer, &mut exact).unwrap();
+    layer.write_diff(&mut exact).unwrap();
     assert!(exact == tar);
     drop((layer, store));
     assert_clean(&place.root());
@@ -172,9 +172,9 @@ fn the_longest_and_deepest_path() {
     let usage = store.disk_usage().unwrap();
     assert_eq!((usage.stored, usage.shared), (4, 4));
     for image in store.images().unwrap() {
-        let (_guard, held) = store.hold_image(&image.id).unwrap();
+        let (_guard, leased) = store.lease_image(&image.id).unwrap();
         let mut out = Vec::new();
-        store.write_diff(&held[0], &mut out).unwrap();
+        leased[0].write_diff(&mut out).unwrap();
     }
     drop(store);
     assert_clean(&place.root());

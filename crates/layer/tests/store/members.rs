@@ -78,7 +78,7 @@ pub(crate) fn stored_exactly<'t>(tars: impl IntoIterator<Item = (&'t str, &'t [u
         match store.unpack(input, &Silent) {
             Ok(unpacked) => {
                 let mut out = Vec::new();
-                store.write_diff(&unpacked.layer, &mut out).unwrap();
+                unpacked.layer.write_diff(&mut out).unwrap();
                 assert!(out == tar, "{name}: another tar came back");
             }
             Err(Error::Diff(strata_diff::Error::Rule { rule, .. })) => {

@@ -216,13 +216,13 @@ fn what_is_held_stays() {
     let base = files(&[("a", b"one")]);
     let image = load(&store, "one", &[&base]);
     let before = walk(&place.root().join("layers"));
-    let (guard, held) = store.hold_image(&image).unwrap();
+    let (guard, leased) = store.lease_image(&image).unwrap();
     assert!(matches!(store.remove_image(&image), Err(Error::InUse { .. })));
     drop(guard);
     assert!(matches!(store.remove_image(&image), Err(Error::InUse { .. })));
     assert_eq!(walk(&place.root().join("layers")), before);
     assert_eq!(store.images().unwrap().len(), 1);
-    drop(held);
+    drop(leased);
     assert_eq!(store.remove_image(&image).unwrap().len(), 1);
 }
 
@@ -334,14 +334,14 @@ fn what_is_in_use_would_stay() {
     let base = files(&[("a", b"a")]);
     let one = load(&store, "one", &[&base]);
     let two = load(&store, "two", &[&base, &files(&[("b", b"b")])]);
-    let held = store.hold_image(&one).unwrap();
+    let leased = store.lease_image(&one).unwrap();
     // The second frees its own layer alone: the first, which stays, has the base.
     let plan = store.removal(&[one, two], &[]).unwrap();
     assert_eq!(
         (plan.images, plan.in_use, plan.layers.len(), plan.files),
         (vec![two], vec![one], 1, 1)
     );
-    drop(held);
+    drop(leased);
     let plan = store.removal(&[one, two], &[]).unwrap();
     assert_eq!((plan.images, plan.in_use.len(), plan.layers.len()), (vec![one, two], 0, 2));
     store.remove_image(&one).unwrap();

@@ -52,9 +52,9 @@ pub fn measure_chunks(
     let work = |(_, job): &(u64, Job), cutter: &mut Cutter<'_>| match job {
         Job::Layer(_) if !cutter.meter().is_first() => Ok(()),
         Job::Layer(at) => {
-            let held = store.hold(&layers[*at])?.ok_or(Error::NoLayer(layers[*at]))?;
+            let leased = store.lease(&layers[*at])?.ok_or(Error::NoLayer(layers[*at]))?;
             let mut packing = cutter.start_diff()?;
-            store.write_diff(&held, &mut packing)?;
+            leased.write_diff(&mut packing)?;
             let size = cutter.end_diff(packing)?;
             packed.lock().unwrap_or_else(PoisonError::into_inner)[*at] = size;
             Ok(())

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use strata_analysis::history::Chain;
 use strata_analysis::image_tree::{Change, ImageTree, Place, Span, TreeAt};
 use strata_content::FileTree;
-use strata_layer::{HeldLayer, ImageRecord, LayerInput, Store};
+use strata_layer::{ImageRecord, LayerInput, LeasedLayer, Store};
 use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
 use strata_union::Stack;
 
@@ -99,32 +99,32 @@ fn told(tree: &FileTree) -> Result<BTreeMap<String, String>, strata_tree::Error>
 
 /// The layers that the store takes, and their merge after each.
 struct Stacked {
-    held: Vec<HeldLayer>,
+    leased: Vec<LeasedLayer>,
     merged: Vec<BTreeMap<String, String>>,
 }
 
 fn stacked(store: &Store, layers: &[Vec<Member>]) -> Stacked {
-    let mut stacked = Stacked { held: Vec::new(), merged: Vec::new() };
+    let mut stacked = Stacked { leased: Vec::new(), merged: Vec::new() };
     for members in layers {
         let bytes = tar(members);
         let reader = Box::new(&bytes[..]);
         let input = LayerInput { label: "random".into(), diff_id: None, blob: None, reader };
         let Ok(unpacked) = store.unpack(input, &Silent) else { continue };
-        stacked.held.push(unpacked.layer);
-        let lowers = stacked.held.iter().map(|held| {
-            let lower: Arc<dyn Lower> = Arc::new(store.lower(held).unwrap());
+        stacked.leased.push(unpacked.layer);
+        let lowers = stacked.leased.iter().map(|leased| {
+            let lower: Arc<dyn Lower> = Arc::new(store.lower(leased).unwrap());
             lower
         });
         let file = tempfile::tempfile().unwrap();
         let merged = strata_tree::compile(&Stack::new(lowers.collect()), &file).and_then(|()| {
-            let files = HeldLayer::files(&stacked.held).unwrap();
+            let files = LeasedLayer::files(&stacked.leased).unwrap();
             let flat = strata_tree::FlatTree::open(file, "test".into())?;
             told(&FileTree::new(Arc::new(flat), Arc::new(files)))
         });
         match merged {
             Ok(merged) => stacked.merged.push(merged),
             Err(_) => {
-                stacked.held.pop();
+                stacked.leased.pop();
             }
         }
     }
@@ -153,12 +153,12 @@ type Told = BTreeMap<String, String>;
 fn check(layers: &[Vec<Member>]) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let Stacked { held, merged } = stacked(&store, layers);
-    let diff_ids = held.iter().map(|held| *held.diff_id()).collect();
+    let Stacked { leased, merged } = stacked(&store, layers);
+    let diff_ids = leased.iter().map(|leased| *leased.diff_id()).collect();
     let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
     let image = ImageRecord { id, manifest: None, layers: diff_ids };
-    store.commit_image(&image, &[], &held).unwrap();
-    let tree = Arc::new(ImageTree::read(&store, &image, &held, &mut |_| {}).unwrap());
+    store.commit_image(&image, &[], &leased).unwrap();
+    let tree = Arc::new(ImageTree::read(&store, &image, &leased, &mut |_| {}).unwrap());
     // Two ways to count, one of them path by path, one layer by layer.
     let (efficiency, waste) = (tree.efficiency(), Chain::open(&store, &id).unwrap());
     let waste = waste.waste(&id).unwrap();

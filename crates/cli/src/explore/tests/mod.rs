@@ -37,19 +37,19 @@ impl Shelf {
 
     /// Adds an image; gives its id and what the view knows of it.
     fn image(&self, name: &str, layers: &[(&str, Tar)]) -> ExploredImage {
-        let mut held = Vec::new();
+        let mut leased = Vec::new();
         for (_, tar) in layers {
             let bytes = tar.clone().end();
             let reader = Box::new(&bytes[..]);
             let input = LayerInput { label: "test".into(), diff_id: None, blob: None, reader };
-            held.push(self.store.unpack(input, &Silent).unwrap().layer);
+            leased.push(self.store.unpack(input, &Silent).unwrap().layer);
         }
-        let diff_ids: Vec<DiffId> = held.iter().map(|held| *held.diff_id()).collect();
+        let diff_ids: Vec<DiffId> = leased.iter().map(|leased| *leased.diff_id()).collect();
         let config = self.store.put_blob(name.as_bytes()).unwrap();
         let id = ImageId::from_bytes(*config.as_bytes());
         let record = ImageRecord { id, manifest: None, layers: diff_ids };
-        self.store.commit_image(&record, &[name.to_owned()], &held).unwrap();
-        let tree = ImageTree::read(&self.store, &record, &held, &mut |_| {}).unwrap();
+        self.store.commit_image(&record, &[name.to_owned()], &leased).unwrap();
+        let tree = ImageTree::read(&self.store, &record, &leased, &mut |_| {}).unwrap();
         let images = self.store.images().unwrap();
         let facts = record.layers.iter().zip(layers).map(|(diff_id, (step, _))| {
             let found = self.store.layer(diff_id).unwrap().unwrap();
@@ -70,7 +70,7 @@ impl Shelf {
             efficiency: tree.efficiency(),
             tree: Arc::new(tree),
             names,
-            held: None,
+            leased: None,
         }
     }
 }

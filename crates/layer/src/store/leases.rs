@@ -1,7 +1,7 @@
-//! Holding a layer: as long as a [`HeldLayer`] lives, nobody removes it.
+//! Leases: as long as a [`LeasedLayer`] lives, nobody removes the layer.
 //!
 //! Invariant: the lock is the kernel's (`flock`, shared, on the layer directory), so it dies with
-//! the holder; it is taken on the very directory whose contents are then used.
+//! the process; it is taken on the very directory whose contents are then used.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use strata_content::{Files, LayerDir};
+use strata_diff::headers::DiffStream;
 use strata_tree::{DiffId, ImageId, TreePath};
 
 use super::{Store, layer_path};
@@ -21,12 +22,12 @@ use crate::stage::open_beneath;
 
 /// A layer that stays as long as this, or a clone of it, lives.
 #[derive(Debug, Clone)]
-pub struct HeldLayer {
+pub struct LeasedLayer {
     pub(super) diff_id: DiffId,
     pub(super) dir: Arc<OwnedFd>,
 }
 
-impl HeldLayer {
+impl LeasedLayer {
     /// Which layer.
     pub fn diff_id(&self) -> &DiffId {
         &self.diff_id
@@ -62,20 +63,32 @@ impl HeldLayer {
             .map(File::from)
             .doing(|| format!("cannot open headers.zst of layer {}", self.diff_id))
     }
+
+    /// Writes the exact tar of the layer, as it was unpacked; gives its size in bytes.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn write_diff(&self, out: &mut dyn std::io::Write) -> Result<u64> {
+        let headers = self.headers()?;
+        let open = |path: &TreePath| self.open(path).map_err(std::io::Error::other);
+        let mut stream = DiffStream::new(&headers, &open)?;
+        std::io::copy(&mut stream, out)
+            .doing(|| format!("cannot rebuild the diff of layer {}", self.diff_id))
+    }
 }
 
 /// An image that stays as long as this lives: for mounts.
 #[derive(Debug)]
-pub struct HeldImage {
+pub struct LeasedImage {
     _config: OwnedFd,
 }
 
 impl Store {
-    /// Holds a layer; `None` if the store does not have it.
+    /// Leases a layer; `None` if the store does not have it.
     ///
     /// # Errors
     /// `Damaged` if the index has it and `layers/` does not; `Io`.
-    pub fn hold(&self, diff_id: &DiffId) -> Result<Option<HeldLayer>> {
+    pub fn lease(&self, diff_id: &DiffId) -> Result<Option<LeasedLayer>> {
         let path = self.root.join(layer_path(diff_id));
         let mut row_before = None;
         loop {
@@ -85,7 +98,7 @@ impl Store {
             match (locked, row) {
                 (_, None) => return Ok(None),
                 (Locked::Held(dir), Some(_)) => {
-                    return Ok(Some(HeldLayer { diff_id: *diff_id, dir: Arc::new(dir) }));
+                    return Ok(Some(LeasedLayer { diff_id: *diff_id, dir: Arc::new(dir) }));
                 }
                 // A row before and after, and no directory in between.
                 (Locked::Absent | Locked::Busy, row) if row == row_before => {
@@ -98,32 +111,32 @@ impl Store {
         }
     }
 
-    /// Holds every layer of an image, base first, and the image itself.
+    /// Leases every layer of an image, base first, and the image itself.
     ///
     /// # Errors
-    /// `NoImage`, `NoLayer`, and as [`Store::hold`].
-    pub fn hold_image(&self, id: &ImageId) -> Result<(HeldImage, Vec<HeldLayer>)> {
+    /// `NoImage`, `NoLayer`, and as [`Store::lease`].
+    pub fn lease_image(&self, id: &ImageId) -> Result<(LeasedImage, Vec<LeasedLayer>)> {
         let config = match lock_path(&self.blob_path(&(*id).into()), Lock::Shared)? {
             Locked::Held(config) => config,
             Locked::Absent | Locked::Busy => return Err(Error::NoImage(*id)),
         };
         let image = self.image(id)?.ok_or(Error::NoImage(*id))?;
-        let mut held = Vec::new();
+        let mut leased = Vec::new();
         for layer in &image.layers {
-            held.push(self.hold(layer)?.ok_or(Error::NoLayer(*layer))?);
+            leased.push(self.lease(layer)?.ok_or(Error::NoLayer(*layer))?);
         }
-        Ok((HeldImage { _config: config }, held))
+        Ok((LeasedImage { _config: config }, leased))
     }
 
-    /// Whether a name of a held layer is a link into lower layers, which only a whole stack can
+    /// Whether a name of a leased layer is a link into lower layers, which only a whole stack can
     /// resolve.
     ///
     /// # Errors
     /// `NoLayer`, `Sqlite`.
-    pub fn needs_lower(&self, held: &HeldLayer) -> Result<bool> {
+    pub fn needs_lower(&self, leased: &LeasedLayer) -> Result<bool> {
         let index = self.index();
         let record =
-            index::find_layer(&index.db, &held.diff_id)?.ok_or(Error::NoLayer(held.diff_id))?;
+            index::find_layer(&index.db, &leased.diff_id)?.ok_or(Error::NoLayer(leased.diff_id))?;
         rows::has_lower_links(&index.db, record.id)
     }
 }
