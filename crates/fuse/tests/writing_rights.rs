@@ -24,7 +24,7 @@ const CAPABILITY: &str = "security.capability";
 const RAW: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Something that is done to a file.
-type Change = fn(&Path);
+type FileChange = fn(&Path);
 
 /// A mount of each kind, with and without passthrough.
 fn mounts() -> Vec<Rw> {
@@ -84,7 +84,7 @@ fn set_group_id_goes_with_what_an_outsider_changes_and_stays_for_members_and_roo
     if !can_write() {
         return;
     }
-    let changes: [Change; 5] = [write, append, cut, owner, no_acl];
+    let changes: [FileChange; 5] = [write, append, cut, owner, no_acl];
     for rw in mounts() {
         let file = rw.path("f");
         for (n, change) in changes.into_iter().enumerate() {
@@ -103,7 +103,7 @@ fn set_user_id_goes_with_what_anybody_but_root_writes_and_with_every_owner() {
     if !can_write() {
         return;
     }
-    let changes: [(Change, u32); 4] =
+    let changes: [(FileChange, u32); 4] =
         [(write, 0o6777), (append, 0o6777), (cut, 0o6777), (owner, 0o777)];
     for rw in mounts() {
         let file = rw.path("f");

@@ -14,7 +14,7 @@ use crate::json::Json;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change(Kind);
+pub struct ConfigChange(Kind);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
@@ -50,7 +50,7 @@ pub enum ChangeError {
     },
 }
 
-impl FromStr for Change {
+impl FromStr for ConfigChange {
     type Err = ChangeError;
 
     fn from_str(text: &str) -> Result<Self, ChangeError> {
@@ -96,7 +96,7 @@ impl FromStr for Change {
 
 /// Applies changes, one after the other, to what a config says of a container. `None` if that is
 /// no object.
-pub(crate) fn apply(config: &mut Json, changes: &[Change]) -> Option<()> {
+pub(crate) fn apply(config: &mut Json, changes: &[ConfigChange]) -> Option<()> {
     if changes.is_empty() {
         return Some(());
     }
@@ -107,12 +107,12 @@ pub(crate) fn apply(config: &mut Json, changes: &[Change]) -> Option<()> {
     };
     let fields = run.as_object_mut()?;
     let mut has_cmd = false;
-    for Change(kind) in changes {
+    for ConfigChange(kind) in changes {
         has_cmd |= matches!(kind, Kind::Cmd(_));
         kind.apply(fields, has_cmd);
     }
     let changed: Vec<&str> =
-        changes.iter().flat_map(|Change(kind)| kind.fields().iter().copied()).collect();
+        changes.iter().flat_map(|ConfigChange(kind)| kind.fields().iter().copied()).collect();
     if config.get_mut("config").is_none_or(|run| run.is_null()) {
         config.set("config", json!({}).into());
     }
@@ -310,7 +310,7 @@ mod tests {
 
     fn changed(config: &Value, lines: &[&str]) -> Value {
         let mut config = Json::parse(config.to_string().as_bytes()).unwrap();
-        let changes: Vec<Change> = lines.iter().map(|line| line.parse().unwrap()).collect();
+        let changes: Vec<ConfigChange> = lines.iter().map(|line| line.parse().unwrap()).collect();
         apply(&mut config, &changes).unwrap();
         config.to_value()["config"].clone()
     }
@@ -377,7 +377,7 @@ mod tests {
             ("HEALTHCHECK x", "HEALTHCHECK needs"),
             ("HEALTHCHECK CMD", "HEALTHCHECK needs"),
         ] {
-            let error = line.parse::<Change>().unwrap_err().to_string();
+            let error = line.parse::<ConfigChange>().unwrap_err().to_string();
             assert!(error.contains(said), "{line}: {error}");
         }
     }

@@ -11,7 +11,7 @@ use strata_layer::{ImageRecord, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::BlobDigest;
 
-use crate::change::{self, Change};
+use crate::change::{self, ConfigChange};
 use crate::error::{Error, Result};
 use crate::json::Json;
 use crate::load::{ChainCheck, Loaded};
@@ -29,7 +29,7 @@ pub struct DeriveOptions<'a> {
     /// A remark for the history.
     pub message: Option<String>,
     /// What it says of a container otherwise than its base.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConfigChange>,
     /// What made it, for the history.
     pub created_by: String,
     /// Called before the image is committed; refuses it.

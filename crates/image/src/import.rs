@@ -10,7 +10,7 @@ use serde::Serialize;
 use strata_layer::{Progress, Store};
 use strata_registry::Reference;
 
-use crate::change::{self, Change};
+use crate::change::{self, ConfigChange};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::Json;
@@ -31,7 +31,7 @@ pub struct ImportOptions<'a> {
     /// A remark for the history.
     pub message: Option<String>,
     /// What the image says of a container.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConfigChange>,
     /// Called before the image is committed; refuses it.
     pub chain_check: Option<&'a ChainCheck<'a>>,
 }
@@ -45,7 +45,7 @@ struct Config<'a> {
     variant: Option<&'a str>,
     config: Empty,
     rootfs: Rootfs,
-    history: [Step<'a>; 1],
+    history: [HistoryEntry<'a>; 1],
 }
 
 #[derive(Serialize)]
@@ -59,7 +59,7 @@ struct Rootfs {
 }
 
 #[derive(Serialize)]
-struct Step<'a> {
+struct HistoryEntry<'a> {
     created: &'a str,
     created_by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,7 +123,7 @@ fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<Do
         variant: platform.variant.as_deref(),
         config: Empty {},
         rootfs: Rootfs { kind: "layers", diff_ids: [diff_id.to_owned()] },
-        history: [Step {
+        history: [HistoryEntry {
             created: &created,
             created_by: "strata import",
             comment: options.message.as_deref(),

@@ -50,7 +50,7 @@ mod spec;
 mod spool;
 mod unloaded;
 
-pub use change::{Change, ChangeError};
+pub use change::{ChangeError, ConfigChange};
 pub use config::{HistoryStep, ImageConfig};
 pub use copy::{ArchiveWriter, CopiedImage, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};

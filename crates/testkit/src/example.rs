@@ -33,7 +33,7 @@ pub struct Item {
 
 /// Everything that is known of one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct PathFacts {
     pub path: Vec<u8>,
     /// `dir`, `file`, `symlink`, `fifo`, `char`, `block`.
     pub kind: String,
@@ -206,17 +206,17 @@ fn quoted(text: &str) -> Result<(Vec<u8>, &str), String> {
 }
 
 /// What the lines of an expected tree say in full.
-fn facts(tree: &[Item]) -> Vec<Facts> {
-    let mut all: Vec<Facts> = Vec::new();
+fn facts(tree: &[Item]) -> Vec<PathFacts> {
+    let mut all: Vec<PathFacts> = Vec::new();
     for item in tree {
         let path = item.arg(0).to_vec();
         if item.word == "link" {
             let target = all.iter().find(|facts| facts.path == item.arg(1));
             let target = target.unwrap_or_else(|| panic!("{item:?}: the target comes after it"));
-            all.push(Facts { path, ..target.clone() });
+            all.push(PathFacts { path, ..target.clone() });
             continue;
         }
-        all.push(Facts {
+        all.push(PathFacts {
             kind: item.word.clone(),
             body: item.args.get(1).cloned().unwrap_or_default(),
             mode: item.mode(),
@@ -241,7 +241,7 @@ fn facts(tree: &[Item]) -> Vec<Facts> {
 }
 
 /// Fills in link counts and the first path of each inode from the tree itself.
-fn count_links(all: &mut [Facts]) {
+fn count_links(all: &mut [PathFacts]) {
     let parent = |path: &[u8]| match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => path[..slash].to_vec(),
         None => b".".to_vec(),
@@ -260,9 +260,9 @@ fn count_links(all: &mut [Facts]) {
 }
 
 /// The differences between an expected tree and one that was seen.
-pub fn compare(expected: &[Item], seen: &[Facts]) -> Vec<String> {
+pub fn compare(expected: &[Item], seen: &[PathFacts]) -> Vec<String> {
     let expected = facts(expected);
-    let by_path = |all: &[Facts]| -> BTreeMap<Vec<u8>, Facts> {
+    let by_path = |all: &[PathFacts]| -> BTreeMap<Vec<u8>, PathFacts> {
         all.iter().map(|facts| (facts.path.clone(), facts.clone())).collect()
     };
     let (expected, seen) = (by_path(&expected), by_path(seen));

@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use crate::lower::{Error, Lower};
 use crate::name::{Name, NameBuf, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence, Stat};
-use crate::spec::{Inode, Item, Spec};
+use crate::spec::{InodeSpec, Item, Spec};
 
 /// The first difference between a tree and its spec.
 pub type Difference = String;
@@ -216,7 +216,7 @@ fn compare(spec: &Spec, tree: &dyn Lower) -> Checked<NodeId> {
 /// The spec, sorted for asking.
 struct Wanted<'a> {
     order: Vec<(TreePath, &'a Item)>,
-    inodes: HashMap<TreePath, &'a Inode>,
+    inodes: HashMap<TreePath, &'a InodeSpec>,
     /// The names in each directory.
     names: BTreeMap<TreePath, BTreeMap<NameBuf, &'a Item>>,
     links: HashMap<TreePath, u32>,
@@ -258,7 +258,7 @@ impl<'a> Wanted<'a> {
         Ok(wanted)
     }
 
-    fn inode(&self, path: &TreePath) -> Checked<&'a Inode> {
+    fn inode(&self, path: &TreePath) -> Checked<&'a InodeSpec> {
         self.inodes.get(path).copied().ok_or_else(|| format!("the spec: {path} is no inode"))
     }
 
@@ -271,7 +271,7 @@ fn check_node(
     tree: &dyn Lower,
     path: &TreePath,
     node: &Node,
-    inode: &Inode,
+    inode: &InodeSpec,
     nlink: u32,
 ) -> Checked {
     let marks = if inode.kind.is_dir() { inode.marks } else { DirMarks::default() };

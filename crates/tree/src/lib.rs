@@ -41,4 +41,4 @@ pub use overlay_dir::lay_overlay;
 pub use overlay_dir::{Dialect, DirOptions, Numbers, OverlayDir, OverrideStat, Trust};
 pub use rename::rename_new;
 pub use resolve::{Follow, LINKS_MAX, resolve};
-pub use spec::{Inode, Item, Spec};
+pub use spec::{InodeSpec, Item, Spec};

@@ -14,7 +14,7 @@ use crate::file_handle::{ByHandle, FileHandle};
 use crate::lower::{ContentRef, DirEntry, Error, Lower, Result, Xattr};
 use crate::name::{Name, NameBuf, NameError, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Stat};
-use crate::spec::{Inode, Item, Spec};
+use crate::spec::{InodeSpec, Item, Spec};
 
 /// Why a [`Spec`] is not a tree. Each names the path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum SpecError {
 
 #[derive(Debug)]
 struct MemNode {
-    inode: Inode,
+    inode: InodeSpec,
     nlink: u32,
     path: TreePath,
     /// The directory that holds it.

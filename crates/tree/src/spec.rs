@@ -17,7 +17,7 @@ use crate::node::{Device, DirMarks, Kind, Presence, Timestamp};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// A new inode.
-    Inode(Inode),
+    Inode(InodeSpec),
     /// One more name of a non-directory of the same spec, written earlier.
     Link(TreePath),
     /// A whiteout.
@@ -28,7 +28,7 @@ pub enum Item {
 
 /// An inode of a [`Spec`]. Its size and link count follow from the spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inode {
+pub struct InodeSpec {
     /// The type.
     pub kind: Kind,
     /// The 12 permission bits.
@@ -47,7 +47,7 @@ pub struct Inode {
     pub marks: DirMarks,
 }
 
-impl Inode {
+impl InodeSpec {
     fn new(kind: Kind, perm: u16, body: &[u8]) -> Self {
         Self {
             kind,
@@ -83,7 +83,7 @@ impl Spec {
     /// A root directory, 0755, root's, and nothing in it. The methods that change an item
     /// change the root until another item is added.
     pub fn new() -> Self {
-        let root = Item::Inode(Inode::new(Kind::Directory, 0o755, b""));
+        let root = Item::Inode(InodeSpec::new(Kind::Directory, 0o755, b""));
         Self { items: vec![(Vec::new(), root)] }
     }
 
@@ -100,7 +100,7 @@ impl Spec {
     }
 
     fn inode(self, path: impl AsRef<[u8]>, kind: Kind, perm: u16, body: &[u8]) -> Self {
-        self.item(path, Item::Inode(Inode::new(kind, perm, body)))
+        self.item(path, Item::Inode(InodeSpec::new(kind, perm, body)))
     }
 
     /// Adds a directory, 0755.
@@ -163,7 +163,7 @@ impl Spec {
         self.item(path, Item::LowerLink(target.clone()))
     }
 
-    fn last(mut self, change: impl FnOnce(&mut Inode)) -> Self {
+    fn last(mut self, change: impl FnOnce(&mut InodeSpec)) -> Self {
         if let Some((_, Item::Inode(inode))) = self.items.last_mut() {
             change(inode);
         }

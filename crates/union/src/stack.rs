@@ -51,7 +51,7 @@ type Link = (u32, TreePath);
 type LinkDir = (u32, TreePath, Option<Arc<Vec<Part>>>);
 
 /// Where one link to a lower layer leads: to a node of a layer, or to that layer's own link.
-enum Step {
+enum LinkEnd {
     Leaf(u32, Node),
     Link(u32, TreePath),
 }
@@ -224,11 +224,11 @@ impl Stack {
                 break leaf;
             }
             match self.follow_once(link.0, &link.1)? {
-                Some(Step::Leaf(layer, node)) => {
+                Some(LinkEnd::Leaf(layer, node)) => {
                     chain.push(link);
                     break (layer, node);
                 }
-                Some(Step::Link(layer, target)) => {
+                Some(LinkEnd::Link(layer, target)) => {
                     path = link.1.clone();
                     chain.push(std::mem::replace(&mut link, (layer, target)));
                 }
@@ -240,7 +240,7 @@ impl Stack {
     }
 
     /// What `target` is in the merge of the layers below `limit`, if it is a non-directory.
-    fn follow_once(&self, limit: u32, target: &TreePath) -> Result<Option<Step>> {
+    fn follow_once(&self, limit: u32, target: &TreePath) -> Result<Option<LinkEnd>> {
         let Some((dir, name)) = target.split_last() else { return Ok(None) };
         let Some(parts) = self.link_dir(limit, &dir)? else { return Ok(None) };
         let mut merge = Merge::default();
@@ -251,14 +251,14 @@ impl Stack {
                 Some(Entry::Whiteout) => merge.add(&Told::Whiteout),
                 // As in `tell`.
                 Some(Entry::LowerLink(_)) if merge.met_directory() => merge.add(&Told::Whiteout),
-                Some(Entry::LowerLink(next)) => return Ok(Some(Step::Link(part.layer, next))),
+                Some(Entry::LowerLink(next)) => return Ok(Some(LinkEnd::Link(part.layer, next))),
             }
             if merge.settled() {
                 break;
             }
         }
         Ok(match merge.finish() {
-            MergedName::Leaf(layer, node) => Some(Step::Leaf(layer, node)),
+            MergedName::Leaf(layer, node) => Some(LinkEnd::Leaf(layer, node)),
             MergedName::Absent | MergedName::Dir(_) => None,
         })
     }

@@ -9,8 +9,8 @@ use strata_diff::rows::RowKind;
 use strata_layer::{LeasedImage, LeasedLayer, Result, Store, StoredLayer};
 use strata_tree::{ContentDigest, DiffId, ImageId, Lower, NodeId, Stat, TreePath, Xattr};
 
-use super::facts::{Facts, Seen};
-use super::replay::{Event, Merged, Replay};
+use super::facts::{ChangedFacts, Seen};
+use super::replay::{Merged, NameEvent, Replay};
 
 /// A node of one of an image's layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +125,7 @@ impl<'s> Chain<'s> {
     ///
     /// # Errors
     /// As [`Chain::layer`].
-    pub fn replay(&self, each: &mut dyn FnMut(&Event<'_>)) -> Result<Merged<'_>> {
+    pub fn replay(&self, each: &mut dyn FnMut(&NameEvent<'_>)) -> Result<Merged<'_>> {
         let mut replay = Replay::new(self)?;
         for position in 0..self.count() {
             replay.apply(position, each)?;
@@ -199,9 +199,9 @@ impl<'s> Chain<'s> {
     }
 
     /// What differs between what a name showed and what it shows.
-    pub(super) fn between(&self, was: Shown, now: Shown) -> Result<Facts> {
+    pub(super) fn between(&self, was: Shown, now: Shown) -> Result<ChangedFacts> {
         let seen = |shown: Shown| shown.from().map_or(Ok(Seen::unstated()), |at| self.seen(at));
-        Ok(Facts::between(&seen(was)?, &seen(now)?))
+        Ok(ChangedFacts::between(&seen(was)?, &seen(now)?))
     }
 
     /// The content and the path of the file at `path` of a layer; `None` if there is none.

@@ -21,7 +21,7 @@ use strata_layer::{Result, StoredLayer};
 use strata_tree::{ContentDigest, Entry, Kind, Lower, Name, NameBuf, Node, NodeId, TreePath, list};
 
 use super::chain::Chain;
-use super::facts::{Facts, Seen};
+use super::facts::{ChangedFacts, Seen};
 
 /// An image to compare: its merged tree and its layers.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct Difference {
     /// What the second image has.
     pub new: Option<Node>,
     /// What differs; nothing where one of them is `None`.
-    pub facts: Facts,
+    pub facts: ChangedFacts,
 }
 
 /// A directory of the walk.
@@ -60,7 +60,7 @@ struct Pair {
 }
 
 /// Tells `each` what differs at `below` and below it, until it says that it has had enough by
-/// giving `false`. A time alone is a difference too: see [`Facts::without_time`].
+/// giving `false`. A time alone is a difference too: see [`ChangedFacts::without_time`].
 ///
 /// ```no_run
 /// use strata_analysis::history::{Side, compare};
@@ -199,7 +199,7 @@ impl<'a> Compare<'a> {
         let facts = match (&pair.old, &pair.new) {
             (Some(old), Some(new)) => self.between(old, new)?,
             (None, None) => return Ok(None),
-            _ => Facts::NONE,
+            _ => ChangedFacts::NONE,
         };
         let differs = !facts.is_empty() || pair.old.is_none() || pair.new.is_none();
         if differs {
@@ -245,7 +245,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    fn between(&self, old: &Node, new: &Node) -> Result<Facts> {
+    fn between(&self, old: &Node, new: &Node) -> Result<ChangedFacts> {
         let old_xattrs = self.old.tree.xattrs(old.id)?;
         let new_xattrs = self.new.tree.xattrs(new.id)?;
         let target = |tree: &dyn Lower, node: &Node| match node.stat.kind {
@@ -255,7 +255,7 @@ impl<'a> Compare<'a> {
         let old_target = target(self.old.tree, old)?;
         let new_target = target(self.new.tree, new)?;
         let (old_content, new_content) = self.contents(old, new)?;
-        Ok(Facts::between(
+        Ok(ChangedFacts::between(
             &Seen {
                 stat: old.stat,
                 xattrs: &old_xattrs,

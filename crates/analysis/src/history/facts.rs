@@ -10,7 +10,7 @@ use strata_tree::{ContentDigest, Kind, Stat, Xattr};
 
 /// What differs between two nodes. Nothing: they are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Facts {
+pub struct ChangedFacts {
     /// The type; then nothing else is told.
     pub kind: bool,
     /// The bytes of a regular file.
@@ -29,7 +29,7 @@ pub struct Facts {
     pub time: bool,
 }
 
-impl Facts {
+impl ChangedFacts {
     /// No difference.
     pub const NONE: Self = Self {
         kind: false,
@@ -62,8 +62,8 @@ impl Facts {
     /// A word for each difference.
     ///
     /// ```
-    /// use strata_analysis::history::Facts;
-    /// let facts = Facts { mode: true, content: true, ..Facts::NONE };
+    /// use strata_analysis::history::ChangedFacts;
+    /// let facts = ChangedFacts { mode: true, content: true, ..ChangedFacts::NONE };
     /// assert_eq!(facts.words().collect::<Vec<_>>(), ["content", "mode"]);
     /// ```
     pub fn words(self) -> impl Iterator<Item = &'static str> {

@@ -9,8 +9,8 @@ use strata_layer::Result;
 use strata_tree::TreePath;
 
 use super::chain::{Chain, LayerNode, NodeFacts, Shown};
-use super::facts::Facts;
-use super::replay::{Event, Merged, Removal, What};
+use super::facts::ChangedFacts;
+use super::replay::{HiddenBy, Merged, NameChange, NameEvent};
 
 /// How many names like the one that was asked for are told.
 const NEAR: usize = 8;
@@ -54,11 +54,11 @@ pub enum Happened {
         again: bool,
     },
     /// There was something; no facts: it is said again as it was.
-    Changed(Facts),
+    Changed(ChangedFacts),
     /// It is removed.
     Removed {
         /// Why.
-        by: Removal,
+        by: HiddenBy,
         /// What was whited out, opaque or replaced: this path or a directory above it.
         at: TreePath,
     },
@@ -81,12 +81,12 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one.
-    pub fn count(&mut self, what: &What) {
+    pub fn count(&mut self, what: &NameChange) {
         match what {
-            What::Added(_) => self.added += 1,
-            What::Changed { facts, .. } if facts.is_empty() => self.again += 1,
-            What::Changed { .. } => self.changed += 1,
-            What::Removed { .. } => self.removed += 1,
+            NameChange::Added(_) => self.added += 1,
+            NameChange::Changed { facts, .. } if facts.is_empty() => self.again += 1,
+            NameChange::Changed { .. } => self.changed += 1,
+            NameChange::Removed { .. } => self.removed += 1,
         }
     }
 }
@@ -137,7 +137,7 @@ impl Chain<'_> {
     }
 
     fn life_and_tree(&self, path: &TreePath) -> Result<(Life, Merged<'_>)> {
-        let mut told: Vec<(usize, Option<What>, Tally)> = Vec::new();
+        let mut told: Vec<(usize, Option<NameChange>, Tally)> = Vec::new();
         let merged = self.replay(&mut |event| {
             let own = event.path == path.as_bytes();
             if !own && !is_below(event.path, path.as_bytes()) {
@@ -156,7 +156,7 @@ impl Chain<'_> {
         let mut events = Vec::new();
         for (layer, what, below) in told {
             events.push(self.event(layer, path, what, below, gone)?);
-            gone |= matches!(what, Some(What::Removed { .. }));
+            gone |= matches!(what, Some(NameChange::Removed { .. }));
         }
         let shown = merged.find(path);
         let mut names = Vec::new();
@@ -175,15 +175,15 @@ impl Chain<'_> {
         &self,
         layer: usize,
         path: &TreePath,
-        what: Option<What>,
+        what: Option<NameChange>,
         below: Tally,
         again: bool,
     ) -> Result<LifeEvent> {
         let (happened, now) = match what {
             None => (Happened::Below, None),
-            Some(What::Added(now)) => (Happened::Added { again }, Some(now)),
-            Some(What::Changed { now, facts, .. }) => (Happened::Changed(facts), Some(now)),
-            Some(What::Removed { by, at, .. }) => {
+            Some(NameChange::Added(now)) => (Happened::Added { again }, Some(now)),
+            Some(NameChange::Changed { now, facts, .. }) => (Happened::Changed(facts), Some(now)),
+            Some(NameChange::Removed { by, at, .. }) => {
                 let at = TreePath::clamped(&path.as_bytes()[..at]).unwrap_or_default();
                 (Happened::Removed { by, at }, None)
             }
@@ -210,7 +210,7 @@ impl Chain<'_> {
         let mut close: BTreeSet<(usize, TreePath)> = BTreeSet::new();
         let mut same: BTreeSet<(usize, TreePath)> = BTreeSet::new();
         self.replay(&mut |event| {
-            let What::Added(_) = event.what else { return };
+            let NameChange::Added(_) = event.what else { return };
             let slash = event.path.iter().rposition(|byte| *byte == b'/');
             let (dir, name) = match slash {
                 Some(slash) => (&event.path[..slash], &event.path[slash + 1..]),
@@ -307,7 +307,7 @@ impl Chain<'_> {
     }
 }
 
-impl Event<'_> {
+impl NameEvent<'_> {
     /// Whether the path is `top` or below it.
     pub fn is_within(&self, top: &TreePath) -> bool {
         self.path == top.as_bytes() || is_below(self.path, top.as_bytes())

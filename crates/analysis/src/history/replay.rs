@@ -31,11 +31,11 @@ use strata_layer::Result;
 use strata_tree::{NodeId, Presence, TreePath};
 
 use super::chain::{Chain, LayerNode, Shown};
-use super::facts::Facts;
+use super::facts::ChangedFacts;
 
 /// Why a name is hidden in the layers below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Removal {
+pub enum HiddenBy {
     /// A whiteout of the name, or of a directory above it.
     Whiteout,
     /// A directory above it is opaque.
@@ -46,7 +46,7 @@ pub enum Removal {
 
 /// What a layer does to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum NameChange {
     /// There was nothing.
     Added(Shown),
     /// There was something. No facts: it is said again, as it was.
@@ -56,14 +56,14 @@ pub enum What {
         /// What it is.
         now: Shown,
         /// What differs.
-        facts: Facts,
+        facts: ChangedFacts,
     },
     /// There is nothing any more.
     Removed {
         /// What it was.
         was: Shown,
         /// Why.
-        by: Removal,
+        by: HiddenBy,
         /// How many bytes of the path name what was whited out, opaque or replaced.
         at: usize,
     },
@@ -71,16 +71,16 @@ pub enum What {
 
 /// One layer and one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event<'e> {
+pub struct NameEvent<'e> {
     /// The layer's position in the image, counted from the base.
     pub layer: usize,
     /// The name's path, as in [`TreePath::as_bytes`].
     pub path: &'e [u8],
     /// What happens to it.
-    pub what: What,
+    pub what: NameChange,
 }
 
-impl Event<'_> {
+impl NameEvent<'_> {
     /// The path, owned.
     pub fn tree_path(&self) -> TreePath {
         // The path of an event is made of names.
@@ -183,12 +183,12 @@ struct Walk<'w> {
     layer: usize,
     links: Links,
     path: Vec<u8>,
-    each: &'w mut dyn FnMut(&Event<'_>),
+    each: &'w mut dyn FnMut(&NameEvent<'_>),
 }
 
 impl Walk<'_> {
-    fn tell(&mut self, what: What) {
-        (self.each)(&Event { layer: self.layer, path: &self.path, what });
+    fn tell(&mut self, what: NameChange) {
+        (self.each)(&NameEvent { layer: self.layer, path: &self.path, what });
     }
 }
 
@@ -209,7 +209,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Puts the next layer on top.
-    pub(super) fn apply(&mut self, layer: usize, each: &mut dyn FnMut(&Event<'_>)) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        layer: usize,
+        each: &mut dyn FnMut(&NameEvent<'_>),
+    ) -> Result<()> {
         let tree = self.chain.layer(layer)?;
         let links = self.follow_links(tree.rows());
         let mut walk = Walk { layer, links, path: Vec::new(), each };
@@ -221,9 +225,9 @@ impl<'a> Replay<'a> {
         let now = Shown::Dir(if explicit { Some(root) } else { self.dirs[0].from });
         let was = Shown::Dir(std::mem::replace(&mut self.dirs[0].from, now.from()));
         if layer == 0 {
-            walk.tell(What::Added(now));
+            walk.tell(NameChange::Added(now));
         } else if explicit {
-            walk.tell(What::Changed { was, now, facts: self.chain.between(was, now)? });
+            walk.tell(NameChange::Changed { was, now, facts: self.chain.between(was, now)? });
         }
         let cut = marks.opaque.then_some(0);
         let mut frames = vec![self.meet(&mut walk, NodeId::ROOT, 0, cut)?];
@@ -282,7 +286,7 @@ impl<'a> Replay<'a> {
             let hidden: Vec<&[u8]> = names.filter(|name| !has(name)).copied().collect();
             for name in hidden {
                 push(&mut walk.path, name);
-                self.remove(walk, dir, name, Removal::Opaque, at);
+                self.remove(walk, dir, name, HiddenBy::Opaque, at);
                 walk.path.truncate(length);
             }
         }
@@ -301,13 +305,13 @@ impl<'a> Replay<'a> {
         let own = walk.path.len();
         let leaf = match &row.kind {
             RowKind::Whiteout => {
-                self.remove(walk, dir, &row.name, Removal::Whiteout, own);
+                self.remove(walk, dir, &row.name, HiddenBy::Whiteout, own);
                 return Ok(None);
             }
             RowKind::LowerLink(_) => match walk.links.get(&at.node) {
                 Some(leaf) => *leaf,
                 None => {
-                    self.remove(walk, dir, &row.name, Removal::Replaced, own);
+                    self.remove(walk, dir, &row.name, HiddenBy::Replaced, own);
                     return Ok(None);
                 }
             },
@@ -316,7 +320,7 @@ impl<'a> Replay<'a> {
                 let known = self.dirs[dir].children.get(&row.name[..]).copied();
                 let below = match (marks.presence, known, cut) {
                     (Presence::Phantom, Some(_), Some(cut)) => {
-                        self.remove(walk, dir, &row.name, Removal::Opaque, cut);
+                        self.remove(walk, dir, &row.name, HiddenBy::Opaque, cut);
                         return Ok(None);
                     }
                     (Presence::Phantom, Some(Child::Dir(known)), None) => known,
@@ -348,15 +352,15 @@ impl<'a> Replay<'a> {
     ) -> Result<()> {
         let now = Shown::Leaf(leaf);
         match self.dirs[dir].children.insert(name, Child::Leaf(leaf)) {
-            None => walk.tell(What::Added(now)),
+            None => walk.tell(NameChange::Added(now)),
             Some(Child::Leaf(old)) => {
                 let was = Shown::Leaf(old);
-                walk.tell(What::Changed { was, now, facts: self.chain.between(was, now)? });
+                walk.tell(NameChange::Changed { was, now, facts: self.chain.between(was, now)? });
             }
             Some(Child::Dir(old)) => {
                 let was = Shown::Dir(self.dirs[old].from);
-                walk.tell(What::Changed { was, now, facts: self.chain.between(was, now)? });
-                self.empty(walk, old, Removal::Replaced, walk.path.len());
+                walk.tell(NameChange::Changed { was, now, facts: self.chain.between(was, now)? });
+                self.empty(walk, old, HiddenBy::Replaced, walk.path.len());
             }
         }
         Ok(())
@@ -379,7 +383,7 @@ impl<'a> Replay<'a> {
                 let was = Shown::Dir(std::mem::replace(&mut self.dirs[known].from, from));
                 let facts = self.chain.between(was, now)?;
                 if from.is_some() || !facts.is_empty() {
-                    walk.tell(What::Changed { was, now, facts });
+                    walk.tell(NameChange::Changed { was, now, facts });
                 }
             }
             return Ok(known);
@@ -391,29 +395,29 @@ impl<'a> Replay<'a> {
         match known {
             Some(Child::Leaf(old)) => {
                 let was = Shown::Leaf(old);
-                walk.tell(What::Changed { was, now, facts: self.chain.between(was, now)? });
+                walk.tell(NameChange::Changed { was, now, facts: self.chain.between(was, now)? });
             }
-            Some(Child::Dir(_)) | None => walk.tell(What::Added(now)),
+            Some(Child::Dir(_)) | None => walk.tell(NameChange::Added(now)),
         }
         Ok(made)
     }
 
     /// Removes the name at the walk's path with all that is below it.
-    fn remove(&mut self, walk: &mut Walk<'_>, dir: usize, name: &[u8], by: Removal, at: usize) {
+    fn remove(&mut self, walk: &mut Walk<'_>, dir: usize, name: &[u8], by: HiddenBy, at: usize) {
         match self.dirs[dir].children.remove(name) {
             None => {}
             Some(Child::Leaf(leaf)) => {
-                walk.tell(What::Removed { was: Shown::Leaf(leaf), by, at });
+                walk.tell(NameChange::Removed { was: Shown::Leaf(leaf), by, at });
             }
             Some(Child::Dir(gone)) => {
-                walk.tell(What::Removed { was: Shown::Dir(self.dirs[gone].from), by, at });
+                walk.tell(NameChange::Removed { was: Shown::Dir(self.dirs[gone].from), by, at });
                 self.empty(walk, gone, by, at);
             }
         }
     }
 
     /// Removes all that is below a directory at the walk's path.
-    fn empty(&mut self, walk: &mut Walk<'_>, dir: usize, by: Removal, at: usize) {
+    fn empty(&mut self, walk: &mut Walk<'_>, dir: usize, by: HiddenBy, at: usize) {
         let top = walk.path.len();
         let names = std::mem::take(&mut self.dirs[dir].children).into_iter();
         let mut todo = vec![(names, top)];
@@ -425,9 +429,15 @@ impl<'a> Replay<'a> {
             };
             push(&mut walk.path, name);
             match child {
-                Child::Leaf(leaf) => walk.tell(What::Removed { was: Shown::Leaf(leaf), by, at }),
+                Child::Leaf(leaf) => {
+                    walk.tell(NameChange::Removed { was: Shown::Leaf(leaf), by, at })
+                }
                 Child::Dir(gone) => {
-                    walk.tell(What::Removed { was: Shown::Dir(self.dirs[gone].from), by, at });
+                    walk.tell(NameChange::Removed {
+                        was: Shown::Dir(self.dirs[gone].from),
+                        by,
+                        at,
+                    });
                     let names = std::mem::take(&mut self.dirs[gone].children).into_iter();
                     todo.push((names, walk.path.len()));
                 }

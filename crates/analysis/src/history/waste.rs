@@ -33,8 +33,8 @@ use strata_layer::Result;
 use strata_tree::{ContentDigest, ImageId, NodeId, TreePath};
 
 use super::chain::{Chain, LayerNode, Shown};
-use super::facts::Facts;
-use super::replay::{Event, Removal, What};
+use super::facts::ChangedFacts;
+use super::replay::{HiddenBy, NameChange, NameEvent};
 
 /// What an image's layers hold and the image does not show.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -84,12 +84,12 @@ pub enum Gone {
     /// The name is removed.
     Deleted {
         /// Why.
-        by: Removal,
+        by: HiddenBy,
         /// What was whited out, opaque or replaced.
         at: TreePath,
     },
     /// The name shows another node, which differs in this; in nothing, if it is the same again.
-    Rewritten(Facts),
+    Rewritten(ChangedFacts),
 }
 
 impl Gone {
@@ -170,9 +170,9 @@ impl Chain<'_> {
         let mut failed = None;
         self.replay(&mut |event| {
             let (was, now) = match event.what {
-                What::Added(now) => (None, Some(now)),
-                What::Changed { was, now, .. } => (Some(was), Some(now)),
-                What::Removed { was, .. } => (Some(was), None),
+                NameChange::Added(now) => (None, Some(now)),
+                NameChange::Changed { was, now, .. } => (Some(was), Some(now)),
+                NameChange::Removed { was, .. } => (Some(was), None),
             };
             if let Some(Shown::Leaf(leaf)) = now {
                 names[leaf.layer][leaf.node.0 as usize] += 1;
@@ -322,14 +322,14 @@ impl Chain<'_> {
     }
 }
 
-fn how(event: &Event<'_>) -> Gone {
+fn how(event: &NameEvent<'_>) -> Gone {
     match event.what {
-        What::Changed { facts, .. } => Gone::Rewritten(facts),
-        What::Removed { by, at, .. } => {
+        NameChange::Changed { facts, .. } => Gone::Rewritten(facts),
+        NameChange::Removed { by, at, .. } => {
             let at = TreePath::clamped(&event.path[..at]).unwrap_or_default();
             Gone::Deleted { by, at }
         }
         // An addition takes no name away.
-        What::Added(_) => Gone::Rewritten(Facts::NONE),
+        NameChange::Added(_) => Gone::Rewritten(ChangedFacts::NONE),
     }
 }

@@ -1,7 +1,7 @@
 //! [`TreeAt`]: what some layers of an image make together, or a selection of it, as a tree that
 //! can be read and written out.
 //!
-//! Invariants: a directory's number is its place's, any other node's its inode's, so that hard
+//! Invariants: a directory's number is its path's, any other node's its inode's, so that hard
 //! links stay hard links; link counts are those of the tree shown; a selection holds what was
 //! selected with all below it, and the directories above.
 
@@ -13,7 +13,7 @@ use strata_tree::{
     ContentRef, DirEntry, DirMarks, Entry, Error, Lower, Name, Node, NodeId, Result, Xattr,
 };
 
-use super::{ImageTree, Place, Version, is_file};
+use super::{ImageTree, PathId, Version, is_file};
 
 /// From here on the numbers of what is no directory.
 const INODES: u64 = 1 << 32;
@@ -23,9 +23,9 @@ const INODES: u64 = 1 << 32;
 pub struct TreeAt {
     tree: Arc<ImageTree>,
     layers: usize,
-    /// By place: whether it is shown.
+    /// By path: whether it is shown.
     shown: Vec<bool>,
-    /// By version, and for directories by place.
+    /// By version, and for directories by path.
     links: Vec<u32>,
     subdirs: Vec<u32>,
 }
@@ -33,57 +33,57 @@ pub struct TreeAt {
 impl TreeAt {
     /// All that the first `layers` layers make.
     pub fn new(tree: Arc<ImageTree>, layers: usize) -> Self {
-        Self::selected(tree, layers, &BTreeSet::from([Place::ROOT]))
+        Self::selected(tree, layers, &BTreeSet::from([PathId::ROOT]))
     }
 
-    /// Of that the places of `selection`, as far as they are there.
-    pub fn selected(tree: Arc<ImageTree>, layers: usize, selection: &BTreeSet<Place>) -> Self {
+    /// Of that the paths of `selection`, as far as they are there.
+    pub fn selected(tree: Arc<ImageTree>, layers: usize, selection: &BTreeSet<PathId>) -> Self {
         let mut shown = vec![false; tree.len()];
-        for place in tree.places() {
-            let above = place != Place::ROOT && shown[tree.parent(place).index()];
-            shown[place.index()] = above || selection.contains(&place);
+        for path in tree.paths() {
+            let above = path != PathId::ROOT && shown[tree.parent(path).index()];
+            shown[path.index()] = above || selection.contains(&path);
         }
-        for place in selection {
-            let mut at = *place;
-            while at != Place::ROOT {
+        for path in selection {
+            let mut at = *path;
+            while at != PathId::ROOT {
                 at = tree.parent(at);
                 shown[at.index()] = true;
             }
         }
-        shown[Place::ROOT.index()] = true;
+        shown[PathId::ROOT.index()] = true;
         let mut links = vec![0; tree.versions.len()];
         let mut subdirs = vec![0; tree.len()];
-        for place in tree.places() {
-            let version = tree.at(place, layers).filter(|_| shown[place.index()]);
-            shown[place.index()] = version.is_some();
+        for path in tree.paths() {
+            let version = tree.at(path, layers).filter(|_| shown[path.index()]);
+            shown[path.index()] = version.is_some();
             let Some(version) = version else { continue };
             if !version.kind.is_dir() {
                 links[version.number as usize] += 1;
-            } else if place != Place::ROOT {
-                subdirs[tree.parent(place).index()] += 1;
+            } else if path != PathId::ROOT {
+                subdirs[tree.parent(path).index()] += 1;
             }
         }
         Self { tree, layers, shown, links, subdirs }
     }
 
-    /// The node at a place; `None` if nothing is there, or it is not selected.
-    pub fn node_at(&self, place: Place) -> Option<Node> {
-        let version = self.tree.at(place, self.layers).filter(|_| self.shown[place.index()])?;
+    /// The node at a path; `None` if nothing is there, or it is not selected.
+    pub fn node_at(&self, path: PathId) -> Option<Node> {
+        let version = self.tree.at(path, self.layers).filter(|_| self.shown[path.index()])?;
         let (id, nlink) = match version.kind.is_dir() {
-            true => (u64::from(place.0) + 1, 2 + self.subdirs[place.index()]),
+            true => (u64::from(path.0) + 1, 2 + self.subdirs[path.index()]),
             false => (INODES + u64::from(version.number), self.links[version.number as usize]),
         };
         Some(Node { id: NodeId(id), stat: version.stat(nlink), marks: DirMarks::default() })
     }
 
-    fn dir(&self, node: NodeId) -> Result<Place> {
+    fn dir(&self, node: NodeId) -> Result<PathId> {
         if let Some(version) = self.inode(node) {
             return Err(self.no_directory(version, node));
         }
-        let place = node.0.checked_sub(1).filter(|at| *at < self.tree.len() as u64);
-        let place = place.map(|at| Place(at as u32)).ok_or(Error::NoNode(node))?;
-        match self.node_at(place) {
-            Some(found) if found.id == node => Ok(place),
+        let path = node.0.checked_sub(1).filter(|at| *at < self.tree.len() as u64);
+        let path = path.map(|at| PathId(at as u32)).ok_or(Error::NoNode(node))?;
+        match self.node_at(path) {
+            Some(found) if found.id == node => Ok(path),
             Some(_) | None => Err(Error::NoNode(node)),
         }
     }
@@ -106,8 +106,8 @@ impl TreeAt {
             Some(version) if self.links[version.number as usize] > 0 => Ok(version),
             Some(_) => Err(Error::NoNode(node)),
             None => {
-                let place = self.dir(node)?;
-                self.tree.at(place, self.layers).ok_or(Error::NoNode(node))
+                let path = self.dir(node)?;
+                self.tree.at(path, self.layers).ok_or(Error::NoNode(node))
             }
         }
     }
@@ -120,7 +120,7 @@ impl Lower for TreeAt {
 
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
         let found = self.tree.child(self.dir(dir)?, name.as_bytes());
-        Ok(found.and_then(|place| self.node_at(place)).map(Entry::Node))
+        Ok(found.and_then(|path| self.node_at(path)).map(Entry::Node))
     }
 
     fn read_dir(
@@ -131,11 +131,11 @@ impl Lower for TreeAt {
     ) -> Result<()> {
         let skip = usize::try_from(from).unwrap_or(usize::MAX);
         let children = self.tree.children(self.dir(dir)?).iter().enumerate().skip(skip);
-        for (at, place) in children {
-            let Some(node) = self.node_at(*place) else { continue };
-            let name = Name::new(self.tree.name(*place)).map_err(|why| Error::Corrupt {
+        for (at, path) in children {
+            let Some(node) = self.node_at(*path) else { continue };
+            let name = Name::new(self.tree.name(*path)).map_err(|why| Error::Corrupt {
                 tree: "of an image".to_owned(),
-                what: format!("place {}: {why}", place.0),
+                what: format!("path {}: {why}", path.0),
             })?;
             if each(DirEntry { name, entry: Entry::Node(node), next: at as u64 + 1 }).is_break() {
                 break;
@@ -176,7 +176,7 @@ impl Lower for TreeAt {
     }
 
     fn parent(&self, dir: NodeId) -> Result<Option<NodeId>> {
-        let place = self.dir(dir)?;
-        Ok(Some(NodeId(u64::from(self.tree.parent(place).0) + 1)))
+        let path = self.dir(dir)?;
+        Ok(Some(NodeId(u64::from(self.tree.parent(path).0) + 1)))
     }
 }

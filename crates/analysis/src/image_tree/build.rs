@@ -4,7 +4,7 @@
 //! two sorted lists. The first layer finds nothing there and only appends.
 //!
 //! Invariants: a layer's whiteouts and opaque marks touch what lower layers have and nothing of
-//! its own: an opaque directory is emptied before its own names come; a place is made only for a
+//! its own: an opaque directory is emptied before its own names come; a path is made only for a
 //! name that exists after the layer.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ use strata_tree::{
 };
 
 use super::holders::Finder;
-use super::{Content, Event, ImageTree, Layer, NONE, Place, PlaceRecord, Version};
+use super::{EventRecord, HeldContent, ImageTree, Layer, NONE, PathId, PathRecord, Version};
 
 impl ImageTree {
     /// Reads an image, layer by layer, from the index; `leased` are its layers, base first. `watch`
@@ -52,7 +52,7 @@ struct Builder {
     ids: Vec<ContentId>,
     digests: HashMap<ContentDigest, u32>,
     xattrs: HashMap<Vec<Xattr>, u32>,
-    /// Leaves of a layer's own tree that show nothing; another layer may have a place there.
+    /// Leaves of a layer's own tree that show nothing; another layer may have a path there.
     void: HashSet<TreePath>,
 }
 
@@ -60,14 +60,14 @@ struct Builder {
 struct Reading {
     layer: u32,
     diff_id: DiffId,
-    /// By node - 1: place and version, `NONE` for none.
+    /// By node - 1: path and version, `NONE` for none.
     nodes: Vec<(u32, u32)>,
-    /// The directory whose names come, by node, and the place it has.
+    /// The directory whose names come, by node, and the path it has.
     dir: NodeId,
-    place: Option<Place>,
+    path: Option<PathId>,
     /// How far its old children were passed.
     passed: usize,
-    new: Vec<Place>,
+    new: Vec<PathId>,
     /// Of files with several names: the number of the tar member that has the bytes.
     members: HashMap<u32, u64>,
     /// Directories on the way to whiteouts, which no layer below has.
@@ -82,11 +82,11 @@ impl Reading {
 
 impl Builder {
     fn new() -> Self {
-        let root = PlaceRecord { parent: 0, name_at: 0, name_length: 0, kids: 0, last: NONE };
+        let root = PathRecord { parent: 0, name_at: 0, name_length: 0, kids: 0, last: NONE };
         let tree = ImageTree {
             layers: Vec::new(),
             names: Vec::new(),
-            places: vec![root],
+            paths: vec![root],
             kids: vec![Vec::new()],
             events: Vec::new(),
             versions: Vec::new(),
@@ -114,7 +114,7 @@ impl Builder {
             diff_id,
             nodes: Vec::new(),
             dir: NodeId::ROOT,
-            place: None,
+            path: None,
             passed: 0,
             new: Vec::new(),
             members: HashMap::new(),
@@ -129,7 +129,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Takes one row; gives the place and the version that its node has.
+    /// Takes one row; gives the path and the version that its node has.
     fn row(
         &mut self,
         reading: &mut Reading,
@@ -138,32 +138,32 @@ impl Builder {
     ) -> Result<(u32, u32)> {
         let is_root = reading.nodes.is_empty();
         let old = if is_root {
-            Some(Place::ROOT)
+            Some(PathId::ROOT)
         } else {
             if row.parent != reading.dir || reading.nodes.len() == 1 {
                 self.enter(reading, row.parent)?;
             }
             // Below a directory that is not there after all are whiteouts alone.
-            let Some(dir) = reading.place else { return self.nothing(reading, row) };
+            let Some(dir) = reading.path else { return self.nothing(reading, row) };
             let old = &self.tree.children(dir)[reading.passed..];
             reading.passed += old.partition_point(|kid| self.tree.name(*kid) < &row.name[..]);
             let next = self.tree.children(dir).get(reading.passed).copied();
             next.filter(|kid| self.tree.name(*kid) == &row.name[..])
         };
-        let now = old.and_then(|place| self.now(place));
+        let now = old.and_then(|path| self.now(path));
         let now_dir = now.is_some_and(|number| self.version(number).kind.is_dir());
         let number = match &row.kind {
             RowKind::Whiteout => {
                 // It may be gone already, with all that an opaque directory had.
-                let hides = |place: &Place| self.tree.at(*place, reading.layer as usize).is_some();
-                let Some(place) = old.filter(hides) else { return self.nothing(reading, row) };
-                self.empty(reading.layer, place);
-                self.set(reading.layer, place, NONE, true);
+                let hides = |path: &PathId| self.tree.at(*path, reading.layer as usize).is_some();
+                let Some(path) = old.filter(hides) else { return self.nothing(reading, row) };
+                self.empty(reading.layer, path);
+                self.set(reading.layer, path, NONE, true);
                 return Ok((NONE, NONE));
             }
             RowKind::Directory { marks, .. } => {
-                if let Some(place) = old.filter(|_| now_dir && marks.opaque) {
-                    self.empty(reading.layer, place);
+                if let Some(path) = old.filter(|_| now_dir && marks.opaque) {
+                    self.empty(reading.layer, path);
                 }
                 match (marks.presence, now) {
                     (Presence::Phantom, _) if !now_dir && !is_root => {
@@ -180,12 +180,12 @@ impl Builder {
             RowKind::LowerLink(path) => self.lower(reading, path)?,
             _ => self.leaf(reading, row, content)?,
         };
-        let place = match old {
-            Some(place) => place,
-            None => self.add_place(reading, &row.name)?,
+        let path = match old {
+            Some(path) => path,
+            None => self.add_path(reading, &row.name)?,
         };
         if now_dir && !self.version(number).kind.is_dir() {
-            self.empty(reading.layer, place);
+            self.empty(reading.layer, path);
         }
         let same = now == Some(number);
         if match row.kind {
@@ -193,16 +193,16 @@ impl Builder {
             // To the very file that lower layers have at this path.
             _ => same,
         } {
-            self.tree.bare.insert(place);
+            self.tree.bare.insert(path);
         }
         let version = &mut self.tree.versions[number as usize];
-        if version.place.0 == NONE {
-            version.place = place;
+        if version.path.0 == NONE {
+            version.path = path;
         }
         if !same {
-            self.set(reading.layer, place, number, false);
+            self.set(reading.layer, path, number, false);
         }
-        Ok((place.0, number))
+        Ok((path.0, number))
     }
 
     /// Turns to the names of another directory of the layer.
@@ -210,9 +210,9 @@ impl Builder {
         self.close(reading);
         let at = (dir.0 as usize).checked_sub(1);
         let parent = at.and_then(|at| reading.nodes.get(at));
-        let (place, _) = parent.ok_or_else(|| reading.damaged("a name without parent"))?;
+        let (path, _) = parent.ok_or_else(|| reading.damaged("a name without parent"))?;
         (reading.dir, reading.passed) = (dir, 0);
-        reading.place = Some(Place(*place)).filter(|place| place.0 != NONE);
+        reading.path = Some(PathId(*path)).filter(|path| path.0 != NONE);
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl Builder {
         {
             *first = here;
             // Given to this name by whoever takes the row.
-            self.tree.versions[number as usize].place = Place(NONE);
+            self.tree.versions[number as usize].path = PathId(NONE);
         }
         Ok(number)
     }
@@ -268,8 +268,8 @@ impl Builder {
     /// Takes a row that shows nothing: a whiteout of what is not there, or a directory with such
     /// whiteouts alone.
     fn nothing(&mut self, reading: &mut Reading, row: &EntryRow) -> Result<(u32, u32)> {
-        let dir = match reading.place {
-            Some(place) => Some(self.tree.path(place)),
+        let dir = match reading.path {
+            Some(path) => Some(self.tree.path(path)),
             None => reading.absent.get(&reading.dir).cloned(),
         };
         let (Some(dir), Ok(name)) = (dir, Name::new(&row.name)) else {
@@ -287,8 +287,8 @@ impl Builder {
     /// Gives the directory whose names came its new children.
     fn close(&mut self, reading: &mut Reading) {
         let new = std::mem::take(&mut reading.new);
-        let (Some(dir), false) = (reading.place, new.is_empty()) else { return };
-        let record = &mut self.tree.places[dir.index()];
+        let (Some(dir), false) = (reading.path, new.is_empty()) else { return };
+        let record = &mut self.tree.paths[dir.index()];
         if record.kids == 0 {
             record.kids = self.tree.kids.len() as u32;
             self.tree.kids.push(new);
@@ -315,26 +315,26 @@ impl Builder {
     }
 
     /// The version that is there now.
-    fn now(&self, place: Place) -> Option<u32> {
-        let event = self.tree.events.get(self.tree.places[place.index()].last as usize)?;
+    fn now(&self, path: PathId) -> Option<u32> {
+        let event = self.tree.events.get(self.tree.paths[path.index()].last as usize)?;
         Some(event.version).filter(|version| *version != NONE)
     }
 
-    /// Notes what the layer makes of a place; of several notes the last holds.
-    fn set(&mut self, layer: u32, place: Place, version: u32, named: bool) {
-        let last = self.tree.places[place.index()].last;
+    /// Notes what the layer makes of a path; of several notes the last holds.
+    fn set(&mut self, layer: u32, path: PathId, version: u32, named: bool) {
+        let last = self.tree.paths[path.index()].last;
         if let Some(event) = self.tree.events.get_mut(last as usize)
             && event.layer == layer
         {
             (event.version, event.named) = (version, named);
             return;
         }
-        self.tree.places[place.index()].last = self.tree.events.len() as u32;
-        self.tree.events.push(Event { before: last, layer, version, named });
+        self.tree.paths[path.index()].last = self.tree.events.len() as u32;
+        self.tree.events.push(EventRecord { before: last, layer, version, named });
     }
 
-    /// Removes all that is below a place.
-    fn empty(&mut self, layer: u32, dir: Place) {
+    /// Removes all that is below a path.
+    fn empty(&mut self, layer: u32, dir: PathId) {
         let mut open = vec![dir];
         while let Some(dir) = open.pop() {
             for at in 0..self.tree.children(dir).len() {
@@ -348,10 +348,10 @@ impl Builder {
         }
     }
 
-    fn add_place(&mut self, reading: &mut Reading, name: &[u8]) -> Result<Place> {
-        let dir = reading.place.ok_or_else(|| reading.damaged("a name in no directory"))?;
+    fn add_path(&mut self, reading: &mut Reading, name: &[u8]) -> Result<PathId> {
+        let dir = reading.path.ok_or_else(|| reading.damaged("a name in no directory"))?;
         let numbers = (
-            u32::try_from(self.tree.places.len()),
+            u32::try_from(self.tree.paths.len()),
             u32::try_from(self.tree.names.len()),
             u16::try_from(name.len()),
         );
@@ -362,10 +362,10 @@ impl Builder {
             return Err(reading.damaged("more names than can be numbered"));
         }
         self.tree.names.extend_from_slice(name);
-        let record = PlaceRecord { parent: dir.0, name_at, name_length, kids: 0, last: NONE };
-        self.tree.places.push(record);
-        reading.new.push(Place(number));
-        Ok(Place(number))
+        let record = PathRecord { parent: dir.0, name_at, name_length, kids: 0, last: NONE };
+        self.tree.paths.push(record);
+        reading.new.push(PathId(number));
+        Ok(PathId(number))
     }
 
     /// A version for an inode of the layer.
@@ -423,7 +423,7 @@ impl Builder {
             size: stat.size,
             mtime: stat.mtime,
             layer,
-            place: Place(NONE),
+            path: PathId(NONE),
             number,
             content,
             link,
@@ -439,7 +439,7 @@ impl Builder {
         let next = self.tree.contents.len() as u32;
         let number = *self.digests.entry(digest).or_insert(next);
         if number == next {
-            self.tree.contents.push(Content { digest, size, holders: NONE });
+            self.tree.contents.push(HeldContent { digest, size, holders: NONE });
             self.ids.push(id);
         }
         self.contents.insert(id, number);
@@ -448,8 +448,8 @@ impl Builder {
 
     /// The version that lower layers have at a path, before this layer.
     fn lower(&self, reading: &Reading, path: &TreePath) -> Result<u32> {
-        let place = self.tree.find(path);
-        let version = place.and_then(|place| self.tree.at(place, reading.layer as usize));
+        let found = self.tree.find(path);
+        let version = found.and_then(|found| self.tree.at(found, reading.layer as usize));
         match version.filter(|version| version.kind != Kind::Directory) {
             Some(version) => Ok(version.number),
             None => Err(reading.damaged(&format!("a link to {path}, which lower layers lack"))),
@@ -457,11 +457,11 @@ impl Builder {
     }
 
     fn finish(mut self, reader: &IndexReader<'_>, image: &ImageId) -> Result<ImageTree> {
-        if self.tree.places[0].last == NONE {
+        if self.tree.paths[0].last == NONE {
             // No layers at all: an empty root.
             let root = self.add_version(0, Stat::unstated_dir(), NONE, NONE, 0)?;
-            self.tree.versions[root as usize].place = Place::ROOT;
-            self.set(0, Place::ROOT, root, false);
+            self.tree.versions[root as usize].path = PathId::ROOT;
+            self.set(0, PathId::ROOT, root, false);
         }
         let void = self.void.iter().filter_map(|path| self.tree.find(path)).collect::<Vec<_>>();
         self.tree.bare.extend(void);

@@ -1,12 +1,12 @@
 //! What layers changed at a path: the difference of its states before and after them.
 //!
 //! Invariants: a path that is equal in all facts before and after is no change, but for a regular
-//! file that was stored again ([`Change::Again`]); directories that are only on the way to a
+//! file that was stored again ([`SpanChange::Again`]); directories that are only on the way to a
 //! change are none.
 
 use std::ops::Range;
 
-use super::{ImageTree, Place, Version};
+use super::{ImageTree, PathId, Version};
 
 /// Some layers: those from `below` on, up to and without `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Differences {
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum SpanChange {
     /// It was not there before.
     Added,
     /// It is another, in these facts.
@@ -63,17 +63,17 @@ pub enum Change {
 
 impl ImageTree {
     /// What the layers of `span` did to a path; `None`: nothing.
-    pub fn change(&self, place: Place, span: Span) -> Option<Change> {
-        match (self.at(place, span.below), self.at(place, span.to)) {
+    pub fn change(&self, path: PathId, span: Span) -> Option<SpanChange> {
+        match (self.at(path, span.below), self.at(path, span.to)) {
             (None, None) => None,
-            (None, Some(_)) => Some(Change::Added),
-            (Some(_), None) => Some(Change::Removed),
+            (None, Some(_)) => Some(SpanChange::Added),
+            (Some(_), None) => Some(SpanChange::Removed),
             (Some(before), Some(after)) if before.number == after.number => None,
             (Some(before), Some(after)) => {
                 let differences = self.differences(before, after);
                 match differences.is_empty() {
-                    true => Some(Change::Again),
-                    false => Some(Change::Modified(differences)),
+                    true => Some(SpanChange::Again),
+                    false => Some(SpanChange::Modified(differences)),
                 }
             }
         }

@@ -1,23 +1,23 @@
 //! An image as its layers made it: every name that any of them has, with what each did to it.
 //!
 //! ```text
-//! place     a path, once for all layers             /etc/passwd
-//!   event   what one layer made of it               layer 0: version 7, layer 2: gone
-//!     version   an inode as one layer has it        mode, owner, size, content ...
+//! path      of any layer, once for all of them     /etc/passwd
+//!   event   what one layer made of it              layer 0: version 7, layer 2: gone
+//!     version   an inode as one layer has it       mode, owner, size, content ...
 //! ```
 //!
 //! What a path is up to a layer is its last event up to there; what layers changed is the
 //! difference of two such states ([`Span`]). [`ImageTree::totals`] adds a span up, directory by
-//! directory, in one pass. [`TreeAt`] is the merged tree up to a layer, for whoever writes trees.
+//! directory, in one pass. [`TreeAt`] is the merged tree up to a layer, for what writes trees.
 //!
 //! The merge is that of the OCI specification (layer.md), as docs/SEMANTICS.md has it.
 //!
-//! Invariants: a place's number is larger than its directory's; the events of a place are in the
+//! Invariants: a path's number is larger than its directory's; the events of a path are in the
 //! order of layers, one a layer; a name that a layer removed has an event of its own, also where
-//! the layer says only that the directory above is gone; equal contents are one [`Content`].
+//! the layer says only that the directory above is gone; equal contents are one [`HeldContent`].
 //!
-//! Memory: about 200 bytes for each place with one version, names and totals included (measured:
-//! 195 MB at 1,000,000 places, 307 MB in `strata explore` with all of them expanded and filtered).
+//! Memory: about 200 bytes for each path with one version, names and totals included (measured:
+//! 195 MB at 1,000,000 paths, 307 MB in `strata explore` with all of them expanded and filtered).
 
 mod at;
 mod build;
@@ -34,29 +34,29 @@ use strata_tree::{
 };
 
 pub use at::TreeAt;
-pub use change::{Change, Differences, Span};
+pub use change::{Differences, Span, SpanChange};
 pub use holders::Holders;
 pub use totals::{Efficiency, Total, Totals};
 
 /// "None" in the tables of numbers.
 const NONE: u32 = u32::MAX;
 
-/// A path of an image, by number; the root is [`Place::ROOT`].
+/// A path of an image, by number; the root is [`PathId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(u32);
+pub struct PathId(u32);
 
-impl Place {
+impl PathId {
     /// The root directory.
     pub const ROOT: Self = Self(0);
 
-    /// For tables with a row for each place: 0 to [`ImageTree::len`] - 1.
+    /// For tables with a row for each path: 0 to [`ImageTree::len`] - 1.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct PlaceRecord {
+struct PathRecord {
     parent: u32,
     name_at: u32,
     name_length: u16,
@@ -67,7 +67,7 @@ struct PlaceRecord {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct EventRecord {
     /// The event of a lower layer.
     before: u32,
     layer: u32,
@@ -95,7 +95,7 @@ pub struct Version {
     /// The layer that has it, counted from the base, 0.
     pub layer: u32,
     /// Where it has it: of several names the one whose tar member has the bytes.
-    pub place: Place,
+    pub path: PathId,
     number: u32,
     content: u32,
     link: u32,
@@ -124,7 +124,7 @@ impl Version {
 
 /// The bytes of regular files, and who holds them.
 #[derive(Debug, Clone)]
-pub struct Content {
+pub struct HeldContent {
     /// Their name.
     pub digest: ContentDigest,
     /// How many.
@@ -140,7 +140,7 @@ struct Layer {
 
 /// What one layer made of a path.
 #[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
+pub struct PathEvent<'a> {
     /// The layer, counted from the base, 0.
     pub layer: usize,
     /// What was there before; `None`: nothing.
@@ -154,12 +154,12 @@ pub struct Step<'a> {
 pub struct ImageTree {
     layers: Vec<Layer>,
     names: Vec<u8>,
-    places: Vec<PlaceRecord>,
+    paths: Vec<PathRecord>,
     /// Sorted by name bytes.
-    kids: Vec<Vec<Place>>,
-    events: Vec<Event>,
+    kids: Vec<Vec<PathId>>,
+    events: Vec<EventRecord>,
     versions: Vec<Version>,
-    contents: Vec<Content>,
+    contents: Vec<HeldContent>,
     links: Vec<Box<[u8]>>,
     /// The first is the empty one.
     xattrs: Vec<Vec<Xattr>>,
@@ -168,14 +168,14 @@ pub struct ImageTree {
     files: Arc<Files>,
     /// What some layer's own tree has as a leaf of no size, that is no version: a directory with
     /// nothing in it, a whiteout of nothing, a hard link to what is there.
-    bare: HashSet<Place>,
+    bare: HashSet<PathId>,
 }
 
 impl ImageTree {
-    /// The number of places.
+    /// The number of paths.
     #[allow(clippy::len_without_is_empty, reason = "the root is always there")]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.paths.len()
     }
 
     /// The layers, base first.
@@ -183,27 +183,27 @@ impl ImageTree {
         self.layers.iter().map(|layer| &layer.diff_id)
     }
 
-    /// All places, every directory before what is in it.
-    pub fn places(&self) -> impl DoubleEndedIterator<Item = Place> + use<> {
-        (0..self.places.len() as u32).map(Place)
+    /// All paths, every directory before what is in it.
+    pub fn paths(&self) -> impl DoubleEndedIterator<Item = PathId> + use<> {
+        (0..self.paths.len() as u32).map(PathId)
     }
 
     /// The bytes of its name; none for the root.
-    pub fn name(&self, place: Place) -> &[u8] {
-        let record = &self.places[place.index()];
+    pub fn name(&self, path: PathId) -> &[u8] {
+        let record = &self.paths[path.index()];
         &self.names[record.name_at as usize..][..usize::from(record.name_length)]
     }
 
     /// The directory that it is in; the root's is the root.
-    pub fn parent(&self, place: Place) -> Place {
-        Place(self.places[place.index()].parent)
+    pub fn parent(&self, path: PathId) -> PathId {
+        PathId(self.paths[path.index()].parent)
     }
 
     /// From the root.
-    pub fn path(&self, place: Place) -> TreePath {
+    pub fn path(&self, path: PathId) -> TreePath {
         let mut names = Vec::new();
-        let mut at = place;
-        while at != Place::ROOT {
+        let mut at = path;
+        while at != PathId::ROOT {
             names.push(self.name(at));
             at = self.parent(at);
         }
@@ -213,30 +213,30 @@ impl ImageTree {
     }
 
     /// What any layer ever had in it, sorted by name bytes.
-    pub fn children(&self, place: Place) -> &[Place] {
-        &self.kids[self.places[place.index()].kids as usize]
+    pub fn children(&self, path: PathId) -> &[PathId] {
+        &self.kids[self.paths[path.index()].kids as usize]
     }
 
     /// What is at a path, without following links; `None` if no layer ever had it.
-    pub fn find(&self, path: &TreePath) -> Option<Place> {
-        path.names().try_fold(Place::ROOT, |dir, name| self.child(dir, name.as_bytes()))
+    pub fn find(&self, path: &TreePath) -> Option<PathId> {
+        path.names().try_fold(PathId::ROOT, |dir, name| self.child(dir, name.as_bytes()))
     }
 
-    fn child(&self, dir: Place, name: &[u8]) -> Option<Place> {
+    fn child(&self, dir: PathId, name: &[u8]) -> Option<PathId> {
         let children = self.children(dir);
         let at = children.binary_search_by(|kid| self.name(*kid).cmp(name)).ok()?;
         Some(children[at])
     }
 
     /// What is there with the first `layers` layers merged; `None`: nothing.
-    pub fn at(&self, place: Place, layers: usize) -> Option<&Version> {
-        let event = self.event_below(place, layers)?;
+    pub fn at(&self, path: PathId, layers: usize) -> Option<&Version> {
+        let event = self.event_below(path, layers)?;
         self.versions.get(event.version as usize)
     }
 
     /// The newest event of the first `layers` layers.
-    fn event_below(&self, place: Place, layers: usize) -> Option<&Event> {
-        let mut number = self.places[place.index()].last;
+    fn event_below(&self, path: PathId, layers: usize) -> Option<&EventRecord> {
+        let mut number = self.paths[path.index()].last;
         loop {
             let event = self.events.get(number as usize)?;
             if (event.layer as usize) < layers {
@@ -247,26 +247,26 @@ impl ImageTree {
     }
 
     /// What the layers made of a path, base first.
-    pub fn steps(&self, place: Place) -> Vec<Step<'_>> {
-        let mut steps = Vec::new();
-        let mut number = self.places[place.index()].last;
+    pub fn events(&self, path: PathId) -> Vec<PathEvent<'_>> {
+        let mut events = Vec::new();
+        let mut number = self.paths[path.index()].last;
         while let Some(event) = self.events.get(number as usize) {
             let layer = event.layer as usize;
             let after = self.versions.get(event.version as usize);
-            steps.push(Step { layer, before: self.at(place, layer), after });
+            events.push(PathEvent { layer, before: self.at(path, layer), after });
             number = event.before;
         }
-        steps.reverse();
-        steps
+        events.reverse();
+        events
     }
 
     /// The content of a regular file.
-    pub fn content(&self, version: &Version) -> Option<&Content> {
+    pub fn content(&self, version: &Version) -> Option<&HeldContent> {
         self.contents.get(version.content as usize)
     }
 
     /// Who holds a content, in the whole store.
-    pub fn holders(&self, content: &Content) -> &Holders {
+    pub fn holders(&self, content: &HeldContent) -> &Holders {
         &self.holders[content.holders as usize]
     }
 
@@ -296,7 +296,7 @@ impl ImageTree {
         }
         Ok(ContentRef {
             layer: version.layer,
-            path: self.path(version.place),
+            path: self.path(version.path),
             digest: self.content(version).map(|content| content.digest),
             size: version.size,
         })

@@ -6,7 +6,7 @@
 
 use strata_tree::Kind;
 
-use super::{ImageTree, Place, Span, Version, is_file};
+use super::{ImageTree, PathId, Span, Version, is_file};
 
 /// What one path holds, with all that is below it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,14 +41,14 @@ impl Total {
     }
 }
 
-/// [`Total`]s of all places.
+/// [`Total`]s of all paths.
 #[derive(Debug)]
 pub struct Totals(Vec<Total>);
 
 impl Totals {
     /// Of one of them.
-    pub fn of(&self, place: Place) -> &Total {
-        &self.0[place.index()]
+    pub fn of(&self, path: PathId) -> &Total {
+        &self.0[path.index()]
     }
 }
 
@@ -61,37 +61,37 @@ pub struct Efficiency {
     /// Bytes of the files of layers that no name shows any more: `files` added up.
     pub wasted: u64,
     /// Those files with their bytes, the largest first; once for each layer that has one.
-    pub files: Vec<(Place, u64)>,
+    pub files: Vec<(PathId, u64)>,
 }
 
 impl ImageTree {
-    /// Adds up everything, in one pass over the places.
+    /// Adds up everything, in one pass over the paths.
     pub fn totals(&self, span: Span) -> Totals {
-        let mut all = vec![Total::default(); self.places.len()];
+        let mut all = vec![Total::default(); self.paths.len()];
         let (mut before, mut after) = (self.unseen(), self.unseen());
-        for place in self.places() {
-            let Some(new) = self.at(place, span.to) else { continue };
-            let total = &mut all[place.index()];
+        for path in self.paths() {
+            let Some(new) = self.at(path, span.to) else { continue };
+            let total = &mut all[path.index()];
             total.entries = 1;
             if after.first(new) {
                 total.size = new.size;
                 total.shared = if self.is_shared(new) { new.size } else { 0 };
             }
         }
-        for place in self.places() {
-            if self.change(place, span).is_none() {
+        for path in self.paths() {
+            if self.change(path, span).is_none() {
                 continue;
             }
-            let total = &mut all[place.index()];
+            let total = &mut all[path.index()];
             total.changes = 1;
             total.brought = total.size;
             // What has another name left is not hidden.
-            let old = self.at(place, span.below).filter(|old| !after.has(old));
+            let old = self.at(path, span.below).filter(|old| !after.has(old));
             total.hidden = old.filter(|old| before.first(old)).map_or(0, |old| old.size);
         }
-        for place in self.places().skip(1).collect::<Vec<_>>().into_iter().rev() {
-            let own = all[place.index()];
-            all[self.parent(place).index()].add(own);
+        for path in self.paths().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            let own = all[path.index()];
+            all[self.parent(path).index()].add(own);
         }
         Totals(all)
     }
@@ -107,26 +107,26 @@ impl ImageTree {
         let (mut least, mut all) = (0, 0);
         let mut shown = self.unseen();
         let mut sizes = Vec::new();
-        for place in self.places() {
-            if let Some(version) = self.at(place, self.layers.len()) {
+        for path in self.paths() {
+            if let Some(version) = self.at(path, self.layers.len()) {
                 shown.first(version);
             }
             sizes.clear();
-            sizes.extend(self.bare.contains(&place).then_some(0));
-            let mut number = self.places[place.index()].last;
+            sizes.extend(self.bare.contains(&path).then_some(0));
+            let mut number = self.paths[path.index()].last;
             while let Some(event) = self.events.get(number as usize) {
                 match self.versions.get(event.version as usize) {
                     Some(version) if version.kind == Kind::Directory => {}
                     // The layer's own file, or its link to what a lower layer has.
                     Some(version) if version.layer == event.layer => {
-                        sizes.push(own_size(version, place));
+                        sizes.push(own_size(version, path));
                     }
                     Some(_) => sizes.push(0),
                     None => {}
                 }
                 // A directory may come where another was hidden.
                 if event.named {
-                    sizes.push(self.size_below(place, event.layer as usize));
+                    sizes.push(self.size_below(path, event.layer as usize));
                 }
                 number = event.before;
             }
@@ -134,14 +134,14 @@ impl ImageTree {
             all += sizes.iter().sum::<u64>();
         }
         let lost = self.versions.iter().filter(|version| is_file(version) && !shown.has(version));
-        let mut files: Vec<(Place, u64)> = lost.map(|lost| (lost.place, lost.size)).collect();
-        files.sort_by_key(|(place, bytes)| (std::cmp::Reverse(*bytes), *place));
+        let mut files: Vec<(PathId, u64)> = lost.map(|lost| (lost.path, lost.size)).collect();
+        files.sort_by_key(|(path, bytes)| (std::cmp::Reverse(*bytes), *path));
         let score = if all == 0 { 1.0 } else { least as f64 / all as f64 };
         Efficiency { score, wasted: files.iter().map(|(_, bytes)| bytes).sum(), files }
     }
 
     /// Bytes of the files below a directory with the first `layers` layers merged.
-    fn size_below(&self, dir: Place, layers: usize) -> u64 {
+    fn size_below(&self, dir: PathId, layers: usize) -> u64 {
         let (mut size, mut open) = (0, vec![dir]);
         while let Some(dir) = open.pop() {
             for kid in self.children(dir) {
@@ -157,8 +157,8 @@ impl ImageTree {
 }
 
 /// Bytes of a file under its own name, as the tar has them: further names have none.
-fn own_size(version: &Version, place: Place) -> u64 {
-    if is_file(version) && version.place == place { version.size } else { 0 }
+fn own_size(version: &Version, path: PathId) -> u64 {
+    if is_file(version) && version.path == path { version.size } else { 0 }
 }
 
 /// Which inodes were met.

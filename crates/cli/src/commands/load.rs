@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
-use strata_image::{Change, ImportOptions, LoadOptions, Loaded, Platform, SourceSpec};
+use strata_image::{ConfigChange, ImportOptions, LoadOptions, Loaded, Platform, SourceSpec};
 use strata_registry::Reference;
 
 use crate::context::Context;
@@ -60,7 +60,7 @@ pub(crate) struct ImportArgs {
     /// A change of what the image says of a container, as a line of a Dockerfile: CMD, ENTRYPOINT,
     /// ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    changes: Vec<Change>,
+    changes: Vec<ConfigChange>,
     /// A remark for the image's history
     #[arg(short, long)]
     message: Option<String>,

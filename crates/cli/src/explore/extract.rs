@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
-use strata_analysis::image_tree::{ImageTree, Place, TreeAt};
+use strata_analysis::image_tree::{ImageTree, PathId, TreeAt};
 use strata_content::FileTree;
 use strata_layer::checkout::{Dest, Options, checkout};
 use strata_tree::{Name, list};
@@ -66,17 +66,17 @@ fn write(
     warnings: &mut Vec<u8>,
 ) -> Result<Done> {
     let dest = destination(&extract.dest);
-    let only = extract.places.first().filter(|_| !extract.marked);
+    let only = extract.paths.first().filter(|_| !extract.marked);
     let is_tar = extract.dest.ends_with(".tar");
-    let chosen = || TreeAt::selected(Arc::clone(tree), extract.layers, &extract.places);
+    let chosen = || TreeAt::selected(Arc::clone(tree), extract.layers, &extract.paths);
     match only {
-        Some(place) => {
-            let name = tree.name(*place);
+        Some(path) => {
+            let name = tree.name(*path);
             let part = Arc::new(chosen());
             let files = FileTree::new(Arc::clone(&part) as _, tree.contents());
             // A file that is a tar is copied as it is.
             if is_tar && !name.ends_with(b".tar") {
-                let node = part.node_at(*place).context("it is not there with these layers")?;
+                let node = part.node_at(*path).context("it is not there with these layers")?;
                 let named = Subtree::named(files.names(), node.id, Name::new(name)?);
                 return tar(&files.with_names(Arc::new(named)), dest, extract.replace, warnings);
             }
@@ -87,7 +87,7 @@ fn write(
             if std::fs::symlink_metadata(&target).is_ok() && !extract.replace {
                 return Ok(Done::Exists(target));
             }
-            copy(&files, image, *place, tree, &dest, warnings)?;
+            copy(&files, image, *path, tree, &dest, warnings)?;
             Ok(Done::Written(target))
         }
         None => {
@@ -120,13 +120,13 @@ fn tar(part: &FileTree, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) ->
 fn copy(
     part: &FileTree,
     image: &str,
-    place: Place,
+    path: PathId,
     tree: &ImageTree,
     dest: &Path,
     warnings: &mut Vec<u8>,
 ) -> Result<()> {
     let mut source = format!("{image}:/").into_bytes();
-    source.extend_from_slice(tree.path(place).as_bytes());
+    source.extend_from_slice(tree.path(path).as_bytes());
     let source = RefPath::parse_with_path(&OsString::from_vec(source))?;
     let args = CpArgs { follow_link: false, source, dest: dest.as_os_str().to_owned() };
     let mut out = std::io::sink();

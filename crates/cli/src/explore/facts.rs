@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use strata_analysis::image_tree::{Efficiency, ImageTree, Place, Span, Version};
+use strata_analysis::image_tree::{Efficiency, ImageTree, PathId, Span, Version};
 use strata_image::{ImageConfig, resolve_image};
 use strata_layer::{LeasedImage, LeasedLayer};
 use strata_tree::{DiffId, ImageId, Kind};
@@ -26,7 +26,7 @@ pub(crate) struct ExploredLayer {
     pub(crate) size: u64,
     /// Names in it, whiteouts included.
     pub(crate) entries: u64,
-    /// The step of the history that made it; empty if unsaid.
+    /// The command of the history entry that made it; empty if unsaid.
     pub(crate) created_by: String,
     /// How many other images have it.
     pub(crate) other_images: usize,
@@ -69,7 +69,7 @@ impl ExploredImage {
         let tree = ImageTree::read(&store, &record, &leased, &mut |read| watch(read, count))?;
         let images = store.images()?;
         let history = ImageConfig::of(&store, &record.id)?;
-        let mut steps = history.history().into_iter().filter(|step| step.layer.is_some());
+        let mut entries = history.history().into_iter().filter(|entry| entry.layer.is_some());
         let mut layers = Vec::new();
         for diff_id in &record.layers {
             let Some(layer) = store.layer(diff_id)? else {
@@ -77,13 +77,13 @@ impl ExploredImage {
                     "layer {diff_id} of {reference} is not in the store; `strata fsck` tells more"
                 );
             };
-            let step = steps.next().and_then(|step| step.created_by);
+            let command = entries.next().and_then(|entry| entry.created_by);
             let others = images.iter().filter(|other| other.id != record.id);
             layers.push(ExploredLayer {
                 diff_id: *diff_id,
                 size: layer.apparent,
                 entries: layer.entries,
-                created_by: step.map(dockerfile_line).unwrap_or_default(),
+                created_by: command.map(dockerfile_line).unwrap_or_default(),
                 other_images: others.filter(|other| other.layers.contains(diff_id)).count(),
             });
         }
@@ -135,7 +135,7 @@ impl ExploredImage {
     pub(crate) fn totals(&self) -> Vec<(&'static str, String)> {
         let top = Span { below: 0, to: self.layers.len() };
         let totals = self.tree.totals(top);
-        let all = totals.of(Place::ROOT);
+        let all = totals.of(PathId::ROOT);
         let stated = |bytes: u64| format!("{} ({bytes} bytes)", size(bytes));
         let layers: u64 = self.layers.iter().map(|layer| layer.size).sum();
         let Efficiency { score, wasted, files } = &self.efficiency;
@@ -153,28 +153,28 @@ impl ExploredImage {
             ("By dive", format!("efficiency {:.2}%; it overlooks", score * 100.0)),
             ("", "what was in a deleted directory".to_owned()),
         ];
-        for (place, bytes) in files.iter().filter(|(_, bytes)| *bytes > 0).take(200) {
-            let path = self.tree.path(*place);
+        for (path, bytes) in files.iter().filter(|(_, bytes)| *bytes > 0).take(200) {
+            let path = self.tree.path(*path);
             lines.push(("", format!("{:>8}  /{}", size(*bytes), escaped(path.as_bytes()))));
         }
         lines
     }
 
     /// All that is known of a path after `span`, as lines of label and text.
-    pub(crate) fn facts(&self, place: Place, span: Span) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(&self, path: PathId, span: Span) -> Vec<(&'static str, String)> {
         let tree = &self.tree;
-        let path = format!("/{}", escaped(tree.path(place).as_bytes()));
-        let mut lines = vec![("Path", path)];
-        let now = tree.at(place, span.to);
-        let shown = now.or_else(|| tree.at(place, span.below));
+        let shown_path = format!("/{}", escaped(tree.path(path).as_bytes()));
+        let mut lines = vec![("Path", shown_path)];
+        let now = tree.at(path, span.to);
+        let shown = now.or_else(|| tree.at(path, span.below));
         if let Some(version) = shown {
             self.version_facts(version, &mut lines);
         }
         if now.is_none() {
             lines.push(("State", "removed; the facts are those from before".to_owned()));
         }
-        for step in tree.steps(place) {
-            let what = match (step.before, step.after) {
+        for event in tree.events(path) {
+            let what = match (event.before, event.after) {
                 (_, None) => "removed".to_owned(),
                 (None, Some(_)) => "added".to_owned(),
                 (Some(before), Some(after)) => {
@@ -185,8 +185,8 @@ impl ExploredImage {
                     }
                 }
             };
-            let by = self.layers.get(step.layer).map_or("", |layer| layer.created_by.as_str());
-            lines.push(("History", format!("layer {} {what}  {by}", step.layer)));
+            let by = self.layers.get(event.layer).map_or("", |layer| layer.created_by.as_str());
+            lines.push(("History", format!("layer {} {what}  {by}", event.layer)));
         }
         lines
     }

@@ -29,7 +29,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
-use strata_analysis::image_tree::{Place, Span};
+use strata_analysis::image_tree::{PathId, Span};
 
 use crate::context::{Context, Format};
 use crate::look::render::escaped;
@@ -166,8 +166,8 @@ impl Explorer {
 
     fn act(&mut self, effect: Effect) {
         match effect {
-            Effect::View(place) => {
-                let event = self.view(place);
+            Effect::View(path) => {
+                let event = self.view(path);
                 self.model.update(event);
             }
             Effect::Extract(_) if self.job.is_some() => {
@@ -189,10 +189,10 @@ impl Explorer {
         }
     }
 
-    fn view(&self, place: Place) -> ModelEvent {
+    fn view(&self, path: PathId) -> ModelEvent {
         let (tree, span) = (&self.model.image.tree, self.model.span());
-        let path = escaped(tree.path(place).as_bytes()).into_owned();
-        let version = tree.at(place, span.to).or_else(|| tree.at(place, span.below));
+        let version = tree.at(path, span.to).or_else(|| tree.at(path, span.below));
+        let path = escaped(tree.path(path).as_bytes()).into_owned();
         let Some(version) = version else {
             return ModelEvent::Told(format!("/{path} is not there"));
         };

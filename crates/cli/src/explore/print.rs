@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use serde::{Serialize, Serializer};
-use strata_analysis::image_tree::{Change, Place, Span, Totals, Version};
+use strata_analysis::image_tree::{PathId, Span, SpanChange, Totals, Version};
 
 use super::facts::ExploredImage;
 use super::model::filter::Filter;
@@ -87,16 +87,16 @@ fn entries<S: Serializer>(
     (printed, totals): &(&Printed<'_>, &Totals),
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_seq(printed.places(totals).map(|place| printed.entry(place, totals)))
+    serializer.collect_seq(printed.paths(totals).map(|path| printed.entry(path, totals)))
 }
 
 /// What became of a path, in a word and a letter.
-fn word(change: Change) -> (&'static str, char) {
+fn word(change: SpanChange) -> (&'static str, char) {
     match change {
-        Change::Added => ("added", 'A'),
-        Change::Modified(_) => ("modified", 'M'),
-        Change::Removed => ("removed", 'D'),
-        Change::Again => ("again", '='),
+        SpanChange::Added => ("added", 'A'),
+        SpanChange::Modified(_) => ("modified", 'M'),
+        SpanChange::Removed => ("removed", 'D'),
+        SpanChange::Again => ("again", '='),
     }
 }
 
@@ -132,14 +132,14 @@ impl Printed<'_> {
     /// removed the bytes are those that it had.
     pub(super) fn lines(&self, out: &mut dyn Write) -> Result<()> {
         let (tree, totals) = (&self.image.tree, self.image.tree.totals(self.span));
-        for place in self.places(&totals) {
-            let Some(version) = self.version(place) else { continue };
-            let (change, total) = (tree.change(place, self.span), totals.of(place));
+        for path in self.paths(&totals) {
+            let Some(version) = self.version(path) else { continue };
+            let (change, total) = (tree.change(path, self.span), totals.of(path));
             let mark = change.map_or(if total.changes > 0 { '.' } else { ' ' }, |c| word(c).1);
-            let path = tree.path(place);
+            let path = tree.path(path);
             // Of what is gone, what it had.
             let (size, unique) = match change {
-                Some(Change::Removed) => (total.hidden, 0),
+                Some(SpanChange::Removed) => (total.hidden, 0),
                 _ => (total.size, total.unique()),
             };
             write!(
@@ -161,40 +161,40 @@ impl Printed<'_> {
     }
 
     /// What is there, or was before.
-    fn version(&self, place: Place) -> Option<&Version> {
+    fn version(&self, path: PathId) -> Option<&Version> {
         let tree = &self.image.tree;
-        tree.at(place, self.span.to).or_else(|| tree.at(place, self.span.below))
+        tree.at(path, self.span.to).or_else(|| tree.at(path, self.span.below))
     }
 
-    /// The places to print, depth first.
-    fn places(&self, totals: &Totals) -> impl Iterator<Item = Place> {
+    /// The paths to print, depth first.
+    fn paths(&self, totals: &Totals) -> impl Iterator<Item = PathId> {
         let tree = &self.image.tree;
-        let shown = |place: Place| match (totals.of(place), self.only_changes) {
+        let shown = |path: PathId| match (totals.of(path), self.only_changes) {
             (total, true) => total.changes > 0,
             (total, false) => total.entries > 0 || total.changes > 0,
         };
         let found = self.filter.as_ref().map(|filter| filter.matches(tree, shown));
         let mut order = Vec::new();
-        let mut open = vec![Place::ROOT];
-        while let Some(place) = open.pop() {
-            if !shown(place) {
+        let mut open = vec![PathId::ROOT];
+        while let Some(path) = open.pop() {
+            if !shown(path) {
                 continue;
             }
-            let changed = !self.only_changes || tree.change(place, self.span).is_some();
-            if changed && found.as_ref().is_none_or(|found| found[place.index()]) {
-                order.push(place);
+            let changed = !self.only_changes || tree.change(path, self.span).is_some();
+            if changed && found.as_ref().is_none_or(|found| found[path.index()]) {
+                order.push(path);
             }
-            open.extend(tree.children(place).iter().rev());
+            open.extend(tree.children(path).iter().rev());
         }
         order.into_iter()
     }
 
-    fn entry(&self, place: Place, totals: &Totals) -> Option<ShownEntry<'_>> {
+    fn entry(&self, path: PathId, totals: &Totals) -> Option<ShownEntry<'_>> {
         let tree = &self.image.tree;
-        let version = self.version(place)?;
-        let (path, total) = (tree.path(place), totals.of(place));
+        let version = self.version(path)?;
+        let (change, total) = (tree.change(path, self.span), totals.of(path));
+        let path = tree.path(path);
         let utf8 = std::str::from_utf8(path.as_bytes());
-        let change = tree.change(place, self.span);
         let content = tree.content(version);
         let holders = content.map(|content| tree.holders(content));
         let xattrs = tree.xattrs(version).iter();
@@ -206,7 +206,7 @@ impl Printed<'_> {
             path_hex: utf8.is_err().then(|| hex(path.as_bytes())),
             change: change.map(|change| word(change).0),
             differences: match change {
-                Some(Change::Modified(differences)) => differences.words().collect(),
+                Some(SpanChange::Modified(differences)) => differences.words().collect(),
                 _ => Vec::new(),
             },
             r#type: type_word(version.kind),

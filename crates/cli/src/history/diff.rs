@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use strata_analysis::history::{
-    Chain, Difference, Event, Facts, NodeFacts, Side, What, compare, content_of,
+    Chain, ChangedFacts, Difference, NameChange, NameEvent, NodeFacts, Side, compare, content_of,
 };
 use strata_layer::Store;
 use strata_tree::{Entry, Follow, Kind, Lower, Node, TreePath, resolve};
@@ -166,7 +166,7 @@ impl Both<'_> {
         if both && one.facts.is_empty() {
             return Ok(false);
         }
-        let about = Facts { content: false, ..one.facts };
+        let about = ChangedFacts { content: false, ..one.facts };
         if !both || !about.is_empty() {
             line(sides, &Difference { facts: about, ..one.clone() }, false, out)?;
         }
@@ -204,7 +204,7 @@ impl Both<'_> {
             if !steps.certain && !json {
                 tracing::warn!("{}: {}", self.names[at], words::GUESSED);
             }
-            let mut rows: Vec<Vec<(TreePath, What)>> = vec![Vec::new(); chain.count()];
+            let mut rows: Vec<Vec<(TreePath, NameChange)>> = vec![Vec::new(); chain.count()];
             chain.replay(&mut |event| {
                 if event.layer >= common && event.is_within(top) && tells(event, args.time) {
                     rows[event.layer].push((event.tree_path(), event.what));
@@ -300,22 +300,22 @@ fn difference_json(sides: [Side<'_>; 2], one: &Difference) -> Result<Value> {
 }
 
 /// Whether an event is one that is listed: what a layer only says again is none.
-fn tells(event: &Event<'_>, time: bool) -> bool {
+fn tells(event: &NameEvent<'_>, time: bool) -> bool {
     match event.what {
-        What::Changed { facts, .. } => !counted(facts, time).is_empty(),
-        What::Added(_) | What::Removed { .. } => true,
+        NameChange::Changed { facts, .. } => !counted(facts, time).is_empty(),
+        NameChange::Added(_) | NameChange::Removed { .. } => true,
     }
 }
 
-fn counted(facts: Facts, time: bool) -> Facts {
+fn counted(facts: ChangedFacts, time: bool) -> ChangedFacts {
     if time { facts } else { facts.without_time() }
 }
 
-fn event_json(path: &TreePath, what: &What, time: bool) -> Value {
+fn event_json(path: &TreePath, what: &NameChange, time: bool) -> Value {
     let (change, facts, by) = match what {
-        What::Added(_) => ("added", Facts::NONE, None),
-        What::Changed { facts, .. } => ("changed", counted(*facts, time), None),
-        What::Removed { by, .. } => ("removed", Facts::NONE, Some(words::reason(*by))),
+        NameChange::Added(_) => ("added", ChangedFacts::NONE, None),
+        NameChange::Changed { facts, .. } => ("changed", counted(*facts, time), None),
+        NameChange::Removed { by, .. } => ("removed", ChangedFacts::NONE, Some(words::reason(*by))),
     };
     json!({
         "change": change,
@@ -328,14 +328,14 @@ fn event_json(path: &TreePath, what: &What, time: bool) -> Value {
 fn event_line(
     chain: &Chain<'_>,
     path: &TreePath,
-    what: &What,
+    what: &NameChange,
     time: bool,
     out: &mut impl Write,
 ) -> Result<()> {
     match what {
-        What::Added(_) => writeln!(out, "A {}", shown(path))?,
-        What::Removed { .. } => writeln!(out, "D {}", shown(path))?,
-        What::Changed { was, now, facts } => {
+        NameChange::Added(_) => writeln!(out, "A {}", shown(path))?,
+        NameChange::Removed { .. } => writeln!(out, "D {}", shown(path))?,
+        NameChange::Changed { was, now, facts } => {
             let (was, now) = (chain.facts(*was)?, chain.facts(*now)?);
             let changes = words::changes(counted(*facts, time), &was, &now);
             writeln!(out, "C {}  {changes}", shown(path))?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use strata_analysis::history::{Facts, NodeFacts, Removal};
+use strata_analysis::history::{ChangedFacts, HiddenBy, NodeFacts};
 use strata_image::{ImageConfig, LayerStep, LayerSteps};
 use strata_layer::{ImageRecord, Store};
 use strata_registry::Reference;
@@ -104,7 +104,7 @@ pub(super) fn node_json(facts: &NodeFacts) -> Value {
 }
 
 /// `content (3B to 5B), mode (0644 to 0755)`: each difference with what it was and is.
-pub(super) fn changes(facts: Facts, was: &NodeFacts, now: &NodeFacts) -> String {
+pub(super) fn changes(facts: ChangedFacts, was: &NodeFacts, now: &NodeFacts) -> String {
     let words = facts.words().map(|word| {
         let (old, new) = (&was.stat, &now.stat);
         let both = match word {
@@ -137,22 +137,22 @@ fn times(was: &NodeFacts, now: &NodeFacts) -> (String, String) {
 }
 
 /// Why `path` is gone; `word` is `removed` or `deleted`.
-pub(super) fn removal(word: &str, path: &TreePath, by: Removal, at: &TreePath) -> String {
+pub(super) fn removal(word: &str, path: &TreePath, by: HiddenBy, at: &TreePath) -> String {
     match by {
-        Removal::Whiteout if at == path => format!("{word} by a whiteout"),
-        Removal::Whiteout => format!("{word} by a whiteout of {}", shown(at)),
-        Removal::Opaque => format!("{word}: {} was made opaque", shown(at)),
-        Removal::Replaced if at == path => format!("{word} by a link that leads nowhere"),
-        Removal::Replaced => format!("{word}: {} is no directory any more", shown(at)),
+        HiddenBy::Whiteout if at == path => format!("{word} by a whiteout"),
+        HiddenBy::Whiteout => format!("{word} by a whiteout of {}", shown(at)),
+        HiddenBy::Opaque => format!("{word}: {} was made opaque", shown(at)),
+        HiddenBy::Replaced if at == path => format!("{word} by a link that leads nowhere"),
+        HiddenBy::Replaced => format!("{word}: {} is no directory any more", shown(at)),
     }
 }
 
 /// The same in one word.
-pub(super) const fn reason(by: Removal) -> &'static str {
+pub(super) const fn reason(by: HiddenBy) -> &'static str {
     match by {
-        Removal::Whiteout => "whiteout",
-        Removal::Opaque => "opaque",
-        Removal::Replaced => "replaced",
+        HiddenBy::Whiteout => "whiteout",
+        HiddenBy::Opaque => "opaque",
+        HiddenBy::Replaced => "replaced",
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(tree: &FileTree, args: &CpArgs, screen: &mut Screen<'_>) -> Re
             }
         };
     }
-    let place = Place::choose(args, &node, own_name)?;
+    let place = CopyTarget::choose(args, &node, own_name)?;
     let dest = match &place.name {
         Some(name) => Dest::As(place.dir.as_fd(), name.as_name()),
         None => Dest::Into(place.dir.as_fd()),
@@ -61,7 +61,7 @@ pub(crate) fn run(tree: &FileTree, args: &CpArgs, screen: &mut Screen<'_>) -> Re
 }
 
 /// Where the copy goes.
-struct Place {
+struct CopyTarget {
     dir: OwnedFd,
     /// The name to make in `dir`; `None`: `dir` itself becomes the copy.
     name: Option<NameBuf>,
@@ -70,7 +70,7 @@ struct Place {
     label: PathBuf,
 }
 
-impl Place {
+impl CopyTarget {
     fn choose(args: &CpArgs, node: &Node, own_name: Option<NameBuf>) -> Result<Self> {
         let dest = Path::new(&args.dest);
         let shown = dest.display();

@@ -10,16 +10,16 @@ use strata_tree::{Kind, Lower, Node, Result};
 
 use super::render::{full_time, hex, type_word};
 
-/// Bytes as JSON can hold them.
+/// The number of a device.
 #[derive(Debug, Serialize)]
-pub(super) struct Device {
+pub(super) struct DeviceJson {
     major: u32,
     minor: u32,
 }
 
 /// All facts of one node under one path.
 #[derive(Debug, Serialize)]
-pub(super) struct Facts {
+pub(super) struct NodeJson {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
@@ -35,7 +35,7 @@ pub(super) struct Facts {
     /// UTC, to the nanosecond.
     mtime: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<Device>,
+    device: Option<DeviceJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ fn text_and_hex(bytes: &[u8]) -> (String, Option<String>) {
     }
 }
 
-impl Facts {
+impl NodeJson {
     pub(super) fn of(tree: &dyn Lower, node: &Node, path: &[u8]) -> Result<Self> {
         let stat = node.stat;
         let (path, path_hex) = text_and_hex(path);
@@ -71,7 +71,7 @@ impl Facts {
             size: stat.size,
             inode: node.id.0,
             mtime: full_time(stat.mtime),
-            device: stat.kind.device().map(|d| Device { major: d.major, minor: d.minor }),
+            device: stat.kind.device().map(|d| DeviceJson { major: d.major, minor: d.minor }),
             target,
             target_hex,
         })

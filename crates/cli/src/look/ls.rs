@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use strata_tree::{Entry, Follow, Kind, Lower, NameBuf, Node, list};
 
-use super::facts::Facts;
+use super::facts::NodeJson;
 use super::render::{mode_string, name, short_time};
 use super::{LsArgs, RefPath, Screen, find, quiet};
 
@@ -83,7 +83,7 @@ fn children(tree: &dyn Lower, target: &RefPath, path: &[u8], dir: &Node) -> Resu
 #[derive(Serialize)]
 struct Listed {
     #[serde(flatten)]
-    facts: Facts,
+    facts: NodeJson,
     /// Names only; `stat` has the values.
     xattrs: Vec<String>,
 }
@@ -124,7 +124,7 @@ impl Lines<'_, '_> {
         for line in lines {
             self.screen.out.write_all(if self.any { b",\n " } else { b"[" })?;
             self.any = true;
-            let facts = Facts::of(self.tree, &line.node, &line.path)?;
+            let facts = NodeJson::of(self.tree, &line.node, &line.path)?;
             let xattrs = self.tree.xattrs(line.node.id)?;
             let xattrs =
                 xattrs.iter().map(|x| String::from_utf8_lossy(&x.0).into_owned()).collect();

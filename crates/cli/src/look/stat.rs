@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use strata_content::{FileTree, Reader};
 use strata_tree::{ContentDigest, DiffId, Follow, Kind, Lower, Node, Xattr};
 
-use super::facts::Facts;
+use super::facts::NodeJson;
 use super::render::{escaped, full_time, hex, kind_name, mode_string, name};
 use super::{Screen, StatArgs, find, quiet, xattr_text};
 
@@ -85,7 +85,7 @@ struct ShownXattr {
 #[derive(Serialize)]
 struct Shown {
     #[serde(flatten)]
-    facts: Facts,
+    facts: NodeJson,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentFacts>,
     xattrs: Vec<ShownXattr>,
@@ -99,7 +99,7 @@ fn json(
     xattrs: &[Xattr],
     screen: &mut Screen<'_>,
 ) -> Result<()> {
-    let facts = Facts::of(tree, node, args.target.path())?;
+    let facts = NodeJson::of(tree, node, args.target.path())?;
     let shown = |(name, value): &Xattr| ShownXattr {
         name: String::from_utf8_lossy(name).into_owned(),
         hex: hex(value),

@@ -48,7 +48,7 @@ fn with_examples(command: Command, path: &str) -> Command {
     command.mut_subcommands(|below| {
         let path = format!("{path} {}", below.get_name());
         let below = with_examples(below, &path);
-        match Facts::of(path.trim()) {
+        match CommandPage::of(path.trim()) {
             Some(facts) => below.after_help(facts.help()),
             None => below,
         }
@@ -56,14 +56,14 @@ fn with_examples(command: Command, path: &str) -> Command {
 }
 
 /// What the table has of a command.
-struct Facts {
+struct CommandPage {
     row: &'static PageRow,
     /// The command's words, and those that the row's examples have in their place.
     path: String,
     plain: &'static str,
 }
 
-impl Facts {
+impl CommandPage {
     fn of(path: &str) -> Option<Self> {
         let named = |name: &str| ROWS.iter().find(|row| row.of == name);
         let elsewhere = ELSEWHERE.iter().find(|(group, _)| *group == path);
@@ -187,7 +187,7 @@ pub(crate) fn write(root: Command, dir: &Path) -> Result<()> {
 
 /// The page of one command.
 fn page(command: &Command, path: &str) -> Result<String> {
-    let facts = Facts::of(path).with_context(|| format!("no row for `strata {path}`"))?;
+    let facts = CommandPage::of(path).with_context(|| format!("no row for `strata {path}`"))?;
     let mut page = begun(command, &format!("strata-{}", path.replace(' ', "-")));
     page.section("SYNOPSIS");
     let usage = command.clone().render_usage().to_string();

@@ -102,14 +102,17 @@ fn every_row_is_of_a_command_and_every_command_has_one() {
         assert_eq!(ROWS.iter().filter(|other| other.of == row.of).count(), 1, "{}", row.of);
     }
     for path in &commands {
-        assert!(Facts::of(path).is_some(), "write a row for `strata {path}` in pages/table.rs");
+        assert!(
+            CommandPage::of(path).is_some(),
+            "write a row for `strata {path}` in pages/table.rs"
+        );
     }
 }
 
 #[test]
 fn every_example_is_a_line_of_its_command_that_the_program_takes() {
     for path in commands() {
-        let facts = Facts::of(&path).unwrap();
+        let facts = CommandPage::of(&path).unwrap();
         assert!(!facts.row.examples.is_empty(), "{path}");
         for (what, line) in facts.examples() {
             let found = parsed(&line);
@@ -138,7 +141,7 @@ fn a_command_of_a_group_takes_what_its_plain_one_takes() {
     };
     let mut compared = 0;
     for path in commands() {
-        let facts = Facts::of(&path).unwrap();
+        let facts = CommandPage::of(&path).unwrap();
         if facts.path != facts.plain {
             assert_eq!(args(find(&path)), args(find(facts.plain)), "{path}");
             compared += 1;
@@ -162,7 +165,7 @@ fn every_page_of_ours_that_is_named_is_there() {
     let pages: Vec<String> =
         all(Cli::command()).unwrap().into_iter().map(|(name, _)| name).collect();
     for path in commands() {
-        for see in Facts::of(&path).unwrap().see() {
+        for see in CommandPage::of(&path).unwrap().see() {
             if let Some(name) = see.strip_suffix("(1)").filter(|name| name.starts_with("strata")) {
                 assert!(pages.contains(&format!("{name}.1")), "{path}: {see}");
             }

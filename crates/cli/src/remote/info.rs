@@ -31,7 +31,7 @@ pub(crate) struct InfoArgs {
     registry: RegistryArgs,
 }
 
-struct Facts {
+struct SystemInfo {
     images: usize,
     tags: usize,
     layers: usize,
@@ -45,12 +45,12 @@ struct Facts {
     proxies: Proxies,
 }
 
-fn facts(context: &Context, store: &Store) -> Result<Facts> {
+fn facts(context: &Context, store: &Store) -> Result<SystemInfo> {
     let uname = rustix::system::uname();
     let uppers = context.engine().uppers().all()?;
     let mounts = context.engine().mounts()?;
     let mounted = uppers.iter().filter(|upper| MountInfo::of_upper(&mounts, &upper.name).is_some());
-    Ok(Facts {
+    Ok(SystemInfo {
         images: store.images()?.len(),
         tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
         layers: store.layers()?.len(),
@@ -99,7 +99,7 @@ fn down_until(registries: &Registries, location: &str) -> Option<u64> {
 
 fn print_json(
     context: &Context,
-    facts: &Facts,
+    facts: &SystemInfo,
     registries: &Registries,
     proxies: &Proxied<'_>,
     out: &mut impl Write,
@@ -141,7 +141,7 @@ fn print_json(
 
 fn print_text(
     context: &Context,
-    facts: &Facts,
+    facts: &SystemInfo,
     registries: &Registries,
     proxies: &Proxied<'_>,
     out: &mut impl Write,
@@ -220,7 +220,11 @@ fn hub_mirrors(settings: &RegistrySettings) -> Vec<String> {
 }
 
 /// `docker info`, as far as there is something to say: uppers are its containers.
-fn in_dockers_words(context: &Context, facts: &Facts, settings: &RegistrySettings) -> Document {
+fn in_dockers_words(
+    context: &Context,
+    facts: &SystemInfo,
+    settings: &RegistrySettings,
+) -> Document {
     let shown = |proxy: &Option<String>| proxy.as_deref().map_or("", without_password).to_owned();
     let mirrors = hub_mirrors(settings);
     let record = Document::Record;

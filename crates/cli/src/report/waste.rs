@@ -92,14 +92,14 @@ impl Row {
 
 /// What is known of a content while images are asked.
 #[derive(Debug)]
-struct Content {
+struct WastedContent {
     bytes: u64,
     kept: &'static str,
     files: HashMap<(DiffId, DiffId, TreePath), File>,
     images: BTreeSet<usize>,
 }
 
-impl Content {
+impl WastedContent {
     fn row(self) -> Row {
         let mut files: Vec<File> = self.files.into_values().collect();
         files.sort_by(|a, b| a.rank().cmp(&b.rank()));
@@ -112,7 +112,7 @@ impl Content {
 
 /// Asks `images`, in the order of the page; `names` is how many names each of them has to be read.
 pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wasted> {
-    let mut known: HashMap<ContentDigest, Content> = HashMap::new();
+    let mut known: HashMap<ContentDigest, WastedContent> = HashMap::new();
     let (mut asked, mut read) = (0, 0);
     for (at, (image, names)) in images.iter().enumerate() {
         if read > 0 && read + names > NAMES {
@@ -130,8 +130,12 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
                 Kept::Elsewhere => "another image holds its bytes",
                 Kept::Nowhere => NOWHERE,
             };
-            let new =
-                || Content { bytes: file.bytes, kept, files: HashMap::new(), images: [].into() };
+            let new = || WastedContent {
+                bytes: file.bytes,
+                kept,
+                files: HashMap::new(),
+                images: [].into(),
+            };
             let content = known.entry(file.content).or_insert_with(new);
             content.images.insert(at);
             let path = format!("/{}", escaped(file.path.as_bytes()));
@@ -149,7 +153,7 @@ pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wa
             });
         }
     }
-    let mut rows: Vec<Row> = known.into_values().map(Content::row).collect();
+    let mut rows: Vec<Row> = known.into_values().map(WastedContent::row).collect();
     rows.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let (contents, count) = (rows.len(), rows.iter().map(|row| row.count).sum());
     let bytes = rows.iter().map(|row| row.bytes * row.count as u64).sum();

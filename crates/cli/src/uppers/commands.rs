@@ -63,7 +63,7 @@ pub(crate) struct CommitArgs {
     /// A change of what the image says of a container, as a line of a Dockerfile: CMD, ENTRYPOINT,
     /// ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    changes: Vec<strata_image::Change>,
+    changes: Vec<strata_image::ConfigChange>,
     /// Taken for docker's sake: what is written meanwhile is in the image or not
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pause: Option<bool>,

@@ -19,7 +19,7 @@ use model::{Deed, Image, Member, Path, below};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use strata_analysis::history::{
-    Chain, Duplicate, Gone, Happened, Kept, Removal, Shown, Side, What, compare, duplicates,
+    Chain, Duplicate, Gone, Happened, HiddenBy, Kept, NameChange, Shown, Side, compare, duplicates,
     occurrences,
 };
 use strata_layer::{Event, ImageRecord, LayerInput, Progress, Store};
@@ -75,18 +75,18 @@ fn path(bytes: &[u8]) -> TreePath {
 }
 
 /// The reason that is given for a removal is one that the layer has.
-fn assert_reason(layer: &[Member], gone: &[u8], by: Removal, at: &[u8]) {
+fn assert_reason(layer: &[Member], gone: &[u8], by: HiddenBy, at: &[u8]) {
     let is = |member: &Member| match (by, member) {
-        (Removal::Whiteout, Member::Whiteout { path }) => {
+        (HiddenBy::Whiteout, Member::Whiteout { path }) => {
             path == at && (gone == at || below(gone, at))
         }
-        (Removal::Opaque, Member::Opaque { path } | Member::Whiteout { path }) => {
+        (HiddenBy::Opaque, Member::Opaque { path } | Member::Whiteout { path }) => {
             path == at && below(gone, at)
         }
-        (Removal::Replaced, Member::Node { path, node }) => {
+        (HiddenBy::Replaced, Member::Node { path, node }) => {
             path == at && node.kind != "dir" && below(gone, at)
         }
-        (Removal::Replaced, Member::Link { path, .. }) => path == at && below(gone, at),
+        (HiddenBy::Replaced, Member::Link { path, .. }) => path == at && below(gone, at),
         _ => false,
     };
     assert!(layer.iter().any(is), "{gone:?} removed by {by:?} at {at:?}: {layer:?}");
@@ -97,9 +97,9 @@ fn check_tree(image: &Image, chain: &Chain<'_>) {
     let merged = chain
         .replay(&mut |event| {
             let deed = match event.what {
-                What::Added(_) => Deed::Added,
-                What::Changed { facts, .. } => Deed::Changed(facts.words().collect()),
-                What::Removed { by, at, .. } => {
+                NameChange::Added(_) => Deed::Added,
+                NameChange::Changed { facts, .. } => Deed::Changed(facts.words().collect()),
+                NameChange::Removed { by, at, .. } => {
                     let layer = &image.layers[event.layer];
                     assert_reason(layer, event.path, by, &event.path[..at]);
                     Deed::Removed
@@ -192,7 +192,7 @@ fn check_lives(image: &Image, chain: &Chain<'_>) {
 fn check_waste(image: &Image, other: &Image, id: &ImageId, chain: &Chain<'_>) {
     let waste = chain.waste(id).unwrap();
     let files = || image.inodes.iter().enumerate().filter(|(_, inode)| inode.node.kind == "file");
-    let bytes = |inode: &model::Inode| inode.node.body.len() as u64;
+    let bytes = |inode: &model::LayerInode| inode.node.body.len() as u64;
     assert_eq!(waste.total, files().map(|(_, inode)| bytes(inode)).sum::<u64>());
     let mut expected = Vec::new();
     for (at, inode) in files() {

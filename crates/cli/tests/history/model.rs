@@ -74,7 +74,7 @@ pub(crate) enum Deed {
 
 /// An inode, the layer that has it and the name of its member.
 #[derive(Debug, Clone)]
-pub(crate) struct Inode {
+pub(crate) struct LayerInode {
     pub(crate) layer: usize,
     pub(crate) node: Node,
     pub(crate) name: Path,
@@ -83,7 +83,7 @@ pub(crate) struct Inode {
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     pub(crate) tree: Tree,
-    pub(crate) inodes: Vec<Inode>,
+    pub(crate) inodes: Vec<LayerInode>,
     pub(crate) layers: Vec<Vec<Member>>,
     /// What each layer does.
     pub(crate) deeds: Vec<BTreeMap<Path, Deed>>,
@@ -104,7 +104,7 @@ pub(crate) fn parents(path: &[u8]) -> Vec<Path> {
 
 impl Image {
     pub(crate) fn empty() -> Self {
-        let inode = Inode { layer: 0, node: Node::unstated(), name: Vec::new() };
+        let inode = LayerInode { layer: 0, node: Node::unstated(), name: Vec::new() };
         let root = Named { node: Node::unstated(), inode: 0 };
         let tree = Tree::from([(Vec::new(), root)]);
         let (layers, deeds, before) = (Vec::new(), Vec::new(), Vec::new());
@@ -113,7 +113,7 @@ impl Image {
 
     fn inode(&mut self, node: &Node, path: &[u8]) -> Named {
         let layer = self.layers.len();
-        self.inodes.push(Inode { layer, node: node.clone(), name: path.to_vec() });
+        self.inodes.push(LayerInode { layer, node: node.clone(), name: path.to_vec() });
         Named { node: node.clone(), inode: self.inodes.len() - 1 }
     }
 

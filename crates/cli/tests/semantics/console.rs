@@ -24,10 +24,10 @@ pub(crate) struct Example {
     pub(crate) line: usize,
     pub(crate) user: bool,
     pub(crate) kernel: bool,
-    steps: Vec<Step>,
+    steps: Vec<ConsoleCommand>,
 }
 
-struct Step {
+struct ConsoleCommand {
     line: usize,
     command: String,
     expected: String,
@@ -71,12 +71,12 @@ pub(crate) fn parse(text: &str) -> Result<Document, String> {
     Ok(document)
 }
 
-fn steps<'a>(block: impl Iterator<Item = (usize, &'a str)>) -> Result<Vec<Step>, String> {
-    let mut steps: Vec<Step> = Vec::new();
+fn steps<'a>(block: impl Iterator<Item = (usize, &'a str)>) -> Result<Vec<ConsoleCommand>, String> {
+    let mut steps: Vec<ConsoleCommand> = Vec::new();
     for (at, line) in block {
         if let Some(command) = line.strip_prefix("$ ") {
             let (line, command) = (at + 1, format!("{command}\n"));
-            steps.push(Step { line, command, expected: String::new() });
+            steps.push(ConsoleCommand { line, command, expected: String::new() });
             continue;
         }
         let step = steps.last_mut();
@@ -182,7 +182,7 @@ pub(crate) fn differences(
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut rest = output.as_str();
     let mut wrong = Vec::new();
-    for Step { line, command, expected } in &example.steps {
+    for ConsoleCommand { line, command, expected } in &example.steps {
         let command = command.trim_end();
         let Some((seen, after)) = rest.split_once(MARK) else {
             wrong.push(format!("{line}: $ {command}\nended it all: {rest}"));

@@ -15,7 +15,7 @@ mod layout;
 mod seen;
 
 use seen::Store;
-use strata_testkit::example::{self, Example, Expected, Facts};
+use strata_testkit::example::{self, Example, Expected, PathFacts};
 use strata_testkit::example_tar;
 use strata_testkit::needs;
 
@@ -30,7 +30,7 @@ fn examples() -> Vec<Example> {
 /// What became of an example.
 enum Outcome {
     /// It was loaded; each way of looking at it, and what it showed.
-    Trees(Vec<(&'static str, Vec<Facts>)>),
+    Trees(Vec<(&'static str, Vec<PathFacts>)>),
     /// It was refused with this message, and whether the store was empty afterwards.
     Refused(String, bool),
 }

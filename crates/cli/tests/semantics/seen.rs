@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use strata_testkit::needs;
 
-use strata_testkit::example::Facts;
+use strata_testkit::example::PathFacts;
 
 const IMAGE: &str = "test:1";
 
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// The tree as `ls`, `stat` and `cat` tell it.
-    pub(crate) fn listed(&self) -> Vec<Facts> {
+    pub(crate) fn listed(&self) -> Vec<PathFacts> {
         let target = |path: &[u8]| OsString::from_vec([IMAGE.as_bytes(), b":/", path].concat());
         let json = |args: &[&OsStr]| -> Value {
             let args = [&["--format".as_ref(), "json".as_ref()], args].concat();
@@ -88,7 +88,7 @@ impl Store {
             let stat = json(&["stat".as_ref(), target(path).as_ref()]);
             let number = |key: &str| entry[key].as_u64().unwrap();
             let xattrs = stat["xattrs"].as_array().unwrap().iter();
-            all.push(Facts {
+            all.push(PathFacts {
                 path: if path.is_empty() { b".".to_vec() } else { path.to_vec() },
                 kind: kind.to_owned(),
                 body,
@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// The tree in a mount; `None` where there can be none.
-    pub(crate) fn mounted(&self) -> Option<Vec<Facts>> {
+    pub(crate) fn mounted(&self) -> Option<Vec<PathFacts>> {
         if !can_mount() {
             return None;
         }
@@ -131,7 +131,7 @@ impl Store {
                 todo.extend(names.map(|name| path.join(name.unwrap().file_name())));
             }
             let path = path.into_os_string().into_vec();
-            all.push(Facts {
+            all.push(PathFacts {
                 path: if path.is_empty() { b".".to_vec() } else { path },
                 kind: kind.to_owned(),
                 body,
@@ -197,7 +197,7 @@ fn xattrs(at: &Path) -> std::collections::BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Gives each path the first path of its inode.
-fn name_inodes(all: &mut [Facts], inodes: &[u64]) {
+fn name_inodes(all: &mut [PathFacts], inodes: &[u64]) {
     for at in 0..all.len() {
         let same = (0..all.len()).filter(|other| inodes[*other] == inodes[at]);
         all[at].inode = same.map(|other| all[other].path.clone()).min().unwrap();

@@ -70,20 +70,20 @@ pub struct ServedMount {
     registration: Option<MountRegistration>,
     /// Keeps image and upper from being removed or used by others.
     held: Option<(OpenImage, Option<UpperLease>)>,
-    asks: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
+    asks: mpsc::Sender<MountEvent>,
+    events: mpsc::Receiver<MountEvent>,
 }
 
-enum Event {
+enum MountEvent {
     Asked,
     Over(strata_fuse::Result<()>),
 }
 
 /// Asks a mount to end, from another thread.
 #[derive(Debug, Clone)]
-pub struct Ender(mpsc::Sender<Event>);
+pub struct Ender(mpsc::Sender<MountEvent>);
 
-impl std::fmt::Debug for Event {
+impl std::fmt::Debug for MountEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Asked => "Asked",
@@ -95,7 +95,7 @@ impl std::fmt::Debug for Event {
 impl Ender {
     /// Asks; `false` if the mount is gone already.
     pub fn end(&self) -> bool {
-        self.0.send(Event::Asked).is_ok()
+        self.0.send(MountEvent::Asked).is_ok()
     }
 }
 
@@ -193,13 +193,15 @@ impl ServedMount {
         let sender = self.asks.clone();
         std::thread::Builder::new().name("session".to_owned()).spawn(move || {
             // Nobody listens any more only if the process is about to end.
-            let _ = sender.send(Event::Over(session.wait()));
+            let _ = sender.send(MountEvent::Over(session.wait()));
         })?;
         let result = loop {
             match self.events.recv() {
-                Ok(Event::Over(result)) => break result,
-                Ok(Event::Asked) if ends_now(&unmounter, self.union.as_deref()) => break Ok(()),
-                Ok(Event::Asked) => {}
+                Ok(MountEvent::Over(result)) => break result,
+                Ok(MountEvent::Asked) if ends_now(&unmounter, self.union.as_deref()) => {
+                    break Ok(());
+                }
+                Ok(MountEvent::Asked) => {}
                 Err(mpsc::RecvError) => break Ok(()),
             }
         };

@@ -7,7 +7,7 @@ use std::io::{PipeWriter, Write};
 use std::sync::Arc;
 
 use strata_content::{FileTree, Joined};
-use strata_image::{Change, DeriveOptions, Loaded};
+use strata_image::{ConfigChange, DeriveOptions, Loaded};
 use strata_layer::{Progress, Store};
 use strata_registry::Reference;
 use strata_tree::Lower;
@@ -29,7 +29,7 @@ pub struct CommitOptions {
     /// A remark for the image's history.
     pub message: Option<String>,
     /// Changes of what the image says of a container.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConfigChange>,
 }
 
 /// What a commit came to.

@@ -29,11 +29,11 @@ pub struct Rw {
     pub root: PathBuf,
     pub dir: TempDir,
     /// The lower's files, if they are on disk.
-    contents: Option<(TempDir, Vec<Content>)>,
+    contents: Option<(TempDir, Vec<LowerFile>)>,
 }
 
 /// Path, bytes and time of change of one file of the lower.
-type Content = (PathBuf, Vec<u8>, (i64, i64));
+type LowerFile = (PathBuf, Vec<u8>, (i64, i64));
 
 impl Rw {
     /// A mount over a compiled tree, whose contents are real files that must stay as they are.
@@ -79,7 +79,7 @@ impl Drop for Rw {
     }
 }
 
-fn all_files(dir: &Path) -> Vec<Content> {
+fn all_files(dir: &Path) -> Vec<LowerFile> {
     let mut all = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {

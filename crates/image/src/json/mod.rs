@@ -133,25 +133,25 @@ impl Json {
 
     /// Writes it without blanks.
     pub fn to_bytes(&self) -> Vec<u8> {
-        enum Step<'a> {
+        enum JsonPart<'a> {
             Value(&'a Json),
             Mark(&'static str),
             Key(&'a str),
         }
         let mut out = String::new();
-        let mut left = vec![Step::Value(self)];
+        let mut left = vec![JsonPart::Value(self)];
         while let Some(step) = left.pop() {
             let value = match step {
-                Step::Mark(mark) => {
+                JsonPart::Mark(mark) => {
                     out.push_str(mark);
                     continue;
                 }
-                Step::Key(key) => {
+                JsonPart::Key(key) => {
                     out.push_str(&quoted(key));
                     out.push(':');
                     continue;
                 }
-                Step::Value(value) => value,
+                JsonPart::Value(value) => value,
             };
             match &value.0 {
                 Node::Null => out.push_str("null"),
@@ -160,19 +160,19 @@ impl Json {
                 Node::Text(text) => out.push_str(&quoted(text)),
                 Node::List(list) => {
                     out.push('[');
-                    left.push(Step::Mark("]"));
+                    left.push(JsonPart::Mark("]"));
                     for (at, one) in list.iter().enumerate().rev() {
-                        left.push(Step::Value(one));
-                        left.extend((at > 0).then_some(Step::Mark(",")));
+                        left.push(JsonPart::Value(one));
+                        left.extend((at > 0).then_some(JsonPart::Mark(",")));
                     }
                 }
                 Node::Object(fields) => {
                     out.push('{');
-                    left.push(Step::Mark("}"));
+                    left.push(JsonPart::Mark("}"));
                     for (at, (key, one)) in fields.iter().enumerate().rev() {
-                        left.push(Step::Value(one));
-                        left.push(Step::Key(key));
-                        left.extend((at > 0).then_some(Step::Mark(",")));
+                        left.push(JsonPart::Value(one));
+                        left.push(JsonPart::Key(key));
+                        left.extend((at > 0).then_some(JsonPart::Mark(",")));
                     }
                 }
             }

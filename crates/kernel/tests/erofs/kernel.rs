@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use strata_testkit::needs;
-use strata_tree::{Device, Inode, Item, Kind, Spec};
+use strata_tree::{Device, InodeSpec, Item, Kind, Spec};
 
 /// A mount that ends with the drop of this.
 struct Mounted<'a>(&'a Path);
@@ -40,8 +40,8 @@ pub(crate) fn compare(spec: &Spec, image: &Path) -> Result<(), String> {
 }
 
 fn compare_tree(spec: &Spec, root: &Path) -> Result<(), String> {
-    let mut inodes: BTreeMap<Vec<u8>, &Inode> = BTreeMap::new();
-    let mut names: HashMap<*const Inode, u64> = HashMap::new();
+    let mut inodes: BTreeMap<Vec<u8>, &InodeSpec> = BTreeMap::new();
+    let mut names: HashMap<*const InodeSpec, u64> = HashMap::new();
     for (path, item) in spec.items() {
         let inode = match item {
             Item::Inode(inode) => inode,
@@ -51,7 +51,7 @@ fn compare_tree(spec: &Spec, root: &Path) -> Result<(), String> {
         inodes.insert(path.to_vec(), inode);
         *names.entry(std::ptr::from_ref(inode)).or_default() += 1;
     }
-    let mut numbers: HashMap<u64, *const Inode> = HashMap::new();
+    let mut numbers: HashMap<u64, *const InodeSpec> = HashMap::new();
     for (path, inode) in &inodes {
         let at = root.join(OsStr::from_bytes(path));
         let shown = |what: &str| format!("{:?}: {what}", OsStr::from_bytes(path));

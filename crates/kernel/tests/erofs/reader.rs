@@ -30,7 +30,7 @@ pub(crate) struct Image {
     known: HashSet<u64>,
 }
 
-struct Inode {
+struct ErofsInode {
     number: u64,
     mode: u32,
     links: u32,
@@ -90,7 +90,7 @@ impl Image {
         u64::from_le_bytes(self.bytes[at..at + 8].try_into().unwrap())
     }
 
-    fn inode(&self, number: u64) -> Inode {
+    fn inode(&self, number: u64) -> ErofsInode {
         let at = number as usize * 32;
         let format = self.u16(at);
         let extended = format & 1 == 1;
@@ -114,7 +114,7 @@ impl Image {
                 self.built,
             ),
         };
-        Inode {
+        ErofsInode {
             number,
             mode: u32::from(self.u16(at + 4)),
             links,
@@ -129,7 +129,7 @@ impl Image {
         }
     }
 
-    fn content(&self, inode: &Inode) -> Vec<u8> {
+    fn content(&self, inode: &ErofsInode) -> Vec<u8> {
         if inode.size == 0 {
             return Vec::new();
         }

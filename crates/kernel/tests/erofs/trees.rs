@@ -2,7 +2,7 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use strata_tree::{Device, DirMarks, Inode, Item, Kind, Spec, Timestamp, TreePath};
+use strata_tree::{Device, DirMarks, InodeSpec, Item, Kind, Spec, Timestamp, TreePath};
 
 /// Lengths around what changes the layout: nothing, a tail, blocks, a tail that fits no block.
 fn length() -> impl Strategy<Value = usize> {
@@ -45,7 +45,7 @@ fn attributes() -> impl Strategy<Value = std::collections::BTreeMap<Vec<u8>, Vec
     prop_oneof![3 => Just(std::collections::BTreeMap::new()), 1 => btree_map(name, value, 0..4)]
 }
 
-fn inode() -> impl Strategy<Value = Inode> {
+fn inode() -> impl Strategy<Value = InodeSpec> {
     let owner = prop_oneof![Just(0_u32), 0..70_000_u32, Just(u32::MAX - 1)];
     let mtime = prop_oneof![
         Just(Timestamp::default()),
@@ -61,7 +61,7 @@ fn inode() -> impl Strategy<Value = Inode> {
                 _ => Vec::new(),
             };
             let perm = if kind == Kind::Symlink { 0o777 } else { perm };
-            Inode { kind, perm, uid, gid, mtime, xattrs, body, marks: DirMarks::default() }
+            InodeSpec { kind, perm, uid, gid, mtime, xattrs, body, marks: DirMarks::default() }
         },
     )
 }

@@ -1,7 +1,7 @@
 //! The tar of a tree that the suite of `strata_tree` specifies.
 
 use strata_testkit::tars::{Head, Tar};
-use strata_tree::{Inode, Item, Kind, Presence, Spec, TreePath};
+use strata_tree::{InodeSpec, Item, Kind, Presence, Spec, TreePath};
 
 /// The tar that says what the spec says.
 pub fn tar_of(spec: &Spec) -> Vec<u8> {
@@ -26,7 +26,7 @@ pub fn tar_of(spec: &Spec) -> Vec<u8> {
     tar.end()
 }
 
-fn member(tar: Tar, path: &[u8], inode: &Inode) -> Tar {
+fn member(tar: Tar, path: &[u8], inode: &InodeSpec) -> Tar {
     let mut tar = tar;
     if inode.marks.opaque {
         let path = [path, b"/.wh..wh..opq"].concat();

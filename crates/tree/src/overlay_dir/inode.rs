@@ -20,7 +20,7 @@ use crate::xattrs::XattrNames;
 const TARGET_MAX: u64 = 4095;
 
 /// An inode that is no whiteout.
-pub(super) struct Inode {
+pub(super) struct OverlayInode {
     /// Its number, unless it is the root.
     pub(super) id: NodeId,
     pub(super) stat: Stat,
@@ -43,13 +43,17 @@ impl OverlayDir {
     /// An empty regular file with the mark is a whiteout whatever its directory says: the `x` in
     /// `overlay.opaque` only lets the kernel list such names without looking at each file, and
     /// its lookups hide them without (seen on Linux 6.18).
-    pub(super) fn inode(&self, spot: Spot<'_>, facts: Option<DirFacts>) -> Result<Option<Inode>> {
+    pub(super) fn inode(
+        &self,
+        spot: Spot<'_>,
+        facts: Option<DirFacts>,
+    ) -> Result<Option<OverlayInode>> {
         let raw = spot.stat()?;
         let mut stat = stat_of(&raw)?;
         if stat.kind == Kind::CharDevice(Device { major: 0, minor: 0 }) {
             return Ok(None);
         }
-        let mut inode = Inode {
+        let mut inode = OverlayInode {
             id: self.numbers.number(device_of(&raw), raw.stx_ino),
             stat,
             facts: facts.filter(|_| stat.kind.is_dir()),

@@ -19,7 +19,7 @@ pub(super) struct DirFacts {
     pub(super) redirected: bool,
 }
 
-struct Place {
+struct KnownNode {
     dir: NodeId,
     name: NameBuf,
     /// `None` for non-directories.
@@ -29,7 +29,7 @@ struct Place {
 /// By number; the root is not in it.
 #[derive(Default)]
 pub(super) struct Known {
-    places: RwLock<HashMap<NodeId, Place>>,
+    places: RwLock<HashMap<NodeId, KnownNode>>,
 }
 
 impl Known {
@@ -38,7 +38,7 @@ impl Known {
         let known = self.places.read().unwrap_or_else(PoisonError::into_inner).contains_key(&node);
         if !known {
             let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-            places.entry(node).or_insert_with(|| Place { dir, name: name.to_owned(), facts });
+            places.entry(node).or_insert_with(|| KnownNode { dir, name: name.to_owned(), facts });
         }
     }
 

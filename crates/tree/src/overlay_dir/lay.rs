@@ -11,7 +11,7 @@ use rustix::fs::{
 use crate::dialect::{Mark, XattrClass, format_kind};
 use crate::name::TreePath;
 use crate::node::{Device, Kind};
-use crate::spec::{Inode, Item, Spec};
+use crate::spec::{InodeSpec, Item, Spec};
 
 /// Lays `spec` out in the empty directory `at` as the kernel would with marks of `class`, with
 /// empty files for whiteouts if `whiteout_files`. Presence is not kept: there are only explicit
@@ -65,7 +65,7 @@ pub fn lay_overlay(
     Ok(())
 }
 
-fn create(inode: &Inode, to: &Path, is_root: bool, class: XattrClass) -> io::Result<()> {
+fn create(inode: &InodeSpec, to: &Path, is_root: bool, class: XattrClass) -> io::Result<()> {
     let node = |kind, device: Device| {
         mknodat(CWD, to, kind, Mode::empty(), makedev(device.major, device.minor))
     };
@@ -97,7 +97,7 @@ fn create(inode: &Inode, to: &Path, is_root: bool, class: XattrClass) -> io::Res
 }
 
 /// Owner, mode, attributes, times: in the order in which one does not undo the other.
-fn finish(inode: &Inode, to: &Path, class: XattrClass) -> io::Result<()> {
+fn finish(inode: &InodeSpec, to: &Path, class: XattrClass) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
     chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if inode.kind != Kind::Symlink {

@@ -9,7 +9,7 @@ use rustix::fs::{Dir, OFlags, readlinkat};
 use rustix::io::Errno;
 
 use super::disk::{Spot, device_of, stat_of};
-use super::inode::{Answer, Inode};
+use super::inode::{Answer, OverlayInode};
 use super::known::DirFacts;
 use super::options::OVERRIDE_NAMES;
 use super::{OverlayDir, aufs};
@@ -20,7 +20,7 @@ use crate::name::{Name, TreePath};
 use crate::node::{DirMarks, Entry, Kind, Node, NodeId, Presence};
 
 /// What is read of a node.
-fn node(id: NodeId, inode: &Inode) -> Node {
+fn node(id: NodeId, inode: &OverlayInode) -> Node {
     let opaque = inode.facts.is_some_and(|facts| facts.opaque);
     let marks = DirMarks { opaque, presence: Presence::Explicit };
     Node { id, stat: inode.stat, marks }
@@ -72,7 +72,7 @@ impl OverlayDir {
     }
 
     /// A known node's inode.
-    fn known_inode(&self, node: NodeId, spot: Spot<'_>) -> Result<Inode> {
+    fn known_inode(&self, node: NodeId, spot: Spot<'_>) -> Result<OverlayInode> {
         let facts = self.known_facts(node)?;
         let inode =
             self.inode(spot, facts).map_err(|errno| self.failed_at("reading", node, errno))?;

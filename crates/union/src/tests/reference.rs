@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use strata_content::FileTree;
 use strata_tree::{
-    DirMarks, Follow, Inode, Item, Kind, Name, NodeId, Presence, Spec, Stat, TreePath, list,
+    DirMarks, Follow, InodeSpec, Item, Kind, Name, NodeId, Presence, Spec, Stat, TreePath, list,
     resolve,
 };
 
@@ -18,11 +18,11 @@ type Made = (usize, TreePath);
 /// The merged tree, by path.
 #[derive(Debug, Clone)]
 pub(super) struct Reference {
-    nodes: BTreeMap<TreePath, (Inode, Made)>,
+    nodes: BTreeMap<TreePath, (InodeSpec, Made)>,
     layers: usize,
 }
 
-fn unstated() -> Inode {
+fn unstated() -> InodeSpec {
     let spec = Spec::new();
     match spec.items().next() {
         Some((_, Item::Inode(root))) => root.clone(),
@@ -56,7 +56,7 @@ impl Reference {
         let before = self.nodes.clone();
         let number = self.layers;
         self.layers += 1;
-        let mut own: HashMap<TreePath, (Inode, Made)> = HashMap::new();
+        let mut own: HashMap<TreePath, (InodeSpec, Made)> = HashMap::new();
         let mut skipped: Vec<TreePath> = Vec::new();
         for (raw, item) in layer.items() {
             let path = TreePath::clamped(raw).unwrap();
@@ -106,7 +106,7 @@ impl Reference {
         }
     }
 
-    fn nlink(&self, path: &TreePath, inode: &Inode, made: &Made) -> u32 {
+    fn nlink(&self, path: &TreePath, inode: &InodeSpec, made: &Made) -> u32 {
         let counted = self.nodes.iter().filter(|(other, (it, maker))| {
             if inode.kind.is_dir() {
                 let parent = other.split_last().map(|(parent, _)| parent);

@@ -67,7 +67,7 @@ struct Directory {
 }
 
 /// A directory that is being read.
-struct Place {
+struct PendingDir {
     id: NodeId,
     path: TreePath,
     /// What the lower has at the same path.
@@ -110,7 +110,7 @@ impl UpperView {
         };
         layer.record(NodeId::ROOT, false)?;
         let root =
-            Place { id: NodeId::ROOT, path: TreePath::root(), base: Some(base), moved: false };
+            PendingDir { id: NodeId::ROOT, path: TreePath::root(), base: Some(base), moved: false };
         let mut open = vec![root];
         while let Some(place) = open.pop() {
             layer.directory(&place, &mut open)?;
@@ -154,7 +154,7 @@ impl Layer {
     }
 
     /// What the lower has at a name of a place, whatever the upper says.
-    fn base_of(&self, place: &Place, name: Name<'_>) -> Result<Option<Node>> {
+    fn base_of(&self, place: &PendingDir, name: Name<'_>) -> Result<Option<Node>> {
         let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };
         Ok(self.parts.lower.lookup(base.id, name)?.and_then(|entry| entry.node().copied()))
     }
@@ -173,7 +173,7 @@ impl Layer {
         Ok(())
     }
 
-    fn directory(&mut self, place: &Place, open: &mut Vec<Place>) -> Result<()> {
+    fn directory(&mut self, place: &PendingDir, open: &mut Vec<PendingDir>) -> Result<()> {
         let union = Arc::clone(&self.union);
         let seen = self.parts.table.see_dir(place.id)?;
         let mut names = BTreeMap::new();
@@ -199,7 +199,7 @@ impl Layer {
             }
             names.insert(item.name.clone(), Entry::Node(self.nodes[&attr.id]));
             if is_dir {
-                open.push(Place { id: attr.id, path, base, moved });
+                open.push(PendingDir { id: attr.id, path, base, moved });
             }
         }
         self.deleted(place, &seen, &mut names)?;
@@ -257,7 +257,7 @@ impl Layer {
     /// What only the lower has under this directory's path.
     fn deleted(
         &mut self,
-        place: &Place,
+        place: &PendingDir,
         seen: &SeenNode,
         names: &mut BTreeMap<NameBuf, Entry>,
     ) -> Result<()> {

@@ -96,7 +96,7 @@ struct Copied {
 
 /// How far one copy is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum SyncState {
     Waiting,
     /// Somebody syncs it.
     UnderWay,
@@ -107,7 +107,7 @@ enum Step {
 #[derive(Default)]
 struct Copies {
     /// By inode number.
-    all: HashMap<u64, (Arc<Copied>, Step)>,
+    all: HashMap<u64, (Arc<Copied>, SyncState)>,
     /// Those that may wait, in their order.
     queue: VecDeque<u64>,
     /// A thread lets more of them come.
@@ -120,10 +120,10 @@ impl Copies {
     /// That of `number`, if it waits; it is under way now.
     fn take(&mut self, number: u64) -> Option<Arc<Copied>> {
         let (copied, step) = self.all.get_mut(&number)?;
-        if *step != Step::Waiting {
+        if *step != SyncState::Waiting {
             return None;
         }
-        *step = Step::UnderWay;
+        *step = SyncState::UnderWay;
         Some(Arc::clone(copied))
     }
 
@@ -218,7 +218,7 @@ impl Unsynced {
         while copies.all.len() >= self.most && copies.gathering {
             copies = self.wait(copies);
         }
-        copies.all.insert(number, (Arc::new(Copied { file, origin }), Step::Waiting));
+        copies.all.insert(number, (Arc::new(Copied { file, origin }), SyncState::Waiting));
         copies.queue.push_back(number);
         self.count.store(copies.all.len(), Ordering::Release);
         if copies.queue.len() == self.enough() {
@@ -281,7 +281,9 @@ impl Unsynced {
         };
         match failed {
             None => copies.all.remove(&number),
-            Some(errno) => copies.all.insert(number, (Arc::clone(copied), Step::Failed(errno))),
+            Some(errno) => {
+                copies.all.insert(number, (Arc::clone(copied), SyncState::Failed(errno)))
+            }
         };
         self.count.store(copies.all.len(), Ordering::Release);
         if copies.waiting > 0 {
@@ -315,9 +317,9 @@ impl Unsynced {
         loop {
             match copies.all.get(&number) {
                 None => return Ok(()),
-                Some((_, Step::Failed(errno))) => return Err(*errno).doing(failed),
-                Some((_, Step::UnderWay)) => copies = self.wait(copies),
-                Some((_, Step::Waiting)) => {
+                Some((_, SyncState::Failed(errno))) => return Err(*errno).doing(failed),
+                Some((_, SyncState::UnderWay)) => copies = self.wait(copies),
+                Some((_, SyncState::Waiting)) => {
                     if let Some(copied) = copies.take(number) {
                         drop(copies);
                         copies = self.finish(number, &copied);
@@ -334,11 +336,11 @@ impl Unsynced {
     pub(super) fn end(&self) -> Result<()> {
         self.drain();
         let mut copies = self.lock();
-        let open = |step: &Step| matches!(step, Step::Waiting | Step::UnderWay);
+        let open = |step: &SyncState| matches!(step, SyncState::Waiting | SyncState::UnderWay);
         while copies.all.values().any(|(_, step)| open(step)) {
             copies = self.wait(copies);
         }
-        if let Some((_, Step::Failed(errno))) = copies.all.values().next() {
+        if let Some((_, SyncState::Failed(errno))) = copies.all.values().next() {
             return Err(*errno).doing(failed);
         }
         drop(copies);

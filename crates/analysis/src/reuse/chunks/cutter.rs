@@ -72,7 +72,7 @@ impl<'m> Cutter<'m> {
         input: &mut dyn Read,
     ) -> io::Result<()> {
         let meter = self.meter;
-        let mut content = Content { half: half(digest.as_bytes()), size, packed: None };
+        let mut content = CutContent { half: half(digest.as_bytes()), size, packed: None };
         let mut at = vec![0; meter.cuts.len()];
         let whole = size <= self.window as u64;
         let keep_whole = meter.compress && !whole && self.counts(content.half);
@@ -122,7 +122,7 @@ impl<'m> Cutter<'m> {
         which: usize,
         range: std::ops::Range<usize>,
         ends: bool,
-        content: &mut Content,
+        content: &mut CutContent,
     ) -> io::Result<usize> {
         let cut = self.meter.cuts[which];
         let (mut at, end) = (range.start, range.end);
@@ -153,7 +153,7 @@ impl<'m> Cutter<'m> {
         which: usize,
         from: usize,
         to: usize,
-        content: &mut Content,
+        content: &mut CutContent,
     ) -> io::Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
         let outcome = self.bytes(which, &buffer[from..to], content);
@@ -162,7 +162,7 @@ impl<'m> Cutter<'m> {
     }
 
     /// Counts one piece.
-    fn bytes(&mut self, which: usize, piece: &[u8], content: &mut Content) -> io::Result<()> {
+    fn bytes(&mut self, which: usize, piece: &[u8], content: &mut CutContent) -> io::Result<()> {
         let whole = piece.len() as u64 == content.size;
         let half = match whole {
             true => content.half,
@@ -190,7 +190,7 @@ impl<'m> Cutter<'m> {
     }
 
     /// The file as a whole, where it was not in the buffer at once.
-    fn count_large(&mut self, content: &Content, packed: Option<u64>) {
+    fn count_large(&mut self, content: &CutContent, packed: Option<u64>) {
         let meter = self.meter;
         for (which, cut) in meter.cuts.iter().enumerate() {
             if *cut == Cut::Files {
@@ -249,7 +249,7 @@ fn half(hash: &[u8; 32]) -> u128 {
 }
 
 /// The content that is being cut.
-struct Content {
+struct CutContent {
     half: u128,
     size: u64,
     /// What it has compressed, once that is known.

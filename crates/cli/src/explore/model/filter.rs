@@ -4,7 +4,7 @@
 //! glob yet, as while it is being typed, is looked for as it stands.
 
 use glob::{MatchOptions, Pattern};
-use strata_analysis::image_tree::{ImageTree, Place};
+use strata_analysis::image_tree::{ImageTree, PathId};
 
 /// A filter, ready to be asked.
 #[derive(Debug, Clone)]
@@ -50,26 +50,26 @@ impl Filter {
         }
     }
 
-    /// For each place whether it matches; only those that `is_shown` are asked.
-    pub(crate) fn matches(&self, tree: &ImageTree, is_shown: impl Fn(Place) -> bool) -> Vec<bool> {
+    /// For each path whether it matches; only those that `is_shown` are asked.
+    pub(crate) fn matches(&self, tree: &ImageTree, is_shown: impl Fn(PathId) -> bool) -> Vec<bool> {
         let mut found = vec![false; tree.len()];
         if !self.on_path {
-            for place in tree.places().skip(1) {
-                found[place.index()] = is_shown(place) && self.takes(tree.name(place));
+            for path in tree.paths().skip(1) {
+                found[path.index()] = is_shown(path) && self.takes(tree.name(path));
             }
             return found;
         }
         // Depth first, so that one buffer holds the path.
         let mut path = Vec::new();
-        let mut open = vec![(Place::ROOT, 0)];
-        while let Some((place, length)) = open.pop() {
+        let mut open = vec![(PathId::ROOT, 0)];
+        while let Some((id, length)) = open.pop() {
             path.truncate(length);
-            if place != Place::ROOT {
+            if id != PathId::ROOT {
                 path.push(b'/');
-                path.extend_from_slice(tree.name(place));
-                found[place.index()] = is_shown(place) && self.takes(&path);
+                path.extend_from_slice(tree.name(id));
+                found[id.index()] = is_shown(id) && self.takes(&path);
             }
-            open.extend(tree.children(place).iter().map(|kid| (*kid, path.len())));
+            open.extend(tree.children(id).iter().map(|kid| (*kid, path.len())));
         }
         found
     }

@@ -18,7 +18,7 @@ pub(crate) mod rows;
 
 use std::collections::BTreeSet;
 
-use strata_analysis::image_tree::{Place, Span};
+use strata_analysis::image_tree::{PathId, Span};
 use strata_tree::{Kind, TreePath};
 
 use super::facts::ExploredImage;
@@ -75,7 +75,7 @@ pub(crate) enum ModelEvent {
 pub(crate) enum Effect {
     Quit,
     Suspend,
-    View(Place),
+    View(PathId),
     Extract(Extract),
 }
 
@@ -83,7 +83,7 @@ pub(crate) enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Extract {
     /// One path, which is written under its own name, or several, under their whole paths.
-    pub(crate) places: BTreeSet<Place>,
+    pub(crate) paths: BTreeSet<PathId>,
     pub(crate) marked: bool,
     /// How many layers are merged.
     pub(crate) layers: usize,
@@ -141,7 +141,7 @@ pub(crate) struct Model {
     pub(crate) pane: Pane,
     /// The tree takes the whole width.
     pub(crate) zoomed: bool,
-    pub(crate) marked: BTreeSet<Place>,
+    pub(crate) marked: BTreeSet<PathId>,
     pub(crate) filter: String,
     pub(crate) prompt: Option<Prompt>,
     pub(crate) cover: Option<Cover>,
@@ -432,7 +432,7 @@ impl Model {
     }
 
     fn tree_key(&mut self, key: Key) -> Option<Effect> {
-        let (place, page) = (self.rows.current(), self.rows.height());
+        let (path, page) = (self.rows.current(), self.rows.height());
         match key {
             Key::Up | Key::Char('k') => self.rows.up(1),
             Key::Down | Key::Char('j') => self.rows.down(1),
@@ -440,30 +440,30 @@ impl Model {
             Key::PageDown => self.rows.down(page),
             Key::Home | Key::Char('g') => self.rows.select(0),
             Key::End | Key::Char('G') => self.rows.select(usize::MAX),
-            Key::Right | Key::Char('l') if self.rows.is_dir(place) => {
-                if self.rows.is_open(place) {
+            Key::Right | Key::Char('l') if self.rows.is_dir(path) => {
+                if self.rows.is_open(path) {
                     self.rows.down(1);
                 } else {
-                    self.rows.set_open(place, true);
+                    self.rows.set_open(path, true);
                 }
             }
             Key::Left | Key::Char('h') => {
-                if self.rows.is_dir(place) && self.rows.is_open(place) {
-                    self.rows.set_open(place, false);
+                if self.rows.is_dir(path) && self.rows.is_open(path) {
+                    self.rows.set_open(path, false);
                 } else {
-                    let above = self.rows.tree().parent(place);
+                    let above = self.rows.tree().parent(path);
                     self.rows.reveal(above);
                 }
             }
-            Key::Enter | Key::Char(' ') if self.rows.is_dir(place) => {
-                let open = self.rows.is_open(place);
-                self.rows.set_open(place, !open);
+            Key::Enter | Key::Char(' ') if self.rows.is_dir(path) => {
+                let open = self.rows.is_open(path);
+                self.rows.set_open(path, !open);
             }
-            Key::Enter | Key::Char('v') => return self.view(place),
-            Key::Char('i') => self.show_facts(place),
+            Key::Enter | Key::Char('v') => return self.view(path),
+            Key::Char('i') => self.show_facts(path),
             Key::Char('x' | 'm') => {
-                if !self.marked.remove(&place) {
-                    self.marked.insert(place);
+                if !self.marked.remove(&path) {
+                    self.marked.insert(path);
                 }
                 self.rows.down(1);
             }
@@ -485,26 +485,26 @@ impl Model {
         Span { below, to: self.layer + 1 }
     }
 
-    fn view(&mut self, place: Place) -> Option<Effect> {
+    fn view(&mut self, path: PathId) -> Option<Effect> {
         let (tree, span) = (self.rows.tree().clone(), self.rows.span());
-        let version = tree.at(place, span.to).or_else(|| tree.at(place, span.below))?;
+        let version = tree.at(path, span.to).or_else(|| tree.at(path, span.below))?;
         match version.kind {
-            Kind::Regular => return Some(Effect::View(place)),
+            Kind::Regular => return Some(Effect::View(path)),
             Kind::Symlink => {
                 let target = tree.link(version).unwrap_or_default();
-                self.follow(place, target);
+                self.follow(path, target);
             }
-            _ => self.show_facts(place),
+            _ => self.show_facts(path),
         }
         None
     }
 
     /// Goes where a symlink leads, as `chroot` would see it but for links on the way.
-    fn follow(&mut self, place: Place, target: &[u8]) {
+    fn follow(&mut self, path: PathId, target: &[u8]) {
         let tree = self.rows.tree();
         let mut from = match target.starts_with(b"/") {
             true => Vec::new(),
-            false => tree.path(tree.parent(place)).as_bytes().to_vec(),
+            false => tree.path(tree.parent(path)).as_bytes().to_vec(),
         };
         from.push(b'/');
         from.extend_from_slice(target);
@@ -522,8 +522,8 @@ impl Model {
         }
     }
 
-    fn show_facts(&mut self, place: Place) {
-        let lines = self.image.facts(place, self.rows.span());
+    fn show_facts(&mut self, path: PathId) {
+        let lines = self.image.facts(path, self.rows.span());
         self.cover = Some(Cover::Lines { title: "Facts".to_owned(), lines, top: 0 });
     }
 
@@ -538,20 +538,20 @@ impl Model {
     }
 
     fn ask_dest(&mut self) {
-        let (place, span) = (self.rows.current(), self.rows.span());
+        let (path, span) = (self.rows.current(), self.rows.span());
         let (marked, tree) = (!self.marked.is_empty(), self.rows.tree());
-        let (places, text) = match marked {
+        let (paths, text) = match marked {
             true => (self.marked.clone(), "selection.tar".to_owned()),
-            false if place == Place::ROOT => {
+            false if path == PathId::ROOT => {
                 self.said = Some("mark what to extract, or use `strata export`".to_owned());
                 return;
             }
-            false => (BTreeSet::from([place]), escaped(tree.name(place)).into_owned()),
+            false => (BTreeSet::from([path]), escaped(tree.name(path)).into_owned()),
         };
         // What the layer removed is taken from the layers below it.
-        let there = places.iter().any(|place| tree.at(*place, span.to).is_some());
+        let there = paths.iter().any(|path| tree.at(*path, span.to).is_some());
         let layers = if there { span.to } else { span.below };
-        let extract = Extract { places, marked, layers, dest: String::new(), replace: false };
+        let extract = Extract { paths, marked, layers, dest: String::new(), replace: false };
         self.prompt = Some(Prompt { asked: PromptKind::Dest(extract), text: format!("./{text}") });
     }
 

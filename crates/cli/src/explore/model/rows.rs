@@ -6,17 +6,17 @@
 //! expanded, sorted      -> rows        when a directory is opened or closed
 //! ```
 //!
-//! Rows are numbers of places and depths; names and sizes are looked up for those on the screen
+//! Rows are numbers of paths and depths; names and sizes are looked up for those on the screen
 //! alone. Each directory's order is computed when it is first shown and kept.
 //!
 //! Invariants: the cursor is on a row; the window holds the cursor; a change of what is shown
-//! leaves the cursor on its place, or on the nearest directory above that is still shown.
+//! leaves the cursor on its path, or on the nearest directory above that is still shown.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use strata_analysis::image_tree::{Change, ImageTree, Place, Span, Total, Totals};
+use strata_analysis::image_tree::{ImageTree, PathId, Span, SpanChange, Total, Totals};
 
 use super::filter::Filter;
 
@@ -26,7 +26,7 @@ const OPENS_ITSELF: u32 = 40;
 /// One line of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TreeRow {
-    pub(crate) place: Place,
+    pub(crate) path: PathId,
     pub(crate) depth: u16,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Sort {
     Size,
 }
 
-/// Why a place is shown under a filter.
+/// Why a path is shown under a filter.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kept {
     itself: bool,
@@ -60,7 +60,7 @@ pub(crate) struct Rows {
     open: Vec<bool>,
     /// Opened or closed by hand where something does.
     toggled: Vec<bool>,
-    sorted: HashMap<Place, Arc<[Place]>>,
+    sorted: HashMap<PathId, Arc<[PathId]>>,
     rows: Vec<TreeRow>,
     cursor: usize,
     top: usize,
@@ -70,7 +70,7 @@ pub(crate) struct Rows {
 impl Rows {
     pub(crate) fn new(tree: Arc<ImageTree>, span: Span) -> Self {
         let mut open = vec![false; tree.len()];
-        open[Place::ROOT.index()] = true;
+        open[PathId::ROOT.index()] = true;
         let mut rows = Self {
             totals: tree.totals(span),
             toggled: vec![false; tree.len()],
@@ -99,8 +99,8 @@ impl Rows {
         self.span
     }
 
-    pub(crate) fn total(&self, place: Place) -> &Total {
-        self.totals.of(place)
+    pub(crate) fn total(&self, path: PathId) -> &Total {
+        self.totals.of(path)
     }
 
     pub(crate) fn only_changes(&self) -> bool {
@@ -111,8 +111,8 @@ impl Rows {
         self.sort
     }
 
-    pub(crate) fn change(&self, place: Place) -> Option<Change> {
-        self.tree.change(place, self.span)
+    pub(crate) fn change(&self, path: PathId) -> Option<SpanChange> {
+        self.tree.change(path, self.span)
     }
 
     pub(crate) fn cursor(&self) -> usize {
@@ -124,8 +124,8 @@ impl Rows {
     }
 
     /// Where the cursor is.
-    pub(crate) fn current(&self) -> Place {
-        self.rows.get(self.cursor).map_or(Place::ROOT, |row| row.place)
+    pub(crate) fn current(&self) -> PathId {
+        self.rows.get(self.cursor).map_or(PathId::ROOT, |row| row.path)
     }
 
     /// The rows on the screen, with the number of the first.
@@ -134,14 +134,14 @@ impl Rows {
         (self.top, &self.rows[self.top.min(to)..to])
     }
 
-    /// How many places the filter finds; `None` without one.
+    /// How many paths the filter finds; `None` without one.
     pub(crate) fn found(&self) -> Option<usize> {
         self.filter.as_ref().map(|_| self.kept.iter().filter(|kept| kept.itself).count())
     }
 
     /// What a row weighs where rows are sorted by it.
-    pub(crate) fn weight(&self, place: Place) -> u64 {
-        let total = self.totals.of(place);
+    pub(crate) fn weight(&self, path: PathId) -> u64 {
+        let total = self.totals.of(path);
         if self.only_changes { total.brought + total.hidden } else { total.size }
     }
 
@@ -169,7 +169,7 @@ impl Rows {
         self.anew();
         // What was looked for is better than a directory above it.
         if self.filter.is_some() && !self.kept[self.current().index()].itself {
-            let first = self.rows.iter().position(|row| self.kept[row.place.index()].itself);
+            let first = self.rows.iter().position(|row| self.kept[row.path.index()].itself);
             self.select(first.unwrap_or(0));
         }
     }
@@ -200,69 +200,69 @@ impl Rows {
     }
 
     /// Whether it is, or was before the span, a directory.
-    pub(crate) fn is_dir(&self, place: Place) -> bool {
-        let version = self.tree.at(place, self.span.to);
-        let version = version.or_else(|| self.tree.at(place, self.span.below));
+    pub(crate) fn is_dir(&self, path: PathId) -> bool {
+        let version = self.tree.at(path, self.span.to);
+        let version = version.or_else(|| self.tree.at(path, self.span.below));
         version.is_some_and(|version| version.kind.is_dir())
     }
 
     /// Whether anything would show below it.
-    pub(crate) fn has_children(&self, place: Place) -> bool {
-        self.tree.children(place).iter().any(|kid| self.is_kept(*kid))
+    pub(crate) fn has_children(&self, path: PathId) -> bool {
+        self.tree.children(path).iter().any(|kid| self.is_kept(*kid))
     }
 
-    pub(crate) fn is_open(&self, place: Place) -> bool {
+    pub(crate) fn is_open(&self, path: PathId) -> bool {
         let itself = if self.filter.is_some() {
-            self.kept[place.index()].below
+            self.kept[path.index()].below
         } else if self.only_changes {
-            place == Place::ROOT || self.totals.of(place).changes <= OPENS_ITSELF
+            path == PathId::ROOT || self.totals.of(path).changes <= OPENS_ITSELF
         } else {
-            return self.open[place.index()];
+            return self.open[path.index()];
         };
-        itself != self.toggled[place.index()]
+        itself != self.toggled[path.index()]
     }
 
     /// Opens or closes a directory.
-    pub(crate) fn set_open(&mut self, place: Place, open: bool) {
-        self.note_open(place, open);
+    pub(crate) fn set_open(&mut self, path: PathId, open: bool) {
+        self.note_open(path, open);
         self.lay();
     }
 
     /// Opens or closes all of them.
     pub(crate) fn set_all_open(&mut self, open: bool) {
-        for place in self.tree.places() {
-            self.note_open(place, open || place == Place::ROOT);
+        for path in self.tree.paths() {
+            self.note_open(path, open || path == PathId::ROOT);
         }
         self.lay();
     }
 
-    fn note_open(&mut self, place: Place, open: bool) {
-        if self.is_open(place) == open {
+    fn note_open(&mut self, path: PathId, open: bool) {
+        if self.is_open(path) == open {
             return;
         }
         let by_hand = self.filter.is_none() && !self.only_changes;
         let table = if by_hand { &mut self.open } else { &mut self.toggled };
-        table[place.index()] = !table[place.index()];
+        table[path.index()] = !table[path.index()];
     }
 
     /// Whether it is there, or the span removed it, whatever the filter.
-    pub(crate) fn exists(&self, place: Place) -> bool {
-        let total = self.totals.of(place);
+    pub(crate) fn exists(&self, path: PathId) -> bool {
+        let total = self.totals.of(path);
         total.entries > 0 || total.changes > 0
     }
 
-    /// Opens all above a place and puts the cursor there; `false` if it is not shown.
-    pub(crate) fn reveal(&mut self, place: Place) -> bool {
-        if !self.is_kept(place) {
+    /// Opens all above a path and puts the cursor there; `false` if it is not shown.
+    pub(crate) fn reveal(&mut self, path: PathId) -> bool {
+        if !self.is_kept(path) {
             return false;
         }
-        let mut above = place;
-        while above != Place::ROOT {
+        let mut above = path;
+        while above != PathId::ROOT {
             above = self.tree.parent(above);
             self.note_open(above, true);
         }
         self.lay();
-        let row = self.rows.iter().position(|row| row.place == place);
+        let row = self.rows.iter().position(|row| row.path == path);
         row.map(|row| self.select(row)).is_some()
     }
 
@@ -272,18 +272,18 @@ impl Rows {
         self.sorted.clear();
         self.kept.clear();
         if let Some(filter) = &self.filter {
-            let found = filter.matches(&self.tree, |place| self.is_shown(place));
+            let found = filter.matches(&self.tree, |path| self.is_shown(path));
             self.kept = vec![Kept::default(); self.tree.len()];
-            for place in self.tree.places() {
-                let above = self.kept[self.tree.parent(place).index()];
-                let kept = &mut self.kept[place.index()];
-                kept.itself = found[place.index()];
+            for path in self.tree.paths() {
+                let above = self.kept[self.tree.parent(path).index()];
+                let kept = &mut self.kept[path.index()];
+                kept.itself = found[path.index()];
                 kept.above = above.itself || above.above;
             }
-            for place in self.tree.places().rev() {
-                let Kept { itself, below, .. } = self.kept[place.index()];
-                if place != Place::ROOT && (itself || below) {
-                    self.kept[self.tree.parent(place).index()].below = true;
+            for path in self.tree.paths().rev() {
+                let Kept { itself, below, .. } = self.kept[path.index()];
+                if path != PathId::ROOT && (itself || below) {
+                    self.kept[self.tree.parent(path).index()].below = true;
                 }
             }
         }
@@ -291,30 +291,30 @@ impl Rows {
     }
 
     /// Whether it is there, or the span removed it; of changes alone, whether one is there.
-    fn is_shown(&self, place: Place) -> bool {
-        let total = self.totals.of(place);
+    fn is_shown(&self, path: PathId) -> bool {
+        let total = self.totals.of(path);
         if self.only_changes { total.changes > 0 } else { total.entries > 0 || total.changes > 0 }
     }
 
-    fn is_kept(&self, place: Place) -> bool {
-        if !self.is_shown(place) {
+    fn is_kept(&self, path: PathId) -> bool {
+        if !self.is_shown(path) {
             return false;
         }
-        let Some(kept) = self.kept.get(place.index()) else { return true };
+        let Some(kept) = self.kept.get(path.index()) else { return true };
         kept.itself || kept.below || kept.above
     }
 
     /// A directory's names in the order of the screen.
-    fn order(&mut self, dir: Place) -> Arc<[Place]> {
+    fn order(&mut self, dir: PathId) -> Arc<[PathId]> {
         if let Some(known) = self.sorted.get(&dir) {
             return Arc::clone(known);
         }
         let kids = self.tree.children(dir).iter().copied();
-        let mut kids: Vec<Place> = kids.filter(|kid| self.is_kept(*kid)).collect();
+        let mut kids: Vec<PathId> = kids.filter(|kid| self.is_kept(*kid)).collect();
         if self.sort == Sort::Size {
             kids.sort_by_cached_key(|kid| Reverse(self.weight(*kid)));
         }
-        let kids: Arc<[Place]> = kids.into();
+        let kids: Arc<[PathId]> = kids.into();
         self.sorted.insert(dir, Arc::clone(&kids));
         kids
     }
@@ -324,19 +324,19 @@ impl Rows {
         let mut stays = self.current();
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        let mut todo = vec![TreeRow { place: Place::ROOT, depth: 0 }];
+        let mut todo = vec![TreeRow { path: PathId::ROOT, depth: 0 }];
         while let Some(row) = todo.pop() {
             rows.push(row);
-            if self.is_open(row.place) {
+            if self.is_open(row.path) {
                 let depth = row.depth.saturating_add(1);
-                let kids = self.order(row.place);
-                todo.extend(kids.iter().rev().map(|kid| TreeRow { place: *kid, depth }));
+                let kids = self.order(row.path);
+                todo.extend(kids.iter().rev().map(|kid| TreeRow { path: *kid, depth }));
             }
         }
         self.rows = rows;
         let at = loop {
-            match self.rows.iter().position(|row| row.place == stays) {
-                None if stays != Place::ROOT => stays = self.tree.parent(stays),
+            match self.rows.iter().position(|row| row.path == stays) {
+                None if stays != PathId::ROOT => stays = self.tree.parent(stays),
                 found => break found.unwrap_or(0),
             }
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use strata_analysis::history::Chain;
-use strata_analysis::image_tree::{Change, ImageTree, Place, Span, TreeAt};
+use strata_analysis::image_tree::{ImageTree, PathId, Span, SpanChange, TreeAt};
 use strata_content::FileTree;
 use strata_layer::{ImageRecord, LayerInput, LeasedLayer, Store};
 use strata_tree::{Entry, ImageId, Kind, Lower, NodeId, TreePath, list};
@@ -131,17 +131,17 @@ fn stacked(store: &Store, layers: &[Vec<Member>]) -> Stacked {
     stacked
 }
 
-/// Places that a difference of two merges names, against those that the image tells.
+/// Paths that a difference of two merges names, against those that the image tells.
 fn check_changes(tree: &ImageTree, span: Span, before: &Told, after: &Told) {
-    for place in tree.places() {
-        let path = tree.path(place).to_string();
-        let change = tree.change(place, span);
+    for path in tree.paths() {
+        let change = tree.change(path, span);
+        let path = tree.path(path).to_string();
         let expected = match (before.get(&path), after.get(&path)) {
             (None, None) => change.is_none(),
-            (None, Some(_)) => change == Some(Change::Added),
-            (Some(_), None) => change == Some(Change::Removed),
+            (None, Some(_)) => change == Some(SpanChange::Added),
+            (Some(_), None) => change == Some(SpanChange::Removed),
             // Link counts differ where another name came or went: no change of this one.
-            (Some(_), Some(_)) => !matches!(change, Some(Change::Added | Change::Removed)),
+            (Some(_), Some(_)) => !matches!(change, Some(SpanChange::Added | SpanChange::Removed)),
         };
         assert!(expected, "{path}: {change:?}");
     }
@@ -171,7 +171,7 @@ fn check(layers: &[Vec<Member>]) {
         assert_eq!(shown, after);
         check_changes(&tree, Span::of(layer), &before, &after);
         let totals = tree.totals(Span::of(layer));
-        assert_eq!(totals.of(Place::ROOT).entries as usize, after.len());
+        assert_eq!(totals.of(PathId::ROOT).entries as usize, after.len());
         before = after;
     }
 }

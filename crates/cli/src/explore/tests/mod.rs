@@ -8,7 +8,7 @@ mod totals;
 
 use std::sync::Arc;
 
-use strata_analysis::image_tree::{ImageTree, Place, Span};
+use strata_analysis::image_tree::{ImageTree, PathId, Span};
 use strata_layer::{Event as Progressed, ImageRecord, LayerInput, Progress, Store};
 use strata_tree::{DiffId, ImageId, TreePath};
 
@@ -127,7 +127,7 @@ fn model(width: u16, height: u16) -> (Shelf, Model) {
     (shelf, Model::new(image, width, height))
 }
 
-fn at(model: &Model, path: &str) -> Place {
+fn at(model: &Model, path: &str) -> PathId {
     let path = TreePath::clamped(path.as_bytes()).unwrap();
     model.image.tree.find(&path).unwrap_or_else(|| panic!("no {path}"))
 }
@@ -148,7 +148,7 @@ fn key(model: &mut Model, key: Key) -> Option<Effect> {
 /// The paths on the screen.
 fn shown(model: &Model) -> Vec<String> {
     let (_, rows) = model.rows.window();
-    rows.iter().map(|row| model.image.tree.path(row.place).to_string()).collect()
+    rows.iter().map(|row| model.image.tree.path(row.path).to_string()).collect()
 }
 
 fn here(model: &Model) -> String {

@@ -152,7 +152,7 @@ fn one_path_or_the_marked_ones_are_extracted() {
     press(&mut model, "e");
     let Some(Effect::Extract(one)) = key(&mut model, Key::Enter) else { panic!() };
     assert_eq!((one.dest.as_str(), one.layers, one.replace), ("./etc", 3, false));
-    assert_eq!(one.places.iter().copied().collect::<Vec<_>>(), [at(&model, "etc")]);
+    assert_eq!(one.paths.iter().copied().collect::<Vec<_>>(), [at(&model, "etc")]);
     // It is there: a question, answered both ways.
     model.update(ModelEvent::Exists(one.clone(), "./etc".to_owned()));
     assert_eq!(press(&mut model, "x"), None);

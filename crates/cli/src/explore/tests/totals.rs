@@ -1,6 +1,6 @@
 //! Sums, changes and holders of the example, counted by hand.
 
-use strata_analysis::image_tree::{Change, Place, Span};
+use strata_analysis::image_tree::{PathId, Span, SpanChange};
 
 use super::{Shelf, at, example, model, whole};
 
@@ -17,7 +17,7 @@ fn directories_are_summed_up() {
     assert_eq!(app.size, 15 + 500 + 20_000);
     // The copy's content is the base's.
     assert_eq!((app.shared, app.unique()), (20_000, 515));
-    let all = totals.of(Place::ROOT);
+    let all = totals.of(PathId::ROOT);
     // /, app/{copy.so,data/x,main.py}, etc/{hosts,passwd}, link, usr with five below, var.
     assert_eq!((all.size, all.entries), (120 + 50 + 91_500 + 20_515, 17));
 }
@@ -27,19 +27,19 @@ fn each_layer_tells_what_it_changed() {
     let (_shelf, model) = model(80, 24);
     let tree = &model.image.tree;
     let change = |path: &str, layer| tree.change(at(&model, path), Span::of(layer));
-    assert_eq!(change("etc/passwd", 0), Some(Change::Added));
-    let Some(Change::Modified(differences)) = change("etc/passwd", 1) else { panic!() };
+    assert_eq!(change("etc/passwd", 0), Some(SpanChange::Added));
+    let Some(SpanChange::Modified(differences)) = change("etc/passwd", 1) else { panic!() };
     assert_eq!(differences.words().collect::<Vec<_>>(), ["content"]);
     assert_eq!(change("etc/passwd", 2), None);
-    assert_eq!(change("etc/hosts", 1), Some(Change::Again));
-    assert_eq!(change("usr/bin/old", 1), Some(Change::Removed));
+    assert_eq!(change("etc/hosts", 1), Some(SpanChange::Again));
+    assert_eq!(change("usr/bin/old", 1), Some(SpanChange::Removed));
     assert_eq!(change("usr/bin", 1), None);
-    assert_eq!(change("var/cache/list", 2), Some(Change::Removed));
+    assert_eq!(change("var/cache/list", 2), Some(SpanChange::Removed));
     // Since the base: what came and changed again has only come.
     let since = Span { below: 1, to: 3 };
-    assert_eq!(tree.change(at(&model, "app/main.py"), since), Some(Change::Added));
+    assert_eq!(tree.change(at(&model, "app/main.py"), since), Some(SpanChange::Added));
     let totals = tree.totals(Span::of(2));
-    let all = totals.of(Place::ROOT);
+    let all = totals.of(PathId::ROOT);
     assert_eq!((all.changes, all.brought), (4, 15 + 20_000));
     assert_eq!(all.hidden, 9000 + 28);
     assert_eq!(totals.of(at(&model, "var")).hidden, 9000);
@@ -52,13 +52,10 @@ fn efficiency_is_dives() {
     // Hidden in the end: etc/passwd and etc/hosts, app/main.py, usr/bin/old, var/cache/list.
     assert_eq!(efficiency.wasted, 100 + 50 + 28 + 3000 + 9000);
     let layers: u64 = model.image.layers.iter().map(|layer| layer.size).sum();
-    let visible = model.image.tree.totals(whole(&model)).of(Place::ROOT).size;
+    let visible = model.image.tree.totals(whole(&model)).of(PathId::ROOT).size;
     assert_eq!(efficiency.wasted, layers - visible);
-    let files: Vec<String> = efficiency
-        .files
-        .iter()
-        .map(|(place, _)| model.image.tree.path(*place).to_string())
-        .collect();
+    let files: Vec<String> =
+        efficiency.files.iter().map(|(path, _)| model.image.tree.path(*path).to_string()).collect();
     let lost = ["/var/cache/list", "/usr/bin/old", "/etc/passwd", "/etc/hosts", "/app/main.py"];
     assert_eq!(files, lost);
     // A directory that is removed counts with what was in it, both times.

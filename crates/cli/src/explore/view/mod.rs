@@ -14,7 +14,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Block, BorderType, Clear};
-use strata_analysis::image_tree::Change;
+use strata_analysis::image_tree::SpanChange;
 
 use super::model::{Cover, Model, PromptKind};
 use crate::units::{percent, size};
@@ -35,12 +35,12 @@ impl Theme {
         self.tinted(Color::Cyan).add_modifier(Modifier::DIM)
     }
 
-    fn change(self, change: Option<Change>) -> Style {
+    fn change(self, change: Option<SpanChange>) -> Style {
         match change {
-            Some(Change::Added) => self.tinted(Color::Green),
-            Some(Change::Modified(_)) => self.tinted(Color::Yellow),
-            Some(Change::Removed) => self.tinted(Color::Red).add_modifier(Modifier::DIM),
-            Some(Change::Again) => self.tinted(Color::Magenta),
+            Some(SpanChange::Added) => self.tinted(Color::Green),
+            Some(SpanChange::Modified(_)) => self.tinted(Color::Yellow),
+            Some(SpanChange::Removed) => self.tinted(Color::Red).add_modifier(Modifier::DIM),
+            Some(SpanChange::Again) => self.tinted(Color::Magenta),
             None => Style::new(),
         }
     }
@@ -94,7 +94,7 @@ fn status(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
             PromptKind::Filter => "Filter".to_owned(),
             PromptKind::Search => "Search".to_owned(),
             PromptKind::Dest(extract) if extract.marked => {
-                let marked = counted(extract.places.len() as u64, "marked path");
+                let marked = counted(extract.paths.len() as u64, "marked path");
                 format!("Extract {marked} to (.tar or directory)")
             }
             PromptKind::Dest(_) => "Extract to (.tar or path)".to_owned(),

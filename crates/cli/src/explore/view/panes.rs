@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Paragraph, Wrap};
-use strata_analysis::image_tree::{Change, Place};
+use strata_analysis::image_tree::{PathId, SpanChange};
 use strata_tree::Kind;
 
 use super::{Theme, counted, framed, put, row, shortened};
@@ -65,7 +65,7 @@ pub(super) fn layer_facts(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
         return;
     };
     let inner = framed(&format!(" Layer {} ", model.layer), false, area, frame);
-    let total = model.rows.total(Place::ROOT);
+    let total = model.rows.total(PathId::ROOT);
     let label =
         |label, text: String| Line::from(vec![Piece::styled(label, theme.label()), text.into()]);
     let lines = vec![
@@ -178,21 +178,21 @@ fn tree_footer(model: &Model) -> String {
 }
 
 fn tree_row(row: &TreeRow, columns: &Columns, model: &Model, theme: Theme) -> Line<'static> {
-    let (rows, place) = (&model.rows, row.place);
+    let (rows, path) = (&model.rows, row.path);
     let (tree, span) = (rows.tree(), rows.span());
-    let (change, total) = (rows.change(place), rows.total(place));
+    let (change, total) = (rows.change(path), rows.total(path));
     let letter = match change {
-        Some(Change::Added) => 'A',
-        Some(Change::Modified(_)) => 'M',
-        Some(Change::Removed) => 'D',
-        Some(Change::Again) => '=',
+        Some(SpanChange::Added) => 'A',
+        Some(SpanChange::Modified(_)) => 'M',
+        Some(SpanChange::Removed) => 'D',
+        Some(SpanChange::Again) => '=',
         None if total.changes > 0 => '.',
         None => ' ',
     };
     let style = theme.change(change);
-    let mark = if model.marked.contains(&place) { '*' } else { ' ' };
+    let mark = if model.marked.contains(&path) { '*' } else { ' ' };
     let mut before = String::new();
-    let version = tree.at(place, span.to).or_else(|| tree.at(place, span.below));
+    let version = tree.at(path, span.to).or_else(|| tree.at(path, span.below));
     if let Some(version) = version {
         if columns.mode {
             before.push_str(&format!("{} ", mode_string(&version.stat(1))));
@@ -205,7 +205,7 @@ fn tree_row(row: &TreeRow, columns: &Columns, model: &Model, theme: Theme) -> Li
         let (left, right) = match rows.only_changes() {
             true => (total.brought, total.hidden),
             // What was there: nothing is left to be counted.
-            false if change == Some(Change::Removed) => (total.hidden, 0),
+            false if change == Some(SpanChange::Removed) => (total.hidden, 0),
             false => (total.size, total.unique()),
         };
         let of_file = version.is_some_and(|v| matches!(v.kind, Kind::Regular | Kind::Directory));
@@ -214,14 +214,14 @@ fn tree_row(row: &TreeRow, columns: &Columns, model: &Model, theme: Theme) -> Li
             false => before.push_str(&" ".repeat(14)),
         }
     }
-    let open = match rows.has_children(place) {
-        true if rows.is_open(place) => "▾ ",
+    let open = match rows.has_children(path) {
+        true if rows.is_open(path) => "▾ ",
         true => "▸ ",
         false => "  ",
     };
-    let mut name = match place == Place::ROOT {
+    let mut name = match path == PathId::ROOT {
         true => "/".to_owned(),
-        false => escaped(tree.name(place)).into_owned(),
+        false => escaped(tree.name(path)).into_owned(),
     };
     let mut pieces = vec![
         Piece::styled(format!("{mark}{letter} "), style.add_modifier(Modifier::BOLD)),
@@ -229,10 +229,10 @@ fn tree_row(row: &TreeRow, columns: &Columns, model: &Model, theme: Theme) -> Li
         Piece::raw("  ".repeat(usize::from(row.depth).min(40))),
         Piece::raw(open),
     ];
-    if rows.is_dir(place) && place != Place::ROOT {
+    if rows.is_dir(path) && path != PathId::ROOT {
         name.push('/');
     }
-    let is_dir = if rows.is_dir(place) { Modifier::BOLD } else { Modifier::empty() };
+    let is_dir = if rows.is_dir(path) { Modifier::BOLD } else { Modifier::empty() };
     pieces.push(Piece::styled(name, style.add_modifier(is_dir)));
     if let Some(target) = version.and_then(|version| tree.link(version)) {
         let target = format!(" -> {}", escaped(target));

@@ -11,7 +11,7 @@ use super::rights::inherit;
 
 /// An inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Inode {
+pub(super) struct ModelInode {
     pub(super) kind: Kind,
     pub(super) perm: u16,
     pub(super) uid: u32,
@@ -23,7 +23,7 @@ pub(super) struct Inode {
     pub(super) mtime: Option<i64>,
 }
 
-impl Inode {
+impl ModelInode {
     pub(super) fn new(kind: Kind, perm: u16) -> Self {
         Self {
             kind,
@@ -43,7 +43,7 @@ pub(super) type Answer<T> = Result<T, Errno>;
 /// All inodes; 0 is the root.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
-    pub(super) inodes: Vec<Inode>,
+    pub(super) inodes: Vec<ModelInode>,
 }
 
 impl Model {
@@ -54,7 +54,7 @@ impl Model {
             let path = String::from_utf8(path.to_vec()).unwrap();
             let node = match item {
                 Item::Inode(inode) => {
-                    let mut made = Inode::new(inode.kind, inode.perm);
+                    let mut made = ModelInode::new(inode.kind, inode.perm);
                     (made.uid, made.gid) = (inode.uid, inode.gid);
                     made.body = inode.body.clone();
                     made.xattrs = inode.xattrs.clone();
@@ -123,7 +123,7 @@ impl Model {
                 .any(|child| self.inodes[*child].kind.is_dir() && self.is_below(node, *child))
     }
 
-    pub(super) fn make(&mut self, dir: usize, name: &str, inode: Inode) -> Answer<usize> {
+    pub(super) fn make(&mut self, dir: usize, name: &str, inode: ModelInode) -> Answer<usize> {
         if self.inodes[dir].names.contains_key(name) {
             return Err(Errno::EXIST);
         }

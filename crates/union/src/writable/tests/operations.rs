@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use strata_tree::{Device, Kind};
 
 use super::lowers::{layers, lower};
-use super::model::{Answer, Inode};
+use super::model::{Answer, ModelInode};
 use super::refused;
 use super::rights::chmod;
 use super::world::{READ, WRITE, World, options};
@@ -131,13 +131,13 @@ impl World {
                 let ((path, dir), n) = (self.dir_at(*dir), name(*n));
                 let made =
                     self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Plain(kind, 0o755));
-                same(op, refused(made), self.model.make(dir, n, Inode::new(kind, 0o755)))
+                same(op, refused(made), self.model.make(dir, n, ModelInode::new(kind, 0o755)))
             }
             Op::Symlink(dir, n) => {
                 let ((path, dir), n) = (self.dir_at(*dir), name(*n));
                 let made =
                     self.union().make(&WHO, self.id(&path), n.as_bytes(), New::Symlink(b"../to"));
-                let mut inode = Inode::new(Kind::Symlink, 0o777);
+                let mut inode = ModelInode::new(Kind::Symlink, 0o777);
                 inode.body = b"../to".to_vec();
                 same(op, refused(made), self.model.make(dir, n, inode))
             }
@@ -145,7 +145,7 @@ impl World {
                 let ((path, dir), n) = (self.dir_at(*dir), name(*n));
                 let made = self.union().create(&WHO, self.id(&path), n.as_bytes(), 0o640);
                 let made = made.map(|(_, file)| file.write(0, b"new").unwrap());
-                let mut inode = Inode::new(Kind::Regular, 0o640);
+                let mut inode = ModelInode::new(Kind::Regular, 0o640);
                 inode.body = b"new".to_vec();
                 same(op, refused(made), self.model.make(dir, n, inode))
             }
@@ -392,7 +392,7 @@ impl World {
                 if expected.is_ok() {
                     let _ = self.model.rename((source, &last), (dir, to), true, false);
                     let device = Kind::CharDevice(Device { major: 0, minor: 0 });
-                    self.model.make(source, &last, Inode::new(device, 0)).unwrap();
+                    self.model.make(source, &last, ModelInode::new(device, 0)).unwrap();
                 }
                 same(op, refused(done), expected)
             }

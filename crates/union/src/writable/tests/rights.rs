@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use strata_testkit::needs;
 use strata_tree::Kind;
 
-use super::model::{Inode, Model};
+use super::model::{Model, ModelInode};
 use super::operations::{NAMES, Op};
 use super::world::World;
 use crate::writable::{SetMode, Union};
@@ -75,7 +75,7 @@ fn bits(acl: &[u8]) -> u16 {
 }
 
 /// `chmod` of a node that may have an ACL: the owner's, the mask's and the others' bits follow.
-pub(super) fn chmod(inode: &mut Inode, perm: u16) {
+pub(super) fn chmod(inode: &mut ModelInode, perm: u16) {
     inode.perm = perm;
     if let Some(acl) = inode.xattrs.get_mut(ACCESS) {
         each(acl, |tag, bits| match tag {
@@ -88,7 +88,7 @@ pub(super) fn chmod(inode: &mut Inode, perm: u16) {
 }
 
 /// What a new node takes from its directory's default ACL.
-pub(super) fn inherit(parent: &Inode, inode: &mut Inode) {
+pub(super) fn inherit(parent: &ModelInode, inode: &mut ModelInode) {
     let Some(default) = parent.xattrs.get(DEFAULT).filter(|_| inode.kind != Kind::Symlink) else {
         return;
     };
@@ -236,7 +236,7 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 /// The same of the model.
-pub(super) fn expected(inode: &Inode) -> String {
+pub(super) fn expected(inode: &ModelInode) -> String {
     let names: [&[u8]; 5] = [ACCESS, DEFAULT, CAPABILITY, b"user.one", b"user.two"];
     let all = names.into_iter().filter_map(|name| {
         let value = inode.xattrs.get(name)?;

@@ -20,12 +20,12 @@ use crate::tests::Mounted;
 const SIZE: u64 = 64 << 20;
 
 /// Such a file system.
-struct Disk {
+struct TypelessDisk {
     mounted: Mounted,
     _dir: TempDir,
 }
 
-impl Disk {
+impl TypelessDisk {
     fn new() -> Result<Self, String> {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (image, at) = (dir.path().join("image"), dir.path().join("disk"));
@@ -57,7 +57,7 @@ fn an_upper_that_tells_no_types_is_its_model() {
     if !needs::root() || !needs::path("/dev/loop-control") {
         return;
     }
-    let disk = Disk::new().unwrap();
+    let disk = TypelessDisk::new().unwrap();
     assert!(types(&disk.mounted.0).iter().all(|told| *told == FileType::Unknown));
     let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     let ops = proptest::collection::vec(operation(), 1..40);
