@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Judges `strata df`, `rmi --dry-run` and `reuse`: every number computed once more.
+"""Checks `strata df`, `rmi --dry-run` and `reuse`: computes every number a second time.
 
 usage: accounts.py STRATA STORE SEED SOURCE...
 
-STORE holds just the images of the SOURCEs (see archives.py). What images and layers
-hold is computed from the archives; what that takes on disk is asked of lstat(2) and
-du(1). Then images are removed in the random order of SEED, by one to three; each time
-`rmi --dry-run` is compared with what is computed and with what du says afterwards.
+STORE holds the images of the SOURCEs and no others (see archives.py). The script computes from
+the archives what images and layers hold, and measures their disk usage by lstat(2) and du(1).
+Then it removes images in the random order of SEED, one to three at a time; each time it
+compares `rmi --dry-run` with its own number and with what du says afterwards.
 """
 import collections
 import json

@@ -1,4 +1,4 @@
-"""Reads what container images hold, with tarfile and hashlib alone.
+"""Reads the layers of container images, with tarfile and hashlib alone.
 
 A source is an OCI layout directory, an OCI archive or a docker archive; zstd layers go through
 zstd(1). `read` gives all images and, for each layer, what its regular files leave on disk: a

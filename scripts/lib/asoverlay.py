@@ -3,10 +3,10 @@
 
 usage: asoverlay.py UPPER LOWER TREE
 
-TREE is what treesum.py has printed of strata-overlay's mount. overlayfs is mounted read-only, so
+TREE is the output of treesum.py for strata-overlay's mount. overlayfs is mounted read-only, so
 that it changes nothing; the mountpoint `kernel` is made in the current directory, its work
-directory beside the upper. Devices 0:0 are left out: overlayfs shows the file that stands for one,
-for only strata knows such devices.
+directory beside the upper. Devices 0:0 are left out: overlayfs shows the file that represents
+one, for only strata knows such devices.
 """
 import json
 import os

@@ -5,12 +5,13 @@ usage: beside.py STRATA-OVERLAY PLACE OTHER-PLACE --seed N --count N [--failures
        beside.py STRATA-OVERLAY PLACE OTHER-PLACE --replay FILE
 
 The PLACEs are directories of two file systems. Both unions have the same lowers, and each an upper
-of its own; both are told the same operations (beside_ops.py), and what each says and then shows has
-to be the same. In between both are unmounted, edited (beside_apart.py), and mounted again at once.
+of its own. The script runs the same operations on both (beside_ops.py); the results, and then the
+trees, must be the same. In between it unmounts both, edits them (beside_apart.py), and mounts them
+again at once.
 
-Invariants, beside the equal trees: the lowers stay as they are, and strata's inode numbers stay over
+Invariants, beside the equal trees: the lowers do not change, and strata's inode numbers stay over
 a remount. A sequence that fails is made as short as possible and printed as lines of JSON, which
---replay takes again.
+--replay reads.
 """
 import argparse
 import ctypes

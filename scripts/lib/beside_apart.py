@@ -1,8 +1,8 @@
-"""What happens to a union's directories while nothing is mounted: uppers edited, copied and synced,
-lowers changed and made anew, everything moved to another file system.
+"""Edits a union's directories while nothing is mounted: uppers are edited, copied and synced,
+lowers changed and made again, everything moved to another file system.
 
-Invariant: an edit is made to both uppers or to neither, and only where overlayfs says what comes of
-it: a metacopy or a redirect is not given another place by hand, no content below a metacopy changes.
+Invariant: an edit is made to both uppers or to neither, and only where overlayfs defines the
+result: no edit moves a metacopy or a redirect, and no content below a metacopy changes.
 """
 import os
 import random
@@ -320,8 +320,8 @@ class Apart:
 
     def change_lower(self, what, found, to):
         (at, there, is_dir), parent = found, os.path.dirname(to)
-        if what in ("write", "anew") and there and os.path.isfile(at) and not os.path.islink(at):
-            if what == "anew":
+        if what in ("write", "renew") and there and os.path.isfile(at) and not os.path.islink(at):
+            if what == "renew":
                 os.unlink(at)
             with open(at, "ab") as file:
                 file.write(what.encode() * 9)
@@ -382,7 +382,7 @@ class Apart:
 def draw(rng, maker):
     """One edit, or a few of one kind."""
     tool = rng.choice(["cp", "rsync", "unlinked", "tar"])
-    what = rng.choice(["write", "anew", "anew", "remove", "make", "mkdir", "rename", "swap"])
+    what = rng.choice(["write", "renew", "renew", "remove", "make", "mkdir", "rename", "swap"])
     edit = rng.choice(["append", "chmod", "acl", "times"])
 
     def any():

@@ -1,8 +1,8 @@
-"""Operations on a mounted tree, done the same on two of them: by several users, on names and open
+"""Operations that run in the same way on two mounted trees: by several users, on names and open
 files, on times, attributes, ACLs and through mappings.
 
-Invariant: an operation is a list of plain values, `[NAME, USER, ARGUMENT...]`. What it gives back
-says nothing that two right unions may say differently: no inode numbers, no times of now.
+Invariant: an operation is a list of plain values, `[NAME, USER, ARGUMENT...]`. Its result has
+nothing in which two correct unions may differ: no inode numbers, no current times.
 """
 import contextlib
 import ctypes
@@ -130,7 +130,7 @@ class Hands:
         os.rmdir(self.at(path))
 
     def op_rename(self, path, new, flags):
-        # With userxattr a symlink that has come up has another number when it is looked up again.
+        # With userxattr a symlink that was copied up has another number at the next lookup.
         if path == new:
             return "itself"
         old, new = os.fsencode(self.at(path)), os.fsencode(self.at(new))
@@ -371,7 +371,7 @@ class Maker:
         return self.rng.choice([0, 0, 0, 1, 1, 2, 3])
 
     def owner(self):
-        """A user and a group, at least one of them: FUSE does not tell who asks for neither."""
+        """A user and a group, at least one of them: FUSE does not report a chown to neither."""
         uid = self.rng.choice([-1, 0, 1000, 1001, 1002])
         return uid, self.rng.choice([-1, 0, 1000, 2000, 2001] if uid >= 0 else [0, 1000, 2000])
 

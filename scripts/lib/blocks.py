@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Judges the levels of `strata reuse --chunks` and `--dry-run`, with tarfile and hashlib alone.
+"""Checks the levels of `strata reuse --chunks` and `--dry-run`, with tarfile and hashlib alone.
 
 usage: blocks.py STRATA STORE SOURCE...
 
-The SOURCEs (see archives.py) are surveyed before they are loaded into STORE, a new one, and
-after; the store itself is measured, too. What they take with no sharing, with shared layers,
-with shared files and with shared blocks of 4 KiB is computed from the archives.
+strata surveys the SOURCEs (see archives.py) before they are loaded into STORE, a new one, and
+after, and measures the store itself, too. The script computes from the archives the sizes with no
+sharing, with shared layers, with shared files and with shared blocks of 4 KiB.
 """
 import hashlib
 import io

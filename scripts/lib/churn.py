@@ -4,8 +4,8 @@
 usage: churn.py lower DIR
        churn.py work DIR SEED COUNT
 
-Names come from a small set, so that several workers of one tree meet all the time. A worker
-ends with status 1 if a call fails in a way that such a meeting does not explain; at the end it
+Names come from a small set, so that several workers on one tree often use the same name. A worker
+ends with status 1 if a call fails in a way that this does not explain; at the end it
 prints how many calls succeeded and how the others failed.
 """
 import collections

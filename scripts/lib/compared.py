@@ -1,4 +1,4 @@
-"""Compares what strata says with what was computed, number by number, and ends with the sum."""
+"""Compares strata's numbers with computed ones, one by one, and ends with a summary."""
 import sys
 
 bad = []

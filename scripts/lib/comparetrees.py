@@ -8,7 +8,7 @@ The names say who made a tree: `overlay` (the kernel's overlayfs over layers
 unpacked into containers-storage), `umoci`, or `strata`. A difference is `expected`
 when a rule below accounts for exactly this value on exactly this side, and
 UNEXPECTED otherwise; exit status 1 when there is an unexpected one.
-With --refusal the question is whether SIDE was right to fail as ERRORFILE tells.
+With --refusal it checks whether the error of SIDE in ERRORFILE is an expected one.
 """
 import collections
 import json

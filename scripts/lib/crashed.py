@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Crashes the file system of an upper at random moments of a writer's work, and looks what is left.
+"""Crashes the file system of an upper at random moments of a writer's work; checks what is left.
 
 usage: crashed.py STRATA-OVERLAY SEED COUNT
 
-Works in the current directory. The upper is on a file system of its own: ext4 and, where there are
-any, XFS and btrfs in turns. It is shut down without what is in its journal (EXT4_IOC_SHUTDOWN, which
-XFS knows by the same number), as by a power failure, and mounted again. Btrfs cannot be shut down;
-its disk is a file of an ext4, and that is: what was not flushed may be lost, whichever part. Nothing
-is renamed there, for btrfs can lose the whiteout that a rename leaves, with overlayfs as well. Then
+Works in the current directory. The upper is on a file system of its own: ext4 and, where the
+machine has them, XFS and btrfs in turns. It is shut down without flushing its journal
+(EXT4_IOC_SHUTDOWN, which XFS knows by the same number), as by a power failure, and mounted again.
+btrfs cannot be shut down; its disk is a file of an ext4, and that is shut down: any part that was not flushed may be
+lost. The writer renames nothing there, for btrfs can lose the whiteout that a rename leaves, with
+overlayfs as well. Then
 
-* a lower's file that was changed and synced has all that was written;
-* one that was changed only has the lower's bytes, or the new ones where they were written;
-* any other has the lower's bytes, and so has the lower;
+* a lower's file that was changed and synced has all bytes that were written;
+* a file that was changed and not synced has the lower's bytes, or new ones where it was written;
+* any other file has the lower's bytes, and so has the lower;
 * nothing is left in the work directory, and overlayfs shows the same.
 
 There are more crashes, up to five times COUNT, until one has cut a copy off.

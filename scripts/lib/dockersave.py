@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes an archive laid out as `docker save` writes it, out of an OCI layout.
+"""Makes an archive in the format of `docker save` from an OCI layout.
 
 usage: dockersave.py --style new|old OUT.tar REF=OCIDIR:TAG [REF=OCIDIR:TAG ...]
 
@@ -13,8 +13,8 @@ usage: dockersave.py --style new|old OUT.tar REF=OCIDIR:TAG [REF=OCIDIR:TAG ...]
 Several REFs for one OCIDIR:TAG are several tags of one image. Both styles hold
 layers uncompressed, as docker does with its own (non-containerd) store.
 
-Why by hand: the docker engine is not needed to make test input, and the two
-layouts are small. They follow `image/tarexport/save.go` of moby 24 and 25.
+So making test input does not need the docker engine; the two layouts
+are small. They follow `image/tarexport/save.go` of moby 24 and 25.
 """
 import gzip
 import hashlib

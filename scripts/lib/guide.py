@@ -1,24 +1,24 @@
-"""Types what README.md and the pages of docs/guide show, and compares what is said.
+"""Types the commands of README.md and the pages of docs/guide, and compares their output.
 
 usage: guide.py [--update] BIN [PAGE]...
 
 BIN is a directory with strata and strata-overlay; PAGEs are files (default: README.md and all of
-docs/guide). --update writes what is said into the pages, where they say something else.
+docs/guide). --update writes the output into the pages where it differs.
 
 The model: each page is for a newcomer in a clone of the repository with an empty home directory,
 and stands alone. Every command of its console blocks is typed, in order: after `$ ` into a shell of
 an ordinary user (nobody, if root runs this), after `# ` into a shell of root, which has a mount
 namespace, /usr/local/bin and /etc/containers of its own. A line that ends with a backslash is
 continued. A block of a language and the name of a file (toml /etc/...) is written into that file.
-`localhost:5000` is a registry that starts empty with the page. What differs from machine to machine
-is masked: ages, process ids, the home directory, and sizes where they are those of the disk. After
-a commit or an import, ids that no earlier command showed may differ too, but each has to stay what it
-is.
+`localhost:5000` is a registry that starts empty with the page. Text that differs from machine to
+machine is masked: ages, process ids, the home directory, and sizes on this machine's disk. After
+a commit or an import, ids that no earlier command showed may differ too, but each must stay the
+same on the page.
 
-Nothing is passed over but what builds (`cargo`, and PATH= after it), and a page of podman where podman
-runs no container with its own storage either. The exit status is 0 only if all was said as the pages
-have it, every relative link leads somewhere and the README is short; 77 if nothing was wrong and a page
-could not be run.
+It skips only the commands that build (`cargo`, and PATH= after it), and the page on podman if
+podman runs no container with its own storage either. The exit status is 0 only if every output is
+that of the page, every relative link has its target and the README is short; 77 if
+nothing was wrong and a page could not be run.
 """
 import os
 import re

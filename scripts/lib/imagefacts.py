@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tells which images an archive or OCI layout holds, and what their diffs say.
+"""Lists the images of an archive or OCI layout, and facts of their diffs.
 
 usage: imagefacts.py images PATH          one line per image: ID TAB SKOPEO-SOURCE
        imagefacts.py facts LAYOUT:TAG     one JSON object of facts for comparetrees.py

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Kills strata-overlay at random moments of a writer's work, and looks what is left.
+"""Kills strata-overlay at random moments of a writer's work, and checks what is left.
 
 usage: killed.py STRATA-OVERLAY SEED COUNT
 
-Works in the current directory. The writer is another process, which tells what it is about to do
-and what is done in a journal outside of the mount; an upper lives for five kills. After each:
+Works in the current directory. The writer is another process, which writes what it is about to do
+and what is done to a journal outside of the mount; an upper is used for five kills. After each:
 
-* a file has at least the bytes that were there at its last fsync, and none that nobody wrote;
-* a lower's file has its old bytes or all of the new ones, the new ones if fsync said so, and
+* a file has at least the bytes that it had at its last fsync, and none that were never written;
+* a lower's file has its old bytes or all of the new ones, the new ones if fsync succeeded, and
   the same ones under each of its names;
 * a renamed directory is at its old or its new place, with all that is in it;
 * nothing is left in the work directory, the lower is unchanged, and overlayfs shows the same.

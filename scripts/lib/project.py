@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Leaves out of a tree printed by treesum.py what one side of a comparison cannot have.
+"""Removes from a tree printed by treesum.py what one side of a comparison cannot have.
 
 usage: project.py [--user] [--seconds] < TREE.jsonl
 
 --user     as an ordinary user's engine unpacks it: no devices, no trusted.* attributes (only
            root sees those), and an owner whom its user namespace does not have is root
---seconds  times in whole seconds, as layers have them that buildah and podman write
+--seconds  times in whole seconds, as in the layers that buildah and podman write
 """
 import argparse
 import json

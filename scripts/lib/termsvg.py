@@ -4,7 +4,7 @@ usage: tmux capture-pane -p -e | python3 scripts/lib/termsvg.py > picture.svg
 
 Reads text with SGR sequences (bold, dim, underlined, reversed, the 16 colours) from standard
 input. Each word and each piece of a border is one text element at its column, so that the picture
-is aligned whatever monospaced font shows it.
+is aligned in any monospaced font.
 """
 
 import re

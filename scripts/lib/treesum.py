@@ -6,7 +6,7 @@ usage: treesum.py [--ignore FIELD]... [--ignore-xattr PREFIX]... DIR
 Lines are sorted by the raw bytes of the path, so that two trees can be compared
 with diff(1). Symlinks are never followed. Bytes that are not UTF-8, control
 characters and `%` are written as %XX, so a path stays one printable line and can
-be told back exactly.
+be decoded exactly.
 
 Fields: path ("." is DIR itself), type, mode (octal), uid, gid, mtime_ns,
         size (regular files and symlinks), sha256 (regular files),

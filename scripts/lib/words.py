@@ -1,6 +1,6 @@
-"""The lines of scripts/docker-words, with the reason where docker and strata are to differ.
+"""The lines of scripts/docker-words, with the reason where docker and strata differ on purpose.
 
-A line is run by bash with $D as the program, $R as the registry's host, $WORK/*.tar as archives, and
+bash runs a line with $D as the program, $R as the registry's host, $WORK/*.tar as archives, and
 a directory of the engine's own as working directory. A tuple has the reason why the two differ.
 """
 import hashlib

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes to files that are open for reading, and looks where the bytes have gone.
+"""Writes to files that are open for reading, and checks where the bytes went.
 
 usage: writethrough.py STRATA-OVERLAY root|user OPTIONS
 
-Works in a new directory in the current one, as whoever runs it. An O_RDONLY descriptor and a
-MAP_SHARED mapping are held on a lower's file while it is opened O_RDWR and written, by write(2)
-and by a mapping: both have to show the new bytes, and the lower the old ones.
+Works in a new directory in the current one, as the user that runs it. It holds an O_RDONLY
+descriptor and a MAP_SHARED mapping of a lower's file while it opens the file O_RDWR and writes it,
+by write(2) and by a mapping: both must show the new bytes, and the lower the old ones.
 """
 import mmap
 import os

@@ -1,8 +1,9 @@
 //! The client side of the benchmarks that no standard tool covers.
 //!
 //! The model: the current directory is the tree under test, and one run does one kind of work
-//! again and again with as little of its own as possible. Lists of paths come from a file, one a
-//! line, so that listing directories is no part of the work. Any failure ends it with status 1.
+//! again and again with as little overhead as possible. Lists of paths come from a file, one on
+//! each line, so that listing directories is not part of the work. Any failure ends it with
+//! status 1.
 //!
 //! usage: client small|stat LIST           open+read+close, or lstat, each path
 //!        client eight LIST                `small` by eight processes, each starting elsewhere

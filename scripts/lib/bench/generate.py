@@ -5,8 +5,8 @@ with headers made here, since tarfile takes thirty times as long and a million e
 Contents are words drawn with a seed, so they compress as source text does. An image is an OCI
 layout directory with the tag `latest`.
 
-Overlap is made the way real images have it: layers are shared as a whole (a base that many images
-have), and files are shared between layers of different digest (`pool`: contents drawn from a
+Images overlap as real images do: they share whole layers (a base that many images
+have), and layers of different digests share files (`pool`: contents drawn from a
 common set, the rest new).
 """
 import hashlib

@@ -1,9 +1,9 @@
 """The goals, and whether the figures meet them.
 
-The model: a goal names rows (part, section, work, state; empty means any), whose figure is looked
-at (a peer, by default strata), what it is divided by (a peer of the same row, or another row of
+The model: a goal names rows (part, section, work, state; empty means any), the peer whose figure
+counts (by default strata), the divisor (a peer of the same row, or another row of
 strata, or nothing), and the bound. Of several rows the worst counts. A goal without figures is
-shown as not measured; one that is not met is shown as such.
+shown as not measured; a goal that is not met is shown as such.
 """
 from results import show
 

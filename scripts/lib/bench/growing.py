@@ -2,14 +2,14 @@
 
 The model: each section varies one number and keeps the rest: entries of one image, layers of one
 image, entries of one directory, names of one content, images in the store. Inputs are generated,
-loaded once for each size into a new store, and thrown away. `tar` (GNU tar of the same layers, one
-after the other) is measured with each load, to tell what grows because files are made from what
-grows because of strata; mounts and listings are measured beside the kernel's overlayfs where it
-takes as much. Small figures are medians of several runs, loads of more than 20,000 entries single.
+loaded once for each size into a new store, and removed. `tar` (GNU tar of the same layers, one
+after the other) is measured with each load, to distinguish the cost of making files from the cost
+of strata; mounts and listings are measured beside the kernel's overlayfs where it can hold the
+same input. Small figures are medians of several runs; loads of more than 20,000 entries run once.
 
 In `store` each image has two shared layers and one of its own, nine tenths of whose files other
-images have too, under other names. Loading a thousand of those takes far longer than a section may,
-so the largest store is an index without files.
+images have too, under other names. Loading a thousand of those would take much longer than a
+section may, so the largest store is an index without files.
 """
 import os
 import random

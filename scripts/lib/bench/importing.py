@@ -2,8 +2,8 @@
 
 The model: every run imports into a directory of its own that did not exist before; nothing is
 deleted until the whole part is over, since ext4 avoids inodes that were deleted in the last
-minutes and makes everybody slow; what others deleted is forgotten before each run (see
-`forget_deleted`). Dirty pages are written out before each run, outside of the measured time;
+minutes, which slows every peer; before each run ext4 is made to forget what other programs deleted
+(see `forget_deleted`). Dirty pages are written out before each run, outside of the measured time;
 strata's own syncfs is inside. The archive and the programs are in the page cache. The base of the
 ratios is `tar`: each layer unpacked by GNU tar into a directory of its own, one after the other,
 with no hashing, no whiteouts, no database and no sync.

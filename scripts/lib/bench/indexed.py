@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the index of a large store, without the files: to measure questions, not loads.
+"""Makes the index of a large store, without the files: to measure queries, not loads.
 
 usage: indexed.py STRATA ROOT [IMAGES [ENTRIES]]
 
@@ -8,9 +8,9 @@ them), a runtime on it (60), and two layers of its own; a version has nine tenth
 the one before it, a tenth is new, and three in a hundred come from a pool that all applications
 draw from, so that there are few sets of layers that hold many contents, and many that hold one.
 
-Rows are as `docs/STORE_FORMAT.md` has them (`strata` itself makes the empty index); a layer's
-directory is there, so that it can be held, and empty. A store that is there is taken as it is, so
-it is made once.
+Rows are those of `docs/STORE_FORMAT.md` (`strata` itself makes the empty index). A layer's
+directory exists, so that it can be locked, and is empty. The script does not change an existing
+store, so the store is made once.
 """
 import hashlib
 import json

@@ -1,9 +1,9 @@
 """The images that are measured.
 
 The model: an input is one image in several forms: an OCI layout with gzip and with zstd, the same
-as one tar, a docker archive. With --quick they are small and generated; else they are those that
-`scripts/corpus` builds from Debian and Python packages. What is made here stays in the bench
-directory's `inputs/` for the next run; half-made inputs are not kept.
+as one tar, a docker archive. With --quick they are small and generated; else they are the images
+that `scripts/corpus` builds from Debian and Python packages. Inputs that are made here stay in the
+bench directory's `inputs/` for the next run; unfinished inputs are not kept.
 """
 import json
 import os

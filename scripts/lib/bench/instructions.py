@@ -1,10 +1,10 @@
-"""Counts instructions, which a busy machine does not change, and holds them against bounds.
+"""Counts instructions, which a busy machine does not change, and compares them with bounds.
 
 The model: the example `instructions` does one kind of work ROUNDS times under callgrind; two runs
-with different rounds give the instructions of one round, whatever the start costs. A bound is what
-was measured when it was set, plus a tolerance for other compilers and libraries; who makes the
-work dearer than that has to say why here. Callgrind knows no SHA instructions, so `hash` counts
-the portable code.
+with different rounds give the instructions of one round, whatever the start costs. A bound is the
+count at the time it was set, plus a tolerance for other compilers and libraries; a change that
+exceeds it raises the bound here and gives the reason. Callgrind has no SHA instructions, so `hash`
+counts the portable code.
 """
 import os
 import re

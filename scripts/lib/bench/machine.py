@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine, and the version of everything that took part."""
+"""What the figures were measured on: the machine, and the versions of all programs involved."""
 import os
 import platform
 import re

@@ -1,9 +1,9 @@
-"""Runs the parts and writes the report: what `scripts/bench` calls once all tools are there.
+"""Runs the parts and writes the report: what `scripts/bench` calls once all tools are installed.
 
 The model: a part has sections; each section writes its rows to DIR/PART.json as it gets them and
 takes less than ten minutes, so `PART/SECTION` can be run alone and again. The report is made from
-whatever documents are there. With --quick everything is small and goes to another directory, so
-that a try never replaces the figures of a full run.
+the documents that exist. With --quick everything is small and goes to another directory, so
+that a small run never replaces the figures of a full run.
 """
 import argparse
 import os

@@ -1,14 +1,14 @@
 """Measures commands side by side.
 
-The model: a *case* is one thing to do by one peer; it returns a sample, a dict with `value` (by
-default seconds of wall time) and whatever else it saw. `interleave` runs the cases of one row in
-turns, A B C, B A C, C A B, so that a slow minute of the machine hits all of them alike. A row
-keeps every sample; the figure shown is the median, the noise the smallest and the largest.
+The model: a *case* is one piece of work by one peer; it returns a sample, a dict with `value` (by
+default seconds of wall time) and all else that it measured. `interleave` runs the cases of one row
+in turns, A B C, B A C, C A B, so that a slow minute of the machine affects all of them equally. A
+row keeps every sample; the figure shown is the median, the noise the smallest and the largest.
 
-A case that fails is not run again, and the row says why; nothing is left out silently.
+A case that fails is not run again, and the row says why; no failure is left out silently.
 
 Peak memory comes from wait4(2) and is that of the largest process below the child; it cannot be
-less than what this interpreter itself takes, about 12 MB.
+less than the memory of this interpreter itself, about 12 MB.
 """
 import os
 import random
@@ -75,11 +75,11 @@ def settle():
 
 
 def give_memory():
-    """Settles, and has free memory given for what writes much right after. The host of a virtual
-    machine takes back what lies free for seconds, and giving it again took up to 2 s a GiB, several
-    times what copying into it does. So much is given now, in small pages as a file's are, by a
-    process of its own, for the peak of this one is inherited. Not before other work: taking it back
-    is work as well."""
+    """Settles, and touches free memory, for a case that writes much right after. The host of a
+    virtual machine takes back memory that is free for seconds, and giving it again took up to 2 s
+    a GiB, several times as long as copying into it. A process of its own touches it, in small
+    pages like a file's, for children inherit the peak of this one. Not before other work, for the
+    host's taking it back costs time as well."""
     settle()
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemFree"))
@@ -88,10 +88,10 @@ def give_memory():
 
 
 def forget_deleted(*warm):
-    """Makes ext4 forget what was deleted before, here or by anybody else, for work that creates
-    files: it passes over inodes deleted in the last minutes, as far as their tables are in memory,
-    and looking for others made creating files ten times as slow. What the work reads is brought
-    back, and so are the programs."""
+    """Makes ext4 forget inodes that any program deleted before, for work that creates files:
+    ext4 passes over inodes deleted in the last minutes, as far as their tables are in memory,
+    and its search for others made creating files ten times as slow. The files that the work reads,
+    and the programs, are read back into the cache."""
     drop_caches()
     for path in warm + tuple(filter(None, map(shutil.which, PROGRAMS))):
         read_all(path)

@@ -1,9 +1,9 @@
-"""Part `mount`: from the command to the first listing, and what the daemon takes.
+"""Part `mount`: from the command to the first listing, and the resources of the daemon.
 
-The model: `first-ls` is one shell command, mount and `ls` of the root: with the compiled tree at
-hand (`cached`), without it (`first`: strata has to merge the layers; the others have nothing to
-prepare and are the same as before), and with nothing in the page cache (`cold`). `daemon` mounts,
-runs `find -ls` and `grep -r` over the whole tree, and looks at the daemon: resident and anonymous
+The model: `first-ls` is one shell command, mount and `ls` of the root: with the compiled
+tree (`cached`), without it (`first`: strata has to merge the layers; the others have nothing to
+prepare and are the same as in `cached`), and with an empty page cache (`cold`). `daemon` mounts,
+runs `find -ls` and `grep -r` over the whole tree, and measures the daemon: resident and anonymous
 memory, CPU seconds, and the FUSE requests that the kernel sent, counted by its tracepoint.
 """
 import os

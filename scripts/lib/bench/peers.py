@@ -1,9 +1,9 @@
-"""Who mounts, and how.
+"""The peers that mount, and how each does it.
 
 The model: a peer is a function from a mountpoint to a command that returns when the tree can be
 used there; daemons go to the background by themselves. All peers mount the same layers: the
 kernel's overlayfs and both fuse-overlayfs take the layers unpacked by GNU tar with whiteouts in
-overlayfs' own form, strata its store, squashfuse and erofsfuse an image made of the merged tree.
+overlayfs' own form, strata takes its store, squashfuse and erofsfuse an image of the merged tree.
 `Mount` holds one mount: it knows the daemon's process, its memory, CPU time and requests.
 """
 import contextlib

@@ -2,7 +2,7 @@
 
 The model: each kind of work runs in three states. `warm`: everything is mounted once, the work ran
 before. `cold`: the page cache is dropped, then the tree is mounted, then the work runs. `fresh`: a
-new mount, while the host's page cache holds the files it is served from. Only the work is timed.
+new mount, while the host's page cache holds the mount's source files. Only the work is timed.
 The base of the ratios is the kernel's overlayfs.
 
 Lists of paths are made once from the overlayfs mount and used for every peer. `big` is an image

@@ -1,6 +1,6 @@
-"""docs/BENCHMARKS.md out of the JSON documents.
+"""Makes docs/BENCHMARKS.md from the JSON documents.
 
-The model: nothing here measures. Every table is made from the documents that are there: first the
+The model: nothing here measures. Every table is made from the documents that exist: first the
 goals, met or not, with the number of processors that each figure was taken on; then each part:
 machine, one table for each section with the median, the range, and the ratio to the base (the peer
 named in BASES, measured in the same run), then the peers that are absent and those that failed,

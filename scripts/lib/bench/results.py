@@ -3,9 +3,9 @@
 The model: a part (`import`, `read`, ...) has rows. A row is one kind of work in one state on one
 input, measured for several peers in the same run; its key is (section, work, state, input), and
 measuring it again replaces it. A document is written after every row, so an interrupted run keeps
-what it has. A row carries the machine's state with it: which it was, when it was measured, with how
-many repeats, and the load before; the other facts of the machine and the versions are the
-document's, those of its last run.
+its rows. Each row has the machine, the time of the measurement, the number of
+repeats, and the load before it; the document has the other facts of the machine and the versions,
+those of its last run.
 """
 import json
 import os

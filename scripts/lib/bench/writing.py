@@ -4,22 +4,22 @@ The model: all peers get the same two lowers (a generated tree and one big file)
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
 drop-in for fuse-overlayfs. Before a run, outside of the measured time, dirty pages are written out
 and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
-`chown -R` the upper is looked at: how much data was copied. During the copy-up of the big file
-another process asks for a name that is not there every millisecond; its slowest answer is a row of
-its own. So is a copy-up with a sync of the file after it, for who syncs before it and who does not
-differs between peers; small ones are a byte put to the end of each file. The uppers of storms lie on
-a new ext4 with a journal, and on tmpfs: without a journal, as on some virtual machines, ext4 looks
-at every inode that was deleted in the last minutes before it makes one, whoever asks.
+`chown -R` the part measures how much data was copied to the upper. During the copy-up of the big
+file another process looks up an absent name every millisecond; its slowest answer is a row of its
+own. So is a copy-up with a sync of the file after it, for some peers sync before that and others do
+not. A small copy-up appends a byte to each file. The uppers of storms are on a new ext4 with a
+journal, and on tmpfs: without a journal, as on some virtual machines, ext4 looks at every inode
+that any process deleted in the last minutes before it makes one.
 
-fio's figures are the seconds for a fixed number of bytes, as fio tells its bandwidth. It counts
-whole milliseconds: what comes from the cache reads or writes so much that there are enough of them.
-All peers work on the same file, in turns, for where a file lies on the disk made more of a
-difference than they did. It is written once before: the memory of a new one is the host's to give
-on a virtual machine, 0.1 s or 1.5 for the same bytes. It is in memory, of the mount as well if the
-work is on the cache, and only on the disk if the work is cold.
+fio's figures are the seconds for a fixed number of bytes, computed from its bandwidth. fio counts
+whole milliseconds: work on the cache reads or writes enough bytes to take many of them.
+All peers work on the same file, in turns, for a file's place on the disk made more of a
+difference than the peer. The file is written once before: on a virtual machine the host has to give
+the memory of a new one, which takes 0.1 s or 1.5 for the same bytes. If the work is on the cache,
+the file is in memory, for the mount as well; if the work is cold, it is only on the disk.
 
-What has changed is listed in a mount of the upper that the same peer has filled, with metacopies
-or copies, as it makes them; the host has its directories and inodes in memory.
+Changed files are listed in a mount of the upper that the same peer has filled, with metacopies
+or copies, as that peer makes them; the host has its directories and inodes in memory.
 """
 import json
 import os

@@ -1,7 +1,7 @@
 """A headless Chromium, driven through chromedriver's WebDriver protocol with the standard library.
 
-The model: one process of chromedriver, one session; every console message and every request that
-the browser makes is logged by it and read back, so that a check can say that there were none.
+The model: one process of chromedriver, one session. It logs every console message and every
+request of the browser; this module reads the log, so that a check can say that there were none.
 """
 import base64
 import json

@@ -2,8 +2,8 @@
 
 usage: checks.py DIR
 
-DIR/NAME.html are pages, DIR/NAME.json what `strata df --format json` says of the same store, for
-the NAMEs of below. Every check says what it saw; the exit status is 0 only if all was right.
+DIR/NAME.html are pages, DIR/NAME.json the output of `strata df --format json` for the same store,
+for the NAMEs below. Every check prints what it saw; the exit status is 0 only if all checks passed.
 """
 import json
 import os
@@ -120,7 +120,7 @@ class Page:
 
 
 def loads(page):
-    """It is small, it is drawn, it asks nobody for anything and has nothing to complain of."""
+    """It is small, it is drawn, it makes no request and logs no message."""
     check(page.say("less than 5 MB"), os.path.getsize(page.path) < 5_000_000)
     check(page.say("it is drawn"),
           page.browser.run("return document.documentElement.dataset.ready || "
@@ -333,7 +333,7 @@ def usable(page):
 
 
 def fits(page):
-    """In windows of all widths nothing is cut, and nothing lies on anything else."""
+    """In windows of all widths no element is cut or overlaps another."""
     browser = page.browser
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     for width in (400, 768, 1400):
