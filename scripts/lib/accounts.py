@@ -49,7 +49,7 @@ def below(*path, files=True, dirs=True):
 
 
 def split(sums, order):
-    """Divides {holders: [bytes, blocks]}: what does not divide goes to the first in `order`."""
+    """Divides {holders: [bytes, blocks]}: the remainder goes to the first in `order`."""
     parts = collections.defaultdict(lambda: [0, 0])
     for holders, values in sums.items():
         ranked = sorted(holders, key=order)
@@ -92,7 +92,7 @@ class Judge:
         return sum({inode: size for _, size, inode in self.layers[layer].values()}.values())
 
     def held(self, holders):
-        """{digest: the names of those that hold it}, and the same summed up by names."""
+        """{digest: the names of its holders}, and the same summed up by names."""
         by = collections.defaultdict(set)
         for name, layers in holders.items():
             for digest in self.contents(layers):
@@ -223,7 +223,7 @@ class Judge:
         return total(gone.values())
 
     def remove(self, chosen):
-        """What removing images frees: said, computed, and then so."""
+        """What removing images frees: as strata says, as computed, and as it then is."""
         said = self.json("rmi", "--force", "--dry-run", *chosen)
         left = {name: layers for name, layers in self.images.items() if name not in chosen}
         kept = {layer for layers in left.values() for layer in layers}

@@ -37,7 +37,7 @@ def kernel_tree(upper, lower):
 
 
 def differences(upper, lower, text):
-    """Lines that say what differs; none if all is the same."""
+    """Lines with the differences; none if all is the same."""
     ours, theirs = read(text), kernel_tree(upper, lower)
     for path in [path for path, entry in ours.items() if entry.get("rdev") == "0:0"]:
         del ours[path]

@@ -40,7 +40,7 @@ BOTH = {
     "indexed": "redirect_dir=on,metacopy=on,index=on",
 }
 STRATA = {"volatile": ",volatile", "userxattr": ",redirect_dir=off,metacopy=off", "apart": ",xattr_permissions=2"}
-# Directories that are in one another, or given twice.
+# Directories that are inside one another, or given twice.
 TWICE = {
     "lower twice": "lowerdir={b}/lower:{b}/lower,upperdir={s}/upper,workdir={s}/work",
     "lower in a lower": "lowerdir={b}/lower:{b},upperdir={s}/upper,workdir={s}/work",
@@ -53,7 +53,7 @@ TWICE = {
 
 
 class Different(Exception):
-    """The two sides do not do the same."""
+    """The two sides have different results."""
 
 
 class Pair:
@@ -66,7 +66,7 @@ class Pair:
         self.mode = mode
         self.sides = SIDES
         self.place = mode["place"]
-        # File systems keep times by a clock that is some milliseconds late.
+        # File systems take times from a clock that is some milliseconds late.
         self.since = time.time_ns() - 10 ** 9
         self.base = places[self.place] + "/" + "pair"
         self.made = 0
@@ -79,7 +79,7 @@ class Pair:
         self.lowers_are = self.lowers()
 
     def make(self):
-        # Whatever is made below inherits an ACL that lets strangers in.
+        # All nodes below inherit an ACL that gives other users access.
         for name in ["lower"] + ["lower2"] * (self.mode["lowers"] - 1):
             os.mkdir(self.base + "/" + name)
             make_lower(self.base + "/" + name, self.mode["seed"] + len(name), self.mode)
@@ -113,7 +113,7 @@ class Pair:
         return names.format(b=self.base, s=self.base + "/" + side)
 
     def attempt(self, side, names, atime="noatime", index="index=on"):
-        """Mounts one side; what is wrong, if it is refused."""
+        """Mounts one side; gives the error, if it is refused."""
         kind, point = self.mode["kind"], self.points + "/" + side
         options = self.options(side, names) + "," + BOTH[kind]
         if side == "strata":
@@ -133,7 +133,7 @@ class Pair:
         for side in SIDES:
             wrong = self.attempt(side, names, self.atime, self.mode["index"])
             for _ in range(100):
-                # The kernel still has the upper of its last mount, now and then.
+                # Sometimes the kernel still holds the upper of its last mount.
                 if (side, wrong) != ("kernel", "EBUSY"):
                     break
                 time.sleep(0.02)
@@ -151,8 +151,8 @@ class Pair:
 
     def check(self):
         """Both trees are the same; strata's numbers."""
-        # With userxattr overlayfs has no mark for the origin of a symlink, and another number.
-        # So it has of a metacopy without one.
+        # With userxattr overlayfs has no mark for the origin of a symlink, and another number;
+        # the same goes for a metacopy without a mark.
         links = self.mode["kind"] != "userxattr" and not self.edited
         trees = [shown(self.hands[side], links) for side in SIDES]
         kernel, strata = [lines for lines, _ in trees]
@@ -178,7 +178,7 @@ class Pair:
                 self.atime = arguments[0]
             self.mount()
             after = self.check()
-            # Of two nodes with one origin the first that is found has its number.
+            # Of two nodes with one origin the one that is found first has its number.
             if not self.edited and before != after:
                 changed = [path for path in before if after.get(path) != before[path]]
                 raise Different("another number after a remount: %s" % changed)
@@ -188,7 +188,7 @@ class Pair:
                 raise Different("%s\nkernel: %s\nstrata: %s" % (json.dumps(operation), *said))
 
     def forget_origins(self):
-        """overlayfs says ESTALE of two files that have one origin, where strata shows both."""
+        """overlayfs says ESTALE for one of two files with one origin, where strata shows both."""
         if self.mode["kind"] == "indexed":
             return
         upper = self.base + "/kernel/upper"
@@ -199,7 +199,7 @@ class Pair:
 
     def twice(self, what):
         if what == "mounted":
-            # Only with index=on does the kernel refuse it.
+            # The kernel refuses it only with index=on.
             options = "lowerdir={b}/lower,upperdir={s}/upper,workdir={s}/work"
             wrong = self.attempt("strata", options)
             if wrong is None or "in use" not in wrong:
@@ -241,7 +241,7 @@ class Runner:
                 "index": rng.choice(["index=on", "index=on", "index=off"])}
         if mode["kind"] in ("userxattr", "indexed"):
             mode["lowers"] = 1
-        # Without passthrough the kernel's pages are read, of which strata learns once.
+        # Without passthrough, reads come from the page cache, and strata sees only the first.
         mode["atimes"] = mode["atimes"] and mode["kind"] != "apart"
         maker = Maker(rng, 0o1777 if mode["atimes"] else 0o7777)
         done = []
@@ -256,7 +256,7 @@ class Runner:
             if chance < 0.12:
                 return ["unmounted", draw(rng, maker)]
             if chance < 0.125:
-                # With index=on the kernel then misses the upper's own lower.
+                # With index=on the kernel then misses the lower that the upper belongs to.
                 free = TWICE if mode["kind"] != "indexed" else {}
                 return ["twice", rng.choice(["mounted", *free])]
             return maker.operation()

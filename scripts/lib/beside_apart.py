@@ -17,7 +17,7 @@ HARMLESS = ("strata.origin", "origin", "impure", "opaque", "uuid", "nlink")
 
 
 def make_lower(root, seed, mode):
-    """A lower, the same for the same seed; every directory hands an ACL down."""
+    """A lower, the same for the same seed; every directory has a default ACL."""
     rng = random.Random(seed)
     dirs = [""]
     os.setxattr(root, DEFAULT, acl(0o77777))
@@ -67,13 +67,13 @@ def decorate(path, is_dir, rng, most):
 
 
 def old(path, seconds):
-    """A lower's node shows its modification time as its access time; here they are one."""
+    """A lower's node shows its modification time as its access time; this makes them equal."""
     when = 10 ** 18 + seconds * 10 ** 9 + 5
     os.utime(path, ns=(when, when), follow_symlinks=False)
 
 
 def cover(root, below, seed):
-    """Makes the upper-most of two lowers hide some of what is below."""
+    """Makes the uppermost of two lowers hide some names of the other."""
     rng = random.Random(seed)
     opaque = set()
     for path, is_dir, _ in listing(below):
@@ -89,14 +89,14 @@ def cover(root, below, seed):
 
 
 def marks(path):
-    """What the node is marked with, beyond its origin."""
+    """The marks of the node, except for its origin."""
     names = os.listxattr(path, follow_symlinks=False)
     names = [name[len(mark):] for name in names for mark in MARKS if name.startswith(mark)]
     return [name for name in names if name not in HARMLESS]
 
 
 def plain(root, path):
-    """Whether the node and all below it say everything there is about themselves."""
+    """Whether neither the node nor any node below it has a mark other than an origin."""
     at = root + "/" + path
     if not os.path.lexists(at) or os.path.islink(os.path.dirname(at)):
         return False
@@ -112,7 +112,7 @@ def is_whiteout(path):
 
 
 def copied(source, target, how):
-    """A directory with all that is in it; which attributes and links come along is the tool's."""
+    """Copies a directory with all that is in it; the tool decides which attributes it keeps."""
     if how == "tar":
         os.mkdir(target)
         keep = "--xattrs --xattrs-include=* --acls --format=posix".split()
@@ -125,7 +125,7 @@ def copied(source, target, how):
             raise OSError("tar has failed")
         one_time(target)
         return
-    # With -A rsync 3.5 takes the owning group out of an ACL, if no attribute was set after it.
+    # With -A rsync 3.5 removes the owning group from an ACL, if no attribute was set after it.
     tools = {"cp": ["cp", "-aT"], "rsync": ["rsync", "-aHX"], "unlinked": ["rsync", "-aX"]}
     if not shutil.which(tools[how][0]):
         how = "cp"
@@ -136,7 +136,7 @@ def copied(source, target, how):
 
 
 def one_time(root):
-    """What has come up for an operation that failed has another access time now than below."""
+    """Nodes that were copied up for a failed operation have another access time than below."""
     for path, is_dir, _ in listing(root):
         if not is_dir:
             mtime = os.lstat(root + "/" + path).st_mtime_ns
@@ -170,7 +170,7 @@ class Apart:
         return len(kinds) == 1 and len(inside) < 2 and not self.both(path, lambda u, p: is_whiteout(u + "/" + p))
 
     def free(self, path):
-        """Both have nothing there, or a whiteout, in a directory."""
+        """Both have no node there, or a whiteout, in a directory."""
         for upper in self.uppers():
             at, parent = upper + "/" + path, os.path.dirname(upper + "/" + path)
             if not os.path.isdir(parent) or os.path.realpath(parent) != parent:
@@ -185,8 +185,8 @@ class Apart:
                 os.unlink(upper + "/" + path)
 
     def nothing_moved(self):
-        """No upper says of a node that its lower is elsewhere: what comes to light again there would
-        be a second one for it. overlayfs then says ESTALE, or shows the other's owner."""
+        """No upper has a node whose lower is elsewhere: a lower node that shows again there would
+        be a second one with that origin. overlayfs then says ESTALE, or shows the other's owner."""
         for upper in self.uppers():
             for path, _, _ in listing(upper):
                 if {"metacopy", "redirect"} & set(marks(upper + "/" + path)):
@@ -208,7 +208,7 @@ class Apart:
             nodes = [source, *(source + "/" + name for name, _, _ in inside)]
             times = [os.lstat(node) for node in nodes]
             subprocess.run(["cp", "-aT", source, upper + "/" + new], check=True)
-            # What cp reads, and whether that moves a time, differs with the holes of a file.
+            # What cp reads, and whether that changes a time, depends on the holes of a file.
             for node, found in zip(nodes, times):
                 os.utime(node, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
         return True
@@ -268,8 +268,8 @@ class Apart:
         return True
 
     def tool(self, how):
-        """Two metacopies that are no links any more are one file for overlayfs, and then ESTALE; tar
-        keeps links of files alone. rsync leaves ACLs out, also where they are kept as others."""
+        """Two metacopies that are no longer links are one file for overlayfs, and then ESTALE; tar
+        keeps links of files alone. rsync leaves ACLs out, also those kept as other attributes."""
         if self.pair.mode["kind"] == "apart" and how in ("rsync", "unlinked"):
             how = "cp"
         linked = any(os.lstat(upper + "/" + path).st_nlink > 1 for upper in self.uppers()
@@ -277,7 +277,7 @@ class Apart:
         return {"unlinked": "rsync", "tar": "cp"}.get(how, how) if linked else how
 
     def do_sync(self, how):
-        """Each upper is copied to other inodes, where it is; the old ones go."""
+        """Copies each upper to other inodes in the same place; removes the old ones."""
         if self.pair.mode["kind"] == "indexed":
             return False
         how = self.tool(how)
@@ -289,7 +289,7 @@ class Apart:
 
     # Lowers.
     def lower_may_change(self):
-        """No upper has a metacopy, whose content would change with its lower's."""
+        """No upper has a metacopy, for its content would change with its lower's."""
         if self.pair.mode["kind"] == "indexed":
             return False
         for upper in self.uppers():
@@ -304,7 +304,7 @@ class Apart:
         if not self.lower_may_change() or os.path.realpath(parent) != parent:
             return False
         there, is_dir = os.path.lexists(at), os.path.isdir(at) and not os.path.islink(at)
-        # A directory that moves below one of an upper's overlayfs finds at two places, or at none.
+        # overlayfs finds a directory that moves below one of an upper at two places, or at none.
         moves = what in ("rename", "swap") and (is_dir or os.path.isdir(to))
         uppers = self.uppers()
         if moves and any(os.path.lexists(u + "/" + name) for u in uppers for name in (path, new)):
@@ -349,7 +349,7 @@ class Apart:
         return True
 
     def do_lower_copied(self):
-        """The lower is the same, and none of its inodes are."""
+        """Replaces the lower by an equal one with other inodes."""
         if self.pair.mode["kind"] == "indexed":
             return False
         lower = self.pair.base + "/lower"
@@ -359,7 +359,7 @@ class Apart:
         return True
 
     def do_move(self, how):
-        """Everything goes to another file system: the lower by cp, the uppers by a tool."""
+        """Moves everything to another file system: the lower by cp, the uppers by a tool."""
         if self.pair.mode["kind"] == "indexed":
             return False
         how = self.tool(how)
@@ -371,7 +371,7 @@ class Apart:
         for side in self.pair.sides:
             os.mkdir(target + "/" + side)
             copied("%s/%s/upper" % (source, side), "%s/%s/upper" % (target, side), how)
-            # What a last mount has in it goes on changing for a moment after the umount.
+            # The files of the last mount still change for a moment after the umount.
             os.mkdir("%s/%s/work" % (target, side))
             os.setxattr("%s/%s/work" % (target, side), DEFAULT, acl(0o77777))
         shutil.rmtree(source)

@@ -52,7 +52,7 @@ def acl(seed):
 
 
 class Hands:
-    """One side: what is done to it, and what is held open of it."""
+    """One side: the operations on it, and the files that are held open."""
 
     def __init__(self, root, since, settles=False):
         self.root = root
@@ -80,8 +80,8 @@ class Hands:
         return "now" if nanoseconds >= self.since else nanoseconds
 
     def opened(self, path, flags, mode=0o644):
-        """Of a metacopy that is opened for writing the kernel's overlayfs moves the times, strata
-        does not: where there may be one, they are made equal, and what is written moves them."""
+        """When a metacopy is opened for writing, the kernel's overlayfs changes its times and strata
+        does not. Where there may be a metacopy, this makes the times equal; a write changes them."""
         fd = os.open(self.at(path), flags | os.O_NONBLOCK, mode)
         if self.settles and flags & os.O_ACCMODE:
             who = os.geteuid()
@@ -152,7 +152,7 @@ class Hands:
                 return hash_of(shown[:])
 
     def op_list(self, path):
-        # Where two lowers merge to one directory the kernel lists whiteouts that hide nothing.
+        # Where two lowers merge into one directory the kernel lists whiteouts that hide nothing.
         names = os.listdir(self.at(path))
         return sorted(name for name in names if os.path.lexists(self.at(path) + "/" + name))
 
@@ -179,7 +179,7 @@ class Hands:
             os.pwrite(fd, bytes([at % 251]) * size, at)
 
     def op_truncate(self, path, size):
-        # Whether the time moves where the size does not is each file system's own.
+        # Whether the time changes when the size does not depends on the file system.
         found = os.stat(self.at(path))
         if stat.S_ISREG(found.st_mode) and found.st_size == size:
             return "no change"
@@ -239,13 +239,13 @@ class Hands:
     def op_set_capability(self, path):
         os.setxattr(self.at(path), CAPABILITY, RAW, follow_symlinks=False)
 
-    # What is held open. Reading there is left out unless it is open for writing: the kernel
-    # goes on to show what was there before the copy-up.
+    # Open files. Reading is left out unless the file is open for writing: the kernel still
+    # shows the content from before the copy-up.
     def op_hold(self, slot, path, flags):
         if slot in self.held:
             os.close(self.held.pop(slot))
         fd = self.opened(path, flags)
-        # Of a pipe that goes overlayfs shows the links that it had.
+        # For a removed pipe overlayfs shows the links that it had.
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             return "no file"
@@ -293,7 +293,7 @@ def hash_of(content):
 
 
 def listing(root):
-    """Every path below, and what the directory says it is; reading leaves no trace."""
+    """Every path below, and its type from the directory; reading changes no time."""
     found, todo = [], [""]
     while todo:
         where = todo.pop()
@@ -312,8 +312,8 @@ def listing(root):
 
 
 def shown(hands, links=True):
-    """The whole tree as lines, by path, and everybody's number. `links`: which names are one inode is
-    told of others than files, too."""
+    """The whole tree as lines, by path, and the number of each node. `links`: also say which
+    names are one inode."""
     root, lines, names, numbers = hands.root, {}, {}, {}
     for path, _, number in [("", True, None), *listing(root)]:
         at = root + "/" + path if path else root
@@ -332,7 +332,7 @@ def shown(hands, links=True):
             os.close(fd)
         elif stat.S_ISLNK(found.st_mode):
             line.append("-> " + os.readlink(at))
-        # The first of its names says which inode it is.
+        # The first of its names identifies the inode.
         if links:
             line.append("is " + names.setdefault((found.st_dev, found.st_ino), path))
         if number not in (None, found.st_ino) and root.endswith("strata"):
@@ -343,9 +343,9 @@ def shown(hands, links=True):
 
 
 class Maker:
-    """Draws operations that mostly concern something that is there. Where reading moves times,
-    `most` leaves the set-id bits out: files with these are read through the kernel's pages, and
-    strata learns of the first reading alone."""
+    """Draws operations, most of them on existing names. Where reading changes times, `most` leaves
+    the set-id bits out: files with these are read through the page cache, and strata sees only
+    the first read."""
 
     def __init__(self, rng, most):
         self.rng = rng
@@ -412,7 +412,7 @@ class Maker:
             (4, lambda: ["write_mapped", self.file(), number(9000), number(3)]),
             (1, lambda: ["allocate", self.file(), number(6000), 1 + number(6000),
                          rng.choice([0, 1, 3, 0x11])]),
-            # overlayfs leaves the access time of what is copied so alone, and no other does.
+            # overlayfs leaves the access time of such a source alone; no other file system does.
             (self.most >> 11, lambda: ["copy_range", self.file(), self.file()]),
             (6, lambda: ["chmod", self.any(), self.mode()]),
             (5, lambda: ["chown", self.any(), *self.owner()]),

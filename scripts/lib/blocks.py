@@ -55,7 +55,7 @@ def cut(sources, wanted):
 
 
 def computed(sources):
-    """The levels as `strata reuse` says them."""
+    """The levels as `strata reuse` prints them."""
     images, layers = archives.read(sources)
     apparent = {}
     contents = {}
@@ -81,7 +81,7 @@ def compare(what, said, levels):
     for chunks in said["levels"]["chunks"]:
         name = "%s: chunks of %d: " % (what, chunks["mean"])
         equal(name + "no more than the files", chunks["bytes"] <= levels["files"]["bytes"], True)
-        # But for the last of each file all have the least size, and none has more than the most.
+        # Every chunk but the last of a file has the minimum size, and none exceeds the maximum.
         least = (levels["files"]["bytes"] + chunks["most"] - 1) // chunks["most"]
         most = levels["files"]["bytes"] // chunks["least"] + levels["files"]["files"]
         equal(name + "their number", least <= chunks["pieces"] <= most, True)

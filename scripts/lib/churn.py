@@ -59,7 +59,7 @@ class Worker:
         self.rng = random.Random(seed)
 
     def walk(self, depth):
-        """A directory that was there a moment ago."""
+        """A directory that existed a moment ago."""
         here = "."
         for _ in range(self.rng.randrange(depth + 1)):
             with os.scandir(here) as entries:
@@ -70,7 +70,7 @@ class Worker:
         return here
 
     def dir(self):
-        """Some directory, or a place for one."""
+        """An existing directory, or a free name for one."""
         return "%s/d%d" % (self.walk(3), self.rng.randrange(8))
 
     def place(self):
@@ -79,7 +79,7 @@ class Worker:
         return self.walk(4) + "/" + self.rng.choice(names)
 
     def path(self):
-        """What was there a moment ago, mostly."""
+        """Mostly a name that existed a moment ago."""
         if self.rng.random() < 0.2:
             return self.place()
         here = self.walk(4)

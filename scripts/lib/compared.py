@@ -15,6 +15,6 @@ def equal(what, said, computed):
 
 
 def end():
-    """Prints how it went; the exit status is 0 only if nothing was different."""
+    """Prints the summary; the exit status is 0 only if nothing was different."""
     print("%d numbers compared, %d different" % (count, len(bad)))
     sys.exit(bool(bad))

@@ -50,7 +50,7 @@ def empty_xattr(field, path, own, other, facts):
 
 def hidden_names(field, path, own, other, facts):
     # The backing file also has the names that a later layer hides; the other side
-    # must count exactly the names there are.
+    # must count exactly the visible names.
     return field == "nlink" and own[field] > other[field] == other["names"]
 
 
@@ -83,7 +83,7 @@ def load(path):
         entries = {e["path"]: e for e in map(json.loads, f)}
     groups = collections.Counter(e["links"] for e in entries.values() if "links" in e)
     for e in entries.values():
-        # Not a fact of its own (`links` says as much), only a help for the rules.
+        # Not a fact of its own (`links` has the same), only a help for the rules.
         e["names"] = groups.get(e.get("links"), 1)
     return entries
 

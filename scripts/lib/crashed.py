@@ -43,7 +43,7 @@ def read(path):
 
 
 def pattern(name, length):
-    """Bytes of which no two blocks are the same, made in no time."""
+    """Bytes of which no two blocks are the same, made quickly."""
     return (random.Random(name).randbytes(4099) * (length // 4099 + 1))[:length]
 
 
@@ -53,7 +53,7 @@ def old_bytes(name):
 
 
 def change(name):
-    """What a writer changes: an offset in the middle, and the bytes from there on."""
+    """The change of a writer: an offset in the middle, and the bytes from there on."""
     size = len(old_bytes(name))
     return size // 2, pattern("new " + name, 1 + size // 4)
 
@@ -70,8 +70,8 @@ def names(seed):
 
 
 def write(seed, renames):
-    """Changes the files in groups, and syncs the first of each; tells what it is about to do and
-    what is done. A sync has the names of the others written as well, but not their content."""
+    """Changes the files in groups, and syncs the first of each; prints what it is about to do and
+    what is done. A sync writes the names of the others as well, but not their content."""
     rng = random.Random(seed)
     journal = os.open("journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     all_names = names(seed)
@@ -100,7 +100,7 @@ def change_one(journal, name):
 
 
 def cut_off():
-    """How many copies of the upper are not on disk as a whole."""
+    """The number of copies in the upper that are not whole on disk."""
     count = 0
     for entry in os.scandir(UPPER):
         if not entry.is_file(follow_symlinks=False) or MARK not in os.listxattr(entry.path):
@@ -113,7 +113,7 @@ def cut_off():
 
 
 def check(seed):
-    """Looks at every file; how many were synced."""
+    """Checks every file; gives the number of synced ones."""
     with open("journal", encoding="utf-8") as journal:
         told = {line.split()[-1]: line.split()[0] for line in journal}
     for name in names(seed):
@@ -132,7 +132,7 @@ def check(seed):
                 block = slice(at, min(at + 4096, len(seen)))
                 if seen[block] in (old[block], new[block]):
                     continue
-                # What was changed of a block may have been only half there when it was written.
+                # A changed block may have been written to disk with only half of the change.
                 assert all(byte in pair for byte, *pair in zip(
                     seen[block], new[block], old[block].ljust(4096, b"\0"))), (
                         "%s: bytes of nobody from %d on" % (name, at))
@@ -154,13 +154,13 @@ def attempt(overlay, seed):
     for path in (UPPER, WORK):
         os.mkdir(path)
     os.sync()
-    # It will complain of its upper, and is right.
+    # It will report errors of its upper, as it should.
     daemon = mount(overlay, options(), subprocess.DEVNULL)
     open("journal", "wb").close()
     with subprocess.Popen([sys.executable, __file__, "--write", str(seed),
                            "" if maker == BTRFS else "rename"],
                           stderr=subprocess.DEVNULL) as writer:
-        # The moment of the crash is what is random here: after a word of the writer.
+        # The random part is the moment of the crash, after a line of the writer.
         word = rng.choice([b"change ", b"changed "])
         while word not in read("journal"):
             time.sleep(0.0005)
@@ -192,7 +192,7 @@ def attempt(overlay, seed):
 
 
 def makers():
-    """The commands that make the file systems which can be had here."""
+    """The commands that make the file systems which this machine has."""
     known = read("/proc/filesystems").split()
     return [EXT4] + [maker for maker, name in ((XFS, b"xfs"), (BTRFS, b"btrfs"))
                      if name in known and shutil.which(maker[0])]
@@ -207,7 +207,7 @@ def new_image(maker):
         return name
     run(*EXT4, "-q", "host.img")
     run("mount", "-o", "loop", "host.img", "host")
-    # All of it is written once: what comes later changes nothing in the ext4 but bytes.
+    # All of it is written once, so that later writes change only bytes in the ext4.
     with open("host/disk.img", "wb") as image:
         for _ in range(SIZE // 2 >> 20):
             image.write(bytes(1 << 20))

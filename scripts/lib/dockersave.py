@@ -66,7 +66,7 @@ class Layout:
 
 
 class Out:
-    """A tar whose entries are sorted the way docker's own walk leaves them."""
+    """A tar whose entries have the order of docker's own walk."""
 
     def __init__(self, path):
         self.path = path

@@ -31,7 +31,7 @@ TOP = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 README_LINES = 160
 BUILDS = re.compile(r"cargo |PATH=")
 MAKES = re.compile(r".*\b(commit|import)\b")
-# Commands that say what things take on this machine's disk.
+# Commands that print sizes on this machine's disk.
 SIZES_DIFFER = re.compile(r".*strata (.*df|uppers|rmi --dry-run|report|export|ps|reuse --chunks)\b")
 AGE = (r"(Less than a second|About an? (minute|hour)|"
        r"\d+ (second|minute|hour|day|week|month|year)s?)( ago)?")
@@ -40,7 +40,7 @@ MASKS = [
     (r"\b(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d+ +[\d:]+", "DATE"),
     (r"owner of \d+ entries", "owner of N entries"),
     (r"\b\d+ +AGE +alive", "PID AGE alive"),
-    # Any of the names that a content has.
+    # Any name of a content.
     (r"/\S+ and (\d+) more\b", r"PATH and \1 more"),
     (r"\s+", " "),
 ]
@@ -49,7 +49,7 @@ ID = re.compile(r"\b[0-9a-f]{12}(?:[0-9a-f]{52})?\b")
 
 
 class Command:
-    """A command of a page: who types it, what, and the lines it is said to print."""
+    """A command of a page: which user types it, the command, and the output that the page has."""
 
     def __init__(self, root, text, at):
         self.root, self.text, self.at, self.expected = root, text, at, []
@@ -63,7 +63,7 @@ class File:
 
 
 def steps(lines):
-    """What a page has its reader do, in order. Lines count from 0."""
+    """The steps of a page, in order. Lines count from 0."""
     found, block = [], None
     for at, line in enumerate(lines):
         if block is None:
@@ -98,13 +98,13 @@ def masked(line, sizes):
 
 
 class Ids:
-    """Ids that this page has made: what is said for what the page has."""
+    """Ids that this page has made: the real id for the page's."""
 
     def __init__(self):
         self.known, self.made, self.began = set(), {}, False
 
     def meet(self, said, expected):
-        """Pairs the ids of two lines; the line that was said, with the page's ids."""
+        """Pairs the ids of two lines; gives the printed line, with the page's ids."""
         is_, should = ID.findall(said), ID.findall(expected)
         if not self.began:
             self.known.update(id[:12] for id in should)
@@ -116,7 +116,7 @@ class Ids:
         return self.translate(said)
 
     def translate(self, line):
-        """A line that was said, with the page's ids."""
+        """A printed line, with the page's ids."""
         def page(match):
             old = self.made.get(match[0][:12])
             return old[:len(match[0])] if old and len(old) >= len(match[0]) else match[0]
@@ -150,7 +150,7 @@ class Shell:
 
     def type(self, command):
         """What a command prints."""
-        # A command that reads gets nothing, else it would take what comes after it.
+        # A command that reads gets no input, else it would read the commands after it.
         self.shell.stdin.write("{ %s\n} < /dev/null\necho; echo end-of-it\n" % (command or ":"))
         self.shell.stdin.flush()
         said = []
@@ -163,15 +163,15 @@ class Shell:
         return said
 
     def end(self):
-        """Ends what is still mounted, and the shell."""
+        """Unmounts all mounts, and ends the shell."""
         self.type("while read -r _ _ _ _ at _; do case $at in $HOME/*) umount -l $at ||"
                   " fusermount3 -u -z $at;; esac; done < <(tac /proc/self/mountinfo)")
         self.shell.stdin.close()
         self.shell.wait()
 
 
-# What root's shell has of its own: the directories that examples install into, and podman without
-# systemd, without a network and with limits that a container can be given anywhere.
+# Root's shell has of its own: the directories that examples install into, and podman without
+# systemd, without a network and with limits that work on any machine.
 ROOTS_OWN = r"""
 { mount -t tmpfs none /usr/local/bin && mkdir -p etc store run /var/lib/containers &&
   cp -r /etc/containers/. etc/; mount --bind etc /etc/containers; rm -f etc/storage.conf
@@ -223,7 +223,7 @@ class Registry:
 
 
 class Page:
-    """One page, and what became of its commands."""
+    """One page, and the results of its commands."""
 
     def __init__(self, path):
         self.path, self.name = path, os.path.relpath(path, TOP)
@@ -233,7 +233,7 @@ class Page:
         self.typed, self.wrong, self.changes, self.not_run = 0, 0, [], False
 
     def run(self, base):
-        """Types it all."""
+        """Types all commands."""
         home = tempfile.mkdtemp(dir=base)
         os.symlink(os.path.join(base, "tests"), os.path.join(home, "tests"))
         for directory in ("bin", "target/release"):
@@ -280,14 +280,14 @@ class Page:
                 registry.end()
 
     def compare(self, step, said, ids):
-        """Says where a command did not say what the page has."""
+        """Prints where the output differs from the page."""
         self.typed += 1
         ids.began = ids.began or bool(MAKES.match(step.text))
         expected, sizes = list(step.expected), bool(SIZES_DIFFER.match(step.text))
         while expected and not expected[-1]:
             expected.pop()
         if re.match(r"strata (load|pull|push) ", step.text):
-            # Layers are done in any order.
+            # Layers end in any order.
             order = {masked(line, sizes): at for at, line in reversed(list(enumerate(expected)))}
             said.sort(key=lambda line: order.get(masked(line, sizes), len(order)))
         if len(said) == len(expected):
@@ -309,7 +309,7 @@ class Page:
                 print("   - %s" % line)
 
     def update(self):
-        """Writes what was said into the page."""
+        """Writes the output into the page."""
         for step, said in reversed(self.changes):
             self.lines[step.at + 1:step.at + 1 + len(step.expected)] = said
         with open(self.path, "w", encoding="utf-8") as out:
@@ -324,7 +324,7 @@ def anchors(text):
 
 
 def dead_links():
-    """Links of the documents that lead nowhere."""
+    """Links of the documents without a target."""
     documents = [os.path.join(TOP, name) for name in os.listdir(TOP) if name.endswith(".md")]
     for directory, _, names in os.walk(os.path.join(TOP, "docs")):
         documents += [os.path.join(directory, name) for name in names if name.endswith(".md")]
@@ -354,7 +354,7 @@ def main(arguments):
     os.umask(0o022)
     base = tempfile.mkdtemp(prefix="strata-guide.", dir=os.environ.get("TMPDIR", "/var/tmp"))
     os.chmod(base, 0o755)
-    # Where the repository and the programs lie, another user may have no way to.
+    # Another user may not be able to reach the repository and the programs.
     shutil.copytree(os.path.join(TOP, "tests/fixtures"), os.path.join(base, "tests/fixtures"))
     os.makedirs(os.path.join(base, "bin"))
     for program in "strata", "strata-overlay":

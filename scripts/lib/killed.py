@@ -29,7 +29,7 @@ OPTIONS = "lowerdir=lower,upperdir=upper,workdir=work"
 
 
 def pattern(name, length):
-    """What the file of this name has in it."""
+    """The content of the file of this name."""
     return random.Random(name).randbytes(length)
 
 
@@ -38,14 +38,14 @@ def old_bytes(name):
 
 
 def new_bytes(name):
-    """What a writer makes of a lower's file: a byte in the middle changes, and its end grows."""
+    """A writer's change of a lower's file: a byte in the middle changes, and its end grows."""
     old = bytearray(old_bytes(name))
     old[len(old) // 2] ^= 0xFF
     return bytes(old) + b"new"
 
 
 def lower_files():
-    """Every file of the lower with all its names; a directory's number stands for its place."""
+    """Every file of the lower with all its names; a directory is given by its number."""
     files = {"p%d" % n: [(n % DIRS, "p%d" % n)] for n in range(PLAIN)}
     for n in range(LINKED):
         files["h%d" % n] = [((n + i) % DIRS, "h%d-%d" % (n, i)) for i in range(3)]
@@ -68,7 +68,7 @@ def write_all(fd, data):
 
 
 class Writer:
-    """Changes the mount until it is gone. `places`: where the directories are."""
+    """Changes the mount until it is unmounted. `places`: where the directories are."""
 
     def __init__(self, seed, places, first):
         self.rng = random.Random(seed)
@@ -129,7 +129,7 @@ class Writer:
 
 
 class Expected:
-    """What the journals of an upper allow."""
+    """The states that the journals of an upper allow."""
 
     def __init__(self):
         self.places = {n: ["r%d" % n] for n in range(DIRS)}
@@ -191,13 +191,13 @@ class Expected:
 
 
 def mount(overlay, options=OPTIONS, errors=None):
-    """The daemon, in the foreground so that it is known whom to kill, once it is mounted."""
+    """The daemon, in the foreground so that its process id is known, once it is mounted."""
     with open("/proc/self/mountinfo", encoding="utf-8") as table:
         changed = select.poll()
         changed.register(table, select.POLLPRI)
         daemon = subprocess.Popen([overlay, "-f", "-o", options, "merged"], stderr=errors)
         while not os.path.ismount("merged"):
-            # The kernel tells of every change of the table; a daemon's end it does not.
+            # The kernel reports every change of the mount table, but not the end of a daemon.
             changed.poll(1000)
             assert daemon.poll() is None, "strata-overlay has ended"
             table.seek(0)
@@ -219,7 +219,7 @@ def attempt(overlay, seed, expected):
     writer = subprocess.Popen([sys.executable, __file__, "--write", *arguments],
                               stderr=subprocess.PIPE, text=True)
     try:
-        # The moment of the kill is what is random here.
+        # The random part is the moment of the kill.
         writer.wait(rng.choice([0.06, 0.2, 0.6]) + rng.random() * 0.2)
         raise AssertionError("the writer failed first: " + writer.stderr.read())
     except subprocess.TimeoutExpired:
@@ -269,7 +269,7 @@ if __name__ == "__main__":
         try:
             Writer(*json.loads(sys.argv[2])).run()
         except ConnectionError:
-            # The daemon is gone.
+            # The daemon has ended.
             pass
     else:
         sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

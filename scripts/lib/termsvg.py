@@ -17,7 +17,7 @@ COLOURS = ["#5c6370", "#e06c75", "#98c379", "#e5c07b", "#61afef", "#c678dd", "#5
 
 
 def runs(line, look):
-    """Yields (column, text, look) and leaves the look for the next line in it."""
+    """Yields (column, text, look) and keeps the look for the next line."""
     column = 0
     for part in re.split(r"(\x1b\[[0-9;]*m|\x0e|\x0f)", line):
         sgr = re.fullmatch(r"\x1b\[([0-9;]*)m", part)

@@ -97,7 +97,7 @@ TOP = ("Id RepoTags RepoDigests Parent Comment Created Container DockerVersion A
 def templates():
     for image in ("app:1", "bare:1", "bare:2"):
         for field in FIELDS:
-            # Newer clients print a check of health as Go prints a struct.
+            # Newer clients print a health check as Go prints a struct.
             if field != "Healthcheck" or image != "app:1":
                 yield f"$D inspect -f '{{{{.Config.{field}}}}}' {image}"
             yield f"$D inspect -f '{{{{json .Config.{field}}}}}' {image}"
@@ -206,7 +206,7 @@ LINES = [
     "$D inspect -f '{{.State.Running}} {{.State.Pid}}' cc",
     "$D rmi bare:1", "$D rmi -f bare:1", "$D rm nothing", "$D rm -f nothing",
     "$D rm cc", "$D container rm cc",
-    # What could be freed.
+    # What a removal would free.
     ("$D system df", SHARED), ("$D system df --format '{{json .}}'", SHARED),
     "$D image prune -f | grep -c '^deleted: sha256'", "$D image prune -f",
     "$D container prune -f", "$D system prune -f", ("$D system prune --volumes -f", "there are no volumes, which docker removes here"),
@@ -229,7 +229,7 @@ LINES = [
         "volume ls", "network ls", "builder prune -f", "context ls", "attach d", "exec d x", "run app:1"]),
 ]
 
-# How each comes to what the lines after it ask for.
+# How each engine gets what the lines after it need.
 FOR_ENGINE = {
     "# container": {
         "docker": "$D load -q -i $WORK/app.tar; $D create --name cc app:1 x; echo new > new; "
@@ -241,7 +241,7 @@ FOR_ENGINE = {
 
 
 def alike(line, text, engine):
-    """Without what each engine calls its own, and with one gap between columns."""
+    """The output without what differs between the engines, and with one gap between columns."""
     text = text.replace(engine.command, "D").replace(engine.work, "WORK")
     text = text.replace(engine.dir, "DIR").replace(engine.registry, "HOST")
     text = re.sub("HOST/(docker|strata)/", "HOST/NAME/", text)

@@ -34,7 +34,7 @@ INDEXED = (1_000, 5_000_000), (100, 50_000)
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections that are wanted."""
+    """Runs the given sections."""
     part.absent("growth, other peers", "the import part compares them; here the shape counts")
     for section in sections:
         sizes = SIZES[section][1 if bench.quick else 0]
@@ -89,7 +89,7 @@ def grow(bench, part, work, section, size):
     df = os.path.getsize(root + "/index.db")
     trees = sum(file.stat().st_size for file in os.scandir(root + "/trees"))
     for what, size_of in (("index", df), ("tree", trees)):
-        # Of fewer it is the empty file that would be told.
+        # With fewer, the size would be that of the empty file.
         name, value = (what + ", bytes per entry", size_of / entries) if entries >= 1000 else \
             (what + ", bytes", size_of)
         part.row(section, name, {"strata": summary([{"value": value}])}, {}, "", given,
@@ -104,7 +104,7 @@ def rows_for_mounts(bench, part, work, section, given, root, image):
     os.makedirs(work + "/lowers/empty")
     for path, layer in zip(lowers, image.layers(image.gzip)):
         unpack_layer(layer, path)
-    # It wants two lowers, and takes 500 at most.
+    # It requires two lowers, and takes 500 at most.
     more = [work + "/lowers/empty"] if len(lowers) == 1 else []
     names = [os.path.relpath(path, work + "/lowers") for path in more + lowers]
     # Relative names: the options of mount(2) have to fit into one page.
@@ -209,7 +209,7 @@ def store(bench, part, work, sizes):
 
 
 def questions(bench, part, root, where, given):
-    """What is asked of a store, and a mount of one image."""
+    """The queries on a store, and a mount of one image."""
     call = [bench.strata, "--root", root]
     reference = run(*call, "images", "-q", "--no-trunc").split()[0]
     for name, command in {"images": ["images"], "df": ["df"], "reuse": ["reuse"],

@@ -129,7 +129,7 @@ def peak_of(pid):
         return int(next(line for line in file if line.startswith("VmHWM")).split()[1])
 
 
-# Who has no figures in which form, and why.
+# Which peers have no figures in which form, and why.
 ABSENT = {
     "umoci, zstd": "umoci 0.4 reads no zstd layers",
     "umoci, docker": "umoci reads OCI layouts only",
@@ -140,7 +140,7 @@ ABSENT = {
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections (gzip, zstd, docker, rebuilt) that are wanted."""
+    """Runs the given sections (gzip, zstd, docker, rebuilt)."""
     for key, reason in ABSENT.items():
         part.absent(key, reason)
     ways = Import(bench, work)
@@ -161,7 +161,7 @@ def peers_of(ways, form):
 
 
 def sources(bench, image, form):
-    """What a load of an image may read."""
+    """The files that a load of an image may read."""
     path = getattr(image, form)
     return (path, bench.strata) if form == "docker" else \
         (path, bench.inputs.as_tar(path), bench.strata)

@@ -96,7 +96,7 @@ class Index:
         self.db.execute("INSERT INTO tags VALUES (?,?)", ("docker.io/library/" + tag, image))
 
     def finish(self):
-        """Contents, and who holds them."""
+        """Contents, and which layers hold them."""
         sets, rows = {}, []
         for number, (size, holders) in enumerate(self.contents, 1):
             if holders:
@@ -128,7 +128,7 @@ def encoded(layers):
 
 
 def make(strata, root, images=1_000, entries=5_000_000):
-    """Makes the store, unless it is there."""
+    """Makes the store, unless it exists."""
     told = "%d images, %d entries" % (images, entries)
     if os.path.exists(root + ".made"):
         with open(root + ".made", encoding="ascii") as file:
@@ -155,7 +155,7 @@ def make(strata, root, images=1_000, entries=5_000_000):
             index.layer(own - small, held[small:]), index.layer(small, held[:small])])
     contents, sets = index.finish()
     print("%s: %d layers, %d contents in %d sets" % (told, index.layers, contents, sets))
-    # What is left to do for images.json, strata does.
+    # strata does the rest for images.json.
     subprocess.run([strata, "--root", root, "tag", "app0:0", "app0:first"], check=True)
     with open(root + ".made", "w", encoding="ascii") as file:
         file.write(told)

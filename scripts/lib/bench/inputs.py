@@ -51,7 +51,7 @@ class Inputs:
             file.write(POLICY)
 
     def make(self, name, maker):
-        """The path of NAME, made by maker(path) if it is not there."""
+        """The path of NAME, made by maker(path) if it does not exist."""
         path = os.path.join(self.directory, name)
         if not os.path.exists(path):
             new = path + ".new"
@@ -63,7 +63,7 @@ class Inputs:
         return path
 
     def image(self):
-        """The image that most rows are about: four layers of an application."""
+        """The image of most rows: four layers of an application."""
         if self.quick:
             return self.generated("small", 0)
         return self.from_corpus("app-pandas")
@@ -108,7 +108,7 @@ class Inputs:
     def big(self):
         """An image with one big file at its root, /big."""
         mebibytes = 16 if self.quick else 1024
-        # What is made of an image is kept by its name.
+        # Inputs that are made from an image are kept by its name.
         name, size = "big-%dM" % mebibytes, mebibytes << 20
 
         def layout(path):
@@ -122,7 +122,7 @@ class Inputs:
         return Image(name, self.make(name, layout))
 
     def as_tar(self, layout):
-        """A layout as one tar, for those that read no directories."""
+        """A layout as one tar, for peers that read no directories."""
         name = os.path.basename(layout) + ".oci.tar"
         return self.make(name, lambda path: run("tar", "-cf", path, "-C", layout, "."))
 

@@ -7,7 +7,7 @@ import subprocess
 
 
 def first_line(*command):
-    """The first line that a command says, or None if it is not there."""
+    """The first line that a command prints, or None if it does not exist."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -44,7 +44,7 @@ def facts(bench):
         "skopeo": first_line("skopeo", "--version"),
         "umoci": first_line("umoci", "--version"),
         "containerd": first_line("containerd", "--version"),
-        # It does not say by itself.
+        # The program does not print its version.
         "squashfuse": first_line("dpkg-query", "-W", "-f", "${Version}", "squashfuse"),
         "erofsfuse": first_line("erofsfuse", "--help"),
         "fio": first_line("fio", "--version"),

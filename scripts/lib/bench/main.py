@@ -36,7 +36,7 @@ PARTS = {
 
 
 class Bench:
-    """What all parts share."""
+    """The state that all parts share."""
 
     def __init__(self, args, root):
         self.root, self.quick = root, args.quick
@@ -51,7 +51,7 @@ class Bench:
 
 
 def wanted_sections(words):
-    """{part: sections} out of PART and PART/SECTION words."""
+    """{part: sections} from PART and PART/SECTION words."""
     wanted = {}
     for word in words or PARTS:
         part, _, section = word.partition("/")

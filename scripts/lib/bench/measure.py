@@ -23,8 +23,8 @@ PROGRAMS = ("sh", "tar", "gzip", "zstd", "podman", "skopeo", "umoci", "container
             "fuse-overlayfs", "chown", "rm")
 
 
-# Bytes of free memory that a sample finds given, and madvise(2)'s names for that, which older
-# versions of mmap do not know.
+# Bytes of free memory that are touched before a sample, and madvise(2)'s constants for that,
+# which older versions of mmap lack.
 BACKED = 2 << 30
 NOHUGEPAGE, POPULATE = 15, 23
 
@@ -111,8 +111,8 @@ def read_all(path):
 
 
 def turns(repeat, cases):
-    """Every (peer, case) in each round, in another order each time, the same in every run: who
-    comes after whom counts, for a disk that was busy is slower for a while."""
+    """Every (peer, case) in each round, in another order each time, the same in every run: the
+    order matters, for a disk that was busy is slower for a while."""
     for number in range(repeat):
         yield from random.Random(number).sample(list(cases.items()), len(cases))
 

@@ -17,7 +17,7 @@ GREP = ["grep", "-rqF", "-D", "skip", "a needle that is not there", "."]
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections that are wanted."""
+    """Runs the given sections."""
     if shutil.which("erofsfuse") is None:
         part.absent("erofsfuse", EROFS_ABSENT)
     peers = Peers(bench, bench.inputs.image(), work)

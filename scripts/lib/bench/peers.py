@@ -33,7 +33,7 @@ def unpack_layer(blob, target):
 
 
 class Peers:
-    """The mount commands of one image. `work` is thrown away, `inputs` stays."""
+    """The mount commands of one image. `work` is removed, `inputs` stays."""
 
     def __init__(self, bench, image, work):
         self.bench, self.image, self.work = bench, image, work
@@ -48,7 +48,7 @@ class Peers:
         self.erofs = bench.inputs.make(image.name + ".erofs", self.pack(
             "mkfs.erofs", "--quiet", "-zlz4hc", "{image}", "{tree}")) \
             if shutil.which("erofsfuse") else None
-        # Mounting compiles the tree of the image; from here on it is there.
+        # Mounting compiles the tree of the image; from here on it exists.
         with self.mount("strata"):
             pass
 
@@ -56,10 +56,10 @@ class Peers:
         """All layers as overlay directories 0, 1, ..., the base first."""
         for number, layer in enumerate(self.image.layers(self.image.gzip)):
             unpack_layer(layer, os.path.join(path, str(number)))
-        os.makedirs(os.path.join(path, "99"))  # overlayfs wants two lowers
+        os.makedirs(os.path.join(path, "99"))  # overlayfs requires two lowers
 
     def pack(self, *command):
-        """A maker of an image file out of the merged tree."""
+        """A maker of an image file from the merged tree."""
         def maker(path):
             with self.mount("overlayfs") as mount:
                 run(*[word.format(tree=mount.target, image=path) for word in command])
@@ -71,7 +71,7 @@ class Peers:
         return names + ["erofsfuse"] if self.erofs else names
 
     def command(self, peer, target):
-        """What mounts the image at `target`."""
+        """The command that mounts the image at `target`."""
         lower = "lowerdir=" + ":".join(self.lowers)
         bench = self.bench
         strata = [bench.strata, "--root", self.store, "mount", self.reference, target]
@@ -87,7 +87,7 @@ class Peers:
         }[peer]()
 
     def backing(self, peer):
-        """What is read from when the peer's mount is."""
+        """The files that the peer's mount reads."""
         if peer.startswith("strata"):
             return self.store
         return {"squashfuse": self.squash, "erofsfuse": self.erofs}.get(
@@ -106,7 +106,7 @@ class Peers:
 
 
 class Mount:
-    """A mount that is there."""
+    """An existing mount."""
 
     def __init__(self, command, target, has_daemon=True):
         self.target = target
@@ -122,7 +122,7 @@ class Mount:
             time.sleep(0.01)
 
     def cpu(self):
-        """CPU seconds of the daemon since it was there."""
+        """CPU seconds of the daemon since its start."""
         return cpu_of(self.pid) - self.before if self.pid else 0.0
 
     def memory(self):
@@ -150,7 +150,7 @@ class Mount:
 
 
 def unmount(target):
-    """Unmounts, when the last who use it are done. Raises Failed."""
+    """Unmounts, when no process uses it any more. Raises Failed."""
     for _ in range(100):
         try:
             run("umount", target)
@@ -161,7 +161,7 @@ def unmount(target):
 
 
 def run_detached(command, errors):
-    """Runs a command that may leave a daemon behind with its descriptors; what it says goes to the
+    """Runs a command that may leave a daemon behind with its descriptors; its messages go to the
     file `errors`. Raises Failed."""
     with open("/dev/null", "r+b") as null, open(errors, "w+", encoding="utf-8") as said:
         status = os.waitstatus_to_exitcode(os.waitpid(os.posix_spawnp(

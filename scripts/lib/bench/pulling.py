@@ -88,7 +88,7 @@ class Pull(Import):
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections (gzip, zstd) that are wanted."""
+    """Runs the given sections (gzip, zstd)."""
     part.absent("umoci, pull", "umoci fetches nothing")
     image = bench.inputs.image()
     for form in sections:

@@ -58,7 +58,7 @@ def works(bench, peers, paths):
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections that are wanted."""
+    """Runs the given sections."""
     if shutil.which("erofsfuse") is None:
         part.absent("erofsfuse", EROFS_ABSENT)
     if bench.quick:
@@ -69,7 +69,7 @@ def measure(bench, part, work, sections):
             peers = Peers(bench, bench.inputs.big(), work)
             names = [*peers.names(), "strata passthrough"]
             for state, way in states.items():
-                # From the cache, 4,000 would measure the start of the process.
+                # With 4,000 from the cache, the start of the process would be measured.
                 count = (4000 if state == "cold" else 100000) // (10 if bench.quick else 1)
                 commands = {"big file, sequential": [bench.client, "seq", "big"],
                             "big file, random": [bench.client, "rand", "big", str(count)]}
@@ -106,16 +106,16 @@ def fresh(bench, part, peers, names, commands, section):
             sample(["find", ".", "-ls"], cwd=mount.target)
 
     def before(peer):
-        # A kernel that gives cold memory back (DAMON) has taken some of it meanwhile.
+        # A kernel that reclaims cold memory (DAMON) has taken some of it meanwhile.
         read_all(peers.backing(peer))
         settle()
     mounting(bench, part, peers, names, commands, section, "fresh", before)
 
 
 def fill_caches(peers, names):
-    """Brings what all peers are served from into the page cache, for all in the same way: what is
-    there by random reads, or was written, lies in smaller or larger pieces, and copying from small
-    ones is slower."""
+    """Reads the source files of all peers into the page cache, for all in the same way: after
+    random reads, or after a write, a file is in smaller or larger pieces there, and copying from
+    small pieces is slower."""
     drop_caches()
     for peer in names:
         read_all(peers.backing(peer))

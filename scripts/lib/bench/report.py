@@ -122,7 +122,7 @@ def cell(row, peer, base):
 
 
 def details(rows, peers):
-    """CPU, memory and bytes written, where they were seen."""
+    """CPU, memory and bytes written, where they were measured."""
     fields = {"cpu": ("CPU seconds of the command", "s"), "daemon_cpu": ("of the daemon", "s"),
               "peak_kb": ("peak memory", "kB"), "written_kb": ("written", "kB"),
               "upper_kb": ("upper", "kB")}
@@ -144,7 +144,7 @@ def details(rows, peers):
 
 
 def number(text):
-    """Sizes in their order, other inputs as they are."""
+    """Sizes in their order, other inputs unchanged."""
     return (int(text), "") if text.isdigit() else (0, text)
 
 

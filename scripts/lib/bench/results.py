@@ -59,12 +59,12 @@ class Part:
 
 
 def machine_of(facts):
-    """What a figure depends on most."""
+    """The facts that a figure depends on most."""
     return "%(cpu)s, %(cores)s cores, %(memory_gib)s GiB; Linux %(kernel)s" % facts
 
 
 def processors(row):
-    """How many processors the machine had that a row was taken on."""
+    """The number of processors of the machine on which a row was measured."""
     return int(re.search(r", (\d+) cores, ", row["machine"]).group(1))
 
 
@@ -74,7 +74,7 @@ def key_of(row):
 
 
 def rounded(value):
-    """Figures with no more digits than they are good for."""
+    """Figures with no more digits than their accuracy allows."""
     if isinstance(value, float):
         return float("%.4g" % value)
     if isinstance(value, dict):

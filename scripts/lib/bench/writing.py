@@ -107,7 +107,7 @@ class Lowers:
 
 
 def measure(bench, part, work, sections):
-    """Runs the sections that are wanted."""
+    """Runs the given sections."""
     part.absent("squashfuse, write", "cannot be written")
     part.absent("erofsfuse, write", "cannot be written")
     lowers = Lowers(bench, work)
@@ -153,7 +153,7 @@ def trees(bench, part, lowers):
 
 
 def listing(bench, part, lowers):
-    """`find -ls` of a lower tree of which each file has changed its owner, and of new files."""
+    """`find -ls` of a lower tree in which the owner of each file has changed, and of new files."""
     uppers = {}
 
     def case(peer):
@@ -200,7 +200,7 @@ def storm(bench, part, lowers):
 
 def fio(bench, part, lowers):
     size = (32 if bench.quick else 512) << 20
-    # The first mount makes the upper and the file of all.
+    # The first mount makes the upper and the file for all.
     first = lowers.mount(NAMES[0])
     fio_run(first.target, size, ["--rw=write", "--bs=1M"])
     first.end()

@@ -72,18 +72,18 @@ class Browser:
             raise RuntimeError("%s %s: %s" % (method, path, told["message"])) from None
 
     def open(self, path):
-        """Opens a file, and waits until the page has drawn itself or has said why not."""
+        """Opens a file, and waits until the page is drawn or shows an error."""
         self.call("POST", "/timeouts", {"script": 60_000, "pageLoad": 60_000})
         self.call("POST", "/url", {"url": "file://" + os.path.abspath(path)})
         self.settled()
 
     def settled(self):
-        """Waits for two frames: what was asked for is drawn then."""
+        """Waits for two frames; then the page is drawn."""
         self.call("POST", "/execute/async", {"args": [], "script":
                   "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"})
 
     def run(self, script, *arguments):
-        """What a script returns."""
+        """The result of a script."""
         return self.call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def click(self, x, y):
@@ -108,7 +108,7 @@ class Browser:
         self.actions([{"type": "key", "id": "keys", "actions": strokes}])
 
     def actions(self, actions):
-        """Does what a hand would do."""
+        """Performs actions of mouse or keyboard."""
         self.call("POST", "/actions", {"actions": actions})
         self.settled()
 
@@ -117,7 +117,7 @@ class Browser:
         return self.call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def prefer(self, scheme):
-        """What the system asks of pages: light or dark."""
+        """Sets the colour scheme of the system: light or dark."""
         self.devtools("Emulation.setEmulatedMedia",
                       features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.settled()
@@ -129,16 +129,16 @@ class Browser:
         self.settled()
 
     def console(self):
-        """What was said on the console since the last time."""
+        """The messages on the console since the last call."""
         return [entry["level"] + ": " + entry["message"]
                 for entry in self.call("POST", "/se/log", {"type": "browser"})]
 
     def requests(self):
-        """Addresses that were asked for since the last time."""
+        """Addresses that were requested since the last call."""
         found = []
         for entry in self.call("POST", "/se/log", {"type": "performance"}):
             message = json.loads(entry["message"])["message"]
-            # The browser's own start page asks for things too.
+            # The browser's own start page makes requests too.
             if message["method"] == "Network.requestWillBeSent" and \
                     message["params"]["documentURL"].startswith("file:"):
                 found.append(message["params"]["request"]["url"])

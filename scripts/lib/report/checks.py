@@ -16,7 +16,7 @@ bad = 0
 
 
 def check(what, is_, should=True):
-    """Says whether something is as it should be."""
+    """Prints whether a check passed."""
     global bad
     if is_ == should:
         print("ok: %s" % what)
@@ -25,7 +25,7 @@ def check(what, is_, should=True):
         print("WRONG: %s: %.600r, not %.600r" % (what, is_, should))
 
 
-# Sizes that stick out of what is scrolled or of the window, or that are drawn in two lines.
+# Sizes that exceed their scrolled element or the window, or that are drawn in two lines.
 CUT_NUMBERS = """
 return [...document.querySelectorAll('data, .figure, .number')].filter((node) => {
   if (!node.offsetParent || node.closest('#matrix-table, .visually-hidden')) return false;
@@ -51,7 +51,7 @@ const texts = [...document.querySelectorAll('.chart')].filter((node) => node.off
   });
 """
 
-# What does not fit into its chart; on the map, into its tile.
+# Text that does not fit into its chart; on the map, into its tile.
 CUT_IN_CHARTS = TEXTS + """
 return texts.filter(({ chart, box, host }) => {
   const tile = chart.id === 'map' && host && host.getBoundingRect();
@@ -60,7 +60,7 @@ return texts.filter(({ chart, box, host }) => {
     tile && box.width > tile.width;
 }).map(({ chart, text }) => `${chart.id}: ${text}`)"""
 
-# Pairs of texts of one chart that lie on each other; slanting ones have boxes that say nothing.
+# Pairs of texts of one chart that overlap; slanted texts are left out.
 OVER_EACH_OTHER = TEXTS + """
 const found = [];
 for (const [at, one] of texts.entries()) {
@@ -77,7 +77,7 @@ return found"""
 
 
 class Page:
-    """One page, opened, with what to ask of it."""
+    """One open page, and queries on it."""
 
     def __init__(self, browser, directory, name):
         self.browser, self.name = browser, name
@@ -109,7 +109,7 @@ class Page:
                          ".querySelector('button').click()", row)
 
     def box(self, id_):
-        """Where an element is in the window, after it is scrolled there."""
+        """The place of an element in the window, after it is scrolled into view."""
         return self.browser.run(
             "const at = document.getElementById(arguments[0]); at.scrollIntoView();"
             "const box = at.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]",
@@ -132,7 +132,7 @@ def loads(page):
 
 
 def equals_df(page):
-    """Every number of strata df stands on the page, to the byte."""
+    """Every number of strata df is on the page, to the byte."""
     df = page.df
     check(page.say("stored"), page.bytes_of("total-stored"), df["stored"])
     check(page.say("apparent"), page.bytes_of("total-apparent"), df["apparent"])
@@ -149,7 +149,7 @@ def equals_df(page):
     check(page.say("levels of sharing"), levels[:3],
           [df["apparent"], df["layered"], df["stored"]])
     if page.name == "ten":
-        # Three cuts more, and no piece of a file takes more than the file.
+        # Three more ways to cut, and no piece of a file is larger than the file.
         check(page.say("levels that were measured"), len(levels), 6)
         check(page.say("what pieces take"), [0 < taken <= df["stored"] for taken in levels[3:]],
               [True] * 3)
@@ -270,7 +270,7 @@ def tables(page):
     check(page.say("a row a wasted content"), browser.run(
         "return document.querySelectorAll('#waste-table tbody tr').length"), len(waste["rows"]))
     if page.name in ("ten", "many"):
-        # What runtimes cache, every second application deletes; and each rewrites a file.
+        # Every second application deletes the caches of runtimes; and each rewrites a file.
         check(page.say("deleted files are wasted"), any(
             "/var/cache/runtime/" in file["path"] and file["how"] == "deleted"
             for row in waste["rows"] for file in row["files"]))
@@ -378,7 +378,7 @@ def fits(page):
 
 
 def words(page):
-    """Which store it is; why an image's tile, its size and what removing it frees differ."""
+    """The page names its store, and explains why an image's tile, its size and UNIQUE differ."""
     browser = page.browser
     data = json.loads(page.text("data"))
     check(page.say("the store's path is named"),
@@ -429,7 +429,7 @@ def hostile(page):
     check(page.say("the title is still the page's"), browser.run("return document.title"),
           "Where the bytes are")
     check(page.say("nothing on the console"), browser.console(), [])
-    # And if something did get in, the page's policy would not let it do anything.
+    # And the page's policy would stop a script that did get in.
     browser.run("const script = document.createElement('script');"
                 "script.textContent = \"document.title = 'owned'\"; document.body.append(script);"
                 "const picture = new Image(); picture.src = 'http://127.0.0.1:9/x';"

@@ -38,7 +38,7 @@ def main(page, directory):
 
 
 def place(browser, inside):
-    """Where the section is that an element is in: x, y, width, height."""
+    """The rectangle of the section of an element: x, y, width, height."""
     return browser.run(
         "const box = document.getElementById(arguments[0]).closest('section')"
         ".getBoundingClientRect();"
@@ -46,7 +46,7 @@ def place(browser, inside):
 
 
 def take(browser, directory, name, width, height, x=0, y=0):
-    """One picture, in few bytes where pngquant is there."""
+    """One picture, compressed if pngquant is installed."""
     path = os.path.join(directory, name + ".png")
     browser.picture(path, (x, y, width, height))
     if shutil.which("pngquant"):

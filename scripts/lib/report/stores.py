@@ -52,7 +52,7 @@ def named(name, data):
 
 
 def tree(rng, root, files, pool, new, size):
-    """Members: `files` files in directories of a dozen, the part `new` of them new."""
+    """Members: `files` files in directories of a dozen; the part `new` of them is new."""
     for at in range(files):
         if at % 12 == 0:
             place = "%s/part-%d" % (root, at // 12)
@@ -85,7 +85,7 @@ def images(layout, bases, runtimes, applications, files, size):
                   "RUN /bin/sh -c fetch-cache # buildkit")]
         made["docker.io/team/runtime-%d:1.%d" % (runtime, runtime)] = steps
         runs.append(steps)
-    # An application is on one runtime and has one of fewer sets of files: layers cost time.
+    # An application is on one runtime and has one of a few sets of files, for layers cost time.
     patches, sources = {}, []
     for app in range(applications):
         runtime = app % runtimes
