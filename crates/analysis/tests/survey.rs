@@ -11,7 +11,7 @@ use std::path::Path;
 use strata_analysis::reuse::chunks::{ChunkOptions, Cut, MeanSize, MeasuredCut, measure_chunks};
 use strata_analysis::reuse::{Held, levels, matrix, would_add};
 use strata_analysis::{Survey, SurveyOptions};
-use strata_image::{LoadOptions, Platform, SourceSpec, load};
+use strata_image::{CheckedStore, LoadOptions, Platform, SourceSpec, load};
 use strata_layer::{Event, Progress, Sharing, Store};
 use strata_testkit::fixture;
 use strata_testkit::layout::{self, Layout};
@@ -37,7 +37,7 @@ fn platform() -> Option<Platform> {
 fn load_all(store: &Store, specs: &[SourceSpec]) {
     for spec in specs {
         let options = LoadOptions { platform: platform(), ..LoadOptions::default() };
-        load(store, spec, &options, &Silent).unwrap();
+        load(CheckedStore::unchecked(store), spec, &options, &Silent).unwrap();
     }
 }
 
@@ -212,6 +212,7 @@ fn a_damaged_layer_is_refused_as_a_load_refuses_it() {
     let read = Survey::read(&specs, &scratch, &SurveyOptions::default(), &Silent).unwrap_err();
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();
-    let loaded = load(&store, &specs[0], &LoadOptions::default(), &Silent).unwrap_err();
+    let loaded = load(CheckedStore::unchecked(&store), &specs[0], &LoadOptions::default(), &Silent)
+        .unwrap_err();
     assert_eq!(read.to_string(), loaded.to_string());
 }

@@ -19,6 +19,7 @@ use crate::mounts::{
     MountInfo, MountRecords, MountSettings, MountStatus, ServedMount, UnmountHow, Unmounted, list,
     point, umount,
 };
+use crate::trees::checked;
 use crate::uppers::{NamedUpper, Uppers};
 
 /// A store by its place. See the module.
@@ -290,9 +291,7 @@ pub fn load(
     options: LoadOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>> {
-    let check = |leased: &[_]| crate::trees::merges(store, leased);
-    let options = LoadOptions { chain_check: Some(&check), ..options };
-    Ok(strata_image::load(store, spec, &options, progress)?)
+    Ok(strata_image::load(checked(store), spec, &options, progress)?)
 }
 
 /// Makes an image of a tar in an open store; a layer that does not merge is refused.
@@ -303,12 +302,10 @@ pub fn import(
     store: &Store,
     tar: &Path,
     name: Option<&Reference>,
-    options: ImportOptions<'_>,
+    options: ImportOptions,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    let check = |leased: &[_]| crate::trees::merges(store, leased);
-    let options = ImportOptions { chain_check: Some(&check), ..options };
-    Ok(strata_image::import(store, tar, name, &options, progress)?)
+    Ok(strata_image::import(checked(store), tar, name, &options, progress)?)
 }
 
 /// Pulls into an open store; layers that do not merge are refused.
@@ -322,9 +319,7 @@ pub fn pull(
     options: PullOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Pulled> {
-    let check = |leased: &[_]| crate::trees::merges(store, leased);
-    let options = PullOptions { chain_check: Some(&check), ..options };
-    Ok(strata_image::pull(store, registries, name, &options, progress)?)
+    Ok(strata_image::pull(checked(store), registries, name, &options, progress)?)
 }
 
 /// Refuses a directory inside of the store as a place to write files to.
@@ -355,15 +350,8 @@ pub fn copy(
     registries: &Registries,
     from: &Location,
     to: Target<'_, '_>,
-    options: &CopyOptions<'_>,
+    options: &CopyOptions,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
-    let check = |leased: &[_]| crate::trees::merges(store, leased);
-    let options = CopyOptions {
-        platform: options.platform.clone(),
-        packing: options.packing,
-        limits: options.limits.clone(),
-        chain_check: Some(&check),
-    };
-    Ok(strata_image::copy(store, registries, from, to, &options, listeners)?)
+    Ok(strata_image::copy(checked(store), registries, from, to, options, listeners)?)
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use strata_image::BoxError;
+use strata_image::{BoxError, CheckedStore};
 use strata_layer::{LeasedLayer, Store, chain_id};
 use strata_tree::{DiffId, FlatTree, Lower};
 use strata_union::Stack;
@@ -98,9 +98,14 @@ fn stack(store: &Store, leased: &[LeasedLayer]) -> Result<Stack> {
     Ok(Stack::new(lowers))
 }
 
+/// The store for images that come in: those whose layers do not merge are refused.
+pub(crate) fn checked(store: &Store) -> CheckedStore<'_> {
+    CheckedStore::new(store, &merges)
+}
+
 /// Refuses a stack of layers that does not merge: a hard link into a lower layer that has no
 /// such file. Only layers with such links need the merge.
-pub(crate) fn merges(store: &Store, leased: &[LeasedLayer]) -> std::result::Result<(), BoxError> {
+fn merges(store: &Store, leased: &[LeasedLayer]) -> std::result::Result<(), BoxError> {
     for layer in leased {
         if store.needs_lower(layer)? {
             open_tree(store, leased)?;

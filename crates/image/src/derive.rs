@@ -12,16 +12,17 @@ use strata_registry::Reference;
 use strata_tree::BlobDigest;
 
 use crate::change::{self, ConfigChange};
+use crate::checked_store::CheckedStore;
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::load::{ChainCheck, Loaded};
+use crate::load::Loaded;
 use crate::manifest::{Described, new_manifest};
 use crate::media::OCI_LAYER;
 use crate::new_image::{self, Documents, Recipe};
 
 /// How to derive.
 #[derive(Default)]
-pub struct DeriveOptions<'a> {
+pub struct DeriveOptions {
     /// The creation time, written in whole seconds; without it, now.
     pub created: Option<Timestamp>,
     /// Who made it.
@@ -32,8 +33,6 @@ pub struct DeriveOptions<'a> {
     pub changes: Vec<ConfigChange>,
     /// What made it, for the history.
     pub created_by: String,
-    /// Called before the image is committed; refuses it.
-    pub chain_check: Option<&'a ChainCheck<'a>>,
 }
 
 /// Makes an image of `base` and one layer more, whose diff is read from `diff`, and names it if
@@ -43,25 +42,26 @@ pub struct DeriveOptions<'a> {
 /// `NameWithDigest`, `Layer` for what is wrong with the diff, `Document` if the base's config
 /// cannot be continued, `Stack`, `Store`. After each of them the store is as before.
 pub fn derive(
-    store: &Store,
+    into: CheckedStore<'_>,
     base: &ImageRecord,
     diff: Box<dyn Read + Send + '_>,
     name: Option<&Reference>,
-    options: &DeriveOptions<'_>,
+    options: &DeriveOptions,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
     let label = new_image::title_of(name)?;
-    let (_, below) = store.lease_image(&base.id)?;
-    let chain_check = options.chain_check;
-    let recipe = Recipe { name, below, diff, label, layer: "its new layer", chain_check };
-    new_image::make(store, recipe, progress, |_, leased| documents(store, base, leased, options))
+    let (_, below) = into.store.lease_image(&base.id)?;
+    let recipe = Recipe { name, below, diff, label, layer: "its new layer" };
+    new_image::make(into, recipe, progress, |_, leased| {
+        documents(into.store, base, leased, options)
+    })
 }
 
 fn documents(
     store: &Store,
     base: &ImageRecord,
     leased: &[LeasedLayer],
-    options: &DeriveOptions<'_>,
+    options: &DeriveOptions,
 ) -> Result<Documents> {
     let what = format!("config {}", base.id);
     let wrong = |why: String| Error::document("the store", &what, why);

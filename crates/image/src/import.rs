@@ -7,14 +7,15 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use strata_layer::{Progress, Store};
+use strata_layer::Progress;
 use strata_registry::Reference;
 
 use crate::change::{self, ConfigChange};
+use crate::checked_store::CheckedStore;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::Json;
-use crate::load::{ChainCheck, Loaded};
+use crate::load::Loaded;
 use crate::media::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::new_image::{self, Documents, Recipe};
 use crate::platform::Platform;
@@ -23,7 +24,7 @@ use crate::spool::{self, OpenedPlace};
 
 /// How to import.
 #[derive(Default)]
-pub struct ImportOptions<'a> {
+pub struct ImportOptions {
     /// The creation time in the config, written in whole seconds; without it, now.
     pub created: Option<Timestamp>,
     /// What the image runs on; without it the host's platform.
@@ -32,8 +33,6 @@ pub struct ImportOptions<'a> {
     pub message: Option<String>,
     /// What the image says of a container.
     pub changes: Vec<ConfigChange>,
-    /// Called before the image is committed; refuses it.
-    pub chain_check: Option<&'a ChainCheck<'a>>,
 }
 
 #[derive(Serialize)]
@@ -90,10 +89,10 @@ struct Pointer {
 /// `WrongKind` for a directory, `NameWithDigest`, `Layer` for what is wrong with the tar,
 /// `Stack`, `Store`. After each of them the store is as before.
 pub fn import(
-    store: &Store,
+    into: CheckedStore<'_>,
     tar: &Path,
     name: Option<&Reference>,
-    options: &ImportOptions<'_>,
+    options: &ImportOptions,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
     new_image::title_of(name)?;
@@ -102,18 +101,18 @@ pub fn import(
     let OpenedPlace::Stream(file) = spool::open(&place)? else {
         return Err(Error::WrongKind(tar.to_owned()));
     };
-    let (diff, chain_check) = (Box::new(file), options.chain_check);
-    let layer = "its only layer";
-    let recipe = Recipe { name, below: Vec::new(), diff, label, layer, chain_check };
-    new_image::make(store, recipe, progress, |layer, _| {
+    let (diff, layer) = (Box::new(file), "its only layer");
+    let recipe = Recipe { name, below: Vec::new(), diff, label, layer };
+    new_image::make(into, recipe, progress, |layer, _| {
         let diff_id = *layer.diff_id();
-        let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
+        let record = into.store.layer(&diff_id)?;
+        let size = record.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         documents(&diff_id.to_string(), size, options)
     })
 }
 
 /// The config and the manifest of a one-layer image.
-fn documents(diff_id: &str, size: u64, options: &ImportOptions<'_>) -> Result<Documents> {
+fn documents(diff_id: &str, size: u64, options: &ImportOptions) -> Result<Documents> {
     let created = new_image::created(options.created);
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let config = Config {
@@ -168,7 +167,6 @@ mod tests {
             platform: Some("linux/arm64/v8".parse().unwrap()),
             message: Some("from a tar".to_owned()),
             changes: Vec::new(),
-            chain_check: None,
         };
         let (config, manifest) = documents(&id.to_string(), 10240, &options).unwrap();
         assert_eq!(

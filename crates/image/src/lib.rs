@@ -18,6 +18,7 @@
 
 mod archive;
 mod change;
+mod checked_store;
 mod config;
 mod copy;
 mod derive;
@@ -51,6 +52,7 @@ mod spool;
 mod unloaded;
 
 pub use change::{ChangeError, ConfigChange};
+pub use checked_store::{ChainCheck, CheckedStore};
 pub use config::{HistoryStep, ImageConfig};
 pub use copy::{ArchiveWriter, CopiedImage, CopyOptions, Listeners, Target, copy};
 pub use derive::{DeriveOptions, derive};
@@ -59,7 +61,7 @@ pub use facts::{ImageFacts, LayerFacts};
 pub use history::{LayerStep, LayerSteps};
 pub use import::{ImportOptions, import};
 pub use limits::SourceLimits;
-pub use load::{ChainCheck, LoadOptions, Loaded, LoadedLayer, load};
+pub use load::{LoadOptions, Loaded, LoadedLayer, load};
 pub use location::{ImageFormat, Location, LocationError};
 pub use media::MediaKind;
 pub use pack::LayerPacking;

@@ -3,7 +3,7 @@
 //! ```text
 //! find the images (lists, manifests, configs: read and verified)
 //! for each:  layers, several at a time: leased, or unpacked and verified by the store
-//!            the caller's check that the stack merges
+//!            the caller's check that its layers merge (CheckedStore)
 //!            config and manifest into blobs, then the image and its tags in one transaction
 //! ```
 //!
@@ -18,11 +18,12 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use strata_layer::{Event, ImageRecord, LayerInput, LeasedLayer, Progress, Store};
+use strata_layer::{Event, LayerInput, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
 
-use crate::error::{BoxError, Error, Result};
+use crate::checked_store::{CheckedStore, NewImage};
+use crate::error::{Error, Result};
 use crate::find;
 use crate::found::{self, FoundImage, FoundLayer, Wanted};
 use crate::limits::SourceLimits;
@@ -31,9 +32,6 @@ use crate::permits::{Permit, Permits};
 use crate::platform::Platform;
 use crate::source::{Blob, Blobs, ImageSource, check_size};
 use crate::spec::SourceSpec;
-
-/// Says whether layers, base first, merge into a tree.
-pub type ChainCheck<'a> = dyn Fn(&[LeasedLayer]) -> std::result::Result<(), BoxError> + 'a;
 
 /// How to load.
 #[derive(Default)]
@@ -47,8 +45,6 @@ pub struct LoadOptions<'a> {
     pub threads: Option<NonZeroUsize>,
     /// What the source may make us read.
     pub limits: SourceLimits,
-    /// Called before an image is committed; refuses it.
-    pub chain_check: Option<&'a ChainCheck<'a>>,
     /// Called as soon as an image is committed, so that it is known even if a later one fails.
     pub on_loaded: Option<&'a dyn Fn(&Loaded)>,
 }
@@ -79,7 +75,7 @@ pub struct LoadedLayer {
 /// What is wrong with the source, the first layer that fails, or the store's trouble. Images
 /// loaded before the one that the error names stay; of that one nothing does.
 pub fn load(
-    store: &Store,
+    into: CheckedStore<'_>,
     spec: &SourceSpec,
     options: &LoadOptions<'_>,
     progress: &dyn Progress,
@@ -87,7 +83,7 @@ pub fn load(
     if let Some(name) = options.name.as_ref().filter(|name| name.digest().is_some()) {
         return Err(Error::NameWithDigest(name.to_string()));
     }
-    let scratch = || Ok(store.scratch_file()?);
+    let scratch = || Ok(into.store.scratch_file()?);
     let source = ImageSource::open(spec, &scratch, &options.limits)?;
     let wanted = Wanted { spec, platform: options.platform.as_ref() };
     let mut images = find::find(&source, &wanted)?;
@@ -105,7 +101,7 @@ pub fn load(
     }
     let mut all = Vec::new();
     for image in &images {
-        let loaded = load_one(store, &source, image, options, progress)?;
+        let loaded = load_one(into, &source, image, options, progress)?;
         if let Some(on_loaded) = options.on_loaded {
             on_loaded(&loaded);
         }
@@ -119,13 +115,13 @@ pub fn load(
 /// # Errors
 /// The first layer that fails, what the check says, or the store's trouble: nothing of it stays.
 pub(crate) fn load_one(
-    store: &Store,
+    into: CheckedStore<'_>,
     source: &dyn Blobs,
     image: &FoundImage,
     options: &LoadOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    let run = Run::new(store, source, image, progress);
+    let run = Run::new(into.store, source, image, progress);
     let outcome = run.layers(options.threads);
     let fetched = run.fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
     let committed = outcome.and_then(|()| {
@@ -144,13 +140,13 @@ pub(crate) fn load_one(
             config: &image.raw_config,
             manifest: image.manifest.as_deref(),
         };
-        let id = commit(store, &new, &leased, options.chain_check)?;
+        let id = into.commit(&new, &leased)?;
         Ok(Loaded { id, references: image.names.clone(), layers })
     });
     if committed.is_err() {
         // Only what this load brought, and only once nothing here leases it any more.
         let fresh = fetched.into_values().filter(|(_, existed)| !existed);
-        discard(store, fresh.map(|(layer, _)| layer).collect());
+        discard(into.store, fresh.map(|(layer, _)| layer).collect());
     }
     committed
 }
@@ -160,48 +156,6 @@ pub(crate) fn discard(store: &Store, layers: Vec<LeasedLayer>) {
     // The failure itself is the better message; what could not be removed is left to gc.
     if let Err(error) = store.discard_unreferenced(layers) {
         tracing::warn!("layers of the failed load stay until `strata gc`: {error}");
-    }
-}
-
-/// An image about to be committed.
-pub(crate) struct NewImage<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) names: &'a [Reference],
-    /// See [`FoundImage::pin`].
-    pub(crate) pin: Option<&'a Reference>,
-    pub(crate) config: &'a [u8],
-    pub(crate) manifest: Option<&'a [u8]>,
-}
-
-/// Checks the stack and makes the image known; `leased` is its layers, base first.
-///
-/// # Errors
-/// `Stack` if the check refuses it, `Store`.
-pub(crate) fn commit(
-    store: &Store,
-    image: &NewImage<'_>,
-    leased: &[LeasedLayer],
-    check: Option<&ChainCheck<'_>>,
-) -> Result<ImageId> {
-    /// How often a removal of the same image may come in between.
-    const TRIES: usize = 5;
-    if let Some(check) = check {
-        check(leased).map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
-    }
-    let tags = image.names.iter().filter_map(Reference::store_tag);
-    let tags: Vec<String> = tags.chain(image.pin.and_then(Reference::store_pin)).collect();
-    let mut tried = 0;
-    loop {
-        let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;
-        let id = store.put_blob(image.config)?.into();
-        let layers = leased.iter().map(|layer| *layer.diff_id()).collect();
-        tried += 1;
-        match store.commit_image(&ImageRecord { id, manifest, layers }, &tags, leased) {
-            Ok(()) => return Ok(id),
-            // Another process removed this very image after the blobs were put.
-            Err(strata_layer::Error::NoBlob(_)) if tried < TRIES => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

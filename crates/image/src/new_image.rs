@@ -6,11 +6,12 @@
 use std::io::Read;
 
 use jiff::Timestamp;
-use strata_layer::{LayerInput, LeasedLayer, Progress, Store};
+use strata_layer::{LayerInput, LeasedLayer, Progress};
 use strata_registry::Reference;
 
+use crate::checked_store::{CheckedStore, NewImage};
 use crate::error::{Error, Result};
-use crate::load::{ChainCheck, Loaded, LoadedLayer, NewImage, commit, discard};
+use crate::load::{Loaded, LoadedLayer, discard};
 
 /// The bytes of a config and of the manifest that names it.
 pub(crate) type Documents = (Vec<u8>, Vec<u8>);
@@ -26,7 +27,6 @@ pub(crate) struct Recipe<'a> {
     pub(crate) label: String,
     /// What errors call the layer.
     pub(crate) layer: &'static str,
-    pub(crate) chain_check: Option<&'a ChainCheck<'a>>,
 }
 
 /// Says what errors call an image of that name.
@@ -52,15 +52,15 @@ pub(crate) fn created(time: Option<Timestamp>) -> String {
 /// # Errors
 /// `NameWithDigest`, `Layer`, `Stack`, `Store`, and those of `documents`.
 pub(crate) fn make(
-    store: &Store,
+    into: CheckedStore<'_>,
     recipe: Recipe<'_>,
     progress: &dyn Progress,
     documents: impl FnOnce(&LeasedLayer, &[LeasedLayer]) -> Result<Documents>,
 ) -> Result<Loaded> {
     let title = title_of(recipe.name)?;
-    let Recipe { name, below: mut leased, diff, label, layer, chain_check } = recipe;
+    let Recipe { name, below: mut leased, diff, label, layer } = recipe;
     let input = LayerInput { label, diff_id: None, blob: None, reader: diff };
-    let unpacked = store.unpack(input, progress).map_err(|source| Error::Layer {
+    let unpacked = into.store.unpack(input, progress).map_err(|source| Error::Layer {
         image: title.clone(),
         layer: layer.to_owned(),
         source: Box::new(source),
@@ -76,7 +76,7 @@ pub(crate) fn make(
             config: &config,
             manifest: Some(&manifest),
         };
-        commit(store, &new, &leased, chain_check)
+        into.commit(&new, &leased)
     });
     match committed {
         Ok(id) => Ok(Loaded {
@@ -87,7 +87,7 @@ pub(crate) fn make(
         Err(error) => {
             drop(leased);
             if !existed {
-                discard(store, vec![layer]);
+                discard(into.store, vec![layer]);
             }
             Err(error)
         }

@@ -5,7 +5,8 @@
 
 use serde_json::json;
 use strata_image::{
-    DeriveOptions, ImageConfig, LoadOptions, Loaded, Saved, SourceSpec, derive, load, save,
+    CheckedStore, DeriveOptions, ImageConfig, LoadOptions, Loaded, Saved, SourceSpec, derive, load,
+    save,
 };
 use strata_layer::{Event, Progress, Store};
 use strata_testkit::digest;
@@ -25,7 +26,7 @@ fn store() -> (tempfile::TempDir, Store) {
 }
 
 fn take(store: &Store, path: &std::path::Path) -> Result<Vec<Loaded>, strata_image::Error> {
-    load(store, &SourceSpec::path(path), &LoadOptions::default(), &Silent)
+    load(CheckedStore::unchecked(store), &SourceSpec::path(path), &LoadOptions::default(), &Silent)
 }
 
 /// A layout of one image whose config and manifest are these bytes; `DIFF` stands for the diff id,
@@ -89,8 +90,15 @@ fn what_loads_is_shown_saved_and_continued() {
             let top = tar_of(&[("b", "2")]);
             let name = "derived:1".parse().unwrap();
             let options = DeriveOptions::default();
-            let derived =
-                derive(&store, &image, Box::new(&top[..]), Some(&name), &options, &Silent).unwrap();
+            let derived = derive(
+                CheckedStore::unchecked(&store),
+                &image,
+                Box::new(&top[..]),
+                Some(&name),
+                &options,
+                &Silent,
+            )
+            .unwrap();
             let made = ImageConfig::of(&store, &derived.id).unwrap();
             assert_eq!(made.diff_ids().len(), 2, "{at}");
             let raw = store.blob(&derived.id.into()).unwrap();

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use strata_image::{ImportOptions, LoadOptions, SourceSpec, import, load};
+use strata_image::{CheckedStore, ImportOptions, LoadOptions, SourceSpec, import, load};
 use strata_layer::{Event, Progress, Store, StoreOptions};
 use strata_tree::DiffId;
 
@@ -51,10 +51,22 @@ fn take(store: &Store, path: &Path) -> usize {
     let name = path.file_name().unwrap().to_string_lossy();
     if name.starts_with("rootfs") {
         let reference = format!("{name}:1").parse().unwrap();
-        import(store, path, Some(&reference), &ImportOptions::default(), &Silent).unwrap();
+        import(
+            CheckedStore::unchecked(store),
+            path,
+            Some(&reference),
+            &ImportOptions::default(),
+            &Silent,
+        )
+        .unwrap();
         return 1;
     }
-    let loaded = load(store, &SourceSpec::path(path), &LoadOptions::default(), &Silent);
+    let loaded = load(
+        CheckedStore::unchecked(store),
+        &SourceSpec::path(path),
+        &LoadOptions::default(),
+        &Silent,
+    );
     loaded.unwrap_or_else(|error| panic!("{name}: {error}")).len()
 }
 

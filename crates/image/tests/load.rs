@@ -10,9 +10,10 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use strata_image::{
-    Error, ImageConfig, ImportOptions, LoadOptions, Loaded, SourceSpec, import, load, resolve_image,
+    CheckedStore, Error, ImageConfig, ImportOptions, LoadOptions, Loaded, SourceSpec, import, load,
+    resolve_image,
 };
-use strata_layer::{Event, Progress, Store};
+use strata_layer::{Event, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_testkit::layout::{CONFIG, LAYER, Layout, named, tar_of, with};
 use strata_testkit::{digest, fixture};
@@ -47,6 +48,10 @@ fn fresh() -> Fresh {
 }
 
 impl Fresh {
+    fn unchecked(&self) -> CheckedStore<'_> {
+        CheckedStore::unchecked(&self.store)
+    }
+
     fn load(&self, path: &Path) -> Result<Vec<Loaded>, Error> {
         self.load_with(&SourceSpec::path(path), &LoadOptions::default())
     }
@@ -56,7 +61,7 @@ impl Fresh {
         spec: &SourceSpec,
         options: &LoadOptions<'_>,
     ) -> Result<Vec<Loaded>, Error> {
-        load(&self.store, spec, options, &Recorder::default())
+        load(self.unchecked(), spec, options, &Recorder::default())
     }
 
     fn tags(&self) -> Vec<String> {
@@ -237,14 +242,14 @@ fn a_second_load_finds_everything_there() {
     let fresh = fresh();
     let spec = SourceSpec::path(&fixture("cases-docker24.docker.tar"));
     let first = Recorder::default();
-    let loaded = load(&fresh.store, &spec, &LoadOptions::default(), &first).unwrap();
+    let loaded = load(fresh.unchecked(), &spec, &LoadOptions::default(), &first).unwrap();
     let all: BTreeSet<_> = loaded
         .iter()
         .flat_map(|image| image.layers.iter().map(|layer| layer.diff_id.short()))
         .collect();
     assert_eq!(first.layers(|event| *event == Event::Done), all);
     let second = Recorder::default();
-    let again = load(&fresh.store, &spec, &LoadOptions::default(), &second).unwrap();
+    let again = load(fresh.unchecked(), &spec, &LoadOptions::default(), &second).unwrap();
     assert_eq!(second.layers(|event| *event == Event::Exists), all);
     assert_eq!(second.layers(|event| *event != Event::Exists), BTreeSet::new());
     assert!(again.iter().flat_map(|image| &image.layers).all(|layer| layer.existed));
@@ -412,12 +417,13 @@ fn a_refused_stack_leaves_nothing() {
     let fresh = fresh();
     let spec = SourceSpec::path(&fixture("cases-zstd.oci.tar"));
     let depth = Mutex::new(0);
-    let refuse = |layers: &[strata_layer::LeasedLayer]| {
+    let refuse = |_: &Store, layers: &[LeasedLayer]| {
         *depth.lock().unwrap() = layers.len();
         Err("a link leads nowhere".into())
     };
-    let options = LoadOptions { chain_check: Some(&refuse), ..Default::default() };
-    let error = fresh.load_with(&spec, &options).unwrap_err().to_string();
+    let into = CheckedStore::new(&fresh.store, &refuse);
+    let loaded = load(into, &spec, &LoadOptions::default(), &Recorder::default());
+    let error = loaded.unwrap_err().to_string();
     assert!(error.contains("image stratafs.test/cases:2"), "{error}");
     assert!(error.contains("a link leads nowhere"), "{error}");
     assert_eq!(depth.into_inner().unwrap(), 6, "a layer that is there twice counts twice");
@@ -456,7 +462,12 @@ fn two_loads_of_one_archive_at_once_both_succeed() {
                 let other = own_handle.then(|| Store::open(root).unwrap());
                 let store = other.as_ref().unwrap_or(&fresh.store);
                 let spec = SourceSpec::path(path);
-                let loaded = load(store, &spec, &LoadOptions::default(), &Recorder::default());
+                let loaded = load(
+                    CheckedStore::unchecked(store),
+                    &spec,
+                    &LoadOptions::default(),
+                    &Recorder::default(),
+                );
                 assert_eq!(loaded.unwrap().len(), 2);
             });
         }
@@ -476,7 +487,8 @@ fn a_plain_tar_becomes_the_same_image_however_it_is_compressed() {
     };
     let name: Reference = "rootfs:1".parse().unwrap();
     let take = |file: &str| {
-        import(&fresh.store, &fixture(file), Some(&name), &options, &Recorder::default()).unwrap()
+        import(fresh.unchecked(), &fixture(file), Some(&name), &options, &Recorder::default())
+            .unwrap()
     };
     let plain = take("rootfs.tar");
     assert_eq!(
@@ -492,7 +504,7 @@ fn a_plain_tar_becomes_the_same_image_however_it_is_compressed() {
         let path = dir.path().join(file);
         fs::write(&path, bytes).unwrap();
         let taken =
-            import(&fresh.store, &path, Some(&name), &options, &Recorder::default()).unwrap();
+            import(fresh.unchecked(), &path, Some(&name), &options, &Recorder::default()).unwrap();
         assert_eq!(taken.id, plain.id, "{file}");
     }
     let config = ImageConfig::of(&fresh.store, &plain.id).unwrap();
@@ -514,7 +526,7 @@ fn what_cannot_be_imported_leaves_nothing() {
     let options = ImportOptions::default();
     let take = |path: &Path, name: &str| {
         let name = name.parse().unwrap();
-        import(&fresh.store, path, Some(&name), &options, &Recorder::default()).unwrap_err()
+        import(fresh.unchecked(), path, Some(&name), &options, &Recorder::default()).unwrap_err()
     };
     let cut = gzip(&tar_of(&[("a", "1")]));
     let cut_file = fresh.dir.path().join("cut.tar.gz");
@@ -523,11 +535,10 @@ fn what_cannot_be_imported_leaves_nothing() {
     assert!(matches!(take(fresh.dir.path(), "x"), Error::WrongKind(_)));
     let pinned = format!("x@{}", digest(b""));
     assert!(matches!(take(&file, &pinned), Error::NameWithDigest(_)));
-    let refuse = |_: &[strata_layer::LeasedLayer]| Err("no".into());
-    let refusing = ImportOptions { chain_check: Some(&refuse), ..Default::default() };
+    let refuse = |_: &Store, _: &[LeasedLayer]| Err("no".into());
+    let refusing = CheckedStore::new(&fresh.store, &refuse);
     let (tar, name) = (fixture("rootfs.tar"), "x".parse().unwrap());
-    let error =
-        import(&fresh.store, &tar, Some(&name), &refusing, &Recorder::default()).unwrap_err();
+    let error = import(refusing, &tar, Some(&name), &options, &Recorder::default()).unwrap_err();
     assert!(matches!(error, Error::Stack { .. }), "{error}");
     fresh.assert_empty();
 }
@@ -564,7 +575,7 @@ fn images_are_found_again_by_what_people_type() {
         let created = jiff::Timestamp::from_second(second).unwrap();
         let options = ImportOptions { created: Some(created), ..Default::default() };
         let image =
-            import(&fresh.store, &tar, Some(&name), &options, &Recorder::default()).unwrap();
+            import(fresh.unchecked(), &tar, Some(&name), &options, &Recorder::default()).unwrap();
         let prefix = image.id.hex()[..2].to_owned();
         if let Some(other) = first.insert(prefix.clone(), image.id) {
             let error = resolve_image(&fresh.store, &prefix).unwrap_err();

@@ -10,7 +10,7 @@ mod client;
 use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
-use strata_image::{LoadOptions, SourceSpec, load, resolve_image};
+use strata_image::{CheckedStore, LoadOptions, SourceSpec, load, resolve_image};
 use strata_registry::{Credentials, EndpointError, Proxies, Registries, RegistryOptions, Timeouts};
 use strata_testkit::layout::{Layout, tar_of};
 use strata_testkit::registry::{Answer, How, Proxy, Registry, Seen};
@@ -47,7 +47,13 @@ fn every_fixture_comes_as_it_is_loaded() {
     assert_eq!(pulled.digest.to_string(), digest);
     let other = Client::new();
     let spec = SourceSpec::path(&fixture("cases.oci"));
-    let loaded = load(&other.store, &spec, &LoadOptions::default(), &Warnings::default()).unwrap();
+    let loaded = load(
+        CheckedStore::unchecked(&other.store),
+        &spec,
+        &LoadOptions::default(),
+        &Warnings::default(),
+    )
+    .unwrap();
     assert_eq!(loaded[0].id, pulled.id);
     assert_eq!(client.store.images().unwrap(), other.store.images().unwrap());
 }

@@ -87,7 +87,6 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         platform: args.platform.clone(),
         name: args.name.clone(),
         threads: args.jobs,
-        chain_check: None,
         on_loaded: Some(&show),
         limits: args.source_limits.limits(&args.layer_limits),
     };
@@ -110,7 +109,6 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
         platform: args.platform.clone(),
         message: args.message.clone(),
         changes: args.changes.clone(),
-        chain_check: None,
     };
     let loaded =
         stratafs::import(&store, args.tar.as_ref(), args.reference.as_ref(), options, &*listener)

@@ -176,7 +176,6 @@ pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<()> {
         platform: args.platform.clone(),
         packing: args.compression.map(Into::into),
         limits: document_limits(None),
-        chain_check: None,
     };
     let run = Run { context, store: &store, registries: &registries, options: &options };
     // What goes into one archive goes there together, when the first of it comes.
@@ -209,7 +208,7 @@ struct Run<'a> {
     context: &'a Context,
     store: &'a Store,
     registries: &'a Registries,
-    options: &'a CopyOptions<'a>,
+    options: &'a CopyOptions,
 }
 
 impl Run<'_> {

@@ -175,7 +175,6 @@ fn fetch(
         platform: wanted.platform.cloned(),
         threads: wanted.threads,
         limits: wanted.limits.clone(),
-        chain_check: None,
         on_found: Some(&begins),
     };
     stratafs::pull(store, registries, reference, options, transfer).context("cannot pull")

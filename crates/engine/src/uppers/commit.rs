@@ -18,6 +18,7 @@ use super::NamedUpper;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorContext, Result};
 use crate::image::OpenImage;
+use crate::trees::checked;
 
 /// What the new image says of itself.
 #[derive(Debug, Default)]
@@ -88,21 +89,19 @@ impl Engine {
     ) -> Result<Committed> {
         let (image, view) = self.view(upper)?;
         let layer = changes(&view, upper)?;
-        let check = |leased: &[_]| crate::trees::merges(store, leased);
         let options = DeriveOptions {
             created: options.created,
             author: options.author,
             message: options.message,
             changes: options.changes,
             created_by: format!("strata commit {}", upper.name),
-            chain_check: Some(&check),
         };
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let (derived, written) = std::thread::scope(|scope| {
             let writing = scope.spawn(|| write_diff(layer, writer));
             let diff = Box::new(reader);
-            let derived =
-                strata_image::derive(store, &image.record, diff, name, &options, progress);
+            let into = checked(store);
+            let derived = strata_image::derive(into, &image.record, diff, name, &options, progress);
             (derived, writing.join())
         });
         let written = written.map_err(|_| Error::Refused("writing the layer failed".into()))?;

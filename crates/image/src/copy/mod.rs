@@ -25,12 +25,13 @@ use strata_layer::{Progress, Store};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
+use crate::checked_store::CheckedStore;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::find;
 use crate::found::{FoundImage, Wanted};
 use crate::limits::SourceLimits;
-use crate::load::{ChainCheck, LoadOptions, load_one};
+use crate::load::{LoadOptions, load_one};
 use crate::location::Location;
 use crate::pack::LayerPacking;
 use crate::platform::Platform;
@@ -42,15 +43,13 @@ use outbound::{LayerForm, Outbound};
 
 /// How to copy.
 #[derive(Default)]
-pub struct CopyOptions<'a> {
+pub struct CopyOptions {
     /// Of an index the image for this platform; without it the host's.
     pub platform: Option<Platform>,
     /// How layers are packed for a registry; without it as they are, else gzip.
     pub packing: Option<LayerPacking>,
     /// What sources may make us read.
     pub limits: SourceLimits,
-    /// Called before an image comes into the store; refuses it.
-    pub chain_check: Option<&'a ChainCheck<'a>>,
 }
 
 /// Where an image goes.
@@ -98,13 +97,14 @@ pub struct Listeners<'a> {
 /// What the source or the destination is refused for; the destination then does not name the
 /// image. `Several` if the source does not say which image.
 pub fn copy(
-    store: &Store,
+    into: CheckedStore<'_>,
     registries: &Registries,
     from: &Location,
     to: Target<'_, '_>,
-    options: &CopyOptions<'_>,
+    options: &CopyOptions,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
+    let store = into.store;
     match from {
         Location::Registry(reference) => {
             let places = registries.places(reference)?;
@@ -114,7 +114,7 @@ pub fn copy(
             if reference.digest().is_none() {
                 found.names.push(reference.clone());
             }
-            let copy = Copy { store, registries, options, listeners, home: Some(reference) };
+            let copy = Copy { into, registries, options, listeners, home: Some(reference) };
             copy.found(&source, found, to)
         }
         Location::Files { format, path, name } => {
@@ -123,7 +123,7 @@ pub fn copy(
             let source = ImageSource::open(&spec, &scratch, &options.limits)?;
             let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };
             let found = find::one(&source, &wanted)?;
-            let copy = Copy { store, registries, options, listeners, home: None };
+            let copy = Copy { into, registries, options, listeners, home: None };
             copy.found(&source, found, to)
         }
         Location::Stored(text) => stored(store, registries, text, to, options, listeners),
@@ -136,7 +136,7 @@ fn stored(
     registries: &Registries,
     text: &str,
     to: Target<'_, '_>,
-    options: &CopyOptions<'_>,
+    options: &CopyOptions,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
     let image = resolve_image(store, text)?;
@@ -180,9 +180,9 @@ fn written(
 }
 
 struct Copy<'a> {
-    store: &'a Store,
+    into: CheckedStore<'a>,
     registries: &'a Registries,
-    options: &'a CopyOptions<'a>,
+    options: &'a CopyOptions,
     listeners: &'a Listeners<'a>,
     /// The registry that it comes from.
     home: Option<&'a Reference>,
@@ -209,7 +209,7 @@ impl Copy<'_> {
         };
         let names = std::mem::take(&mut found.names);
         let limits = &self.options.limits;
-        let outbound = outbound::of_found(self.store, source, &found, names, form, limits)?;
+        let outbound = outbound::of_found(self.into.store, source, &found, names, form, limits)?;
         let Target::Registry(reference) = &to else {
             return written(&outbound, to, self.listeners);
         };
@@ -230,13 +230,9 @@ impl Copy<'_> {
             }
             found.names = vec![name];
         }
-        let options = LoadOptions {
-            limits: self.options.limits.clone(),
-            chain_check: self.options.chain_check,
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { limits: self.options.limits.clone(), ..LoadOptions::default() };
         let manifest = found.manifest.as_deref().map(sha256);
-        let loaded = load_one(self.store, source, &found, &options, self.listeners.pulling)?;
+        let loaded = load_one(self.into, source, &found, &options, self.listeners.pulling)?;
         Ok(CopiedImage { id: loaded.id, manifest })
     }
 }

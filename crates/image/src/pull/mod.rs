@@ -12,15 +12,16 @@ mod remote;
 
 use std::num::NonZeroUsize;
 
-use strata_layer::{Event, Progress, Store};
+use strata_layer::{Event, Progress};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
 pub(crate) use remote::Remote;
 
+use crate::checked_store::CheckedStore;
 use crate::error::Result;
 use crate::limits::SourceLimits;
-use crate::load::{ChainCheck, LoadOptions, LoadedLayer, load_one};
+use crate::load::{LoadOptions, LoadedLayer, load_one};
 use crate::platform::Platform;
 
 /// Layers that are fetched at once if nothing else is said, as docker does.
@@ -35,8 +36,6 @@ pub struct PullOptions<'a> {
     pub threads: Option<NonZeroUsize>,
     /// What registries may make us read.
     pub limits: SourceLimits,
-    /// Called before the image is committed; refuses it.
-    pub chain_check: Option<&'a ChainCheck<'a>>,
     /// Called once it is known what the name stands for.
     pub on_found: Option<&'a dyn Fn()>,
 }
@@ -59,13 +58,13 @@ pub struct Pulled {
 /// # Errors
 /// `Registry`, and everything that [`crate::load`] refuses. Then nothing of the image stays.
 pub fn pull(
-    store: &Store,
+    into: CheckedStore<'_>,
     registries: &Registries,
     reference: &Reference,
     options: &PullOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Pulled> {
-    let places = registries.places(reference)?;
+    let (store, places) = (into.store, registries.places(reference)?);
     let source = Remote::new(places, Some(store), reference, &options.limits);
     let top = source.top(reference, progress)?;
     let digest = top.digest;
@@ -91,16 +90,11 @@ pub fn pull(
     let newer = before.is_none_or(|(_, image)| image != id);
     let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = options.threads.or_else(|| NonZeroUsize::new(cpus().max(LAYERS_AT_ONCE)));
-    let load = LoadOptions {
-        threads,
-        limits: options.limits.clone(),
-        chain_check: options.chain_check,
-        ..LoadOptions::default()
-    };
+    let load = LoadOptions { threads, limits: options.limits.clone(), ..LoadOptions::default() };
     // An image that is there as a whole is not told of layer by layer.
     let progress: &dyn Progress =
         if store.image(&id)?.is_some() { &Silent(progress) } else { progress };
-    let loaded = load_one(store, &source, &found, &load, progress)?;
+    let loaded = load_one(into, &source, &found, &load, progress)?;
     Ok(Pulled { id: loaded.id, digest, layers: loaded.layers, newer })
 }
 

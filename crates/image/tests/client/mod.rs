@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use strata_image::{Error, PullOptions, Pulled, pull};
+use strata_image::{CheckedStore, Error, PullOptions, Pulled, pull};
 use strata_layer::{Event, Progress, Store};
 use strata_registry::{Reference, Registries, RegistryOptions, RegistrySettings, Retry};
 
@@ -70,7 +70,13 @@ impl Client {
     ) -> Result<Pulled, Error> {
         let registries = Registries::new(options);
         let reference: Reference = name.parse().unwrap();
-        pull(&self.store, &registries, &reference, &PullOptions::default(), warnings)
+        pull(
+            CheckedStore::unchecked(&self.store),
+            &registries,
+            &reference,
+            &PullOptions::default(),
+            warnings,
+        )
     }
 
     /// With `registries.conf`, as a mirror of `docker.io`, then this origin for it.
