@@ -64,6 +64,10 @@ fn what_is_written_is_kept_listed_and_committed() {
         let error = sandbox.fails(args);
         assert!(error.contains("upper work is on top of it"), "{error}");
     }
+    // The layer is not read then; that its pipe breaks is no reason to tell.
+    let error = sandbox.fails(&["commit", "work", &format!("new@sha256:{}", "0".repeat(64))]);
+    assert!(error.contains("cannot commit upper work: "), "{error}");
+    assert!(error.contains("digest") && !error.contains("pipe"), "{error}");
     let id = sandbox.ok(&["commit", "-m", "why", "-a", "who", "work", "new/image:1"]);
     assert!(id.starts_with("sha256:"), "{id}");
     assert_eq!(sandbox.ok(&["cat", "new/image:1:/etc/new"]), "written");

@@ -3,7 +3,7 @@
 //! Invariant: the writable layer is only read, also while a mount writes to it: what is written
 //! meanwhile is in the result or is not.
 
-use std::io::{PipeWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, PipeWriter, Write};
 use std::sync::Arc;
 
 use strata_content::{FileTree, Joined};
@@ -16,7 +16,7 @@ use strata_union::writable::{Layer, UpperView};
 
 use super::NamedUpper;
 use crate::engine::Engine;
-use crate::error::{Error, ErrorContext, Result};
+use crate::error::{Error, ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::trees::checked;
 
@@ -96,7 +96,7 @@ impl Engine {
             changes: options.changes,
             created_by: format!("strata commit {}", upper.name),
         };
-        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let (derived, written) = std::thread::scope(|scope| {
             let writing = scope.spawn(|| write_diff(layer, writer));
             let diff = Box::new(reader);
@@ -105,13 +105,13 @@ impl Engine {
             (derived, writing.join())
         });
         let written = written.map_err(|_| Error::Refused("writing the layer failed".into()))?;
-        // A diff that ends early is refused by its reader, for a reason that tells less.
-        let left_out = match (&derived, written) {
-            (_, Ok(left_out)) => left_out,
-            (Err(_), Err(error)) if is_broken_pipe(&error) => Vec::new(),
-            (_, Err(error)) => return Err(error),
-        };
+        // The writer's error comes first: a diff that ends early is refused by its reader too, for
+        // a reason that tells less.
+        let left_out = written?;
         let image = derived.with_context(|| format!("cannot commit upper {}", upper.name))?;
+        let Some(left_out) = left_out else {
+            bail!("cannot commit upper {}: its layer was not read to the end", upper.name)
+        };
         Ok(Committed { image, left_out })
     }
 }
@@ -121,32 +121,37 @@ fn changes(view: &UpperView, upper: &NamedUpper) -> Result<Layer> {
     view.changes().with_context(|| format!("cannot read upper {}", upper.name))
 }
 
-fn is_broken_pipe(error: &Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(one) = cause {
-        let io = one.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        // What is transparent shows its cause's cause.
-        if let Some(Error::Io(io)) = one.downcast_ref::<Error>() {
-            return io.kind() == std::io::ErrorKind::BrokenPipe;
-        }
-        if let Some(Error::Store(strata_layer::Error::Io { source, .. })) = one.downcast_ref() {
-            return source.kind() == std::io::ErrorKind::BrokenPipe;
-        }
-        cause = one.source();
-    }
-    false
+/// The end of a pipe that a diff is written into.
+struct DiffPipe {
+    pipe: PipeWriter,
+    /// Nobody reads any more.
+    closed: bool,
 }
 
-/// Writes the layer as a diff; says what a diff cannot hold.
-fn write_diff(layer: Layer, writer: PipeWriter) -> Result<Vec<String>> {
-    let mut out = std::io::BufWriter::with_capacity(256 << 10, writer);
+impl Write for DiffPipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.pipe.write(bytes);
+        self.closed |= matches!(&written, Err(error) if error.kind() == ErrorKind::BrokenPipe);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
+    }
+}
+
+/// Writes the layer as a diff; says what a diff cannot hold, or `None` if the reader stopped before
+/// the end, for a reason of its own.
+fn write_diff(layer: Layer, pipe: PipeWriter) -> Result<Option<Vec<String>>> {
+    let mut out = BufWriter::with_capacity(256 << 10, DiffPipe { pipe, closed: false });
     let contents = layer.contents();
     let layer = FileTree::new(Arc::new(layer), contents);
-    let exported = strata_diff::export::write_changes(&layer, &mut out)?;
-    out.flush()?;
-    let left_out = exported.left_out.into_iter();
-    Ok(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect())
+    let exported = strata_diff::export::write_changes(&layer, &mut out)
+        .map_err(Error::from)
+        .and_then(|exported| Ok(out.flush().map(|()| exported)?));
+    if out.get_ref().closed {
+        return Ok(None);
+    }
+    let left_out = exported?.left_out.into_iter();
+    Ok(Some(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect()))
 }
