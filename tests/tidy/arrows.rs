@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
-            "analysis", "content", "diff", "engine", "fuse", "image", "kernel", "layer", "overlay",
+            "analysis", "content", "engine", "fuse", "image", "kernel", "layer", "overlay",
             "registry", "tree", "union",
         ],
     ),

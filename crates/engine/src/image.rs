@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strata_content::FileTree;
-use strata_diff::export::{self, Exported};
+use strata_diff::export::Exported;
 use strata_image::resolve_image;
 use strata_kernel::WrittenImage;
 use strata_layer::checkout::{self, Dest, Options, Report};
@@ -20,6 +20,14 @@ use strata_tree::{Entry, FlatTree, Follow, Kind, Lower, Node, TreePath, list, re
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::trees::open_tree;
+
+/// Writes a tree as one tar, as `docker export` does. What a tar cannot hold is in the report.
+///
+/// # Errors
+/// `Tree`; `Store` with `Io` if `out` refuses.
+pub fn write_tar(tree: &FileTree, out: &mut dyn Write) -> Result<Exported> {
+    Ok(strata_diff::export::write_tree(tree, out)?)
+}
 
 /// An image, leased and readable. See the module.
 pub struct OpenImage {
@@ -138,7 +146,7 @@ impl OpenImage {
     /// # Errors
     /// `Tree`; `Store` with `Io` if `out` refuses.
     pub fn write_tar(&self, out: &mut dyn Write) -> Result<Exported> {
-        Ok(export::write_tree(&self.files, out)?)
+        write_tar(&self.files, out)
     }
 
     /// Writes the whole image as one EROFS image into a regular file, replacing what it holds.

@@ -106,7 +106,7 @@ mod uppers;
 
 pub use engine::{Engine, copy, import, load, pull, refuse_inside};
 pub use error::{Error, Result};
-pub use image::OpenImage;
+pub use image::{OpenImage, write_tar};
 pub use mounts::{
     Ender, MountInfo, MountRecord, MountRecords, MountRegistration, MountSettings, MountStatus,
     ServedMount, UnmountHow, Unmounted, holds_names, shown,
@@ -117,6 +117,7 @@ pub use uppers::{CommitOptions, Committed, NamedUpper, UpperLease, Uppers};
 
 // What the calls above take and give, so that a program needs this crate alone.
 pub use strata_content::{Content, Contents, FileTree};
+pub use strata_diff::export::{Exported, LeftOut};
 pub use strata_fuse::{MountOptions, Profile};
 pub use strata_image::{ImportOptions, LoadOptions, Loaded, PullOptions, Pulled};
 pub use strata_layer::{DiskUsage, ImageRecord, Progress, Removal, Space, Store};

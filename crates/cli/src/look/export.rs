@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use strata_content::FileTree;
-use strata_diff::export::write_tree;
 
 use super::args::ExportType;
 use super::{ExportArgs, Screen, quiet};
@@ -99,7 +98,7 @@ pub(super) fn to_screen(tree: &FileTree, screen: &mut Screen<'_>) -> Result<()> 
 /// Writes the tar to `out` and what it cannot hold to `err`.
 pub(crate) fn write_to(tree: &FileTree, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, out);
-    let exported = write_tree(tree, &mut out)?;
+    let exported = stratafs::write_tar(tree, &mut out)?;
     out.flush()?;
     for left_out in &exported.left_out {
         writeln!(err, "warning: {}: left out {}", left_out.path, left_out.what)?;
