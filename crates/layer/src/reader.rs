@@ -186,18 +186,20 @@ impl IndexReader<'_> {
     }
 
     /// The `limit` contents with the most bytes in more than one file, each with at most `paths`
-    /// of its names. Reads on up to four connections at a time.
+    /// of its names, sorted. Reads on up to four connections at a time.
     pub fn repeated(&self, limit: usize, paths: usize) -> Result<RepeatedContents> {
         let found = named::most(&|| self.store.another_index(), limit)?;
         let mut contents = Vec::with_capacity(found.contents.len());
         for one in found.contents {
             let paths = containing::paths(&self.db(), &one.ids, paths)?;
+            let mut paths: Vec<TreePath> = paths.into_iter().map(|(_, path)| path).collect();
+            paths.sort_unstable();
             contents.push(RepeatedContent {
                 content: one.content,
                 size: one.size,
                 names: one.names,
                 files: one.files,
-                paths: paths.into_iter().map(|(_, path)| path).collect(),
+                paths,
             });
         }
         Ok(RepeatedContents { contents, count: found.count, saved: found.saved })

@@ -5,8 +5,8 @@
 //! be one file also without a store, so `files` counts those once. What sharing saves is the
 //! content's size for each file but the first.
 //!
-//! Invariants: lists are sorted by what is saved, the most first; sums are over all contents,
-//! not only over those that are listed.
+//! Invariants: lists are sorted by what is saved, the most first; two stores with the same layers
+//! give the same lists; sums are over all contents, not only over those that are listed.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub struct Duplicate {
     pub names: u64,
     /// How many files that would be without sharing: names less the hard links of one layer.
     pub files: u64,
-    /// Some of the names: of an image its paths, of the store paths in layers.
+    /// Some of the names, sorted: of an image its paths, of the store paths in layers.
     pub paths: Vec<TreePath>,
 }
 

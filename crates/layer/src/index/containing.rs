@@ -75,20 +75,31 @@ pub(crate) fn names(db: &Connection, ids: &[i64]) -> Result<u64> {
     Ok(names)
 }
 
-/// The first `limit` names of the contents.
+/// The first `limit` names of the contents: layers in the order of their diff ids, the names of
+/// each in the order of its rows. Two stores with these layers give the same, whichever layer came
+/// first.
 pub(crate) fn paths(db: &Connection, ids: &[i64], limit: usize) -> Result<Vec<(DiffId, TreePath)>> {
+    let mut holders = layers(db, ids)?;
+    holders.sort_unstable_by_key(|(_, diff_id)| *diff_id);
     let mut statement = db.prepare_cached(
-        "SELECT diff_id, layer, parent, name FROM entries
-         JOIN layers ON layers.id = entries.layer
-         WHERE content = ?1 ORDER BY layer, node LIMIT ?2",
+        "SELECT node, parent, name FROM entries INDEXED BY entries_content
+         WHERE content = ?1 AND layer = ?2 ORDER BY node LIMIT ?3",
     )?;
     let mut paths = Vec::new();
-    for id in ids {
-        let mut rows = statement.query([*id, limit.saturating_sub(paths.len()) as i64])?;
-        while let Some(row) = rows.next()? {
-            let name: Vec<u8> = row.get(3)?;
-            let path = path_of(db, row.get(1)?, row.get(2)?, &name)?;
-            paths.push((DiffId::from_bytes(row.get(0)?), path));
+    for (layer, diff_id) in holders {
+        let left = limit.saturating_sub(paths.len());
+        let mut names: Vec<(i64, i64, Vec<u8>)> = Vec::new();
+        for id in ids {
+            let rows = statement.query_map([*id, layer, left as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+            for row in rows {
+                names.push(row?);
+            }
+        }
+        names.sort_unstable();
+        for (_, parent, name) in names.into_iter().take(left) {
+            paths.push((diff_id, path_of(db, layer, parent, &name)?));
         }
     }
     Ok(paths)

@@ -7,8 +7,10 @@
 //! first, until no other can come before them.
 //!
 //! Invariants: the list is that of counting every content exactly, in a store that does not
-//! change meanwhile; the rows of `entries` are read for few contents only.
+//! change meanwhile; it is the same in every store with the same layers; the rows of `entries` are
+//! read for few contents only.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use rusqlite::Connection;
@@ -32,7 +34,7 @@ pub(crate) struct Named {
 /// What the pass finds.
 #[derive(Debug, Default)]
 pub(crate) struct MostNamed {
-    /// By bytes saved, the most first.
+    /// By bytes saved, the most first, then by names, then by digest.
     pub contents: Vec<Named>,
     /// Contents with more than one name.
     pub count: u64,
@@ -85,16 +87,17 @@ pub(crate) fn most(connect: Connect<'_>, limit: usize) -> Result<MostNamed> {
     }
     let mut rows = joined(rows);
     let count = rows.len() as u64;
-    rows.sort_by_key(|row| std::cmp::Reverse(bound(row)));
+    rows.sort_by_key(|row| Reverse(bound(row)));
     let mut contents: Vec<Named> = Vec::new();
     for row in rows {
-        let last = contents.get(limit.wrapping_sub(1)).map_or(0, saved);
-        if bound(&row) <= last {
+        let (bound, last) = (bound(&row), contents.last().map_or(u64::MAX, saved));
+        // What saves as much as the last may still come before it.
+        if bound == 0 || contents.len() >= limit && bound < last {
             break;
         }
         let one = exactly(&db, row)?;
-        if saved(&one) > last {
-            let at = contents.partition_point(|other| saved(other) >= saved(&one));
+        if saved(&one) > 0 {
+            let at = contents.partition_point(|other| rank(other) < rank(&one));
             contents.insert(at, one);
             contents.truncate(limit);
         }
@@ -113,6 +116,12 @@ fn bound(row: &Row) -> u64 {
 
 fn saved(one: &Named) -> u64 {
     one.size * one.files.saturating_sub(1)
+}
+
+/// What comes first. The last word is the digest's: numbers of contents differ between stores that
+/// took the same layers in another order.
+fn rank(one: &Named) -> (Reverse<u64>, Reverse<u64>, ContentDigest) {
+    (Reverse(saved(one)), Reverse(one.names), one.content)
 }
 
 /// Contents from number `from` up to `to` that have more than one name.
