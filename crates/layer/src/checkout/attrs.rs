@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use strata_tree::{Kind, Stat, TreePath, Xattr};
 
-use super::report::{Report, What};
+use super::report::{Report, Skipped};
 
 /// `S_ISUID`.
 const SETUID: u16 = 0o4000;
@@ -38,7 +38,7 @@ fn refused(error: Errno) -> bool {
 fn note(
     result: Result<(), Errno>,
     path: &TreePath,
-    what: impl FnOnce() -> What,
+    what: impl FnOnce() -> Skipped,
     report: &mut Report,
 ) -> Result<bool, Errno> {
     match result {
@@ -94,22 +94,22 @@ pub(super) fn describe(
         } else {
             setxattr(itself(made.fd), name.as_slice(), value, XattrFlags::empty())
         };
-        note(result, path, || What::xattr(name), report)?;
+        note(result, path, || Skipped::xattr(name), report)?;
     }
 
     let mut perm = stat.perm;
     if perm & owned.forbidden != 0 {
         perm &= !owned.forbidden;
-        report.skip(path, What::SetId, Some(owned.errno));
+        report.skip(path, Skipped::SetId, Some(owned.errno));
     }
     let mode = Mode::from_raw_mode(perm.into());
     let mode_set = match stat.kind {
         // Linux keeps no mode for symlinks.
         Kind::Symlink => true,
         Kind::Regular | Kind::Directory => {
-            note(fchmod(made.fd, mode), path, || What::Mode, report)?
+            note(fchmod(made.fd, mode), path, || Skipped::Mode, report)?
         }
-        _ => note(rustix::fs::chmod(itself(made.fd), mode), path, || What::Mode, report)?,
+        _ => note(rustix::fs::chmod(itself(made.fd), mode), path, || Skipped::Mode, report)?,
     };
 
     let times = Timestamps {
@@ -128,18 +128,18 @@ pub(super) fn describe(
             other => other,
         }
     };
-    let time_set = note(result, path, || What::Time, report)?;
+    let time_set = note(result, path, || Skipped::Time, report)?;
 
     let now = fstat(made.fd)?;
     if owned.set && (now.st_uid, now.st_gid) != (stat.uid, stat.gid) {
-        report.skip(path, What::Owner, None);
+        report.skip(path, Skipped::Owner, None);
     }
     if mode_set && stat.kind != Kind::Symlink && now.st_mode & 0o7777 != u32::from(perm) {
-        report.skip(path, What::Mode, None);
+        report.skip(path, Skipped::Mode, None);
     }
     let mtime = (now.st_mtime, i64::try_from(now.st_mtime_nsec).unwrap_or(-1));
     if time_set && mtime != (stat.mtime.seconds, stat.mtime.nanos.into()) {
-        report.skip(path, What::Time, None);
+        report.skip(path, Skipped::Time, None);
     }
     Ok(())
 }
@@ -176,7 +176,7 @@ fn set_owner(
         Err(error) if refused(error) => error,
         Err(error) => return Err(error),
     };
-    report.skip(path, What::Owner, Some(errno));
+    report.skip(path, Skipped::Owner, Some(errno));
     // An ordinary user may still give the file to a group that he is in.
     let group_set = before.st_gid == stat.gid || chown(None, Some(stat.gid)).is_ok();
     let user_set = before.st_uid == stat.uid;

@@ -35,7 +35,7 @@ use strata_tree::{Name, NodeId, TreePath};
 
 use crate::error::{Error, IoContext, Result};
 
-pub use report::{Group, LISTED, Report, What};
+pub use report::{Group, LISTED, Report, Skipped};
 
 /// Where a tree is recreated.
 #[derive(Debug, Clone, Copy)]

@@ -19,7 +19,7 @@ use strata_tree::{Device, Entry, Kind, Name, NameBuf, Node, NodeId, TreePath, li
 use super::attrs::{Made, describe, drop_acl};
 use super::content::{Copied, Copier};
 use super::descent::{Descent, Identity, duplicate, open_below, open_dir};
-use super::report::{Report, What};
+use super::report::{Report, Skipped};
 use super::{Dest, Options};
 use crate::error::{Error, IoContext, Result};
 
@@ -208,7 +208,7 @@ impl Pass<'_, '_> {
             }
             Kind::Fifo => (self.special(dir, name, FileType::Fifo, 0)?, 0),
             Kind::Socket => {
-                self.report.skip(&self.path, What::Socket, None);
+                self.report.skip(&self.path, Skipped::Socket, None);
                 return Ok(());
             }
             Kind::CharDevice(device) | Kind::BlockDevice(device) => {
@@ -275,7 +275,7 @@ impl Pass<'_, '_> {
             Ok(()) => {}
             // Too many links for this file system, none at all, or none across a mount.
             Err(error @ (Errno::MLINK | Errno::PERM | Errno::XDEV | Errno::OPNOTSUPP)) => {
-                self.report.skip(&self.path, What::HardLink, Some(error));
+                self.report.skip(&self.path, Skipped::HardLink, Some(error));
                 return Ok(false);
             }
             Err(error) => return Err(error).doing(|| self.making()),
@@ -317,7 +317,7 @@ impl Pass<'_, '_> {
         device: Device,
     ) -> Result<Option<OwnedFd>> {
         let skip = |pass: &mut Self, errno| {
-            pass.report.skip(&pass.path, What::Device, Some(errno));
+            pass.report.skip(&pass.path, Skipped::Device, Some(errno));
             Ok(None)
         };
         // The kernel takes 12 and 20 bits and would silently make another device.

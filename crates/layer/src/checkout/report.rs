@@ -14,7 +14,7 @@ pub const LISTED: usize = 10_000;
 
 /// Something that could not be recreated or set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
+pub enum Skipped {
     /// The owner or group.
     Owner,
     /// The setuid or setgid bit, dropped because its owner or group could not be set.
@@ -33,7 +33,7 @@ pub enum What {
     HardLink,
 }
 
-impl What {
+impl Skipped {
     /// Groups an xattr by its name, with a bounded number of groups whatever the image says.
     pub(super) fn xattr(name: &[u8]) -> Self {
         Self::Xattr(match name {
@@ -58,7 +58,7 @@ impl What {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// What could not be done.
-    pub what: What,
+    pub what: Skipped,
     /// Why; `None` if the system took the value and shows another.
     pub errno: Option<Errno>,
     /// How many entries.
@@ -74,11 +74,11 @@ pub struct Report {
     pub entries: u64,
     /// The bytes of content written, each hard-linked file once; holes count.
     pub bytes: u64,
-    skipped: BTreeMap<(What, i32), Group>,
+    skipped: BTreeMap<(Skipped, i32), Group>,
 }
 
 impl Report {
-    pub(super) fn skip(&mut self, path: &TreePath, what: What, errno: Option<Errno>) {
+    pub(super) fn skip(&mut self, path: &TreePath, what: Skipped, errno: Option<Errno>) {
         let key = (what.clone(), errno.map_or(0, Errno::raw_os_error));
         let group = self.skipped.entry(key).or_insert_with(|| Group {
             what,
@@ -121,30 +121,30 @@ impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain;
         let noun = match &self.what {
-            What::Owner => "owner",
-            What::SetId => "setuid or setgid bit",
-            What::Mode => "mode",
-            What::Time => "modification time",
-            What::Xattr(name) => {
+            Skipped::Owner => "owner",
+            Skipped::SetId => "setuid or setgid bit",
+            Skipped::Mode => "mode",
+            Skipped::Time => "modification time",
+            Skipped::Xattr(name) => {
                 plain = format!("xattr {name}");
                 &plain
             }
-            What::HardLink => "hard link",
-            What::Device => "device node",
-            What::Socket => "socket",
+            Skipped::HardLink => "hard link",
+            Skipped::Device => "device node",
+            Skipped::Socket => "socket",
         };
         match (&self.what, self.count, self.paths.first()) {
-            (What::Device | What::Socket | What::HardLink, 1, Some(path)) => {
+            (Skipped::Device | Skipped::Socket | Skipped::HardLink, 1, Some(path)) => {
                 write!(f, "{noun} {path}")?;
             }
-            (What::Device | What::Socket | What::HardLink, count, _) => {
+            (Skipped::Device | Skipped::Socket | Skipped::HardLink, count, _) => {
                 write!(f, "{noun}s: {}", thousands(count))?;
             }
             (_, 1, Some(path)) => write!(f, "{noun} of {path}")?,
             (_, count, _) => write!(f, "{noun} of {} entries", thousands(count))?,
         }
         match (&self.what, self.errno) {
-            (What::Socket, _) => Ok(()),
+            (Skipped::Socket, _) => Ok(()),
             (_, Some(errno)) => {
                 // The standard library appends " (os error 1)": the text alone is for people.
                 let text = std::io::Error::from(errno).to_string();
@@ -172,12 +172,12 @@ mod tests {
         let path = TreePath::clamped(b"dev/null").unwrap();
         assert!(report.is_exact());
         for _ in 0..LISTED + 1234 {
-            report.skip(&path, What::Owner, Some(Errno::PERM));
+            report.skip(&path, Skipped::Owner, Some(Errno::PERM));
         }
-        report.skip(&path, What::Device, Some(Errno::PERM));
-        report.skip(&path, What::Socket, None);
-        report.skip(&path, What::Time, None);
-        report.skip(&path, What::xattr(b"user.anything"), Some(Errno::NOTSUP));
+        report.skip(&path, Skipped::Device, Some(Errno::PERM));
+        report.skip(&path, Skipped::Socket, None);
+        report.skip(&path, Skipped::Time, None);
+        report.skip(&path, Skipped::xattr(b"user.anything"), Some(Errno::NOTSUP));
         assert!(!report.is_exact());
         assert_eq!(
             report.to_string(),

@@ -290,7 +290,7 @@ fn sockets_and_devices_that_linux_cannot_name_are_listed() {
     );
     let report = into(&tree, &base.path().join("out")).unwrap();
     let listed: Vec<_> = report.skipped().map(|group| (&group.what, group.count)).collect();
-    assert_eq!(listed, [(&What::Device, 2), (&What::Socket, 1)]);
+    assert_eq!(listed, [(&Skipped::Device, 2), (&Skipped::Socket, 1)]);
     assert_eq!(found(&base.path().join("out")).len(), 1);
     assert_eq!(report.entries, 1);
 }
@@ -359,11 +359,11 @@ fn an_ordinary_user_gets_what_he_may_and_a_list_of_the_rest() {
     assert_eq!(
         listed,
         [
-            (What::Owner, denied, 1),
-            (What::SetId, denied, 1),
-            (What::Xattr("security.capability".to_owned()), denied, 1),
-            (What::Device, denied, 1),
-            (What::Socket, None, 1),
+            (Skipped::Owner, denied, 1),
+            (Skipped::SetId, denied, 1),
+            (Skipped::Xattr("security.capability".to_owned()), denied, 1),
+            (Skipped::Device, denied, 1),
+            (Skipped::Socket, None, 1),
         ]
     );
     let sealed = fs::symlink_metadata(root.join("sealed")).unwrap();
