@@ -86,12 +86,12 @@ fn check(specs: &[SourceSpec]) {
     assert_eq!((before.known_layers, before.known), (0, Held::default()));
     load_all(&store, specs);
 
-    let (read, stored) = (survey.sharing(), store.sharing().unwrap());
+    let (read, stored) = (survey.sharing(), store.accounts().sharing().unwrap());
     assert_eq!(groups(&read), groups(&stored));
     assert_eq!(apparent(&read), apparent(&stored));
     let records: Vec<_> = survey.images().iter().map(|image| image.record.clone()).collect();
     let ids: BTreeSet<_> = records.iter().map(|record| record.id).collect();
-    assert_eq!(ids, store.images().unwrap().iter().map(|record| record.id).collect());
+    assert_eq!(ids, store.images().all().unwrap().iter().map(|record| record.id).collect());
     assert_eq!(matrix(&read, &records), matrix(&stored, &records));
     assert_eq!(levels(&read, &records).layers, levels(&stored, &records).layers);
     for layer in survey.layers() {
@@ -100,7 +100,7 @@ fn check(specs: &[SourceSpec]) {
     }
 
     // What was to be added is what is there now.
-    assert_eq!(before.new.bytes, store.disk_usage().unwrap().stored);
+    assert_eq!(before.new.bytes, store.accounts().disk_usage().unwrap().stored);
     let after = would(&store);
     assert_eq!((after.new_layers, after.new), (0, Held::default()));
     assert_eq!((after.known_layers, after.known), (before.new_layers, before.new));

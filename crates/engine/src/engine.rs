@@ -125,7 +125,7 @@ impl Engine {
     /// # Errors
     /// `Store`.
     pub fn usage(&self) -> Result<DiskUsage> {
-        Ok(self.store()?.disk_usage()?)
+        Ok(self.store()?.accounts().disk_usage()?)
     }
 
     /// What removing images, one after the other, would free; nothing is removed.
@@ -138,7 +138,7 @@ impl Engine {
         for text in images {
             ids.push(strata_image::resolve_image(&store, text)?.id);
         }
-        Ok(store.removal(&ids, &[])?)
+        Ok(store.accounts().removal(&ids, &[])?)
     }
 
     /// Mounts an image read-only; this process serves it. The mount is usable on return.

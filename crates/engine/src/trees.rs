@@ -107,7 +107,7 @@ pub(crate) fn checked(store: &Store) -> CheckedStore<'_> {
 /// such file. Only layers with such links need the merge.
 fn merges(store: &Store, leased: &[LeasedLayer]) -> std::result::Result<(), BoxError> {
     for layer in leased {
-        if store.needs_lower(layer)? {
+        if store.reader().needs_lower(layer.diff_id())? {
             open_tree(store, leased)?;
             break;
         }

@@ -53,7 +53,7 @@ impl<'a> CheckedStore<'a> {
             let id = store.put_blob(image.config)?.into();
             let layers = leased.iter().map(|layer| *layer.diff_id()).collect();
             tried += 1;
-            match store.commit_image(&ImageRecord { id, manifest, layers }, &tags, leased) {
+            match store.images().commit(&ImageRecord { id, manifest, layers }, &tags, leased) {
                 Ok(()) => return Ok(id),
                 // Another process removed this very image after the blobs were put.
                 Err(strata_layer::Error::NoBlob(_)) if tried < TRIES => {}

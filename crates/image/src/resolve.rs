@@ -20,21 +20,21 @@ const PREFIX_MIN: usize = 2;
 pub fn resolve_image(store: &Store, text: &str) -> Result<ImageRecord> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     if let Ok(id) = ImageId::from_hex(hex)
-        && let Some(image) = store.image(&id)?
+        && let Some(image) = store.images().get(&id)?
     {
         return Ok(image);
     }
-    let tags = store.tags()?;
+    let tags = store.images().tags()?;
     let reference = text.parse::<Reference>().ok();
     if let Some(reference) = &reference
         && let Some(image) = by_reference(store, &tags, reference)?
     {
         return Ok(image);
     }
-    let images = store.images()?;
+    let images = store.images().all()?;
     let mut matching = by_prefix(images.iter().map(|image| image.id), hex);
     match (matching.pop(), matching.is_empty()) {
-        (Some(id), true) => store.image(&id)?.ok_or_else(|| no_image(text, &tags, None)),
+        (Some(id), true) => store.images().get(&id)?.ok_or_else(|| no_image(text, &tags, None)),
         (Some(id), false) => {
             matching.push(id);
             Err(Error::Ambiguous { text: text.to_owned(), candidates: matching })
@@ -52,12 +52,12 @@ fn by_reference(
         // Pulled by this very digest, which may be that of an index.
         let pin = reference.store_pin();
         if let Some((_, id)) = tags.iter().find(|(tag, _)| Some(tag) == pin.as_ref()) {
-            return Ok(store.image(id)?);
+            return Ok(store.images().get(id)?);
         }
         // A pinned manifest must belong to an image of that repository.
         let ids = of_repository(tags, reference).map(|(_, id)| id);
         for id in ids {
-            if let Some(image) = store.image(id)?
+            if let Some(image) = store.images().get(id)?
                 && image.manifest == Some(digest)
             {
                 return Ok(Some(image));
@@ -67,7 +67,7 @@ fn by_reference(
     }
     let wanted = reference.store_tag();
     match tags.iter().find(|(tag, _)| Some(tag) == wanted.as_ref()) {
-        Some((_, id)) => Ok(store.image(id)?),
+        Some((_, id)) => Ok(store.images().get(id)?),
         None => Ok(None),
     }
 }

@@ -65,13 +65,13 @@ impl Fresh {
     }
 
     fn tags(&self) -> Vec<String> {
-        self.store.tags().unwrap().into_iter().map(|(tag, _)| tag).collect()
+        self.store.images().tags().unwrap().into_iter().map(|(tag, _)| tag).collect()
     }
 
     /// Nothing of anything is in the store: not in the index, not on disk.
     #[track_caller]
     fn assert_empty(&self) {
-        assert_eq!(self.store.images().unwrap(), []);
+        assert_eq!(self.store.images().all().unwrap(), []);
         assert_eq!(self.tags(), Vec::<String>::new());
         assert_eq!(self.store.layers().unwrap(), []);
         for dir in ["layers", "staging"] {
@@ -220,7 +220,7 @@ fn every_fixture_loads_under_its_names() {
         let loaded = fresh.load(&fixture(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(loaded.iter().map(names).collect::<Vec<_>>(), expected, "{file}");
         for image in &loaded {
-            let record = fresh.store.image(&image.id).unwrap().unwrap();
+            let record = fresh.store.images().get(&image.id).unwrap().unwrap();
             let layers: Vec<_> = image.layers.iter().map(|layer| layer.diff_id).collect();
             assert_eq!(record.layers, layers, "{file}");
             assert_eq!(record.manifest.is_some(), !file.contains("docker") || file.contains("25"));
@@ -253,7 +253,7 @@ fn a_second_load_finds_everything_there() {
     assert_eq!(second.layers(|event| *event == Event::Exists), all);
     assert_eq!(second.layers(|event| *event != Event::Exists), BTreeSet::new());
     assert!(again.iter().flat_map(|image| &image.layers).all(|layer| layer.existed));
-    assert_eq!(fresh.store.images().unwrap().len(), 2);
+    assert_eq!(fresh.store.images().all().unwrap().len(), 2);
 }
 
 #[test]
@@ -472,9 +472,9 @@ fn two_loads_of_one_archive_at_once_both_succeed() {
             });
         }
     });
-    assert_eq!(fresh.store.images().unwrap().len(), 2);
+    assert_eq!(fresh.store.images().all().unwrap().len(), 2);
     let distinct: BTreeSet<_> =
-        fresh.store.images().unwrap().into_iter().flat_map(|image| image.layers).collect();
+        fresh.store.images().all().unwrap().into_iter().flat_map(|image| image.layers).collect();
     assert_eq!(fresh.store.layers().unwrap().len(), distinct.len());
 }
 
@@ -548,7 +548,7 @@ fn images_are_found_again_by_what_people_type() {
     let fresh = fresh();
     let loaded = fresh.load(&fixture("cases-docker25.docker.tar")).unwrap();
     let (one, two) = (&loaded[0], &loaded[1]);
-    let manifest = fresh.store.image(&two.id).unwrap().unwrap().manifest.unwrap();
+    let manifest = fresh.store.images().get(&two.id).unwrap().unwrap().manifest.unwrap();
     let (hex, id) = (one.id.hex(), one.id.to_string());
     for (text, image) in [
         ("cases:1", one),

@@ -55,7 +55,7 @@ fn every_fixture_comes_as_it_is_loaded() {
     )
     .unwrap();
     assert_eq!(loaded[0].id, pulled.id);
-    assert_eq!(client.store.images().unwrap(), other.store.images().unwrap());
+    assert_eq!(client.store.images().all().unwrap(), other.store.images().all().unwrap());
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! A tar becoming a layer: the draft decides, this follows on disk and keeps the books.
+//! A tar becoming a layer: the draft decides, the target follows, this keeps the books.
 //!
-//! For every regular file: read, hash, and either link to a file that already has those bytes
-//! (this layer's, another layer's that is being unpacked, one of the index) or write it. Without
-//! a [`Disk`] only the books are kept, which is how fsck and rebuild derive a layer's rows anew.
+//! For every regular file: read, hash, and have the [`BodyTarget`] either link to a file that
+//! already has those bytes or write it. The books are the same whatever the target is, which is how
+//! fsck and rebuild derive a layer's rows anew.
 //!
 //! Invariants: at most [`SMALL`] bytes of a body are in memory; a body that no path holds any
 //! more stays in the stage's shadows until `headers.zst` has it; `bodies` has one record for each
@@ -10,52 +10,21 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use strata_tree::{ContentDigest, TreePath};
 
+use crate::body_target::{BodyTarget, LinkedTo};
 use crate::error::{Error, IoContext, Result};
-use crate::index::Index;
-use crate::index::contents::Sources;
-use crate::read_ahead::ReadAhead;
-use crate::stage::{Linked, Place, Stage};
-use crate::store::Staged;
+use crate::stage::{Stage, StagePath};
 use strata_diff::Limits;
 use strata_diff::body::{BodyLayout, CHUNK, copy_range, digest, fill};
 use strata_diff::draft::{Draft, Effects, FileId, FileKind, Finished, MemberFacts, Placed};
 use strata_diff::headers::{BodySink, StoredBody, StreamWriter};
-use strata_diff::stream::{Hashed, data};
+use strata_diff::stream::Hashed;
 use strata_diff::tar::{DiffReader, Member, MemberKind, RawSink};
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 4 << 20;
-
-/// Where the bytes of a layer go.
-pub(crate) struct Disk<'s> {
-    pub stage: Stage,
-    /// The same directory, for other unpacks to link from.
-    pub shared: Arc<OwnedFd>,
-    pub index: Index,
-    pub sources: Sources,
-    pub ahead: ReadAhead,
-    pub store_root: &'s OwnedFd,
-    pub staged: &'s Staged,
-}
-
-impl Disk<'_> {
-    /// Offers the file at `place` to other unpacks no more: it is about to leave that path.
-    fn withdraw(&self, digest: &ContentDigest, place: &Place) {
-        let mut staged = self.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let ours = staged
-            .get(digest)
-            .is_some_and(|(dir, path)| Arc::ptr_eq(dir, &self.shared) && *path == place.path());
-        if ours {
-            staged.remove(digest);
-        }
-    }
-}
 
 /// The bytes of one inode.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +41,7 @@ pub(crate) struct LocalContent {
     /// The row that it was linked from.
     pub known: Option<i64>,
     /// One of its names in the stage.
-    pub source: Place,
+    pub source: StagePath,
     /// The number of the member of the tar whose body it is.
     pub member: u64,
 }
@@ -87,7 +56,7 @@ struct BodyRecord {
 
 enum BodyOf {
     File(FileId),
-    Loose(Place),
+    Loose(StagePath),
 }
 
 /// Books of a layer that has been read to its end.
@@ -102,7 +71,7 @@ pub(crate) struct Built {
 }
 
 /// The work.
-pub(crate) struct Build<'s> {
+pub(crate) struct Build<T> {
     label: String,
     limits: Limits,
     draft: Draft,
@@ -114,11 +83,11 @@ pub(crate) struct Build<'s> {
     logical: u64,
     /// The number of the member that is being read.
     position: u64,
-    pub(crate) disk: Option<Disk<'s>>,
+    target: T,
 }
 
-impl<'s> Build<'s> {
-    pub(crate) fn new(label: &str, limits: Limits, disk: Option<Disk<'s>>) -> Self {
+impl<T: BodyTarget> Build<T> {
+    pub(crate) fn new(label: &str, limits: Limits, target: T) -> Self {
         Self {
             label: label.to_owned(),
             limits,
@@ -130,7 +99,7 @@ impl<'s> Build<'s> {
             bodies: Vec::new(),
             logical: 0,
             position: 0,
-            disk,
+            target,
         }
     }
 
@@ -191,8 +160,11 @@ impl<'s> Build<'s> {
         let content = BodyLayout { logical: member.size, pieces: member.sparse };
         match placed {
             Placed::File { file, path, hidden } => {
-                let place =
-                    if hidden { Place::Shadow(file.index() as u64) } else { Place::Diff(path) };
+                let place = if hidden {
+                    StagePath::Shadow(file.index() as u64)
+                } else {
+                    StagePath::Diff(path)
+                };
                 let local = self.content(&content, &place, reader, buffer)?;
                 self.files.resize(file.index() + 1, None);
                 self.files[file.index()] = Some(FileContent { local, hidden });
@@ -200,10 +172,7 @@ impl<'s> Build<'s> {
             }
             // A whiteout with bytes in it: only the exact tar needs them.
             Placed::Nothing | Placed::Link { .. } => {
-                let place = match &mut self.disk {
-                    Some(disk) => disk.stage.unused_shadow(),
-                    None => Place::Shadow(0),
-                };
+                let place = self.target.unused_shadow();
                 self.content(&content, &place, reader, buffer)?;
                 self.note_body(content, BodyOf::Loose(place));
             }
@@ -218,39 +187,30 @@ impl<'s> Build<'s> {
         }
     }
 
-    /// Does on disk what a member's placing asks for.
+    /// Does what a member's placing asks for.
     fn follow(&mut self, effects: Effects) -> Result<()> {
         for (path, file, last) in effects.removed {
-            let content = self.files.get(file.index()).copied().flatten();
-            if let (Some(disk), Some(content)) = (&mut self.disk, content) {
-                let local = self.apart.remove(&path).unwrap_or(content.local);
-                let place = Place::Diff(path);
-                let local = &mut self.locals[local];
-                let is_source = local.source == place;
-                let shadow = if last && !content.hidden {
-                    Place::Shadow(file.index() as u64)
-                } else if is_source {
-                    disk.stage.unused_shadow()
-                } else {
-                    disk.stage.remove(&place)?;
-                    continue;
-                };
-                if is_source {
-                    disk.withdraw(&local.digest, &place);
-                    local.source = shadow.clone();
-                }
-                disk.stage.rename(&place, &shadow)?;
+            let Some(content) = self.files.get(file.index()).copied().flatten() else { continue };
+            let local = self.apart.remove(&path).unwrap_or(content.local);
+            let place = StagePath::Diff(path);
+            let local = &mut self.locals[local];
+            let is_source = local.source == place;
+            let shadow = if last && !content.hidden {
+                StagePath::Shadow(file.index() as u64)
+            } else if is_source {
+                self.target.unused_shadow()
+            } else {
+                self.target.remove(&place)?;
+                continue;
+            };
+            if is_source {
+                self.target.withdraw(&local.digest, &place);
+                local.source = shadow.clone();
             }
+            self.target.rename(&place, &shadow)?;
         }
-        if let Some(disk) = &mut self.disk {
-            for path in &effects.removed_dirs {
-                disk.stage.remove_dir(path)?;
-            }
-            for path in &effects.made_dirs {
-                disk.stage.make_dir(path)?;
-            }
-        }
-        Ok(())
+        effects.removed_dirs.iter().try_for_each(|path| self.target.remove_dir(path))?;
+        effects.made_dirs.iter().try_for_each(|path| self.target.make_dir(path))
     }
 
     /// Gives an inode's bytes a further name.
@@ -258,19 +218,14 @@ impl<'s> Build<'s> {
         let Some(content) = self.files.get(file.index()).copied().flatten() else {
             return Ok(()); // A symlink or device: it has no bytes.
         };
-        if self.disk.is_none() {
-            return Ok(());
-        }
         let LocalContent { digest, size, source, .. } = self.locals[content.local].clone();
-        let place = Place::Diff(to.clone());
-        let linked = self.link_known(&digest, size, &place)?;
-        let local = match (linked, &mut self.disk) {
-            (Some(local), _) => local,
-            (None, Some(disk)) => {
-                disk.stage.copy_own(&source, &place)?;
+        let place = StagePath::Diff(to.clone());
+        let local = match self.link_known(&digest, size, &place)? {
+            Some(local) => local,
+            None => {
+                self.target.copy_own(&source, &place)?;
                 self.fresh(digest, size, &place)
             }
-            (None, None) => content.local,
         };
         if local != content.local {
             self.apart.insert(to.clone(), local);
@@ -282,7 +237,7 @@ impl<'s> Build<'s> {
     fn content<R: Read, S: RawSink + BodySink>(
         &mut self,
         content: &BodyLayout,
-        place: &Place,
+        place: &StagePath,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
         buffer: &mut Vec<u8>,
     ) -> Result<usize> {
@@ -308,9 +263,7 @@ impl<'s> Build<'s> {
         if let Some(local) = self.link_known(&digest, content.logical, place)? {
             return Ok(local);
         }
-        if let Some(disk) = &mut self.disk {
-            disk.stage.write(place, bytes)?;
-        }
+        self.target.write(place, bytes)?;
         Ok(self.fresh(digest, content.logical, place))
     }
 
@@ -318,38 +271,23 @@ impl<'s> Build<'s> {
     fn large<R: Read, S: RawSink + BodySink>(
         &mut self,
         content: &BodyLayout,
-        place: &Place,
+        place: &StagePath,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
     ) -> Result<usize> {
-        let mut aside = match &mut self.disk {
-            Some(disk) => Some(disk.stage.temporary()?),
-            None => None,
-        };
-        let doing = || "cannot write a file of the layer".to_owned();
+        let large = self.target.begin_large()?;
         let mut chunk = vec![0; CHUNK];
         let digest = digest(content, reader, |reader, mut at, end| {
             while at < end {
                 let n = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
                 fill(reader, &mut chunk[..n])?;
-                if let Some((_, file)) = &mut aside {
-                    for (from, part) in data(&chunk[..n]) {
-                        file.write_all_at(part, at + from as u64).doing(doing)?;
-                    }
-                }
+                T::write_part(&large, &chunk[..n], at)?;
                 at += n as u64;
             }
             Ok::<_, Error>(())
         })?;
-        if let Some((_, file)) = &aside {
-            file.set_len(content.logical).doing(doing)?;
-        }
+        T::end_large(&large, content.logical)?;
         let known = self.link_known(&digest, content.logical, place)?;
-        if let (Some(disk), Some((temporary, _))) = (&mut self.disk, &aside) {
-            match known {
-                Some(_) => disk.stage.remove(temporary)?,
-                None => disk.stage.rename(temporary, place)?,
-            }
-        }
+        self.target.place_large(large, known.is_none().then_some(place))?;
         Ok(known.unwrap_or_else(|| self.fresh(digest, content.logical, place)))
     }
 
@@ -358,51 +296,20 @@ impl<'s> Build<'s> {
         &mut self,
         digest: &ContentDigest,
         size: u64,
-        place: &Place,
+        place: &StagePath,
     ) -> Result<Option<usize>> {
         let local = self.latest.get(digest).copied();
-        let Some(disk) = &mut self.disk else { return Ok(local) };
-        if let Some(local) = local {
-            let linked = disk.stage.link_own(&self.locals[local].source, place)?;
-            return Ok(match linked {
-                Linked::Yes => Some(local),
-                Linked::No => None,
-                Linked::Cloned => Some(self.fresh(*digest, size, place)),
-            });
-        }
-        let other = {
-            // Under the lock: whoever takes the file away from that path withdraws it first.
-            let staged = disk.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match staged.get(digest) {
-                Some((dir, path)) => disk.stage.link(dir.as_fd(), path, place)?,
-                None => Linked::No,
-            }
-        };
-        match other {
-            Linked::Yes => return Ok(Some(self.add(*digest, size, None, place))),
-            Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
-            Linked::No => {}
-        }
-        disk.index.read_on()?;
-        if let Some(source) = disk.sources.find(&disk.index.db, digest)? {
-            if let Some(layer) = source.elsewhere {
-                disk.ahead.found_in(disk.store_root, layer);
-            }
-            match disk.stage.link(disk.store_root.as_fd(), &source.path, place)? {
-                Linked::Yes => return Ok(Some(self.add(*digest, size, Some(source.id), place))),
-                Linked::Cloned => return Ok(Some(self.fresh(*digest, size, place))),
-                Linked::No => {}
-            }
-        }
-        Ok(None)
+        let own = local.map(|local| &self.locals[local].source);
+        Ok(match self.target.link(digest, own, place)? {
+            LinkedTo::Own => local,
+            LinkedTo::Other(row) => Some(self.add(*digest, size, row, place)),
+            LinkedTo::Cloned => Some(self.fresh(*digest, size, place)),
+            LinkedTo::Nothing => None,
+        })
     }
 
-    fn fresh(&mut self, digest: ContentDigest, size: u64, place: &Place) -> usize {
-        if let Some(disk) = &self.disk {
-            let source = (Arc::clone(&disk.shared), place.path());
-            let mut staged = disk.staged.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            staged.insert(digest, source);
-        }
+    fn fresh(&mut self, digest: ContentDigest, size: u64, place: &StagePath) -> usize {
+        self.target.offer(digest, place);
         self.add(digest, size, None, place)
     }
 
@@ -411,7 +318,7 @@ impl<'s> Build<'s> {
         digest: ContentDigest,
         size: u64,
         known: Option<i64>,
-        place: &Place,
+        place: &StagePath,
     ) -> usize {
         let local = self.locals.len();
         let member = self.position;
@@ -435,7 +342,7 @@ impl<'s> Build<'s> {
     }
 
     /// Settles what had to wait for the end.
-    pub(crate) fn finish(mut self) -> Result<(Built, Option<Disk<'s>>)> {
+    pub(crate) fn finish(mut self) -> Result<(Built, T)> {
         let (files, locals) = (&self.files, &self.locals);
         let digest = |file: FileId| {
             let content = files.get(file.index()).copied().flatten();
@@ -448,8 +355,8 @@ impl<'s> Build<'s> {
         for (file, to) in &finished.linked {
             self.link(*file, to)?;
         }
-        let Self { files, locals, apart, bodies, disk, .. } = self;
-        Ok((Built { finished, locals, files, apart, bodies }, disk))
+        let Self { files, locals, apart, bodies, target, .. } = self;
+        Ok((Built { finished, locals, files, apart, bodies }, target))
     }
 }
 
@@ -514,7 +421,7 @@ impl Built {
         stream.finish(&table, &mut out, &mut |frame| {
             for body in &inline {
                 let place = match &body.of {
-                    BodyOf::File(file) => Place::Shadow(file.index() as u64),
+                    BodyOf::File(file) => StagePath::Shadow(file.index() as u64),
                     BodyOf::Loose(place) => place.clone(),
                 };
                 let file = stage.open(&place)?;

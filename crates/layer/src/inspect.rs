@@ -12,6 +12,7 @@ use strata_diff::tar::DiffReader;
 use strata_diff::{Limits, stream};
 use strata_tree::{ContentDigest, DiffId};
 
+use crate::body_target::Discarded;
 use crate::build::Build;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
@@ -56,7 +57,7 @@ pub fn inspect(
     progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
     let report = |bytes| progress.event(&label, Event::Read { bytes });
     let (build, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
-        let mut build = Build::new(&label, *limits, None);
+        let mut build = Build::new(&label, *limits, Discarded);
         let mut reader = DiffReader::new(tar, label.clone(), *limits, Keeper(None));
         build.read(&mut reader)?;
         reader.finish()?;

@@ -9,6 +9,7 @@
 //! the staging directory; nothing but directories and plain read-only files is created from image
 //! data; nothing of a refused input stays.
 
+mod body_target;
 mod build;
 pub mod checkout;
 mod error;
@@ -17,6 +18,7 @@ mod inspect;
 mod layout;
 mod lock;
 mod measure;
+mod offered;
 mod progress;
 mod read_ahead;
 mod reader;
@@ -33,9 +35,9 @@ pub use reader::{
     ContentId, HolderSetId, IndexReader, NamedContent, RepeatedContent, RepeatedContents,
 };
 pub use store::{
-    BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames, LayerInput,
-    LayerUsage, LeasedImage, LeasedLayer, Problem, Removal, SharedGroup, Sharing, Step, StepHook,
-    Store, StoreOptions, Unpacked, Usage, chain_id,
+    Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames,
+    Images, LayerInput, LayerUsage, LeasedImage, LeasedLayer, Problem, Removal, SharedGroup,
+    Sharing, Step, StepHook, Store, StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::error::{IoContext, Result};
 use crate::index::rows::{EntryRow, RowKind, directories};
-use crate::stage::Place;
+use crate::layout::diff_path;
 
 /// What something takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(crate) struct Frame {
 pub(crate) fn frame(layer: BorrowedFd<'_>, rows: &[EntryRow]) -> Result<Frame> {
     let directories = directories(rows).filter_map(|(path, _, row)| match &row.kind {
         RowKind::Directory { marks, .. } if marks.presence != strata_tree::Presence::Phantom => {
-            Some(Place::Diff(path).path())
+            Some(diff_path(&path))
         }
         _ => None,
     });

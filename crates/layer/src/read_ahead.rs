@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::num::NonZero;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -80,7 +80,7 @@ impl ReadAhead {
     }
 
     /// Takes note that a content was found in another directory of that layer than the one before.
-    pub(crate) fn found_in(&mut self, store: &OwnedFd, layer: DiffId) {
+    pub(crate) fn found_in(&mut self, store: BorrowedFd<'_>, layer: DiffId) {
         let found = self.found.entry(layer).or_default();
         *found += 1;
         if *found != MOVES {
@@ -106,8 +106,8 @@ impl Drop for ReadAhead {
     }
 }
 
-fn start(store: &OwnedFd, left: &Arc<Left>, index: bool) -> Option<JoinHandle<()>> {
-    let (store, left) = (store.try_clone().ok()?, Arc::clone(left));
+fn start(store: BorrowedFd<'_>, left: &Arc<Left>, index: bool) -> Option<JoinHandle<()>> {
+    let (store, left) = (store.try_clone_to_owned().ok()?, Arc::clone(left));
     let thread = std::thread::Builder::new().name("strata-ahead".into());
     let work = move || {
         if index {
@@ -158,6 +158,7 @@ fn subdirectories(store: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Vec<
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::fd::OwnedFd;
 
     const LAYER: [u8; 32] = [7; 32];
 
@@ -181,10 +182,10 @@ mod tests {
         let root: OwnedFd = fs::File::open(store.path()).unwrap().into();
         let mut ahead = ReadAhead::new();
         for _ in 1..MOVES {
-            ahead.found_in(&root, layer);
+            ahead.found_in(root.as_fd(), layer);
         }
         assert!(ahead.readers.is_empty());
-        ahead.found_in(&root, layer);
+        ahead.found_in(root.as_fd(), layer);
         assert_eq!(ahead.readers.len(), READERS);
         // `diff`, `a`, `b`, each by one of them.
         while ahead.left.state().done < 3 {

@@ -18,12 +18,13 @@ use strata_tree::{ContentDigest, DiffId, ImageId, TreePath};
 
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::EntryRow;
+use crate::index::shared::SharedIndex;
 use crate::index::{
     self, ImageRecord, Index, LayerRecord, containing, holders, images, named, rows,
 };
-use crate::layout::layer_path;
+use crate::layout::{diff_path, layer_path};
 use crate::stage::open_beneath;
-use crate::store::Store;
+use crate::store::{Store, StoreDir};
 
 /// The number of a stored content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +92,8 @@ impl Deref for Connection<'_> {
 /// Each method fails with `Sqlite` where SQLite refuses, and with `Damaged` where the index
 /// contradicts itself; what else a method may say is named there.
 pub struct IndexReader<'s> {
-    store: &'s Store,
+    dir: &'s StoreDir,
+    index: &'s SharedIndex,
     /// Of its own; else the store's.
     own: Option<Index>,
 }
@@ -99,7 +101,7 @@ pub struct IndexReader<'s> {
 impl Store {
     /// Reads on the store's own connection.
     pub fn reader(&self) -> IndexReader<'_> {
-        IndexReader { store: self, own: None }
+        IndexReader { dir: self.dir(), index: self.index(), own: None }
     }
 
     /// Reads on a connection of its own, for another thread.
@@ -107,7 +109,7 @@ impl Store {
     /// # Errors
     /// `Sqlite`.
     pub fn another_reader(&self) -> Result<IndexReader<'_>> {
-        Ok(IndexReader { store: self, own: Some(self.another_index()?) })
+        Ok(IndexReader { own: Some(self.index().another()?), ..self.reader() })
     }
 }
 
@@ -115,7 +117,7 @@ impl IndexReader<'_> {
     fn db(&self) -> Connection<'_> {
         match &self.own {
             Some(index) => Connection::Own(index),
-            None => Connection::Shared(self.store.index()),
+            None => Connection::Shared(self.index.lock()),
         }
     }
 
@@ -146,6 +148,16 @@ impl IndexReader<'_> {
         let db = self.db();
         let record = index::find_layer(&db, layer)?.ok_or(Error::NoLayer(*layer))?;
         rows::each(&db, record.id, &mut |row, content| take(row, content.map(ContentId)))
+    }
+
+    /// Whether a name of a layer is a link into lower layers, which only a whole stack can resolve.
+    ///
+    /// # Errors
+    /// `NoLayer`.
+    pub fn needs_lower(&self, layer: &DiffId) -> Result<bool> {
+        let db = self.db();
+        let record = index::find_layer(&db, layer)?.ok_or(Error::NoLayer(*layer))?;
+        rows::has_lower_links(&db, record.id)
     }
 
     /// Whether a layer contains those bytes.
@@ -188,7 +200,7 @@ impl IndexReader<'_> {
     /// The `limit` contents with the most bytes in more than one file, each with at most `paths`
     /// of its names, sorted. Reads on up to four connections at a time.
     pub fn repeated(&self, limit: usize, paths: usize) -> Result<RepeatedContents> {
-        let found = named::most(&|| self.store.another_index(), limit)?;
+        let found = named::most(&|| self.index.another(), limit)?;
         let mut contents = Vec::with_capacity(found.contents.len());
         for one in found.contents {
             let paths = containing::paths(&self.db(), &one.ids, paths)?;
@@ -289,11 +301,11 @@ impl IndexReader<'_> {
             .optional()?;
         let (diff_id, digest, parent, name) = found.ok_or_else(gone)?;
         let path = index::contents::path_of(&db, named.layer, parent, &name)?;
-        let below = layer_path(&diff_id).join("diff").join(path.as_os_str());
+        let below = layer_path(&diff_id).join(diff_path(&path));
         let what = format!("{path} of layer {diff_id}");
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let file = open_beneath(self.store.root_fd(), &below, flags)
-            .doing(|| format!("cannot read {what}"))?;
+        let file =
+            open_beneath(self.dir.fd(), &below, flags).doing(|| format!("cannot read {what}"))?;
         Ok((digest, what, file.into()))
     }
 }

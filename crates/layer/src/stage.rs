@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use strata_tree::{TreePath, rename_new};
 
 use crate::error::{Error, IoContext, Result};
+use crate::layout::diff_path;
 use crate::lock::{Lock, flock, still_there};
 use crate::measure::{Space, space};
 use strata_diff::body::CHUNK;
@@ -36,7 +37,7 @@ pub(crate) const DIR_MODE: u32 = 0o755;
 
 /// Where a body lies, below the stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum StagePath {
     /// At an image path.
     Diff(TreePath),
     /// Among the bodies without a path.
@@ -45,12 +46,11 @@ pub(crate) enum Place {
     Relink,
 }
 
-impl Place {
+impl StagePath {
     /// The path below the layer directory.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
-            Self::Diff(path) if path.is_root() => PathBuf::from("diff"),
-            Self::Diff(path) => Path::new("diff").join(path.as_os_str()),
+            Self::Diff(path) => diff_path(path),
             Self::Shadow(n) => PathBuf::from(format!("shadow/{n}")),
             Self::Relink => PathBuf::from("relink"),
         }
@@ -116,7 +116,7 @@ impl Stage {
 
     /// Makes a directory at an image path.
     pub(crate) fn make_dir(&mut self, path: &TreePath) -> Result<()> {
-        self.mkdir(&Place::Diff(path.clone()).path())
+        self.mkdir(&diff_path(path))
     }
 
     fn mkdir(&mut self, path: &Path) -> Result<()> {
@@ -133,7 +133,7 @@ impl Stage {
 
     /// Removes an empty directory at an image path.
     pub(crate) fn remove_dir(&mut self, path: &TreePath) -> Result<()> {
-        let path = Place::Diff(path.clone()).path();
+        let path = diff_path(path);
         self.last_dir = None;
         let (dir, name) = self.parent(&path)?;
         rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
@@ -141,7 +141,7 @@ impl Stage {
     }
 
     /// Writes a body whole; long runs of zeros are left as holes.
-    pub(crate) fn write(&mut self, place: &Place, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, place: &StagePath, bytes: &[u8]) -> Result<()> {
         let path = place.path();
         let file = self.create(&path)?;
         let doing = || format!("cannot write {}", path.display());
@@ -157,16 +157,16 @@ impl Stage {
     }
 
     /// A new file for a body too large for memory; [`Stage::rename`] gives it its place.
-    pub(crate) fn temporary(&mut self) -> Result<(Place, File)> {
+    pub(crate) fn temporary(&mut self) -> Result<(StagePath, File)> {
         let place = self.unused_shadow();
         let file = self.create(&place.path())?;
         Ok((place, file))
     }
 
     /// A place without an image path that nothing else uses.
-    pub(crate) fn unused_shadow(&mut self) -> Place {
+    pub(crate) fn unused_shadow(&mut self) -> StagePath {
         // Counted from the top, so that they never meet the numbers of inodes.
-        let place = Place::Shadow(u64::MAX - self.next_temporary);
+        let place = StagePath::Shadow(u64::MAX - self.next_temporary);
         self.next_temporary += 1;
         place
     }
@@ -189,7 +189,7 @@ impl Stage {
     }
 
     /// Moves a body.
-    pub(crate) fn rename(&mut self, from: &Place, to: &Place) -> Result<()> {
+    pub(crate) fn rename(&mut self, from: &StagePath, to: &StagePath) -> Result<()> {
         let (from, to) = (from.path(), to.path());
         let doing = || format!("cannot move {} to {}", from.display(), to.display());
         let (to_dir, to_name) = self.parent(&to)?;
@@ -200,7 +200,7 @@ impl Stage {
     }
 
     /// Removes a body.
-    pub(crate) fn remove(&mut self, place: &Place) -> Result<()> {
+    pub(crate) fn remove(&mut self, place: &StagePath) -> Result<()> {
         let path = place.path();
         let (dir, name) = self.parent(&path)?;
         rustix::fs::unlinkat(dir, name, AtFlags::empty())
@@ -212,7 +212,7 @@ impl Stage {
         &mut self,
         dir: BorrowedFd<'_>,
         source: &Path,
-        to: &Place,
+        to: &StagePath,
     ) -> Result<Linked> {
         let path = to.path();
         let (to_dir, name) = self.parent(&path)?;
@@ -226,7 +226,7 @@ impl Stage {
         }
     }
 
-    fn clone_from(&mut self, dir: BorrowedFd<'_>, source: &Path, to: &Place) -> Result<Linked> {
+    fn clone_from(&mut self, dir: BorrowedFd<'_>, source: &Path, to: &StagePath) -> Result<Linked> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let Ok(from) = rustix::fs::openat(dir, source, flags, Mode::empty()) else {
             return Ok(Linked::No);
@@ -240,13 +240,13 @@ impl Stage {
     }
 
     /// Another name of one of the stage's own bodies.
-    pub(crate) fn link_own(&mut self, from: &Place, to: &Place) -> Result<Linked> {
+    pub(crate) fn link_own(&mut self, from: &StagePath, to: &StagePath) -> Result<Linked> {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
         self.link(root.as_fd(), &from.path(), to)
     }
 
     /// A copy of one of the stage's own bodies, where a link is not to be had; with its holes.
-    pub(crate) fn copy_own(&mut self, from: &Place, to: &Place) -> Result<()> {
+    pub(crate) fn copy_own(&mut self, from: &StagePath, to: &StagePath) -> Result<()> {
         let mut from = self.open(from)?;
         let path = to.path();
         let to = self.create(&path)?;
@@ -272,10 +272,10 @@ impl Stage {
         &mut self,
         dir: BorrowedFd<'_>,
         source: &Path,
-        place: &Place,
+        place: &StagePath,
     ) -> Result<bool> {
         // Not among the shadows: they are gone by then.
-        let temporary = Place::Relink;
+        let temporary = StagePath::Relink;
         match self.link(dir, source, &temporary)? {
             Linked::Yes => {}
             Linked::No => return Ok(false),
@@ -307,10 +307,10 @@ impl Stage {
     }
 
     /// Makes every other of `paths` a name of the file at `keep` again.
-    pub(crate) fn relink_own(&mut self, keep: &Place, paths: &[&TreePath]) -> Result<()> {
+    pub(crate) fn relink_own(&mut self, keep: &StagePath, paths: &[&TreePath]) -> Result<()> {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
         for path in paths {
-            let place = Place::Diff((*path).clone());
+            let place = StagePath::Diff((*path).clone());
             if place != *keep && !self.relink(root.as_fd(), &keep.path(), &place)? {
                 return Err(Errno::MLINK).doing(|| format!("cannot link {path} back"));
             }
@@ -319,12 +319,12 @@ impl Stage {
     }
 
     /// Opens a body for reading.
-    pub(crate) fn open(&self, place: &Place) -> Result<File> {
+    pub(crate) fn open(&self, place: &StagePath) -> Result<File> {
         Ok(self.open_beneath(&place.path(), OFlags::RDONLY)?.into())
     }
 
     /// What a body takes on disk; `None` if it is not there.
-    pub(crate) fn space(&mut self, place: &Place) -> Result<Option<Space>> {
+    pub(crate) fn space(&mut self, place: &StagePath) -> Result<Option<Space>> {
         let path = place.path();
         let (dir, name) = self.parent(&path)?;
         space(dir, name)

@@ -28,7 +28,7 @@ impl Store {
     /// # Errors
     /// `NoLayer`, `Damaged`, `Sqlite`.
     pub fn lower(&self, leased: &LeasedLayer) -> crate::Result<StoredLayer> {
-        let index = self.index();
+        let index = self.index().lock();
         let diff_id = leased.diff_id();
         let record =
             index::find_layer(&index.db, diff_id)?.ok_or(crate::Error::NoLayer(*diff_id))?;

@@ -72,7 +72,7 @@ impl<'s> Chain<'s> {
     /// use strata_layer::Store;
     /// # fn main() -> strata_layer::Result<()> {
     /// # let store = Store::open("/var/lib/stratafs".as_ref())?;
-    /// let image = store.images()?.remove(0);
+    /// let image = store.images().all()?.remove(0);
     /// let chain = Chain::open(&store, &image.id)?;
     /// let mut names = 0;
     /// chain.replay(&mut |event| names += 1)?;

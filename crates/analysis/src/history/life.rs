@@ -100,7 +100,7 @@ impl Chain<'_> {
     /// use strata_tree::TreePath;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = Store::open("/var/lib/stratafs".as_ref())?;
-    /// # let image = store.images()?.remove(0);
+    /// # let image = store.images().all()?.remove(0);
     /// let chain = Chain::open(&store, &image.id)?;
     /// for event in chain.life(&TreePath::clamped(b"/etc/passwd")?)?.events {
     ///     println!("layer {}: {:?}", event.layer, event.what);

@@ -135,7 +135,7 @@ impl Chain<'_> {
     /// use strata_layer::Store;
     /// # fn main() -> strata_layer::Result<()> {
     /// # let store = Store::open("/var/lib/stratafs".as_ref())?;
-    /// # let image = store.images()?.remove(0);
+    /// # let image = store.images().all()?.remove(0);
     /// let waste = Chain::open(&store, &image.id)?.waste(&image.id)?;
     /// println!("{} of {} bytes, efficiency {:.3}", waste.wasted, waste.total, waste.dive);
     /// # Ok(())

@@ -1,8 +1,9 @@
 //! Sharing between layers that no store has to hold: from their contents alone.
 //!
 //! Invariants: what [`sharing_of`] gives of a store's layers is what
-//! [`Store::sharing`](strata_layer::Store::sharing) gives of the same, as long as no link limit
-//! forced a second copy of a content and the file system keeps files in whole blocks of 4 KiB.
+//! [`Accounts::sharing`](strata_layer::Accounts::sharing) gives of the same, as long as no link
+//! limit forced a second copy of a content and the file system keeps files in whole blocks of
+//! 4 KiB.
 
 use std::collections::{BTreeMap, HashMap};
 

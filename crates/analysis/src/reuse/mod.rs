@@ -1,9 +1,9 @@
 //! What images have in common, and what each way of sharing would save.
 //!
 //! ```text
-//! Store::sharing ──┬─ Levels: bytes with no sharing, of layers, of files
-//! sharing_of     ──┴─ Matrix: image x image ── nearest, closest, clusters
-//!                        pairs.rs: sums over sets of images, eight sets at a time
+//! Accounts::sharing ──┬─ Levels: bytes with no sharing, of layers, of files
+//! sharing_of        ──┴─ Matrix: image x image ── nearest, closest, clusters
+//!                           pairs.rs: sums over sets of images, eight sets at a time
 //! ```
 //! Everything is computed from [`Sharing`](strata_layer::Sharing): groups of contents that the same
 //! layers hold. Where it comes from (a store's index, or the layers of archives that are in no

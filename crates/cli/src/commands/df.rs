@@ -57,10 +57,10 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
     let together = if chosen.is_empty() {
         None
     } else {
-        let images = store.images()?;
+        let images = store.images().all()?;
         let at = images.iter().enumerate().filter(|(_, image)| chosen.contains(&image.id));
         let at = at.map(|(at, _)| at).collect();
-        Some(store.sharing()?.together(&images, &at))
+        Some(store.accounts().sharing()?.together(&images, &at))
     };
     let usage = store.into_disk_usage()?;
     let wanted = |image: &ImageRecord| chosen.is_empty() || chosen.contains(&image.id);

@@ -11,7 +11,7 @@ pub(crate) fn layer_rows(context: &Context, text: &str) -> Result<Vec<LayerRow>>
     let store = context.store()?;
     let image = resolve_image(&store, text)?;
     let config = ImageConfig::of(&store, &image.id)?;
-    let sharing = store.sharing()?;
+    let sharing = store.accounts().sharing()?;
     let usage = sharing.layer_usage(&[]);
     let mut commands = config.history().into_iter().filter(|step| step.layer.is_some());
     let mut rows = Vec::new();

@@ -47,7 +47,7 @@ fn wanted(store: &Store, texts: &[String]) -> Result<Vec<Saved>> {
     let mut all: Vec<Saved> = Vec::new();
     for text in texts {
         let image = resolve_image(store, text)?;
-        let tags = store.tags()?;
+        let tags = store.images().tags()?;
         let name = text.parse::<Reference>().ok();
         let name = name.filter(|name| {
             let tag = name.store_tag();

@@ -39,7 +39,7 @@ impl KnownNames {
     pub(super) fn images(&self, typed: &str, end: &str) -> Vec<Offer> {
         let Ok(store) = self.context.store() else { return Vec::new() };
         let mut offers = Vec::new();
-        for (name, id) in store.tags().unwrap_or_default() {
+        for (name, id) in store.images().tags().unwrap_or_default() {
             let short = familiar(&name);
             // Whoever writes the whole name gets the whole name.
             let whole = typed.contains('/') && !short.starts_with(typed);
@@ -47,7 +47,7 @@ impl KnownNames {
             offers.push((format!("{name}{end}"), id.short()));
         }
         if !typed.is_empty() && typed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let images = store.images().unwrap_or_default();
+            let images = store.images().all().unwrap_or_default();
             offers.extend(images.iter().map(|one| {
                 let layers = one.layers.len();
                 (format!("{}{end}", one.id.short()), format!("image of {layers} layers"))

@@ -67,7 +67,7 @@ impl ExploredImage {
         let (config, leased) = store.lease_image(&record.id)?;
         let count = leased.len();
         let tree = ImageTree::read(&store, &record, &leased, &mut |read| watch(read, count))?;
-        let images = store.images()?;
+        let images = store.images().all()?;
         let history = ImageConfig::of(&store, &record.id)?;
         let mut entries = history.history().into_iter().filter(|entry| entry.layer.is_some());
         let mut layers = Vec::new();
@@ -88,7 +88,7 @@ impl ExploredImage {
             });
         }
         let mut names: HashMap<ImageId, String> = HashMap::new();
-        for (name, id) in store.tags()? {
+        for (name, id) in store.images().tags()? {
             // Tags come before digests, so a digest is its name only without a tag.
             names.entry(id).or_insert_with(|| familiar(&name));
         }

@@ -161,7 +161,7 @@ pub(super) struct Names(Vec<(String, ImageId)>);
 
 impl Names {
     pub(super) fn of(store: &Store) -> Result<Self> {
-        let tags = store.tags()?.into_iter().filter(|(name, _)| !name.contains('@'));
+        let tags = store.images().tags()?.into_iter().filter(|(name, _)| !name.contains('@'));
         let familiar = |name: String| match name.parse::<Reference>() {
             Ok(reference) => reference.familiar(),
             Err(_) => name,

@@ -26,7 +26,7 @@ pub(super) fn run(
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let mut tags = store.tags()?;
+    let mut tags = store.images().tags()?;
     let (mut untagged, mut failed) = (Vec::new(), Vec::new());
     let mut wanted: Vec<(ImageId, String)> = Vec::new();
     for text in images {
@@ -59,7 +59,7 @@ pub(super) fn run(
         }
     }
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
-    let removal = store.removal(&ids, &untagged)?;
+    let removal = store.accounts().removal(&ids, &untagged)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
         let how = users.mounted(id).unwrap_or_else(|| {
             format!("image {} is in use: a running load or command holds it", id.short())

@@ -150,7 +150,7 @@ fn find_layer(store: &Store, name: &str) -> Result<Option<DiffId>> {
 fn of_layer(store: &Store, id: &DiffId) -> Result<Value> {
     let record = store.layer(id)?;
     let record = record.ok_or_else(|| anyhow::anyhow!("layer {id} has just been removed"))?;
-    let images = store.images()?.into_iter().filter(|image| image.layers.contains(id));
+    let images = store.images().all()?.into_iter().filter(|image| image.layers.contains(id));
     Ok(json!({
         "DiffId": id.to_string(),
         "DiffSize": record.diff_size,
@@ -168,7 +168,7 @@ fn of_upper(
     mounts: &[MountInfo],
     upper: &NamedUpper,
 ) -> Result<Document> {
-    let image = store.image(&upper.image_id()?)?;
+    let image = store.images().get(&upper.image_id()?)?;
     let layers = image.map(|image| image.layers).unwrap_or_default();
     let layers: Vec<PathBuf> = layers.iter().map(|id| store.layer_files(id)).collect();
     let mount = MountInfo::of_upper(mounts, &upper.name);

@@ -164,8 +164,8 @@ fn in_dockers_words(
     whole_ids: bool,
 ) -> Result<Vec<DockerRow>> {
     let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
-        let images = store.images()?;
-        let usage = store.sharing()?.images(&images);
+        let images = store.images().all()?;
+        let usage = store.accounts().sharing()?.images(&images);
         let ids = images.iter().map(|image| image.id.to_string());
         ids.zip(usage).collect()
     } else {

@@ -49,14 +49,14 @@ pub(crate) struct KnownImage {
 impl KnownImage {
     /// All images.
     pub(crate) fn all(store: &Store) -> Result<Vec<Self>> {
-        let tags = store.tags()?;
-        let images = store.images()?.into_iter();
+        let tags = store.images().tags()?;
+        let images = store.images().all()?.into_iter();
         images.map(|record| Self::new(store, record, &tags)).collect()
     }
 
     /// One image.
     pub(crate) fn one(store: &Store, record: ImageRecord) -> Result<Self> {
-        Self::new(store, record, &store.tags()?)
+        Self::new(store, record, &store.images().tags()?)
     }
 
     fn new(store: &Store, record: ImageRecord, tags: &[(String, ImageId)]) -> Result<Self> {
@@ -119,7 +119,7 @@ impl KnownImage {
 /// The names of all images as people say them, sorted.
 pub(crate) fn familiar_names(store: &Store) -> Result<HashMap<ImageId, Vec<String>>> {
     let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
-    for (name, image) in store.tags()? {
+    for (name, image) in store.images().tags()? {
         // A digest that it was pulled by is not a name of its own.
         if !is_pin(&name) {
             names.entry(image).or_default().push(familiar(&name));

@@ -109,7 +109,7 @@ pub(super) fn prune(
     filters: &Filters,
 ) -> Result<Pruned> {
     let used = in_use(context)?;
-    let sharing = store.sharing()?;
+    let sharing = store.accounts().sharing()?;
     let headers: Vec<(DiffId, u64)> =
         store.layers()?.iter().map(|layer| (layer.diff_id, layer.headers_size)).collect();
     let mut pruned = Pruned::default();
@@ -122,7 +122,7 @@ pub(super) fn prune(
         if !wanted || !meant || used.contains(&image.record.id) {
             continue;
         }
-        match store.remove_image(&image.record.id) {
+        match store.images().remove(&image.record.id) {
             Ok(layers) => {
                 pruned.untagged.extend(image.tags.iter().map(|name| familiar(name)));
                 pruned.deleted.push(image.record.id.to_string());

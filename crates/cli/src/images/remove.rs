@@ -54,7 +54,7 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
         (Some(name), None) => name,
         _ => bail!("{} names a digest; a tag is a name like {}:v1", args.target, args.source),
     };
-    store.tag(&name, &image.id)?;
+    store.images().tag(&name, &image.id)?;
     Ok(())
 }
 
@@ -92,12 +92,12 @@ fn remove(
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let tags = store.tags()?;
+    let tags = store.images().tags()?;
     match asked(store, &tags, users, text, force)? {
         RmiEffect::Untag(names) => untag(store, &names, out)?,
         RmiEffect::Remove(id) => {
             let shown = shown(&tags, &id, text);
-            let freed = match (store.remove_image(&id), gone_by_name(&tags, &id, text)) {
+            let freed = match (store.images().remove(&id), gone_by_name(&tags, &id, text)) {
                 // The image stays, without a name, as long as it is in use.
                 (Err(LayerError::InUse { .. }), Some(names)) if force => {
                     return untag(store, &names, out);
@@ -122,7 +122,7 @@ fn remove(
 
 fn untag(store: &Store, names: &[String], out: &mut impl Write) -> Result<()> {
     for name in names {
-        store.untag(name)?;
+        store.images().untag(name)?;
         writeln!(out, "Untagged: {}", familiar(name))?;
     }
     Ok(())

@@ -108,7 +108,7 @@ struct Images {
 
 fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
     let known = KnownImage::all(store)?;
-    let sharing = store.sharing()?;
+    let sharing = store.accounts().sharing()?;
     let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
     let usage = sharing.images(&records);
     let active: BTreeSet<&DiffId> = records

@@ -51,8 +51,8 @@ fn facts(context: &Context, store: &Store) -> Result<SystemInfo> {
     let mounts = context.engine().mounts()?;
     let mounted = uppers.iter().filter(|upper| MountInfo::of_upper(&mounts, &upper.name).is_some());
     Ok(SystemInfo {
-        images: store.images()?.len(),
-        tags: store.tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
+        images: store.images().all()?.len(),
+        tags: store.images().tags()?.iter().filter(|(name, _)| !name.contains('@')).count(),
         layers: store.layers()?.len(),
         mounted: mounted.count(),
         uppers: uppers.len(),

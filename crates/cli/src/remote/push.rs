@@ -83,7 +83,7 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
     let all = of_repository(&store, &name)?;
     says_where(&Transfer::new(context.shown, Stream::Out), &name.reference);
     for (reference, id) in all {
-        let image = store.image(&id)?.with_context(|| format!("{reference} is gone"))?;
+        let image = store.images().get(&id)?.with_context(|| format!("{reference} is gone"))?;
         // Of its own, for the layers of the one before are history.
         let transfer = Transfer::new(context.shown, Stream::Out);
         send(context, args, &store, &registries, &transfer, (&image, &reference))?;
@@ -98,7 +98,7 @@ fn of_repository(store: &Store, name: &RegistryName) -> Result<Vec<(Reference, I
         bail!("{reference}: with --all-tags the name has neither tag nor digest");
     }
     let mut all = Vec::new();
-    for (tag, id) in store.tags()? {
+    for (tag, id) in store.images().tags()? {
         let known: Reference = tag.parse()?;
         let same = known.domain() == reference.domain()
             && known.repository() == reference.repository()
@@ -136,7 +136,7 @@ fn send(
     // As docker: what is there under this name is known from now on. A store that cannot be written
     // has pushed all the same.
     let pin = reference.with_digest(pushed.digest).store_pin();
-    if let Some(Err(error)) = pin.map(|pin| store.tag(&pin, &image.id)) {
+    if let Some(Err(error)) = pin.map(|pin| store.images().tag(&pin, &image.id)) {
         tracing::debug!("{reference}: its digest is not kept: {error}");
     }
     let tag = reference.tag().map_or("latest", |tag| tag.as_str());

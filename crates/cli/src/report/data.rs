@@ -173,8 +173,8 @@ pub(super) fn collect(
     wanted: &BTreeSet<ImageId>,
     levels: Vec<Level>,
 ) -> Result<PageData> {
-    let usage = store.disk_usage()?;
-    let sharing = store.sharing()?;
+    let usage = store.accounts().disk_usage()?;
+    let sharing = store.accounts().sharing()?;
     let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
     let shares = Shares::of(&sharing, &records);
 
@@ -286,7 +286,7 @@ impl<'a> Layers<'a> {
         let whole: u64 = all.iter().map(|layer| layer.usage.stored).sum();
         let mut largest: Vec<usize> = (0..all.len()).collect();
         largest.sort_by_key(|at| Reverse(all[*at].usage.stored));
-        let held = store.held_names(sharing)?;
+        let held = store.accounts().held_names(sharing)?;
         let (mut trees, mut names): (HashMap<usize, ShownNode>, u64) = (HashMap::new(), 0);
         for at in largest {
             let layer = all[at];

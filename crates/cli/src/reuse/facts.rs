@@ -45,7 +45,7 @@ pub(crate) struct ReuseFacts {
 impl ReuseFacts {
     /// Of the images named, or of all; of a single one named, all are read, too.
     pub(crate) fn of_store(store: &Store, named: &[String]) -> Result<Self> {
-        let tags = store.tags()?;
+        let tags = store.images().tags()?;
         let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
         for (name, id) in tags {
             // A digest that it was pulled by is not a name of its own.
@@ -67,7 +67,7 @@ impl ReuseFacts {
         };
         let several = chosen.len() > 1;
         let mut all: Vec<(ReuseImage, ImageRecord)> = match several {
-            false => store.images()?,
+            false => store.images().all()?,
             true => chosen,
         }
         .into_iter()
@@ -81,7 +81,7 @@ impl ReuseFacts {
         }
         let (images, records): (Vec<ReuseImage>, Vec<ImageRecord>) = all.into_iter().unzip();
         let one = images.iter().position(|image| Some(image.id) == only);
-        Ok(Self::new(images, records, store.sharing()?, one))
+        Ok(Self::new(images, records, store.accounts().sharing()?, one))
     }
 
     /// Of these images; `one` is the position of the one that was asked about.

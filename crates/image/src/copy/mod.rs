@@ -150,7 +150,7 @@ fn stored(
             if let Some(name) = name {
                 let tag = name.store_tag().filter(|_| name.digest().is_none());
                 let tag = tag.ok_or_else(|| Error::NameWithDigest(name.to_string()))?;
-                store.tag(&tag, &image.id)?;
+                store.images().tag(&tag, &image.id)?;
             }
             Ok(CopiedImage { id: image.id, manifest: image.manifest })
         }

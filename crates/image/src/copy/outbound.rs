@@ -199,7 +199,7 @@ pub(crate) fn of_store<'a>(
         layers.push(OutLayer { digest, size, foreign: false, open: Box::new(open) });
     }
     let tag = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
-    let known = store.tags()?;
+    let known = store.images().tags()?;
     let is_name = |name: &Reference| {
         let tag = name.store_tag();
         known.iter().any(|(known, id)| *id == image.id && Some(known) == tag.as_ref())

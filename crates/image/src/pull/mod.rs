@@ -86,14 +86,14 @@ pub fn pull(
         }
     };
     let id = found.config.id();
-    let before = store.tags()?.into_iter().find(|(tag, _)| Some(tag) == name.as_ref());
+    let before = store.images().tags()?.into_iter().find(|(tag, _)| Some(tag) == name.as_ref());
     let newer = before.is_none_or(|(_, image)| image != id);
     let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = options.threads.or_else(|| NonZeroUsize::new(cpus().max(LAYERS_AT_ONCE)));
     let load = LoadOptions { threads, limits: options.limits.clone(), ..LoadOptions::default() };
     // An image that is there as a whole is not told of layer by layer.
     let progress: &dyn Progress =
-        if store.image(&id)?.is_some() { &Silent(progress) } else { progress };
+        if store.images().get(&id)?.is_some() { &Silent(progress) } else { progress };
     let loaded = load_one(into, &source, &found, &load, progress)?;
     Ok(Pulled { id: loaded.id, digest, layers: loaded.layers, newer })
 }

@@ -251,12 +251,13 @@ type Elsewhere = HashMap<DiffId, Vec<(String, BlobDigest, u64, String)>>;
 
 fn elsewhere(store: &Store, reference: &Reference) -> Result<Elsewhere> {
     let mut found = Elsewhere::new();
-    for (tag, id) in store.tags()? {
+    for (tag, id) in store.images().tags()? {
         let Ok(name) = tag.parse::<Reference>() else { continue };
         if name.domain() != reference.domain() || name.repository() == reference.repository() {
             continue;
         }
-        let Some(origin) = store.image(&id)?.and_then(|image| Origin::read(store, &image)) else {
+        let Some(origin) = store.images().get(&id)?.and_then(|image| Origin::read(store, &image))
+        else {
             continue;
         };
         for (diff_id, layer) in origin.layers {

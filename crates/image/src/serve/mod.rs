@@ -140,7 +140,7 @@ impl Shelf<'_> {
     }
 
     fn names(&self) -> Result<Vec<(Reference, ImageId)>> {
-        let tags = self.store.tags()?.into_iter();
+        let tags = self.store.images().tags()?.into_iter();
         Ok(tags.filter_map(|(tag, id)| Some((tag.parse::<Reference>().ok()?, id))).collect())
     }
 
@@ -222,7 +222,7 @@ impl Shelf<'_> {
             return Ok(known);
         }
         let (_, leased) = self.store.lease_image(id)?;
-        let own = self.store.image(id)?.and_then(|image| image.manifest);
+        let own = self.store.images().get(id)?.and_then(|image| image.manifest);
         let own = own.map(|digest| self.store.blob(&digest)).transpose()?;
         let bytes = match own.filter(|bytes| is_plain(bytes, &leased)) {
             Some(bytes) => bytes,
@@ -251,7 +251,7 @@ impl Shelf<'_> {
                 let response = Response::bytes(200, "application/octet-stream", bytes);
                 return Ok(response.header("docker-content-digest", digest.to_string()));
             }
-            let image = self.store.image(id)?;
+            let image = self.store.images().get(id)?;
             if !image.is_some_and(|image| image.layers.contains(&diff_id)) {
                 continue;
             }

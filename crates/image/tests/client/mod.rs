@@ -91,8 +91,8 @@ impl Client {
     /// Nothing of anything is in the store.
     #[track_caller]
     pub fn assert_empty(&self) {
-        assert_eq!(self.store.images().unwrap(), []);
-        assert_eq!(self.store.tags().unwrap(), []);
+        assert_eq!(self.store.images().all().unwrap(), []);
+        assert_eq!(self.store.images().tags().unwrap(), []);
         assert_eq!(self.store.layers().unwrap(), []);
         for dir in ["layers", "staging", "blobs/sha256"] {
             let entries = std::fs::read_dir(self.store.root().join(dir)).into_iter().flatten();

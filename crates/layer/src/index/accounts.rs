@@ -13,9 +13,8 @@ use rustix::io::Errno;
 use super::layer_records::layers;
 use super::{holders, rows};
 use crate::error::{IoContext, Result};
-use crate::layout::layer_path;
+use crate::layout::{diff_path, layer_path};
 use crate::measure::{frame, space};
-use crate::stage::Place;
 
 /// Fills the columns and the table of the accounts, by one pass over the layers of `root`.
 pub(super) fn fill(db: &Connection, root: &Path) -> Result<()> {
@@ -43,7 +42,7 @@ pub(super) fn fill(db: &Connection, root: &Path) -> Result<()> {
         ))?;
         for (name, at, _) in rows::with_paths(&rows) {
             let Some(content) = contents.get(at).copied().flatten() else { continue };
-            if let Some(space) = space(dir, &Place::Diff(name).path())?
+            if let Some(space) = space(dir, &diff_path(&name))?
                 && measured.insert(content)
             {
                 blocks_of.execute([content, space.blocks as i64])?;

@@ -16,6 +16,7 @@ mod layer_records;
 pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
+pub(crate) mod shared;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

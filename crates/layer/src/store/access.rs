@@ -1,4 +1,5 @@
-//! Opening a store that is there, and using one that cannot be written.
+//! Opening a store: one that is made if it is not there, one that is there, one that cannot be
+//! written.
 //!
 //! ```text
 //! opened as ever       the store can be written
@@ -6,30 +7,52 @@
 //!                      as it is, what is derived goes elsewhere, and every change is refused
 //! ```
 //!
-//! A full disk has no room for what SQLite writes beside `index.db`, so that nothing could be
-//! removed either. [`Store::set_aside`] keeps some room in a file without meaning; [`Store::shed`]
-//! gives it back before something is removed, and that of compiled trees, which are derived.
-//!
-//! Invariants: nothing here makes a store; a store that is opened read-only is not changed in any
-//! way, and neither swept nor migrated.
+//! Invariants: only [`Store::open`] and [`Store::open_with`] make a store; a store that is opened
+//! read-only is not changed in any way, and neither swept nor migrated.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
 use strata_tree::ChainId;
 
-use super::{Store, StoreOptions, has_layers};
+use super::dir::{StoreDir, has_layers};
+use super::new_index::NewIndex;
+use super::{Store, StoreOptions};
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
-use crate::lock::{Lock, flock};
-
-/// The file that keeps room, in the root.
-pub(super) const RESERVE: &str = "reserve";
-/// Bytes of it: what the index writes down of a removal is some ten to some hundred KiB.
-const RESERVED: u64 = 512 << 10;
+use crate::index::shared::SharedIndex;
+use crate::lock::Lock;
 
 impl Store {
+    /// Opens the store at `root`, makes it if there is none, and removes what dead processes left.
+    ///
+    /// # Errors
+    /// `NoIndex` if layers are there but `index.db` is not; `NewerStore`; `Io`.
+    pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, StoreOptions::default())
+    }
+
+    /// As [`Store::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self> {
+        let dir = StoreDir::make(root, options.on_step.clone())?;
+        // As long as the store is open, nobody puts another index in place.
+        dir.lock(Lock::Shared).doing(|| format!("cannot lock {}", root.display()))?;
+        let path = dir.index();
+        if !path.exists() {
+            // Asked again after the layers: another process may have made both meanwhile.
+            if has_layers(root)? && !path.exists() {
+                return Err(Error::NoIndex(root.to_owned()));
+            }
+            NewIndex::make(root)?.put_first(&path)?;
+        }
+        let index = Index::open(&path)?;
+        let store = Self::assemble(dir, SharedIndex::new(path, index), options);
+        store.dir.sweep();
+        Ok(store)
+    }
+
     /// Opens the store at `root`, which is there; read-only if it cannot be written.
     ///
     /// # Errors
@@ -50,93 +73,21 @@ impl Store {
 
     fn open_read_only(root: &Path, options: StoreOptions, why: &Error) -> Result<Self> {
         tracing::debug!("the store at {} is opened read-only: {why}", root.display());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root_fd = rustix::fs::open(root, flags, Mode::empty())
-            .doing(|| format!("cannot open the store at {}", root.display()))?;
+        let dir = StoreDir::open(root, options.on_step.clone())?;
         // Not every file system that is exported or packed has locks; nothing is changed here.
-        let _ = flock(&root_fd, Lock::Shared);
-        let index = Index::open_unwritable(&root.join("index.db"), options.elsewhere.as_deref())?;
-        let mut store = Self::assemble(root, root_fd, options, index);
-        store.read_only = Some(why.to_string());
-        Ok(store)
-    }
-
-    /// A further connection for reading, for another thread.
-    pub(crate) fn another_index(&self) -> Result<Index> {
-        let path = self.root.join("index.db");
-        match self.read_only {
-            None => Index::open_existing(&path),
-            Some(_) => Index::open_unwritable(&path, self.options.elsewhere.as_deref()),
-        }
+        let _ = dir.lock(Lock::Shared);
+        let index = SharedIndex::unwritable(dir.index(), options.elsewhere.as_deref(), why)?;
+        Ok(Self::assemble(dir, index, options))
     }
 
     /// Why it cannot be written; `None` if it can.
     pub fn read_only(&self) -> Option<&str> {
-        self.read_only.as_deref()
+        self.index.read_only()
     }
 
     /// Where a compiled tree of that chain is, or would be, if not in the store.
     pub fn tree_path_elsewhere(&self, chain: &ChainId) -> Option<PathBuf> {
-        let elsewhere = self.options.elsewhere.as_ref()?;
+        let elsewhere = self.elsewhere.as_ref()?;
         Some(elsewhere.join("trees").join(chain.hex()))
-    }
-
-    /// Keeps 512 KiB for a removal on a full disk, if they are not kept already. That there is no
-    /// room for it, or none can be kept on this file system, is no error: it may be there later.
-    pub fn set_aside(&self) {
-        if let Err(errno) = self.reserve() {
-            tracing::debug!("no room is set aside in {}: {errno}", self.root.display());
-        }
-    }
-
-    fn reserve(&self) -> rustix::io::Result<()> {
-        if self.read_only.is_some() {
-            return Ok(());
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(&self.root_fd, RESERVE, flags, mode)?;
-        let stat = rustix::fs::fstat(&file)?;
-        if u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVED {
-            return Ok(());
-        }
-        let kept = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED);
-        // Half of it is of no use, and in the way of whoever made the disk full.
-        kept.inspect_err(|_| self.forget_reserve())
-    }
-
-    fn forget_reserve(&self) {
-        let gone = rustix::fs::unlinkat(&self.root_fd, RESERVE, rustix::fs::AtFlags::empty());
-        if let Err(errno) = gone {
-            tracing::debug!("{}/{RESERVE}: {errno}", self.root.display());
-        }
-    }
-
-    /// Removes what [`Store::set_aside`] keeps and all compiled trees, which are made anew when
-    /// they are wanted; the bytes that are free then. Mounts keep those that they have open.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn shed(root: &Path) -> Result<u64> {
-        let dir = root.join("trees");
-        let doing = || format!("cannot empty {}", dir.display());
-        let reserve = root.join(RESERVE);
-        let mut freed = reserve.metadata().map_or(0, |meta| meta.len());
-        match std::fs::remove_file(&reserve) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).doing(|| format!("cannot remove {}", reserve.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        for entry in std::fs::read_dir(&dir).doing(doing)? {
-            let path = entry.doing(doing)?.path();
-            let bytes = path.metadata().map_or(0, |meta| meta.len());
-            match std::fs::remove_file(&path) {
-                Ok(()) => freed += bytes,
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).doing(doing),
-            }
-        }
-        Ok(freed)
     }
 }

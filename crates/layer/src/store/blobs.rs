@@ -3,25 +3,16 @@
 //! Invariant: a blob is written aside, synced and renamed, so one that is there is whole; every
 //! read is checked against its name.
 
-use std::io::Write;
-use std::path::PathBuf;
-
 use sha2::{Digest, Sha256};
 use strata_tree::BlobDigest;
 
-use super::{Step, Store};
+use super::dir::StoreDir;
+use super::steps::Step;
 use crate::error::{Error, IoContext, Result};
 
-impl Store {
-    pub(super) fn blob_path(&self, digest: &BlobDigest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
-    }
-
+impl StoreDir {
     /// Keeps a blob, durably.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobDigest> {
+    pub(super) fn put_blob(&self, bytes: &[u8]) -> Result<BlobDigest> {
         let digest = BlobDigest::from_bytes(Sha256::digest(bytes).into());
         let path = self.blob_path(&digest);
         // One that is there and damaged is replaced.
@@ -33,10 +24,7 @@ impl Store {
     }
 
     /// Reads a blob.
-    ///
-    /// # Errors
-    /// `NoBlob`, `Damaged` if its bytes are not those of its name, `Io`.
-    pub fn blob(&self, digest: &BlobDigest) -> Result<Vec<u8>> {
+    pub(super) fn blob(&self, digest: &BlobDigest) -> Result<Vec<u8>> {
         let path = self.blob_path(digest);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -53,20 +41,5 @@ impl Store {
             ));
         }
         Ok(bytes)
-    }
-
-    /// Replaces a file in one durable step.
-    pub(super) fn write_aside(&self, path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-        let doing = || format!("cannot write {}", path.display());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (temporary, mut file) = self.aside(&name)?;
-        file.write_all(bytes).doing(doing)?;
-        file.sync_all().doing(doing)?;
-        std::fs::rename(&temporary, path).doing(doing)?;
-        if let Some(parent) = path.parent() {
-            let parent = std::fs::File::open(parent).doing(doing)?;
-            parent.sync_all().doing(doing)?;
-        }
-        Ok(())
     }
 }

@@ -19,11 +19,13 @@ use strata_tree::TreePath;
 use super::check_accounts::wrong_numbers;
 use super::checker::Checker;
 use super::fsck_report::{FsckReport, Problem};
+use super::leases::LeasedLayer;
 use super::mend::Mender;
-use super::{LeasedLayer, Store, StoreOptions, check_index};
+use super::rebuild::{derive, rebuild};
+use super::{Store, StoreOptions, check_index};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
-use crate::index::{LayerRecord, rows};
+use crate::index::{self, LayerRecord, rows};
 use crate::progress::{Event, Progress};
 
 impl Store {
@@ -47,7 +49,7 @@ impl Store {
                 let problems = vec![Problem::Index(what.clone())];
                 FsckReport { problems, ..FsckReport::default() }
             }
-            None => Checker::new(&Self::open_existing(root, options.clone())?).check(progress)?,
+            None => check(&Self::open_existing(root, options.clone())?, progress)?,
         };
         if !repair {
             return Ok(report);
@@ -58,15 +60,20 @@ impl Store {
         report.problems = others;
         if !index.is_empty() {
             let mut rebuilt = FsckReport::default();
-            Self::rebuild(root, options.clone(), progress, &mut rebuilt)?;
+            rebuild(root, options.on_step.clone(), progress, &mut rebuilt)?;
             repaired.extend(index.iter().map(|problem| format!("{problem}: rebuilt")));
             repaired.extend(rebuilt.repaired);
-            report = Checker::new(&Self::open_with(root, options.clone())?).check(progress)?;
+            report = check(&Self::open_with(root, options.clone())?, progress)?;
         }
-        report = Mender::new(&Self::open_with(root, options)?, report).mend()?;
+        let store = Self::open_with(root, options)?;
+        report = Mender::new(&store.dir, &store.index, report).mend()?;
         repaired.append(&mut report.repaired);
         Ok(FsckReport { repaired, ..report })
     }
+}
+
+fn check(store: &Store, progress: &dyn Progress) -> Result<FsckReport> {
+    Checker::new(&store.dir, &store.index).check(progress)
 }
 
 impl Checker<'_> {
@@ -83,7 +90,8 @@ impl Checker<'_> {
 
     fn check_all(&mut self, progress: &dyn Progress) -> Result<()> {
         self.check_sqlite()?;
-        for record in self.store.layers()? {
+        let records = index::layers(&self.index.lock().db)?;
+        for record in records {
             let label = record.diff_id.short();
             progress.event(&label, Event::Started { total: None });
             match self.check_layer(&record) {
@@ -100,14 +108,14 @@ impl Checker<'_> {
     }
 
     fn check_layer(&mut self, record: &LayerRecord) -> Result<()> {
-        let Some(leased) = self.store.lease(&record.diff_id)? else {
+        let Some(leased) = LeasedLayer::take(self.dir, self.index, &record.diff_id)? else {
             return Err(Error::NoLayer(record.diff_id));
         };
         let index_problem = |report: &mut FsckReport, what: &str| {
             report.index_problem(format!("layer {}: {what}", record.diff_id));
         };
-        let stored = rows::select(&self.store.index().db, record.id);
-        let derived = self.store.derive(&leased);
+        let stored = rows::select(&self.index.lock().db, record.id);
+        let derived = derive(&leased);
         let rows = match (&stored, &derived) {
             (_, Ok(derived)) => &derived.built.finished.rows,
             (Ok((rows, _)), Err(_)) => rows,
@@ -121,7 +129,7 @@ impl Checker<'_> {
                     let derived_rows = &derived.built.finished.rows;
                     let mut wrong = differences(stored, derived_rows);
                     if wrong.is_empty() {
-                        let unlike = rows::unlike(&self.store.index().db, record.id, derived_rows)?;
+                        let unlike = rows::unlike(&self.index.lock().db, record.id, derived_rows)?;
                         wrong = named(&unlike, derived_rows);
                     }
                     wrong.iter().for_each(|what| index_problem(&mut self.report, what));
@@ -145,7 +153,7 @@ impl Checker<'_> {
             let inode = (meta.dev(), meta.ino());
             if self.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
                 let what = format!("{path} is not the inode of its content {id}");
-                self.report.index_problem(format!("layer {}: {what}", leased.diff_id));
+                self.report.index_problem(format!("layer {}: {what}", leased.diff_id()));
             }
         }
     }

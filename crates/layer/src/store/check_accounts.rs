@@ -19,7 +19,7 @@ const MOST: usize = 8;
 impl Checker<'_> {
     /// Holder sets against `entries`, blocks of contents against what was met.
     pub(super) fn check_accounts(&mut self) -> Result<()> {
-        let index = self.store.index();
+        let index = self.index.lock();
         let mut wrong = Vec::new();
         wrong.extend(wrong_sets(&index.db)?.into_iter().take(MOST));
         wrong.extend(wrong_blocks(&index.db, &self.inodes)?.into_iter().take(MOST));

@@ -5,18 +5,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, statat};
 use sha2::{Digest, Sha256};
-use strata_tree::{ContentDigest, DiffId, TreePath};
+use strata_tree::{ContentDigest, DiffId};
 
-use super::LeasedLayer;
 use super::checker::Checker;
 use super::fsck_report::{FsckReport, Problem};
+use super::leases::LeasedLayer;
 use crate::error::{IoContext, Result};
 use crate::index::rows::{EntryRow, RowKind, with_paths};
+use crate::layout::diff_path;
 use crate::stage::{DIR_MODE, FILE_MODE, open_beneath};
 
 /// What a path of a layer directory must be.
@@ -30,11 +30,11 @@ enum Expected {
 impl Checker<'_> {
     /// Compares the layer's directory with the rows and hashes what was not hashed yet.
     pub(super) fn check_files(&mut self, leased: &LeasedLayer, rows: &[EntryRow]) -> Result<()> {
-        let diff_id = leased.diff_id;
+        let diff_id = *leased.diff_id();
         let mut expected = expected(rows);
         expected.insert("diff".into(), Expected::Directory);
         expected.insert("headers.zst".into(), Expected::Headers);
-        let root = rustix::fs::fstat(&leased.dir).doing(|| "cannot stat its directory".into())?;
+        let root = rustix::fs::fstat(leased.dir()).doing(|| "cannot stat its directory".into())?;
         check_mode(&diff_id, Path::new(""), &root, DIR_MODE, &mut self.report);
         let mut found = HashSet::new();
         let mut todo = vec![PathBuf::new()];
@@ -85,7 +85,7 @@ impl Checker<'_> {
             return Ok(*known);
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let file = open_beneath(leased.dir.as_fd(), path, flags);
+        let file = open_beneath(leased.dir(), path, flags);
         let mut file = std::fs::File::from(file.doing(|| format!("cannot open {}", shown(path)))?);
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; 256 << 10];
@@ -125,15 +125,10 @@ fn expected(rows: &[EntryRow]) -> HashMap<PathBuf, Expected> {
             _ => content(row),
         };
         if let Some(wanted) = wanted {
-            expected.insert(below(&path), wanted);
+            expected.insert(diff_path(&path), wanted);
         }
     }
     expected
-}
-
-/// Where an image path lies in a layer's directory.
-fn below(path: &TreePath) -> PathBuf {
-    Path::new("diff").join(path.as_os_str())
 }
 
 /// As people know it: the image's path, or the name of a file beside `diff/`.
@@ -148,8 +143,7 @@ fn shown(path: &Path) -> String {
 fn list(leased: &LeasedLayer, dir: &Path) -> Result<Vec<(PathBuf, Stat)>> {
     let doing = || format!("cannot list {}", shown(dir));
     let at = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    let fd =
-        open_beneath(leased.dir.as_fd(), at, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
+    let fd = open_beneath(leased.dir(), at, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(&fd).doing(doing)? {
         let entry = entry.doing(doing)?;
@@ -181,7 +175,7 @@ pub(super) fn mend_mode(leased: &LeasedLayer, path: &Path, mode: RawMode) -> Res
     let doing = || format!("cannot chmod {}", shown(path));
     let at = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     // A mode that forbids reading must not stand in the way.
-    let fd = open_beneath(leased.dir.as_fd(), at, OFlags::PATH).doing(doing)?;
+    let fd = open_beneath(leased.dir(), at, OFlags::PATH).doing(doing)?;
     let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
     rustix::fs::chmod(through, Mode::from_raw_mode(mode)).doing(doing)
 }

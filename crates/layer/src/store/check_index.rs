@@ -17,10 +17,11 @@ use rusqlite::{Connection, ErrorCode};
 use strata_tree::{BlobDigest, DiffId, FlatTree};
 
 use super::checker::Checker;
+use super::dir::has_layers;
 use super::fsck_report::Problem;
-use super::listing::{Found, Images, Listing};
+use super::listing::{Found, ImageList, Listing};
 use crate::error::{Error, IoContext, Result};
-use crate::index::{Index, NEWEST, PAGE};
+use crate::index::{self, Index, NEWEST, PAGE, images};
 
 /// Bytes of the header that never change: offset and value ("Database File Format", section 1.3).
 const HEADER: [(u64, &[u8]); 7] = [
@@ -45,7 +46,7 @@ pub(super) fn unreadable(root: &Path) -> Result<Option<String>> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let nothing = !super::has_layers(root)?;
+            let nothing = !has_layers(root)?;
             return Ok((!nothing).then(|| "is gone".to_owned()));
         }
         Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
@@ -148,7 +149,7 @@ fn check_schema(path: &Path) -> Result<Option<String>> {
 impl Checker<'_> {
     /// What SQLite and counting can tell.
     pub(super) fn check_sqlite(&mut self) -> Result<()> {
-        let index = self.store.index();
+        let index = self.index.lock();
         let mut statement = index.db.prepare("PRAGMA integrity_check")?;
         let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
         for line in lines.collect::<std::result::Result<Vec<_>, _>>()? {
@@ -196,9 +197,9 @@ impl Checker<'_> {
 
     /// Images and tags against their copy, and their blobs.
     pub(super) fn check_images(&mut self) -> Result<()> {
-        let expected = Images::of(&self.store.index().db)?;
+        let expected = ImageList::of(&self.index.lock().db)?;
         let state = expected.state();
-        match Listing::read(&self.store.root.join("images.json")) {
+        match Listing::read(&self.dir.listing()) {
             Found::Listing(listing) if listing.images == expected => {}
             Found::Listing(listing) if listing.is_ahead_of(&state) => {
                 self.report.notes.push("images.json has a change that a crash kept out".to_owned());
@@ -206,14 +207,15 @@ impl Checker<'_> {
             Found::Listing(_) => {
                 self.report.index_problem("its images and tags are not those of images.json");
             }
-            Found::Absent if expected == Images::default() => {}
+            Found::Absent if expected == ImageList::default() => {}
             Found::Absent => self.report.problems.push(Problem::Listing("is gone".to_owned())),
             Found::Damaged(why, _) => self.report.problems.push(Problem::Listing(why)),
         }
-        for image in self.store.images()? {
+        let images = images::all(&self.index.lock().db)?;
+        for image in images {
             let blobs = [Some(BlobDigest::from(image.id)), image.manifest];
             for digest in blobs.into_iter().flatten() {
-                if let Err(error) = self.store.blob(&digest) {
+                if let Err(error) = self.dir.blob(&digest) {
                     let what = error.to_string();
                     self.report.problems.push(Problem::Image { id: image.id, what });
                 }
@@ -224,9 +226,9 @@ impl Checker<'_> {
 
     /// Directories without a row, and compiled trees.
     pub(super) fn check_leftovers(&mut self) -> Result<()> {
-        for (name, path) in self.store.list("layers")? {
+        for (name, path) in self.dir.list("layers")? {
             let known = match DiffId::from_hex(&name) {
-                Ok(diff_id) => self.store.layer(&diff_id)?.is_some(),
+                Ok(diff_id) => index::find_layer(&self.index.lock().db, &diff_id)?.is_some(),
                 Err(_) => false,
             };
             if !known {
@@ -234,7 +236,7 @@ impl Checker<'_> {
                 self.report.notes.push(format!("{} {what}", path.display()));
             }
         }
-        for (_, path) in self.store.list("trees")? {
+        for (_, path) in self.dir.list("trees")? {
             let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
                 let tree = FlatTree::open(file, path.display().to_string());
                 tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())

@@ -6,12 +6,14 @@ use std::collections::HashMap;
 
 use strata_tree::ContentDigest;
 
-use super::Store;
+use super::dir::StoreDir;
 use super::fsck_report::FsckReport;
+use crate::index::shared::SharedIndex;
 
 /// A check of a store.
 pub(super) struct Checker<'s> {
-    pub(super) store: &'s Store,
+    pub(super) dir: &'s StoreDir,
+    pub(super) index: &'s SharedIndex,
     pub(super) report: FsckReport,
     /// The digest of each inode that was read.
     pub(super) digests: HashMap<(u64, u64), ContentDigest>,
@@ -20,9 +22,10 @@ pub(super) struct Checker<'s> {
 }
 
 impl<'s> Checker<'s> {
-    pub(super) fn new(store: &'s Store) -> Self {
+    pub(super) fn new(dir: &'s StoreDir, index: &'s SharedIndex) -> Self {
         Self {
-            store,
+            dir,
+            index,
             report: FsckReport::default(),
             digests: HashMap::new(),
             inodes: HashMap::new(),

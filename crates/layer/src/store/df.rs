@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,12 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 use rustix::io::Errno;
 use strata_tree::DiffId;
 
-use super::access::RESERVE;
-use super::{Store, Usage};
+use super::dir::StoreDir;
+use super::reserve::RESERVE;
+use super::sharing::{Sharing, Usage};
 use crate::error::{IoContext, Result};
-use crate::index::ImageRecord;
+use crate::index::shared::SharedIndex;
+use crate::index::{self, ImageRecord, images};
 use crate::measure::{Space, space};
 use crate::stage::open_beneath;
 
@@ -129,111 +131,100 @@ impl Disk {
 
 const INDEX: [&str; 3] = ["index.db", "index.db-wal", "index.db-shm"];
 
-impl Store {
-    /// Counts. As long as the store is open, its index has a log that counts too; see
-    /// [`Store::into_disk_usage`].
-    ///
-    /// # Errors
-    /// `Sqlite`, `Io`.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let (images, records, sharing) = (self.images()?, self.layers()?, self.sharing()?);
-        let mut having: HashMap<DiffId, u64> = HashMap::new();
-        for image in &images {
-            let layers: BTreeSet<&DiffId> = image.layers.iter().collect();
-            layers.into_iter().for_each(|layer| *having.entry(*layer).or_default() += 1);
-        }
-        let usage: HashMap<&DiffId, Usage> =
-            sharing.layers.iter().zip(sharing.layer_usage(&images)).collect();
-        let layers: Vec<LayerUsage> = records
-            .iter()
-            .map(|record| LayerUsage {
-                diff_id: record.diff_id,
-                entries: record.entries,
-                images: having.get(&record.diff_id).copied().unwrap_or(0),
-                usage: usage.get(&record.diff_id).copied().unwrap_or_default(),
-                headers: Space { bytes: record.headers_size, blocks: record.headers_blocks },
-                directories: record.directories,
-            })
-            .collect();
-        let groups = || sharing.groups.iter();
-        let contents = Space {
-            bytes: groups().map(|group| group.bytes).sum(),
-            blocks: groups().map(|group| group.blocks).sum(),
-        };
-        let (of_images, unheld) = sharing.all(&images);
-        Ok(DiskUsage {
-            entries: layers.iter().map(|layer| layer.entries).sum(),
-            files: groups().map(|group| group.files).sum(),
-            apparent: of_images.iter().map(|usage| usage.apparent).sum::<u64>() + unheld.apparent,
-            layered: layers.iter().map(|layer| layer.usage.layered).sum(),
-            stored: contents.bytes,
-            shared: groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes).sum(),
-            unheld,
-            disk: self.disk(contents, &layers)?,
-            images: images.into_iter().zip(of_images).collect(),
-            layers,
+/// Counts; see [`Accounts::disk_usage`](super::accounts::Accounts::disk_usage).
+pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsage> {
+    let images = images::all(&shared.lock().db)?;
+    let records = index::layers(&shared.lock().db)?;
+    let sharing = Sharing::read(&shared.lock().db)?;
+    let mut having: HashMap<DiffId, u64> = HashMap::new();
+    for image in &images {
+        let layers: BTreeSet<&DiffId> = image.layers.iter().collect();
+        layers.into_iter().for_each(|layer| *having.entry(*layer).or_default() += 1);
+    }
+    let usage: HashMap<&DiffId, Usage> =
+        sharing.layers.iter().zip(sharing.layer_usage(&images)).collect();
+    let layers: Vec<LayerUsage> = records
+        .iter()
+        .map(|record| LayerUsage {
+            diff_id: record.diff_id,
+            entries: record.entries,
+            images: having.get(&record.diff_id).copied().unwrap_or(0),
+            usage: usage.get(&record.diff_id).copied().unwrap_or_default(),
+            headers: Space { bytes: record.headers_size, blocks: record.headers_blocks },
+            directories: record.directories,
         })
-    }
+        .collect();
+    let groups = || sharing.groups.iter();
+    let contents = Space {
+        bytes: groups().map(|group| group.bytes).sum(),
+        blocks: groups().map(|group| group.blocks).sum(),
+    };
+    let (of_images, unheld) = sharing.all(&images);
+    Ok(DiskUsage {
+        entries: layers.iter().map(|layer| layer.entries).sum(),
+        files: groups().map(|group| group.files).sum(),
+        apparent: of_images.iter().map(|usage| usage.apparent).sum::<u64>() + unheld.apparent,
+        layered: layers.iter().map(|layer| layer.usage.layered).sum(),
+        stored: contents.bytes,
+        shared: groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes).sum(),
+        unheld,
+        disk: disk(dir, contents, &layers)?,
+        images: images.into_iter().zip(of_images).collect(),
+        layers,
+    })
+}
 
-    /// Counts, and closes the store first, so that the index is counted as it is left behind.
-    ///
-    /// # Errors
-    /// As [`Store::disk_usage`].
-    pub fn into_disk_usage(self) -> Result<DiskUsage> {
-        let mut usage = self.disk_usage()?;
-        let Self { index, root_fd, .. } = self;
-        index.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).close()?;
-        usage.disk.index = all_of(root_fd.as_fd(), &INDEX)?;
-        Ok(usage)
-    }
+fn disk(store: &StoreDir, contents: Space, layers: &[LayerUsage]) -> Result<Disk> {
+    let root = store.fd();
+    let below = |dir: &str| walk(root, [PathBuf::from(dir)]).map(|walked| walked.total());
+    let mut disk = Disk {
+        contents,
+        headers: layers.iter().map(|layer| layer.headers).sum(),
+        directories: layers.iter().map(|layer| layer.directories).sum(),
+        trees: below("trees")?,
+        blobs: below("blobs")?,
+        uppers: below("uppers")?,
+        mounts: below("mounts")?,
+        leftovers: leftovers(store, layers)?,
+        listing: all_of(root, &["images.json"])?,
+        reserve: all_of(root, &[RESERVE])?,
+        index: all_of(root, &INDEX)?,
+        root: space(root, Path::new(""))?.unwrap_or_default(),
+    };
+    disk.directories += all_of(root, &["layers"])?;
+    let known = ["layers", "trees", "blobs", "uppers", "mounts", "staging", "trash"];
+    let known = known.into_iter().chain(["images.json", RESERVE]).chain(INDEX);
+    let known: BTreeSet<&OsStr> = known.map(OsStr::new).collect();
+    let strangers = names(root, Path::new("."))?.into_iter();
+    let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));
+    disk.root += walk(root, strangers)?.total();
+    Ok(disk)
+}
 
-    fn disk(&self, contents: Space, layers: &[LayerUsage]) -> Result<Disk> {
-        let root = self.root_fd.as_fd();
-        let below = |dir: &str| walk(root, [PathBuf::from(dir)]).map(|walked| walked.total());
-        let mut disk = Disk {
-            contents,
-            headers: layers.iter().map(|layer| layer.headers).sum(),
-            directories: layers.iter().map(|layer| layer.directories).sum(),
-            trees: below("trees")?,
-            blobs: below("blobs")?,
-            uppers: below("uppers")?,
-            mounts: below("mounts")?,
-            leftovers: self.leftovers(layers)?,
-            listing: all_of(root, &["images.json"])?,
-            reserve: all_of(root, &[RESERVE])?,
-            index: all_of(root, &INDEX)?,
-            root: space(root, Path::new(""))?.unwrap_or_default(),
-        };
-        disk.directories += all_of(root, &["layers"])?;
-        let known = ["layers", "trees", "blobs", "uppers", "mounts", "staging", "trash"];
-        let known = known.into_iter().chain(["images.json", RESERVE]).chain(INDEX);
-        let known: BTreeSet<&OsStr> = known.map(OsStr::new).collect();
-        let strangers = names(root, Path::new("."))?.into_iter();
-        let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));
-        disk.root += walk(root, strangers)?.total();
-        Ok(disk)
-    }
+/// What is in `staging/`, `trash/` and, without a row, in `layers/`. Files of it may be names
+/// of contents: those are counted there.
+fn leftovers(store: &StoreDir, layers: &[LayerUsage]) -> Result<Space> {
+    let known: BTreeSet<String> = layers.iter().map(|layer| layer.diff_id.hex()).collect();
+    let root = store.fd();
+    let strange = names(root, Path::new("layers"))?.into_iter();
+    let strange = strange.filter(|name| name.to_str().is_none_or(|name| !known.contains(name)));
+    let strange = strange.map(|name| Path::new("layers").join(name));
+    let todo = ["staging", "trash"].map(PathBuf::from).into_iter().chain(strange);
+    let walked = walk(root, todo)?;
+    let own = walked.linked.values().filter(|inode| inode.names == inode.links);
+    Ok(walked.directories + walked.files + own.map(|inode| inode.space).sum())
+}
 
-    /// What is in `staging/`, `trash/` and, without a row, in `layers/`. Files of it may be names
-    /// of contents: those are counted there.
-    fn leftovers(&self, layers: &[LayerUsage]) -> Result<Space> {
-        let known: BTreeSet<String> = layers.iter().map(|layer| layer.diff_id.hex()).collect();
-        let root = self.root_fd.as_fd();
-        let strange = names(root, Path::new("layers"))?.into_iter();
-        let strange = strange.filter(|name| name.to_str().is_none_or(|name| !known.contains(name)));
-        let strange = strange.map(|name| Path::new("layers").join(name));
-        let todo = ["staging", "trash"].map(PathBuf::from).into_iter().chain(strange);
-        let walked = walk(root, todo)?;
-        let own = walked.linked.values().filter(|inode| inode.names == inode.links);
-        Ok(walked.directories + walked.files + own.map(|inode| inode.space).sum())
-    }
+/// Bytes of regular files below the layers, blobs, trees, staging and trash.
+pub(super) fn bytes_on_disk(store: &StoreDir) -> Result<u64> {
+    let dirs = ["layers", "blobs", "trees", "staging", "trash"];
+    let walked = walk(store.fd(), dirs.map(PathBuf::from))?;
+    Ok((walked.total().bytes) - walked.directories.bytes)
+}
 
-    /// Bytes of regular files below the layers, blobs, trees, staging and trash.
-    pub(super) fn bytes_on_disk(&self) -> Result<u64> {
-        let dirs = ["layers", "blobs", "trees", "staging", "trash"];
-        let walked = walk(self.root_fd.as_fd(), dirs.map(PathBuf::from))?;
-        Ok((walked.total().bytes) - walked.directories.bytes)
-    }
+/// What the index takes now.
+pub(super) fn index_space(store: &StoreDir) -> Result<Space> {
+    all_of(store.fd(), &INDEX)
 }
 
 fn all_of(root: BorrowedFd<'_>, names: &[&str]) -> Result<Space> {

@@ -7,9 +7,13 @@ use std::path::PathBuf;
 
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
-use super::sweep::remove_all;
-use super::{LeasedLayer, Step, Store, chain_id};
-use crate::error::{Error, IoContext, Result};
+use super::df::bytes_on_disk;
+use super::dir::StoreDir;
+use super::images::chain_id;
+use super::steps::Step;
+use super::sweep::{remove_all, remove_file_if_there};
+use crate::error::{Error, Result};
+use crate::index::shared::SharedIndex;
 use crate::index::{self, LayerRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
 
@@ -28,47 +32,37 @@ pub struct GcReport {
     pub freed: u64,
 }
 
-impl Store {
+/// One collection of garbage, with what it removed.
+pub(super) struct Collector<'s> {
+    dir: &'s StoreDir,
+    index: &'s SharedIndex,
+    pub(super) report: GcReport,
+}
+
+impl<'s> Collector<'s> {
+    pub(super) fn new(dir: &'s StoreDir, index: &'s SharedIndex) -> Self {
+        Self { dir, index, report: GcReport::default() }
+    }
+
     /// Removes everything that no image needs and nobody is using.
-    ///
-    /// # Errors
-    /// `Sqlite`, `Io`.
-    pub fn gc(&self) -> Result<GcReport> {
-        let before = self.bytes_on_disk()?;
-        self.sweep();
-        let mut collector = Collector::new(self);
-        collector.layers()?;
-        collector.orphans()?;
-        collector.files()?;
-        let mut report = collector.report;
-        report.freed = before.saturating_sub(self.bytes_on_disk()?);
-        Ok(report)
+    pub(super) fn collect_all(mut self) -> Result<GcReport> {
+        let before = bytes_on_disk(self.dir)?;
+        self.dir.sweep();
+        self.layers()?;
+        self.orphans()?;
+        self.files()?;
+        self.report.freed = before.saturating_sub(bytes_on_disk(self.dir)?);
+        Ok(self.report)
     }
 
-    /// Gives up layers that a failed load brought: those that no image has and nobody else holds
-    /// are removed.
-    ///
-    /// # Errors
-    /// `Sqlite`, `Io`.
-    pub fn discard_unreferenced(&self, leased: Vec<LeasedLayer>) -> Result<()> {
-        let layers: Vec<DiffId> = leased.iter().map(|layer| *layer.diff_id()).collect();
-        drop(leased);
-        for diff_id in layers {
-            if let Some(record) = self.layer(&diff_id)? {
-                self.collect(&record)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a layer if no image has it and nobody holds it; says whether it did.
+    /// Removes a layer if no image has it and nobody leases it; says whether it did.
     pub(super) fn collect(&self, record: &LayerRecord) -> Result<bool> {
-        let mut index = self.index();
+        let mut index = self.index.lock();
         let tx = index.write()?;
         if images::referenced(&tx, &record.diff_id)? {
             return Ok(false);
         }
-        let doomed = match self.lock_for_removal(&[record.diff_id]) {
+        let doomed = match self.dir.lock_for_removal(&[record.diff_id]) {
             Ok(doomed) => doomed,
             Err(Error::InUse { .. }) => return Ok(false),
             Err(error) => return Err(error),
@@ -76,51 +70,39 @@ impl Store {
         index::remove_layer(&tx, record.id)?;
         tx.commit()?;
         drop(index);
-        self.step(Step::Unreferenced);
-        self.trash_layers(doomed)?;
+        self.dir.step(Step::Unreferenced);
+        self.dir.remove_layers(doomed)?;
         Ok(true)
     }
 
-    pub(super) fn list(&self, dir: &str) -> Result<Vec<(String, PathBuf)>> {
-        let path = self.root.join(dir);
-        let doing = || format!("cannot list {}", path.display());
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&path).doing(doing)? {
-            let entry = entry.doing(doing)?;
-            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    /// Removes those of `layers` that no image has and nobody leases.
+    pub(super) fn collect_of(&self, layers: &[DiffId]) -> Result<()> {
+        for diff_id in layers {
+            let record = index::find_layer(&self.index.lock().db, diff_id)?;
+            if let Some(record) = record {
+                self.collect(&record)?;
+            }
         }
-        found.sort();
-        Ok(found)
-    }
-}
-
-/// One collection of garbage, with what it removed.
-pub(super) struct Collector<'s> {
-    store: &'s Store,
-    pub(super) report: GcReport,
-}
-
-impl<'s> Collector<'s> {
-    pub(super) fn new(store: &'s Store) -> Self {
-        Self { store, report: GcReport::default() }
+        Ok(())
     }
 
-    /// Removes layers that no image has and nobody holds.
+    /// Removes layers that no image has and nobody leases.
     fn layers(&mut self) -> Result<()> {
-        for record in self.store.layers()? {
-            if self.store.collect(&record)? {
+        let records = index::layers(&self.index.lock().db)?;
+        for record in records {
+            if self.collect(&record)? {
                 self.report.layers.push(record.diff_id);
             }
         }
         Ok(())
     }
 
-    /// Removes what lies in `layers/` without a row, unless somebody holds it.
+    /// Removes what lies in `layers/` without a row, unless somebody leases it.
     ///
     /// # Errors
     /// `Sqlite`, `Io`.
     pub(super) fn orphans(&mut self) -> Result<()> {
-        for (name, path) in self.store.list("layers")? {
+        for (name, path) in self.dir.list("layers")? {
             if path.is_symlink() {
                 remove_all(&path)?;
                 self.report.orphans.push(path);
@@ -128,12 +110,12 @@ impl<'s> Collector<'s> {
             }
             let Locked::Held(_lock) = lock_path(&path, Lock::TryExclusive)? else { continue };
             if let Ok(diff_id) = DiffId::from_hex(&name)
-                && self.store.layer(&diff_id)?.is_some()
+                && index::find_layer(&self.index.lock().db, &diff_id)?.is_some()
             {
                 continue;
             }
-            let trashed = self.store.trash(&path)?;
-            self.store.step(Step::Trashed);
+            let trashed = self.dir.move_to_trash(&path)?;
+            self.dir.step(Step::Trashed);
             remove_all(&trashed)?;
             self.report.orphans.push(path);
         }
@@ -143,12 +125,12 @@ impl<'s> Collector<'s> {
     /// Removes blobs and compiled trees that no image needs.
     fn files(&mut self) -> Result<()> {
         // Under the write lock: an image that is just being committed has its blobs before it.
-        let mut index = self.store.index();
+        let mut index = self.index.lock();
         let tx = index.write()?;
         let images = images::all(&tx)?;
-        for (name, path) in self.store.list("blobs/sha256")? {
+        for (name, path) in self.dir.list("blobs/sha256")? {
             let Ok(digest) = BlobDigest::from_hex(&name) else {
-                self.store.remove_file_if_there(&path)?;
+                remove_file_if_there(&path)?;
                 self.report.orphans.push(path);
                 continue;
             };
@@ -156,18 +138,18 @@ impl<'s> Collector<'s> {
                 BlobDigest::from(image.id) == digest || image.manifest == Some(digest)
             });
             if !needed && !self.recent(&path) {
-                self.store.remove_file_if_there(&path)?;
+                remove_file_if_there(&path)?;
                 self.report.blobs.push(digest);
             }
         }
-        for (name, path) in self.store.list("trees")? {
+        for (name, path) in self.dir.list("trees")? {
             let Ok(chain) = ChainId::from_hex(&name) else {
-                self.store.remove_file_if_there(&path)?;
+                remove_file_if_there(&path)?;
                 self.report.orphans.push(path);
                 continue;
             };
             if !images.iter().any(|image| chain_id(&image.layers) == Some(chain)) {
-                self.store.remove_file_if_there(&path)?;
+                remove_file_if_there(&path)?;
                 self.report.trees.push(chain);
             }
         }
@@ -183,7 +165,7 @@ impl<'s> Collector<'s> {
     }
 
     fn others_alive(&self) -> bool {
-        let mut staging = self.store.list("staging").unwrap_or_default().into_iter();
+        let mut staging = self.dir.list("staging").unwrap_or_default().into_iter();
         staging.any(|(_, path)| matches!(lock_path(&path, Lock::TryExclusive), Ok(Locked::Busy)))
     }
 }

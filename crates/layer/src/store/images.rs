@@ -7,9 +7,13 @@ use rusqlite::Transaction;
 use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
 
-use super::listing::{Images, Listing};
-use super::{LeasedLayer, Step, Store};
+use super::dir::StoreDir;
+use super::leases::LeasedLayer;
+use super::listing::{ImageList, Listing};
+use super::steps::Step;
+use super::sweep::remove_file_if_there;
 use crate::error::{Error, Result};
+use crate::index::shared::SharedIndex;
 use crate::index::{self, ImageRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
 
@@ -24,28 +28,63 @@ pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
     Some(chain)
 }
 
-impl Store {
+/// The images of a store, with their tags.
+#[derive(Clone, Copy)]
+pub struct Images<'s> {
+    dir: &'s StoreDir,
+    index: &'s SharedIndex,
+}
+
+impl<'s> Images<'s> {
+    pub(super) fn new(dir: &'s StoreDir, index: &'s SharedIndex) -> Self {
+        Self { dir, index }
+    }
+
+    /// All images.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn all(&self) -> Result<Vec<ImageRecord>> {
+        images::all(&self.index.lock().db)
+    }
+
+    /// One image.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn get(&self, id: &ImageId) -> Result<Option<ImageRecord>> {
+        images::find(&self.index.lock().db, id)
+    }
+
+    /// All tags: reference and image, sorted by reference.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn tags(&self) -> Result<Vec<(String, ImageId)>> {
+        images::tags(&self.index.lock().db)
+    }
+
     /// Adds an image whose layers are all leased and whose config is in `blobs/`, with tags; a tag
     /// that another image had moves.
     ///
     /// # Errors
     /// `NoLayer` if a layer is not leased or not in the index; `NoBlob` without config or manifest.
-    pub fn commit_image(
+    pub fn commit(
         &self,
         image: &ImageRecord,
         tags: &[String],
         leased: &[LeasedLayer],
     ) -> Result<()> {
         for layer in &image.layers {
-            if !leased.iter().any(|leased| leased.diff_id == *layer) {
+            if !leased.iter().any(|leased| leased.diff_id() == layer) {
                 return Err(Error::NoLayer(*layer));
             }
         }
-        let replaced = self.change_images(|tx| {
+        let replaced = self.change(|tx| {
             // Under the write lock, so no collection takes them away any more.
-            self.blob(&image.id.into())?;
+            self.dir.blob(&image.id.into())?;
             if let Some(manifest) = &image.manifest {
-                self.blob(manifest)?;
+                self.dir.blob(manifest)?;
             }
             let replaced = images::find(tx, &image.id)?.and_then(|old| old.manifest);
             images::put(tx, image)?;
@@ -54,9 +93,9 @@ impl Store {
             }
             Ok(replaced)
         })?;
-        self.step(Step::ImageCommitted);
+        self.dir.step(Step::ImageCommitted);
         if let Some(old) = replaced.filter(|old| Some(*old) != image.manifest) {
-            let mut index = self.index();
+            let mut index = self.index.lock();
             let tx = index.write()?;
             self.drop_blob(&images::all(&tx)?, &old)?;
         }
@@ -64,56 +103,16 @@ impl Store {
     }
 
     /// One change of images or tags, in the index and in its copy.
-    fn change_images<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut index = self.index();
+    fn change<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut index = self.index.lock();
         let tx = index.write()?;
-        let before = Images::of(&tx)?.state();
+        let before = ImageList::of(&tx)?.state();
         let value = change(&tx)?;
-        let listing = Listing::new(Images::of(&tx)?, before);
-        self.write_aside(&self.root.join("images.json"), &listing.text())?;
-        self.step(Step::ImageListed);
+        let listing = Listing::new(ImageList::of(&tx)?, before);
+        self.dir.write_aside(&self.dir.listing(), &listing.text())?;
+        self.dir.step(Step::ImageListed);
         tx.commit()?;
         Ok(value)
-    }
-
-    /// All images.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn images(&self) -> Result<Vec<ImageRecord>> {
-        images::all(&self.index().db)
-    }
-
-    /// One image.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>> {
-        images::find(&self.index().db, id)
-    }
-
-    /// All tags: reference and image, sorted by reference.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn tags(&self) -> Result<Vec<(String, ImageId)>> {
-        images::tags(&self.index().db)
-    }
-
-    /// All layers, in the order in which they came.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn layers(&self) -> Result<Vec<index::LayerRecord>> {
-        index::layers(&self.index().db)
-    }
-
-    /// One layer.
-    ///
-    /// # Errors
-    /// `Sqlite`.
-    pub fn layer(&self, diff_id: &DiffId) -> Result<Option<index::LayerRecord>> {
-        index::find_layer(&self.index().db, diff_id)
     }
 
     /// Gives an image a further name; the name leaves the image that had it.
@@ -121,7 +120,7 @@ impl Store {
     /// # Errors
     /// `NoImage`.
     pub fn tag(&self, reference: &str, image: &ImageId) -> Result<()> {
-        self.change_images(|tx| images::tag(tx, reference, image))
+        self.change(|tx| images::tag(tx, reference, image))
     }
 
     /// Takes a name away; says whose it was.
@@ -129,17 +128,18 @@ impl Store {
     /// # Errors
     /// `Sqlite`.
     pub fn untag(&self, reference: &str) -> Result<Option<ImageId>> {
-        self.change_images(|tx| images::untag(tx, reference))
+        self.change(|tx| images::untag(tx, reference))
     }
 
     /// Removes an image, its names, and the layers that no other image has; returns those, top
     /// first.
     ///
     /// # Errors
-    /// `NoImage`; `InUse` if a mount holds the image or one of those layers: then nothing happened.
-    pub fn remove_image(&self, id: &ImageId) -> Result<Vec<DiffId>> {
-        let config = self.blob_path(&(*id).into());
-        let (image, freed, locks, _config) = self.change_images(|tx| {
+    /// `NoImage`; `InUse` if a mount leases the image or one of those layers: then nothing was
+    /// done.
+    pub fn remove(&self, id: &ImageId) -> Result<Vec<DiffId>> {
+        let config = self.dir.blob_path(&(*id).into());
+        let (image, freed, locks, _config) = self.change(|tx| {
             let Some(image) = images::find(tx, id)? else { return Err(Error::NoImage(*id)) };
             let config = match lock_path(&config, Lock::SoonExclusive)? {
                 Locked::Busy => return Err(Error::InUse { what: format!("image {}", id.short()) }),
@@ -147,7 +147,7 @@ impl Store {
                 Locked::Absent => None,
             };
             let freed = images::remove(tx, id)?;
-            let locks = self.lock_for_removal(&freed)?;
+            let locks = self.dir.lock_for_removal(&freed)?;
             for layer in &freed {
                 if let Some(record) = index::find_layer(tx, layer)? {
                     index::remove_layer(tx, record.id)?;
@@ -155,8 +155,8 @@ impl Store {
             }
             Ok((image, freed, locks, config))
         })?;
-        self.step(Step::Unreferenced);
-        self.trash_layers(locks)?;
+        self.dir.step(Step::Unreferenced);
+        self.dir.remove_layers(locks)?;
         self.remove_files_of(&image)?;
         Ok(freed.into_iter().rev().collect())
     }
@@ -165,13 +165,13 @@ impl Store {
     fn remove_files_of(&self, image: &ImageRecord) -> Result<()> {
         // Under the write lock: whoever commits the same image again has asked for its blobs
         // before this, or finds that they are gone.
-        let mut index = self.index();
+        let mut index = self.index.lock();
         let tx = index.write()?;
         let others = images::all(&tx)?;
         if let Some(chain) = chain_id(&image.layers)
             && !others.iter().any(|other| other.layers == image.layers)
         {
-            self.remove_file_if_there(&self.tree_path(&chain))?;
+            remove_file_if_there(&self.dir.tree(&chain))?;
         }
         let blobs = [image.manifest, Some(BlobDigest::from(image.id))];
         blobs.into_iter().flatten().try_for_each(|blob| self.drop_blob(&others, &blob))
@@ -184,7 +184,7 @@ impl Store {
         };
         match images.iter().any(needed) {
             true => Ok(()),
-            false => self.remove_file_if_there(&self.blob_path(blob)),
+            false => remove_file_if_there(&self.dir.blob_path(blob)),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the process; it is taken on the very directory whose contents are then used.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,21 +13,58 @@ use strata_content::{Files, LayerDir};
 use strata_diff::headers::DiffStream;
 use strata_tree::{DiffId, ImageId, TreePath};
 
-use super::{Store, layer_path};
+use super::dir::StoreDir;
 use crate::error::{Error, IoContext, Result};
-use crate::index;
-use crate::index::rows;
+use crate::index::shared::SharedIndex;
+use crate::index::{self, images};
+use crate::layout::diff_path;
 use crate::lock::{Lock, Locked, lock_path};
 use crate::stage::open_beneath;
 
 /// A layer that stays as long as this, or a clone of it, lives.
 #[derive(Debug, Clone)]
 pub struct LeasedLayer {
-    pub(super) diff_id: DiffId,
-    pub(super) dir: Arc<OwnedFd>,
+    diff_id: DiffId,
+    dir: Arc<OwnedFd>,
 }
 
 impl LeasedLayer {
+    /// A layer whose directory is locked, by that descriptor.
+    pub(super) fn new(diff_id: DiffId, dir: OwnedFd) -> Self {
+        Self { diff_id, dir: Arc::new(dir) }
+    }
+
+    /// Leases a layer; `None` if the store does not have it.
+    pub(super) fn take(
+        store: &StoreDir,
+        index: &SharedIndex,
+        diff_id: &DiffId,
+    ) -> Result<Option<Self>> {
+        let path = store.layer(diff_id);
+        let mut row_before = None;
+        loop {
+            let locked = lock_path(&path, Lock::Shared)?;
+            // Asked second: a removal in between has taken the row.
+            let row = index::find_layer(&index.lock().db, diff_id)?.map(|record| record.id);
+            match (locked, row) {
+                (_, None) => return Ok(None),
+                (Locked::Held(dir), Some(_)) => return Ok(Some(Self::new(*diff_id, dir))),
+                // A row before and after, and no directory in between.
+                (Locked::Absent | Locked::Busy, row) if row == row_before => {
+                    let what = format!("layer {diff_id}");
+                    return Err(Error::damaged(what, "its directory is gone"));
+                }
+                // It may have been published between the two questions.
+                (Locked::Absent | Locked::Busy, row) => row_before = row,
+            }
+        }
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
     /// Which layer.
     pub fn diff_id(&self) -> &DiffId {
         &self.diff_id
@@ -51,8 +88,7 @@ impl LeasedLayer {
 
     /// Opens one of its regular files.
     pub(crate) fn open(&self, path: &TreePath) -> Result<File> {
-        let below = Path::new("diff").join(path.as_os_str());
-        open_beneath(self.dir.as_fd(), &below, OFlags::RDONLY | OFlags::NONBLOCK)
+        open_beneath(self.dir.as_fd(), &diff_path(path), OFlags::RDONLY | OFlags::NONBLOCK)
             .map(File::from)
             .doing(|| format!("cannot open {path} of layer {}", self.diff_id))
     }
@@ -83,60 +119,22 @@ pub struct LeasedImage {
     _config: OwnedFd,
 }
 
-impl Store {
-    /// Leases a layer; `None` if the store does not have it.
-    ///
-    /// # Errors
-    /// `Damaged` if the index has it and `layers/` does not; `Io`.
-    pub fn lease(&self, diff_id: &DiffId) -> Result<Option<LeasedLayer>> {
-        let path = self.root.join(layer_path(diff_id));
-        let mut row_before = None;
-        loop {
-            let locked = lock_path(&path, Lock::Shared)?;
-            // Asked second: a removal in between has taken the row.
-            let row = index::find_layer(&self.index().db, diff_id)?.map(|record| record.id);
-            match (locked, row) {
-                (_, None) => return Ok(None),
-                (Locked::Held(dir), Some(_)) => {
-                    return Ok(Some(LeasedLayer { diff_id: *diff_id, dir: Arc::new(dir) }));
-                }
-                // A row before and after, and no directory in between.
-                (Locked::Absent | Locked::Busy, row) if row == row_before => {
-                    let what = format!("layer {diff_id}");
-                    return Err(Error::damaged(what, "its directory is gone"));
-                }
-                // It may have been published between the two questions.
-                (Locked::Absent | Locked::Busy, row) => row_before = row,
-            }
-        }
-    }
-
-    /// Leases every layer of an image, base first, and the image itself.
-    ///
-    /// # Errors
-    /// `NoImage`, `NoLayer`, and as [`Store::lease`].
-    pub fn lease_image(&self, id: &ImageId) -> Result<(LeasedImage, Vec<LeasedLayer>)> {
-        let config = match lock_path(&self.blob_path(&(*id).into()), Lock::Shared)? {
+impl LeasedImage {
+    /// Leases an image, and every layer of it, base first.
+    pub(super) fn take(
+        store: &StoreDir,
+        index: &SharedIndex,
+        id: &ImageId,
+    ) -> Result<(Self, Vec<LeasedLayer>)> {
+        let config = match lock_path(&store.blob_path(&(*id).into()), Lock::Shared)? {
             Locked::Held(config) => config,
             Locked::Absent | Locked::Busy => return Err(Error::NoImage(*id)),
         };
-        let image = self.image(id)?.ok_or(Error::NoImage(*id))?;
+        let image = images::find(&index.lock().db, id)?.ok_or(Error::NoImage(*id))?;
         let mut leased = Vec::new();
         for layer in &image.layers {
-            leased.push(self.lease(layer)?.ok_or(Error::NoLayer(*layer))?);
+            leased.push(LeasedLayer::take(store, index, layer)?.ok_or(Error::NoLayer(*layer))?);
         }
-        Ok((LeasedImage { _config: config }, leased))
-    }
-
-    /// Whether a name of a leased layer is a link into lower layers, which only a whole stack can
-    /// resolve.
-    ///
-    /// # Errors
-    /// `NoLayer`, `Sqlite`.
-    pub fn needs_lower(&self, leased: &LeasedLayer) -> Result<bool> {
-        let index = self.index();
-        let record =
-            index::find_layer(&index.db, &leased.diff_id)?.ok_or(Error::NoLayer(leased.diff_id))?;
-        rows::has_lower_links(&index.db, record.id)
+        Ok((Self { _config: config }, leased))
     }
 }

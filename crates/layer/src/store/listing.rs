@@ -24,14 +24,14 @@ use crate::index::images;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listing {
     replaces: String,
-    pub images: Images,
+    pub images: ImageList,
     sha256: String,
 }
 
 /// All images of a store, sorted by id.
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
-pub(super) struct Images(pub Vec<ListedImage>);
+pub(super) struct ImageList(pub Vec<ListedImage>);
 
 /// One of them.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -50,10 +50,10 @@ pub(super) enum Found {
     /// Not at all.
     Absent,
     /// With wrong bytes, in words; with its images if those can be read.
-    Damaged(String, Option<Images>),
+    Damaged(String, Option<ImageList>),
 }
 
-impl Images {
+impl ImageList {
     /// Those of the index.
     pub(super) fn of(db: &Connection) -> Result<Self> {
         let tags = images::tags(db)?;
@@ -80,12 +80,12 @@ impl Images {
 
 impl Listing {
     /// The file for `images`, which follow the state `replaces`.
-    pub(super) fn new(images: Images, replaces: String) -> Self {
+    pub(super) fn new(images: ImageList, replaces: String) -> Self {
         let sha256 = Self::digest(&images, &replaces);
         Self { replaces, images, sha256 }
     }
 
-    fn digest(images: &Images, replaces: &str) -> String {
+    fn digest(images: &ImageList, replaces: &str) -> String {
         let text = format!("{replaces} {}", images.state());
         ContentDigest::from_bytes(Sha256::digest(text).into()).to_string()
     }

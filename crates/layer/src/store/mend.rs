@@ -1,29 +1,39 @@
 //! `fsck --repair`, once the index is right: what is damaged is taken out, so that it can be
 //! loaded again; what has a second copy is written anew.
 //!
-//! Invariants: nothing that somebody holds is taken away, it stays a problem; of what is not
+//! Invariants: nothing that somebody leases is taken away, it stays a problem; of what is not
 //! damaged only garbage goes.
 
 use strata_tree::DiffId;
 
 use super::check_files::mend_mode;
+use super::dir::StoreDir;
 use super::fsck_report::{FsckReport, Problem};
 use super::gc::Collector;
-use super::listing::{Found, Images, Listing};
-use super::{Store, layer_path};
+use super::images::Images;
+use super::leases::LeasedLayer;
+use super::listing::{Found, ImageList, Listing};
+use super::sweep::remove_file_if_there;
 use crate::error::{Error, Result};
+use crate::index;
+use crate::index::shared::SharedIndex;
 use crate::lock::{Lock, Locked, lock_path};
 
 /// Mends a store.
 pub(super) struct Mender<'s> {
-    store: &'s Store,
+    dir: &'s StoreDir,
+    index: &'s SharedIndex,
     report: FsckReport,
 }
 
 impl<'s> Mender<'s> {
     /// Of a store, what a check of it reported.
-    pub(super) fn new(store: &'s Store, report: FsckReport) -> Self {
-        Self { store, report }
+    pub(super) fn new(dir: &'s StoreDir, index: &'s SharedIndex, report: FsckReport) -> Self {
+        Self { dir, index, report }
+    }
+
+    fn images(&self) -> Images<'s> {
+        Images::new(self.dir, self.index)
     }
 
     /// Mends what the report has; what is mended moves from its problems to `repaired`.
@@ -36,23 +46,25 @@ impl<'s> Mender<'s> {
                 Problem::Layer { diff_id, .. } => {
                     self.take_out(diff_id)?.then_some("taken out; load it again")
                 }
-                Problem::Mode { diff_id, path, mode, .. } => match self.store.lease(diff_id) {
-                    Ok(Some(leased)) => {
-                        mend_mode(&leased, path, *mode)?;
-                        Some("mended")
+                Problem::Mode { diff_id, path, mode, .. } => {
+                    match LeasedLayer::take(self.dir, self.index, diff_id) {
+                        Ok(Some(leased)) => {
+                            mend_mode(&leased, path, *mode)?;
+                            Some("mended")
+                        }
+                        // Taken out, for another problem.
+                        Ok(None) => Some("gone with its layer"),
+                        Err(error) => return Err(error),
                     }
-                    // Taken out, for another problem.
-                    Ok(None) => Some("gone with its layer"),
-                    Err(error) => return Err(error),
-                },
-                Problem::Image { id, .. } => match self.store.remove_image(id) {
+                }
+                Problem::Image { id, .. } => match self.images().remove(id) {
                     Ok(_) | Err(Error::NoImage(_)) => Some("taken out; load it again"),
                     Err(Error::InUse { .. }) => None,
                     Err(error) => return Err(error),
                 },
                 Problem::Listing(_) => Some("written anew from the index"),
                 Problem::Tree { path, .. } => {
-                    self.store.remove_file_if_there(path)?;
+                    remove_file_if_there(path)?;
                     Some("removed; it is made anew when it is needed")
                 }
             };
@@ -63,7 +75,7 @@ impl<'s> Mender<'s> {
         }
         self.report.problems = left;
         self.mend_listing()?;
-        let mut collector = Collector::new(self.store);
+        let mut collector = Collector::new(self.dir, self.index);
         collector.orphans()?;
         for path in collector.report.orphans {
             self.report.repaired.push(format!("{}: removed, no image had it", path.display()));
@@ -72,13 +84,13 @@ impl<'s> Mender<'s> {
         Ok(self.report)
     }
 
-    /// Removes a damaged layer with the images that need it; `false` if somebody holds it.
+    /// Removes a damaged layer with the images that need it; `false` if somebody leases it.
     fn take_out(&mut self, diff_id: &DiffId) -> Result<bool> {
-        for image in self.store.images()? {
+        for image in self.images().all()? {
             if !image.layers.contains(diff_id) {
                 continue;
             }
-            match self.store.remove_image(&image.id) {
+            match self.images().remove(&image.id) {
                 Ok(_) => {
                     let what = "taken out, since a layer of it is damaged; load it again";
                     self.report.repaired.push(format!("image {}: {what}", image.id));
@@ -87,10 +99,11 @@ impl<'s> Mender<'s> {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(record) = self.store.layer(diff_id)? {
-            return self.store.collect(&record);
+        let record = index::find_layer(&self.index.lock().db, diff_id)?;
+        if let Some(record) = record {
+            return Collector::new(self.dir, self.index).collect(&record);
         }
-        match lock_path(&self.store.root.join(layer_path(diff_id)), Lock::SoonExclusive)? {
+        match lock_path(&self.dir.layer(diff_id), Lock::SoonExclusive)? {
             Locked::Busy => Ok(false),
             Locked::Held(_) | Locked::Absent => Ok(true),
         }
@@ -98,16 +111,16 @@ impl<'s> Mender<'s> {
 
     /// Writes `images.json` anew if it is not that of the index.
     fn mend_listing(&self) -> Result<()> {
-        let mut index = self.store.index();
+        let mut index = self.index.lock();
         let tx = index.write()?;
-        let images = Images::of(&tx)?;
-        let path = self.store.root.join("images.json");
+        let images = ImageList::of(&tx)?;
+        let path = self.dir.listing();
         match Listing::read(&path) {
             Found::Listing(listing) if listing.images == images => return Ok(()),
-            Found::Absent if images == Images::default() => return Ok(()),
+            Found::Absent if images == ImageList::default() => return Ok(()),
             Found::Listing(_) | Found::Absent | Found::Damaged(..) => {}
         }
         let state = images.state();
-        self.store.write_aside(&path, &Listing::new(images, state).text())
+        self.dir.write_aside(&path, &Listing::new(images, state).text())
     }
 }

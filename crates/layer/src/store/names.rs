@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 
 use strata_tree::DiffId;
 
-use super::Store;
 use super::sharing::Sharing;
 use crate::error::{Error, Result};
 use crate::index::rows::{KIND_DIRECTORY, KIND_HARD_LINK, KIND_REGULAR};
+use crate::index::shared::SharedIndex;
 use crate::index::{self, holders};
 
 /// One name of a layer.
@@ -44,23 +44,20 @@ pub enum HeldKind {
 }
 
 /// The names of a store's layers, with the groups of one [`Sharing`].
-pub struct HeldNames<'a> {
-    store: &'a Store,
+pub struct HeldNames<'s> {
+    index: &'s SharedIndex,
     /// Positions in [`Sharing::groups`] by `holders.id`.
     groups: HashMap<i64, usize>,
 }
 
-impl Store {
-    /// Prepares to read the names of layers; `sharing` is the store's.
-    ///
-    /// # Errors
-    /// `Sqlite`; `Damaged` if a row of the index is none that strata writes.
-    pub fn held_names(&self, sharing: &Sharing) -> Result<HeldNames<'_>> {
+impl<'s> HeldNames<'s> {
+    /// Prepares to read the names of layers; `sharing` is that of the same index.
+    pub(super) fn new(shared: &'s SharedIndex, sharing: &Sharing) -> Result<Self> {
         let by_layers: HashMap<&[usize], usize> =
             sharing.groups.iter().enumerate().map(|(at, group)| (&*group.layers, at)).collect();
         let positions: HashMap<DiffId, usize> =
             sharing.layers.iter().enumerate().map(|(at, layer)| (*layer, at)).collect();
-        let index = self.index();
+        let index = shared.lock();
         let layers: HashMap<i64, usize> = index::layers(&index.db)?
             .into_iter()
             .filter_map(|record| Some((record.id, *positions.get(&record.diff_id)?)))
@@ -77,18 +74,16 @@ impl Store {
             held.sort_unstable();
             groups.extend(by_layers.get(&*held).map(|group| (id, *group)));
         }
-        Ok(HeldNames { store: self, groups })
+        Ok(Self { index: shared, groups })
     }
-}
 
-impl HeldNames<'_> {
     /// The names of a layer in node order.
     ///
     /// # Errors
     /// `NoLayer`; `Damaged` where the index contradicts itself, or if layers came or went since
     /// the account was made; `Sqlite`.
     pub fn of(&self, layer: &DiffId) -> Result<Vec<HeldName>> {
-        let index = self.store.index();
+        let index = self.index.lock();
         let record = index::find_layer(&index.db, layer)?.ok_or(Error::NoLayer(*layer))?;
         let damaged = |node: i64| {
             Error::damaged("index.db", format!("layer {layer}, node {node}, in the account of it"))

@@ -9,25 +9,36 @@
 //! system allows that inode no further link.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
 use rustix::fs::CWD;
 use rustix::io::Errno;
+use strata_diff::stream::StreamFacts;
 use strata_tree::{TreePath, rename_new};
 
-use super::{LeasedLayer, Step, Store, Unpacked, layer_path};
+use super::dir::StoreDir;
+use super::leases::LeasedLayer;
+use super::steps::Step;
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
 use crate::index::contents::Sources;
 use crate::index::holders::NewHolder;
+use crate::index::shared::SharedIndex;
 use crate::index::{self, LayerRecord, contents, rows};
 use crate::lock::{Lock, Locked, flock, lock_path};
 use crate::measure::frame;
-use crate::stage::{Place, Stage, open_beneath, sync_filesystem};
-use strata_diff::stream::StreamFacts;
+use crate::stage::{Stage, StagePath, open_beneath, sync_filesystem};
+
+/// A layer that is in the store.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// The layer, leased.
+    pub layer: LeasedLayer,
+    /// It was there before; the input was not read.
+    pub existed: bool,
+}
 
 /// What a content of a stage turned out to be.
 enum Reconciled {
@@ -63,93 +74,26 @@ impl<'b> StagedContent<'b> {
 
     /// Measures the content at the first of its names.
     fn measure(&self, stage: &mut Stage) -> Result<u64> {
-        let place = self.paths.first().map(|path| Place::Diff((*path).clone()));
+        let place = self.paths.first().map(|path| StagePath::Diff((*path).clone()));
         let space = place.map(|place| stage.space(&place)).transpose()?.flatten();
         Ok(space.unwrap_or_default().blocks)
     }
-
-    /// Adds it to the index, which nobody else has done.
-    fn insert(
-        &self,
-        db: &Connection,
-        added: &mut NewHolder,
-        copy: i64,
-        stage: &mut Stage,
-    ) -> Result<i64> {
-        let blocks = self.blocks.map_or_else(|| self.measure(stage), Ok)?;
-        added.note_new(self.content.size, blocks);
-        contents::insert(db, &self.content.digest, copy, self.content.size, blocks, added.own)
-    }
 }
 
-impl Store {
-    pub(super) fn publish(
-        &self,
-        facts: &StreamFacts,
-        headers_size: u64,
-        built: &Built,
-        mut stage: Stage,
-    ) -> Result<Unpacked> {
-        let diff_id = facts.diff_id;
-        // The stage is synced, so what is in it takes now what it will take.
-        let frame = frame(stage.root(), &built.finished.rows)?;
-        let staged = StagedContent::all(built, &mut stage)?;
-        let by_row = built.locals_by_row();
-        let record = LayerRecord {
-            id: 0,
-            diff_id,
-            diff_size: facts.diff_size,
-            headers_size,
-            entries: built.finished.rows.len() as u64 - 1,
-            apparent: built.apparent(),
-            headers_blocks: frame.headers.blocks,
-            directories: frame.directories,
-        };
-        let mut index = self.index();
-        let tx = index.write()?;
-        if index::find_layer(&tx, &diff_id)?.is_some() {
-            // An import of the same tar was faster.
-            drop(tx);
-            drop(index);
-            let layer = self.lease(&diff_id)?.ok_or(Error::NoLayer(diff_id))?;
-            return Ok(Unpacked { layer, existed: true });
-        }
-        let layer = index::insert_layer(&tx, &record)?;
-        let mut added = NewHolder::new(&tx, layer)?;
-        let mut relinked = false;
-        let ids = self.add_contents(&tx, &mut added, &staged, &mut stage, &mut relinked)?;
-        rows::insert(&tx, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))?;
-        added.settle(&tx)?;
-        if relinked {
-            sync_filesystem(stage.root())?;
-        }
-        self.step(Step::Reconciled);
-        let from = stage.path().to_owned();
-        let target = self.root.join(layer_path(&diff_id));
-        self.move_into_place(&from, &target)?;
-        self.step(Step::Renamed);
-        let dir = stage.keep()?;
-        let layers = std::fs::File::open(self.root.join("layers"));
-        let synced = layers.and_then(|layers| layers.sync_all());
-        synced.doing(|| format!("cannot sync the directory of {}", target.display()))?;
-        self.step(Step::ParentSynced);
-        tx.commit()?;
-        drop(index);
-        self.step(Step::LayerCommitted);
-        flock(&dir, Lock::Shared).doing(|| format!("cannot lock {}", target.display()))?;
-        let layer = LeasedLayer { diff_id, dir: Arc::new(dir) };
-        Ok(Unpacked { layer, existed: false })
-    }
+/// Contents of a stage on their way into the index.
+struct NewContents<'p> {
+    db: &'p Connection,
+    /// The store's directory.
+    store: BorrowedFd<'p>,
+    stage: &'p mut Stage,
+    added: NewHolder,
+    /// A name changed its inode.
+    relinked: bool,
+}
 
-    /// Gives each content its row; `relinked` becomes true if a name changed its inode.
-    fn add_contents(
-        &self,
-        db: &Connection,
-        added: &mut NewHolder,
-        all: &[StagedContent<'_>],
-        stage: &mut Stage,
-        relinked: &mut bool,
-    ) -> Result<Vec<Option<i64>>> {
+impl NewContents<'_> {
+    /// Gives each content its row.
+    fn add_all(&mut self, all: &[StagedContent<'_>]) -> Result<Vec<Option<i64>>> {
         let mut ids = Vec::with_capacity(all.len());
         let mut ours = HashMap::new();
         for staged in all {
@@ -163,16 +107,16 @@ impl Store {
                 // A further copy of ours: the one before it has all the names that it can have.
                 Some(copy) => {
                     *copy += 1;
-                    staged.insert(db, added, *copy, stage)?
+                    self.insert(staged, *copy)?
                 }
-                None => match self.reconcile(db, staged, stage, relinked)? {
+                None => match self.reconcile(staged)? {
                     Reconciled::Known(id) => {
-                        added.note_known(id);
+                        self.added.note_known(id);
                         id
                     }
                     Reconciled::Copy(copy) => {
                         ours.insert(digest, copy);
-                        staged.insert(db, added, copy, stage)?
+                        self.insert(staged, copy)?
                     }
                 },
             };
@@ -182,81 +126,136 @@ impl Store {
     }
 
     /// Finds the row of one content.
-    fn reconcile(
-        &self,
-        db: &Connection,
-        staged: &StagedContent<'_>,
-        stage: &mut Stage,
-        relinked: &mut bool,
-    ) -> Result<Reconciled> {
+    fn reconcile(&mut self, staged: &StagedContent<'_>) -> Result<Reconciled> {
         let StagedContent { content, paths, .. } = staged;
         if let Some(known) = content.known
-            && contents::exists(db, known)?
+            && contents::exists(self.db, known)?
         {
             return Ok(Reconciled::Known(known));
         }
-        let Some(source) = Sources::default().find(db, &content.digest)? else {
+        let Some(source) = Sources::default().find(self.db, &content.digest)? else {
             return Ok(Reconciled::Copy(0));
         };
         if let Some(first) = paths.first()
-            && self.same_inode(&source.path, stage, first)?
+            && self.same_inode(&source.path, first)?
         {
             return Ok(Reconciled::Known(source.id));
         }
         for path in paths {
-            let place = Place::Diff((*path).clone());
-            if !stage.relink(self.root_fd.as_fd(), &source.path, &place)? {
+            let place = StagePath::Diff((*path).clone());
+            if !self.stage.relink(self.store, &source.path, &place)? {
                 // No further link to be had: from here on ours is the copy to link to. Names that
                 // were moved already go back to one inode.
                 if let Some(last) = paths.last() {
-                    let last = Place::Diff((*last).clone());
-                    stage.relink_own(&last, paths)?;
+                    let last = StagePath::Diff((*last).clone());
+                    self.stage.relink_own(&last, paths)?;
                 }
                 return Ok(Reconciled::Copy(source.copy + 1));
             }
-            *relinked = true;
+            self.relinked = true;
         }
         Ok(Reconciled::Known(source.id))
     }
 
-    fn same_inode(&self, source: &Path, stage: &Stage, path: &TreePath) -> Result<bool> {
+    fn same_inode(&self, source: &Path, path: &TreePath) -> Result<bool> {
         let flags = rustix::fs::OFlags::RDONLY;
-        let Ok(theirs) = open_beneath(self.root_fd.as_fd(), source, flags) else {
+        let Ok(theirs) = open_beneath(self.store, source, flags) else {
             return Ok(false);
         };
-        let ours = stage.open(&Place::Diff(path.clone()))?;
+        let ours = self.stage.open(&StagePath::Diff(path.clone()))?;
         let stat =
             |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).doing(|| format!("cannot stat {path}"));
         let (ours, theirs) = (stat(&ours)?, stat(&theirs)?);
         Ok((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
     }
 
-    /// Renames the stage to `layers/<diff id>`; what a crash left there is moved away.
-    ///
-    /// The index does not have that layer and we hold the index's write lock, so what lies there
-    /// is nobody's. Waiting for the lock lets a removal that has just begun come to its end; it
-    /// moves by path, and must not move ours.
-    fn move_into_place(&self, from: &Path, target: &Path) -> Result<()> {
-        loop {
-            match rename_new((CWD, from), (CWD, target)) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EXIST | Errno::NOTEMPTY) => {}
-                Err(error) => {
-                    return Err(error).doing(|| format!("cannot publish {}", target.display()));
-                }
-            }
-            let lock = lock_path(target, Lock::Shared)?;
-            if matches!(lock, Locked::Held(_)) || target.is_symlink() {
-                self.trash(target)?;
+    /// Adds a content to the index, which nobody else has done.
+    fn insert(&mut self, staged: &StagedContent<'_>, copy: i64) -> Result<i64> {
+        let blocks = staged.blocks.map_or_else(|| staged.measure(self.stage), Ok)?;
+        let StagedContent { content, .. } = staged;
+        self.added.note_new(content.size, blocks);
+        let own = self.added.own;
+        contents::insert(self.db, &content.digest, copy, content.size, blocks, own)
+    }
+}
+
+/// Publishes the layer in `stage`, which is synced; or finds that another was faster.
+pub(super) fn publish(
+    dir: &StoreDir,
+    shared: &SharedIndex,
+    facts: &StreamFacts,
+    headers_size: u64,
+    built: &Built,
+    mut stage: Stage,
+) -> Result<Unpacked> {
+    let diff_id = facts.diff_id;
+    // The stage is synced, so what is in it takes now what it will take.
+    let frame = frame(stage.root(), &built.finished.rows)?;
+    let staged = StagedContent::all(built, &mut stage)?;
+    let by_row = built.locals_by_row();
+    let record = LayerRecord {
+        id: 0,
+        diff_id,
+        diff_size: facts.diff_size,
+        headers_size,
+        entries: built.finished.rows.len() as u64 - 1,
+        apparent: built.apparent(),
+        headers_blocks: frame.headers.blocks,
+        directories: frame.directories,
+    };
+    let mut index = shared.lock();
+    let tx = index.write()?;
+    if index::find_layer(&tx, &diff_id)?.is_some() {
+        // An import of the same tar was faster.
+        drop(tx);
+        drop(index);
+        let layer = LeasedLayer::take(dir, shared, &diff_id)?.ok_or(Error::NoLayer(diff_id))?;
+        return Ok(Unpacked { layer, existed: true });
+    }
+    let layer = index::insert_layer(&tx, &record)?;
+    let added = NewHolder::new(&tx, layer)?;
+    let mut new =
+        NewContents { db: &tx, store: dir.fd(), stage: &mut stage, added, relinked: false };
+    let ids = new.add_all(&staged)?;
+    let NewContents { added, relinked, .. } = new;
+    rows::insert(&tx, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))?;
+    added.settle(&tx)?;
+    if relinked {
+        sync_filesystem(stage.root())?;
+    }
+    dir.step(Step::Reconciled);
+    let from = stage.path().to_owned();
+    let target = dir.layer(&diff_id);
+    move_into_place(dir, &from, &target)?;
+    dir.step(Step::Renamed);
+    let lock = stage.keep()?;
+    let synced = dir.sync_layers();
+    synced.doing(|| format!("cannot sync the directory of {}", target.display()))?;
+    dir.step(Step::ParentSynced);
+    tx.commit()?;
+    drop(index);
+    dir.step(Step::LayerCommitted);
+    flock(&lock, Lock::Shared).doing(|| format!("cannot lock {}", target.display()))?;
+    Ok(Unpacked { layer: LeasedLayer::new(diff_id, lock), existed: false })
+}
+
+/// Renames the stage to `layers/<diff id>`; what a crash left there is moved away.
+///
+/// The index does not have that layer and we hold the index's write lock, so what lies there
+/// is nobody's. Waiting for the lock lets a removal that has just begun come to its end; it
+/// moves by path, and must not move ours.
+fn move_into_place(store: &StoreDir, from: &Path, target: &Path) -> Result<()> {
+    loop {
+        match rename_new((CWD, from), (CWD, target)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+            Err(error) => {
+                return Err(error).doing(|| format!("cannot publish {}", target.display()));
             }
         }
-    }
-
-    /// Takes the contents of one stage out of those that running unpacks may link from.
-    ///
-    /// All of them: one that stayed would keep the stage's descriptor, and its lock.
-    pub(super) fn forget_staged(&self, stage: &Arc<OwnedFd>) {
-        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        staged.retain(|_, (dir, _)| !Arc::ptr_eq(dir, stage));
+        let lock = lock_path(target, Lock::Shared)?;
+        if matches!(lock, Locked::Held(_)) || target.is_symlink() {
+            store.move_to_trash(target)?;
+        }
     }
 }

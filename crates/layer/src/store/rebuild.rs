@@ -7,27 +7,31 @@
 //! complete and durable before it replaces the old; nobody has the store open meanwhile.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
-
-use super::listing::{Found, Images, ListedImage, Listing};
-use super::{FsckReport, LeasedLayer, NewIndex, Step, Store, StoreOptions, make_root};
-use crate::build::{Build, Built};
-use crate::error::{Error, IoContext, Result};
-use crate::index::holders::NewHolder;
-use crate::index::{self, ImageRecord, Index, LayerRecord, contents, images, rows};
-use crate::lock::{Lock, Locked, flock, lock_path};
-use crate::measure::frame;
-use crate::progress::{Event, Progress};
 use strata_diff::Limits;
 use strata_diff::headers::{self, DiffStream, Keeper};
 use strata_diff::stream::Hashed;
 use strata_diff::tar::DiffReader;
+use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
+
+use super::dir::StoreDir;
+use super::fsck_report::FsckReport;
+use super::leases::LeasedLayer;
+use super::listing::{Found, ImageList, ListedImage, Listing};
+use super::new_index::NewIndex;
+use super::steps::{Step, StepHook};
+use crate::body_target::Discarded;
+use crate::build::{Build, Built};
+use crate::error::{Error, IoContext, Result};
+use crate::index::holders::NewHolder;
+use crate::index::{self, ImageRecord, LayerRecord, contents, images, rows};
+use crate::lock::{Lock, Locked, lock_path};
+use crate::measure::frame;
+use crate::progress::{Event, Progress};
 
 /// A layer as its directory has it.
 pub(super) struct Derived {
@@ -43,160 +47,164 @@ struct Seen {
     copies: HashMap<ContentDigest, i64>,
 }
 
-impl Store {
-    /// Reads a layer back from its directory.
-    pub(super) fn derive(&self, leased: &LeasedLayer) -> Result<Derived> {
-        let headers = leased.headers()?;
-        headers::verify(&headers)?;
-        let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
-        let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
-        let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
-        let label = leased.diff_id.to_string();
-        let mut build = Build::new(&label, Limits::NONE, None);
-        let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
-        build.read(&mut reader)?;
-        reader.finish()?;
-        let (diff_size, actual) = (tar.size(), DiffId::from_bytes(tar.finish().1));
-        if actual != leased.diff_id {
-            return Err(Error::damaged(
-                format!("layer {}", leased.diff_id),
-                format!("the diff rebuilt from its directory is {actual}"),
-            ));
-        }
-        let (built, _) = build.finish()?;
-        let frame = frame(leased.dir.as_fd(), &built.finished.rows)?;
-        let record = LayerRecord {
-            id: 0,
-            diff_id: leased.diff_id,
-            diff_size,
-            headers_size,
-            entries: built.finished.rows.len() as u64 - 1,
-            apparent: built.apparent(),
-            headers_blocks: frame.headers.blocks,
-            directories: frame.directories,
-        };
-        Ok(Derived { built, record })
+/// Reads a layer back from its directory.
+pub(super) fn derive(leased: &LeasedLayer) -> Result<Derived> {
+    let headers = leased.headers()?;
+    headers::verify(&headers)?;
+    let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
+    let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
+    let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
+    let label = leased.diff_id().to_string();
+    let mut build = Build::new(&label, Limits::NONE, Discarded);
+    let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
+    build.read(&mut reader)?;
+    reader.finish()?;
+    let (diff_size, actual) = (tar.size(), DiffId::from_bytes(tar.finish().1));
+    if actual != *leased.diff_id() {
+        return Err(Error::damaged(
+            format!("layer {}", leased.diff_id()),
+            format!("the diff rebuilt from its directory is {actual}"),
+        ));
     }
+    let (built, _) = build.finish()?;
+    let frame = frame(leased.dir(), &built.finished.rows)?;
+    let record = LayerRecord {
+        id: 0,
+        diff_id: *leased.diff_id(),
+        diff_size,
+        headers_size,
+        entries: built.finished.rows.len() as u64 - 1,
+        apparent: built.apparent(),
+        headers_blocks: frame.headers.blocks,
+        directories: frame.directories,
+    };
+    Ok(Derived { built, record })
+}
 
-    /// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`; what it did
-    /// and what it could not take over goes into the report.
-    ///
-    /// # Errors
-    /// `InUse` if somebody has the store open; `Io`, `Sqlite`.
-    pub(super) fn rebuild(
-        root: &Path,
-        options: StoreOptions,
-        progress: &dyn Progress,
-        report: &mut FsckReport,
-    ) -> Result<()> {
-        let root_fd = make_root(root)?;
-        match flock(&root_fd, Lock::TryExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Error::InUse { what: format!("the store at {}", root.display()) });
-            }
-            Err(error) => return Err(error).doing(|| format!("cannot lock {}", root.display())),
+/// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`; what it did
+/// and what it could not take over goes into the report.
+///
+/// # Errors
+/// `InUse` if somebody has the store open; `Io`, `Sqlite`.
+pub(super) fn rebuild(
+    root: &Path,
+    on_step: Option<StepHook>,
+    progress: &dyn Progress,
+    report: &mut FsckReport,
+) -> Result<()> {
+    let dir = StoreDir::make(root, on_step)?;
+    match dir.lock(Lock::TryExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(Error::InUse { what: format!("the store at {}", root.display()) });
         }
-        let new = NewIndex::make(root)?;
-        let store = Self::assemble(root, root_fd, options, new.open()?);
-        let mut index = store.index();
-        let mut tx = index.write()?;
-        let mut seen = Seen::default();
-        for (name, path) in store.list("layers")? {
-            let Ok(diff_id) = DiffId::from_hex(&name) else { continue };
-            let label = diff_id.short();
-            progress.event(&label, Event::Started { total: None });
-            let Locked::Held(dir) = lock_path(&path, Lock::Shared)? else { continue };
-            let leased = LeasedLayer { diff_id, dir: std::sync::Arc::new(dir) };
-            let inserted = store.derive(&leased).and_then(|derived| {
-                let part = tx.savepoint()?;
-                insert_derived(&part, &leased, &derived, &mut seen)?;
-                Ok(part.commit()?)
-            });
-            match inserted {
-                Ok(()) => report.repaired.push(format!("layer {diff_id}: in the index again")),
-                Err(error @ Error::Sqlite(_)) => return Err(error),
-                Err(error) => {
-                    let what = format!("layer {diff_id}: {error}: taken out; load it again");
-                    report.repaired.push(what);
-                }
-            }
-            progress.event(&label, Event::Done);
-        }
-        store.restore_images(&tx, report)?;
-        tx.commit()?;
-        let images = Images::of(&index.db)?;
-        drop(index);
-        let Self { index, root_fd: _lock, options, .. } = store;
-        index.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).close()?;
-        let step = |step| options.on_step.as_ref().inspect(|hook| hook(step));
-        step(Step::IndexRebuilt);
-        new.replace(&root.join("index.db"))?;
-        step(Step::IndexReplaced);
-        report.repaired.push("index.db: made anew from the layers".to_owned());
-        let state = images.state();
-        let store =
-            Self::assemble(root, make_root(root)?, options, Index::open(&root.join("index.db"))?);
-        store.write_aside(&root.join("images.json"), &Listing::new(images, state).text())
+        Err(error) => return Err(error).doing(|| format!("cannot lock {}", root.display())),
     }
+    let new = NewIndex::make(root)?;
+    let mut index = new.open()?;
+    let mut tx = index.write()?;
+    insert_layers(&dir, &mut tx, progress, report)?;
+    restore_images(&dir, &tx, report)?;
+    tx.commit()?;
+    let images = ImageList::of(&index.db)?;
+    index.close()?;
+    dir.step(Step::IndexRebuilt);
+    new.replace(&dir.index())?;
+    dir.step(Step::IndexReplaced);
+    report.repaired.push("index.db: made anew from the layers".to_owned());
+    let state = images.state();
+    dir.write_aside(&dir.listing(), &Listing::new(images, state).text())
+}
 
-    fn restore_images(&self, db: &Connection, report: &mut FsckReport) -> Result<()> {
-        let images = match Listing::read(&self.root.join("images.json")) {
-            Found::Listing(listing) => listing.images,
-            Found::Absent => {
-                report.repaired.push("images.json: is gone too; load the images again".to_owned());
-                return Ok(());
-            }
-            Found::Damaged(why, None) => {
-                report.repaired.push(format!("images.json: {why}; load the images again"));
-                return Ok(());
-            }
-            Found::Damaged(why, Some(images)) => {
-                report.repaired.push(format!("images.json: {why}; compare the tags with yours"));
-                images
-            }
-        };
-        for listed in images.0 {
-            match self.restore_image(db, &listed) {
-                Ok(()) => report.repaired.push(format!("image {}: listed again", listed.id)),
-                Err(why) => {
-                    let what = format!("image {}: taken out: {why}; load it again", listed.id);
-                    report.repaired.push(what);
-                }
+/// Adds every layer that lies in `layers/` and is whole.
+fn insert_layers(
+    dir: &StoreDir,
+    tx: &mut Transaction<'_>,
+    progress: &dyn Progress,
+    report: &mut FsckReport,
+) -> Result<()> {
+    let mut seen = Seen::default();
+    for (name, path) in dir.list("layers")? {
+        let Ok(diff_id) = DiffId::from_hex(&name) else { continue };
+        let label = diff_id.short();
+        progress.event(&label, Event::Started { total: None });
+        let Locked::Held(lock) = lock_path(&path, Lock::Shared)? else { continue };
+        let leased = LeasedLayer::new(diff_id, lock);
+        let inserted = derive(&leased).and_then(|derived| {
+            let part = tx.savepoint()?;
+            insert_derived(&part, &leased, &derived, &mut seen)?;
+            Ok(part.commit()?)
+        });
+        match inserted {
+            Ok(()) => report.repaired.push(format!("layer {diff_id}: in the index again")),
+            Err(error @ Error::Sqlite(_)) => return Err(error),
+            Err(error) => {
+                let what = format!("layer {diff_id}: {error}: taken out; load it again");
+                report.repaired.push(what);
             }
         }
-        Ok(())
+        progress.event(&label, Event::Done);
     }
+    Ok(())
+}
 
-    fn restore_image(
-        &self,
-        db: &Connection,
-        listed: &ListedImage,
-    ) -> std::result::Result<(), String> {
-        let text = |error: Error| error.to_string();
-        let digest = |error: strata_tree::DigestError| error.to_string();
-        let id: ImageId = listed.id.parse().map_err(digest)?;
-        self.blob(&id.into()).map_err(text)?;
-        let manifest = match &listed.manifest {
-            Some(manifest) => Some(manifest.parse::<BlobDigest>().map_err(digest)?),
-            None => None,
-        };
-        if let Some(manifest) = &manifest {
-            self.blob(manifest).map_err(text)?;
+/// Lists the images of `images.json` again, as far as their layers and blobs are there.
+fn restore_images(dir: &StoreDir, db: &Connection, report: &mut FsckReport) -> Result<()> {
+    let images = match Listing::read(&dir.listing()) {
+        Found::Listing(listing) => listing.images,
+        Found::Absent => {
+            report.repaired.push("images.json: is gone too; load the images again".to_owned());
+            return Ok(());
         }
-        let layers = listed.layers.iter().map(|layer| layer.parse());
-        let layers = layers.collect::<std::result::Result<Vec<DiffId>, _>>().map_err(digest)?;
-        for layer in &layers {
-            if index::find_layer(db, layer).map_err(text)?.is_none() {
-                return Err(Error::NoLayer(*layer).to_string());
+        Found::Damaged(why, None) => {
+            report.repaired.push(format!("images.json: {why}; load the images again"));
+            return Ok(());
+        }
+        Found::Damaged(why, Some(images)) => {
+            report.repaired.push(format!("images.json: {why}; compare the tags with yours"));
+            images
+        }
+    };
+    for listed in images.0 {
+        match restore_image(dir, db, &listed) {
+            Ok(()) => report.repaired.push(format!("image {}: listed again", listed.id)),
+            Err(why) => {
+                let what = format!("image {}: taken out: {why}; load it again", listed.id);
+                report.repaired.push(what);
             }
         }
-        images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
-        for reference in &listed.tags {
-            images::tag(db, reference, &id).map_err(text)?;
-        }
-        Ok(())
     }
+    Ok(())
+}
+
+fn restore_image(
+    dir: &StoreDir,
+    db: &Connection,
+    listed: &ListedImage,
+) -> std::result::Result<(), String> {
+    let text = |error: Error| error.to_string();
+    let digest = |error: strata_tree::DigestError| error.to_string();
+    let id: ImageId = listed.id.parse().map_err(digest)?;
+    dir.blob(&id.into()).map_err(text)?;
+    let manifest = match &listed.manifest {
+        Some(manifest) => Some(manifest.parse::<BlobDigest>().map_err(digest)?),
+        None => None,
+    };
+    if let Some(manifest) = &manifest {
+        dir.blob(manifest).map_err(text)?;
+    }
+    let layers = listed.layers.iter().map(|layer| layer.parse());
+    let layers = layers.collect::<std::result::Result<Vec<DiffId>, _>>().map_err(digest)?;
+    for layer in &layers {
+        if index::find_layer(db, layer).map_err(text)?.is_none() {
+            return Err(Error::NoLayer(*layer).to_string());
+        }
+    }
+    images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
+    for reference in &listed.tags {
+        images::tag(db, reference, &id).map_err(text)?;
+    }
+    Ok(())
 }
 
 /// Adds a derived layer whose files already lie in `layers/`.

@@ -1,21 +1,23 @@
 //! What removing images frees, without removing them.
 //!
-//! The same decisions as [`Store::remove_image`] takes, one image after the other: what nobody
-//! else needs goes, what somebody holds stays.
+//! The same decisions as [`Images::remove`](super::images::Images::remove) takes, one image after
+//! the other: what nobody else needs goes, what somebody leases stays.
 //!
 //! Invariant: removing just these images then frees just this, by `du` of everything but
 //! `index.db`, whose pages are kept for what comes next; directories that only lose names
 //! (`layers/`, `trees/`, `blobs/sha256/`) are taken to keep their size, as on ext4 and xfs.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 
 use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
 
-use super::listing::{Images, Listing};
-use super::{Store, chain_id, layer_path};
+use super::dir::StoreDir;
+use super::images::chain_id;
+use super::listing::{ImageList, Listing};
+use super::sharing::Sharing;
 use crate::error::{Error, IoContext, Result};
-use crate::index::ImageRecord;
+use crate::index::shared::SharedIndex;
+use crate::index::{self, ImageRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
 use crate::measure::{Space, space};
 
@@ -63,62 +65,53 @@ impl Removal {
     }
 }
 
-impl Store {
-    /// What removing `wanted`, one after the other, and then the names `untagged` would free.
-    ///
-    /// ```
-    /// # fn main() -> strata_layer::Result<()> {
-    /// # let place = tempfile::tempdir().unwrap();
-    /// let store = strata_layer::Store::open(&place.path().join("store"))?;
-    /// let all: Vec<_> = store.images()?.iter().map(|image| image.id).collect();
-    /// let freed = store.removal(&all, &[])?;
-    /// println!("{} layers, {} bytes", freed.layers.len(), freed.total().bytes);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `NoImage`; `Sqlite`, `Io`.
-    pub fn removal(&self, wanted: &[ImageId], untagged: &[String]) -> Result<Removal> {
-        let sharing = self.sharing()?;
-        let all = self.images()?;
-        let mut plan = RemovalPlan::new(self, &all);
-        let mut removal = Removal::default();
-        let mut gone: BTreeSet<DiffId> = BTreeSet::new();
-        for id in wanted {
-            match plan.remove(id)? {
-                Some(freed) => {
-                    removal.images.push(*id);
-                    gone.extend(freed);
-                }
-                None => removal.in_use.push(*id),
+/// What removing `wanted`, one after the other, and then the names `untagged` would free.
+pub(super) fn removal(
+    dir: &StoreDir,
+    shared: &SharedIndex,
+    wanted: &[ImageId],
+    untagged: &[String],
+) -> Result<Removal> {
+    let sharing = Sharing::read(&shared.lock().db)?;
+    let all = images::all(&shared.lock().db)?;
+    let mut plan = RemovalPlan::new(dir, &all);
+    let mut removal = Removal::default();
+    let mut gone: BTreeSet<DiffId> = BTreeSet::new();
+    for id in wanted {
+        match plan.remove(id)? {
+            Some(freed) => {
+                removal.images.push(*id);
+                gone.extend(freed);
             }
+            None => removal.in_use.push(*id),
         }
-        for record in self.layers()?.iter().filter(|record| gone.contains(&record.diff_id)) {
-            removal.layers.push(record.diff_id);
-            removal.headers += Space { bytes: record.headers_size, blocks: record.headers_blocks };
-            removal.directories += record.directories;
-        }
-        let freed = sharing.freed(&gone);
-        removal.files = freed.files;
-        removal.contents = Space { bytes: freed.bytes, blocks: freed.blocks };
-        removal.trees = plan.trees()?;
-        removal.blobs = plan.blobs()?;
-        removal.listing = plan.listing(untagged)?;
-        Ok(removal)
     }
+    let records = index::layers(&shared.lock().db)?;
+    for record in records.iter().filter(|record| gone.contains(&record.diff_id)) {
+        removal.layers.push(record.diff_id);
+        removal.headers += Space { bytes: record.headers_size, blocks: record.headers_blocks };
+        removal.directories += record.directories;
+    }
+    let freed = sharing.freed(&gone);
+    removal.files = freed.files;
+    removal.contents = Space { bytes: freed.bytes, blocks: freed.blocks };
+    removal.trees = plan.trees()?;
+    removal.blobs = plan.blobs()?;
+    let listed = ImageList::of(&shared.lock().db)?;
+    removal.listing = plan.listing(listed, untagged)?;
+    Ok(removal)
 }
 
 /// Images of a store: which would be removed, and which would be left.
 struct RemovalPlan<'s> {
-    store: &'s Store,
+    dir: &'s StoreDir,
     removed: Vec<&'s ImageRecord>,
     left: Vec<&'s ImageRecord>,
 }
 
 impl<'s> RemovalPlan<'s> {
-    fn new(store: &'s Store, all: &'s [ImageRecord]) -> Self {
-        Self { store, removed: Vec::new(), left: all.iter().collect() }
+    fn new(dir: &'s StoreDir, all: &'s [ImageRecord]) -> Self {
+        Self { dir, removed: Vec::new(), left: all.iter().collect() }
     }
 
     /// Removes an image, and says which layers no image has then; `None` if somebody uses it or
@@ -130,7 +123,7 @@ impl<'s> RemovalPlan<'s> {
         let needed = |layer: &DiffId| self.left.iter().any(|other| other.layers.contains(layer));
         let freed: BTreeSet<DiffId> =
             image.layers.iter().copied().filter(|layer| !needed(layer)).collect();
-        if self.is_held(image, &freed)? {
+        if self.is_in_use(image, &freed)? {
             self.left.insert(at, image);
             return Ok(None);
         }
@@ -139,9 +132,9 @@ impl<'s> RemovalPlan<'s> {
     }
 
     /// Whether removing the image with those layers would be refused.
-    fn is_held(&self, image: &ImageRecord, freed: &BTreeSet<DiffId>) -> Result<bool> {
-        let paths = freed.iter().map(|layer| self.store.root().join(layer_path(layer)));
-        for path in [self.store.blob_path(&image.id.into())].into_iter().chain(paths) {
+    fn is_in_use(&self, image: &ImageRecord, freed: &BTreeSet<DiffId>) -> Result<bool> {
+        let paths = freed.iter().map(|layer| self.dir.layer(layer));
+        for path in [self.dir.blob_path(&image.id.into())].into_iter().chain(paths) {
             // Whoever wants it meanwhile waits: the lock goes at once.
             if matches!(lock_path(&path, Lock::TryExclusive)?, Locked::Busy) {
                 return Ok(true);
@@ -155,7 +148,7 @@ impl<'s> RemovalPlan<'s> {
         let kept: BTreeSet<&[DiffId]> = self.left.iter().map(|image| &image.layers[..]).collect();
         let gone = self.removed.iter().filter(|image| !kept.contains(&image.layers[..]));
         let chains: BTreeSet<ChainId> = gone.filter_map(|image| chain_id(&image.layers)).collect();
-        let paths = chains.iter().map(|chain| self.store.tree_path(chain));
+        let paths = chains.iter().map(|chain| self.dir.tree(chain));
         self.space_of(paths)
     }
 
@@ -166,21 +159,20 @@ impl<'s> RemovalPlan<'s> {
             images.iter().flat_map(of).flatten().collect()
         };
         let (gone, kept) = (blobs(&self.removed), blobs(&self.left));
-        self.space_of(gone.difference(&kept).map(|blob| self.store.blob_path(blob)))
+        self.space_of(gone.difference(&kept).map(|blob| self.dir.blob_path(blob)))
     }
 
     fn space_of(&self, paths: impl Iterator<Item = std::path::PathBuf>) -> Result<Space> {
         let mut all = Space::default();
         for path in paths {
-            let below = path.strip_prefix(self.store.root()).unwrap_or(&path);
-            all += space(self.store.root_fd.as_fd(), below)?.unwrap_or_default();
+            let below = path.strip_prefix(self.dir.root()).unwrap_or(&path);
+            all += space(self.dir.fd(), below)?.unwrap_or_default();
         }
         Ok(all)
     }
 
     /// What `images.json` loses with the removed images and the names `untagged`.
-    fn listing(&self, untagged: &[String]) -> Result<Space> {
-        let mut images = Images::of(&self.store.index().db)?;
+    fn listing(&self, mut images: ImageList, untagged: &[String]) -> Result<Space> {
         let before = images.state();
         let removed: BTreeSet<String> =
             self.removed.iter().map(|image| image.id.to_string()).collect();
@@ -189,10 +181,10 @@ impl<'s> RemovalPlan<'s> {
             image.tags.retain(|name| !untagged.contains(name));
         }
         let after = Listing::new(images, before).text().len() as u64;
-        let path = self.store.root().join("images.json");
+        let path = self.dir.listing();
         let now = match removed.is_empty() && untagged.is_empty() {
             true => None,
-            false => space(self.store.root_fd.as_fd(), std::path::Path::new("images.json"))?,
+            false => space(self.dir.fd(), std::path::Path::new("images.json"))?,
         };
         let Some(now) = now else { return Ok(Space::default()) };
         let stat =

@@ -15,9 +15,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use rusqlite::Connection;
 use strata_tree::DiffId;
 
-use super::Store;
 use crate::error::Result;
 use crate::index::holders::{self, Sum};
 use crate::index::{self, ImageRecord};
@@ -84,50 +84,6 @@ pub struct BlockUsage {
     pub attributed: u64,
 }
 
-impl Store {
-    /// All contents by the layers that hold them.
-    ///
-    /// ```
-    /// # fn main() -> strata_layer::Result<()> {
-    /// # let place = tempfile::tempdir().unwrap();
-    /// let store = strata_layer::Store::open(&place.path().join("store"))?;
-    /// let (images, sharing) = (store.images()?, store.sharing()?);
-    /// // What each image costs, and what removing it alone frees.
-    /// let usage = sharing.images(&images);
-    /// for (image, usage) in images.iter().zip(&usage) {
-    ///     println!("{}: {} stored, {} its own", image.id, usage.stored, usage.unique);
-    /// }
-    /// // Everybody's share and what nobody holds is the store.
-    /// let shares: u64 = usage.iter().map(|usage| usage.attributed).sum();
-    /// let rest = sharing.unheld(&images);
-    /// assert_eq!(shares + rest.stored, store.disk_usage()?.stored);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `Sqlite`; `Damaged` if a row of the index is none that strata writes.
-    pub fn sharing(&self) -> Result<Sharing> {
-        let index = self.index();
-        // Layers and sets of one and the same state.
-        let snapshot = index.db.unchecked_transaction()?;
-        let records = index::layers(&snapshot)?;
-        let positions: HashMap<i64, usize> =
-            records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
-        let mut groups: Vec<SharedGroup> = holders::all(&snapshot)?
-            .into_iter()
-            .map(|(_, layers, Sum { files, bytes, blocks })| {
-                let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
-                SharedGroup { layers: layers.collect(), files, bytes, blocks }
-            })
-            .collect();
-        groups.sort_by(|a, b| a.layers.cmp(&b.layers));
-        let apparent = records.iter().map(|record| record.apparent).collect();
-        let layers = records.into_iter().map(|record| record.diff_id).collect();
-        Ok(Sharing { layers, apparent, groups })
-    }
-}
-
 /// A set of images, one bit each.
 type Bits = Vec<u64>;
 
@@ -171,6 +127,26 @@ fn give(parts: &mut [Usage], owners: impl Iterator<Item = usize>, n: u64, held: 
 }
 
 impl Sharing {
+    /// Reads it from the index.
+    pub(super) fn read(db: &Connection) -> Result<Self> {
+        // Layers and sets of one and the same state.
+        let snapshot = db.unchecked_transaction()?;
+        let records = index::layers(&snapshot)?;
+        let positions: HashMap<i64, usize> =
+            records.iter().enumerate().map(|(at, record)| (record.id, at)).collect();
+        let mut groups: Vec<SharedGroup> = holders::all(&snapshot)?
+            .into_iter()
+            .map(|(_, layers, Sum { files, bytes, blocks })| {
+                let layers = layers.iter().filter_map(|layer| positions.get(layer).copied());
+                SharedGroup { layers: layers.collect(), files, bytes, blocks }
+            })
+            .collect();
+        groups.sort_by(|a, b| a.layers.cmp(&b.layers));
+        let apparent = records.iter().map(|record| record.apparent).collect();
+        let layers = records.into_iter().map(|record| record.diff_id).collect();
+        Ok(Self { layers, apparent, groups })
+    }
+
     /// What each of `images`, all those of the store, holds alone and with others.
     pub fn images(&self, images: &[ImageRecord]) -> Vec<Usage> {
         self.parts(images, &self.by_images(images))

@@ -4,25 +4,25 @@
 //! in the log and never fails the operation that came to do something else.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use strata_tree::DiffId;
 
-use super::{Step, Store, layer_path};
+use super::dir::StoreDir;
+use super::steps::Step;
 use crate::error::{Error, IoContext, Result};
-use crate::lock::{Lock, Locked, flock, lock_path, still_there};
+use crate::lock::{Lock, Locked, lock_path};
 
 /// Layer directories that nobody uses, locked so that nobody starts to.
 pub(super) struct Doomed(Vec<(DiffId, OwnedFd)>);
 
-impl Store {
+impl StoreDir {
     /// Locks the directories of layers that are to go.
     pub(super) fn lock_for_removal(&self, layers: &[DiffId]) -> Result<Doomed> {
         let mut doomed = Vec::new();
         for layer in layers {
-            match lock_path(&self.root.join(layer_path(layer)), Lock::SoonExclusive)? {
+            match lock_path(&self.layer(layer), Lock::SoonExclusive)? {
                 Locked::Held(dir) => doomed.push((*layer, dir)),
                 Locked::Busy => {
                     return Err(Error::InUse { what: format!("layer {}", layer.short()) });
@@ -34,10 +34,10 @@ impl Store {
     }
 
     /// Moves locked layer directories to the trash and removes them.
-    pub(super) fn trash_layers(&self, doomed: Doomed) -> Result<()> {
+    pub(super) fn remove_layers(&self, doomed: Doomed) -> Result<()> {
         let mut trashed = Vec::new();
         for (layer, lock) in doomed.0 {
-            trashed.push(self.trash(&self.root.join(layer_path(&layer)))?);
+            trashed.push(self.move_to_trash(&self.layer(&layer))?);
             drop(lock);
         }
         self.step(Step::Trashed);
@@ -48,9 +48,9 @@ impl Store {
     }
 
     /// Moves a directory or file to the trash; gives its new path.
-    pub(super) fn trash(&self, path: &Path) -> Result<PathBuf> {
+    pub(super) fn move_to_trash(&self, path: &Path) -> Result<PathBuf> {
         let name = path.file_name().unwrap_or(OsStr::new("x")).to_string_lossy();
-        let trash = self.root.join("trash");
+        let trash = self.trash();
         for n in 0.. {
             let to = trash.join(format!("{name}-{}-{n}", std::process::id()));
             let cwd = rustix::fs::CWD;
@@ -65,45 +65,18 @@ impl Store {
         Err(Error::damaged("trash/", "has no free name"))
     }
 
-    /// A new file in `staging/`, locked as long as it is open.
-    pub(super) fn aside(&self, name: &str) -> Result<(PathBuf, File)> {
-        let staging = self.root.join("staging");
-        let mut n = 0u32;
-        loop {
-            let path = staging.join(format!("{name}-{}-{n}", std::process::id()));
-            let doing = || format!("cannot make {}", path.display());
-            n += 1;
-            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(error).doing(doing),
-            };
-            flock(&file, Lock::Exclusive).doing(doing)?;
-            // A starting process may have taken it for a dead one's before it was locked.
-            if still_there(&file, &path)? {
-                return Ok((path, file));
-            }
-        }
-    }
-
-    pub(super) fn remove_file_if_there(&self, path: &Path) -> Result<()> {
-        match std::fs::remove_file(path) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).doing(|| format!("cannot remove {}", path.display())),
-        }
-    }
-
     /// Empties `staging/` and `trash/` of what no living process holds.
     pub(super) fn sweep(&self) {
-        for dir in ["staging", "trash"] {
-            if let Err(error) = self.sweep_dir(&self.root.join(dir), dir == "trash") {
-                tracing::warn!("{dir}/ was not emptied: {error}");
+        for (name, dir, is_trash) in
+            [("staging", self.staging(), false), ("trash", self.trash(), true)]
+        {
+            if let Err(error) = self.sweep_dir(&dir, is_trash) {
+                tracing::warn!("{name}/ was not emptied: {error}");
             }
         }
     }
 
-    fn sweep_dir(&self, dir: &Path, trash: bool) -> Result<()> {
+    fn sweep_dir(&self, dir: &Path, is_trash: bool) -> Result<()> {
         let entries = std::fs::read_dir(dir).doing(|| format!("cannot list {}", dir.display()))?;
         for entry in entries {
             let path = entry.doing(|| format!("cannot list {}", dir.display()))?.path();
@@ -111,13 +84,22 @@ impl Store {
             match lock_path(&path, Lock::TryExclusive)? {
                 Locked::Busy | Locked::Absent => {}
                 Locked::Held(_lock) if path.is_dir() => {
-                    let path = if trash { path } else { self.trash(&path)? };
+                    let path = if is_trash { path } else { self.move_to_trash(&path)? };
                     remove_all(&path)?;
                 }
-                Locked::Held(_lock) => self.remove_file_if_there(&path)?,
+                Locked::Held(_lock) => remove_file_if_there(&path)?,
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a file; whoever is faster is welcome.
+pub(super) fn remove_file_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).doing(|| format!("cannot remove {}", path.display())),
     }
 }
 

@@ -6,22 +6,26 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use strata_diff::headers::{Keeper, StreamWriter};
+use strata_diff::tar::DiffReader;
+use strata_diff::{Limits, stream};
 use strata_tree::{BlobDigest, DiffId};
 
-use super::{LeasedLayer, Step, Store};
-use crate::build::{Build, Disk};
+use super::Store;
+use super::dir::StoreDir;
+use super::leases::LeasedLayer;
+use super::publish::{Unpacked, publish};
+use super::steps::Step;
+use crate::body_target::Staging;
+use crate::build::Build;
 use crate::error::{Error, IoContext, Result};
 use crate::index::Index;
-use crate::index::contents::Sources;
+use crate::index::shared::SharedIndex;
 use crate::lock::{Lock, flock, still_there};
+use crate::offered::OfferedContents;
 use crate::progress::{Event, Progress};
-use crate::read_ahead::ReadAhead;
 use crate::stage::{Stage, sync_filesystem};
-use strata_diff::headers::{Keeper, StreamWriter};
-use strata_diff::stream;
-use strata_diff::tar::DiffReader;
 
 /// A layer to unpack.
 pub struct LayerInput<'a> {
@@ -35,13 +39,14 @@ pub struct LayerInput<'a> {
     pub reader: Box<dyn Read + Send + 'a>,
 }
 
-/// A layer that is in the store.
-#[derive(Debug)]
-pub struct Unpacked {
-    /// The layer, leased.
-    pub layer: LeasedLayer,
-    /// It was there before; the input was not read.
-    pub existed: bool,
+/// An unpack of one layer.
+struct Unpack<'s> {
+    dir: &'s StoreDir,
+    index: &'s SharedIndex,
+    offered: &'s OfferedContents,
+    limits: &'s Limits,
+    label: String,
+    progress: &'s dyn Progress,
 }
 
 impl Store {
@@ -51,89 +56,107 @@ impl Store {
     /// `WrongBlob`, `WrongDiffId`, `Diff`, `Rule`, `Limit`: the input; `Io`, `Sqlite`: the store.
     /// After each of them the store is as before.
     pub fn unpack(&self, input: LayerInput<'_>, progress: &dyn Progress) -> Result<Unpacked> {
-        let label = input.label.clone();
-        progress.event(&label, Event::Waiting);
+        let unpack = Unpack {
+            dir: &self.dir,
+            index: &self.index,
+            offered: &self.offered,
+            limits: &self.limits,
+            label: input.label.clone(),
+            progress,
+        };
+        unpack.in_turn(input)
+    }
+}
+
+impl Unpack<'_> {
+    /// Unpacks the layer once no other process does, unless it is there then.
+    fn in_turn(&self, input: LayerInput<'_>) -> Result<Unpacked> {
+        self.tell(Event::Waiting);
         let _turn = match &input.diff_id {
             Some(diff_id) => {
-                let turn = self.take_turn(diff_id)?;
-                if let Some(layer) = self.lease(diff_id)? {
-                    progress.event(&label, Event::Exists);
+                let turn = Turn::take(self.dir, diff_id)?;
+                if let Some(layer) = LeasedLayer::take(self.dir, self.index, diff_id)? {
+                    self.tell(Event::Exists);
                     return Ok(Unpacked { layer, existed: true });
                 }
                 Some(turn)
             }
             None => None,
         };
-        progress.event(&label, Event::Started { total: input.blob.map(|(_, size)| size) });
-        let unpacked = self.unpack_now(input, progress)?;
-        progress.event(&label, Event::Done);
+        self.tell(Event::Started { total: input.blob.map(|(_, size)| size) });
+        let unpacked = self.now(input)?;
+        self.tell(Event::Done);
         Ok(unpacked)
     }
 
-    fn unpack_now(&self, input: LayerInput<'_>, progress: &dyn Progress) -> Result<Unpacked> {
-        let LayerInput { label, diff_id, blob, reader } = input;
+    fn tell(&self, event: Event) {
+        self.progress.event(&self.label, event);
+    }
+
+    fn now(&self, input: LayerInput<'_>) -> Result<Unpacked> {
+        let LayerInput { diff_id, blob, reader, .. } = input;
         let token = diff_id.map_or_else(|| "import".to_owned(), |diff_id| diff_id.hex());
-        let stage = Stage::new(&self.root.join("staging"), &token)?;
-        let shared = stage.root().try_clone_to_owned();
-        let shared = Arc::new(shared.doing(|| "cannot duplicate a descriptor".into())?);
-        let disk = Disk {
-            shared: Arc::clone(&shared),
-            stage,
-            index: Index::open_existing(&self.root.join("index.db"))?,
-            sources: Sources::default(),
-            ahead: ReadAhead::new(),
-            store_root: &self.root_fd,
-            staged: &self.staged,
-        };
-        let mut build = Build::new(&label, self.options.limits, Some(disk));
-        let filled = self.fill(&mut build, &label, reader, progress).and_then(|filled| {
-            verify(&label, &filled.0, blob, diff_id)?;
+        let stage = Stage::new(&self.dir.staging(), &token)?;
+        let index = Index::open_existing(&self.dir.index())?;
+        let staging = Staging::new(stage, index, self.dir.fd(), self.offered)?;
+        let shared = staging.shared();
+        let mut build = Build::new(&self.label, *self.limits, staging);
+        let filled = self.fill(&mut build, reader).and_then(|filled| {
+            verify(&self.label, &filled.0, blob, diff_id)?;
             Ok(filled)
         });
         let published = filled.and_then(|(facts, keeper)| {
-            let (built, disk) = build.finish()?;
+            let (built, staging) = build.finish()?;
             for warning in &built.finished.warnings {
-                progress.warning(&label, warning);
+                self.progress.warning(&self.label, warning);
             }
-            self.step(Step::BodiesWritten);
-            let (Some(mut stage), Some(stream)) = (disk.map(|disk| disk.stage), keeper.0) else {
+            self.dir.step(Step::BodiesWritten);
+            let mut stage = staging.into_stage();
+            let Some(stream) = keeper.0 else {
                 return Err(Error::damaged("the stage", "it was not written"));
             };
             let headers_size = built.write_headers(&mut stage, stream)?;
             stage.drop_shadows()?;
-            self.step(Step::Staged);
+            self.dir.step(Step::Staged);
             sync_filesystem(stage.root())?;
-            self.step(Step::Synced);
-            self.publish(&facts, headers_size, &built, stage)
+            self.dir.step(Step::Synced);
+            publish(self.dir, self.index, &facts, headers_size, &built, stage)
         });
         // Published or gone: from here on the index, or nobody, has these contents.
-        self.forget_staged(&shared);
+        self.offered.forget(&shared);
         published
     }
 
     /// Reads the whole input into the stage.
     fn fill(
         &self,
-        build: &mut Build<'_>,
-        label: &str,
+        build: &mut Build<Staging<'_>>,
         reader: Box<dyn Read + Send + '_>,
-        progress: &dyn Progress,
     ) -> Result<(stream::StreamFacts, Keeper)> {
-        let keeper = Keeper(Some(StreamWriter::new(self.scratch_file()?)?));
-        let limits = &self.options.limits;
-        let report = |bytes| progress.event(label, Event::Read { bytes });
-        let (keeper, facts) = stream::decompress(reader, label, limits, &report, |tar| {
-            let mut reader = DiffReader::new(tar, label.to_owned(), *limits, keeper);
-            build.read(&mut reader)?;
-            let (_, keeper) = reader.finish()?;
-            Ok::<_, Error>(keeper)
-        })?;
+        let keeper = Keeper(Some(StreamWriter::new(self.dir.scratch_file()?)?));
+        let report = |bytes| self.tell(Event::Read { bytes });
+        let (keeper, facts) =
+            stream::decompress(reader, &self.label, self.limits, &report, |tar| {
+                let mut reader = DiffReader::new(tar, self.label.clone(), *self.limits, keeper);
+                build.read(&mut reader)?;
+                let (_, keeper) = reader.finish()?;
+                Ok::<_, Error>(keeper)
+            })?;
         Ok((facts, keeper))
     }
+}
 
+/// The right to unpack one diff id. Its file goes while the lock is still held, so whoever waits
+/// for the lock sees that the file is gone and makes a new one.
+struct Turn {
+    path: PathBuf,
+    _lock: std::fs::File,
+}
+
+impl Turn {
     /// Waits until no other process unpacks that diff id.
-    fn take_turn(&self, diff_id: &DiffId) -> Result<Turn> {
-        let path = self.root.join("staging").join(format!("{}.turn", diff_id.hex()));
+    fn take(store: &StoreDir, diff_id: &DiffId) -> Result<Self> {
+        let path = store.staging().join(format!("{}.turn", diff_id.hex()));
         loop {
             let file = std::fs::File::options()
                 .create(true)
@@ -143,17 +166,10 @@ impl Store {
                 .doing(|| format!("cannot make {}", path.display()))?;
             flock(&file, Lock::Exclusive).doing(|| format!("cannot lock {}", path.display()))?;
             if still_there(&file, &path)? {
-                return Ok(Turn { path, _lock: file });
+                return Ok(Self { path, _lock: file });
             }
         }
     }
-}
-
-/// The right to unpack one diff id. Its file goes while the lock is still held, so whoever waits
-/// for the lock sees that the file is gone and makes a new one.
-struct Turn {
-    path: PathBuf,
-    _lock: std::fs::File,
 }
 
 impl Drop for Turn {

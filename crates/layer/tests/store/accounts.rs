@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use strata_layer::{HeldKind, SharedGroup, Store};
 use strata_tree::ImageId;
 
-use crate::common::{Place, assert_clean, diff_id, load};
+use crate::common::{TempStore, assert_clean, diff_id, load};
 use strata_testkit::tars::Tar;
 
 /// A layer of some contents, under names of its own.
@@ -43,15 +43,15 @@ fn counted(store: &Store, all: &[(Vec<u8>, BTreeSet<u8>)]) -> Vec<(Vec<usize>, u
     sets.into_iter().map(|(layers, (files, bytes))| (layers, files, bytes)).collect()
 }
 
-fn check(place: &Place, store: &Store, all: &[(Vec<u8>, BTreeSet<u8>)]) {
-    let sharing = store.sharing().unwrap();
+fn check(place: &TempStore, store: &Store, all: &[(Vec<u8>, BTreeSet<u8>)]) {
+    let sharing = store.accounts().sharing().unwrap();
     let found: Vec<_> = sharing
         .groups
         .iter()
         .map(|SharedGroup { layers, files, bytes, .. }| (layers.clone(), *files, *bytes))
         .collect();
     assert_eq!(found, counted(store, all));
-    let (names, usage) = (store.held_names(&sharing).unwrap(), sharing.layer_usage(&[]));
+    let (names, usage) = (store.accounts().held_names(&sharing).unwrap(), sharing.layer_usage(&[]));
     for (at, (layer, usage)) in sharing.layers.iter().zip(&usage).enumerate() {
         let mut sum = (0, 0);
         for name in names.of(layer).unwrap() {
@@ -76,12 +76,12 @@ proptest! {
     ) {
         let all: Vec<_> =
             sets.iter().enumerate().map(|(n, set)| (layer(n, set), set.clone())).collect();
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let store = place.open();
         let mut images: BTreeMap<usize, ImageId> = BTreeMap::new();
         for (name, layers) in steps {
             match images.remove(&name) {
-                Some(image) => drop(store.remove_image(&image).unwrap()),
+                Some(image) => drop(store.images().remove(&image).unwrap()),
                 None => {
                     let tars: Vec<&[u8]> = layers.iter().map(|n| &all[*n].0[..]).collect();
                     images.insert(name, load(&store, &format!("image-{name}"), &tars));

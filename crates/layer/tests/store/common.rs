@@ -23,9 +23,9 @@ impl Progress for Silent {
 }
 
 /// An empty directory for a store, beside which other things may lie.
-pub struct Place(TempDir);
+pub struct TempStore(TempDir);
 
-impl Place {
+impl TempStore {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -76,7 +76,7 @@ pub fn try_load(store: &Store, tag: &str, layers: &[&[u8]]) -> Result<ImageId, E
     let config = store.put_blob(format!("config of {tag}").as_bytes())?;
     let layers = layers.iter().map(|layer| diff_id(layer)).collect();
     let image = ImageRecord { id: config.into(), manifest: Some(manifest), layers };
-    store.commit_image(&image, &[tag.to_owned()], &leased)?;
+    store.images().commit(&image, &[tag.to_owned()], &leased)?;
     Ok(image.id)
 }
 

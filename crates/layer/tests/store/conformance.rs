@@ -10,7 +10,7 @@ use strata_content::conformance::check;
 use strata_layer::LeasedLayer;
 use strata_tree::conformance::{layer_specs, merged_specs};
 
-use crate::common::{Place, unpack};
+use crate::common::{TempStore, unpack};
 use crate::spec_tar::tar_of;
 
 #[test]
@@ -19,7 +19,7 @@ fn a_stored_layer_conforms() {
     let mut checked = 0;
     // A tar cannot say what a socket is.
     for (name, spec) in specs.filter(|(name, _)| *name != "sockets") {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let store = place.open();
         let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let tree = Arc::new(store.lower(&unpacked.layer).unwrap());

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use strata_layer::{Error, Step, Store, StoreOptions};
 
 use crate::common::{
-    Place, Silent, assert_clean, assert_one_inode_each, child, copy_store, dump, files, finish,
+    Silent, TempStore, assert_clean, assert_one_inode_each, child, copy_store, dump, files, finish,
     flip, fsck, load, members, stored_files, unpack, walk,
 };
 
@@ -55,11 +55,11 @@ fn two_images(root: &Path) {
     one_image(root);
     let store = Store::open(root).unwrap();
     let two = load(&store, "two", &[&base(), &other()]);
-    store.tag("moving", &two).unwrap();
+    store.images().tag("moving", &two).unwrap();
 }
 
 fn image_of(store: &Store, layers: usize) -> Option<strata_tree::ImageId> {
-    let images = store.images().unwrap().into_iter();
+    let images = store.images().all().unwrap().into_iter();
     images.filter(|image| image.layers.len() == layers).map(|image| image.id).next()
 }
 
@@ -91,8 +91,9 @@ fn tasks() -> Vec<Task> {
             prepare: two_images,
             run: |root, options| {
                 let store = open(root, options);
-                let target = store.tags().unwrap().into_iter().find(|(tag, _)| tag == "one");
-                store.tag("moving", &target.unwrap().1).unwrap();
+                let target =
+                    store.images().tags().unwrap().into_iter().find(|(tag, _)| tag == "one");
+                store.images().tag("moving", &target.unwrap().1).unwrap();
             },
             damaged: false,
         },
@@ -100,7 +101,7 @@ fn tasks() -> Vec<Task> {
             name: "untag",
             prepare: two_images,
             run: |root, options| {
-                open(root, options).untag("moving").unwrap();
+                open(root, options).images().untag("moving").unwrap();
             },
             damaged: false,
         },
@@ -109,9 +110,10 @@ fn tasks() -> Vec<Task> {
             prepare: two_images,
             run: |root, options| {
                 let store = open(root, options);
-                let image = store.tags().unwrap().into_iter().find(|(tag, _)| tag == "two");
+                let image =
+                    store.images().tags().unwrap().into_iter().find(|(tag, _)| tag == "two");
                 if let Some((_, image)) = image {
-                    store.remove_image(&image).unwrap();
+                    store.images().remove(&image).unwrap();
                 }
             },
             damaged: false,
@@ -134,7 +136,7 @@ fn tasks() -> Vec<Task> {
                 load(&Store::open(root).unwrap(), "kept", &[&other(), &other(), &other()]);
                 one_image(root);
                 let store = Store::open(root).unwrap();
-                let image = store.image(&image_of(&store, 2).unwrap()).unwrap().unwrap();
+                let image = store.images().get(&image_of(&store, 2).unwrap()).unwrap().unwrap();
                 flip(&root.join("layers").join(image.layers[1].hex()).join("diff/own"), 0);
             },
             run: repair,
@@ -193,7 +195,7 @@ fn child_is_killed() {
 
 /// Kills at the `nth` time that the step is reached; `false` if it is not reached that often.
 fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usize) -> bool {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     copy_store(prepared, &root);
     let what = format!("{} killed at {step:?} ({nth})", task.name);
@@ -215,7 +217,7 @@ fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usiz
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(9), "{what}: {said}");
     if let Some(reader) = reader {
-        for image in reader.images().unwrap() {
+        for image in reader.images().all().unwrap() {
             let (_guard, leased) = reader.lease_image(&image.id).unwrap();
             for layer in &leased {
                 layer.write_diff(&mut std::io::sink()).unwrap();
@@ -237,7 +239,7 @@ fn crash(task: &Task, prepared: &Path, undisturbed: &Path, step: Step, nth: usiz
 /// Kills one task at every step; gives the steps that it has.
 fn crash_everywhere(name: &str) -> BTreeSet<String> {
     let task = tasks().into_iter().find(|task| task.name == name).unwrap();
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let (prepared, undisturbed) = (place.beside("prepared"), place.beside("undisturbed"));
     (task.prepare)(&prepared);
     copy_store(&prepared, &undisturbed);
@@ -297,7 +299,7 @@ crashes! {
 /// What a killed load leaves is there for nobody, but also in nobody's way.
 #[test]
 fn a_second_load_goes_on_beside_the_remains_of_a_killed_one() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     nothing(&root);
     let env = [

@@ -9,7 +9,7 @@ use strata_layer::{Problem, Store, StoreOptions};
 use strata_tree::DiffId;
 
 use crate::common::{
-    Place, Silent, assert_clean, copy_store, diff_id, dump, files, flip, fsck, load, members,
+    Silent, TempStore, assert_clean, copy_store, diff_id, dump, files, flip, fsck, load, members,
     stored_files, walk,
 };
 
@@ -47,7 +47,7 @@ fn layer_dir(root: &Path, diff_id: &DiffId) -> PathBuf {
 
 /// Damages a copy of the store; the problem must name the layer and `needle`.
 fn check(origin: &Path, set: &Set, name: &str, needle: &str, damage: impl Fn(&Path)) {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     copy_store(origin, &root);
     let clean = (dump(&root), stored_files(&root));
@@ -64,7 +64,8 @@ fn check(origin: &Path, set: &Set, name: &str, needle: &str, damage: impl Fn(&Pa
     assert!(!repaired.repaired.is_empty(), "{name}");
     assert_clean(&root);
     let store = Store::open(&root).unwrap();
-    let tags: Vec<String> = store.tags().unwrap().into_iter().map(|(tag, _)| tag).collect();
+    let tags: Vec<String> =
+        store.images().tags().unwrap().into_iter().map(|(tag, _)| tag).collect();
     assert!(tags.contains(&"alone".to_owned()), "{name}: {tags:?}");
     let mends_in_place = |problem: &Problem| matches!(problem, Problem::Mode { .. });
     let kept = report.problems.iter().all(mends_in_place);
@@ -85,8 +86,8 @@ fn contents(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     without_inodes(&stored_files(root))
 }
 
-fn origin() -> (Place, Set) {
-    let place = Place::in_memory();
+fn origin() -> (TempStore, Set) {
+    let place = TempStore::in_memory();
     let set = set();
     fill(&place.root(), &set);
     assert_clean(&place.root());
@@ -234,7 +235,7 @@ fn directories_without_rows_are_remarked_and_removed() {
     let report = Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap();
     assert_eq!(report.repaired.len(), 2);
     assert_clean(&place.root());
-    assert_eq!(place.open().images().unwrap().len(), 2);
+    assert_eq!(place.open().images().all().unwrap().len(), 2);
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn damaged_blobs_take_their_image_out() {
             assert_eq!(report.unwrap().problems, []);
             assert_clean(&place.root());
             fill(&place.root(), &set);
-            assert_eq!(place.open().images().unwrap().len(), 2);
+            assert_eq!(place.open().images().all().unwrap().len(), 2);
             assert_clean(&place.root());
         }
     }
@@ -270,13 +271,14 @@ fn damaged_blobs_take_their_image_out() {
 fn what_is_in_use_is_not_taken_out() {
     let (place, set) = origin();
     let store = place.open();
-    let image = store.images().unwrap().into_iter().find(|image| image.layers.len() == 2).unwrap();
+    let image =
+        store.images().all().unwrap().into_iter().find(|image| image.layers.len() == 2).unwrap();
     let leased = store.lease_image(&image.id).unwrap();
     drop(store);
     flip(&layer_dir(&place.root(), &diff_id(&set.base)).join("diff/d/one"), 0);
     let repair = || Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap();
     assert!(!repair().problems.is_empty());
-    assert_eq!(place.open().images().unwrap().len(), 2);
+    assert_eq!(place.open().images().all().unwrap().len(), 2);
     drop(leased);
     assert_eq!(repair().problems, []);
     assert_clean(&place.root());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Place, assert_clean, members, stored_files, unpack, walk};
+use crate::common::{TempStore, assert_clean, members, stored_files, unpack, walk};
 use strata_testkit::tars::{Head, Tar};
 
 /// Everything that a write would change: content, mode, owner, links, times.
@@ -26,7 +26,7 @@ fn sentinel(dir: &Path) -> Sentinel {
 
 /// Runs one tar beside a sentinel tree; gives what is stored, or the error.
 fn run(lines: &[String]) -> Result<Vec<String>, String> {
-    let place = Place::new();
+    let place = TempStore::new();
     let outside = place.beside("outside");
     std::fs::create_dir_all(outside.join("dir")).unwrap();
     std::fs::write(outside.join("victim"), "untouched").unwrap();
@@ -143,7 +143,7 @@ fn names_from_extended_headers_are_clamped_too() {
         Tar::default().add(Head::new(b'0', b"strata-test-evil").put(345, b"/../../etc"), b""),
     ];
     for tar in cases {
-        let place = Place::new();
+        let place = TempStore::new();
         let store = place.open();
         unpack(&store, &tar.end()).unwrap();
         let files = stored_files(&place.root());

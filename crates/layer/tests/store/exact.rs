@@ -1,7 +1,7 @@
 //! What goes in comes out: every kind of layer, as its exact tar. (The images of tests/fixtures
 //! are in crates/image/tests/exact.rs, the odd header forms in the tests of the diff reader.)
 
-use crate::common::{Place, assert_clean, diff_id, members, unpack};
+use crate::common::{TempStore, assert_clean, diff_id, members, unpack};
 use strata_testkit::tars::{Head, Tar};
 
 /// Layers in which bodies end up elsewhere than where the tar has them.
@@ -54,7 +54,7 @@ fn layers() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn every_layer_comes_back_byte_for_byte() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let store = place.open();
     for (name, tar) in layers() {
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -71,7 +71,7 @@ fn every_layer_comes_back_byte_for_byte() {
 #[test]
 fn each_alone_too() {
     for (name, tar) in layers() {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let store = place.open();
         let unpacked = unpack(&store, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut out = Vec::new();

@@ -12,7 +12,7 @@ use strata_layer::{Store, StoreOptions};
 use strata_testkit::needs;
 
 use crate::common::{
-    Place, Silent, assert_clean, assert_one_inode_each, dump, files, flip, load, members,
+    Silent, TempStore, assert_clean, assert_one_inode_each, dump, files, flip, load, members,
     stored_files, unpack, walk,
 };
 use crate::sharing::{gated, unpack_gated};
@@ -20,7 +20,7 @@ use strata_testkit::tars::{Head, Tar};
 
 /// A file system of its own, unmounted when it is dropped.
 struct Mounted {
-    place: Place,
+    place: TempStore,
     at: PathBuf,
 }
 
@@ -30,7 +30,7 @@ impl Mounted {
         if !needs::root() {
             return None;
         }
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let at = place.beside("mnt");
         std::fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
@@ -96,8 +96,8 @@ fn whole_flow(root: &Path) {
     let store = Store::open(root).unwrap();
     load(&store, "two", &[&base, &over]);
     store.gc().unwrap();
-    for image in store.images().unwrap() {
-        store.remove_image(&image.id).unwrap();
+    for image in store.images().all().unwrap() {
+        store.images().remove(&image.id).unwrap();
     }
     store.gc().unwrap();
     assert_eq!(walk(&root.join("layers")).len(), 0);
@@ -159,7 +159,7 @@ fn beyond_the_limit(root: &Path, limit: usize) {
     let (inodes, names, rows) = copies(root, b"same");
     assert_eq!((names, rows), (2 * limit + 60, inodes as i64));
     assert!(inodes <= 4, "{inodes} copies");
-    let usage = store.disk_usage().unwrap();
+    let usage = store.accounts().disk_usage().unwrap();
     assert_eq!(usage.stored, 4 * inodes as u64);
     assert_eq!(usage.apparent, 4 * (limit as u64 + 50) + 4);
     // Written by another handle, before the store's newest copy is nearly full.
@@ -189,12 +189,12 @@ fn beyond_the_limit(root: &Path, limit: usize) {
     assert_clean(root);
     assert_eq!(dump(root), before);
     let store = Store::open(root).unwrap();
-    store.remove_image(&one).unwrap();
+    store.images().remove(&one).unwrap();
     drop(store);
     assert_clean(root);
     let store = Store::open(root).unwrap();
-    for image in store.images().unwrap() {
-        store.remove_image(&image.id).unwrap();
+    for image in store.images().all().unwrap() {
+        store.images().remove(&image.id).unwrap();
     }
     assert_eq!(walk(&root.join("layers")).len(), 0);
 }

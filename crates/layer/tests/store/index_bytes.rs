@@ -10,7 +10,7 @@ use std::path::Path;
 
 use strata_layer::{Store, StoreOptions};
 
-use crate::common::{Place, Silent, assert_clean, dump, files, fsck, load, members};
+use crate::common::{Silent, TempStore, assert_clean, dump, files, fsck, load, members};
 use crate::pages::{PAGE, Rows, used};
 use strata_testkit::tars::Tar;
 
@@ -43,8 +43,8 @@ fn fill(root: &Path) {
     let one = load(&store, "one:1", &[&base, &kinds]);
     load(&store, "two:1", &[&base, &kinds, &big_xattr, &kinds]);
     load(&store, "three:1", &[&files(&[("a", b"a")])]);
-    store.tag("one:latest", &one).unwrap();
-    store.remove_image(&gone).unwrap();
+    store.images().tag("one:latest", &one).unwrap();
+    store.images().remove(&gone).unwrap();
 }
 
 fn meaning(root: &Path) -> Vec<bool> {
@@ -67,7 +67,7 @@ fn meaning(root: &Path) -> Vec<bool> {
 /// Flips bits at the offsets, of those without a meaning at one in twenty; gives how many flips
 /// were found, how many were not.
 fn flip_at(offsets: &dyn Fn(usize) -> bool, masks: &[u8]) -> (usize, usize) {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     fill(&root);
     assert_clean(&root);
@@ -143,7 +143,7 @@ fn bytes_all_over_every_page_otherwise() {
 
 #[test]
 fn damage_is_repaired_from_the_layers() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     fill(&root);
     let before = dump(&root);
@@ -171,7 +171,7 @@ fn damage_is_repaired_from_the_layers() {
 #[test]
 fn a_cut_or_longer_index_is_found_and_repaired() {
     for by in [-1, -(PAGE as i64), 1, PAGE as i64] {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let root = place.root();
         fill(&root);
         let before = dump(&root);
@@ -186,7 +186,7 @@ fn a_cut_or_longer_index_is_found_and_repaired() {
 
 #[test]
 fn an_index_that_was_made_with_larger_pages_is_sound() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let root = place.root();
     drop(Store::open(&root).unwrap());
     let path = root.join("index.db");
@@ -271,7 +271,7 @@ fn wrong_facts_are_found() {
         ("index gone", "DROP INDEX entries_content"),
         ("more", "CREATE TABLE more (x)"),
     ] {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let root = place.root();
         fill(&root);
         let before = dump(&root);

@@ -4,11 +4,11 @@
 use strata_layer::{Limits, Store, StoreOptions};
 
 use crate::common::{
-    Place, assert_clean, fsck, load, members, stored_files, try_load, unpack, walk,
+    TempStore, assert_clean, fsck, load, members, stored_files, try_load, unpack, walk,
 };
 use strata_testkit::tars::{Head, Tar};
 
-fn open(place: &Place, limits: Limits) -> Store {
+fn open(place: &TempStore, limits: Limits) -> Store {
     let options = StoreOptions { limits, ..StoreOptions::default() };
     Store::open_with(&place.root(), options).unwrap()
 }
@@ -90,7 +90,7 @@ fn just_within_works_and_one_more_does_not() {
         ),
     ];
     for (option, limits, within, beyond) in cases {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         let store = open(&place, limits);
         let empty = walk(&place.root());
         let unknown = |bytes: &[u8]| {
@@ -116,7 +116,7 @@ fn just_within_works_and_one_more_does_not() {
 /// Zeros are no bomb: the store leaves a hole for them, and its accounts say what `du` says.
 #[test]
 fn a_file_of_zeros_is_a_hole() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let size = (Limits::EXPANSION_FREE as usize) + (40 << 20);
     let mut sparse = vec![0; 9 << 20];
@@ -153,7 +153,7 @@ fn a_file_of_zeros_is_a_hole() {
 #[test]
 fn the_longest_and_deepest_path() {
     let limits = Limits::default();
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let store = place.open();
     let component = "d".repeat(199) + "/";
     let mut long = component.repeat(limits.path_bytes as usize / 200);
@@ -169,9 +169,9 @@ fn the_longest_and_deepest_path() {
         let error = unpack(&store, &tar(&name)).unwrap_err().to_string();
         assert!(error.contains(option), "{error}");
     }
-    let usage = store.disk_usage().unwrap();
+    let usage = store.accounts().disk_usage().unwrap();
     assert_eq!((usage.stored, usage.shared), (4, 4));
-    for image in store.images().unwrap() {
+    for image in store.images().all().unwrap() {
         let (_guard, leased) = store.lease_image(&image.id).unwrap();
         let mut out = Vec::new();
         leased[0].write_diff(&mut out).unwrap();
@@ -179,8 +179,8 @@ fn the_longest_and_deepest_path() {
     drop(store);
     assert_clean(&place.root());
     let store = place.open();
-    for image in store.images().unwrap() {
-        store.remove_image(&image.id).unwrap();
+    for image in store.images().all().unwrap() {
+        store.images().remove(&image.id).unwrap();
     }
     assert_eq!(std::fs::read_dir(place.root().join("layers")).unwrap().count(), 0);
 }
@@ -205,7 +205,7 @@ fn a_hundred_thousand_whiteouts_and_as_many_files_in_one_directory() {
             .fold(Tar::default(), |t, i| t.file(format!("{i}/.wh..wh..opq").as_bytes(), b""))
             .end()
     };
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let store = place.open();
     let n = 100_000;
     for (kind, tar, entries, on_disk) in [
@@ -223,7 +223,7 @@ fn a_hundred_thousand_whiteouts_and_as_many_files_in_one_directory() {
 
 #[test]
 fn an_image_over_a_bound_leaves_the_store_as_it_was() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let store = open(&place, Limits { entries: 2, ..Limits::default() });
     load(&store, "first", &[&members(&["f a one"])]);
     let before = walk(&place.root());

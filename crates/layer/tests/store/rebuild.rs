@@ -3,10 +3,10 @@
 use strata_layer::{Error, Store, StoreOptions};
 
 use crate::common::{
-    Place, Silent, assert_clean, copy_store, dump, files, fsck, load, members, stored_files,
+    Silent, TempStore, assert_clean, copy_store, dump, files, fsck, load, members, stored_files,
 };
 
-fn filled(place: &Place) {
+fn filled(place: &TempStore) {
     let store = place.open();
     let base = members(&[
         "d a",
@@ -24,17 +24,17 @@ fn filled(place: &Place) {
     let one = load(&store, "one:1", &[&base, &over]);
     load(&store, "two:1", &[&base, &over, &over]);
     load(&store, "three:1", &[&files(&[("x", b"same"), ("y", b"own")])]);
-    store.tag("one:latest", &one).unwrap();
-    store.untag("three:1").unwrap();
+    store.images().tag("one:latest", &one).unwrap();
+    store.images().untag("three:1").unwrap();
 }
 
-fn repair(place: &Place) -> strata_layer::FsckReport {
+fn repair(place: &TempStore) -> strata_layer::FsckReport {
     Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap()
 }
 
 #[test]
 fn a_deleted_index_comes_back_with_the_same_rows_images_and_tags() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     filled(&place);
     let before = (dump(&place.root()), stored_files(&place.root()));
     assert!(before.0.len() > 25);
@@ -48,7 +48,7 @@ fn a_deleted_index_comes_back_with_the_same_rows_images_and_tags() {
     assert_eq!((dump(&place.root()), stored_files(&place.root())), before);
     assert_clean(&place.root());
     let store = place.open();
-    let tags: Vec<_> = store.tags().unwrap().into_iter().map(|(tag, _)| tag).collect();
+    let tags: Vec<_> = store.images().tags().unwrap().into_iter().map(|(tag, _)| tag).collect();
     assert_eq!(tags, ["one:1", "one:latest", "two:1"]);
 }
 
@@ -57,7 +57,7 @@ fn an_index_that_is_no_database_comes_back_too() {
     for (name, bytes) in
         [("empty", Vec::new()), ("text", b"text".repeat(3000)), ("zeros", vec![0; 40960])]
     {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         filled(&place);
         let before = dump(&place.root());
         std::fs::write(place.root().join("index.db"), bytes).unwrap();
@@ -71,16 +71,16 @@ fn an_index_that_is_no_database_comes_back_too() {
 /// The old log must not be replayed into the new index.
 #[test]
 fn a_log_that_was_left_does_not_survive_the_rebuild() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     filled(&place);
     let before = dump(&place.root());
     // A log as a killed process leaves it: copied while the store is open.
     let crashed = place.beside("crashed");
     let store = place.open();
-    store.tag("in the log", &store.images().unwrap()[0].id).unwrap();
+    store.images().tag("in the log", &store.images().all().unwrap()[0].id).unwrap();
     copy_store(&place.root(), &crashed);
     assert!(crashed.join("index.db-wal").metadata().unwrap().len() > 0);
-    store.untag("in the log").unwrap();
+    store.images().untag("in the log").unwrap();
     drop(store);
     std::fs::copy(crashed.join("index.db-wal"), place.root().join("index.db-wal")).unwrap();
     std::fs::write(place.root().join("index.db"), b"no database").unwrap();
@@ -92,7 +92,7 @@ fn a_log_that_was_left_does_not_survive_the_rebuild() {
 #[test]
 fn the_listing_comes_back_from_the_index() {
     for damage in ["gone", "cut", "flipped", "blank"] {
-        let place = Place::in_memory();
+        let place = TempStore::in_memory();
         filled(&place);
         let before = dump(&place.root());
         let path = place.root().join("images.json");
@@ -121,7 +121,7 @@ fn the_listing_comes_back_from_the_index() {
 
 #[test]
 fn nothing_is_replaced_under_somebody_who_has_the_store_open() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     filled(&place);
     let before = dump(&place.root());
     let aside = place.beside("index.db");
@@ -136,7 +136,7 @@ fn nothing_is_replaced_under_somebody_who_has_the_store_open() {
 
 #[test]
 fn a_newer_store_is_left_alone() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     filled(&place);
     let db = rusqlite::Connection::open(place.root().join("index.db")).unwrap();
     db.execute_batch("CREATE TABLE more (x INTEGER); PRAGMA user_version = 99").unwrap();

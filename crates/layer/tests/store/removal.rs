@@ -8,7 +8,7 @@ use std::thread;
 
 use strata_layer::{DiskUsage, Error, Space, Usage};
 
-use crate::common::{Place, assert_clean, diff_id, files, load, members, unpack, walk};
+use crate::common::{TempStore, assert_clean, diff_id, files, load, members, unpack, walk};
 use crate::sharing::{gated, unpack_gated};
 use strata_testkit::tars::Tar;
 
@@ -30,7 +30,7 @@ fn du(path: &Path) -> Space {
     all
 }
 
-fn assert_usage_is_what_du_counts(place: &Place) {
+fn assert_usage_is_what_du_counts(place: &TempStore) {
     let store = place.open();
     let records = store.layers().unwrap();
     let usage = store.into_disk_usage().unwrap();
@@ -69,7 +69,7 @@ fn assert_adds_up(usage: &DiskUsage) {
 
 #[test]
 fn usage_is_what_du_counts() {
-    let place = Place::new();
+    let place = TempStore::new();
     assert_usage_is_what_du_counts(&place);
     let big = vec![3; 3 << 20];
     let base = files(&[("a/one", b"one"), ("a/two", b"two"), ("big", &big), ("empty", b"")]);
@@ -82,7 +82,7 @@ fn usage_is_what_du_counts() {
     // Bodies that only headers.zst has.
     load(&place.open(), "three", &[&members(&["f a lost", "f a one", "f .wh.x fat"])]);
     assert_usage_is_what_du_counts(&place);
-    assert_eq!(place.open().disk_usage().unwrap().stored, 3 + 3 + big.len() as u64 + 3);
+    assert_eq!(place.open().accounts().disk_usage().unwrap().stored, 3 + 3 + big.len() as u64 + 3);
     // Everything that may lie in a store: what is being written, what a crash left, what nobody
     // knows, an upper, records of mounts.
     let store = place.open();
@@ -105,7 +105,7 @@ fn usage_is_what_du_counts() {
         }
         std::fs::hard_link(root.join("uppers/u/upper/f"), root.join("uppers/u/upper/g")).unwrap();
         rustix::fs::sync();
-        assert_eq!(store.disk_usage().unwrap().disk.total(), du(&root));
+        assert_eq!(store.accounts().disk_usage().unwrap().disk.total(), du(&root));
         gate.open();
         drop(unpacking.join().unwrap());
     });
@@ -113,7 +113,7 @@ fn usage_is_what_du_counts() {
     std::fs::remove_dir_all(place.root().join("layers/0000")).unwrap();
     std::fs::remove_file(place.root().join("layers/stray")).unwrap();
     // A layer that no image has.
-    assert!(place.open().disk_usage().unwrap().unheld.apparent > 0);
+    assert!(place.open().accounts().disk_usage().unwrap().unheld.apparent > 0);
     rustix::fs::sync();
     assert_usage_is_what_du_counts(&place);
 }
@@ -127,7 +127,7 @@ fn files_of(tar: &[u8]) -> Tar {
 /// keeps what one image has.
 #[test]
 fn contents_are_split_among_their_images() {
-    let place = Place::in_memory();
+    let place = TempStore::in_memory();
     let store = place.open();
     let all = vec![b'a'; 100];
     let (two, kept) = (vec![b't'; 31], vec![b'k'; 50]);
@@ -136,9 +136,9 @@ fn contents_are_split_among_their_images() {
     let base = files(&[("x3", &all), ("kept", &kept)]);
     load(&store, "three", &[&base, &base]);
     drop(unpack(&store, &files(&[("loose", b"loose"), ("same", &kept)])).unwrap());
-    let (images, sharing) = (store.images().unwrap(), store.sharing().unwrap());
+    let (images, sharing) = (store.images().all().unwrap(), store.accounts().sharing().unwrap());
     let parts = sharing.images(&images);
-    let tags = store.tags().unwrap();
+    let tags = store.images().tags().unwrap();
     let of = |tag: &str| {
         let id = tags.iter().find(|(name, _)| name == tag).unwrap().1;
         images.iter().position(|image| image.id == id).unwrap()
@@ -165,12 +165,12 @@ fn contents_are_split_among_their_images() {
     // The base of "three" is a layer of its own each time for overlay2.
     assert_eq!((all.apparent, all.layered), (566, 566));
     assert_eq!(sharing.freed_with(&images[of("three")].layers.iter().copied().collect()), 0);
-    assert_adds_up(&store.disk_usage().unwrap());
+    assert_adds_up(&store.accounts().disk_usage().unwrap());
 }
 
 #[test]
 fn removing_all_images_frees_every_byte() {
-    let place = Place::new();
+    let place = TempStore::new();
     let empty = {
         place.open();
         (du(&place.root().join("layers")), walk(&place.root()).into_keys().collect::<Vec<_>>())
@@ -180,13 +180,13 @@ fn removing_all_images_frees_every_byte() {
     let store = place.open();
     let one = load(&store, "one", &[&base]);
     let two = load(&store, "two", &[&base, &over, &over]);
-    store.tag("also", &one).unwrap();
-    assert_eq!(store.remove_image(&one).unwrap(), []);
-    assert_eq!(store.tags().unwrap(), [("two".to_owned(), two)]);
+    store.images().tag("also", &one).unwrap();
+    assert_eq!(store.images().remove(&one).unwrap(), []);
+    assert_eq!(store.images().tags().unwrap(), [("two".to_owned(), two)]);
     let top_first = [&over, &base].map(|tar| crate::common::diff_id(tar));
-    assert_eq!(store.remove_image(&two).unwrap(), top_first);
-    assert!(matches!(store.remove_image(&two), Err(Error::NoImage(id)) if id == two));
-    assert_eq!(store.disk_usage().unwrap().stored, 0);
+    assert_eq!(store.images().remove(&two).unwrap(), top_first);
+    assert!(matches!(store.images().remove(&two), Err(Error::NoImage(id)) if id == two));
+    assert_eq!(store.accounts().disk_usage().unwrap().stored, 0);
     drop(store);
     let listing = Path::new("images.json").to_owned();
     let left = walk(&place.root()).into_keys().filter(|path| *path != listing).collect();
@@ -196,12 +196,12 @@ fn removing_all_images_frees_every_byte() {
 
 #[test]
 fn shared_contents_stay_for_who_is_left() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let one = load(&store, "one", &[&files(&[("a", b"same"), ("b", b"mine")])]);
     load(&store, "two", &[&files(&[("x", b"same")])]);
-    store.remove_image(&one).unwrap();
-    assert_eq!(store.disk_usage().unwrap().stored, 4);
+    store.images().remove(&one).unwrap();
+    assert_eq!(store.accounts().disk_usage().unwrap().stored, 4);
     // The content is known under the name that is left, and linked from there.
     load(&store, "three", &[&files(&[("y", b"same")])]);
     assert_eq!(crate::common::assert_one_inode_each(&place.root()), 1);
@@ -211,24 +211,24 @@ fn shared_contents_stay_for_who_is_left() {
 
 #[test]
 fn what_is_held_stays() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let base = files(&[("a", b"one")]);
     let image = load(&store, "one", &[&base]);
     let before = walk(&place.root().join("layers"));
     let (guard, leased) = store.lease_image(&image).unwrap();
-    assert!(matches!(store.remove_image(&image), Err(Error::InUse { .. })));
+    assert!(matches!(store.images().remove(&image), Err(Error::InUse { .. })));
     drop(guard);
-    assert!(matches!(store.remove_image(&image), Err(Error::InUse { .. })));
+    assert!(matches!(store.images().remove(&image), Err(Error::InUse { .. })));
     assert_eq!(walk(&place.root().join("layers")), before);
-    assert_eq!(store.images().unwrap().len(), 1);
+    assert_eq!(store.images().all().unwrap().len(), 1);
     drop(leased);
-    assert_eq!(store.remove_image(&image).unwrap().len(), 1);
+    assert_eq!(store.images().remove(&image).unwrap().len(), 1);
 }
 
 #[test]
 fn gc_takes_what_no_image_has_and_leaves_what_is_held() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     load(&store, "kept", &[&files(&[("k", b"kept")])]);
     let (loose, held) = (files(&[("l", b"loose")]), files(&[("h", b"held")]));
@@ -259,7 +259,7 @@ fn gc_takes_what_no_image_has_and_leaves_what_is_held() {
 /// Images that share layers, contents, blobs of their own: what the plan says is what goes.
 #[test]
 fn a_removal_frees_what_was_said() {
-    let place = Place::new();
+    let place = TempStore::new();
     let root = place.root();
     let big = |n: u8| vec![n; 300_000];
     let base = files(&[("base/big", &big(1)), ("base/small", b"small"), ("e", b"")]);
@@ -287,13 +287,13 @@ fn a_removal_frees_what_was_said() {
         for (tag, layers) in &images {
             load(&store, tag, &layers.iter().map(|tar| &tar[..]).collect::<Vec<_>>());
         }
-        let one = store.tags().unwrap()[0].1;
-        store.tag("further", &one).unwrap();
-        store.tag("away", &one).unwrap();
+        let one = store.images().tags().unwrap()[0].1;
+        store.images().tag("further", &one).unwrap();
+        store.images().tag("away", &one).unwrap();
         let chain = strata_layer::chain_id(&[diff_id(&base)]).unwrap();
         std::fs::write(store.tree_path(&chain), vec![1; 5000]).unwrap();
         let id = |at: usize| {
-            let tags = store.tags().unwrap();
+            let tags = store.images().tags().unwrap();
             tags.iter().find(|(tag, _)| tag == images[at].0).unwrap().1
         };
         let ids = order.map(id);
@@ -301,19 +301,19 @@ fn a_removal_frees_what_was_said() {
         // One, three at once, the last.
         for set in [&ids[..1], &ids[1..4], &ids[4..]] {
             // And a name alone, as long as its image stays.
-            let there = store.tags().unwrap().iter().any(|(name, _)| name == "away");
+            let there = store.images().tags().unwrap().iter().any(|(name, _)| name == "away");
             let untagged = match there && !set.contains(&one) {
                 true => &["away".to_owned()][..],
                 false => &[],
             };
-            let plan = store.removal(set, untagged).unwrap();
+            let plan = store.accounts().removal(set, untagged).unwrap();
             assert_eq!((&plan.images[..], &plan.in_use[..]), (set, &[][..]));
             let before = taken();
             for name in untagged {
-                assert_eq!(store.untag(name).unwrap(), Some(one));
+                assert_eq!(store.images().untag(name).unwrap(), Some(one));
             }
             let mut layers = Vec::new();
-            set.iter().for_each(|id| layers.extend(store.remove_image(id).unwrap()));
+            set.iter().for_each(|id| layers.extend(store.images().remove(id).unwrap()));
             rustix::fs::sync();
             let after = taken();
             assert_eq!(plan.total() + after, before, "{order:?}: {plan:?}");
@@ -322,28 +322,28 @@ fn a_removal_frees_what_was_said() {
                 layers.iter().collect::<HashSet<_>>()
             );
         }
-        assert_eq!(store.disk_usage().unwrap().stored, 0);
+        assert_eq!(store.accounts().disk_usage().unwrap().stored, 0);
     }
     assert_clean(&root);
 }
 
 #[test]
 fn what_is_in_use_would_stay() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let base = files(&[("a", b"a")]);
     let one = load(&store, "one", &[&base]);
     let two = load(&store, "two", &[&base, &files(&[("b", b"b")])]);
     let leased = store.lease_image(&one).unwrap();
     // The second frees its own layer alone: the first, which stays, has the base.
-    let plan = store.removal(&[one, two], &[]).unwrap();
+    let plan = store.accounts().removal(&[one, two], &[]).unwrap();
     assert_eq!(
         (plan.images, plan.in_use, plan.layers.len(), plan.files),
         (vec![two], vec![one], 1, 1)
     );
     drop(leased);
-    let plan = store.removal(&[one, two], &[]).unwrap();
+    let plan = store.accounts().removal(&[one, two], &[]).unwrap();
     assert_eq!((plan.images, plan.in_use.len(), plan.layers.len()), (vec![one, two], 0, 2));
-    store.remove_image(&one).unwrap();
-    assert!(matches!(store.removal(&[one], &[]), Err(Error::NoImage(id)) if id == one));
+    store.images().remove(&one).unwrap();
+    assert!(matches!(store.accounts().removal(&[one], &[]), Err(Error::NoImage(id)) if id == one));
 }

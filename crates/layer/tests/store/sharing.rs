@@ -12,7 +12,7 @@ use std::thread;
 use strata_layer::{LayerInput, Store, Unpacked};
 
 use crate::common::{
-    Place, Silent, assert_clean, assert_one_inode_each, child, diff_id, files, finish, load,
+    Silent, TempStore, assert_clean, assert_one_inode_each, child, diff_id, files, finish, load,
     stored_files, unpack,
 };
 use strata_testkit::tars::Tar;
@@ -86,7 +86,7 @@ const BIG: usize = (1 << 20) + 17;
 
 #[test]
 fn within_a_layer() {
-    let place = Place::new();
+    let place = TempStore::new();
     let big = vec![7; BIG];
     let tar = files(&[("a", b"same"), ("d/b", b"same"), ("c", b"other"), ("x", &big), ("y", &big)]);
     let store = place.open();
@@ -99,7 +99,7 @@ fn within_a_layer() {
 
 #[test]
 fn between_layers_and_empty_files_too() {
-    let place = Place::new();
+    let place = TempStore::new();
     let big = vec![7; BIG];
     let store = place.open();
     let one = files(&[("a", b"same"), ("empty", b""), ("x", &big)]);
@@ -107,7 +107,7 @@ fn between_layers_and_empty_files_too() {
     load(&store, "one", &[&one]);
     load(&store, "two", &[&two]);
     assert_eq!(assert_one_inode_each(&place.root()), 4);
-    let usage = store.disk_usage().unwrap();
+    let usage = store.accounts().disk_usage().unwrap();
     assert_eq!(usage.stored, 4 + BIG as u64 + 3);
     assert_eq!(usage.shared, 4 + BIG as u64);
     assert!(unpack(&store, &one).unwrap().existed);
@@ -132,7 +132,7 @@ fn overlapping(n: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn between_layers_unpacked_at_once_in_one_process() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let tars = overlapping(6);
     let start = Barrier::new(tars.len());
@@ -152,7 +152,7 @@ fn between_layers_unpacked_at_once_in_one_process() {
 
 #[test]
 fn the_same_layer_at_once_is_unpacked_once() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let tar = overlapping(1).remove(0);
     let start = Barrier::new(4);
@@ -176,7 +176,7 @@ fn the_same_layer_at_once_is_unpacked_once() {
 /// Both have written the content before either is published: the second takes the first's.
 #[test]
 fn contents_written_by_both_meet_at_publishing() {
-    let place = Place::new();
+    let place = TempStore::new();
     let (one, other) = (place.open(), place.open());
     let same = |name: &[u8]| Tar::default().file(name, b"same").file(b"big", &vec![1; BIG]);
     let (tar, reader, gate) = gated(same(b"a").file(b"a2", b"same"), Tar::default());
@@ -205,7 +205,7 @@ fn a_content_that_was_replaced_is_not_offered_under_its_old_path() {
             .file(b"x", &big)
             .file(b"x", &vec![b'C'; BIG])
     };
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let (tar, reader, gate) = gated(replace(Tar::default()), Tar::default().file(b"z", b"z"));
     let other = files(&[("p", b"old"), ("q", b"deep old"), ("r", b"new"), ("s", &big)]);
@@ -224,7 +224,7 @@ fn a_content_that_was_replaced_is_not_offered_under_its_old_path() {
 /// The layer whose contents another one linked fails: the other one keeps them.
 #[test]
 fn contents_linked_from_a_layer_that_fails() {
-    let place = Place::new();
+    let place = TempStore::new();
     let store = place.open();
     let (tar, reader, gate) = gated(Tar::default().file(b"a", b"same"), Tar::default());
     thread::scope(|scope| {
@@ -266,7 +266,7 @@ fn two_processes_at_once_from_an_absent_store_on() {
     for (one, two, layers) in
         [("0,1,2", "0,1,2", 3), ("0,2,4", "1,3,5", 6), ("0,1,2,3", "3,2,1,0", 4)]
     {
-        let place = Place::new();
+        let place = TempStore::new();
         let root = place.root();
         let root_text = root.to_str().unwrap();
         let children: Vec<_> = [one, two, one]
@@ -282,7 +282,7 @@ fn two_processes_at_once_from_an_absent_store_on() {
         assert_eq!(store.layers().unwrap().len(), layers);
         assert_one_inode_each(&root);
         let images: BTreeSet<_> = [one, two].into_iter().collect();
-        assert_eq!(store.images().unwrap().len(), images.len());
+        assert_eq!(store.images().all().unwrap().len(), images.len());
         drop(store);
         assert_clean(&root);
         let links: u64 = stored_files(&root)
@@ -298,7 +298,7 @@ fn two_processes_at_once_from_an_absent_store_on() {
 #[test]
 fn many_open_an_absent_store_at_once() {
     for _ in 0..20 {
-        let place = Place::new();
+        let place = TempStore::new();
         let start = Barrier::new(8);
         thread::scope(|scope| {
             for _ in 0..8 {

@@ -48,9 +48,9 @@ impl Shelf {
         let config = self.store.put_blob(name.as_bytes()).unwrap();
         let id = ImageId::from_bytes(*config.as_bytes());
         let record = ImageRecord { id, manifest: None, layers: diff_ids };
-        self.store.commit_image(&record, &[name.to_owned()], &leased).unwrap();
+        self.store.images().commit(&record, &[name.to_owned()], &leased).unwrap();
         let tree = ImageTree::read(&self.store, &record, &leased, &mut |_| {}).unwrap();
-        let images = self.store.images().unwrap();
+        let images = self.store.images().all().unwrap();
         let facts = record.layers.iter().zip(layers).map(|(diff_id, (step, _))| {
             let found = self.store.layer(diff_id).unwrap().unwrap();
             let others = images.iter().filter(|other| other.id != id);
@@ -76,7 +76,7 @@ impl Shelf {
 }
 
 fn images_name(store: &Store) -> String {
-    store.tags().unwrap()[0].0.clone()
+    store.images().tags().unwrap()[0].0.clone()
 }
 
 fn dir(tar: Tar, name: &str) -> Tar {

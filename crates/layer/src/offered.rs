@@ -1,0 +1,57 @@
+//! Contents that running unpacks of this process have written and not yet published: each offers
+//! them to the others, which link to them.
+//!
+//! Invariants: what is offered is at its path, because whoever moves it away withdraws it first and
+//! a link is made under the lock; a stage whose contents are forgotten is kept open by none of
+//! them, so that its lock ends with it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use strata_tree::ContentDigest;
+
+/// A file: the directory of its stage, and its path below that.
+type Offer = (Arc<OwnedFd>, PathBuf);
+
+/// All of them, by digest.
+#[derive(Default)]
+pub(crate) struct OfferedContents(Mutex<HashMap<ContentDigest, Offer>>);
+
+impl OfferedContents {
+    fn all(&self) -> MutexGuard<'_, HashMap<ContentDigest, Offer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offers the file at `path` below `stage`.
+    pub(crate) fn offer(&self, digest: ContentDigest, stage: &Arc<OwnedFd>, path: PathBuf) {
+        self.all().insert(digest, (Arc::clone(stage), path));
+    }
+
+    /// Offers the file at `path` below `stage` no more: it is about to leave that path.
+    pub(crate) fn withdraw(&self, digest: &ContentDigest, stage: &Arc<OwnedFd>, path: &Path) {
+        let mut all = self.all();
+        let is_it = |(dir, at): &Offer| Arc::ptr_eq(dir, stage) && at == path;
+        if all.get(digest).is_some_and(is_it) {
+            all.remove(digest);
+        }
+    }
+
+    /// Hands over a file with those bytes, which stays at its path meanwhile; `None` if there is
+    /// none.
+    pub(crate) fn with<T>(
+        &self,
+        digest: &ContentDigest,
+        take: impl FnOnce(BorrowedFd<'_>, &Path) -> T,
+    ) -> Option<T> {
+        self.all().get(digest).map(|(dir, path)| take(dir.as_fd(), path))
+    }
+
+    /// Offers none of a stage's contents any more.
+    ///
+    /// All of them: one that stayed would keep the stage's descriptor, and its lock.
+    pub(crate) fn forget(&self, stage: &Arc<OwnedFd>) {
+        self.all().retain(|_, (dir, _)| !Arc::ptr_eq(dir, stage));
+    }
+}

@@ -1,0 +1,149 @@
+//! The directory of a store: what lies where in it, and who is told of its changes.
+//!
+//! Invariants: nothing is reachable by other users (the root is 0700); who has the directory locked
+//! exclusively is alone in the store.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use strata_tree::{BlobDigest, ChainId, DiffId};
+
+use super::steps::{Step, StepHook};
+use crate::error::{IoContext, Result};
+use crate::layout::layer_path;
+use crate::lock::{Lock, flock};
+
+const DIRS: [&str; 7] = ["layers", "trees", "blobs", "blobs/sha256", "mounts", "staging", "trash"];
+
+/// The directory, open.
+pub(crate) struct StoreDir {
+    root: PathBuf,
+    fd: OwnedFd,
+    on_step: Option<StepHook>,
+}
+
+impl StoreDir {
+    /// Opens the store's directory, and makes it and what is missing in it.
+    pub(super) fn make(root: &Path, on_step: Option<StepHook>) -> Result<Self> {
+        let doing = || format!("cannot make the store at {}", root.display());
+        if !root.is_dir() {
+            if let Some(parent) = root.parent() {
+                std::fs::create_dir_all(parent).doing(doing)?;
+            }
+            match rustix::fs::mkdir(root, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).doing(doing),
+            }
+        }
+        for dir in DIRS {
+            let path = root.join(dir);
+            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot make {}", path.display()));
+                }
+            }
+        }
+        let fd = open(root).doing(doing)?;
+        Ok(Self { root: root.to_owned(), fd, on_step })
+    }
+
+    /// Opens the store's directory as it is.
+    pub(super) fn open(root: &Path, on_step: Option<StepHook>) -> Result<Self> {
+        let fd = open(root).doing(|| format!("cannot open the store at {}", root.display()))?;
+        Ok(Self { root: root.to_owned(), fd, on_step })
+    }
+
+    /// Locks it, for as long as this lives.
+    pub(super) fn lock(&self, how: Lock) -> rustix::io::Result<()> {
+        flock(&self.fd, how)
+    }
+
+    /// Its path.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The same, open.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// `index.db`.
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index.db")
+    }
+
+    /// `images.json`.
+    pub(super) fn listing(&self) -> PathBuf {
+        self.root.join("images.json")
+    }
+
+    /// Where things are made before they get their place.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Where things are moved before they are removed.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// The directory of a layer.
+    pub(super) fn layer(&self, layer: &DiffId) -> PathBuf {
+        self.root.join(layer_path(layer))
+    }
+
+    /// The compiled tree of a chain.
+    pub(super) fn tree(&self, chain: &ChainId) -> PathBuf {
+        self.root.join("trees").join(chain.hex())
+    }
+
+    /// A manifest or config.
+    pub(super) fn blob_path(&self, digest: &BlobDigest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// What lies in a directory below the root, sorted by name.
+    pub(super) fn list(&self, dir: &str) -> Result<Vec<(String, PathBuf)>> {
+        let path = self.root.join(dir);
+        let doing = || format!("cannot list {}", path.display());
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&path).doing(doing)? {
+            let entry = entry.doing(doing)?;
+            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Syncs the directory `layers/`.
+    pub(super) fn sync_layers(&self) -> std::io::Result<()> {
+        File::open(self.root.join("layers")).and_then(|layers| layers.sync_all())
+    }
+
+    /// Tells that a step is done.
+    pub(super) fn step(&self, step: Step) {
+        if let Some(hook) = &self.on_step {
+            hook(step);
+        }
+    }
+}
+
+fn open(root: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(root, flags, Mode::empty())
+}
+
+/// Whether there is anything in `layers/` of the store at `root`.
+pub(super) fn has_layers(root: &Path) -> Result<bool> {
+    let layers = root.join("layers");
+    match std::fs::read_dir(&layers) {
+        Ok(mut found) => Ok(found.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).doing(|| format!("cannot list {}", layers.display())),
+    }
+}

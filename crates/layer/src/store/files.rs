@@ -1,0 +1,95 @@
+//! How single files come into a store: made in `staging/`, then put in their place in one step.
+//!
+//! Invariant: a file that is in its place is whole; what is still in `staging/` is locked by the
+//! process that writes it, so a start removes only what dead processes left.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use strata_tree::ChainId;
+
+use super::dir::StoreDir;
+use super::sweep::remove_file_if_there;
+use crate::error::{Error, IoContext, Result};
+use crate::lock::{Lock, flock, still_there};
+
+impl StoreDir {
+    /// A new file in `staging/`, locked as long as it is open.
+    fn aside(&self, name: &str) -> Result<(PathBuf, File)> {
+        let staging = self.staging();
+        let mut n = 0u32;
+        loop {
+            let path = staging.join(format!("{name}-{}-{n}", std::process::id()));
+            let doing = || format!("cannot make {}", path.display());
+            n += 1;
+            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error).doing(doing),
+            };
+            flock(&file, Lock::Exclusive).doing(doing)?;
+            // A starting process may have taken it for a dead one's before it was locked.
+            if still_there(&file, &path)? {
+                return Ok((path, file));
+            }
+        }
+    }
+
+    /// Replaces a file in one durable step.
+    pub(super) fn write_aside(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let doing = || format!("cannot write {}", path.display());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (temporary, mut file) = self.aside(&name)?;
+        file.write_all(bytes).doing(doing)?;
+        file.sync_all().doing(doing)?;
+        std::fs::rename(&temporary, path).doing(doing)?;
+        if let Some(parent) = path.parent() {
+            let parent = File::open(parent).doing(doing)?;
+            parent.sync_all().doing(doing)?;
+        }
+        Ok(())
+    }
+
+    /// An unnamed file in `staging/`, gone when it is closed.
+    pub(super) fn scratch_file(&self) -> Result<File> {
+        let dir = self.staging();
+        let doing = || format!("cannot make a file in {}", dir.display());
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => Ok(fd.into()),
+            // A file system without O_TMPFILE: made with a name, which is taken away at once.
+            Err(_) => {
+                let path = dir.join(format!("scratch-{}-{:p}", std::process::id(), &flags));
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&path)
+                    .doing(doing)?;
+                remove_file_if_there(&path)?;
+                Ok(file)
+            }
+        }
+    }
+
+    /// Puts a compiled tree in its place, in one step that readers of an older one do not notice.
+    pub(super) fn put_tree(
+        &self,
+        chain: &ChainId,
+        write: impl FnOnce(&File) -> strata_tree::Result<()>,
+    ) -> Result<()> {
+        let target = self.tree(chain);
+        let doing = || format!("cannot write {}", target.display());
+        let (temporary, file) = self.aside("tree")?;
+        let written = write(&file).map_err(Error::from);
+        // Opening checks the header alone, so the rest has to be on disk before the name is.
+        let synced = written.and_then(|()| file.sync_data().doing(doing));
+        let placed = synced.and_then(|()| std::fs::rename(&temporary, &target).doing(doing));
+        if placed.is_err() {
+            std::fs::remove_file(&temporary).doing(doing)?;
+        }
+        placed
+    }
+}
