@@ -67,7 +67,7 @@ pub fn in_memory(spec: &Spec) -> Checked<FileTree> {
     Ok(FileTree::new(Arc::new(names), Arc::new(bytes)))
 }
 
-/// Goes by the names alone: a layer's tree need not merge.
+/// Only the names are used: a layer's tree need not merge.
 fn find(tree: &FileTree, path: &TreePath) -> Checked<Node> {
     let mut at = tree.root();
     let mut found = None;

@@ -1,8 +1,8 @@
 //! The two traits of the seam, and a reader over any content.
 //!
 //! Invariants: `read_at` gives fewer bytes than the buffer holds only at the end; what `as_file`
-//! gives holds the same bytes, is open for reading only, and its position is nobody's: whoever
-//! uses the file uses offsets.
+//! gives holds the same bytes, is open for reading only, and nobody relies on its position: it is
+//! read at offsets.
 
 use std::fmt::Debug;
 use std::fs::File;

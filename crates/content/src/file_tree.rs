@@ -1,4 +1,4 @@
-//! [`FileTree`]: a tree with its contents, for whoever reads both.
+//! [`FileTree`]: a tree with its contents, for callers that read both.
 //!
 //! Invariant: the contents are those that the tree refers to.
 
@@ -9,7 +9,7 @@ use strata_tree::{ContentRef, Lower, NodeId, Result};
 
 use crate::contents::{Content, Contents, Reader};
 
-/// Names and bytes. See the module; it is a [`Lower`] by what it points to.
+/// Names and bytes. See the module; it dereferences to its [`Lower`].
 #[derive(Clone)]
 pub struct FileTree {
     names: Arc<dyn Lower>,

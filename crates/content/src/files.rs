@@ -1,7 +1,7 @@
 //! [`Files`]: contents that are files below the directories of layers.
 //!
 //! The model: one directory a layer, base first, each open; a content is the file at its path
-//! below the directory of its layer. The store keeps contents so, and so does any lower directory
+//! below the directory of its layer. This is how the store keeps contents, and any lower directory
 //! of an overlay.
 //!
 //! Invariants: no symbolic link is followed and nothing above a directory is reached
@@ -32,8 +32,8 @@ impl LayerDir {
         Self { dir: dir.into(), label: label.into(), quiet: false }
     }
 
-    /// The same, and reading moves no access time where the caller owns the file (`O_NOATIME`,
-    /// open(2)): for directories that are somebody's.
+    /// The same, and reading leaves access times alone where the caller owns the file (`O_NOATIME`,
+    /// open(2)): for directories that a user works in.
     #[must_use]
     pub fn quiet(self) -> Self {
         Self { quiet: true, ..self }

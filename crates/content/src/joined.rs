@@ -1,8 +1,8 @@
 //! [`Joined`]: several contents, one above the other.
 //!
 //! The model: each part has a number of layers; the layers of the first part keep their numbers,
-//! those of the next follow. A merged stack of trees, some of them merged themselves, refers to
-//! its contents so.
+//! those of the next follow. This is how a merged stack of trees, some of them merged themselves,
+//! refers to its contents.
 //!
 //! Invariant: a part is asked with the numbers of its own.
 

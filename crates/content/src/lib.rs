@@ -12,8 +12,9 @@
 //! [`Files`] are the files below the directories of layers, [`Joined`] puts several contents one
 //! above the other, [`Memory`] holds bytes. A [`FileTree`] is a tree with its contents.
 //!
-//! Invariants: a content is read-only and never changes while it is open; whoever can use a file
-//! asks [`Content::as_file`] first and reads else; this crate knows no store and no format.
+//! Invariants: a content is read-only and never changes while it is open; a caller that can use a
+//! file asks [`Content::as_file`] first, and reads otherwise; this crate knows no store and no
+//! format.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

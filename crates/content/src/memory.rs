@@ -1,7 +1,7 @@
 //! [`Memory`]: contents that are bytes of this process.
 //!
-//! Invariant: there is never a file behind them, so whoever works with these works with contents
-//! that have none.
+//! Invariant: there is never a file behind them, so a caller that works with these works with any
+//! contents.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Work whose instructions `scripts/bench --instructions` counts under callgrind.
 //!
 //! The model: `instructions WORK ROUNDS` prepares the same things whatever ROUNDS is, and does one
-//! kind of work so many times. Of two runs with different rounds the difference is the work alone.
-//! Nothing is timed, no thread is started and nothing depends on the machine's load.
+//! kind of work that number of times. Of two runs with different rounds the difference is the work
+//! alone. Nothing is timed, no thread is started and nothing depends on the machine's load.
 //!
 //! lookup   a name in a compiled tree of 10,000 files
 //! listing  one entry of a listing with stat, as READDIRPLUS asks for it

@@ -63,7 +63,7 @@ pub fn copy_range(
     Ok(())
 }
 
-/// Has `read` read each part that the tar stores, told where in the file it begins and ends; gives
+/// Calls `read` for each part that the tar stores, with where in the file it begins and ends; gives
 /// the digest of the whole file.
 ///
 /// # Errors

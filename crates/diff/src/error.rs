@@ -1,6 +1,7 @@
 //! Everything that can go wrong between a tar and rows, each naming the layer and the cause.
 //!
-//! Invariant: nothing here knows of a store; whoever keeps what was read says what becomes of it.
+//! Invariant: nothing here knows of a store; the caller that keeps what was read says what becomes
+//! of it.
 
 use strata_tree::TreePath;
 

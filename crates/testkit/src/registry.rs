@@ -43,15 +43,15 @@ pub enum How {
     Well,
     /// With this.
     With(Answer),
-    /// Right headers and so many bytes of the body; then the connection ends.
+    /// Right headers and this many bytes of the body; then the connection ends.
     Cut(usize),
     /// The same, but the connection stays and nothing comes any more.
     Stall(usize),
     /// One byte of the body is another.
     Flip,
-    /// So many bytes more are promised than come.
+    /// This many more bytes are promised than come.
     Promise(usize),
-    /// The body ends so many bytes early, and the headers say so.
+    /// The body ends this many bytes early, and the headers say so.
     Shorter(usize),
     /// As if no range had been asked for.
     Whole,

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::name::TreePath;
 
 /// Opens the regular file at `path` below `dir` for reading, and says how many bytes it has.
-/// `quiet`: reading moves no access time, where the caller may say so (`O_NOATIME`).
+/// `quiet`: reading leaves the access time alone, where the caller may ask for that (`O_NOATIME`).
 ///
 /// # Errors
 /// What the kernel says; `EISDIR` or `EINVAL` for what is not a regular file.
@@ -24,7 +24,7 @@ pub fn open_beneath(
 ) -> rustix::io::Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let fd = match quiet {
-        // Reading is no change, but only a file's owner may say so.
+        // Only a file's owner may ask for that (open(2)).
         true => match reach(dir, path, flags | OFlags::NOATIME) {
             Err(Errno::PERM) => reach(dir, path, flags)?,
             other => other?,

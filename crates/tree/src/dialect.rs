@@ -35,7 +35,7 @@ pub const AUFS_OPAQUE: &[u8] = b".wh..wh..opq";
 pub enum XattrClass {
     /// `trusted.overlay.`: `CAP_SYS_ADMIN` in the initial user namespace.
     Trusted,
-    /// `user.overlay.`: whoever may write the file (overlayfs.rst, "userxattr").
+    /// `user.overlay.`: every user who may write the file (overlayfs.rst, "userxattr").
     User,
 }
 

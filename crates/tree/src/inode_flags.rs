@@ -2,7 +2,8 @@
 //!
 //! The kernel has two forms of them: `FS_IOC_GETFLAGS` is one number (ioctl_iflags(2)),
 //! `FS_IOC_FSGETXATTR` a structure with XFS' numbers for the same flags, and project and extent
-//! sizes beside them (ioctl_xfs_fsgetxattr(2)). Whoever sets the first is asked for the second.
+//! sizes beside them (ioctl_xfs_fsgetxattr(2)). A caller that sets the first is asked for the
+//! second.
 //! `lsattr -v` asks for the generation as well.
 //!
 //! Invariants: bits that have no name here are handed on as they are; the calls that rustix
@@ -168,7 +169,7 @@ impl InodeFlags {
         Protection { append: bits & append != 0, immutable: bits & immutable != 0 }
     }
 
-    /// The same, protected like that and not otherwise.
+    /// These flags with exactly the protection `wanted`.
     pub fn with_protection(self, wanted: Protection) -> Self {
         let ([append, immutable, ..], bits) = (self.letters(), self.bits());
         let set = |on: bool, bit: u32| if on { bit } else { 0 };
@@ -182,25 +183,25 @@ impl InodeFlags {
         self.bits() & (synced | untouched) != 0
     }
 
-    /// With those flags as `other` has them, which is in the same form.
+    /// These flags, but `S` and `A` as `other` has them. Both are in the same form.
     pub fn with_copied(self, other: Self) -> Self {
         let [.., synced, untouched] = self.letters();
         let copied = synced | untouched;
         self.with_bits(self.bits() & !copied | other.bits() & copied)
     }
 
-    /// These and what `now` has besides, of which `shown` showed nothing: who chose these by what
-    /// was shown did not mean to take it away. All three are in the same form.
+    /// These flags, and those of `now` that `shown` lacks: a caller that chose these by what it was
+    /// shown did not mean to clear the others. All three are in the same form.
     pub fn with_unseen(self, shown: Self, now: Self) -> Self {
         self.with_bits(self.bits() | now.bits() & !shown.bits())
     }
 
-    /// `now`, and only that changed in which these differ from what was shown.
+    /// `now`, changed only where these flags differ from `shown`.
     pub fn difference_on(self, shown: Self, now: Self) -> Self {
         self.with_bits(now.bits() ^ shown.bits() ^ self.bits())
     }
 
-    /// The answer to whoever asked for this form.
+    /// The bytes of the answer to a caller that asked for this form.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
             Self::Plain(bits) => bits.to_ne_bytes().to_vec(),
@@ -224,8 +225,8 @@ impl InodeFlags {
     }
 }
 
-/// The generation of an inode (`lsattr -v`): what tells it from the next one of its number. `fd` as
-/// for [`FlagsForm::of`]. `ENOTTY` where its file system does not tell.
+/// The generation of an inode (`lsattr -v`): what distinguishes it from a later inode of the same
+/// number. `fd` as for [`FlagsForm::of`]. `ENOTTY` where its file system does not tell.
 ///
 /// # Errors
 /// `EACCES` where it may not be read.
@@ -237,7 +238,7 @@ pub fn inode_version(fd: impl AsFd) -> Result<u32> {
     Ok(room[0])
 }
 
-/// The inode once more, open for an ioctl(2), which a descriptor with `O_PATH` does not take.
+/// The inode, opened again for an ioctl(2), which a descriptor with `O_PATH` does not take.
 fn opened(fd: impl AsFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())

@@ -1,9 +1,9 @@
-//! The vocabulary of stratafs and the seam between those who hold trees and those who show them.
+//! The vocabulary of stratafs, and the seam between what holds trees and what shows them.
 //!
 //! A layer is a tree of [`Node`]s in which a name may also be a whiteout; an image is a stack of
-//! layers merged into one tree. Whoever holds a tree implements [`Lower`]; whoever shows one (the
-//! FUSE daemon, the tar writer, `strata ls`) asks a [`Lower`] and nothing else. [`FlatTree`] is a
-//! whole merged tree in one memory-mapped file, which is what a mount serves from.
+//! layers merged into one tree. What holds a tree implements [`Lower`]; what shows one (the FUSE
+//! daemon, the tar writer, `strata ls`) asks a [`Lower`] and nothing else. [`FlatTree`] is a whole
+//! merged tree in one memory-mapped file, which is what a mount serves from.
 //!
 //! Invariants: this crate knows neither tar, nor images, nor SQLite, nor FUSE; nothing in it
 //! follows a symbolic link of the host, and only [`resolve()`] follows those of a tree, inside it.

@@ -29,7 +29,8 @@ pub struct DirEntry<'a> {
     pub next: u64,
 }
 
-/// Which bytes a regular file has: what a tree says of them, and whoever keeps them looks up.
+/// Which bytes a regular file has: a tree gives this reference, and the contents are looked up by
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentRef {
     /// The layer, counted from the base (0).
@@ -43,7 +44,7 @@ pub struct ContentRef {
 }
 
 impl ContentRef {
-    /// The error of whoever keeps the contents of `layers` layers and not of this one.
+    /// The error of contents that have `layers` layers, and not this one.
     pub fn no_layer(&self, layers: usize) -> Error {
         Error::Corrupt {
             tree: format!("that holds {}", self.path),
@@ -97,7 +98,7 @@ pub enum Error {
         path: String,
     },
     /// The tree's own bytes contradict themselves.
-    #[error("the tree {tree} is damaged: {what}; remove it, it will be made anew")]
+    #[error("the tree {tree} is damaged: {what}; remove it, and it is compiled again")]
     Corrupt {
         /// Which tree.
         tree: String,
@@ -189,7 +190,7 @@ pub trait Lower: Send + Sync {
     /// `NoNode`.
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>>;
 
-    /// Which bytes a regular file has. The tree opens none: that is for whoever keeps them.
+    /// Which bytes a regular file has. The tree does not open them: that is for the contents.
     ///
     /// # Errors
     /// `NotRegular`, `NoNode`.

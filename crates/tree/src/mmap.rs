@@ -4,8 +4,8 @@
 //! another name, synced, renamed into place and from then on only ever unlinked; unlinking
 //! leaves a map intact. What the bytes say is checked by safe code at every access.
 //!
-//! Pages of the map count as the process's memory once they were read. Of a large file all are
-//! let go from time to time; what is needed again comes from the page cache.
+//! Pages of the map count as the process's memory once they were read. Those of a large file are
+//! all released from time to time; what is needed again comes from the page cache.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
-/// From so many bytes on a file is large.
+/// A file of at least this many bytes is large.
 const LARGE: usize = 4 << 20;
-/// So many records are read until the pages of a large file are let go: about 300 KiB in order.
+/// The pages of a large file are released after this many reads of records: about 300 KiB in order.
 const READS: u32 = 4096;
 
 /// The bytes of one file.

@@ -121,7 +121,7 @@ impl Stat {
         self.kind.mode_bits() | self.perm as u32
     }
 
-    /// What a directory is that no layer describes: 0755, root's, dated 1970.
+    /// The metadata of a directory that no layer describes: 0755, root's, dated 1970.
     pub const fn unstated_dir() -> Self {
         Self {
             kind: Kind::Directory,

@@ -1,10 +1,10 @@
 //! Moving something to a name that nothing has.
 //!
-//! `RENAME_NOREPLACE` does, where the file system knows it; bindfs, sshfs and others do not.
+//! `RENAME_NOREPLACE` does this where the file system knows it; bindfs, sshfs and others do not.
 //!
 //! Invariant: what is at the target stays. Without the flag a file is linked there and then loses
-//! its old name; a directory, which has no links, is moved after a look, and whoever makes an
-//! empty one there in between loses it.
+//! its old name; a directory, which has no links, is moved after a look, and replaces an empty one
+//! that another process makes in between.
 
 use std::os::fd::AsFd;
 use std::path::Path;

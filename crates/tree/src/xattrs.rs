@@ -1,4 +1,4 @@
-//! Reading extended attributes, of which nobody knows the length before.
+//! Reading extended attributes, whose lengths are not known beforehand.
 //!
 //! Invariants: what is not there, on a file system without attributes as well, is an empty answer
 //! and no error; names are as on disk, whatever dialect they belong to.
@@ -17,7 +17,7 @@ pub fn value(ask: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Option<Vec<u8>>
     growing(256, ask)
 }
 
-/// Asks with little room, and once more with all.
+/// Asks with a small buffer, and if that is too small with the largest.
 fn growing(room: usize, ask: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; room];
     let answer = match ask(&mut bytes) {

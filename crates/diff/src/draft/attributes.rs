@@ -1,10 +1,10 @@
 //! Extended attributes that no file system of Linux can hold (xattr(7), limits.h).
 //!
-//! A tar can say anything; a layer keeps it, for the exact tar and for those who ask the store.
-//! But a file that is unpacked or copied up cannot have them, and who loads the layer is told.
+//! A tar can say anything; a layer keeps it, for the exact tar and for questions to the store. But
+//! a file that is unpacked or copied up cannot have such attributes, and the load warns of them.
 //!
-//! Invariants: what one file system can hold and another cannot is no matter of the layer, and is
-//! not told here; a message names the path and the attribute, both escaped and cut.
+//! Invariants: what one file system can hold and another cannot does not concern the layer, and is
+//! not reported here; a message names the path and the attribute, both escaped and cut.
 
 use strata_tree::Xattr;
 
@@ -17,7 +17,7 @@ const LIST: usize = 65536;
 /// The namespaces: Linux' own, and those that some file systems have for themselves.
 const SPACES: [&[u8]; 7] =
     [b"user.", b"trusted.", b"security.", b"system.", b"btrfs.", b"ceph.", b"afs."];
-/// So much of a name is shown.
+/// Bytes of a name that are shown.
 const SHOWN: usize = 80;
 
 /// What an inode is, as far as its attributes depend on it.
@@ -25,7 +25,8 @@ const SHOWN: usize = 80;
 pub(super) enum Holder {
     /// It may have any.
     FileOrDirectory,
-    /// A symbolic link, a device or a fifo: none of users (xattr(7), "Extended user attributes").
+    /// A symbolic link, a device or a fifo: no user attributes (xattr(7), "Extended user
+    /// attributes").
     Other,
 }
 

@@ -116,7 +116,7 @@ impl Draft {
         Ok(out)
     }
 
-    /// Tells of attributes that nothing but the store can hold.
+    /// Warns of attributes that nothing but the store can hold.
     fn warn_of_attributes(&mut self, path: &TreePath, meta: &Meta, holder: Holder) {
         if meta.xattrs.is_empty() {
             return;

@@ -1,9 +1,9 @@
 //! SHA-256 (FIPS 180-4) of a stream, and of two streams that have bytes in common.
 //!
-//! Each byte of a file in a layer counts in two digests: that of the diff and that of the
-//! content. [`update_both`] takes it through both for little more than one of them costs (see
-//! `twin`). The compression function for a single stream is that of the `sha2` crate, and so it is
-//! for two where the processor has no SHA instructions.
+//! Each byte of a file in a layer counts in two digests: that of the diff and that of the content.
+//! [`update_both`] updates both for little more than one of them costs (see `twin`). The
+//! compression function for a single stream is that of the `sha2` crate, and so it is for two where
+//! the processor has no SHA instructions.
 //!
 //! Invariant: the digest depends on the bytes alone, not on how they came in pieces or which of
 //! the functions took them.

@@ -1,4 +1,4 @@
-//! The transported bytes: buffered, counted, hashed, and told apart by their first bytes.
+//! The transported bytes: buffered, counted, hashed, and their compression recognised by the first.
 //!
 //! Invariant: every byte that a decoder sees has been counted, and hashed unless the hash was
 //! given up because the bytes are the tar itself.

@@ -1,4 +1,5 @@
-//! The decoders of all compressions behind one face, and a reader for who needs no digests.
+//! The decoders of all compressions behind one interface, and a reader for callers that need no
+//! digests.
 //!
 //! Invariant: an error says where in the transported bytes it was met.
 

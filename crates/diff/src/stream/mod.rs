@@ -54,7 +54,7 @@ pub enum Compression {
     Bzip2,
 }
 
-/// Enough bytes to tell every compression.
+/// Enough bytes to recognise every compression.
 pub const MAGIC: usize = 10;
 
 impl Compression {
@@ -156,7 +156,7 @@ impl From<StreamError> for std::io::Error {
             | StreamError::Limit { .. } => std::io::ErrorKind::InvalidData,
             StreamError::Stopped => std::io::ErrorKind::Other,
         };
-        // An `Interrupted` would be tried again by whoever reads.
+        // A reader would try again after an `Interrupted`.
         let kind = match kind {
             std::io::ErrorKind::Interrupted => std::io::ErrorKind::Other,
             kind => kind,

@@ -1,8 +1,8 @@
 //! The threads: one inflates, the caller reads and hashes.
 //!
 //! Invariants: a stream that failed, or whose thread stopped, never looks like one that ended;
-//! chunks go back to the inflating thread when they have been read; whoever leaves early stops the
-//! other at its next chunk.
+//! chunks go back to the inflating thread when they have been read; a side that leaves early stops
+//! the other at its next chunk.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

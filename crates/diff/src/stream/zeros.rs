@@ -3,7 +3,7 @@
 //! Invariant: what [`data`] leaves out is zeros, so a file of the right length that has the rest
 //! written has the same bytes.
 
-/// What file systems give out; a hole of less is none.
+/// The block size of file systems; no hole is smaller.
 const BLOCK: usize = 4096;
 /// A hole splits an extent of the file in two, which a shorter run is not worth.
 const RUN: usize = 64 << 10;

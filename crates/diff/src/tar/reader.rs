@@ -104,7 +104,7 @@ impl<R: Read, S: RawSink> DiffReader<R, S> {
         &mut self.sink
     }
 
-    /// Where it reads from.
+    /// What it reads from.
     pub fn input(&mut self) -> &mut R {
         &mut self.input
     }

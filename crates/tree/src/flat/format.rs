@@ -33,7 +33,7 @@
 
 /// The first eight bytes.
 pub(super) const MAGIC: [u8; 8] = *b"strataFT";
-/// The version that this code writes and reads; a tree of another one is made anew.
+/// The version that this code writes and reads; a tree of another version is compiled again.
 pub(super) const VERSION: u32 = 1;
 /// Bytes of the header.
 pub(super) const HEADER: usize = 64;

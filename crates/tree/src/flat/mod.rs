@@ -6,7 +6,7 @@
 //!
 //! Invariants: opening looks at the header alone, whatever the size; every later access is
 //! checked against the map, and damage is `Error::Corrupt`, never a panic; `verify` finds any
-//! changed byte. The file is derived: it may be removed and compiled anew at any time.
+//! changed byte. The file is derived: it may be removed and compiled again at any time.
 
 mod compile;
 mod format;
@@ -361,7 +361,7 @@ impl Lower for FlatTree {
     }
 
     /// The digest of the whole tree with a node's number: equal trees are equal files, so this
-    /// lasts when a tree is compiled anew.
+    /// lasts when a tree is compiled again.
     fn file_handle(&self, node: NodeId) -> Result<Option<FileHandle>> {
         self.record(node)?;
         let fs = u64::from(self.header.crc) << 32 | u64::from(self.header.nodes);

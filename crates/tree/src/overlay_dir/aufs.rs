@@ -39,7 +39,7 @@ pub(super) fn has_whiteout(dir: BorrowedFd<'_>, name: Name<'_>) -> Result<bool> 
 /// Whether a directory says itself that it is opaque.
 pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
     match Name::new(AUFS_OPAQUE).map(|name| exists(dir, name)) {
-        // Whoever may not look into it sees nothing there, of whatever layer.
+        // A user who may not look into it sees nothing there, of any layer.
         Ok(Err(Errno::ACCESS)) | Err(_) => Ok(false),
         Ok(answer) => answer,
     }

@@ -76,7 +76,7 @@ impl OverlayDir {
         let facts = self.known_facts(node)?;
         let inode =
             self.inode(spot, facts).map_err(|errno| self.failed_at("reading", node, errno))?;
-        // A whiteout was none when its number was given.
+        // What is a whiteout now was a node when its number was given.
         inode.ok_or(Error::NoNode(node))
     }
 }
@@ -117,7 +117,8 @@ impl Lower for OverlayDir {
             let next = u64::from_ne_bytes(item.offset().to_ne_bytes());
             let mut name = own;
             if self.options.dialect.aufs && aufs::is_own(own) {
-                // Told under the name that it hides, unless that is here to speak for itself.
+                // A whiteout is listed under the name that it hides, unless this directory has that
+                // name too.
                 let Some(hidden) = aufs::hidden(own) else { continue };
                 match Spot::Named(fd.as_fd(), hidden).stat() {
                     Err(Errno::NOENT) => name = hidden,

@@ -99,7 +99,7 @@ impl OverlayDir {
         if !disk::stat_of(&stat).map_err(failed)?.kind.is_dir() {
             return Err(failed(Errno::NOTDIR));
         }
-        // Devices count in the order of first use: this one's lower comes now.
+        // Devices are numbered in the order of first use: that of this lower comes now.
         dir.numbers.number(disk::device_of(&stat), stat.stx_ino);
         let names = spot.xattr_names().map_err(failed)?;
         let says = options::OVERRIDE_NAMES.iter().any(|name| names.has(name));

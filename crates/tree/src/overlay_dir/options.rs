@@ -9,10 +9,10 @@ use crate::dialect::{FUSE_OPAQUE, FUSE_PREFIX, Mark, OVERRIDE_STAT, XattrClass};
 /// Which ways of writing whiteouts and opaque directories count, all at once. A character device
 /// 0:0 is a whiteout in every dialect.
 ///
-/// What fuse-overlayfs 1.10 does, by trying: it honours all four at once, for the roots of
-/// layers, too, but not whiteouts that are regular files; and `.wh.NAME` hides NAME in its own
-/// layer, too. Here roots can be opaque as well, where the kernel ignores it, because an image
-/// may say so; and NAME stays, as in the OCI layer rules.
+/// What fuse-overlayfs 1.10 was seen to do: it honours all four at once, for the roots of layers,
+/// too, but not whiteouts that are regular files; and `.wh.NAME` hides NAME in its own layer, too.
+/// Here roots can be opaque as well, where the kernel ignores it, because an image may say so; and
+/// NAME stays, as in the OCI layer rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
     /// `trusted.overlay.*` are marks, not the image's.
