@@ -1,4 +1,4 @@
-//! A node as the kernel wants to see it.
+//! A node in the form that the kernel takes.
 //!
 //! Invariants: an image knows no time but the modification, so a tree's nodes show it four times,
 //! and their blocks follow from the size, so that `du` counts what is in the files; a union shows

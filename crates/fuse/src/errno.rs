@@ -63,7 +63,7 @@ pub(crate) enum RequestError {
     ReadOnly,
 }
 
-/// The number for a refusal; those that are nobody's ordinary question are logged.
+/// The number for a refusal; those that no ordinary request causes are logged.
 pub(crate) fn errno(refusal: &RequestError) -> Errno {
     match refusal {
         RequestError::Tree(error) => tree_errno(error),
@@ -90,14 +90,14 @@ fn union_errno(error: &UnionError) -> Errno {
     match error {
         UnionError::Refused(os) => Errno::from_i32(os.raw_os_error()),
         UnionError::Upper { errno, .. } => {
-            // Full is for the caller to hear; what else goes wrong there is worth a line.
+            // A full disk concerns the caller alone; any other failure of the upper is logged.
             if !matches!(*errno, Os::NOSPC | Os::DQUOT | Os::FBIG) {
                 tracing::error!("{error}");
             }
             Errno::from_i32(errno.raw_os_error())
         }
         UnionError::Attribute { errno, .. } => {
-            // Which one it is the caller cannot hear.
+            // The errno does not tell the caller which attribute it is.
             tracing::error!("{error}");
             Errno::from_i32(errno.raw_os_error())
         }

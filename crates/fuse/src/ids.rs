@@ -1,4 +1,4 @@
-//! Whose the files are: numbers on disk, and the numbers that are shown for them.
+//! The owners of files: the numbers on disk, and those that are shown for them.
 //!
 //! A map is a list of ranges as in `/proc/PID/uid_map`: the first number of the range on disk, the
 //! first shown for it, and how many. It stands for a user namespace that the daemon itself is not

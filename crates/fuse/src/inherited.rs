@@ -2,8 +2,8 @@
 //!
 //! A shell leaves pipes, locks and directories open in the programs that it starts; in a daemon
 //! they would live on. A descriptor that has survived exec(2) has no close-on-exec flag; every one
-//! that this process opens by itself has that flag from the start. So the two can be told apart at
-//! any time.
+//! that this process opens by itself has that flag from the start. So the two can be distinguished
+//! at any time.
 //!
 //! Invariants: standard input, output and error stay open; no descriptor is closed that a value of
 //! this process owns.

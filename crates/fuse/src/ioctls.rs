@@ -1,7 +1,7 @@
 //! ioctl(2) on files and directories: those for the flags of inodes, and for generations.
 //!
 //! The kernel asks for flags by messages of its own, with the inode opened for the purpose, and
-//! lets only those set them who may. Other ioctls it hands on as they are; none is known here.
+//! checks who may set them. Other ioctls it hands on as they are; none is known here.
 //!
 //! Invariant: an answer has the length that was asked for, or it is a refusal.
 

@@ -14,7 +14,7 @@ use crate::unmounting::SUBTYPE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
     /// The kernel never sends OPEN or OPENDIR and caches everything for ever: fastest for many
-    /// small files. For everyone.
+    /// small files. Every user can have it.
     #[default]
     NoOpen,
     /// The kernel reads contents straight from the store's files, where it allows that (root,
@@ -74,7 +74,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Let root in, besides the one who mounts.
     pub allow_root: bool,
-    /// Let the kernel check modes, owners and ACLs; without it whoever may enter may read all.
+    /// Let the kernel check modes, owners and ACLs; without it every user who may enter may read
+    /// all.
     pub default_permissions: bool,
     /// Check and show POSIX ACLs.
     pub acl: bool,
@@ -85,7 +86,7 @@ pub struct MountOptions {
     /// Labels for the kernel's security module: `context` and its kin, with their values
     /// (mount(8)).
     pub labels: Vec<(&'static str, String)>,
-    /// Whose the files are shown to be.
+    /// The owners that files are shown to have.
     pub ids: Ids,
     /// Every directory has a link count of 1, which means "not counted" (find(1)).
     pub static_nlink: bool,

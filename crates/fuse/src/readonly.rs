@@ -26,7 +26,7 @@ const AFTER_DOTS: u64 = 2;
 /// An extended attribute answer: its length if the caller asked for that (size 0), else itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum XattrAnswer {
-    /// So many bytes would be needed.
+    /// The buffer would need this many bytes.
     Size(u32),
     /// The bytes.
     Bytes(Vec<u8>),

@@ -20,7 +20,7 @@ use strata_tree::{Error as TreeError, Kind, NodeId};
 use crate::errno::RequestError;
 use crate::options::TreeFacts;
 
-/// Up to this size, in bytes, a file is opened anew for each READ.
+/// Up to this size, in bytes, a file is opened again for each READ.
 const SMALL: u64 = 128 * 1024;
 /// How many descriptors of larger files are kept.
 const KEPT: usize = 32;
@@ -137,7 +137,7 @@ impl Reads {
     }
 }
 
-/// What of the bytes is in memory already; `None` if the disk would have to be waited for.
+/// The part of the bytes that is in memory already; `None` if the disk would have to be waited for.
 fn cached(content: &dyn Content, bytes: &mut [u8], offset: u64) -> Option<usize> {
     // Bytes without a file cannot say: an ordinary read.
     let Some(file) = content.as_file() else { return Some(0) };

@@ -1,7 +1,7 @@
 //! The life of one mount in this process.
 //!
 //! [`serve`] and [`serve_union`] shake hands with the kernel, start the threads, and only then
-//! make the mount visible, so whoever sees it can use it.
+//! make the mount visible, so that it can be used as soon as it can be seen.
 //!
 //! Invariants: when [`Session::wait`] returns, the kernel has let go of the connection and no
 //! thread of it is left; a session that is dropped takes its mount along.
@@ -50,7 +50,7 @@ pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Resul
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
 ///
-/// The union is shared: what its owner does to it while it is mounted the kernel may not notice.
+/// The union is shared: the kernel may not notice what its owner does to it while it is mounted.
 ///
 /// # Errors
 /// Every [`Error`] but those of unmounting; nothing stays mounted then.
@@ -67,8 +67,8 @@ pub fn serve_union(
     start(adapter, &connection, mountpoint, &options.mount, tell)
 }
 
-/// Mounts what `adapter` answers for on the connection `mount`; `tell` gets what the kernel is told
-/// things by.
+/// Mounts what `adapter` answers for on the connection `mount`; `tell` gets the notifier, by which
+/// the kernel is told of changes.
 fn start(
     adapter: impl Filesystem,
     mount: &MountConnection,
@@ -157,7 +157,7 @@ impl Session {
         self.background.as_ref().is_none_or(|running| running.guard.is_finished())
     }
 
-    /// Waits until the mount has ended, by whoever's hand.
+    /// Waits until the mount has ended, whoever ends it.
     ///
     /// # Errors
     /// [`Error::Session`] if it ended by a fault.

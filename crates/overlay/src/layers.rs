@@ -3,8 +3,8 @@
 //! They are read as fuse-overlayfs reads them, for engines that have a mount program unpack
 //! layers in its dialects: `.wh.` names, marks of either class, stated owners.
 //!
-//! Invariants: marks that any user may set are believed only where root's cannot be had; no
-//! directory lies in another one of the same mount.
+//! Invariants: marks that any user may set count only where root's are not available; no directory
+//! lies in another one of the same mount.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub(crate) fn merged(
     };
     let lowers = directories.iter().rev().map(|directory| open(directory, options));
     let lowers = lowers.collect::<Result<Vec<_>>>()?;
-    // Files by their paths, and nothing of what overlayfs means by names and attributes.
+    // Files by their paths; names and attributes do not mean what they mean to overlayfs.
     let bare = DirOptions {
         dialect: Dialect::NONE,
         redirects: Trust::Nobody,
@@ -59,8 +59,9 @@ pub(crate) fn merged(
 
 /// Refuses directories that lie in one another, as the kernel does: with `ELOOP`, and for a work
 /// directory and an upper with `EINVAL`. What is written to one would appear in the other. An upper
-/// or a work directory somewhere in a lower is let pass, as by the kernel: `lowerdir=/` has them.
-/// Who may not clone mounts would have the union itself in such a lower, and wait for it.
+/// or a work directory somewhere in a lower is accepted, as by the kernel: `lowerdir=/` has them.
+/// Without the right to clone mounts such a lower would show the union itself, which would wait for
+/// itself.
 ///
 /// # Errors
 /// Naming both; or a directory cannot be opened.
@@ -111,7 +112,7 @@ fn ancestors(path: &Path) -> Result<Vec<(u64, u64)>> {
     let mut dir = File::from(openat(CWD, path, flags, Mode::empty())?);
     let mut chain = vec![identity(&dir)?];
     loop {
-        // Who may not look above has come as far as it can be known.
+        // Without the right to look above, this is as far as can be known.
         let Ok(above) = openat(&dir, "..", flags, Mode::empty()) else { return Ok(chain) };
         dir = above.into();
         let here = identity(&dir)?;

@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let request = match args::parse(&args) {
         Ok(Invocation::Print(text)) => {
-            // Nobody reads on.
+            // The reader has gone.
             writeln!(std::io::stdout(), "{text}").unwrap_or_default();
             return ExitCode::SUCCESS;
         }

@@ -17,7 +17,7 @@ use rustix::mount::MountFlags;
 use strata_fuse::{IdMap, Ids, MountOptions, WritableOptions};
 use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 
-/// What the options ask for. `None`: the default, which depends on who asks.
+/// What the options ask for. `None`: the default, which depends on the caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OverlaySettings {
     /// Top-most first, as overlayfs wants them.
@@ -389,7 +389,7 @@ impl OverlaySettings {
         ]
     }
 
-    /// How it is mounted. `root`: whoever asks is root, if only of a namespace.
+    /// How it is mounted. `root`: the caller is root, if only of a namespace.
     pub(crate) fn mount(&self, root: bool) -> MountOptions {
         let mut options = MountOptions {
             suid: self.suid.unwrap_or(root),

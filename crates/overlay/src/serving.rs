@@ -2,12 +2,12 @@
 //!
 //! The command runs this program once more as the daemon: no fork of a running program. The
 //! daemon opens everything, mounts it, says `ready` on its standard output, which is a pipe to
-//! the command, and then lets go of all that belongs to whoever started it. If it fails before
-//! that, it says why on the standard error that both share.
+//! the command, and then releases all that belongs to its parent. If it fails before that, it says
+//! why on the standard error that both share.
 //!
-//! Invariants: the command returns 0 only when the mount is usable; the daemon afterwards holds
-//! no descriptor and no directory of whoever started it; SIGTERM, SIGINT and SIGHUP end it, and
-//! its mount first.
+//! Invariants: the command returns 0 only when the mount is usable; the daemon afterwards holds no
+//! descriptor and no directory of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount
+//! first.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -29,8 +29,8 @@ use crate::{complain, layers, remount};
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";
-/// How many files may be open at once, if that can be had: one for each file that programs have
-/// open, and one for each lower.
+/// How many files may be open at once, if the limit can be raised so far: one for each file that
+/// programs have open, and one for each lower.
 const FILES: u64 = 1 << 20;
 
 /// Mounts. `args` are those of this process.
@@ -82,14 +82,14 @@ fn serve(request: &Request) -> Result<()> {
     raise_limits();
     // Modes are what the programs in the mount ask for, less their own umask.
     rustix::process::umask(Mode::empty());
-    // Caught from now on, and heeded once there is something to unmount.
+    // Caught from now on, and acted on once there is something to unmount.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (session, union) = mount(request)?;
     if request.daemon
         && let Err(error) = leave_surroundings(inherited)
     {
         drop(session);
-        return Err(error).context("whoever wanted the mount is gone");
+        return Err(error).context("the process that wanted the mount is gone");
     }
     attend(signals, session.unmounter(), union.clone())?;
     let ended = session.wait();
@@ -144,7 +144,7 @@ fn attend(mut signals: Signals, unmounter: Unmounter, union: Option<Arc<Union>>)
     Ok(())
 }
 
-/// Whoever unmounts this way waits for what was written.
+/// A caller that unmounts this way waits for what was written.
 fn sync(union: Option<&Union>) {
     if let Some(Err(error)) = union.map(Union::sync) {
         tracing::error!("{error}");
@@ -157,7 +157,7 @@ fn end(union: Option<&Union>) {
     }
 }
 
-/// As many open files as can be had.
+/// Raises the limit of open files as far as it goes.
 fn raise_limits() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = limit.maximum.map(|hard| hard.max(FILES));
@@ -171,7 +171,7 @@ fn raise_limits() {
     }
 }
 
-/// Says that the mount is usable and leaves everything that belongs to whoever started us.
+/// Says that the mount is usable and releases everything that belongs to the parent.
 fn leave_surroundings(inherited: InheritedFds) -> io::Result<()> {
     // A shell's locks and pipes would live on here.
     inherited.close();
@@ -179,7 +179,7 @@ fn leave_surroundings(inherited: InheritedFds) -> io::Result<()> {
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;
     let null = File::options().write(true).open("/dev/null")?;
-    // Engines wait until nobody holds their pipe any more.
+    // Container engines wait until no process holds their pipe any more.
     rustix::stdio::dup2_stderr(&null)?;
     let mut out = io::stdout().lock();
     out.write_all(READY.as_bytes())?;

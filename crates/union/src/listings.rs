@@ -12,7 +12,7 @@ use strata_tree::{NameBuf, Node, NodeId};
 pub(crate) type MergedListing = Arc<Vec<(NameBuf, Node)>>;
 
 /// For its link count a directory is listed when its attributes are told, with all others of the
-/// directory that it is in; whoever walks down a tree lists each of them next.
+/// directory that it is in; a walk down the tree lists each of them next.
 const DIRS_MAX: usize = 64;
 const NAMES_MAX: usize = 250_000;
 

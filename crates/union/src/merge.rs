@@ -1,6 +1,6 @@
 //! The merge rules: what one name stands for, given what each layer says of it.
 //!
-//! The layers are told top first ([`Merge::add`]) until one settles the matter:
+//! The layers are added top first ([`Merge::add`]) until one settles the matter:
 //!
 //! * The top-most layer that has the name decides. A whiteout or a non-directory hides whatever
 //!   is below it.
@@ -8,11 +8,11 @@
 //! * An implied directory takes its metadata from the nearest explicit one further down. Opacity
 //!   of the directory itself hides the children below, not the metadata below: the name is the
 //!   same directory, emptied. (Opacity of a *parent* hides the directory below altogether: the
-//!   caller never tells of it.)
+//!   caller never adds it.)
 //! * A phantom, a directory that has only whiteouts in it, exists if what is below merges to a
 //!   directory; otherwise it is as if it were not there.
 //!
-//! Invariants: no call on a layer happens here; the work is one step for each layer told of.
+//! Invariants: no call on a layer happens here; the work is one step for each layer that is added.
 
 use strata_tree::{Node, NodeId, Presence};
 

@@ -1,9 +1,9 @@
 //! Directories by way of a mount of one's own, as the kernel's overlayfs reads its layers.
 //!
-//! Descriptors keep the mount busy that they were opened by. A daemon ends some time after its
-//! mount is gone, so that `umount m && umount DISK` would find DISK busy now and then. Opened by a
-//! clone, which is in no name space, they keep the file system alive and nobody's mount busy; that
-//! DISK is mounted read-only later, or elsewhere, is nothing to them either.
+//! A descriptor keeps busy the mount that it was opened by. A daemon ends some time after its mount
+//! is gone, so that `umount m && umount DISK` would find DISK busy now and then. A descriptor that
+//! was opened by a clone of the mount, which is in no name space, keeps the file system alive and
+//! no mount busy; nor does it notice when DISK is mounted read-only later, or elsewhere.
 //!
 //! Invariants: what is mounted somewhere in the directory is not seen by way of a clone, least of
 //! all a union that is mounted there; names move only within one mount, so two directories between
@@ -17,13 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-/// The directory at `path`, `O_PATH`; `None` if it cannot be had by a mount of its own.
+/// The directory at `path`, `O_PATH`; `None` if there can be no clone of its mount.
 pub fn directory(path: &Path) -> Option<OwnedFd> {
     let path = path.canonicalize().ok()?;
     clone_of(&path)
 }
 
-/// Two directories of one mount, open for reading; `None` as of [`directory`], and if they are of
+/// Two directories of one mount, open for reading; `None` as for [`directory`], and if they are on
 /// two mounts.
 pub fn directories(one: &Path, other: &Path) -> Option<(OwnedFd, OwnedFd)> {
     let (one, other) = (one.canonicalize().ok()?, other.canonicalize().ok()?);

@@ -125,7 +125,7 @@ impl Stack {
         }
         let merged = self.merge_root(self.count())?;
         let root = Arc::new(Dir { merged, parent: NodeId::ROOT, name: None });
-        // Who comes second has merged the same.
+        // A thread that comes second has merged the same.
         Ok(Arc::clone(self.root.get_or_init(|| root)))
     }
 
@@ -282,8 +282,8 @@ impl Stack {
         Ok(parts)
     }
 
-    /// As `merge_name`, for a component that has to be a directory: a link to a lower layer is
-    /// none, wherever it leads.
+    /// As `merge_name`, for a component that has to be a directory: a link to a lower layer is not
+    /// one, wherever it leads.
     fn merge_dirs(&self, parts: &[Part], name: Name<'_>) -> Result<Option<Vec<Part>>> {
         let mut merge = Merge::default();
         for part in parts {
@@ -421,7 +421,7 @@ impl Stack {
     }
 }
 
-/// A layer's complaint about its node is about ours.
+/// A layer's error about its node becomes one about ours.
 fn renamed(error: Error, id: NodeId) -> Error {
     match error {
         Error::NoNode(_) => Error::NoNode(id),
@@ -438,7 +438,7 @@ impl Lower for Stack {
     }
 
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Entry>> {
-        // Whoever lists a directory asks for its names next.
+        // A program that lists a directory asks for its names next.
         let listed = lock(&self.listed).get(dir);
         if let Some(listing) = listed {
             let at = listing.binary_search_by(|(other, _)| other.as_name().cmp(&name));

@@ -1,7 +1,7 @@
 //! Who uses a directory: a lock that ends with its process, however that ends.
 //!
-//! Invariant: a lock that is held is waited for before it is called so, for a mount that was taken
-//! away a moment ago is noticed by its daemon a moment later.
+//! Invariant: a lock is reported as held only after a wait, because a daemon notices a moment later
+//! that its mount was taken away.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, Result};
 
-/// How long a lock is waited for whose holder may be about to end: on a machine that has much more
-/// to do a daemon took over a second.
+/// How long to wait for a lock whose holder may be about to end: on a machine under load a daemon
+/// took over a second.
 #[cfg(not(test))]
 const PATIENCE: Duration = Duration::from_secs(5);
 #[cfg(test)]
@@ -24,8 +24,8 @@ pub struct UseLock {
 }
 
 impl UseLock {
-    /// Takes the lock of a directory (flock(2)); `None`: somebody uses it, and goes on to. On a
-    /// file system without locks everybody gets it.
+    /// Takes the lock of a directory (flock(2)); `None`: another process uses it, and still does
+    /// after the wait. On a file system without locks everybody gets it.
     ///
     /// # Errors
     /// The directory cannot be opened for reading.
@@ -57,7 +57,7 @@ impl UseLock {
     }
 }
 
-/// A descriptor of its own: a lock belongs to whoever shares one, and `O_PATH` can have none.
+/// A descriptor of its own: a lock belongs to an open file, and `O_PATH` opens none.
 fn again(dir: impl AsFd) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(dir, ".", flags, Mode::empty())

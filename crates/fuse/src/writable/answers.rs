@@ -56,7 +56,7 @@ impl Reply<u64, Mount> for ReplyLseek {
     }
 }
 
-/// What the kernel is told of a file that it reads through us. Locks and closing are its own
+/// What the kernel is told about a file that it reads through us. Locks and closing are its own
 /// business: there is nothing to write back at a close.
 fn cached(keep: bool) -> FopenFlags {
     let mut flags = FopenFlags::FOPEN_NOFLUSH;

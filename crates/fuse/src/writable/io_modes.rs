@@ -8,7 +8,7 @@
 //! content in the upper    passthrough, where the kernel allows it; else, and with set-id bits,
 //!                         cached
 //! content in a lower      cached: all openers share the kernel's pages, so a write after a
-//!                         copy-up is seen by whoever opened before it, and no write can reach
+//!                         copy-up is seen by those who opened before it, and no write can reach
 //!                         the lower
 //! ```
 //!

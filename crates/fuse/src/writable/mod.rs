@@ -52,7 +52,7 @@ type Result<T> = std::result::Result<T, RequestError>;
 /// The attribute that is an inode's access ACL (acl(5)).
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
-/// Up to so many bytes are copied, in a copy-up or between two files, while other requests wait.
+/// Up to this many bytes are copied, in a copy-up or between two files, while other requests wait.
 const QUICK: u64 = 1024 * 1024;
 
 /// What all requests of one mount share.

@@ -5,7 +5,7 @@
 //! capabilities away by itself, and leaves the bits to us:
 //!
 //! ```text
-//! another owner          the upper's file system takes them, whoever asks; taken here where it
+//! another owner          the upper's file system takes them from every caller; here where it
 //!                        does not: set-group-id without execution, if the caller is not in the
 //!                        file's group, and all of them where they are kept apart from the inode
 //! write, truncate, ...   taken here, before it, if the caller is not privileged
@@ -70,7 +70,7 @@ impl Changer {
         Self { privileged, gid: request.gid(), pid: request.pid() }
     }
 
-    /// Whether a group is one of theirs. Who cannot be asked is no member.
+    /// Whether the caller is in the group. One whose groups cannot be read is not.
     fn is_in(self, gid: u32) -> bool {
         self.gid == gid || groups(self.pid).is_some_and(|groups| groups.contains(&gid))
     }
@@ -104,8 +104,8 @@ impl Mount {
         if moment { Duration::ZERO } else { self.timeout }
     }
 
-    /// Takes a file's bits away, if it has any: its content is about to be changed by who is not
-    /// privileged.
+    /// Takes a file's bits away, if it has any: a caller that is not privileged is about to change
+    /// its content.
     pub(super) fn take_set_id(&self, node: NodeId, who: Changer) -> Result<()> {
         if who.privileged {
             return Ok(());
@@ -134,8 +134,8 @@ impl Mount {
         Ok(if file { without_set_id(stat.perm, member) } else { None })
     }
 
-    /// Takes set-group-id away from what got or lost an access ACL by who is not privileged and not
-    /// in its group (Linux' `posix_acl_update_mode`).
+    /// Takes set-group-id away from a file that got or lost an access ACL, if the caller is not
+    /// privileged and not in its group (Linux' `posix_acl_update_mode`).
     pub(super) fn take_set_group_id(&self, node: NodeId, who: Changer) -> Result<()> {
         let stat = self.union.attr(node)?.stat;
         let stays = who.privileged

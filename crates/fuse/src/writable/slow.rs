@@ -1,8 +1,8 @@
 //! Threads for what would hold up everybody else.
 //!
-//! A copy-up of a large file or a sync may take seconds; never may all of the few threads that
-//! read requests wait for it (`BusyPoll::slow_work`). What they cannot take goes to at most
-//! [`THREADS`] others, in the order of asking; a thread ends when nothing is left.
+//! A copy-up of a large file or a sync may take seconds, and the few threads that read requests
+//! must never all wait for one (`BusyPoll::slow_work`). What they cannot take goes to at most
+//! [`THREADS`] others, in the order of the requests; a thread ends when nothing is left.
 //!
 //! Invariants: whatever is submitted is run; work that panics costs nobody else anything.
 

@@ -183,7 +183,7 @@ struct Writer<'a> {
     directories: Blocks<'a>,
     contents: Blocks<'a>,
     window: Window<'a>,
-    /// The digest of all inodes and directories, by which images are told apart.
+    /// The digest of all inodes and directories, which distinguishes images.
     names: Sha256,
 }
 

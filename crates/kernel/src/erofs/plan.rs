@@ -1,7 +1,7 @@
 //! What an image will hold: every inode of a tree once, breadth first.
 //!
 //! Invariants: one inode of the source is one of the plan, however many names it has; link counts
-//! are counted anew; equal trees give equal plans, whatever order the source lists names in.
+//! are counted again; equal trees give equal plans, whatever order the source lists names in.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -239,7 +239,7 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn perform(at: &Path, call: &Call) {
-    // Whether a call is possible is the kernel's to say, and no matter.
+    // The kernel decides whether a call is possible; either answer is fine.
     let done = match call {
         Call::Mkdir(path) => fs::create_dir(at.join(path)),
         Call::Write(path, seed) => fs::write(at.join(path), [*seed; 100]),

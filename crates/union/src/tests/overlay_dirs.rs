@@ -171,7 +171,7 @@ fn what_is_hidden_on_the_way_stays_hidden() {
     layers.dir("2/new", &[(Mark::Redirect, "/a/b")]);
     layers.mark("1/a", &[(Mark::Opaque, "y")]);
     assert_eq!(names(&layers.stack(3), "new"), "mid");
-    // An absolute redirect further along says itself where to go on.
+    // An absolute redirect further along the path says where to go on.
     layers.mark("1/a/b", &[(Mark::Redirect, "/elsewhere")]);
     layers.file("0/elsewhere/found", "", &[]);
     assert_eq!(names(&layers.stack(3), "new"), "found mid");

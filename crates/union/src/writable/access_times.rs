@@ -33,8 +33,8 @@ const ALL: u64 = 0x70;
 const NEVER: u64 = 0x10;
 const ALWAYS: u64 = 0x20;
 
-/// A way to the same directory by which reading leaves access times as `times` says; `None` where
-/// that is as it is anyway, or cannot be had.
+/// A descriptor of the same directory by which reading treats access times as `times` says; `None`
+/// where reading does so anyway, or where there can be none.
 pub(super) fn reading(root: impl AsFd, times: AccessTimes) -> Option<OwnedFd> {
     let set = match times {
         AccessTimes::Mount => return None,

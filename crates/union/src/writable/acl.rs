@@ -8,7 +8,8 @@
 //!
 //! The bits of the owner, of the mask (or else of the owning group) and of others are the inode's
 //! permission bits (acl(5), "Correspondence between ACL entries and file permission bits"). Where
-//! ACLs and bits are kept apart from the inode, no file system sees to that: this does.
+//! ACLs and bits are kept apart from the inode, no file system keeps the two in step: this module
+//! does.
 //!
 //! Invariants: with a default ACL the umask does not apply (acl(5), "Object creation and default
 //! ACLs"); without one it does; an access ACL that says no more than the bits is not kept.

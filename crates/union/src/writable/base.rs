@@ -31,8 +31,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// `upper` on top of `lower`. `can`: what the upper's file system can do; it is tried if this
-    /// is not given and the upper is more than looked at.
+    /// `upper` on top of `lower`. `can`: what the upper's file system can do; it is probed if this
+    /// is not given and the upper is to be written.
     pub(super) fn new(
         lower: FileTree,
         mut upper: Upper,

@@ -1,7 +1,8 @@
 //! Who works on which node.
 //!
 //! A copy-up takes long, and must not be joined by a removal or a second copy-up of the same
-//! node. Whoever changes a node's places or stage claims it; others wait for that node alone.
+//! node. An operation that changes a node's places or stage claims the node; others wait for that
+//! node alone.
 //!
 //! Invariants: claims are taken from a node upward to the root, or several at once in order of
 //! number, and never while the union's other locks are held.

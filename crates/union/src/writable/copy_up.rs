@@ -1,7 +1,7 @@
 //! Copy-up: a lower's node comes into the upper before it is changed.
 //!
-//! A copy is made whole in the work directory and then moved to its place, so that nobody ever
-//! sees half of one. It is synced then, and what a crash makes of it before is mended (`unsynced`).
+//! A copy is made whole in the work directory and then moved to its place, so that nobody ever sees
+//! half of one. Then it is synced; `unsynced` repairs what a crash before that leaves.
 //!
 //! When only metadata change, the content of a regular file stays below ("metacopy"); it follows
 //! when the file is opened for writing. A file of several names comes up under all of them: the
@@ -180,7 +180,8 @@ impl CopyUp {
     /// When the first `keep` of a lower's `size` bytes are put on disk as a node's content.
     fn sync_of(&self, seen: &SeenNode, size: u64, keep: Option<u64>) -> Sync {
         let bytes = keep.map_or(size, |keep| keep.min(size));
-        // Who may not write a file cannot set its user attributes (xattr(7)), as this does late.
+        // A user who may not write a file cannot set its user attributes (xattr(7)), which this
+        // sets late.
         let (root, apart) = (self.upper.ids.0 == 0, self.marks.is_apart());
         let markable = root || apart || !self.marks.is_user();
         match seen.path {
@@ -218,7 +219,8 @@ impl CopyUp {
         if origin.unsynced { self.unsynced.add(file, origin) } else { Ok(()) }
     }
 
-    /// Openers of the node read the upper's file from now on. Without any it is given back.
+    /// Openers of the node read the upper's file from now on. If there are none, the file is given
+    /// back.
     fn rise(&self, id: NodeId, file: File) -> Result<Option<File>> {
         let file = self.inodes.made_to_read(id, file)?;
         let Some(content) = self.table.open_content(id) else { return Ok(Some(file)) };

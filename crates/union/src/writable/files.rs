@@ -112,8 +112,8 @@ impl OpenFile {
         Ok(done)
     }
 
-    /// The same of what was changed through a mapping: that takes no capability away, on no file
-    /// system, and writing the pages back later must not either.
+    /// The same for what was changed through a mapping: such a change takes no capability away on
+    /// any file system, so writing the pages back later must not either.
     ///
     /// # Errors
     /// As [`OpenFile::write`].

@@ -59,8 +59,8 @@ pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix
     rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Gives a file of the upper its content, later than its attributes: a write takes capability
-/// and set-id bits away from whoever may have them, as it should not here.
+/// Gives a file of the upper its content, later than its attributes: a write would take the
+/// capability and the set-id bits away, which must not happen here.
 pub(super) fn refill(file: &File, fill: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = stat(file)?;
     let capability = raw_value(file, CAPABILITY)?;

@@ -66,7 +66,7 @@ impl FlagChanges {
         }
     }
 
-    /// The generation of the inode that has a node's metadata; 0 where that is none of its own.
+    /// The generation of the inode that has a node's metadata; 0 where that is no inode of its own.
     pub(super) fn inode_version(&self, node: NodeId) -> Result<u32> {
         let _steady = self.locks.steady();
         let seen = self.table.see(node)?;
@@ -76,7 +76,7 @@ impl FlagChanges {
         Ok(self.inodes.lower_inode(&seen)?.map_or(Ok(0), inode_version)?)
     }
 
-    /// Gives a node these flags and takes all others away. Who may do that the kernel decides.
+    /// Gives a node these flags and takes all others away. The kernel decides who may do that.
     pub(super) fn set_inode_flags(&self, node: NodeId, flags: InodeFlags) -> Result<()> {
         // A lower may be on a file system that has other flags: extents, compression.
         let shown = match self.table.see(node)?.found.stage {
@@ -101,8 +101,9 @@ impl FlagChanges {
     }
 }
 
-/// Gives a copy the flags that were chosen by what its lower showed. It keeps its own that did not
-/// show, and what its file system does not have it does not get, unless it was asked for.
+/// Gives a copy the flags that a caller chose by what its lower showed. The copy keeps those of its
+/// own that were not shown, and does not get those that its file system lacks, unless the caller
+/// asked for them.
 fn set_as_shown(fd: impl AsFd, flags: InodeFlags, shown: InodeFlags) -> rustix::io::Result<()> {
     let now = flags.form().of(&fd)?;
     match flags.with_unseen(shown, now).set(&fd) {

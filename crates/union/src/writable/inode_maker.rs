@@ -1,8 +1,8 @@
 //! New inodes of the upper: made, and given the owner, bits and attributes that they are to have.
 //!
 //! Invariants: a device 0:0 is kept as a marked file, for the device itself would be a whiteout;
-//! where owners are kept apart, what is no directory is a regular file that says its type, a
-//! symbolic link one that holds its target.
+//! where owners are kept apart, everything but a directory is a regular file that states its type,
+//! and for a symbolic link that file holds the target.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -129,7 +129,7 @@ impl InodeMaker {
         }
         for (name, value) in dress.xattrs {
             let plain = matches!(dress.kind, Kind::Regular | Kind::Directory);
-            // xattr(7): a link, a device or a fifo has none of users, whatever an image says.
+            // xattr(7): a link, a device or a fifo has no user attributes, whatever an image says.
             let for_users = plain || !name.starts_with(b"user.");
             match self.marks.put(fd, name, value, SetMode::Either) {
                 Ok(()) => {}

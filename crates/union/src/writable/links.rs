@@ -120,7 +120,7 @@ impl LinkFinder {
         Ok(there.then(|| (dir.found.id, name.to_owned())))
     }
 
-    /// The paths of a node, by looking everywhere. The caller keeps the tree steady.
+    /// The paths of a node, found by a walk of the whole tree. The caller keeps the tree steady.
     fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
         let mut places = Vec::new();
         let mut stack = vec![self.table.see(NodeId::ROOT)?];

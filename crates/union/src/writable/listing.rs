@@ -4,7 +4,7 @@
 //! follows, which asks the same: a listing leaves it to that, or to `Union::identity`.
 //!
 //! Invariants: a listing is complete at one moment; its numbers and types are those that `lookup`
-//! gives; a whiteout hides the lower's name and is none itself.
+//! gives; a whiteout hides the lower's name and is not listed itself.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -89,7 +89,7 @@ impl DirReader {
         Ok(empty)
     }
 
-    /// Tells what the lower has in a directory under other names than `above`, the upper's.
+    /// Lists what the lower has in a directory under other names than `above`, the upper's.
     fn read_below(
         &self,
         dir: &SeenNode,

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! claim      one node's changes of place and stage (`claims`)
-//! steady     paths stay as they are: whoever uses one
-//! alone      nobody else uses a path: whoever moves a directory
-//! touching   the times of directories, by whoever changes their names
+//! steady     paths stay as they are: for an operation that uses one
+//! alone      nobody else uses a path: for a move of a directory
+//! touching   the times of directories: for a change of their names
 //! ```
 //!
 //! The table's own lock comes last. A copy of bytes holds a claim and nothing else.

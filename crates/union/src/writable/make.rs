@@ -1,8 +1,8 @@
 //! Making nodes: files, directories, links and the rest.
 //!
 //! A new inode gets its owner, bits and attributes in the work directory and is then moved to its
-//! name, over a whiteout if the lower had the name once. One that has all it needs from the call
-//! that makes it, is made at its name.
+//! name, over a whiteout if the lower had the name once. An inode that needs nothing beyond the
+//! call that makes it is made at its name.
 //!
 //! Invariants: a directory that takes the place of a whiteout is opaque; a name is whole when it
 //! appears.

@@ -1,4 +1,4 @@
-//! Extended attributes of the upper: our own marks, the image's, and how they are told apart.
+//! Extended attributes of the upper: our own marks, the image's, and how to distinguish them.
 //!
 //! ```text
 //! P = trusted.overlay.   or   user.overlay.      (overlayfs.rst, "userxattr")

@@ -7,8 +7,8 @@
 //! there is none here:
 //!
 //! * a node keeps its number over copy-up and remount: the upper remembers the lower's;
-//! * a lower file of several names is copied up under all of them at once, so its names stay
-//!   links of one inode, for whoever mounts the upper;
+//! * a lower file of several names is copied up under all of them at once, so its names stay links
+//!   of one inode, whatever mounts the upper;
 //! * a program that has a file open sees what is written to it after its copy-up (`files`).
 //!
 //! [`Union`] hands each call to the part that does it; each part has its own state, and uses those
@@ -341,7 +341,7 @@ impl Union {
         self.flags.inode_flags(node, form)
     }
 
-    /// The generation of the inode that has a node's metadata; 0 where that is none of its own.
+    /// The generation of the inode that has a node's metadata; 0 where that is no inode of its own.
     ///
     /// # Errors
     /// As [`Union::inode_flags`].
@@ -349,7 +349,7 @@ impl Union {
         self.flags.inode_version(node)
     }
 
-    /// Gives a node these flags and takes all others away. Who may do that the kernel decides.
+    /// Gives a node these flags and takes all others away. The kernel decides who may do that.
     ///
     /// # Errors
     /// What the upper's file system says: `ENOTTY`, `EOPNOTSUPP`, `EINVAL`, `EPERM`; `ESTALE`.
@@ -435,9 +435,9 @@ impl Union {
         self.lifetime.sync()
     }
 
-    /// Ends the use of the upper once nothing is mounted any more: little is left to do, and
-    /// whoever wants the directories next waits for it. What was written is in the page cache, or
-    /// on disk, as after any program's end; copies that came up are on disk.
+    /// Ends the use of the upper once nothing is mounted any more: little is left to do, and the
+    /// next user of the directories waits for it. What was written is in the page cache, or on
+    /// disk, as after any program's end; copies that came up are on disk.
     ///
     /// # Errors
     /// `EIO`, `ENOSPC`: something that was written is lost.
@@ -448,7 +448,7 @@ impl Union {
 
 impl Drop for Union {
     fn drop(&mut self) {
-        // Whoever wants to know of failures has called `finish`.
+        // A caller that wants to know of failures has called `finish`.
         let _ = self.lifetime.close();
     }
 }

@@ -92,7 +92,7 @@ impl FileOpener {
         let fresh = Arc::new(OpenBytes::upper(Arc::new(made), true));
         self.table.pin(node);
         let content = self.table.content(node, Arc::clone(&fresh));
-        // Somebody was faster and opened it for reading.
+        // Another thread was faster and opened it for reading.
         if !content.is_writable()
             && let Some(file) = fresh.upper_file()
         {

@@ -1,6 +1,6 @@
 //! The mark of origin: which node of the lower a whole copy keeps the number of.
 //!
-//! A mark is a claim, and the lower may be another one by now: changed, made anew, on another
+//! A mark is a claim, and the lower may be another one by now: changed, made again, on another
 //! disk. The upper's inode may be a copy as well (`cp -a`, `rsync -X` in an upper that is not
 //! mounted). So the mark says what both inodes were (`origin_mark`), and counts only if both still
 //! are.

@@ -224,9 +224,9 @@ impl UpperUse {
         rustix::fs::syncfs(self.upper.root()).doing(|| "sync the upper".to_owned())
     }
 
-    /// Ends the use of the upper once nothing is mounted any more: little is left to do, and
-    /// whoever wants the directories next waits for it. What was written is in the page cache, or
-    /// on disk, as after any program's end; copies that came up are on disk.
+    /// Ends the use of the upper once nothing is mounted any more: little is left to do, and the
+    /// next user of the directories waits for it. What was written is in the page cache, or on
+    /// disk, as after any program's end; copies that came up are on disk.
     pub(super) fn finish(&self) -> Result<()> {
         self.upper.release();
         self.unsynced.end()?;

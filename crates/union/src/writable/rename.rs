@@ -14,8 +14,8 @@
 //! A file system without RENAME_WHITEOUT, or with whiteouts that are files, gets it in two calls:
 //! a file is linked to its target first; for a directory a whiteout is put there and exchanged.
 //!
-//! Invariants: every state between two calls is the tree before or after the rename; whoever
-//! moves a directory is alone with all paths; nothing is copied but metadata.
+//! Invariants: every state between two calls is the tree before or after the rename; nobody else
+//! uses a path while a directory moves; nothing is copied but metadata.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};

@@ -14,7 +14,7 @@ use super::table::NodeState;
 /// Set in the numbers of nodes that no lower has.
 const UPPER: u64 = 1 << 62;
 
-/// Set in the numbers of a lower's nodes whose own a node of the upper has.
+/// Set in the number of a lower's node whose own number a node of the upper has.
 const DOUBT: u64 = 1 << 63;
 
 /// Everything that `stat` knows of an open inode.
@@ -34,7 +34,7 @@ pub(super) fn stat_named(dir: impl AsFd, name: Name<'_>) -> Result<Option<Statx>
     }
 }
 
-/// The number of a node whose claimed one another has.
+/// The number of a node whose claimed number another node has.
 pub(super) fn other_number(found: &NodeState) -> NodeId {
     match found.real {
         Some(real) => NodeId(UPPER | real),

@@ -45,7 +45,7 @@ pub(super) struct NodeState {
     pub(super) real: Option<u64>,
 }
 
-/// What the table says to the number that a node was found under.
+/// What the table says of the number that a node was found under.
 pub(super) enum Number {
     /// It is this node's, or free.
     Free,
@@ -177,7 +177,7 @@ impl NodeTable {
     }
 
     /// Whether `found` can have the number that it says, on a disk where `since` copy-ups had been
-    /// done. Two inodes of the upper are two nodes, and a node that is in the upper is none that
+    /// done. Two inodes of the upper are two nodes, and a node that is in the upper is not one that
     /// shows the lower's, whatever marks and numbers say.
     pub(super) fn number_of(&self, found: &NodeState, since: u64) -> Number {
         self.judge(&self.lock(), found, since)

@@ -13,17 +13,18 @@
 //! ```
 //!
 //! `WORK/work/unsynced-<pid>` says that there may be such copies. It is on disk before the first of
-//! them has its name, and goes at the end of the upper's use. Who finds it (`UpperUse::mend`) after
-//! this process was killed or the machine has crashed looks for them all. One of which nothing is
-//! missing ([`is_whole`]) is what it was: in the page cache it is whole, and of what was not
-//! written out before a crash the file systems that [`serves`] allows make a hole. Any other gets
-//! the lower's content again: what was written to it is lost, as ever without a sync.
+//! them has its name, and goes at the end of the upper's use. A later use of the upper that finds
+//! it (`UpperUse::mend`), after this process was killed or the machine has crashed, looks for them
+//! all. One of which nothing is missing ([`is_whole`]) is what it was: in the page cache it is
+//! whole, and of what was not written out before a crash the file systems that [`serves`] allows
+//! make a hole. Any other gets the lower's content again: what was written to it is lost, as ever
+//! without a sync.
 //!
 //! A sync of the file waits for the last state ([`Unsynced::settle`]); so does whatever leaves
 //! holes or an earlier end.
 //!
-//! Invariants: an inode in the table is kept open, so its number is not used again; a failure is
-//! told to whoever syncs the file, however often.
+//! Invariants: an inode in the table is kept open, so its number is not used again; every sync of
+//! the file reports a failure.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -47,8 +48,8 @@ use super::origin_mark::Origin;
 const MOST: u64 = 1024;
 const PART: u64 = 4;
 
-/// How long copies gather before they are synced: what is written to them next is synced along, and
-/// who makes many has the processors for that.
+/// How long copies gather before they are synced: what is written to them next is synced with them,
+/// and a program that makes many copies has the processors meanwhile.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// How many more threads sync what has gathered, one for each [`FEW`]: the file system's journal is
@@ -147,11 +148,11 @@ pub(super) struct Unsynced {
     /// The work directory, once it says that there may be copies.
     announced: Mutex<Option<OwnedFd>>,
     copies: Mutex<Copies>,
-    /// For who waits for the end of one.
+    /// Notified when one has ended.
     ended: Condvar,
-    /// For the thread that lets them gather.
+    /// Notified when enough have gathered.
     enough: Condvar,
-    /// How many there are, for whoever wants to know whether there are any.
+    /// How many there are: whether there are any is asked without the lock.
     count: AtomicUsize,
 }
 
@@ -181,7 +182,7 @@ impl Unsynced {
         copies
     }
 
-    /// So many are synced before they have gathered for long.
+    /// Once this many have gathered, the wait for more ends.
     fn enough(&self) -> usize {
         self.most.div_ceil(2)
     }
@@ -232,7 +233,7 @@ impl Unsynced {
         self.settle_number(number)
     }
 
-    /// Starts a thread, if it can be had.
+    /// Starts a thread, if the system allows one.
     fn start(self: &Arc<Self>, run: fn(&Arc<Self>)) -> bool {
         let this = Arc::clone(self);
         std::thread::Builder::new().name("sync".to_owned()).spawn(move || run(&this)).is_ok()

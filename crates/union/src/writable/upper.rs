@@ -148,7 +148,7 @@ impl Upper {
         }
         without_acl(&inner)?;
         if !uses.shared {
-            // Whoever was here before may still be putting things on disk.
+            // The user before this one may still be writing to disk.
             uses._work = Some(UseLock::wait(&inner)?);
         }
         // overlayfs.rst, "Volatile mount": a crash may have lost anything of it.
@@ -205,8 +205,8 @@ impl Upper {
         self.uses.shared
     }
 
-    /// Nothing is mounted any more: whoever waits for the directories may go on to wait for the
-    /// end of this.
+    /// Nothing is mounted any more: a union that waits for the directories may go on to wait for
+    /// the end of this one.
     pub(super) fn release(&self) {
         self.uses.live.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -67,7 +67,7 @@ impl Whiteouts {
         Ok(made)
     }
 
-    /// Lets whoever lists a directory look for whiteouts that are files.
+    /// Marks a directory so that its listings look for whiteouts that are files.
     pub(super) fn expect(&self, dir: impl AsFd) -> Result<()> {
         if self.upper.can.form == WhiteoutForm::Attribute
             && self.marks.get(&dir, Mark::Opaque)?.is_none()

@@ -31,8 +31,8 @@ fn moved(world: &World, path: &str) -> bool {
     stat.atime() != stat.mtime()
 }
 
-/// Reads as the kernel does that has been given the file (passthrough): it opens it anew, by way
-/// of the same mount and with the flags of whoever asks.
+/// Reads as the kernel does once it has been given the file (passthrough): it opens the file again,
+/// by way of the same mount and with the flags of the reader.
 fn read_behind(file: &OpenFile) {
     let file = file.upper_file().unwrap();
     File::open(by_descriptor(file.as_fd())).unwrap().read_to_end(&mut Vec::new()).unwrap();

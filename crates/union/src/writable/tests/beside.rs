@@ -1,6 +1,7 @@
 //! The same operations done to a mount of the kernel's overlayfs, beside the union and the model.
 //!
-//! Invariant: it is asked for the path of a node before the model changes, and gives the errno.
+//! Invariant: the mount is asked for the path of a node before the model changes, and gives the
+//! errno.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};

@@ -1,7 +1,7 @@
 //! Marks of origin over plain directories: what they say is believed only of the very inodes that
 //! they were made for, and no two nodes are ever taken for one.
 //!
-//! Invariant: what happens between two uses (a lower made anew, an upper copied) is made by hand.
+//! Invariant: what happens between two uses (a lower made again, an upper copied) is made by hand.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -144,7 +144,7 @@ fn a_number_that_came_again_is_another_files() {
         dirs.mount();
         dirs.append("f", " more");
         dirs.end();
-        // The lower is made anew: `g` has the number that `f` once had.
+        // The lower is made again: `g` has the number that `f` once had.
         dirs.put("lower/g", "other");
         fs::remove_file(dirs.path("lower/f")).unwrap();
         let old = dirs.marked("upper/f");
@@ -219,7 +219,7 @@ fn numbers_outlive_renames_and_remounts() {
     let moved = dirs.look("moved").unwrap().id;
     let handle = FileHandle::of(File::open(dirs.path("lower/f")).unwrap()).unwrap();
     let near = File::open(dirs.path("lower")).unwrap();
-    // Who may not open by handles, or has none, cannot know where the lower's file was.
+    // Without handles, or the right to open by them, nobody can know where the lower's file was.
     if handle.is_some_and(|handle| handle.open(near).is_ok()) {
         assert_eq!(moved, number);
     }
