@@ -7,8 +7,8 @@
 //! Survey        the same of archives and layouts, of which nothing is loaded
 //! ```
 //!
-//! Invariants: nothing is written, neither to a store nor beside it; what is asked of a store is
-//! asked through its [`strata_layer::IndexReader`]; the same store gives the same answer.
+//! Invariants: nothing is written, neither to a store nor beside it; questions to a store go
+//! through its [`strata_layer::IndexReader`]; the same store gives the same answer.
 
 pub mod history;
 pub mod image_tree;

@@ -26,7 +26,7 @@ use crate::reuse::{SurveyedLayer, cut_layer, sharing_of, survey_layer};
 /// How to read sources.
 #[derive(Debug, Clone, Default)]
 pub struct SurveyOptions {
-    /// Take the images for this platform; without it the host's where there is a choice.
+    /// Reads the images for this platform; without it the host's where there is a choice.
     pub platform: Option<Platform>,
     /// What the sources may make us read.
     pub limits: SourceLimits,
@@ -151,7 +151,7 @@ impl Survey {
             all += self.layers.iter().map(|layer| layer.diff_size).sum::<u64>();
         }
         let packed = Mutex::new(vec![0; if options.compress { self.layers.len() } else { 0 }]);
-        // The store's error would not do: which image it was counts.
+        // The store's error does not say which image it was.
         let told: Mutex<Option<Error>> = Mutex::new(None);
         let progress = |read| progress(read, all);
         let outcome =

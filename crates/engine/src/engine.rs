@@ -36,8 +36,8 @@ impl Engine {
         Self { root: root.into(), cache: None, limits: Limits::default() }
     }
 
-    /// Where compiled trees and records of mounts go that the store has no room or no right for.
-    /// Without it they are kept in memory, or fail.
+    /// The directory for compiled trees and records of mounts that cannot be written to the store.
+    /// Without one they are kept in memory, or fail.
     #[must_use]
     pub fn with_cache(self, directory: impl Into<PathBuf>) -> Self {
         Self { cache: Some(directory.into()), ..self }
@@ -54,7 +54,7 @@ impl Engine {
         &self.root
     }
 
-    /// How the store is opened, for what opens it by itself.
+    /// How the store is opened, for a caller that opens it itself.
     pub fn store_options(&self) -> StoreOptions {
         StoreOptions { limits: self.limits, on_step: None, elsewhere: self.cache.clone() }
     }
@@ -62,7 +62,7 @@ impl Engine {
     /// Opens the store that is there; read-only if it cannot be written.
     ///
     /// # Errors
-    /// `Store` with `NoStore` where there is none, or what keeps it from being read.
+    /// `Store`: `NoStore` where there is none, or the reason why it cannot be read.
     pub fn store(&self) -> Result<Store> {
         Ok(Store::open_existing(&self.root, self.store_options())?)
     }
@@ -88,7 +88,7 @@ impl Engine {
     /// Loads the images of an archive or a layout directory, making the store if there is none.
     ///
     /// # Errors
-    /// As [`strata_image::load`]; of an image that fails nothing stays.
+    /// As [`strata_image::load`]; nothing stays of an image that fails.
     pub fn load(&self, archive: impl AsRef<Path>, progress: &dyn Progress) -> Result<Vec<Loaded>> {
         let Ok(spec) = archive.as_ref().to_string_lossy().parse::<SourceSpec>();
         load(&self.made_store()?, &spec, LoadOptions::default(), progress)

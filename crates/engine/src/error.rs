@@ -1,4 +1,4 @@
-//! What goes wrong: an error of a room below, as it is, or a refusal of this one in words.
+//! What goes wrong: an error of a crate below, as it is, or a refusal of this one in words.
 //!
 //! Invariant: each error names the thing, the cause and, where there is one, the way out; the
 //! causes are its `source()`.
@@ -9,22 +9,22 @@ use std::fmt::Display;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Of the store.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),
-    /// Of an image, an archive or a registry.
+    /// An error of an image, an archive or a registry.
     #[error(transparent)]
     Image(#[from] strata_image::Error),
-    /// Of a tree or of a content.
+    /// An error of a tree or of a content.
     #[error(transparent)]
     Tree(#[from] strata_tree::Error),
-    /// Of a writable layer.
+    /// An error of a writable layer.
     #[error(transparent)]
     Union(#[from] strata_union::writable::Error),
-    /// Of a mount.
+    /// An error of a mount.
     #[error(transparent)]
     Mount(#[from] strata_fuse::Error),
-    /// Of an EROFS image.
+    /// An error of an EROFS image.
     #[error(transparent)]
     Erofs(#[from] strata_kernel::Error),
     /// The operating system refused.
@@ -41,7 +41,7 @@ pub enum Error {
         /// The cause.
         source: Box<Error>,
     },
-    /// Asked for what cannot be: what, and the way out.
+    /// The caller asked for what cannot be: what it is, and the way out.
     #[error("{0}")]
     Refused(String),
 }
@@ -67,7 +67,7 @@ impl Error {
     }
 }
 
-/// A diff that cannot be read or written is the store's matter: one name for its causes.
+/// A diff that cannot be read or written counts as an error of the store: one name for its causes.
 impl From<strata_diff::Error> for Error {
     fn from(error: strata_diff::Error) -> Self {
         Self::Store(error.into())

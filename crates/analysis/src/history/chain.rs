@@ -24,14 +24,14 @@ pub struct LayerNode {
 /// What a name shows: a directory or something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shown {
-    /// A directory, and who describes it; nobody, if it is only implied.
+    /// A directory, and the node that describes it; none, if it is only implied.
     Dir(Option<LayerNode>),
     /// Anything else.
     Leaf(LayerNode),
 }
 
 impl Shown {
-    /// Who describes it.
+    /// The node that describes it.
     pub const fn from(self) -> Option<LayerNode> {
         match self {
             Self::Dir(from) => from,
@@ -120,8 +120,8 @@ impl<'s> Chain<'s> {
         Ok(cell.get_or_init(|| layer))
     }
 
-    /// Puts the layers on each other, base first, and tells `each` what every layer does to every
-    /// name. Gives the merged tree.
+    /// Applies the layers one after the other, base first, and calls `each` with what every layer
+    /// does to every name. Gives the merged tree.
     ///
     /// # Errors
     /// As [`Chain::layer`].

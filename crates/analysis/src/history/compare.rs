@@ -1,4 +1,4 @@
-//! [`compare`]: two images side by side, name by name.
+//! [`compare`]: two images, compared name by name.
 //!
 //! Both merged trees are sorted, so they are walked as one. Where the images have the same layers
 //! at the base, a name can differ only if a layer above those says something of it (or of a
@@ -12,8 +12,8 @@
 //! Two files are equal if their contents have one digest; the index knows those, no file is
 //! opened. How many names a file has is not compared.
 //!
-//! Invariants: paths come sorted, parents before children; every path that is on one side only,
-//! or differs, is told once; nothing recurses.
+//! Invariants: paths come sorted, parents before children; every path that is on one side only, or
+//! differs, is reported once; nothing recurses.
 
 use std::cmp::Ordering;
 
@@ -59,8 +59,8 @@ struct Pair {
     new: Option<Node>,
 }
 
-/// Tells `each` what differs at `below` and below it, until it says that it has had enough by
-/// giving `false`. A time alone is a difference too: see [`ChangedFacts::without_time`].
+/// Calls `each` with what differs at `below` and below it, until it returns `false`. A time alone
+/// is a difference too: see [`ChangedFacts::without_time`].
 ///
 /// ```no_run
 /// use strata_analysis::history::{Side, compare};
@@ -188,7 +188,7 @@ struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    /// Tells what differs of one name; gives the directory to walk.
+    /// Reports what differs at one name; gives the directory to walk.
     fn one<'u>(
         &self,
         path: TreePath,

@@ -24,7 +24,7 @@ pub struct Duplicate {
     pub size: u64,
     /// How many names show it.
     pub names: u64,
-    /// How many files that would be without sharing: names less the hard links of one layer.
+    /// How many files there would be without sharing: names less the hard links of one layer.
     pub files: u64,
     /// Some of the names, sorted: of an image its paths, of the store paths in layers.
     pub paths: Vec<TreePath>,
@@ -66,7 +66,7 @@ pub struct Occurrences {
     pub paths: Vec<(DiffId, TreePath)>,
 }
 
-/// How many paths of a content are told.
+/// How many paths of a content are listed.
 const PATHS: usize = 4;
 
 impl Chain<'_> {

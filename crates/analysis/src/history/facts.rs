@@ -1,8 +1,8 @@
 //! What can differ between two nodes of one path.
 //!
-//! Invariants: a type that differs is the only fact told, for the others mean something else for
-//! another type; a directory's size and link counts are no facts of their own, for they follow
-//! from the names.
+//! Invariants: if the type differs no other fact is reported, because the others mean something
+//! else for another type; a directory's size and link count are no facts of their own, because they
+//! follow from the names.
 
 use std::mem::discriminant;
 
@@ -11,7 +11,7 @@ use strata_tree::{ContentDigest, Kind, Stat, Xattr};
 /// What differs between two nodes. Nothing: they are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ChangedFacts {
-    /// The type; then nothing else is told.
+    /// The type; then nothing else is reported.
     pub kind: bool,
     /// The bytes of a regular file.
     pub content: bool,
@@ -47,8 +47,8 @@ impl ChangedFacts {
         self == Self::NONE
     }
 
-    /// Whether what the node holds differs (bytes, target, device number, type), not only what is
-    /// said about it.
+    /// Whether what the node holds differs (bytes, target, device number, type), not only its
+    /// metadata.
     pub const fn data(self) -> bool {
         self.kind || self.content || self.target || self.device
     }

@@ -12,7 +12,7 @@ use super::chain::{Chain, LayerNode, NodeFacts, Shown};
 use super::facts::ChangedFacts;
 use super::replay::{HiddenBy, Merged, NameChange, NameEvent};
 
-/// How many names like the one that was asked for are told.
+/// How many names like the one that was asked for are listed.
 const NEAR: usize = 8;
 
 /// The life of a path in an image.
@@ -53,7 +53,7 @@ pub enum Happened {
         /// A lower layer had it, and one in between removed it.
         again: bool,
     },
-    /// There was something; no facts: it is said again as it was.
+    /// There was something. No facts: the layer has the same again.
     Changed(ChangedFacts),
     /// It is removed.
     Removed {
@@ -69,13 +69,13 @@ pub enum Happened {
 /// Numbers of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Where there was nothing.
+    /// Names where there was nothing.
     pub added: u64,
-    /// Which are something else.
+    /// Names that show something else now.
     pub changed: u64,
-    /// Which are said again as they were.
+    /// Names that the layer has again as they were.
     pub again: u64,
-    /// Which are no more.
+    /// Names that are gone.
     pub removed: u64,
 }
 
@@ -116,7 +116,7 @@ impl Chain<'_> {
     }
 
     /// The life of what a path leads to, as [`Chain::detour`] says it; if nothing ever was there,
-    /// of the path as it is written.
+    /// the life of the path as it is written.
     ///
     /// # Errors
     /// As [`Chain::layer`].

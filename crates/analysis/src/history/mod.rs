@@ -8,9 +8,8 @@
 //! occurrences                where else a content is
 //! ```
 //!
-//! Invariants: nothing here writes; every answer costs by the entries of the images that are
-//! asked about, or by an indexed query, but for [`duplicates()`], which reads one index
-//! once.
+//! Invariants: nothing here writes; the cost of an answer grows with the entries of the images in
+//! question, or is that of an indexed query; only [`duplicates()`] reads one whole index, once.
 
 mod chain;
 mod compare;

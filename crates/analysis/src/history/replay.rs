@@ -1,8 +1,9 @@
-//! [`Replay`]: the layers put on each other, the base first, and what each does to each name.
+//! [`Replay`]: the layers applied one after the other, the base first, and what each does to each
+//! name.
 //!
 //! This is the merge of `strata_union::Stack` seen from below: a stack says what a name is in the
-//! end, this says which layer made it so. Of a layer, first the links into lower layers are
-//! followed, in the tree as it was; then each of its directories meets the merged one:
+//! end, this says which layer made it so. For each layer, first its links into lower layers are
+//! followed, in the tree as it was; then each of its directories is applied to the merged one:
 //!
 //! ```text
 //! the layer says            the name was: nothing    a directory          anything else
@@ -18,10 +19,10 @@
 //! ```
 //!
 //! Below an opaque directory nothing of the lower ones shows, so there an implied directory takes
-//! no metadata from below and a phantom is none.
+//! no metadata from below and a phantom does not exist.
 //!
-//! Invariants: nothing recurses; a name is told at most once a layer, but for a removal and an
-//! addition that are one change; the work is one step for each row of each layer and one for each
+//! Invariants: nothing recurses; a name is reported at most once for each layer, where a removal
+//! and an addition are one change; the work is one step for each row of each layer and one for each
 //! name that it removes.
 
 use std::collections::{BTreeMap, HashMap};
@@ -49,7 +50,7 @@ pub enum HiddenBy {
 pub enum NameChange {
     /// There was nothing.
     Added(Shown),
-    /// There was something. No facts: it is said again, as it was.
+    /// There was something. No facts: the layer has the same again.
     Changed {
         /// What it was.
         was: Shown,
@@ -69,7 +70,7 @@ pub enum NameChange {
     },
 }
 
-/// One layer and one name.
+/// What one layer does to one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameEvent<'e> {
     /// The layer's position in the image, counted from the base.

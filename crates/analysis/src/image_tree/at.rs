@@ -36,7 +36,7 @@ impl TreeAt {
         Self::selected(tree, layers, &BTreeSet::from([PathId::ROOT]))
     }
 
-    /// Of that the paths of `selection`, as far as they are there.
+    /// The paths of `selection` alone, as far as they are there.
     pub fn selected(tree: Arc<ImageTree>, layers: usize, selection: &BTreeSet<PathId>) -> Self {
         let mut shown = vec![false; tree.len()];
         for path in tree.paths() {

@@ -70,7 +70,7 @@ struct Reading {
     new: Vec<PathId>,
     /// Of files with several names: the number of the tar member that has the bytes.
     members: HashMap<u32, u64>,
-    /// Directories on the way to whiteouts, which no layer below has.
+    /// Directories that no layer below has, on the way to whiteouts.
     absent: HashMap<NodeId, TreePath>,
 }
 
@@ -259,7 +259,7 @@ impl Builder {
             && here < *first
         {
             *first = here;
-            // Given to this name by whoever takes the row.
+            // Set by the caller, which takes the row.
             self.tree.versions[number as usize].path = PathId(NONE);
         }
         Ok(number)

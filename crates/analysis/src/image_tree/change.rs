@@ -2,7 +2,7 @@
 //!
 //! Invariants: a path that is equal in all facts before and after is no change, but for a regular
 //! file that was stored again ([`SpanChange::Again`]); directories that are only on the way to a
-//! change are none.
+//! change have not changed themselves.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ impl Span {
     }
 }
 
-/// In what two versions of a path differ.
+/// What differs between two versions of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Differences(u8);
 
@@ -53,7 +53,7 @@ impl Differences {
 pub enum SpanChange {
     /// It was not there before.
     Added,
-    /// It is another, in these facts.
+    /// It differs in these facts.
     Modified(Differences),
     /// It is not there any more.
     Removed,

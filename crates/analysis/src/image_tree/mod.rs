@@ -7,8 +7,8 @@
 //! ```
 //!
 //! What a path is up to a layer is its last event up to there; what layers changed is the
-//! difference of two such states ([`Span`]). [`ImageTree::totals`] adds a span up, directory by
-//! directory, in one pass. [`TreeAt`] is the merged tree up to a layer, for what writes trees.
+//! difference of two such states ([`Span`]). [`ImageTree::totals`] adds up a span, directory by
+//! directory, in one pass. [`TreeAt`] is the merged tree up to a layer, for writing it out.
 //!
 //! The merge is that of the OCI specification (layer.md), as docs/SEMANTICS.md has it.
 //!
@@ -94,7 +94,7 @@ pub struct Version {
     pub mtime: Timestamp,
     /// The layer that has it, counted from the base, 0.
     pub layer: u32,
-    /// Where it has it: of several names the one whose tar member has the bytes.
+    /// Where that layer has it: of several names the one whose tar member has the bytes.
     pub path: PathId,
     number: u32,
     content: u32,

@@ -1,6 +1,7 @@
-//! What of other layers a store holds already.
+//! What a store holds already of other layers.
 //!
-//! Invariant: what is told new is what loading those layers would write as contents, byte for byte.
+//! Invariant: what is reported as new is what loading those layers would write as contents, byte
+//! for byte.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What every two images hold both: by whole layers, and by contents.
+//! What each pair of images has in common: by whole layers, and by contents.
 //!
 //! ```text
 //!            image A   image B   image C
@@ -42,8 +42,8 @@ pub struct Shared {
     pub contents: Held,
 }
 
-/// How much of two images is the same: the weighted Jaccard index of their contents, bytes that
-/// both hold by bytes that at least one holds. Two images without a byte are the same.
+/// How much of two images is the same: the weighted Jaccard index of their contents, the bytes that
+/// both hold, divided by the bytes that at least one holds. Two images without a byte are the same.
 ///
 /// Compared exactly, without rounding.
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +183,7 @@ fn nearest(mut all: Vec<Relative>, most: usize) -> Vec<Relative> {
     all
 }
 
-/// What every two of `images` have in common. Other images of the store do not count.
+/// What each pair of `images` has in common. Other images of the store do not count.
 ///
 /// Takes time by the groups and the pairs of images, not by the entries: about a second for
 /// 1,000 images and 20,000 groups.

@@ -1,4 +1,4 @@
-//! For every two images, the sum of the weights of all sets that hold both.
+//! For each pair of images, the sum of the weights of all sets that hold both.
 //!
 //! ```text
 //! eight sets a block          one bit a set          table[mask] = sum of those sets' weights

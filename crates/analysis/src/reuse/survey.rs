@@ -5,7 +5,7 @@
 //! second reading  only to measure chunks: the bodies of those contents that are wanted
 //! ```
 //!
-//! Invariants: a surveyed layer holds just the contents that the store would have after loading
+//! Invariants: a surveyed layer holds exactly the contents that the store would have after loading
 //! it; its bytes were verified as a load verifies them. Memory: a draft of one layer, and 72 bytes
 //! a content.
 

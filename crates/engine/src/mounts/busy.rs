@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-/// More would not help whoever reads the message.
+/// More would not help the reader of the message.
 const ENOUGH: usize = 8;
 
 /// Up to eight lines `PID COMMAND (WHAT)` for processes that use something at or below `path`.

@@ -1,4 +1,4 @@
-//! The mounts that the records know, and how each is.
+//! The mounts that the records know, and the state of each.
 //!
 //! Invariant: listing changes nothing; a dead daemon is shown until the next mount, unmount or
 //! garbage collection cleans up after it.
@@ -9,7 +9,7 @@ use super::records::{KnownMount, MountRecord, MountRecords, now};
 use super::{namespaces, point};
 use crate::error::Result;
 
-/// How a mount is.
+/// The state of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountStatus {
@@ -40,7 +40,7 @@ impl MountStatus {
 pub struct MountInfo {
     /// What the registry says.
     pub record: MountRecord,
-    /// How it is.
+    /// Its state.
     pub status: MountStatus,
     /// Since it was ready, in seconds.
     pub uptime: u64,

@@ -7,8 +7,8 @@
 //! table       /proc/PID/mountinfo           namespaces  where else one is
 //! ```
 //!
-//! Invariant: whether a daemon lives is asked of the kernel (a lock that ends with the process),
-//! never of a pid.
+//! Invariant: the kernel says whether a daemon lives (by a lock that ends with the process), never
+//! a pid.
 
 mod busy;
 pub(crate) mod list;

@@ -1,5 +1,5 @@
-//! The records of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. Of a
-//! store that cannot be written they are in the cache directory.
+//! The records of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. If the
+//! store cannot be written, they are in the cache directory.
 //!
 //! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
 //! from before it starts. The kernel drops both however the daemon ends, so a file that can be
@@ -79,7 +79,7 @@ pub struct MountRecords {
     dir: PathBuf,
 }
 
-/// A daemon's place in the registry: while this value lives, others see it alive.
+/// A daemon's entry in the registry: while this value lives, other processes see the daemon alive.
 #[derive(Debug)]
 pub struct MountRegistration {
     json: PathBuf,
@@ -100,7 +100,7 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
     }
 }
 
-/// `ROOT/mounts`; of a store that cannot be written a directory elsewhere, one for each store.
+/// `ROOT/mounts`; for a store that cannot be written, a directory elsewhere, one for each store.
 fn directory(root: &Path, cache: Option<&Path>) -> PathBuf {
     let own = root.join("mounts");
     if !root.is_dir() {
@@ -133,7 +133,7 @@ impl MountRecords {
         Ok(Self { dir })
     }
 
-    /// The same for readers: no directory is as good as an empty one.
+    /// The same for readers: a missing directory counts as an empty one.
     pub fn existing(root: &Path, cache: Option<&Path>) -> Self {
         Self { dir: directory(root, cache) }
     }
@@ -252,7 +252,7 @@ fn options() -> fs::OpenOptions {
     options
 }
 
-/// Removes a file; that it is gone already is as good.
+/// Removes a file; one that is gone already is no error.
 fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

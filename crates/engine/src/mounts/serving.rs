@@ -63,7 +63,7 @@ impl MountSettings {
     }
 }
 
-/// A mount of this process. Dropped, it is detached at once.
+/// A mount of this process. When this is dropped, the mount is detached at once.
 pub struct ServedMount {
     session: Option<Session>,
     union: Option<Arc<Union>>,
@@ -183,7 +183,7 @@ impl ServedMount {
         self.wait()
     }
 
-    /// Serves until the mount is gone, by whoever's hand, or is asked to end.
+    /// Serves until the mount is gone, whoever ends it, or until it is asked to end.
     ///
     /// # Errors
     /// `Mount` if it ended by a fault; `Union` for what could not be written; `Io`.
@@ -205,7 +205,7 @@ impl ServedMount {
                 Err(mpsc::RecvError) => break Ok(()),
             }
         };
-        // What is held is given back at once: the next user waits for the union's end.
+        // The leases are given back at once: the next user waits for the union's end.
         let ended = self.union.take().map_or(Ok(()), |union| union.finish());
         drop(self.held.take());
         if let Some(registration) = self.registration.take() {

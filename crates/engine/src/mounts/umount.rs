@@ -17,7 +17,7 @@ use crate::error::{ErrorContext, Result, bail};
 
 /// How long a daemon may take to end once nothing is mounted any more.
 const END: Duration = Duration::from_secs(20);
-/// After that long it is asked whether another namespace has the mount.
+/// After this time other namespaces are searched for the mount.
 const SOON: Duration = Duration::from_millis(500);
 /// How long a lazy unmount waits: the daemon has to serve what is still open.
 const LAZY_END: Duration = Duration::from_secs(1);
@@ -128,7 +128,7 @@ fn abort(registry: &MountRecords, one: &KnownMount) -> Result<Unmounted> {
     bail!("pid {pid} does not end; it waits for something in the kernel")
 }
 
-/// Of a mount that is registered and not in this namespace.
+/// The error for a mount that is registered and not in this namespace.
 fn not_here(one: &KnownMount, directory: &Path) -> String {
     let shown = directory.display();
     let text = lives_on(one, directory).unwrap_or_else(|| {

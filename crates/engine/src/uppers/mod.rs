@@ -78,7 +78,8 @@ pub struct Uppers {
     records: MountRecords,
 }
 
-/// An upper that is being written. Dropped, it is let go, and removed if it was temporary.
+/// An upper that is being written. When this is dropped, the upper is released, and removed if it
+/// is temporary.
 pub struct UpperLease {
     path: PathBuf,
     temporary: bool,
@@ -251,7 +252,7 @@ impl Uppers {
         let path = self.path(&upper.name)?;
         let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
         let doing = || format!("cannot remove the upper {}", upper.name);
-        // Out of sight at once: half an upper is none.
+        // Renamed out of sight first: half an upper is never seen.
         fs::rename(&path, &gone).with_context(doing)?;
         fs::remove_dir_all(&gone).with_context(doing)
     }

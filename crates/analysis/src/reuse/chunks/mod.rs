@@ -10,9 +10,10 @@
 //! are 4 KiB from the beginning of a file. Every distinct piece is compressed on its own with
 //! zstd, level 3, and counts as itself where that makes it no smaller.
 //!
-//! Pieces are told apart by sha256, which the program has already and the processor mostly does
-//! itself: beside zstd it is a tenth of the work, so that a faster hash would not be noticed.
-//! 128 bits of it are kept; among 10^12 pieces two different ones meet with a chance of 10^-15.
+//! Pieces are distinguished by sha256, which the program has already and most processors have
+//! instructions for: beside zstd it is a tenth of the work, so that a faster hash would not be
+//! noticed. 128 bits of it are kept; among 10^12 pieces two different ones meet with a chance of
+//! 10^-15.
 //!
 //! Invariants: every distinct content is cut once; the result does not depend on the number of
 //! processors or passes. Memory: at most [`BYTES_A_PIECE`] bytes for a distinct piece in the
