@@ -5,8 +5,8 @@
 //! since 25 `blobs/sha256/HEX` for both, with an OCI index beside it.
 //!
 //! Invariants: below `blobs/sha256/` a name is a digest, and verified; a config that is called
-//! `HEX.json` and has another digest is believed with a warning, as nobody else looks at the name.
-//! An image that stands in the list several times is one image with all its names.
+//! `HEX.json` and has another digest is accepted with a warning, because no other reader looks at
+//! the name. An image that stands in the list several times is one image with all its names.
 
 use std::collections::{BTreeSet, HashMap};
 

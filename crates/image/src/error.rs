@@ -228,7 +228,7 @@ pub enum Error {
         /// What there is.
         available: String,
     },
-    /// A digest cannot be given, only had.
+    /// A new name cannot have a digest.
     #[error("{0} has a digest; a new name is a repository and a tag")]
     NameWithDigest(String),
     /// No image by that name or id.

@@ -3,8 +3,8 @@
 //! Nothing that a source lists is left out without an error, except what a choice of platform
 //! leaves out.
 //!
-//! Invariants: of two lists that are at odds neither is believed; no layer's descriptor of what is
-//! found has a negative size.
+//! Invariants: if the two lists contradict each other, neither counts; no layer's descriptor of
+//! what is found has a negative size.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -126,7 +126,7 @@ fn of_both(
 }
 
 /// Gives images of `manifest.json` the manifests that `index.json` has of them, so that their
-/// digests stay. That list does not count here, and nothing that is wrong with it does.
+/// digests stay. `index.json` is not asked for here, so its faults are ignored.
 fn add_manifests(source: &ImageSource, platform: Option<&Platform>, found: &mut [FoundImage]) {
     let all = SourceSpec::path(std::path::Path::new(&source.label));
     let wanted = Wanted { spec: &all, platform };

@@ -77,7 +77,7 @@ impl FoundImage {
     }
 }
 
-/// What of a source is wanted.
+/// Which images of a source are wanted.
 pub(crate) struct Wanted<'a> {
     pub(crate) spec: &'a SourceSpec,
     pub(crate) platform: Option<&'a Platform>,

@@ -72,7 +72,7 @@ pub struct LoadedLayer {
 /// Loads the images of a source, one after another.
 ///
 /// # Errors
-/// What is wrong with the source, the first layer that fails, or the store's trouble. Images
+/// What is wrong with the source, the first layer that fails, or an error of the store. Images
 /// loaded before the one that the error names stay; of that one nothing does.
 pub fn load(
     into: CheckedStore<'_>,
@@ -113,7 +113,8 @@ pub fn load(
 /// Brings one image into the store.
 ///
 /// # Errors
-/// The first layer that fails, what the check says, or the store's trouble: nothing of it stays.
+/// The first layer that fails, the error of the check, or one of the store: nothing of the image
+/// stays.
 pub(crate) fn load_one(
     into: CheckedStore<'_>,
     source: &dyn Blobs,

@@ -8,7 +8,7 @@
 //! strata:IMAGE                the store
 //! ```
 //!
-//! Invariant: the prefix decides; what a text without one means is for the caller to say.
+//! Invariant: the prefix decides; the caller decides what a text without one means.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -478,7 +478,7 @@ pub(crate) fn image_of(
 /// The descriptors of a manifest: its config's and its layers', all possible ones.
 ///
 /// # Errors
-/// `Document` if it is none.
+/// `Document` if it is no manifest.
 pub(crate) fn manifest_parts(label: &str, bytes: &[u8]) -> Result<(Descriptor, Vec<Descriptor>)> {
     const NAME: &str = "its manifest";
     match parse(label, NAME, bytes, MediaKind::Unsaid)? {

@@ -1,8 +1,8 @@
 //! A stored layer as a blob again: compressed the same way every time.
 //!
-//! Invariants: the same diff gives the same bytes, whoever packs it: fixed levels, one thread,
-//! no time and no name in the gzip header; the blob lies in an unnamed file of the store's
-//! staging directory and goes with it; the diff is the exact tar that came in.
+//! Invariants: the same diff gives the same bytes on every machine: fixed levels, one thread, no
+//! time and no name in the gzip header; the blob lies in an unnamed file of the store's staging
+//! directory and goes with it; the diff is the exact tar that came in.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};

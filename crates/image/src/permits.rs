@@ -16,7 +16,7 @@ pub(crate) struct Permits {
 pub(crate) struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    /// For so many at once.
+    /// `many` of them.
     pub(crate) fn new(many: usize) -> Self {
         Self { free: Mutex::new(many), back: Condvar::new() }
     }

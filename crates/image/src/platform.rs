@@ -98,7 +98,7 @@ impl Platform {
         }
     }
 
-    /// How well `self` serves one who asked for `wanted`: `None` not at all.
+    /// How well `self` serves a request for `wanted`; `None`: not at all.
     pub fn serves(&self, wanted: &Self) -> Option<Rank> {
         if self.os != wanted.os {
             return None;

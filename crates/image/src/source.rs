@@ -8,9 +8,9 @@
 //! lead to counts only if it is a JSON list of images, or has the digest that such a list names.
 //!
 //! Invariants: no path of a document has `..`; no link of an archive leads out of it; only regular
-//! files are opened, and a device not even for a look; a document's size is checked before it is
-//! read and reading stops there; readers use `pread`, so any number may read one archive at the
-//! same time.
+//! files are opened, and a device is not even opened to look at it; a document's size is checked
+//! before it is read and reading stops there; readers use `pread`, so any number may read one
+//! archive at the same time.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -60,8 +60,8 @@ pub(crate) trait Blobs: Sync {
     /// What progress calls a layer.
     fn layer_label(&self, layer: &FoundLayer, diff_id: &DiffId) -> String;
 
-    /// Told that the store refused the bytes of a layer. With `Ok` another place may have better
-    /// ones, and [`Blobs::layer`] gives them.
+    /// Called when the store has refused the bytes of a layer. With `Ok` another place may have
+    /// better ones, and [`Blobs::layer`] gives them.
     ///
     /// # Errors
     /// `error`, if that is the end of it.

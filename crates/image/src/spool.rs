@@ -34,7 +34,7 @@ pub(crate) enum OpenedPlace {
     Stream(File),
 }
 
-/// Opens a directory, file or pipe that the user named (links are theirs to make).
+/// Opens a directory, file or pipe that the user named; links on the way are followed.
 pub(crate) fn open(place: &SourcePlace) -> Result<OpenedPlace> {
     let path = match place {
         SourcePlace::Stdin => {

@@ -1,7 +1,7 @@
-//! The images of a source that are looked at, not loaded: [`OpenSource`].
+//! The images of a source, read without loading them: [`OpenSource`].
 //!
-//! Invariants: what is refused is what a load refuses; a layer's bytes are verified by whoever
-//! reads them to the end with [`strata_layer::inspect`], as a load does.
+//! Invariants: what is refused is what a load refuses; a layer's bytes are verified when they are
+//! read to the end with [`strata_layer::inspect`], as a load does.
 
 use strata_layer::LayerInput;
 use strata_registry::Reference;

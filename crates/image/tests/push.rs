@@ -280,7 +280,7 @@ fn an_upload_that_broke_off_goes_on_only_where_it_moved() {
     client.pull(&name).unwrap();
     let size = registry.stored_blob(&big()).unwrap().len();
     for (range, rest_is_taken, sizes) in [
-        // Nothing came through: all of it anew.
+        // Nothing came through: all of it is sent again.
         ("0-0", true, vec![size, size]),
         ("", true, vec![size, size]),
         // A part did; what follows it is sent.

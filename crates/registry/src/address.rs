@@ -41,7 +41,7 @@ impl Url {
         Self::parse(&format!("{}://{host}/", scheme.text()))
     }
 
-    /// Reads an absolute address; `None` if it is none that is followed.
+    /// Reads an absolute address; `None` if the text is not one, or one that is not followed.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let host = written_host(text)?;
         if !plain(text) || host.is_empty() || host.contains('@') {
@@ -127,7 +127,7 @@ impl Url {
         self.inner.query()
     }
 
-    /// Whether what is told to one of the two may be told to the other.
+    /// Whether a secret for one of the two may be sent to the other.
     pub(crate) fn same_origin(&self, other: &Self) -> bool {
         self.inner.origin() == other.inner.origin()
     }

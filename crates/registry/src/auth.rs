@@ -1,4 +1,4 @@
-//! Challenges and tokens: what a registry wants to see before it answers.
+//! Challenges and tokens: what a registry requires before it answers.
 //!
 //! ```text
 //! 401, WWW-Authenticate: Bearer realm="...",service="...",scope="..."

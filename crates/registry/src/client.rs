@@ -6,9 +6,9 @@
 //! ```
 //! (distribution specification 1.1, "API".)
 //!
-//! Invariants: a request is repeated only if it may be (nothing here is not); a token is kept
-//! for this repository alone and renewed once when it is refused; the scheme is found once and
-//! then stays, http being tried only where it is allowed.
+//! Invariants: a request is repeated only if that is safe (every one here is); a token is kept for
+//! this repository alone and renewed once when it is refused; the scheme is found once and then
+//! stays, http being tried only where it is allowed.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -173,7 +173,7 @@ impl Client {
                     refused = Some(answer.refusal());
                 }
                 Ok(_) => return Ok(self.base.get_or_init(|| url)),
-                // Whoever keeps silent to plain words says nothing to TLS either.
+                // A server that does not answer plain http does not answer TLS either.
                 Err(why) if why.is_silence() && *scheme == Scheme::Http => return Err(why),
                 Err(why) => {
                     failure.get_or_insert(why);
@@ -189,7 +189,7 @@ impl Client {
         Call { method, url, headers, body, authorization: None, verify }
     }
 
-    /// Asks once, twice if it has to say first who it is.
+    /// Asks once, or twice if the registry wants credentials first.
     fn ask(&self, call: &mut Call<'_>) -> Result<HttpResponse, EndpointError> {
         self.ask_with(call, "")
     }
@@ -199,7 +199,7 @@ impl Client {
         let tokens = || self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tokens().get(also).cloned();
         let base = self.base()?;
-        // An upload may be sent elsewhere; what is ours goes to the registry alone.
+        // An upload may be redirected elsewhere; our credentials go to the registry alone.
         let ours = call.url.same_origin(base);
         call.authorization = known.filter(|_| ours);
         let answer = self.http.send(call)?;
@@ -267,7 +267,7 @@ impl Client {
         }
     }
 
-    /// Whoever waits long is to know for what.
+    /// A user who waits long is to know for what.
     fn told_of(&self, why: &EndpointError) {
         if why.is_silence() {
             tracing::warn!("{}: {why}; it is asked again", self.label());
@@ -330,7 +330,7 @@ impl Client {
         let said = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
         let packed = answer.says_gzip();
         let mut bytes = answer.bytes(most)?;
-        // A document is JSON and no gzip, so one that looks like it was packed for the way.
+        // A document is JSON and no gzip, so one that looks like gzip was compressed for transport.
         if packed && bytes.starts_with(&[0x1f, 0x8b]) {
             bytes = unpacked(&bytes, most)?;
         }

@@ -1,4 +1,4 @@
-//! Who we are, to which registry: docker's and containers' files, and credential helpers.
+//! Credentials for registries, from docker's and containers' files and from credential helpers.
 //!
 //! ```text
 //! config.json (docker)        auths, credHelpers, credsStore     keys are hosts or old URLs
@@ -45,7 +45,7 @@ struct AuthFile {
 /// How a login was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeptLogin {
-    /// In the file, readable by whoever can read the file.
+    /// In the file, readable by every user who can read the file.
     Plainly(PathBuf),
     /// By this helper.
     Helper(String),
@@ -127,7 +127,7 @@ impl Credentials {
     }
 }
 
-/// How a registry is called in files that docker reads too.
+/// What a registry is called in files that docker reads too.
 fn key_of(host: &str) -> String {
     if host == HUB { HUB_KEY.to_owned() } else { host.to_owned() }
 }

@@ -65,7 +65,7 @@ impl Health {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = &self.path {
-            // Others may have written since.
+            // Other processes may have written it since.
             *state = read(path);
         }
         change(&mut state);

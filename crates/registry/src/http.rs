@@ -7,8 +7,8 @@
 //!
 //! Invariants: `Authorization` goes to the origin (scheme, host and port) that it is meant for
 //! and is dropped at the first redirect elsewhere; no redirect leads from https to http; a
-//! server that stops sending is given up after [`Timeouts`]; a body larger than asked
-//! for is not read. Nothing here reads the environment: proxies and roots are passed in.
+//! server that stops sending is given up after [`Timeouts`]; no more of a body is read than its
+//! caller allows. Nothing here reads the environment: proxies and roots are passed in.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -110,8 +110,8 @@ impl HttpResponse {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Whether the body was packed for the way, unasked (RFC 9110, 8.4). Some servers say so of a
-    /// blob that is a gzip itself.
+    /// Whether the body was compressed for transport, unasked (RFC 9110, 8.4). Some servers say
+    /// this of a blob that is a gzip itself.
     pub(crate) fn says_gzip(&self) -> bool {
         self.header("content-encoding").is_some_and(|how| how.trim().eq_ignore_ascii_case("gzip"))
     }

@@ -1,4 +1,4 @@
-//! Registries: what images are called there, and how one speaks to those who keep them.
+//! Registries: the names of images there, and the protocol to fetch and push them.
 //!
 //! ```text
 //! Reference --settings--> endpoints (mirrors, origin) --> Places: who is asked, in which order

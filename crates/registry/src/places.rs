@@ -4,8 +4,8 @@
 //! mirrors as configured, then the origin; those that did not answer lately after the others
 //! ```
 //!
-//! Invariants: whoever is asked, the answer counts only if it has the digest that the user or
-//! the origin named; of a blob whose bytes were wrong, whoever gave any of them is not asked
+//! Invariants: an answer of any endpoint counts only if it has the digest that the user or the
+//! origin named; an endpoint that gave bytes of a blob that was wrong is not asked for that blob
 //! again; if all fail, the error names all.
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,8 @@ const BREAKS: u32 = 100;
 pub struct Places {
     clients: Vec<Client>,
     health: Arc<Health>,
-    /// By blob: who gave bytes of it, and who is not asked for it again, with the reason.
+    /// By blob: which endpoints gave bytes of it, and which are not asked for it again, with the
+    /// reason.
     blobs: Mutex<HashMap<BlobDigest, Given>>,
     down: Mutex<HashSet<usize>>,
 }
@@ -49,7 +50,7 @@ impl Places {
         self.clients.last().filter(|client| client.endpoint.is_origin)
     }
 
-    /// Whether there is anybody to ask but the origin.
+    /// Whether there is an endpoint to ask besides the origin.
     pub fn has_mirrors(&self) -> bool {
         self.clients.iter().any(|client| !client.endpoint.is_origin)
     }
@@ -73,7 +74,7 @@ impl Places {
         match outcome {
             Some(why) if why.is_outage() => {
                 self.down.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
-                // A lone origin has nobody that could be asked before it.
+                // There is no endpoint to ask before a lone origin.
                 if self.clients.len() > 1 {
                     self.health.down(&client.endpoint.host);
                 }
@@ -82,7 +83,7 @@ impl Places {
         }
     }
 
-    /// The first answer that is one.
+    /// The first answer that is no failure.
     ///
     /// # Errors
     /// What each said.
@@ -128,7 +129,7 @@ impl Places {
 
     /// The bytes of a blob, from the first place that has them.
     pub fn blob(&self, digest: BlobDigest, size: u64) -> BlobReader<'_> {
-        // Whoever gave wrong bytes is in `failed` by now.
+        // An endpoint that gave wrong bytes is in `failed` by now.
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         blobs.entry(digest).or_default().used.clear();
         drop(blobs);
@@ -186,10 +187,11 @@ impl Places {
     }
 }
 
-/// A blob as one stream, however often the connection breaks and whoever gives the rest.
+/// A blob as one stream, however often the connection breaks and from whatever endpoint the rest
+/// comes.
 ///
-/// The bytes come in order, none twice, and at most as many as the descriptor says. Whether they
-/// are right is for the store to check.
+/// The bytes come in order, none twice, and at most as many as the descriptor says. The store
+/// checks whether they are right.
 pub struct BlobReader<'a> {
     places: &'a Places,
     digest: BlobDigest,
@@ -201,7 +203,7 @@ pub struct BlobReader<'a> {
 }
 
 impl BlobReader<'_> {
-    /// Opens the rest of the blob at somebody who has it.
+    /// Opens the rest of the blob at an endpoint that has it.
     fn open(&mut self) -> io::Result<()> {
         while self.body.is_none() {
             let Some(at) = self.places.next_for(self.digest) else {
@@ -238,7 +240,8 @@ impl BlobReader<'_> {
             0
         };
         skip += self.offset - begins;
-        // Packed for the way, unasked: then the length is another, and there is no range of it.
+        // Compressed for transport, unasked: then the length differs, and no range of it can be
+        // had.
         let packed = answer.says_gzip()
             && answer.status == 200
             && length.is_some_and(|length| length != self.size);

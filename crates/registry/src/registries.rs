@@ -1,6 +1,6 @@
 //! All registries, as one run of the program sees them.
 //!
-//! Invariant: nothing is asked of a registry until somebody asks for something of it.
+//! Invariant: no registry is contacted before a caller asks for something of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

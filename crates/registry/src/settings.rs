@@ -35,7 +35,7 @@ pub struct RegistrySettings {
     registries: Vec<Registry>,
     hub_mirrors: Vec<HubMirror>,
     insecure: Vec<HostPattern>,
-    /// What of the daemon's configuration makes no sense and is passed over.
+    /// The parts of the daemon's configuration that make no sense and are ignored.
     pub faults: Vec<String>,
     /// The files that it was read from.
     pub sources: Vec<PathBuf>,

@@ -4,15 +4,15 @@
 //! whole   POST uploads/ -> PUT location?digest=   with all bytes
 //!         where that form is refused: PATCH location with all bytes, no range -> PUT
 //! rest    an exchange that broke off: GET location -> Range: 0-N
-//!         -> PATCH from N + 1 on, if N has grown -> PUT; else all of it anew
+//!         -> PATCH from N + 1 on, if N has grown -> PUT; else all of it again
 //! mount   POST uploads/?mount=DIGEST&from=REPOSITORY -> 201, nothing to send
 //! ```
 //! (distribution specification, "Pushing blobs".) Parts are not used otherwise: GHCR takes parts
 //! up to 4 MiB alone, ECR the first part alone, and both take a whole blob of any size.
 //!
 //! Invariants: what is sent can be sent again; the registry checks the digest at the end; a form
-//! that a registry has refused is not tried again; an upload that breaks is begun anew as often
-//! as other requests are repeated, and what is refused is not repeated.
+//! that a registry has refused is not tried again; an upload that breaks is begun again as often as
+//! other requests are repeated, and what is refused is not repeated.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering::Relaxed;
@@ -191,7 +191,7 @@ impl Client {
             }
             tracing::debug!("upload of {}: {}: {why}", blob.digest, self.label());
             std::thread::sleep(self.retry().pause_after(failures, None));
-            // One who refuses without reading on looks like a connection that breaks.
+            // A server that refuses without reading on looks like a broken connection.
             if !self.refused.of(form.other()).load(Relaxed) {
                 form = form.other();
             }
@@ -241,7 +241,7 @@ impl Client {
             match rest.and_then(|at| self.finish(at, blob, blob.size)) {
                 Ok(()) => return Ok(()),
                 Err(Fault::Broken(broken)) => why = broken,
-                // Parts are not taken, or not put together: never mind, the whole may be.
+                // Parts are not taken, or not put together: the whole may be.
                 Err(Fault::Form(refused)) => {
                     self.refused.rest.store(true, Relaxed);
                     return Err(Fault::Broken(refused));

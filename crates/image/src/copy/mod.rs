@@ -83,7 +83,7 @@ pub struct CopiedImage {
     pub manifest: Option<BlobDigest>,
 }
 
-/// Who is told.
+/// The listeners to the progress of a copy.
 pub struct Listeners<'a> {
     /// What comes into the store.
     pub pulling: &'a dyn Progress,
@@ -94,8 +94,8 @@ pub struct Listeners<'a> {
 /// Copies one image.
 ///
 /// # Errors
-/// What the source or the destination is refused for; the destination then does not name the
-/// image. `Several` if the source does not say which image.
+/// Those of reading the source and of writing the destination, which then does not name the image.
+/// `Several` if the source does not say which image.
 pub fn copy(
     into: CheckedStore<'_>,
     registries: &Registries,

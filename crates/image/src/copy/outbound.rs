@@ -1,4 +1,4 @@
-//! An image on its way out: its documents, and a reader for each of its blobs.
+//! An image that is copied out: its documents, and a reader for each of its blobs.
 //!
 //! Invariants: manifest, config and layers belong together, by digest and size; a reader can be
 //! had as often as it is needed, and fails at its end if its bytes were not those of the digest.
@@ -260,7 +260,7 @@ pub(super) fn called(names: &[Reference], name: Option<&str>) -> Vec<(String, Op
     }
 }
 
-/// Tells of all layers before the first is copied, each once.
+/// Reports all layers, each once, before the first is copied.
 pub(super) fn prepare<'o, 'a>(
     outbound: &'o Outbound<'a>,
     listen: &PushListener<'_>,

@@ -1,7 +1,7 @@
-//! From somewhere else to a registry, blob by blob, as it is.
+//! An image copied to a registry as it is, blob by blob.
 //!
 //! Invariants: the manifest is put last; a blob that the registry has, here or in the repository
-//! that the image comes from, is not sent; a blob whose transfer breaks is sent anew as a whole,
+//! that the image comes from, is not sent; a blob whose transfer breaks is sent again as a whole,
 //! for its source may not have it in parts.
 
 use std::io::{self, Read};

@@ -107,7 +107,7 @@ impl Json {
         fields.iter_mut().rev().find(|(known, _)| folds(known, key)).map(|(_, value)| value)
     }
 
-    /// The elements of a list; none if it is none.
+    /// The elements of a list; none if it is no list.
     pub fn list_mut(&mut self) -> Option<&mut Vec<Self>> {
         match &mut self.0 {
             Node::List(list) => Some(list),

@@ -83,7 +83,7 @@ pub(super) fn first(bytes: &[u8]) -> Result<(Json, usize), JsonFault> {
             }
             _ => reader.scalar()?,
         };
-        // The value ends what it is the last of.
+        // The value ends each list or object whose last element it is.
         loop {
             let Some(top) = open.pop() else { return Ok((value, reader.at)) };
             let next = reader.next()?;

@@ -91,7 +91,7 @@ pub fn pull(
     let cpus = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = options.threads.or_else(|| NonZeroUsize::new(cpus().max(LAYERS_AT_ONCE)));
     let load = LoadOptions { threads, limits: options.limits.clone(), ..LoadOptions::default() };
-    // An image that is there as a whole is not told of layer by layer.
+    // The layers of an image that is there as a whole are not reported.
     let progress: &dyn Progress =
         if store.images().get(&id)?.is_some() { &Silent(progress) } else { progress };
     let loaded = load_one(into, &source, &found, &load, progress)?;

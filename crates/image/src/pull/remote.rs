@@ -1,8 +1,8 @@
 //! A registry as a source of documents and layers, for the code that loads.
 //!
-//! Invariants: what a mirror gives has the digest that the user or the origin named; only where
-//! the origin does not answer a mirror's word for a tag is taken, with a warning; what the store
-//! has is not fetched again.
+//! Invariants: what a mirror gives has the digest that the user or the origin named; only where the
+//! origin does not answer is a mirror trusted for a tag, with a warning; what the store has is not
+//! fetched again.
 
 use std::io::Read;
 
@@ -132,7 +132,7 @@ impl<'a> Remote<'a> {
         let Some(store) = self.store else { return Ok(None) };
         match store.blob(&digest) {
             Ok(bytes) => Ok(Some(bytes)),
-            // Fetched anew; a damaged one is replaced when the image is committed or by fsck.
+            // Fetched again; a damaged one is replaced when the image is committed, or by fsck.
             Err(strata_layer::Error::NoBlob(_) | strata_layer::Error::Damaged { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }

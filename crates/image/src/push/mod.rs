@@ -45,7 +45,7 @@ pub struct PushOptions {
 /// What happens to a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushEvent<'a> {
-    /// It is in line.
+    /// It waits for its turn.
     Preparing,
     /// The repository has it.
     Exists,
@@ -130,7 +130,7 @@ pub(crate) fn said(reference: &Reference, client: &Client, why: EndpointError) -
     RegistryError::one(reference.familiar(), client.label(), why).into()
 }
 
-/// Does the same for all, several at once; the first failure stops the others.
+/// Calls `act` for every item, for several at once; the first failure stops the others.
 ///
 /// # Errors
 /// The first.

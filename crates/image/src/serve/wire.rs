@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long it may send nothing of what is read after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What clients may take of this server.
+/// What clients may use of this server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ServeBounds {
     /// Connections at a time.
