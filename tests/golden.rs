@@ -97,7 +97,7 @@ fn help() {
 #[test]
 fn every_command_shows_its_help() {
     let sandbox = Sandbox::new();
-    // The test itself, for the snapshot may just be written anew.
+    // The test itself, because the snapshot may just be rewritten.
     let shown = fs::read_to_string(top().join("tests/golden.rs")).unwrap();
     for line in sandbox.ok(&["-h"]).lines().skip_while(|line| *line != "Commands:").skip(1) {
         let Some(command) = line.split_whitespace().next() else { break };

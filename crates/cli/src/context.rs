@@ -216,7 +216,8 @@ impl Context {
     }
 }
 
-/// Where to put what a store has no room for: a cache directory, or else a temporary one.
+/// The directory for what cannot be written to the store: a cache directory, or else a temporary
+/// one.
 pub(crate) fn elsewhere() -> PathBuf {
     let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let absolute = |name: &str| named(name).filter(|path| path.is_absolute());

@@ -1,6 +1,6 @@
-//! What each command does: the one place where the command line meets the rooms.
+//! What each command does: the one place that knows both the command line and what carries it out.
 //!
-//! Invariant: each command is one line here; what is more than that has a function of its own.
+//! Invariant: each command is one line here; anything longer is a function of its own.
 
 use std::io::{BufWriter, IsTerminal, Write};
 

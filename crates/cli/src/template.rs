@@ -87,8 +87,8 @@ impl Template {
         for document in documents {
             let value = lock(&self.values).of(document)?;
             let text = self.row(&value, &String::new)?;
-            // The engine knows no pointers, whose `nil` Go prints otherwise than a value that
-            // nothing has.
+            // The template engine knows no pointers, whose `nil` Go prints otherwise than a value
+            // that nothing has.
             let is_said =
                 || serde_json::to_string(document).is_ok_and(|all| all.contains(NO_VALUE));
             match text.contains(NO_VALUE) && !is_said() {

@@ -2,7 +2,7 @@
 //!
 //! The model: an error of the libraries says all in its `Display`, its causes with it, for it
 //! also stands alone in a log or a report of `fsck`; and it has its causes as `source()`, for
-//! programs that look for one. Some of others' crates do the same, some do not.
+//! programs that look for one. Some other crates do the same, some do not.
 //!
 //! Invariant: each cause is told once, the outermost first.
 

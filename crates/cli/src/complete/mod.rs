@@ -9,7 +9,7 @@
 //! command is known here.
 //!
 //! Invariants: a store is read where there is one, and never made; what cannot be read is not
-//! offered, and nothing is said of it: the person is in the middle of a line.
+//! offered, without a message: the person is in the middle of a line.
 
 mod names;
 

@@ -35,13 +35,13 @@ impl KnownNames {
         })
     }
 
-    /// Images by name, each followed by `end`; and by id, for who has begun one.
+    /// Images by name, each followed by `end`; and by id, if one has been begun.
     pub(super) fn images(&self, typed: &str, end: &str) -> Vec<Offer> {
         let Ok(store) = self.context.store() else { return Vec::new() };
         let mut offers = Vec::new();
         for (name, id) in store.images().tags().unwrap_or_default() {
             let short = familiar(&name);
-            // Whoever writes the whole name gets the whole name.
+            // A user who writes the whole name gets the whole name.
             let whole = typed.contains('/') && !short.starts_with(typed);
             let name = if whole { name } else { short };
             offers.push((format!("{name}{end}"), id.short()));

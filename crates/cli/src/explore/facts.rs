@@ -1,5 +1,5 @@
 //! What the view knows of an image before the first key: its layers with their history, who else
-//! has them, and how the store calls other images.
+//! has them, and what the store calls other images.
 //!
 //! Invariant: read once; nothing here changes while the view is open.
 
@@ -56,7 +56,7 @@ impl ExploredImage {
     /// Reads an image; `watch` is told how many of how many layers were read.
     ///
     /// # Errors
-    /// There is no such image, or the store cannot tell of it.
+    /// There is no such image, or the store cannot read it.
     pub(crate) fn open(
         context: &Context,
         reference: &str,

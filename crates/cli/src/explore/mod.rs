@@ -6,7 +6,7 @@
 //!                                  └> this loop: views files, extracts, leaves
 //! ```
 //!
-//! [`screen`] takes the terminal and gives it back; [`mod@print`] tells the same without one.
+//! [`screen`] takes the terminal and gives it back; [`mod@print`] prints the same without one.
 //!
 //! Invariants: the loop waits for events and draws after them, it never polls while nothing runs;
 //! an image is held, and none of it is changed.

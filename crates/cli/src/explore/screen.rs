@@ -24,7 +24,7 @@ use signal_hook::low_level::emulate_default_handler;
 pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     mouse: bool,
-    /// Held while something is written; whom a signal ends takes it for good.
+    /// Held while something is written; a process that a signal ends takes it for good.
     writing: Arc<Mutex<()>>,
 }
 
@@ -82,7 +82,7 @@ fn enter(mouse: bool) -> Result<()> {
     if mouse { execute!(stdout(), EnableMouseCapture) } else { Ok(()) }
 }
 
-/// Undoes all of [`enter`]; each part is tried, for nobody is left to be told of an error.
+/// Undoes all of [`enter`]; each part is tried, because an error could not be reported any more.
 fn give_back() {
     use ratatui::crossterm::cursor::Show;
     let mut out = stdout();

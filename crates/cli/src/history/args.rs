@@ -57,7 +57,7 @@ pub(crate) struct DiffOptions {
 }
 
 impl DiffOptions {
-    /// The first option given, which none of means anything for an upper.
+    /// The first option given; none of them means anything for an upper.
     pub(crate) const fn given(&self) -> Option<&'static str> {
         match self {
             Self { stat: true, .. } => Some("--stat"),

@@ -1,8 +1,8 @@
 //! `strata diff IMAGE1 IMAGE2 [PATH]`.
 //!
-//! Invariants: a time alone is no difference unless asked for: an image that is built anew has
-//! new times everywhere, and nothing runs differently for it; the names of directories and files
-//! are told whole, a file that is named itself is compared line by line.
+//! Invariants: a time alone is no difference unless asked for: an image that is built again has new
+//! times everywhere, and nothing runs differently for it; directories are compared name by name, a
+//! file that is named itself is compared line by line.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -299,7 +299,7 @@ fn difference_json(sides: [Side<'_>; 2], one: &Difference) -> Result<Value> {
     }))
 }
 
-/// Whether an event is one that is listed: what a layer only says again is none.
+/// Whether an event is listed: what a layer only has again is not.
 fn tells(event: &NameEvent<'_>, time: bool) -> bool {
     match event.what {
         NameChange::Changed { facts, .. } => !counted(facts, time).is_empty(),

@@ -20,7 +20,7 @@ pub(crate) use diff::run as run_diff;
 pub(crate) use duplicates::run as run_duplicates;
 pub(crate) use why::run as run_why;
 
-/// There are differences, which `--exit-code` asked to be told by.
+/// There are differences, and `--exit-code` was given.
 #[derive(Debug)]
 pub(crate) struct Differs;
 

@@ -14,7 +14,7 @@ use strata_tree::{Kind, Node, NodeId, TreePath};
 use super::words::{path_json, shown};
 use crate::{table, units};
 
-/// Numbers of one directory.
+/// The counts of one directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Row {
     added: u64,

@@ -1,8 +1,8 @@
 //! The difference of one file's contents, unified, as `diff -u` writes it.
 //!
-//! Invariants: what is no text is not shown, only that it differs; on a terminal control
-//! characters are escaped; the time for finding a short difference is bounded, after it a longer
-//! one is shown, which is right too.
+//! Invariants: a file that is no text is not shown, only reported as different; on a terminal
+//! control characters are escaped; the time for finding a short difference is bounded, after it a
+//! longer one is shown, which is right too.
 
 use std::io::Write;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LOOKED_AT: usize = 8000;
 /// How long lines are matched before a coarser way is taken.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A file's bytes, and how they are called; nothing of what does not exist.
+/// A file's bytes, and their label in the output; no bytes where there is no file.
 pub(super) struct File {
     pub(super) label: String,
     pub(super) bytes: Option<Vec<u8>>,

@@ -1,8 +1,8 @@
 //! `strata why`: the life of a path.
 //!
-//! Invariants: the path is resolved as the image's root would resolve it, and every link on the
-//! way is said; if nothing ever was at the end of that way but something was at the path as it is
-//! written, that is told instead.
+//! Invariants: the path is resolved as the image's root would resolve it, and every link on the way
+//! is shown; if nothing ever was at the end of that way but something was at the path as it is
+//! written, that is shown instead.
 
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;

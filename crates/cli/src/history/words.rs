@@ -57,7 +57,7 @@ pub(super) fn shown(path: &TreePath) -> String {
     format!("/{}", escaped(path.as_bytes()))
 }
 
-/// A path for JSON: text, and in hex where it is none.
+/// A path for JSON: text, and in hex where it is no text.
 pub(super) fn path_json(path: &TreePath) -> Value {
     match std::str::from_utf8(path.as_bytes()) {
         Ok(text) => json!(format!("/{text}")),
@@ -127,7 +127,7 @@ pub(super) fn changes(facts: ChangedFacts, was: &NodeFacts, now: &NodeFacts) -> 
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// To the second, where that tells them apart.
+/// To the second, where that shows the difference.
 fn times(was: &NodeFacts, now: &NodeFacts) -> (String, String) {
     let (old, new) = (was.stat.mtime, now.stat.mtime);
     match old.seconds == new.seconds {

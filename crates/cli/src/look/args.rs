@@ -111,9 +111,9 @@ pub(crate) struct UnpackArgs {
 
 /// Write the whole tree of an image or of an upper on its image as one file
 ///
-/// The file is exact, whoever writes it: owners, modes, devices and attributes are those of the
-/// image, and the same tree gives the same bytes. A tar is what any tool reads; an EROFS image is
-/// what Linux mounts (`mount -o loop`, from 5.4 on), without strata.
+/// The file is exact, whichever user writes it: owners, modes, devices and attributes are those of
+/// the image, and the same tree gives the same bytes. A tar is what any tool reads; an EROFS image
+/// is what Linux mounts (`mount -o loop`, from 5.4 on), without strata.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     /// The image, the name of an upper, or the directory that it is mounted on

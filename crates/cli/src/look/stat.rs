@@ -1,4 +1,4 @@
-//! `strata stat`: all that an image says of one file, with the values of its attributes, the
+//! `strata stat`: everything that an image says of one file, with the values of its attributes, the
 //! digest of its content and the layer that the content comes from.
 
 use std::fmt::Write as _;

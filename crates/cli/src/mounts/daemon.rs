@@ -8,7 +8,7 @@
 //!
 //! Invariants: when the command has returned without error, the mount is usable and listed; if
 //! the command is gone before that, the daemon takes the mount away again; the daemon holds no
-//! descriptor of whoever started it; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
+//! descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -75,7 +75,7 @@ pub(crate) type ToMount = (OpenImage, Option<NamedUpper>);
 /// Mounts. `open` opens the image; only the process that serves it calls that.
 ///
 /// # Errors
-/// In words for whoever typed the command, also where it was the daemon that failed.
+/// In words for the person who typed the command, also where the daemon failed.
 pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<ToMount>) -> Result<()> {
     match &request.role {
         Role::Starter => start(request),
@@ -123,7 +123,7 @@ fn start(request: &MountRequest) -> Result<()> {
     }
 }
 
-/// Most who mount over something did not mean to.
+/// Most users who mount over something did not mean to.
 fn note_hidden(directory: &Path) {
     let shown = stratafs::shown(directory);
     let note = format!("note: {shown} was not empty; what is in it is hidden until unmounted\n");
@@ -147,12 +147,12 @@ fn run_daemon(
     };
     if let Err(error) = say(READY).and_then(|()| close_stdout()) {
         drop(running);
-        return Err(error).context("whoever wanted the mount is gone");
+        return Err(error).context("the process that wanted the mount is gone");
     }
     running.run()
 }
 
-/// Leaves everything that belongs to whoever started the daemon.
+/// Releases everything that belongs to the process that started the daemon.
 fn leave_surroundings() -> Result<()> {
     // A shell's locks and pipes would live on here.
     InheritedFds::note().context("cannot list inherited descriptors")?.close();

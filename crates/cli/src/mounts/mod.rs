@@ -4,7 +4,7 @@
 //! engine and is in its records as long as it lives; `strata mounts` shows the records (`list`),
 //! `strata umount` takes a mount away and waits for its daemon.
 //!
-//! Invariant: nothing here knows the store: the image comes from the caller.
+//! Invariant: nothing here knows the store: the caller hands in the image.
 
 mod args;
 mod daemon;

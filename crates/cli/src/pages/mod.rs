@@ -55,7 +55,7 @@ fn with_examples(command: Command, path: &str) -> Command {
     })
 }
 
-/// What the table has of a command.
+/// What the table says of a command.
 struct CommandPage {
     row: &'static PageRow,
     /// The command's words, and those that the row's examples have in their place.

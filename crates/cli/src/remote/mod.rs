@@ -5,7 +5,7 @@
 //! transfer  the lines and bars of docker, for whatever comes or goes
 //! ```
 //!
-//! Invariant: the environment is read in `config` alone; everything else is told.
+//! Invariant: the environment is read in `config` alone; everything else is passed in.
 
 mod config;
 mod copy;

@@ -21,7 +21,7 @@ use crate::context::Context;
 ///
 /// What the registry has already is not sent; what another of its repositories has is mounted
 /// from there. Where the registry has the very blobs that the image was pulled as, its manifest
-/// is pushed byte for byte and keeps its digest. Other layers are compressed anew, the same way
+/// is pushed byte for byte and keeps its digest. Other layers are compressed again, the same way
 /// every time, so their digests, and the manifest's, are new; the image id is not.
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {

@@ -27,7 +27,7 @@ const SHOWN: usize = 45;
 pub(crate) struct SearchArgs {
     /// [HOST[:PORT]/]TERM
     term: String,
-    /// At most so many
+    /// At most this many
     #[arg(long, value_name = "N", default_value_t = 25)]
     limit: usize,
     /// Show whole descriptions

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs, out: &mut impl Write) -> 
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             told.store(true, Ordering::SeqCst);
-            // Wakes whoever accepts; if that fails nobody accepts any more.
+            // Wakes the thread that accepts; if that fails none accepts any more.
             drop(TcpStream::connect(address));
         }
     });

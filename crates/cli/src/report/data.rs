@@ -50,7 +50,7 @@ pub(super) struct PageData {
     /// How many images the store has, shown or not.
     in_store: usize,
     totals: Totals,
-    /// Bytes charged to images that are not shown, and of layers without an image.
+    /// Bytes charged to images that are not shown, and to layers without an image.
     elsewhere: u64,
     images: Vec<Image>,
     layers: Vec<Layer>,
@@ -226,7 +226,7 @@ pub(super) fn collect(
     })
 }
 
-/// The layers of an image that the store has, each with what is its part of the bytes.
+/// The layers of an image that the store has, each with its part of the bytes.
 fn parts(
     config: &ImageConfig,
     record: &ImageRecord,

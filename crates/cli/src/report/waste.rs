@@ -1,7 +1,7 @@
-//! Files that one layer of an image adds and a later one deletes or writes anew.
+//! Files that one layer of an image adds and a later one deletes or writes again.
 //!
 //! The model: images that have layers in common waste the same files, and the store keeps a content
-//! once, however many files of it are wasted. So the page tells of contents: a row each, with its
+//! once, however many files of it are wasted. So the page lists contents: a row each, with its
 //! files, and the number of images. Images are asked in the order of the page until enough names
 //! have been read; the page says how many were.
 //!

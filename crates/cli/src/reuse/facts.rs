@@ -38,12 +38,12 @@ pub(crate) struct ReuseFacts {
     pub(crate) one: Option<usize>,
     /// The pieces of the files, if they were to be measured; its layers are `levels.counted`.
     pub(crate) measured: Option<Measured>,
-    /// Of images in no store: what loading them would add to it.
+    /// For images in no store: what loading them would add to it.
     pub(crate) added: Option<Added>,
 }
 
 impl ReuseFacts {
-    /// Of the images named, or of all; of a single one named, all are read, too.
+    /// The facts of the images named, or of all; for a single one all are read, too.
     pub(crate) fn of_store(store: &Store, named: &[String]) -> Result<Self> {
         let tags = store.images().tags()?;
         let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
@@ -84,7 +84,7 @@ impl ReuseFacts {
         Ok(Self::new(images, records, store.accounts().sharing()?, one))
     }
 
-    /// Of these images; `one` is the position of the one that was asked about.
+    /// The facts of these images; `one` is the position of the one that was asked about.
     pub(crate) fn new(
         images: Vec<ReuseImage>,
         records: Vec<ImageRecord>,

@@ -29,8 +29,8 @@ pub(crate) struct UppersArgs {}
 /// with a PATH what is there and below it, for a file its lines. A added, C changed, D deleted.
 ///
 /// Compared are types, contents, link targets, device numbers, modes, owners and extended
-/// attributes. A time alone is no difference without --time: building an image anew changes the
-/// times of all it writes, and nothing else by them. Link counts are not compared.
+/// attributes. A time alone is no difference without --time: building an image again changes the
+/// times of all that it writes, and nothing else. Link counts are not compared.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
     #[command(flatten)]

@@ -6,7 +6,8 @@
 //!                   /work/        what is being made
 //! ```
 //!
-//! `shelf` keeps them, `commands` are what people do with them, `remove` takes them away.
+//! The engine keeps them; `commands` lists, compares and commits them, `ps` shows them as docker
+//! shows containers, `remove` removes them.
 //!
 //! Invariants: a directory of `uppers/` is complete as soon as it has its name; an upper is
 //! locked (flock on its directory) while a mount writes to it; an image that an upper belongs to

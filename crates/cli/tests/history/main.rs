@@ -35,7 +35,7 @@ impl Progress for Silent {
     fn warning(&self, _: &str, _: &str) {}
 }
 
-/// A store in memory where that is to be had.
+/// A store in memory where there is a file system for that.
 fn store() -> (TempDir, Store) {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let store = Store::open(&dir.path().join("store")).unwrap();

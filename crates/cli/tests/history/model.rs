@@ -136,7 +136,7 @@ impl Image {
             let (path, named) = match member {
                 Member::Node { path, node } => {
                     let named = match self.tree.get(path) {
-                        // The same directory, described anew.
+                        // The same directory, described again.
                         Some(known) if known.node.kind == "dir" && node.kind == "dir" => {
                             Named { node: node.clone(), inode: known.inode }
                         }

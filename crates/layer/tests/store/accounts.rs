@@ -1,5 +1,5 @@
 //! The accounts of the index stay true whatever comes and goes: holder sets, their sums, blocks
-//! and directories, as `fsck` derives them anew and as the layers themselves say.
+//! and directories, as `fsck` derives them again and as the layers themselves say.
 
 use std::collections::{BTreeMap, BTreeSet};
 

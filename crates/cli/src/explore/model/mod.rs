@@ -5,8 +5,8 @@
 //!                                   Model         -> view/ draws it
 //! ```
 //!
-//! Files are read, and written, by the loop that asked for the effect; it tells the model what
-//! became of it.
+//! Files are read, and written, by the loop that asked for the effect; it tells the model the
+//! outcome.
 //!
 //! Invariants: an update never blocks on a file; every key has an answer in every state; nothing
 //! is extracted over something that exists unless the user said so to that very name.

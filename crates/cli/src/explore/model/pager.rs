@@ -1,6 +1,6 @@
-//! One file on the screen: lines of text, or bytes in hex where it is none.
+//! One file on the screen: lines of text, or the bytes of a binary file in hex.
 //!
-//! The file is read where it is looked at, so its size does not matter; one pass at the start
+//! Only the part on the screen is read, so the file's size does not matter; one pass at the start
 //! finds how many lines there are and where every 256th begins.
 //!
 //! Invariants: what is drawn is a window of the file; a line that is longer than the screen costs
@@ -14,10 +14,10 @@ use super::filter::position;
 
 /// Bytes on a line of hex.
 pub(crate) const HEX_LINE: u64 = 16;
-/// One line of so many has its place kept.
+/// The offset of one line in this many is kept.
 const STEP: u64 = 256;
 const CHUNK: usize = 64 << 10;
-/// A NUL in the first so many bytes makes a file a binary one (as grep and git see it).
+/// A NUL among this many bytes at the start makes a file a binary one (as grep and git see it).
 const PROBED: usize = 8 << 10;
 
 /// How a file is shown.

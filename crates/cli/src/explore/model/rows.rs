@@ -149,13 +149,13 @@ impl Rows {
         if span != self.span {
             self.span = span;
             self.totals = self.tree.totals(span);
-            self.anew();
+            self.reset();
         }
     }
 
     pub(crate) fn set_only_changes(&mut self, only: bool) {
         self.only_changes = only;
-        self.anew();
+        self.reset();
     }
 
     pub(crate) fn set_sort(&mut self, sort: Sort) {
@@ -166,7 +166,7 @@ impl Rows {
 
     pub(crate) fn set_filter(&mut self, filter: Option<Filter>) {
         self.filter = filter;
-        self.anew();
+        self.reset();
         // What was looked for is better than a directory above it.
         if self.filter.is_some() && !self.kept[self.current().index()].itself {
             let first = self.rows.iter().position(|row| self.kept[row.path.index()].itself);
@@ -266,8 +266,8 @@ impl Rows {
         row.map(|row| self.select(row)).is_some()
     }
 
-    /// What is shown is another: what was opened by hand among it is forgotten.
-    fn anew(&mut self) {
+    /// What is shown has changed: what was opened and closed by hand is forgotten.
+    fn reset(&mut self) {
         self.toggled.fill(false);
         self.sorted.clear();
         self.kept.clear();
@@ -319,7 +319,7 @@ impl Rows {
         kids
     }
 
-    /// Writes the rows anew.
+    /// Computes the rows again.
     fn lay(&mut self) {
         let mut stays = self.current();
         let mut rows = std::mem::take(&mut self.rows);

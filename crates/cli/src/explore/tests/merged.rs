@@ -68,8 +68,8 @@ fn tar(members: &[Member]) -> Vec<u8> {
     tar.end()
 }
 
-/// All that can be told of a tree but node numbers: path, stat, target, attributes, bytes, and the
-/// first path of the same inode.
+/// All facts of a tree but node numbers: path, stat, target, attributes, bytes, and the first path
+/// of the same inode.
 fn told(tree: &FileTree) -> Result<BTreeMap<String, String>, strata_tree::Error> {
     let mut told = BTreeMap::new();
     let mut firsts: BTreeMap<NodeId, TreePath> = BTreeMap::new();

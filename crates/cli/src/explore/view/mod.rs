@@ -131,7 +131,7 @@ fn put(frame: &mut Frame<'_>, area: Rect, line: &Line<'_>) {
     }
 }
 
-/// The `at`th row inside an area, if it has so many.
+/// The `at`th row inside an area, if it has one.
 fn row(area: Rect, at: usize) -> Option<Rect> {
     let at = u16::try_from(at).ok().filter(|at| *at < area.height)?;
     Some(Rect { y: area.y + at, height: 1, ..area })

@@ -71,7 +71,7 @@ function fitted(text, width, pixels, head = NAME_HEAD) {
   return cut(least);
 }
 
-/** A size that tells its bytes on hover, and to whoever reads the page by program. */
+/** A size that tells its bytes on hover, and to a program that reads the page. */
 const sized = (bytes, properties = {}) =>
   el("data", { value: bytes, title: exact(bytes), ...properties }, size(bytes));
 const sizedCell = (bytes, properties = {}) =>

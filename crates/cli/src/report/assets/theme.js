@@ -33,7 +33,7 @@ function chart(id, build, { renew = false, fit } = {}) {
     fit(drawn.chart);
     drawn.chart.setOption(option, { notMerge: true });
   };
-  // For whoever looks at the page by program: what a canvas shows is in no element.
+  // For a program that looks at the page: what a canvas shows is in no element.
   node.chart = drawn.chart;
   drawn.draw();
   charts.push(drawn);
