@@ -69,8 +69,8 @@ impl<'a> Resolver<'a> {
         Resolver { program, names }
     }
 
-    /// The module that `path` begins at, seen from `from`, and what of it is left; None if it does
-    /// not begin in this crate.
+    /// The module that `path` begins at, seen from `from`, and the rest of the path; None if it
+    /// does not begin in this crate.
     fn begin(
         &self,
         from: &[String],

@@ -11,7 +11,11 @@ use std::fs;
 use crate::project::{files, none, top};
 
 /// Each with what to write instead.
-const BANNED: [(&str, &str); 6] = [
+const BANNED: [(&str, &str); 10] = [
+    ("heeded", "obeyed, followed, or say what is done"),
+    ("who asks for", "a caller that asks for"),
+    ("whoever asks", "a caller, or name who"),
+    ("whoever uses", "a caller that uses, or name who"),
     ("what is none", "name what the thing is"),
     ("told from", "distinguished from"),
     ("whoever has", "a caller that has, or name who"),

@@ -117,7 +117,7 @@ pub(crate) fn program_of(sources: &[(&str, &str)]) -> Program {
     sources.iter().map(module).collect()
 }
 
-/// What of `items` is compiled when nothing is tested.
+/// The items of `items` that are compiled outside of tests.
 fn library(items: Vec<syn::Item>) -> Vec<syn::Item> {
     items.into_iter().filter(|item| !for_tests(attributes(item))).collect()
 }
