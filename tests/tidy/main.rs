@@ -2,8 +2,7 @@
 //! file opens with, that every file is compiled, where `unsafe` and printing are allowed, the
 //! shape of the code (types, functions, names, circles) and the words of the prose.
 //!
-//! Invariant: a rule with exceptions lists them by name: beside the rule, each with its reason, or
-//! in `exceptions.txt`, which only gets shorter.
+//! Invariant: a rule with exceptions lists them by name beside the rule, each with its reason.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 #![allow(clippy::print_stdout)] // The figures are printed.
@@ -13,7 +12,6 @@ mod circles;
 mod code;
 mod compiled;
 mod counts;
-mod exceptions;
 mod files;
 mod phrases;
 mod project;
