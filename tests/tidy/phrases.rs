@@ -11,7 +11,11 @@ use std::fs;
 use crate::project::{files, none, top};
 
 /// Each with what to write instead.
-const BANNED: [(&str, &str); 10] = [
+const BANNED: [(&str, &str); 14] = [
+    ("anew", "again, or say what is made"),
+    ("just those", "exactly those, or name them"),
+    ("so many", "this many, or name the number"),
+    ("whoever is", "a caller that is, or name who"),
     ("heeded", "obeyed, followed, or say what is done"),
     ("who asks for", "a caller that asks for"),
     ("whoever asks", "a caller, or name who"),

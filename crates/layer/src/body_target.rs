@@ -3,7 +3,7 @@
 //! ```text
 //! Staging     a load: written into the stage, or linked to a file that already has those bytes
 //!             (this layer's, another layer's that is being unpacked, one of the index)
-//! Discarded   fsck, rebuild, inspect: only the books are kept, so that rows are derived anew
+//! Discarded   fsck, rebuild, inspect: only the books are kept, so that rows are derived again
 //! ```
 //!
 //! Invariants: with [`Discarded`] nothing is written, and each content of a layer is there once;

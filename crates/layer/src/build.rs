@@ -2,7 +2,7 @@
 //!
 //! For every regular file: read, hash, and have the [`BodyTarget`] either link to a file that
 //! already has those bytes or write it. The books are the same whatever the target is, which is how
-//! fsck and rebuild derive a layer's rows anew.
+//! fsck and rebuild derive a layer's rows again.
 //!
 //! Invariants: at most [`SMALL`] bytes of a body are in memory; a body that no path holds any
 //! more stays in the stage's shadows until `headers.zst` has it; `bodies` has one record for each

@@ -99,7 +99,7 @@ fn checked(layer: i64, name: &[u8]) -> Result<Name<'_>> {
         .map_err(|why| Error::damaged("index.db", format!("layer {layer}: a name: {why}")))
 }
 
-/// Adds a copy of those bytes, of which so many blocks of 512 bytes are on disk, to a holder set.
+/// Adds a copy of those bytes, which takes `blocks` blocks of 512 bytes on disk, to a holder set.
 pub(crate) fn insert(
     db: &Connection,
     digest: &ContentDigest,

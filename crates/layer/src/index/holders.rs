@@ -13,7 +13,7 @@
 //! the same without it.
 //!
 //! Invariants: each content is in exactly one set, no set is empty, no set occurs twice; the
-//! numbers of a set are sums over its contents. All of it can be derived anew from `entries`.
+//! numbers of a set are sums over its contents. All of it can be derived again from `entries`.
 
 use std::collections::HashMap;
 
@@ -315,7 +315,7 @@ pub(crate) fn derive(
     Ok(())
 }
 
-/// Makes all sets anew from `entries`.
+/// Makes all sets again from `entries`.
 pub(crate) fn rebuild(db: &Connection) -> Result<()> {
     let mut sets: HashMap<Vec<i64>, (usize, Sum)> = HashMap::new();
     let mut of = Vec::new();

@@ -35,7 +35,7 @@ pub(crate) use schema::NEWEST;
 /// How long a writer waits for another before it gives up.
 const BUSY: Duration = Duration::from_secs(300);
 
-/// So many questions are answered from one snapshot.
+/// How many questions are answered from one snapshot.
 const SNAPSHOT: u32 = 256;
 
 /// Bytes of a page. There are fifteen tables and indices, each with one at least: with SQLite's own
@@ -174,7 +174,7 @@ fn copied(path: &Path, log: &Path, elsewhere: &Path) -> Result<Connection> {
 /// What every connection is told.
 fn ready(db: &Connection) -> Result<()> {
     db.busy_timeout(BUSY)?;
-    // Without it a statement is parsed and planned anew for each value bound to it: the planner
+    // Without it a statement is parsed and planned again for each value bound to it: the planner
     // looks at values where statistics could make a difference. We keep none.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())

@@ -12,7 +12,7 @@
 //! only where the file system's link limit (EMLINK) forced it.
 //!
 //! Invariants: migrations are append-only, `user_version` counts those applied; a released
-//! statement is never edited. Every row of `entries` can be derived anew from the layer's
+//! statement is never edited. Every row of `entries` can be derived again from the layer's
 //! directory; what it takes on disk is taken from there too.
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! `fsck`: the accounts of the index, which say who holds what and what the disk takes for it.
 //!
-//! Invariant: each wrong number is named with what it should be; holder sets are derived anew
-//! from `entries`, blocks are those that the check has just met on disk.
+//! Invariant: each wrong number is named with what it should be; holder sets are derived again from
+//! `entries`, blocks are those that the check has just met on disk.
 
 use std::collections::HashMap;
 

@@ -38,7 +38,7 @@ pub enum Problem {
     },
     /// `images.json` is damaged; the index has the same.
     Listing(String),
-    /// A compiled tree is damaged; it is made anew when it is needed.
+    /// A compiled tree is damaged; it is compiled again when it is needed.
     Tree {
         /// The file.
         path: PathBuf,

@@ -7,7 +7,7 @@
 //! {"replaces": sha256 of the images before, "images": [...], "sha256": of both}
 //! ```
 //!
-//! Invariants: its images equal those of the index, or it replaces just those; its bytes are
+//! Invariants: its images equal those of the index, or it replaces exactly those; its bytes are
 //! exactly what this module writes, so a wrong byte is noticed.
 
 use std::path::Path;

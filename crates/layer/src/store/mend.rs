@@ -1,5 +1,5 @@
 //! `fsck --repair`, once the index is right: what is damaged is taken out, so that it can be
-//! loaded again; what has a second copy is written anew.
+//! loaded again; what has a second copy is written again.
 //!
 //! Invariants: nothing that somebody leases is taken away, it stays a problem; of what is not
 //! damaged only garbage goes.
@@ -62,10 +62,10 @@ impl<'s> Mender<'s> {
                     Err(Error::InUse { .. }) => None,
                     Err(error) => return Err(error),
                 },
-                Problem::Listing(_) => Some("written anew from the index"),
+                Problem::Listing(_) => Some("written again from the index"),
                 Problem::Tree { path, .. } => {
                     remove_file_if_there(path)?;
-                    Some("removed; it is made anew when it is needed")
+                    Some("removed; it is compiled again when it is needed")
                 }
             };
             match done {
@@ -109,7 +109,7 @@ impl<'s> Mender<'s> {
         }
     }
 
-    /// Writes `images.json` anew if it is not that of the index.
+    /// Writes `images.json` again if it is not that of the index.
     fn mend_listing(&self) -> Result<()> {
         let mut index = self.index.lock();
         let tx = index.write()?;

@@ -81,8 +81,8 @@ pub(super) fn derive(leased: &LeasedLayer) -> Result<Derived> {
     Ok(Derived { built, record })
 }
 
-/// Makes `index.db` anew from the layer directories, `images.json` and `blobs/`; what it did
-/// and what it could not take over goes into the report.
+/// Makes a new `index.db` from the layer directories, `images.json` and `blobs/`; what it did and
+/// what it could not take over goes into the report.
 ///
 /// # Errors
 /// `InUse` if somebody has the store open; `Io`, `Sqlite`.
@@ -111,7 +111,7 @@ pub(super) fn rebuild(
     dir.step(Step::IndexRebuilt);
     new.replace(&dir.index())?;
     dir.step(Step::IndexReplaced);
-    report.repaired.push("index.db: made anew from the layers".to_owned());
+    report.repaired.push("index.db: rebuilt from the layers".to_owned());
     let state = images.state();
     dir.write_aside(&dir.listing(), &Listing::new(images, state).text())
 }

@@ -32,8 +32,8 @@ impl Store {
         }
     }
 
-    /// Removes what [`Store::set_aside`] keeps and all compiled trees, which are made anew when
-    /// they are wanted; the bytes that are free then. Mounts keep those that they have open.
+    /// Removes what [`Store::set_aside`] keeps and all compiled trees, which are compiled again
+    /// when they are wanted; the bytes that are free then. Mounts keep those that they have open.
     ///
     /// # Errors
     /// `Io`.

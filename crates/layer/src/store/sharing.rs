@@ -11,7 +11,7 @@
 //!
 //! Invariants: every stored content is in exactly one group, so the groups add up to
 //! [`DiskUsage::stored`](super::df::DiskUsage::stored), and so do the attributed parts of all
-//! images with what no image holds; the index keeps the groups, nothing is counted anew.
+//! images with what no image holds; the index keeps the groups, nothing is counted again.
 
 use std::collections::{BTreeSet, HashMap};
 

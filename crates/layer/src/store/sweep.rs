@@ -94,7 +94,7 @@ impl StoreDir {
     }
 }
 
-/// Removes a file; whoever is faster is welcome.
+/// Removes a file; another process may be faster.
 pub(super) fn remove_file_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
@@ -103,7 +103,7 @@ pub(super) fn remove_file_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a file or a directory tree; whoever is faster is welcome.
+/// Removes a file or a directory tree; another process may be faster.
 pub(super) fn remove_all(path: &Path) -> Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(meta) if !meta.is_dir() => std::fs::remove_file(path),
