@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
 
     /// Fetches all layers; the first failure stops the others.
     fn layers(&self, threads: Option<NonZeroUsize>) -> Result<()> {
-        let mut missing = self.hold_known()?;
+        let mut missing = self.lease_known()?;
         let threads = threads.or_else(|| std::thread::available_parallelism().ok());
         let threads = threads.map_or(1, NonZeroUsize::get);
         let slots = Permits::new(threads);
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
     }
 
     /// Leases the layers that the store has, base first; gives the positions of the others.
-    fn hold_known(&self) -> Result<Vec<usize>> {
+    fn lease_known(&self) -> Result<Vec<usize>> {
         let mut missing = Vec::new();
         for &position in &self.positions {
             let diff_id = self.image.config.diff_ids()[position];

@@ -9,7 +9,7 @@
 //! [`screen`] takes the terminal and gives it back; [`mod@print`] prints the same without one.
 //!
 //! Invariants: the loop waits for events and draws after them, it never polls while nothing runs;
-//! an image is held, and none of it is changed.
+//! an image is leased, and none of it is changed.
 
 mod extract;
 mod facts;

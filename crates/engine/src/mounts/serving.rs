@@ -69,7 +69,7 @@ pub struct ServedMount {
     union: Option<Arc<Union>>,
     registration: Option<MountRegistration>,
     /// Keeps image and upper from being removed or used by others.
-    held: Option<(OpenImage, Option<UpperLease>)>,
+    leases: Option<(OpenImage, Option<UpperLease>)>,
     asks: mpsc::Sender<MountEvent>,
     events: mpsc::Receiver<MountEvent>,
 }
@@ -152,7 +152,7 @@ impl ServedMount {
             session: Some(session),
             union,
             registration: Some(registration),
-            held: Some((image, lease)),
+            leases: Some((image, lease)),
             asks,
             events,
         })
@@ -207,7 +207,7 @@ impl ServedMount {
         };
         // The leases are given back at once: the next user waits for the union's end.
         let ended = self.union.take().map_or(Ok(()), |union| union.finish());
-        drop(self.held.take());
+        drop(self.leases.take());
         if let Some(registration) = self.registration.take() {
             registration.leave();
         }

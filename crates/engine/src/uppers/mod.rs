@@ -248,7 +248,7 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn remove(&self, upper: &NamedUpper) -> Result<()> {
-        let _held = self.lease(&NamedUpper { temporary: false, ..upper.clone() })?;
+        let _lease = self.lease(&NamedUpper { temporary: false, ..upper.clone() })?;
         let path = self.path(&upper.name)?;
         let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
         let doing = || format!("cannot remove the upper {}", upper.name);
