@@ -1,7 +1,7 @@
 //! What every kind of mount has in common: the handshake with the kernel, the thread that polls
 //! for the next request, and the end.
 //!
-//! Invariant: a request that was answered at once is told to the poller exactly once.
+//! Invariant: a request that was answered at once is reported to the poller exactly once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

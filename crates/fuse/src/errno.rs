@@ -1,4 +1,4 @@
-//! What the kernel is told when a request is not answered.
+//! The errno that the kernel gets when a request is refused.
 //!
 //! Invariants: every refusal has exactly one number, decided here; a fault of the store (a
 //! missing or unreadable content file) is always EIO, never mistaken for a fact of the image.

@@ -55,9 +55,9 @@ pub enum Mark {
     Impure,
     /// How the link count of an indexed inode differs from its index entry's.
     Nlink,
-    /// Of an index entry: the file handle of its upper.
+    /// On an index entry: the file handle of its upper.
     Upper,
-    /// Of an upper's root: the mount's identity.
+    /// On an upper's root: the mount's identity.
     Uuid,
     /// The immutable and append-only flags.
     Protattr,

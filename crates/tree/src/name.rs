@@ -85,7 +85,7 @@ impl NameBuf {
         Name::new(bytes).map(Name::to_owned)
     }
 
-    /// Borrows it.
+    /// The same name, borrowed.
     pub fn as_name(&self) -> Name<'_> {
         Name(&self.0)
     }

@@ -3,8 +3,8 @@
 //! Resolution is the kernel's, inside the tree: an absolute link starts at the tree's root, `..`
 //! at the root stays there, `..` after a link is the parent of where the link led.
 //!
-//! Invariants: nothing outside the tree is ever looked at; at most [`LINKS_MAX`] links are
-//! followed; the work is bounded by the path and the links' targets.
+//! Invariants: nothing outside the tree is ever read; at most [`LINKS_MAX`] links are followed; the
+//! work is bounded by the path and the links' targets.
 
 use std::collections::VecDeque;
 

@@ -11,8 +11,8 @@ use strata_tree::{NameBuf, Node, NodeId};
 /// A merged directory: names in order, with their nodes.
 pub(crate) type MergedListing = Arc<Vec<(NameBuf, Node)>>;
 
-/// For its link count a directory is listed when its attributes are told, with all others of the
-/// directory that it is in; a walk down the tree lists each of them next.
+/// A directory is listed for its link count whenever its attributes are asked for, with all others
+/// of the directory that it is in; a walk down the tree lists each of them next.
 const DIRS_MAX: usize = 64;
 const NAMES_MAX: usize = 250_000;
 

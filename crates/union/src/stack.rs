@@ -490,7 +490,7 @@ impl Lower for Stack {
     }
 
     /// `layer` is the index of the layer in this stack, those of data alone after all lowers, or
-    /// what follows from the numbers of layers that [`Stack::joined`] was told.
+    /// what follows from the numbers of layers that [`Stack::joined`] was given.
     fn content(&self, node: NodeId) -> Result<ContentRef> {
         let part = self.regular(node)?;
         let which = self.layer(part.layer)?.content(part.node);

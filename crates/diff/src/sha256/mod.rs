@@ -46,7 +46,7 @@ impl Default for Sha256 {
 }
 
 impl Sha256 {
-    /// Of no bytes yet.
+    /// The digest of no bytes yet.
     pub fn new() -> Self {
         Self::default()
     }

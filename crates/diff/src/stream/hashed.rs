@@ -18,7 +18,7 @@ pub struct Hashed<R> {
 }
 
 impl<R: Read> Hashed<R> {
-    /// Of nothing yet.
+    /// A reader of `inner` that has read nothing yet.
     pub fn new(inner: R) -> Self {
         Self { inner, whole: Sha256::new(), body: None, size: 0 }
     }

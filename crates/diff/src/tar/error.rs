@@ -28,7 +28,7 @@ pub enum DiffError {
     Malformed {
         /// The layer.
         layer: String,
-        /// Of the header at fault.
+        /// Where the header at fault begins.
         offset: u64,
         /// What is wrong.
         what: String,
@@ -38,7 +38,7 @@ pub enum DiffError {
     Ambiguous {
         /// The layer.
         layer: String,
-        /// Of the header at fault.
+        /// Where the header at fault begins.
         offset: u64,
         /// What they disagree on.
         what: String,
@@ -48,7 +48,7 @@ pub enum DiffError {
     Unsupported {
         /// The layer.
         layer: String,
-        /// Of the header at fault.
+        /// Where the header at fault begins.
         offset: u64,
         /// What it holds.
         what: String,
@@ -61,7 +61,7 @@ pub enum DiffError {
     Limit {
         /// The layer.
         layer: String,
-        /// Of the header at fault.
+        /// Where the header at fault begins.
         offset: u64,
         /// What there is too much of, with its unit.
         bound: &'static str,

@@ -56,8 +56,8 @@ impl Reply<u64, Mount> for ReplyLseek {
     }
 }
 
-/// What the kernel is told about a file that it reads through us. Locks and closing are its own
-/// business: there is nothing to write back at a close.
+/// The answer to an open of a file that the kernel reads through us. Locks and closing are the
+/// kernel's own business: there is nothing to write back at a close.
 fn cached(keep: bool) -> FopenFlags {
     let mut flags = FopenFlags::FOPEN_NOFLUSH;
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep);

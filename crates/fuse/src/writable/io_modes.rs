@@ -31,9 +31,9 @@ use super::set_id::may_pass_through;
 /// How one opener reads and writes.
 #[derive(Debug)]
 pub(super) enum IoMode {
-    /// Through the daemon and the kernel's pages. `keep`: those that it has are still right.
+    /// Through the daemon and the kernel's pages.
     Cached {
-        /// See there.
+        /// The pages that the kernel has are still right.
         keep: bool,
     },
     /// Straight from this file.

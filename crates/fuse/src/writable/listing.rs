@@ -5,7 +5,7 @@
 //! move nobody else; reading from the start again (rewinddir) takes a new snapshot.
 //!
 //! Invariants: going on from a position costs nothing for what is before it; a lookup is counted
-//! for exactly those names that the kernel is told the attributes of.
+//! for exactly those names whose attributes go to the kernel.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,7 +93,7 @@ impl DirSnapshot {
 }
 
 /// Tells what is found of the names from `position` on, until `full`. Names that are gone are left
-/// out. What was told before an error is kept: the kernel comes back for the rest.
+/// out. Names from before an error are kept: the kernel comes back for the rest.
 fn tell<T>(
     names: &[ListedName],
     position: u64,

@@ -17,7 +17,7 @@
 //!                        are kept apart from the inode no file is handed to the kernel
 //! ```
 //!
-//! Invariant: the kernel does not rely on what it knows of a file with such bits, for it is not
+//! Invariant: the kernel does not rely on what it knows of a file with such bits, because it is not
 //! told when they go.
 
 use std::fs::File;
@@ -60,7 +60,7 @@ pub(super) struct Changer {
 }
 
 impl Changer {
-    /// Of a request.
+    /// The sender of a request.
     pub(super) fn of(request: &Request) -> Self {
         Self::with(request, request.uid() == 0)
     }

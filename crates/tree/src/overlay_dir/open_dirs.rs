@@ -1,4 +1,4 @@
-//! Directories that stay open for a while, for nearly every call is about a name in one.
+//! Directories that stay open for a while, because nearly every call is about a name in one.
 //!
 //! Invariants: all lowers that share numbers share one bound, however many they are; a directory's
 //! number is that of its inode, so no other is ever found under it.

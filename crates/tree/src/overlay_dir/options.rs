@@ -61,7 +61,7 @@ impl Dialect {
         }
         for class in self.classes() {
             match class.unescape(name) {
-                // Of the other class, or ordinary.
+                // A mark of the other class, or an ordinary attribute.
                 Some(Cow::Borrowed(_)) => {}
                 decided => return decided,
             }

@@ -182,7 +182,7 @@ fn dangling_links_name_both_ends() {
             }
         }
     }
-    // Of links to links, the one that leads nowhere is named.
+    // The error names the link that leads nowhere, not the links to it.
     let middle = Spec::new().lower_link("middle", &path("absent"));
     let top = Spec::new().lower_link("top", &path("middle"));
     let tree = stack([&base(), &middle, &top]);

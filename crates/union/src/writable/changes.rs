@@ -2,8 +2,8 @@
 //!
 //! A layer is what the upper holds: what was made or changed, and a whiteout for what was removed.
 //! What was only copied up, all names of it, is no change. A directory that was moved counts as
-//! made, with all that is in it, for no layer format knows moves; it is opaque if its new place had
-//! a directory below.
+//! made, with all that is in it, because no layer format knows moves; it is opaque if its new place
+//! had a directory below.
 //!
 //! Invariants: applied to the lower, the layer gives the merged tree; the view is taken once, and
 //! stays as it was even if the upper changes.

@@ -185,7 +185,7 @@ impl CopyUp {
         let (root, apart) = (self.upper.ids.0 == 0, self.marks.is_apart());
         let markable = root || apart || !self.marks.is_user();
         match seen.path {
-            // Of a removed file a crash leaves nothing, of an empty one nothing less.
+            // A crash leaves nothing of a removed file, and nothing less of an empty one.
             None => Sync::Never,
             Some(_) if bytes == 0 => Sync::Never,
             // A copy of a part cannot be distinguished from one that a crash has cut off.

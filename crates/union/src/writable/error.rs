@@ -45,7 +45,7 @@ pub enum Error {
         "{path} is in use as the {role} of another mount; unmount that first, or choose another one"
     )]
     InUse {
-        /// Which.
+        /// The directory that is in use.
         path: String,
         /// `upper` or `work directory`.
         role: &'static str,
@@ -53,7 +53,7 @@ pub enum Error {
     /// The upper cannot be used at all.
     #[error("the upper {path} cannot be used: {why}")]
     Unusable {
-        /// Which.
+        /// The directory of the upper.
         path: String,
         /// Why, and the way out.
         why: String,

@@ -30,7 +30,7 @@ const TARGET_MAX: u64 = 4095;
 pub(super) enum OpenInode {
     Dir(Arc<OwnedFd>),
     File(Arc<File>),
-    /// Of this use alone.
+    /// Opened for this use alone.
     Own(OwnedFd),
 }
 

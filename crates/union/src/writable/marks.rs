@@ -214,7 +214,7 @@ pub(super) fn state(fd: impl AsFd, stated: Override) -> Result<()> {
 pub(super) struct Met(AtomicBool);
 
 impl Met {
-    /// There is one.
+    /// Notes that a protected node was met.
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Release);
     }

@@ -85,7 +85,7 @@ struct Known {
     subdirectories: Option<u32>,
 }
 
-/// All of them.
+/// All nodes that the kernel knows. See the module.
 pub(super) struct NodeTable {
     nodes: Mutex<HashMap<NodeId, Known>>,
     /// How often anything was copied up; see [`NodeTable::found`].

@@ -10,7 +10,7 @@
 //! Paths are those of the merged tree, resolved beneath the upper's own descriptor with every
 //! symbolic link refused, and the last component never followed.
 //!
-//! Directories stay open for a while, by their paths, for nearly every call needs one.
+//! Directories stay open for a while, by their paths, because nearly every call needs one.
 //!
 //! Invariants: nothing appears under UPPER that is not whole, but for bits of a new node that our
 //! umask took and that are put back next; what is in WORK/work belongs to nobody after a crash, but
@@ -72,7 +72,7 @@ pub(super) struct Upper {
     pub(super) volatile: bool,
     /// Copies may be synced after they have their names; see `unsynced`.
     pub(super) late: bool,
-    /// Only looked at.
+    /// Opened for reading only.
     pub(super) view: bool,
     /// What its file system can do.
     pub(super) can: Can,

@@ -6,7 +6,7 @@ use strata_tree::{Spec, TreePath};
 
 use super::rights::{ACCESS, CAPABILITY, DEFAULT, RAW, acl};
 
-/// Of an ACL whose bits are 0664.
+/// The bytes of an ACL whose bits are 0664.
 const SEED: u16 = 0o46546;
 
 /// A lower with something of everything.

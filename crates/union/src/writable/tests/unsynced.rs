@@ -1,8 +1,8 @@
 //! Copies that are synced after they have their names: what a killed process and a crashed machine
 //! leave of them.
 //!
-//! Invariant: what a crash leaves is made by hand, for the machine cannot be crashed here; with a
-//! real one of the upper's file system `scripts/conformance-rw` does the same.
+//! Invariant: what a crash leaves is made by hand, because the machine cannot be crashed here; with
+//! a real one of the upper's file system `scripts/conformance-rw` does the same.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
