@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::json::Json;
 
-/// One change.
+/// One line of a Dockerfile, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigChange(Kind);
 

@@ -63,7 +63,7 @@ pub struct Loaded {
 /// A layer of such an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadedLayer {
-    /// Which.
+    /// The layer's id.
     pub diff_id: DiffId,
     /// The store had it before.
     pub existed: bool,

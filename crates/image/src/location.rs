@@ -48,7 +48,7 @@ pub enum Location {
     Files {
         /// How it lies there.
         format: ImageFormat,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// The tag or reference of the image there.
         name: Option<String>,

@@ -6,8 +6,8 @@
 //! Invariants: every document below `index.json` is verified by size and digest before it is
 //! parsed; a document that is an index and a manifest at once is refused (readers would disagree,
 //! CVE-2021-41190); nesting ends at [`limits::INDEX_DEPTH`]. Attestations and other artifacts
-//! that lie beside images are passed over. Of several images for one platform the first counts,
-//! as for containerd, docker and skopeo.
+//! that lie beside images are passed over. The first of several images for one platform counts, as
+//! for containerd, docker and skopeo.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -242,7 +242,7 @@ pub(crate) fn all_configs(
     let mut seen = HashSet::new();
     while let Some((entry, depth)) = left.pop() {
         let kind = MediaKind::of(&entry.media_type);
-        // What is damaged is told where it is wanted.
+        // Damage is reported where the image is wanted.
         let Ok(digest) = entry.check(&source.label, INDEX) else { continue };
         if kind == MediaKind::Other || !seen.insert(digest) {
             continue;

@@ -11,7 +11,7 @@
 //! | arm64/vN.M | arm64 up to that variant; without one it is v8; then arm |
 //! | anything else | the same variant; then, if one side names none, any |
 //!
-//! Of several versions of an operating system (Windows has them) the newest counts, or one of the
+//! The newest of several versions of an operating system (Windows has them) counts, or one of the
 //! build that was asked for: `windows(10.0.17763)/amd64`.
 //!
 //! Invariants: another operating system never serves; a variant that asks for more than is wanted

@@ -28,7 +28,7 @@ const BLOCK: usize = 512;
 
 /// An image to save, and the names that the archive gives it.
 pub struct Saved {
-    /// Which image.
+    /// The image.
     pub image: ImageRecord,
     /// Its names; none is fine.
     pub names: Vec<Reference>,

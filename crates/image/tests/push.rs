@@ -287,7 +287,7 @@ fn an_upload_that_broke_off_goes_on_only_where_it_moved() {
         ("0-99999", true, vec![size, size - 100_000]),
         ("bytes=0-99999", true, vec![size, size - 100_000]),
         ("bytes 0-99999", true, vec![size, size - 100_000]),
-        // More than there is is no place to go on from.
+        // An offset beyond the blob's end is no place to go on from.
         ("0-99999999999", true, vec![size, size]),
         // The rest is not taken: then all of it once more.
         ("0-99999", false, vec![size, size - 100_000, size]),

@@ -27,7 +27,7 @@ fn a_second_pull_moves_nothing() {
     let second = client.pull(&name).unwrap();
     assert!(!second.newer && second.id == first.id);
     assert_eq!(registry.count("GET", "/blobs/sha256"), 0);
-    // Of an image that shares layers, those that are missing and no other.
+    // An image shares layers with it: only the missing ones are fetched.
     let layout = Layout::new("y");
     let (all, more) = (layers(), tar_of(&[("more", "m")]));
     let image = layout.image(&[&all[0], &all[1], &more], "linux/amd64");

@@ -29,7 +29,7 @@ pub(crate) enum Invocation {
 pub(crate) struct Request {
     /// What `-o` asks for.
     pub(crate) settings: OverlaySettings,
-    /// Where.
+    /// The directory to mount on.
     pub(crate) mountpoint: PathBuf,
     /// Serve in this process.
     pub(crate) foreground: bool,

@@ -70,7 +70,7 @@ pub struct FetchedManifest {
     pub bytes: Vec<u8>,
     /// What the registry says that it is; `None` for a type of just any document.
     pub media_type: Option<String>,
-    /// Of the bytes.
+    /// The digest of the bytes.
     pub digest: BlobDigest,
 }
 
@@ -419,7 +419,7 @@ impl Client {
     }
 
     /// Asks once to mount from another repository, with a token of its own: the server of tokens
-    /// may refuse that repository, and an upload needs none for it.
+    /// may refuse that repository, and the upload itself needs no right to it.
     pub(crate) fn mount_request(
         &self,
         url: Url,

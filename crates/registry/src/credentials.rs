@@ -5,7 +5,7 @@
 //! auth.json (containers)      the same; keys may have a path, the longest that fits wins
 //! ```
 //!
-//! Of several files the first that knows the registry decides. Within a file the registry's own
+//! The first of several files that knows the registry decides. Within a file the registry's own
 //! helper comes first, then the common one, then `auths`.
 //!
 //! Invariants: a file is replaced whole, in one step, readable by its owner alone, and what this

@@ -137,8 +137,8 @@ impl Places {
     }
 
     /// The bytes that were read of a blob are wrong: those that gave them are not asked again.
-    /// Of several the last, which gave only the end, is asked once more, for all of it. Says
-    /// whether anybody is left.
+    /// If there are several, the last, which gave only the end, is asked once more, for all of it.
+    /// Says whether any endpoint is left.
     pub fn wrong(&self, digest: BlobDigest, why: &str) -> bool {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         let given = blobs.entry(digest).or_default();

@@ -37,7 +37,7 @@ pub struct Outgoing<'a> {
     pub size: u64,
     /// Opens it at an offset.
     pub open: &'a (dyn Fn(u64) -> io::Result<Box<dyn Read + 'a>> + 'a),
-    /// Told how many bytes have been sent.
+    /// Called with how many bytes have been sent.
     pub sent: &'a dyn Fn(u64),
 }
 

@@ -1,7 +1,7 @@
 //! [`Chain`]: the layers of one image, leased, each read from the index when it is first needed.
 //!
-//! Invariants: a layer is read once, also where an image has it twice; what is read stays as it
-//! is, for the layers cannot be removed meanwhile.
+//! Invariants: a layer is read once, also where an image has it twice; what is read stays as it is,
+//! because the layers cannot be removed meanwhile.
 
 use std::sync::OnceLock;
 

@@ -2,7 +2,7 @@
 //!
 //! Both merged trees are sorted, so they are walked as one. Where the images have the same layers
 //! at the base, a name can differ only if a layer above those says something of it (or of a
-//! directory above it): with no such layer at a directory, nothing below is looked at.
+//! directory above it): if there is no such layer at a directory, nothing below is walked.
 //!
 //! ```text
 //! layers   A B C        common: A B      walked: directories that C or D have

@@ -102,9 +102,9 @@ impl ChangedFacts {
 pub(super) struct Seen<'a> {
     pub(super) stat: Stat,
     pub(super) xattrs: &'a [Xattr],
-    /// Of symbolic links.
+    /// The target, for symbolic links.
     pub(super) target: Option<&'a [u8]>,
-    /// Of regular files.
+    /// The content, for regular files.
     pub(super) content: Option<ContentDigest>,
 }
 

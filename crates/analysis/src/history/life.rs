@@ -57,7 +57,7 @@ pub enum Happened {
     Changed(ChangedFacts),
     /// It is removed.
     Removed {
-        /// Why.
+        /// What hides it.
         by: HiddenBy,
         /// What was whited out, opaque or replaced: this path or a directory above it.
         at: TreePath,
@@ -80,7 +80,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one.
+    /// Counts one name.
     pub fn count(&mut self, what: &NameChange) {
         match what {
             NameChange::Added(_) => self.added += 1,

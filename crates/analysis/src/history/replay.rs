@@ -63,7 +63,7 @@ pub enum NameChange {
     Removed {
         /// What it was.
         was: Shown,
-        /// Why.
+        /// What hides it.
         by: HiddenBy,
         /// How many bytes of the path name what was whited out, opaque or replaced.
         at: usize,
@@ -170,7 +170,7 @@ struct Frame<'a> {
     first: u64,
     next: usize,
     dir: usize,
-    /// Of the directory's path.
+    /// The length of the directory's path.
     length: usize,
     /// The length of the path of the opaque directory that hides what the lower ones hold here.
     cut: Option<usize>,
@@ -367,7 +367,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// A directory that `from` describes; if nobody does, it keeps what it has from below, unless
+    /// A directory that `from` describes; if no node does, it keeps what it has from below, unless
     /// that is hidden. Gives its number.
     fn put_dir(
         &mut self,

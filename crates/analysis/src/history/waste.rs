@@ -72,7 +72,7 @@ pub struct WastedFile {
     pub added: usize,
     /// The position of the layer that took away its last name.
     pub removed: usize,
-    /// How.
+    /// How it lost that name.
     pub how: Gone,
     /// Whether the store holds the bytes all the same.
     pub kept: Kept,
@@ -83,7 +83,7 @@ pub struct WastedFile {
 pub enum Gone {
     /// The name is removed.
     Deleted {
-        /// Why.
+        /// What hides it.
         by: HiddenBy,
         /// What was whited out, opaque or replaced.
         at: TreePath,
@@ -151,7 +151,7 @@ impl Chain<'_> {
             names.push(vec![0; self.layer(position)?.rows().len() + 1]);
         }
         let mut gone: HashMap<LayerNode, (usize, TreePath, Gone)> = HashMap::new();
-        // Of each layer, the whiteouts and the bytes of what is below them.
+        // For each layer its whiteouts, and the bytes of what is below them.
         let mut hidden: Vec<HashMap<Vec<u8>, u64>> = Vec::new();
         for position in 0..self.count() {
             hidden.push(self.whiteouts(position)?);

@@ -20,8 +20,8 @@ use super::holders::Finder;
 use super::{EventRecord, HeldContent, ImageTree, Layer, NONE, PathId, PathRecord, Version};
 
 impl ImageTree {
-    /// Reads an image, layer by layer, from the index; `leased` are its layers, base first. `watch`
-    /// is told the number of layers that were read.
+    /// Reads an image, layer by layer, from the index; `leased` are its layers, base first. Calls
+    /// `watch` with the number of layers that were read.
     ///
     /// # Errors
     /// `NoLayer`; `Damaged` where the index does not add up, or the image has more than 2^32 - 2
@@ -68,7 +68,7 @@ struct Reading {
     /// How far its old children were passed.
     passed: usize,
     new: Vec<PathId>,
-    /// Of files with several names: the number of the tar member that has the bytes.
+    /// For files with several names, the number of the tar member that has the bytes.
     members: HashMap<u32, u64>,
     /// Directories that no layer below has, on the way to whiteouts.
     absent: HashMap<NodeId, TreePath>,

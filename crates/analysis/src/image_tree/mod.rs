@@ -127,7 +127,7 @@ impl Version {
 pub struct HeldContent {
     /// Their name.
     pub digest: ContentDigest,
-    /// How many.
+    /// How many bytes.
     pub size: u64,
     holders: u32,
 }

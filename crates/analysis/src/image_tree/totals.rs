@@ -46,7 +46,7 @@ impl Total {
 pub struct Totals(Vec<Total>);
 
 impl Totals {
-    /// Of one of them.
+    /// The total of one path.
     pub fn of(&self, path: PathId) -> &Total {
         &self.0[path.index()]
     }

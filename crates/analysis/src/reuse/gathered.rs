@@ -13,7 +13,7 @@ use strata_tree::{ContentDigest, DiffId};
 /// What a layer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerContents {
-    /// Which layer.
+    /// The layer's id.
     pub diff_id: DiffId,
     /// Bytes of its regular files, each inode once.
     pub apparent: u64,

@@ -33,7 +33,7 @@ pub struct Levels {
 /// A layer of some images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountedLayer {
-    /// Which.
+    /// The layer's id.
     pub diff_id: DiffId,
     /// How often the images have it; twice in one image counts twice.
     pub uses: u64,

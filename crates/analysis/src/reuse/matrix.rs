@@ -6,7 +6,7 @@
 //! image B    A and B   all of B
 //! image C    A and C   B and C   all of C
 //! ```
-//! Of a pair, [`Shared::contents`] is what both hold, wherever it lies; [`Shared::in_layers`] the
+//! [`Shared::contents`] of a pair is what both hold, wherever it lies; [`Shared::in_layers`] is the
 //! part of it that lies in a layer that both have, and that overlay2 would share too. The rest is
 //! what only a store that shares single files saves.
 //!
@@ -25,7 +25,7 @@ use super::pairs::{self, Tangle, Weight, WeightedSet};
 /// Contents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// How many.
+    /// How many contents.
     pub files: u64,
     /// Their bytes, each once.
     pub bytes: u64,

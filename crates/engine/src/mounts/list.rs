@@ -24,7 +24,7 @@ pub enum MountStatus {
 }
 
 impl MountStatus {
-    /// One word.
+    /// The word that `strata mounts` shows.
     pub fn text(self) -> &'static str {
         match self {
             Self::Alive => "alive",

@@ -27,7 +27,7 @@ use crate::error::{ErrorContext, Result};
 /// What the registry says of one mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRecord {
-    /// Absolute, without links; its bytes, for it need not be UTF-8.
+    /// Absolute, without links; its bytes, because it need not be UTF-8.
     #[serde(with = "path_bytes")]
     pub mountpoint: PathBuf,
     /// The image's id.

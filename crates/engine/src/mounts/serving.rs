@@ -24,7 +24,7 @@ pub struct MountSettings {
     pub reference: String,
     /// The name of the record; without it a new one.
     pub name: Option<String>,
-    /// What the kernel is told, and how files are read.
+    /// The options of the mount, and how files are read.
     pub options: MountOptions,
 }
 

@@ -10,7 +10,8 @@
 //! Invariants: where the source has a manifest and the destination keeps blobs, every byte and
 //! every digest stays; else layers are the diffs themselves, checked against their diff ids, or
 //! for a registry packed the same way every time. What names the image comes last, so a
-//! destination never names what is not there. Of an index the image for one platform is copied.
+//! destination never names what is not there. If the source is an index, the image for one platform
+//! is copied.
 
 mod archive;
 mod layout;
@@ -44,7 +45,7 @@ use outbound::{LayerForm, Outbound};
 /// How to copy.
 #[derive(Default)]
 pub struct CopyOptions {
-    /// Of an index the image for this platform; without it the host's.
+    /// Which image of an index is copied: the one for this platform; without it the host's.
     pub platform: Option<Platform>,
     /// How layers are packed for a registry; without it as they are, else gzip.
     pub packing: Option<LayerPacking>,

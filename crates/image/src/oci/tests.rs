@@ -115,7 +115,7 @@ fn a_platform_is_chosen_from_a_nested_index() {
     assert_eq!(chosen(Some("linux/arm")).unwrap(), digest_of(&v7));
     assert_eq!(chosen(Some("linux/arm/v6")).unwrap(), digest_of(&v6));
 
-    // Of two for one platform the first counts.
+    // If there are two for one platform, the first counts.
     let twice = on(&image("8", "linux/riscv64"), "linux/riscv64");
     list(&[&riscv, &twice]);
     assert_eq!(chosen(Some("linux/riscv64")).unwrap(), digest_of(&riscv));

@@ -79,7 +79,7 @@ struct Request<'a> {
 struct Response {
     status: u16,
     headers: Vec<(&'static str, String)>,
-    /// Of the body, in bytes.
+    /// Bytes of the body.
     length: u64,
     body: Body,
 }

@@ -122,7 +122,7 @@ impl ChunkOptions {
 /// The pieces of one way to cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MeasuredCut {
-    /// Which.
+    /// How the files were cut.
     pub cut: Cut,
     /// Pieces of all distinct contents; empty files have none.
     pub pieces: u64,
