@@ -1,6 +1,6 @@
 //! The commands and their options.
 //!
-//! What a command line is is said here; `run` does it.
+//! This file says what a command line is; `run` carries it out.
 //!
 //! Invariant: `--help`, completions and manual pages come from here and nowhere else.
 

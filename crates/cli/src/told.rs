@@ -1,8 +1,8 @@
 //! An error as one line for a person.
 //!
-//! The model: an error of the libraries says all in its `Display`, its causes with it, for it
-//! also stands alone in a log or a report of `fsck`; and it has its causes as `source()`, for
-//! programs that look for one. Some other crates do the same, some do not.
+//! The model: the `Display` of an error of the libraries says everything, its causes included,
+//! because it also stands alone in a log or in a report of `fsck`; and it has its causes as
+//! `source()`, for programs that look for one. Some other crates do the same, some do not.
 //!
 //! Invariant: each cause is told once, the outermost first.
 

@@ -19,8 +19,8 @@ use crate::progress;
 /// Load images from an archive or an OCI layout
 ///
 /// Reads what `docker save`, `podman save`, skopeo, buildah and umoci write, compressed or not,
-/// and checks every digest. Layers that the store has already are not unpacked again. Of an
-/// image that is not right in every byte nothing is kept.
+/// and checks every digest. Layers that the store has already are not unpacked again. Nothing is
+/// kept of an image that is not right in every byte.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// Archive, OCI layout directory, or - for standard input; with oci: or oci-archive: what

@@ -53,7 +53,7 @@ pub(crate) fn wasted_share(wasted: u64, layers: u64) -> String {
 }
 
 impl ExploredImage {
-    /// Reads an image; `watch` is told how many of how many layers were read.
+    /// Reads an image; calls `watch` with how many of how many layers were read.
     ///
     /// # Errors
     /// There is no such image, or the store cannot read it.

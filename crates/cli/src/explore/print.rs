@@ -128,8 +128,8 @@ impl Printed<'_> {
         Ok(out.flush()?)
     }
 
-    /// Prints a line for each path: mark, mode, owner, bytes, unique bytes, path. Of what was
-    /// removed the bytes are those that it had.
+    /// Prints a line for each path: mark, mode, owner, bytes, unique bytes, path. A removed path
+    /// shows the bytes that it had.
     pub(super) fn lines(&self, out: &mut dyn Write) -> Result<()> {
         let (tree, totals) = (&self.image.tree, self.image.tree.totals(self.span));
         for path in self.paths(&totals) {
@@ -137,7 +137,7 @@ impl Printed<'_> {
             let (change, total) = (tree.change(path, self.span), totals.of(path));
             let mark = change.map_or(if total.changes > 0 { '.' } else { ' ' }, |c| word(c).1);
             let path = tree.path(path);
-            // Of what is gone, what it had.
+            // What is gone shows what it had.
             let (size, unique) = match change {
                 Some(SpanChange::Removed) => (total.hidden, 0),
                 _ => (total.size, total.unique()),

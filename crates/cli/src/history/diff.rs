@@ -1,8 +1,8 @@
 //! `strata diff IMAGE1 IMAGE2 [PATH]`.
 //!
 //! Invariants: a time alone is no difference unless asked for: an image that is built again has new
-//! times everywhere, and nothing runs differently for it; directories are compared name by name, a
-//! file that is named itself is compared line by line.
+//! times everywhere, and nothing runs differently because of them; directories are compared name by
+//! name, a file that is named itself is compared line by line.
 
 use std::ffi::OsStr;
 use std::io::Write;

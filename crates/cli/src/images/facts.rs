@@ -28,7 +28,7 @@ enum Kind {
     Health,
 }
 
-/// Of what a container begins with, in docker's order.
+/// The fields of what a container begins with, in docker's order.
 const RUN: [(&str, Kind, bool); 25] = [
     ("Hostname", Kind::Text, true),
     ("Domainname", Kind::Text, true),
@@ -138,7 +138,7 @@ fn run(said: Option<&Value>) -> Document {
                 Value::Object(map) => map.is_empty(),
                 other => *other == Value::Bool(false),
             });
-            // Of a pointer only one that is not set is empty.
+            // A pointer is empty only if it is not set.
             let is_empty = match kind {
                 Kind::Pointer | Kind::Health => value.is_none(),
                 Kind::Text | Kind::Flag | Kind::List | Kind::Map | Kind::Set => is_empty,

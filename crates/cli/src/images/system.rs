@@ -98,11 +98,11 @@ struct Taken {
 /// All images, and bytes of the store.
 struct Images {
     taken: Vec<Taken>,
-    /// Of all contents.
+    /// Bytes of all contents.
     stored: u64,
-    /// Of all `headers.zst`.
+    /// Bytes of all `headers.zst`.
     headers: u64,
-    /// Those of both that go with the inactive images.
+    /// Bytes of both that go with the inactive images.
     free: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Of each command what clap does not know: examples, what it uses, its exit codes, its relatives.
+//! What clap does not know of each command: examples, what it uses, its exit codes, its relatives.
 //!
 //! Invariants: every command that has no plain name (`image ls` is `images`) has one row; every
 //! example is a line that the command line takes (a test parses them all).

@@ -113,7 +113,7 @@ impl RegistryArgs {
     }
 
     /// The file that a login to a registry is kept in: the one that knows the registry already,
-    /// for it is asked first, else docker's.
+    /// because that is asked first, else docker's.
     pub(crate) fn login_file(&self, host: &str) -> Result<PathBuf> {
         if let Some(file) = self.chosen_file() {
             return Ok(file);

@@ -27,7 +27,7 @@ use crate::look;
 ///
 /// A place is docker://REF, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME],
 /// or strata:IMAGE; without a prefix it is the store. Blobs go as they are, with their digests,
-/// and not by way of the store. Of an index the image for one platform is copied.
+/// and not by way of the store. If the source is an index, the image for one platform is copied.
 ///
 /// Several images may go to one place: a registry, then written docker://HOST/PATH/ with a slash
 /// at its end, below which each keeps its path and tag; a layout; an archive; or strata: alone,
@@ -41,7 +41,7 @@ pub(crate) struct CopyArgs {
     /// input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     list: Option<PathBuf>,
-    /// Of an index: the image for this platform [default: this machine's]
+    /// Of an index, copy the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     /// How layers are packed for a registry [default: as they are]

@@ -25,7 +25,7 @@ pub(crate) struct ManifestArgs {
     /// NAME[:TAG], NAME@DIGEST, HOST[:PORT]/NAME...
     #[arg(value_name = "REF")]
     name: RegistryName,
-    /// Of an index: the manifest for this platform
+    /// Of an index, show the manifest for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     #[command(flatten)]

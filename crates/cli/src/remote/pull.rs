@@ -104,7 +104,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let store = context.store_within(args.layer_limits.limits())?;
     let registries = args.registry.registries(context)?;
     let fetched = |name: &RegistryName| {
-        // Of its own, for the layers of the one before are history.
+        // One for each image: the layers of the one before stay as they are.
         let transfer = Transfer::new(context.shown, Stream::Out);
         let wanted = Wanted {
             name,

@@ -84,7 +84,7 @@ pub(crate) fn run(context: &Context, args: &PushArgs) -> Result<()> {
     says_where(&Transfer::new(context.shown, Stream::Out), &name.reference);
     for (reference, id) in all {
         let image = store.images().get(&id)?.with_context(|| format!("{reference} is gone"))?;
-        // Of its own, for the layers of the one before are history.
+        // One for each image: the layers of the one before stay as they are.
         let transfer = Transfer::new(context.shown, Stream::Out);
         send(context, args, &store, &registries, &transfer, (&image, &reference))?;
     }

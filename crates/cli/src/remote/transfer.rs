@@ -215,7 +215,7 @@ fn drawn(bytes: u64, total: u64, columns: u16) -> String {
 impl Progress for Transfer {
     fn event(&self, layer: &str, event: Event) {
         match event {
-            // Told once for the line to be there, and once more when its turn has come.
+            // This comes once for the line to be there, and again when its turn has come.
             Event::Waiting if self.is_known(layer) => {}
             Event::Waiting => self.status(layer, "Pulling fs layer", false),
             Event::Exists => self.status(layer, "Already exists", true),

@@ -39,7 +39,7 @@ pub(crate) struct VerifyArgs {
     /// The manifests must be the same too
     #[arg(long)]
     exact: bool,
-    /// Of an index: compare the images for this platform [default: this machine's]
+    /// If it is an index, compare the images for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
     #[command(flatten)]

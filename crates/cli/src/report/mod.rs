@@ -38,8 +38,8 @@ use crate::units;
 ///
 /// One HTML file that a browser opens without a network: what the store holds and what sharing
 /// saves, a map of the bytes from the store down to single files, which images share with which,
-/// and how each image grew layer by layer. Its numbers are those of `strata df`. Of very large
-/// stores it shows the large things one by one, and the small ones together.
+/// and how each image grew layer by layer. Its numbers are those of `strata df`. If the store is
+/// very large, it shows the large things one by one, and the small ones together.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// Only these images (names or ids) [default: all]

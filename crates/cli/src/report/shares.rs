@@ -93,8 +93,8 @@ impl Shares {
     }
 
     /// Splits what the images of `set` hold evenly among them, as the store does: what does not
-    /// divide goes to the first ones. Of each image's share each of its layers gets its part, and
-    /// the layer with the most what does not divide there.
+    /// divide goes to the first ones. An image's share is split among its layers by their parts;
+    /// the layer with the most gets what does not divide there.
     fn charge(&mut self, set: &[u32], places: &Places) {
         let (n, whole) = (set.len() as u64, places.values().sum::<u64>());
         let Some((largest, _)) = places.iter().max_by_key(|(layers, bytes)| (**bytes, *layers))

@@ -163,7 +163,7 @@ impl Tree<'_> {
         open
     }
 
-    /// Not deeper than [`DEPTH`], for no deeper directory is open.
+    /// Not deeper than [`DEPTH`], because no deeper directory is open.
     fn shown(&self, at: usize, open: &[bool]) -> ShownNode {
         let (name, weight) = (self.name(at), self.weights[at]);
         match self.names[at].kind {
@@ -256,7 +256,7 @@ mod tests {
             let bytes: u64 = spec.iter().filter_map(|(_, bytes)| *bytes).sum();
             let files = spec.iter().filter(|(_, bytes)| bytes.is_some()).count();
             prop_assert_eq!((weight.bytes, weight.files), (bytes, files as u64));
-            // Of each open directory one node more may be its folded entries.
+            // Each open directory may have one node more, for its folded entries.
             prop_assert!(nodes <= 1 + budget * 2, "{} nodes of {}", nodes, budget);
         }
     }

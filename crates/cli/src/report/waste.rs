@@ -51,7 +51,7 @@ pub(super) struct Wasted {
 /// A content of wasted files.
 #[derive(Debug, Serialize)]
 struct Row {
-    /// Of one file.
+    /// Bytes of one file.
     bytes: u64,
     /// Whether the bytes would be stored all the same.
     kept: &'static str,

@@ -26,9 +26,9 @@ use facts::ReuseFacts;
 
 /// Show what images share, and how alike they are
 ///
-/// Of all images, or of those named: what they take apart, with shared layers (as overlay2 keeps
-/// them) and with shared files (as the store keeps them); then for every two images what both
-/// hold. Where that table is too wide: clusters of similar images, and the closest pairs. Of one
+/// For all images, or those named: what they take apart, with shared layers (as overlay2 keeps
+/// them) and with shared files (as the store keeps them); then for each pair of images what both
+/// hold. Where that table is too wide: clusters of similar images, and the closest pairs. For one
 /// image, its nearest relatives.
 ///
 /// SIMILAR is the weighted Jaccard index: bytes of the contents that both hold, by bytes of the
@@ -50,7 +50,7 @@ pub(crate) struct ReuseArgs {
     /// With --dry-run: take the image for this platform where there is a choice
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", requires = "dry_run")]
     platform: Option<Platform>,
-    /// Of one image: how many of its relatives to show
+    /// For one image: how many of its relatives to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     nearest: usize,
     /// How similar the images of a cluster are on average, in percent

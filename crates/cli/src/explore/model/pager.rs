@@ -4,7 +4,7 @@
 //! finds how many lines there are and where every 256th begins.
 //!
 //! Invariants: what is drawn is a window of the file; a line that is longer than the screen costs
-//! what is shown of it; a read that fails is told on the screen and changes nothing else.
+//! what is shown of it; a read that fails is reported on the screen and changes nothing else.
 
 use std::io::Result;
 

@@ -167,7 +167,7 @@ impl Rows {
     pub(crate) fn set_filter(&mut self, filter: Option<Filter>) {
         self.filter = filter;
         self.reset();
-        // What was looked for is better than a directory above it.
+        // A match is better than a directory above it.
         if self.filter.is_some() && !self.kept[self.current().index()].itself {
             let first = self.rows.iter().position(|row| self.kept[row.path.index()].itself);
             self.select(first.unwrap_or(0));

@@ -100,7 +100,7 @@ fn status(model: &Model, theme: Theme, frame: &mut Frame<'_>) {
             PromptKind::Dest(_) => "Extract to (.tar or path)".to_owned(),
         };
         let label = format!(" {asked}: ");
-        // The end of what is typed is what is looked at.
+        // The end of what is typed stays in sight.
         let room = usize::from(area.width).saturating_sub(label.chars().count() + 1);
         let skip = prompt.text.chars().count().saturating_sub(room);
         let text: String = prompt.text.chars().skip(skip).collect();
