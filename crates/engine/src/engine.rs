@@ -1,7 +1,7 @@
-//! [`Engine`]: a store by its place, and what is done with it as a whole.
+//! [`Engine`]: a store, given by its directory, and the operations on it as a whole.
 //!
-//! Invariants: an engine is a place and how it is used, and holds nothing open: each call opens the
-//! store for itself, so several processes can work on one; only what adds to a store makes one.
+//! Invariants: an engine is a directory and how it is used, and holds nothing open: each call opens
+//! the store for itself, so several processes can work on one; only what adds to a store makes one.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use crate::mounts::{
 use crate::trees::checked;
 use crate::uppers::{NamedUpper, Uppers};
 
-/// A store by its place. See the module.
+/// A store, given by its directory. See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
     root: PathBuf,

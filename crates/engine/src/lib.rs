@@ -1,9 +1,9 @@
 //! Container images without a container engine: a library.
 //!
-//! An [`Engine`] is a store by its place. It loads images from archives and registries, opens one
-//! as a tree ([`OpenImage`]), mounts it, with a writable layer ([`NamedUpper`]) or without, makes
-//! an image of what a writable layer changed, and says what the images take and share on disk.
-//! None of it needs root but for what the kernel keeps for root.
+//! An [`Engine`] is a store, given by its directory. It loads images from archives and registries,
+//! opens one as a tree ([`OpenImage`]), mounts it, with a writable layer ([`NamedUpper`]) or
+//! without, makes an image of what a writable layer changed, and says what the images take and
+//! share on disk. None of it needs root but for what the kernel keeps for root.
 //!
 //! ```text
 //! Engine  --load, import, pull-->  store  --image-->  OpenImage  --walk, read, copy_out, write_tar

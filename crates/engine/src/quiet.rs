@@ -1,10 +1,10 @@
-//! [`Quiet`]: a listener to the progress of long work that hears nothing.
+//! [`Quiet`]: a progress listener that ignores everything.
 //!
 //! Invariant: it has no state, so it can be shared by any number of calls.
 
 use strata_layer::{Event, Progress};
 
-/// Hears nothing.
+/// Ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Quiet;
 

@@ -1,4 +1,4 @@
-//! The merged tree of an image's layers, compiled once a chain.
+//! The merged tree of an image's layers, compiled once for each chain of layers.
 //!
 //! Invariants: a compiled tree is kept in the store's `trees/`, or where that cannot be written in
 //! the cache directory, or where there is none in memory; one that is unusable is compiled again.

@@ -58,7 +58,7 @@ pub enum Location {
 /// Text that is not a location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// A prefix of somebody else.
+    /// A prefix of another tool.
     #[error(
         "{0:?}: {1}: is not a place that images are copied from or to; use docker://REF, \
          oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF] or strata:IMAGE"
@@ -72,7 +72,7 @@ pub enum LocationError {
     Reference(#[from] ReferenceError),
 }
 
-/// What others understand and we do not.
+/// What other tools understand and strata does not.
 const FOREIGN: [&str; 7] =
     ["containers-storage", "docker-daemon", "dir", "ostree", "sif", "tarball", "atomic"];
 

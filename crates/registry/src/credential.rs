@@ -1,4 +1,4 @@
-//! A proof of who we are.
+//! A credential: name and password, or a token.
 //!
 //! Invariant: no secret is part of `Debug`.
 
@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// A proof of who we are.
+/// A credential. See the module.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
     /// Name and password.

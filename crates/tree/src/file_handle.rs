@@ -52,7 +52,7 @@ impl FileHandle {
     /// system has no handles: FUSE, overlayfs without `nfs_export`, some network file systems.
     ///
     /// # Errors
-    /// Whatever the file system says else.
+    /// Any other error of the file system.
     pub fn of(fd: impl AsFd) -> Result<Option<Self>> {
         let mut raw = Raw { length: MOST as libc::c_uint, form: 0, bytes: [0; MOST] };
         let mut mount = 0;

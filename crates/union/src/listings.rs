@@ -1,5 +1,5 @@
-//! The directories listed last: reading one on from a position, or asking for a name of it, must
-//! not merge it again.
+//! The directories that were listed last, so that reading on from a position, or asking for a name,
+//! does not merge one again.
 //!
 //! Invariants: the newest is kept whatever its size; older ones while all together have at most
 //! [`NAMES_MAX`] names, and there are at most [`DIRS_MAX`].

@@ -1,4 +1,5 @@
-//! Directories by way of a mount of one's own, as the kernel's overlayfs reads its layers.
+//! Directories opened by a private clone of their mount, as the kernel's overlayfs reads its
+//! layers.
 //!
 //! A descriptor keeps busy the mount that it was opened by. A daemon ends some time after its mount
 //! is gone, so that `umount m && umount DISK` would find DISK busy now and then. A descriptor that

@@ -1,4 +1,4 @@
-//! [`Stack`]: many layers, merged while they are asked.
+//! [`Stack`]: many layers, merged on demand.
 //!
 //! A merged directory is the list of the layers' directories that show through it (`merge` has
 //! the rules). A node of the stack is interned by the top-most (layer, node) that makes it: a

@@ -1,4 +1,4 @@
-//! `strata df`: what the store holds, and whose it is, in numbers that add up.
+//! `strata df`: what the store holds, and which images hold it, in numbers that add up.
 //!
 //! Invariants: ATTRIBUTED of all images and of what no image holds is STORED in total; TOTAL of
 //! the parts on disk is what `du` says of the store's root. JSON has exact integers.

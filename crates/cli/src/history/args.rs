@@ -1,4 +1,4 @@
-//! What `why`, `diff` of two images and `duplicates` take.
+//! The arguments of `why`, of `diff` of two images and of `duplicates`.
 
 use std::ffi::OsString;
 

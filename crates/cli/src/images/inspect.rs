@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl InspectArgs {
-    /// Of `image inspect`, which asks for nothing else.
+    /// The arguments of `image inspect`, which shows nothing else.
     pub(crate) fn of_images(mut self) -> Self {
         self.kind = self.kind.or(Some(Kind::Image));
         self

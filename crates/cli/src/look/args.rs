@@ -1,4 +1,4 @@
-//! What the commands that look into images take.
+//! The arguments of the commands that look into images.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `strata version`: the program's, as docker says it where a template asks.
+//! `strata version`: the version of the program, in docker's form where a template asks for it.
 //!
 //! Invariant: there is no server; what docker says of client and server is the same program here.
 

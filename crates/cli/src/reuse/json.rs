@@ -1,4 +1,4 @@
-//! The same as one JSON document.
+//! What images share, as one JSON document.
 //!
 //! Invariants: every number of bytes and files is exact; `matrix` has a row for each image in the
 //! order of `images`, and in it a number for each image.

@@ -1,4 +1,4 @@
-//! The tables.
+//! What images share, as tables.
 //!
 //! Invariant: without `--matrix` no line of the matrix is wider than the terminal.
 

@@ -1,4 +1,4 @@
-//! Snapshots of directories, so that positions in them stay.
+//! Snapshots of directories, so that positions in them stay valid.
 //!
 //! Position 0 is the start, 1 is after `.`, 2 after `..`, and `n + 3` after the `n`th name of the
 //! snapshot that the handle took when it was read from the start. Names that go away meanwhile

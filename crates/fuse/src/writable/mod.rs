@@ -9,7 +9,7 @@
 //! flags     modes, flags and times of the kernel's calls, taken apart
 //! handles   the numbers by which the kernel names what it has open
 //! io_modes  whether the kernel reads and writes a file by itself
-//! listing   snapshots of directories, so that positions in them stay
+//! listing   snapshots of directories, so that positions in them stay valid
 //! set_id    who takes set-id bits away
 //! slow      threads for what would hold up everybody else
 //! ```

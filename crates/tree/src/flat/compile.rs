@@ -229,7 +229,7 @@ impl Compiler {
 #[derive(Default)]
 struct Arena {
     bytes: Vec<u8>,
-    /// Where a string with this hash stands; two strings with one hash are just stored apart.
+    /// Where a string with this hash stands; two strings with one hash are both stored.
     seen: HashMap<u64, (u32, u32)>,
     state: RandomState,
 }

@@ -1,4 +1,4 @@
-//! Access times of what is read of the upper.
+//! The access times of files of the upper that are read.
 //!
 //! The kernel's overlayfs reads its upper by way of a mount of its own, so that the options of the
 //! overlay mount count and not those of the mount that the upper lies on. So does this, where it

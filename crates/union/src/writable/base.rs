@@ -1,5 +1,5 @@
-//! What the parts of a union stand on: the two sides, what the upper's marks look like, the nodes
-//! that are known, the locks.
+//! What all parts of a union use: the two sides, the dialect of the upper's marks, the nodes that
+//! are known, the locks.
 //!
 //! Invariant: these are handles to hand on while a union is put together; each part keeps those
 //! that it uses.

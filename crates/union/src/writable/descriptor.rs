@@ -1,4 +1,4 @@
-//! Paths that lead to what a descriptor is of.
+//! Paths that lead to what a descriptor is open on.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;

@@ -15,11 +15,11 @@
 //! above it in this list:
 //!
 //! ```text
-//! base       lower, upper, marks, table, locks, unsynced: what all parts stand on
+//! base       lower, upper, marks, table, locks, unsynced: what all parts use
 //! readers    whiteouts     their form, and the one that others are links of
 //!            listing       DirReader: the names of merged directories, link counts
 //!            inodes        UpperInodes: opened, and what they say
-//!            origin        Origins: which lower node a copy keeps the number of
+//!            origin        Origins: the lower node whose number a copy keeps
 //!            names         NameResolver: which node a name is, the upper first, then the lower
 //!            protected     ProtectedNodes: what the flags `i` and `a` forbid
 //! copies     inode_maker   InodeMaker: new inodes with owner, bits and attributes

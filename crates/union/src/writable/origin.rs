@@ -1,4 +1,4 @@
-//! The mark of origin: which node of the lower a whole copy keeps the number of.
+//! The mark of origin: the node of the lower whose number a whole copy keeps.
 //!
 //! A mark is a claim, and the lower may be another one by now: changed, made again, on another
 //! disk. The upper's inode may be a copy as well (`cp -a`, `rsync -X` in an upper that is not

@@ -20,7 +20,7 @@ const NONE: &str = "-";
 pub(super) struct Origin {
     /// The lower's node.
     pub(super) lower: NodeId,
-    /// The upper's inode; `None` in marks of before.
+    /// The upper's inode; `None` in marks from before marks had handles.
     pub(super) inode: Option<u64>,
     /// The lower's handle.
     pub(super) handle: Option<FileHandle>,

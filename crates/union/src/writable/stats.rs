@@ -1,4 +1,4 @@
-//! What `stat` says of inodes of the upper, and the numbers that nodes have by it.
+//! What `stat` says of inodes of the upper, and the node numbers that follow from it.
 //!
 //! Invariant: a number with [`UPPER`] or [`DOUBT`] is no lower's.
 

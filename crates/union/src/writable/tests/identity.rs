@@ -184,7 +184,8 @@ fn a_copy_of_a_copy_stands_for_itself() {
     assert_eq!(dirs.text("upper/h"), "other more");
 }
 
-/// What the kernel without `index` leaves of a file of two names, with a mark of before.
+/// What the kernel without `index` leaves of a file of two names, with a mark from before marks had
+/// handles.
 #[test]
 fn a_broken_link_shows_what_each_of_its_names_has() {
     let mut dirs = Dirs::new();

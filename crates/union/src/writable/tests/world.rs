@@ -45,7 +45,7 @@ pub(super) struct World {
     lookups: RefCell<Vec<NodeId>>,
 }
 
-/// Root keeps everything in the inodes; others apart.
+/// Root keeps everything in the inodes; other users keep it apart.
 pub(super) fn options() -> UnionOptions {
     let root = rustix::process::geteuid().is_root();
     let ownership = if root { Ownership::Inode } else { Ownership::Override };
