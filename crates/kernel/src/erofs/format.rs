@@ -11,7 +11,8 @@
 //!         +16 inodes u64       +24 build time u64  +32 its nanoseconds u32
 //!         +36 blocks u32       +40 first block of inodes u32 (0)
 //!         +44 first block of shared attributes u32 +48 uuid
-//!         +64 volume name (none)   +80 incompatible features u32 (0)        +84 zeros
+//!         +64 volume name (none)   +80 incompatible features u32: 0, or 4 where a file is a hole
+//!         +84 zeros
 //!   1152  inodes, wherever one fits; the number of an inode is its offset / 32. Each is
 //!         core, attributes, tail; it starts at a multiple of 32, and its tail ends in the
 //!         block in which it starts
@@ -23,7 +24,8 @@
 //!         +0  layout << 1 | 1  +2  attribute count u16     +4  mode u16       +8  size u64
 //!         +16 first block or device u32    +20 serial u32  +24 uid u32        +28 gid u32
 //!         +32 mtime i64        +40 nanoseconds u32         +44 nlink u32
-//!         layout: 0 plain: all bytes in blocks; 2 inline: whole blocks, the rest is the tail
+//!         layout: 0 plain: all bytes in blocks; 2 inline: whole blocks, the rest is the tail;
+//!         4 in chunks: the format 31 in place of the first block, the tail is FFFFFFFF, a hole
 //!         attribute count: 0, or (bytes of attributes - 12) / 4 + 1
 //!         attributes: 0 u32, number of shared ones u8, zeros to 12; shared ones u32 each, as
 //!         offset in their area / 4; others in place, each padded to 4
@@ -51,6 +53,14 @@ pub(super) const INODES: u64 = SUPER + SUPER_LENGTH as u64;
 const SUPER_LENGTH: usize = 128;
 const MAGIC: u32 = 0xE0F5_E1E2;
 const COMPATIBLE: u32 = 1 | 2;
+/// The incompatible feature of files in chunks.
+const CHUNKED: u32 = 4;
+/// The format of a file in chunks of 2^(12 + 31) bytes, which have no indexes.
+pub(super) const CHUNK_FORMAT: u32 = 31;
+/// The most bytes of a file that is one chunk.
+pub(super) const CHUNK: u64 = 1 << (12 + 31);
+/// A chunk that is a hole.
+pub(super) const HOLE: [u8; 4] = [0xff; 4];
 /// Bytes of a directory entry without its name.
 pub(super) const DIRENT: usize = 12;
 
@@ -61,6 +71,8 @@ pub(super) enum DataLayout {
     Plain,
     /// The rest beyond whole blocks stands behind the inode.
     Inline,
+    /// One hole of any size: the bytes are found elsewhere.
+    Hole,
 }
 
 /// A number that is encoded into `N` bytes at an offset of a record.
@@ -79,6 +91,8 @@ pub(super) struct Superblock {
     pub(super) blocks: u32,
     pub(super) shared: u32,
     pub(super) uuid: [u8; 16],
+    /// Some inode is a hole, which Linux knows from 5.15 on.
+    pub(super) holes: bool,
 }
 
 impl Superblock {
@@ -95,6 +109,7 @@ impl Superblock {
         put(&mut out, 36, self.blocks.to_le_bytes());
         put(&mut out, 44, self.shared.to_le_bytes());
         put(&mut out, 48, self.uuid);
+        put(&mut out, 80, if self.holes { CHUNKED } else { 0 }.to_le_bytes());
         out
     }
 }
@@ -139,6 +154,7 @@ impl Core {
         let layout: u16 = match self.layout {
             DataLayout::Plain => 0,
             DataLayout::Inline => 2,
+            DataLayout::Hole => 4,
         };
         put(&mut record, 0, (layout << 1 | u16::from(self.mtime.is_some())).to_le_bytes());
         put(&mut record, 2, self.attributes.to_le_bytes());

@@ -12,6 +12,7 @@ mod attributes;
 mod blocks;
 mod directory;
 mod format;
+mod names;
 mod plan;
 mod space;
 mod window;
@@ -25,7 +26,10 @@ use strata_tree::{Timestamp, TreePath};
 use self::attributes::Attributes;
 use self::blocks::Blocks;
 use self::directory::DirName;
-use self::format::{BLOCK, Core, DataLayout, INODES, SLOT, SUPER, Superblock, entry_type};
+pub use self::names::NamesForm;
+use self::format::{
+    BLOCK, CHUNK_FORMAT, Core, DataLayout, HOLE, INODES, SLOT, SUPER, Superblock, entry_type,
+};
 use self::plan::{NodeBody, Plan, Planned};
 use self::space::InodeSpace;
 use self::window::Window;
@@ -71,6 +75,7 @@ impl Placed {
         match self.layout {
             DataLayout::Plain => 0,
             DataLayout::Inline => self.size % BLOCK,
+            DataLayout::Hole => HOLE.len() as u64,
         }
     }
 }
@@ -82,15 +87,32 @@ impl Placed {
 /// Whatever the tree answers; `NotMerged`; `Short` if a content ends early; `TooLarge` beyond
 /// 2^32 - 1 blocks or inodes; `Io` if writing fails.
 pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
+    write_plan(tree, Plan::new(&**tree, None)?, out)
+}
+
+/// Writes the names of `tree`, a merged one, to `out`, replacing what `out` holds, for an
+/// overlayfs that has the image as its lower layer and finds contents below a data-only one
+/// (overlayfs.rst, "Data-only lower layers"): a regular file is a hole of its size, with
+/// `trusted.overlay.metacopy` and `trusted.overlay.redirect`. What the image of the tree itself
+/// calls `trusted.overlay.*` is escaped, as overlayfs does it (Linux 6.7).
+///
+/// A character device 0:0 is left out and told: overlayfs takes it for a whiteout.
+///
+/// # Errors
+/// As [`write`]; `TooLarge` for a file of more than 2^43 bytes.
+pub fn write_names(tree: &FileTree, form: &NamesForm<'_>, out: &File) -> Result<WrittenImage> {
+    write_plan(tree, Plan::new(&**tree, Some(form))?, out)
+}
+
+fn write_plan(tree: &FileTree, plan: Plan, out: &File) -> Result<WrittenImage> {
     let failed = |source| Error::io("writing the image", source);
-    let plan = Plan::new(&**tree)?;
     let built = plan.usual_time();
     let mut space = InodeSpace::new(INODES);
     let mut placed = Vec::with_capacity(plan.inodes.len());
     let mut directory_blocks = 0;
     for inode in &plan.inodes {
         let at = place(&plan.attributes, inode, built, &mut space);
-        if !matches!(inode.body, NodeBody::Regular(..)) {
+        if !matches!(inode.body, NodeBody::Regular(..) | NodeBody::Elsewhere) {
             directory_blocks += (at.size - at.tail()).div_ceil(BLOCK);
         }
         placed.push(at);
@@ -123,6 +145,7 @@ pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
         blocks: u32::try_from(blocks).map_err(too_far)?,
         shared: u32::try_from(shared).map_err(too_far)?,
         uuid,
+        holes: plan.inodes.iter().any(|inode| matches!(inode.body, NodeBody::Elsewhere)),
     };
     let encoded = superblock.encode();
     first[SUPER as usize..INODES as usize].copy_from_slice(&encoded);
@@ -142,7 +165,7 @@ fn place(
     let stat = &inode.stat;
     let size = match &inode.body {
         NodeBody::Empty | NodeBody::Device(_) => 0,
-        NodeBody::Symlink(_) | NodeBody::Regular(..) => stat.size,
+        NodeBody::Symlink(_) | NodeBody::Regular(..) | NodeBody::Elsewhere => stat.size,
         NodeBody::Directory { names, .. } => {
             let mut all: Vec<&[u8]> = names.iter().map(|(name, _)| name.as_bytes()).collect();
             all.extend([b".".as_slice(), b".."]);
@@ -158,9 +181,10 @@ fn place(
         || size > u64::from(u32::MAX);
     let head = Core::length(extended) + attributes.length(inode.attributes);
     let rest = size % BLOCK;
-    let layout = match rest > 0 && head + rest <= BLOCK {
-        true => DataLayout::Inline,
-        false => DataLayout::Plain,
+    let layout = match &inode.body {
+        NodeBody::Elsewhere => DataLayout::Hole,
+        _ if rest > 0 && head + rest <= BLOCK => DataLayout::Inline,
+        _ => DataLayout::Plain,
     };
     let mut placed = Placed { number: 0, layout, size, extended };
     placed.number = space.place(head + placed.tail());
@@ -197,6 +221,10 @@ impl Writer<'_> {
         let place = match &inode.body {
             NodeBody::Empty => 0,
             NodeBody::Device(bits) => *bits,
+            NodeBody::Elsewhere => {
+                tail.extend_from_slice(&HOLE);
+                CHUNK_FORMAT
+            }
             NodeBody::Symlink(target) => self.bytes(placed, target, &mut tail)?,
             NodeBody::Directory { names, parent } => {
                 let listed = names.iter().map(|(name, child)| (name.as_bytes(), *child));

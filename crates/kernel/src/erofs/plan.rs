@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use strata_tree::{Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, Timestamp, TreePath, list};
+use strata_tree::{Device, Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, Timestamp, TreePath, Xattr, list};
 
 use super::attributes::{Attributes, SetNumber};
-use super::format::device_bits;
-use super::{Dropped, tell};
+use super::format::{CHUNK, device_bits};
+use super::{Dropped, NamesForm, tell};
 use crate::error::{Error, Result};
 
 /// An inode of the plan, counted from 0, the root.
@@ -28,6 +28,8 @@ pub(super) enum NodeBody {
     Symlink(Vec<u8>),
     /// A file, and what it is called in messages.
     Regular(NodeId, Box<TreePath>),
+    /// A file whose bytes are not in the image.
+    Elsewhere,
 }
 
 /// One inode.
@@ -50,14 +52,34 @@ pub(super) struct Plan {
     known: HashMap<NodeId, PlanIndex>,
 }
 
+/// What a plan is made of.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    tree: &'a dyn Lower,
+    /// The form of an image of names; `None`: all contents stand in the image.
+    form: Option<&'a NamesForm<'a>>,
+}
+
+impl Source<'_> {
+    /// What refers to the content of a regular file; `None` if the content stands in the image.
+    fn marks(self, node: &Node) -> Result<Option<[Xattr; 2]>> {
+        let Some(form) = self.form.filter(|_| node.stat.size > 0) else { return Ok(None) };
+        if node.stat.size > CHUNK {
+            return Err(Error::TooLarge { what: "bytes of a file", limit: CHUNK });
+        }
+        Ok(form.marks(&self.tree.content(node.id)?))
+    }
+}
+
 impl Plan {
     /// Walks all of `tree`, a merged one. No content is opened.
     ///
     /// # Errors
     /// Whatever the tree answers; `NotMerged`; `TooLarge` from 2^32 inodes on.
-    pub(super) fn new(tree: &dyn Lower) -> Result<Self> {
+    pub(super) fn new(tree: &dyn Lower, form: Option<&NamesForm<'_>>) -> Result<Self> {
         let mut plan = Self::default();
         let root = tree.node(tree.root())?;
+        let tree = Source { tree, form };
         plan.add(tree, &root, 0, TreePath::root())?;
         let mut queue = VecDeque::from([(0, root.id, TreePath::root())]);
         while let Some((dir, source, path)) = queue.pop_front() {
@@ -70,12 +92,22 @@ impl Plan {
 
     fn add(
         &mut self,
-        tree: &dyn Lower,
+        source: Source<'_>,
         node: &Node,
         parent: PlanIndex,
         path: TreePath,
     ) -> Result<Option<PlanIndex>> {
+        let Source { tree, form } = source;
+        let mut all = tree.xattrs(node.id)?;
+        if form.is_some() {
+            all = NamesForm::escaped(all);
+        }
         let body = match node.stat.kind {
+            Kind::CharDevice(Device { major: 0, minor: 0 }) if form.is_some() => {
+                let what = "a character device 0:0".to_owned();
+                tell(&mut self.dropped, &path, what, "overlayfs takes it for a whiteout");
+                return Ok(None);
+            }
             Kind::Fifo | Kind::Socket => NodeBody::Empty,
             Kind::CharDevice(device) | Kind::BlockDevice(device) => match device_bits(device) {
                 Some(bits) => NodeBody::Device(bits),
@@ -87,16 +119,21 @@ impl Plan {
             },
             Kind::Directory => NodeBody::Directory { names: Vec::new(), parent },
             Kind::Symlink => NodeBody::Symlink(tree.read_link(node.id)?),
-            Kind::Regular => NodeBody::Regular(node.id, Box::new(path.clone())),
+            Kind::Regular => match source.marks(node)? {
+                Some(marks) => {
+                    all.splice(0..0, marks);
+                    NodeBody::Elsewhere
+                }
+                None => NodeBody::Regular(node.id, Box::new(path.clone())),
+            },
         };
-        let all = tree.xattrs(node.id)?;
         let dropped = &mut self.dropped;
         let attributes = self.attributes.add(&all, &mut |name, why| {
             tell(dropped, &path, format!("the xattr {:?}", name.escape_ascii().to_string()), why);
         });
         let mut stat = node.stat;
         stat.size = match &body {
-            NodeBody::Regular(..) => stat.size,
+            NodeBody::Regular(..) | NodeBody::Elsewhere => stat.size,
             NodeBody::Symlink(target) => target.len() as u64,
             NodeBody::Empty | NodeBody::Device(_) | NodeBody::Directory { .. } => 0,
         };
@@ -114,11 +151,11 @@ impl Plan {
 
     fn add_names(
         &mut self,
-        tree: &dyn Lower,
+        tree: Source<'_>,
         (dir, source, path): (PlanIndex, NodeId, TreePath),
         queue: &mut VecDeque<(PlanIndex, NodeId, TreePath)>,
     ) -> Result<()> {
-        let mut listed = list(tree, source)?;
+        let mut listed = list(tree.tree, source)?;
         listed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let wrong = |name: &NameBuf, what: &str| {
             let path = path.join(name.as_name());
