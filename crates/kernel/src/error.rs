@@ -29,6 +29,16 @@ pub enum Error {
         /// How much fits.
         limit: u64,
     },
+    /// The kernel does not mount it.
+    #[error("{what}: {}", rest(.source, .said))]
+    Mount {
+        /// What was being done.
+        what: String,
+        /// The cause.
+        source: rustix::io::Errno,
+        /// What the kernel says of it; may be empty.
+        said: String,
+    },
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {
@@ -42,7 +52,18 @@ pub enum Error {
 /// The result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+fn rest(errno: &rustix::io::Errno, said: &str) -> String {
+    match said {
+        "" => errno.to_string(),
+        said => format!("{said} ({errno})"),
+    }
+}
+
 impl Error {
+    pub(crate) fn mount(what: impl Into<String>, source: rustix::io::Errno, said: String) -> Self {
+        Self::Mount { what: what.into(), source, said }
+    }
+
     pub(crate) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
     }

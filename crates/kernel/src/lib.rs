@@ -2,14 +2,19 @@
 //! by itself.
 //!
 //! [`write_erofs`] writes a whole tree, names and contents, into one EROFS image. A Linux from
-//! 5.4 on mounts the image without strata.
+//! 5.4 on mounts the image without strata. [`write_names`] writes an image of names alone, and
+//! [`detached_overlay`] puts contents under it that lie elsewhere.
 //!
-//! Invariants: this crate writes bytes and mounts nothing; it asks a tree through `Lower` alone;
-//! equal trees give equal bytes; what the format cannot hold is left out and reported, never
-//! changed.
+//! Invariants: a tree is asked through `Lower` alone; equal trees give equal bytes; what the format
+//! cannot hold is left out and reported, never changed; this crate makes mounts out of descriptors
+//! and knows neither stores nor paths.
 
 mod erofs;
 mod error;
+mod mounting;
 
-pub use erofs::{Dropped, WrittenImage, write as write_erofs};
+pub use erofs::{
+    Dropped, NamesForm, WrittenImage, empty_image, write as write_erofs, write_names,
+};
+pub use mounting::{OverlayParts, attach, detached_erofs, detached_overlay};
 pub use error::{Error, Result};

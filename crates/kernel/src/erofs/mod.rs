@@ -281,3 +281,45 @@ impl Writer<'_> {
         if blocks.is_empty() { Ok(0) } else { self.directories.put(blocks) }
     }
 }
+
+/// An image of an empty root in one block, as unlike others as `identity` is: overlayfs tells file
+/// systems apart by their UUID.
+pub fn empty_image(identity: [u8; 16]) -> Vec<u8> {
+    let number = INODES.div_ceil(SLOT);
+    let dots = [b".".as_slice(), b".."].map(|name| DirName {
+        name,
+        number,
+        kind: entry_type(strata_tree::Kind::Directory),
+    });
+    let names = directory::encode(&dots);
+    let core = Core {
+        layout: DataLayout::Inline,
+        attributes: 0,
+        mode: strata_tree::Kind::Directory.mode_bits() as u16 | 0o555,
+        nlink: 2,
+        size: names.len() as u64,
+        place: 0,
+        serial: 1,
+        uid: 0,
+        gid: 0,
+        mtime: None,
+    };
+    let mut block = vec![0; (number * SLOT) as usize];
+    core.encode(&mut block);
+    block.extend_from_slice(&names);
+    block.resize(BLOCK as usize, 0);
+    let mut digest = Sha256::new();
+    digest.update(identity);
+    let superblock = Superblock {
+        root: number as u16,
+        inodes: 1,
+        built: Timestamp::default(),
+        blocks: 1,
+        shared: 0,
+        uuid: uuid(digest),
+        holes: false,
+    };
+    block[SUPER as usize..INODES as usize].copy_from_slice(&superblock.encode());
+    format::sign(&mut block);
+    block
+}

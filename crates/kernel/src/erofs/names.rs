@@ -3,7 +3,8 @@
 //! Invariant: what the tree itself has of overlayfs' attributes is escaped before marks are added,
 //! so no attribute of a tree is taken for a mark (overlayfs.rst, "Nesting overlayfs mounts").
 
-use strata_tree::{ContentRef, Mark, Xattr, XattrClass};
+use strata_tree::dialect::{Mark, XattrClass};
+use strata_tree::{ContentRef, Xattr};
 
 /// The longest path that the kernel looks up, without its NUL (`PATH_MAX`).
 const LONGEST: usize = 4095;
