@@ -15,6 +15,7 @@ use strata_registry::{Reference, Registries};
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
+use crate::mounts::kernel::{self, KernelTop};
 use crate::mounts::{
     MountInfo, MountRecords, MountSettings, MountStatus, ServedMount, UnmountHow, Unmounted, list,
     point, umount,
@@ -168,6 +169,31 @@ impl Engine {
         ServedMount::start(&self.root, &records, image, Some(writable), settings)
     }
 
+    /// Has the kernel mount an image by itself, with a writable layer on top if one is given; gives
+    /// the mountpoint. No process serves the mount: it lives until it is unmounted. For root, and
+    /// Linux 6.13 or later.
+    ///
+    /// # Errors
+    /// `KernelCannot` where that is not possible, and [`Engine::mount`] may be; `Refused` if the
+    /// upper is in use or the directory will not do.
+    pub fn mount_in_kernel(
+        &self,
+        image: &OpenImage,
+        upper: Option<NamedUpper>,
+        settings: &MountSettings,
+    ) -> Result<PathBuf> {
+        let uppers = self.uppers();
+        let top = match upper {
+            None => None,
+            Some(upper) => {
+                let (lease, directory) = (uppers.lease(&upper)?, uppers.dir_of(&upper)?);
+                Some(KernelTop { upper, directory, lease })
+            }
+        };
+        let records = MountRecords::open(&self.root, None)?;
+        kernel::mount(&self.store()?, &records, image, top, settings)
+    }
+
     /// The records of the mounts, for a program that starts daemons of its own.
     pub fn mount_records(&self) -> MountRecords {
         MountRecords::existing(&self.root, self.cache.as_deref())
@@ -206,7 +232,18 @@ impl Engine {
     /// `Refused` if no image is mounted there, if it is busy (naming some of the processes), or if
     /// it lives on in another mount namespace; `Mount` if the kernel or fusermount3 refuse.
     pub fn unmount(&self, directory: &Path, how: UnmountHow) -> Result<Unmounted> {
-        umount::umount(&self.mount_records(), directory, how)
+        let upper = self.upper_at(directory)?;
+        let unmounted = umount::umount(&self.mount_records(), directory, how)?;
+        if let (Unmounted::Ended, Some(name)) = (unmounted, upper) {
+            // A daemon has removed its temporary upper; the kernel removes nothing.
+            let uppers = self.uppers();
+            if let Some(upper) = uppers.find(&name)?.filter(|upper| upper.temporary)
+                && !uppers.is_mounted(&upper)?
+            {
+                uppers.remove(&upper)?;
+            }
+        }
+        Ok(unmounted)
     }
 
     /// The resolved directory for a new mount; takes away a dead mount that is in its place.

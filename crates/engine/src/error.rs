@@ -41,6 +41,9 @@ pub enum Error {
         /// The cause.
         source: Box<Error>,
     },
+    /// The kernel cannot mount it by itself, for this reason; a daemon can.
+    #[error("the kernel cannot mount it by itself: {0}")]
+    KernelCannot(String),
     /// The caller asked for what cannot be: what it is, and the way out.
     #[error("{0}")]
     Refused(String),
@@ -62,6 +65,7 @@ impl Error {
             | Self::Mount(_)
             | Self::Erofs(_)
             | Self::Json(_)
+            | Self::KernelCannot(_)
             | Self::Refused(_) => false,
         }
     }

@@ -7,10 +7,10 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
-use stratafs::{NamedUpper, OpenImage};
+use stratafs::{NamedUpper, OpenImage, Profile};
 
 use crate::context::Context;
-use crate::mounts;
+use crate::mounts::{self, BackendArg, MountRequest};
 pub(crate) use crate::mounts::MountArgs;
 
 pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
@@ -33,7 +33,11 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     };
     let name = upper.as_ref().map(|(upper, _)| upper.name.clone());
     let request = args.request(context.engine(), globals, name.clone());
-    let mounted = mounts::mount(&request, || open(context, args, name.as_deref()));
+    let mounted = match serve_in_kernel(context, args, &request, name.as_deref()) {
+        Ok(true) => Ok(()),
+        Ok(false) => mounts::mount(&request, || open(context, args, name.as_deref())),
+        Err(error) => Err(error),
+    };
     match (&mounted, upper) {
         // Made for nothing.
         (Err(_), Some((upper, true))) => {
@@ -45,6 +49,51 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
         _ => {}
     }
     mounted
+}
+
+/// Has the kernel serve it, if that is wanted and possible; `false` if a daemon has to.
+fn serve_in_kernel(
+    context: &Context,
+    args: &MountArgs,
+    request: &MountRequest,
+    upper: Option<&str>,
+) -> Result<bool> {
+    let backend = args.backend()?;
+    let daemon = match backend {
+        BackendArg::Fuse => Some("--backend fuse"),
+        BackendArg::Kernel if args.foreground => {
+            anyhow::bail!("--foreground is for a daemon, and --backend kernel has none")
+        }
+        BackendArg::Auto if args.foreground => Some("--foreground"),
+        BackendArg::Auto if request.profile != Profile::NoOpen => Some("--profile"),
+        BackendArg::Auto | BackendArg::Kernel => None,
+    };
+    let mounted = match daemon {
+        Some(option) => Err(stratafs::Error::KernelCannot(format!("{option} asks for a daemon"))),
+        None => mounts::mount_in_kernel(request, open(context, args, upper)?),
+    };
+    let said = match (&mounted, backend) {
+        (Ok(()), _) => "the kernel serves it: names from an EROFS image".to_owned(),
+        (Err(stratafs::Error::KernelCannot(why)), BackendArg::Auto | BackendArg::Fuse) => {
+            format!("a daemon serves it through FUSE: {why}")
+        }
+        (Err(_), _) => return mounted.map(|()| true).map_err(explained),
+    };
+    tracing::info!("{said}");
+    if args.verbose {
+        writeln!(std::io::stderr(), "{}: {said}", args.directory.display())?;
+    }
+    Ok(mounted.is_ok())
+}
+
+/// The way out of a mount that the kernel cannot make.
+fn explained(error: stratafs::Error) -> anyhow::Error {
+    match error {
+        stratafs::Error::KernelCannot(_) => {
+            anyhow::Error::from(error).context("try --backend fuse")
+        }
+        other => other.into(),
+    }
 }
 
 /// Opens what is to be served.

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum, ValueHint};
 use strata_fuse::Profile;
 use stratafs::Engine;
@@ -22,6 +23,17 @@ pub(crate) enum ProfileArg {
     Passthrough,
 }
 
+/// What serves a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArg {
+    /// The kernel where that is possible, else a daemon; -v says which, and why
+    Auto,
+    /// The kernel: names from an EROFS image, contents from the store (root, Linux 6.13)
+    Kernel,
+    /// A daemon, through FUSE
+    Fuse,
+}
+
 /// When a thread polls for the next request instead of sleeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BusyPollArg {
@@ -33,8 +45,9 @@ pub(crate) enum BusyPollArg {
 
 /// Mount an image, read-only or with a writable layer
 ///
-/// Returns when the mount is usable; a daemon in the background serves it until `strata umount`,
-/// or SIGTERM. No privilege is needed but fusermount3. Owners, modes, devices and attributes are
+/// Returns when the mount is usable. For root, where the kernel can, the kernel serves it by itself
+/// (--backend kernel); else a daemon in the background serves it until `strata umount`, or SIGTERM,
+/// and no privilege is needed but fusermount3. Owners, modes, devices and attributes are
 /// shown as the image has them. An image cannot be removed while it is mounted. An image that is
 /// not in the store is pulled first.
 #[derive(Debug, Clone, Args)]
@@ -53,10 +66,16 @@ pub(crate) struct MountArgs {
     /// Put the writable layer NAME on top, which is made if there is none, and kept
     #[arg(long, value_name = "NAME")]
     pub(crate) upper: Option<String>,
+    /// What serves the mount [default: $STRATA_BACKEND, else auto]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub(crate) backend: Option<BackendArg>,
+    /// Say what serves the mount, and why
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
     /// Stay in the foreground until it is unmounted
     #[arg(short, long)]
     pub(crate) foreground: bool,
-    /// How files are read
+    /// How the daemon reads files
     #[arg(long, value_enum, default_value = "no-open")]
     pub(crate) profile: ProfileArg,
     /// Honour set-user-id bits and file capabilities of the image (root only)
@@ -108,6 +127,20 @@ pub(crate) struct UmountArgs {
 pub(crate) struct MountsArgs {}
 
 impl MountArgs {
+    /// What is to serve the mount.
+    ///
+    /// # Errors
+    /// `STRATA_BACKEND` is none of the words.
+    pub(crate) fn backend(&self) -> Result<BackendArg> {
+        let named = std::env::var_os("STRATA_BACKEND").filter(|name| !name.is_empty());
+        match (self.backend, named) {
+            (Some(wanted), _) => Ok(wanted),
+            (None, None) => Ok(BackendArg::Auto),
+            (None, Some(name)) => BackendArg::from_str(&name.to_string_lossy(), false)
+                .map_err(|_| anyhow!("STRATA_BACKEND is {name:?}; it can be auto, kernel or fuse")),
+        }
+    }
+
     /// The request. `engine` is the store; `globals` are the arguments before the
     /// subcommand that the daemon is to be started with, `--root` among them.
     pub(crate) fn request(

@@ -89,6 +89,44 @@ pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<ToMoun
     }
 }
 
+impl MountRequest {
+    /// How the engine is to mount it; `name` is the name of its record.
+    fn settings(&self, name: Option<String>) -> MountSettings {
+        MountSettings {
+            directory: self.directory.clone(),
+            reference: self.image.clone(),
+            name,
+            options: MountOptions {
+                profile: self.profile,
+                suid: self.suid,
+                dev: self.dev,
+                exec: self.exec,
+                fsname: format!("strata:{}", self.image),
+                threads: self.threads,
+                busy_poll: self.busy_poll,
+                ..MountOptions::for_caller()
+            },
+        }
+    }
+}
+
+/// Has the kernel mount it, so that nothing runs on.
+///
+/// # Errors
+/// As [`Engine::mount_in_kernel`].
+pub(crate) fn mount_in_kernel(
+    request: &MountRequest,
+    (image, upper): ToMount,
+) -> stratafs::Result<()> {
+    request.engine.made_mount_records()?.clean()?;
+    let hides = stratafs::holds_names(&request.directory);
+    request.engine.mount_in_kernel(&image, upper, &request.settings(None))?;
+    if hides {
+        note_hidden(&request.directory);
+    }
+    Ok(())
+}
+
 /// Starts the daemon and waits until it is ready or has failed.
 fn start(request: &MountRequest) -> Result<()> {
     let records = request.engine.made_mount_records()?;
@@ -190,21 +228,7 @@ fn begin(
     // Caught from now on, and obeyed once there is something to unmount.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (image, upper) = open()?;
-    let settings = MountSettings {
-        directory: request.directory.clone(),
-        reference: request.image.clone(),
-        name: Some(name.to_owned()),
-        options: MountOptions {
-            profile: request.profile,
-            suid: request.suid,
-            dev: request.dev,
-            exec: request.exec,
-            fsname: format!("strata:{}", request.image),
-            threads: request.threads,
-            busy_poll: request.busy_poll,
-            ..MountOptions::for_caller()
-        },
-    };
+    let settings = request.settings(Some(name.to_owned()));
     let mount = match upper {
         None => request.engine.mount(image, &settings)?,
         Some(upper) => request.engine.mount_writable(image, upper, &settings)?,

@@ -18,7 +18,7 @@ pub(crate) fn write_table(mounts: &[MountInfo], out: &mut dyn Write) -> io::Resu
         [
             shown(&mount.record.mountpoint),
             mount.record.reference.clone(),
-            mount.record.pid.to_string(),
+            served_by(mount).map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             match mount.status {
                 MountStatus::Dead => "-".to_owned(),
                 _ => units::duration(i64::try_from(mount.uptime).unwrap_or(i64::MAX)),
@@ -39,6 +39,11 @@ pub(crate) fn write_table(mounts: &[MountInfo], out: &mut dyn Write) -> io::Resu
     Ok(())
 }
 
+/// The daemon; `None` where the kernel serves it.
+fn served_by(mount: &MountInfo) -> Option<u32> {
+    mount.record.backend.is_none().then_some(mount.record.pid)
+}
+
 /// One mount in JSON. A path that is not UTF-8 is given twice: readable, and as its bytes.
 #[derive(Serialize)]
 struct Json<'a> {
@@ -47,7 +52,9 @@ struct Json<'a> {
     mountpoint_bytes: Option<&'a [u8]>,
     image: &'a str,
     reference: &'a str,
-    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    backend: &'a str,
     started: u64,
     uptime_seconds: u64,
     status: MountStatus,
@@ -61,14 +68,16 @@ struct Json<'a> {
 pub(crate) fn write_json(mounts: &[MountInfo], out: &mut dyn Write) -> io::Result<()> {
     let all: Vec<Json<'_>> = mounts
         .iter()
-        .map(|MountInfo { record, status, uptime }| {
+        .map(|mount| {
+            let MountInfo { record, status, uptime } = mount;
             let path = record.mountpoint.as_path();
             Json {
                 mountpoint: path.to_string_lossy().into_owned(),
                 mountpoint_bytes: path.to_str().is_none().then(|| path.as_os_str().as_bytes()),
                 image: &record.image,
                 reference: &record.reference,
-                pid: record.pid,
+                pid: served_by(mount),
+                backend: record.backend.as_deref().unwrap_or("fuse"),
                 started: record.started,
                 uptime_seconds: *uptime,
                 status: *status,
@@ -100,6 +109,7 @@ mod tests {
             options: vec!["dev".into()],
             upper: None,
             device: None,
+            backend: None,
         };
         vec![
             MountInfo { record: record(b"/mnt/x", 7), status: MountStatus::Alive, uptime: 3 },

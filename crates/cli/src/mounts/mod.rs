@@ -15,8 +15,8 @@ use std::io::Write;
 use anyhow::Result;
 use stratafs::{Engine, UnmountHow, Unmounted};
 
-pub(crate) use args::{MountArgs, MountsArgs, UmountArgs};
-pub(crate) use daemon::mount;
+pub(crate) use args::{BackendArg, MountArgs, MountsArgs, UmountArgs};
+pub(crate) use daemon::{MountRequest, mount, mount_in_kernel};
 
 /// `strata umount`.
 ///
@@ -31,10 +31,11 @@ pub(crate) fn umount(engine: &Engine, args: &UmountArgs) -> Result<()> {
     match engine.unmount(&args.directory, how)? {
         Unmounted::Ended => {}
         Unmounted::Lingering { pid } => {
+            let server = pid.map_or("the kernel".to_owned(), |pid| format!("pid {pid}"));
             let shown = args.directory.display();
             let mut err = std::io::stderr().lock();
             // The mount is gone all the same if nobody reads this.
-            let _ = writeln!(err, "{shown}: files are open; pid {pid} serves them to the last");
+            let _ = writeln!(err, "{shown}: files are open; {server} serves them to the last");
         }
     }
     Ok(())

@@ -58,6 +58,13 @@ impl MountInfo {
         let at = point::shown(&self.record.mountpoint);
         match self.status {
             MountStatus::Alive => format!("mounted on {at}; unmount it first: strata umount {at}"),
+            MountStatus::Detached if self.record.backend.is_some() => {
+                "not mounted any more, but files of it are open; it ends with the last of them"
+                    .to_owned()
+            }
+            MountStatus::Elsewhere if self.record.backend.is_some() => {
+                "mounted in another mount namespace; it ends with that".to_owned()
+            }
             MountStatus::Detached => format!(
                 "not mounted any more, but files of it are open; `strata umount --abort {at}` ends \
                  that at once"
@@ -75,10 +82,17 @@ pub(crate) fn list(records: &MountRecords) -> Result<Vec<MountInfo>> {
     Ok(records.all()?.into_iter().map(info).collect())
 }
 
+/// Whether the mount is at its place in this namespace, and not another one.
+fn is_there(record: &MountRecord) -> bool {
+    let at = &record.mountpoint;
+    let same = |device| point::device_mounted_at(at).as_ref() == Some(device);
+    point::is_ours(at) && record.device.as_ref().is_none_or(same)
+}
+
 fn info(one: KnownMount) -> MountInfo {
     let status = match one.alive {
         false => MountStatus::Dead,
-        true if point::is_ours(&one.record.mountpoint) => MountStatus::Alive,
+        true if is_there(&one.record) => MountStatus::Alive,
         true => match one.record.device.as_deref().map(namespaces::having) {
             Some(found) if !found.is_empty() => MountStatus::Elsewhere,
             Some(_) | None => MountStatus::Detached,

@@ -4,6 +4,7 @@
 //! serving     one mount of this process     records     who serves what, on disk
 //! list        how each mount is             umount      taking one away, also another process's
 //! point       which directories will do     busy        who keeps one busy
+//! kernel      one that the kernel serves
 //! table       /proc/PID/mountinfo           namespaces  where else one is
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! a pid.
 
 mod busy;
+pub(crate) mod kernel;
 pub(crate) mod list;
 mod namespaces;
 pub(crate) mod point;

@@ -3,22 +3,17 @@
 //! Invariants: a mountpoint is a directory outside the store, and the store is not below it; a
 //! path is resolved as far as its parent even where a dead mount no longer answers for itself.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::kernel::SOURCE;
 use super::table::MountLine;
 use crate::error::{ErrorContext, Result, bail};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
-
-/// The type of what is mounted at `path` (resolved), the topmost mount; `None` if nothing is.
-pub(crate) fn type_mounted_at(path: &Path) -> Option<OsString> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    line_of(&table, path)?.kind()
-}
 
 /// The device of what is mounted at `path` (resolved), such as `0:50`; `None` if nothing is.
 pub(crate) fn device_mounted_at(path: &Path) -> Option<String> {
@@ -39,7 +34,12 @@ fn line_of<'a>(table: &'a [u8], path: &Path) -> Option<MountLine<'a>> {
 
 /// Whether one of our mounts is at `path` (resolved).
 pub(crate) fn is_ours(path: &Path) -> bool {
-    type_mounted_at(path).is_some_and(|name| name == format!("fuse.{SUBTYPE}").as_str())
+    let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
+    line_of(&table, path).is_some_and(|line| {
+        let kind = line.kind().unwrap_or_default();
+        let of_kernel = || line.source().is_some_and(|from| from.starts_with(SOURCE.as_bytes()));
+        kind == format!("fuse.{SUBTYPE}").as_str() || kind == "overlay" && of_kernel()
+    })
 }
 
 /// Whether one of our mounts is at `path` whose daemon is gone.

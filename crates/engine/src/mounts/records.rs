@@ -1,6 +1,8 @@
 //! The records of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. If the
 //! store cannot be written, they are in the cache directory.
 //!
+//! A mount that the kernel serves has `NAME.json` and `NAME.lease` (see `kernel`).
+//!
 //! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
 //! from before it starts. The kernel drops both however the daemon ends, so a file that can be
 //! locked belongs to a dead one.
@@ -20,7 +22,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use strata_fuse::Manner;
+use strata_layer::KernelLeases;
 
+use super::kernel::KERNEL;
 use super::point;
 use crate::error::{ErrorContext, Result};
 
@@ -48,6 +52,9 @@ pub struct MountRecord {
     /// The file system's device, such as `0:50`.
     #[serde(default)]
     pub device: Option<String>,
+    /// `kernel` for a mount without a daemon, whose `pid` is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
 }
 
 mod path_bytes {
@@ -152,13 +159,23 @@ impl MountRecords {
         open().with_context(|| format!("cannot lock {}", path.display()))
     }
 
+    /// A name that no other mount has.
+    pub(crate) fn new_name() -> String {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{:x}-{:x}", since.as_nanos(), std::process::id())
+    }
+
+    /// The directory of the records.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A new name and its log, locked for the process that inherits the file.
     ///
     /// # Errors
     /// `Doing`: it cannot be made.
     pub fn create_log(&self) -> Result<(String, PathBuf, File)> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{:x}-{:x}", since.as_nanos(), std::process::id());
+        let name = Self::new_name();
         let path = self.log(&name);
         let create = || -> io::Result<File> {
             let file = options().create_new(true).append(true).open(&path)?;
@@ -178,6 +195,25 @@ impl MountRecords {
     /// # Errors
     /// `Doing`: it cannot be written.
     pub fn register(&self, name: &str, record: &MountRecord) -> Result<MountRegistration> {
+        let (json, lock) = self.write_locked(name, record)?;
+        Ok(MountRegistration { json, log: self.log(name), _lock: lock })
+    }
+
+    /// Writes the record of a mount that no process serves.
+    ///
+    /// # Errors
+    /// `Doing`: it cannot be written.
+    pub(crate) fn write(&self, name: &str, record: &MountRecord) -> Result<()> {
+        self.write_locked(name, record).map(drop)
+    }
+
+    /// Removes the record and the lease of a mount that did not come to be.
+    pub(crate) fn forget(&self, name: &str) {
+        remove(&self.dir.join(format!("{name}.json")));
+        remove(&KernelLeases::new(&self.dir).path(name));
+    }
+
+    fn write_locked(&self, name: &str, record: &MountRecord) -> Result<(PathBuf, File)> {
         let (draft, json) =
             (self.dir.join(format!("{name}.new")), self.dir.join(format!("{name}.json")));
         let write = || -> io::Result<File> {
@@ -188,7 +224,7 @@ impl MountRecords {
             Ok(file)
         };
         let lock = write().with_context(|| format!("cannot write {}", json.display()))?;
-        Ok(MountRegistration { json, log: self.log(name), _lock: lock })
+        Ok((json, lock))
     }
 
     /// All records, the oldest first.
@@ -229,12 +265,26 @@ impl MountRecords {
             }
             tracing::info!("removing the record of {}: its daemon is dead", at.display());
             remove(&dead.json);
+            if dead.is_of_kernel() {
+                remove(&dead.lease());
+            }
         }
         // Drafts and logs of daemons that died before they were registered, or just now.
         for path in self.files()? {
             let kind = path.extension().and_then(|extension| extension.to_str());
-            if !matches!(kind, Some("log" | "new")) || path.with_extension("json").exists() {
+            if path.with_extension("json").exists() {
                 continue;
+            }
+            match kind {
+                Some("log" | "new") => {}
+                // Of a mount that was never attached.
+                Some("lease") => {
+                    if !KernelLeases::is_kept(&path)? {
+                        remove(&path);
+                    }
+                    continue;
+                }
+                Some(_) | None => continue,
             }
             let free = File::open(&path)
                 .and_then(|file| try_lock(&file, FlockOperation::NonBlockingLockExclusive));
@@ -268,14 +318,33 @@ impl KnownMount {
         let mut file = File::open(&json).ok()?;
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
-        let free = try_lock(&file, FlockOperation::NonBlockingLockShared);
-        let alive = !free.unwrap_or(false);
         match serde_json::from_str(&text) {
-            Ok(record) => Some(Self { record, alive, json }),
+            Ok(record) => {
+                let mut known = Self { record, alive: true, json };
+                known.alive = !known.is_over(&file);
+                Some(known)
+            }
             Err(error) => {
                 tracing::warn!("{}: {error}", json.display());
                 None
             }
+        }
+    }
+
+    /// Whether no process serves it: the kernel does, or did.
+    pub(crate) fn is_of_kernel(&self) -> bool {
+        self.record.backend.as_deref() == Some(KERNEL)
+    }
+
+    fn lease(&self) -> PathBuf {
+        self.json.with_extension("lease")
+    }
+
+    /// Whether its daemon is dead, or the kernel has ended it. `file` is the record.
+    fn is_over(&self, file: &File) -> bool {
+        match self.is_of_kernel() {
+            true => KernelLeases::is_kept(&self.lease()).is_ok_and(|kept| !kept),
+            false => try_lock(file, FlockOperation::NonBlockingLockShared).unwrap_or(false),
         }
     }
 
@@ -285,7 +354,7 @@ impl KnownMount {
         loop {
             // A daemon that ends removes its file; the lock says it for one that was killed.
             let Ok(file) = File::open(&self.json) else { return true };
-            if try_lock(&file, FlockOperation::NonBlockingLockShared).unwrap_or(false) {
+            if self.is_over(&file) {
                 return true;
             }
             if since.elapsed() > limit {
@@ -320,6 +389,7 @@ mod tests {
             options: vec![],
             upper: None,
             device: None,
+            backend: None,
         }
     }
 

@@ -39,7 +39,7 @@ impl MountSettings {
         }
     }
 
-    fn record(&self, image: &OpenImage, upper: Option<&str>, mountpoint: &Path) -> MountRecord {
+    pub(crate) fn record(&self, image: &OpenImage, upper: Option<&str>, mountpoint: &Path) -> MountRecord {
         let options = &self.options;
         let flags = [("suid", options.suid), ("dev", options.dev), ("noexec", !options.exec)];
         let profile = match options.profile {
@@ -59,6 +59,7 @@ impl MountSettings {
             options: flags.iter().filter(|(_, on)| *on).map(|(flag, _)| (*flag).into()).collect(),
             upper: upper.map(str::to_owned),
             device: point::device_mounted_at(mountpoint),
+            backend: None,
         }
     }
 }

@@ -40,6 +40,12 @@ impl<'a> MountLine<'a> {
         fields.nth(1).map(|name| OsString::from_vec(name.to_vec()))
     }
 
+    /// What it is mounted from.
+    pub(crate) fn source(self) -> Option<Vec<u8>> {
+        let mut fields = self.0.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
+        fields.nth(2).map(unescaped)
+    }
+
     /// The user who mounted it, of a FUSE file system.
     pub(crate) fn owner(self) -> Option<u32> {
         let mut options = self.0.rsplit(|byte| *byte == b' ').next()?.split(|byte| *byte == b',');
@@ -83,6 +89,7 @@ mod tests {
         assert_eq!(lines[1].path().unwrap(), b"/a b\\9");
         assert_eq!(lines[1].kind().unwrap(), "tmpfs");
         assert_eq!(lines[1].owner(), None);
+        assert_eq!(lines[2].source().unwrap(), b"x");
         assert_eq!(lines[2].device(), Some(&b"0:51"[..]));
         assert_eq!((lines[2].kind().unwrap(), lines[2].owner()), ("fuse.strata".into(), Some(7)));
         assert!(lines[3].path().is_none());

@@ -27,10 +27,10 @@ const LAZY_END: Duration = Duration::from_secs(1);
 pub enum Unmounted {
     /// Nothing.
     Ended,
-    /// The daemon goes on until the last open file is closed (after a lazy unmount).
+    /// The mount lives on until the last open file is closed (after a lazy unmount).
     Lingering {
-        /// The daemon.
-        pid: u32,
+        /// The daemon; `None` where the kernel serves it.
+        pid: Option<u32>,
     },
 }
 
@@ -86,14 +86,23 @@ pub(crate) fn umount(
     }
     if let Some(one) = served {
         let pid = one.record.pid;
+        let of_kernel = one.is_of_kernel();
         match how {
-            UnmountHow::Abort => return abort(registry, &one),
+            UnmountHow::Abort if !of_kernel => return abort(registry, &one),
+            UnmountHow::Abort => {
+                if !one.wait_for_end(LAZY_END) {
+                    bail!("{}", not_here(&one, directory));
+                }
+            }
             UnmountHow::Lazy if !one.wait_for_end(LAZY_END) => {
-                return Ok(Unmounted::Lingering { pid });
+                return Ok(Unmounted::Lingering { pid: (!of_kernel).then_some(pid) });
             }
             UnmountHow::Clean if !one.wait_for_end(SOON) => {
                 if let Some(text) = lives_on(&one, directory) {
                     bail!("{shown} is unmounted here, and {text}");
+                }
+                if of_kernel && !one.wait_for_end(LAZY_END) {
+                    bail!("{}", not_here(&one, directory));
                 }
                 if !one.wait_for_end(END) {
                     bail!(
@@ -111,6 +120,9 @@ pub(crate) fn umount(
 
 /// Ends a daemon, and with it the file system wherever it is mounted.
 fn abort(registry: &MountRecords, one: &KnownMount) -> Result<Unmounted> {
+    if one.is_of_kernel() {
+        bail!("{}", not_here(one, &one.record.mountpoint));
+    }
     let pid = one.record.pid;
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(process) = process else { bail!("the record names no process: {pid}") };
@@ -131,12 +143,13 @@ fn abort(registry: &MountRecords, one: &KnownMount) -> Result<Unmounted> {
 /// The error for a mount that is registered and not in this namespace.
 fn not_here(one: &KnownMount, directory: &Path) -> String {
     let shown = directory.display();
-    let text = lives_on(one, directory).unwrap_or_else(|| {
-        format!(
+    let text = lives_on(one, directory).unwrap_or_else(|| match one.is_of_kernel() {
+        true => "files of it are open, and it ends with the last of them".to_owned(),
+        false => format!(
             "files of it are open; pid {} serves them to the last, and `strata umount --abort \
              {shown}` ends it at once",
             one.record.pid
-        )
+        ),
     });
     format!("{shown} is not mounted here any more; {text}")
 }
@@ -149,11 +162,11 @@ fn lives_on(one: &KnownMount, directory: &Path) -> Option<String> {
         0 => String::new(),
         more => format!(" and {more} other namespaces"),
     };
-    Some(format!(
-        "lives on in another mount namespace: {first}{more}; it ends with that, or at once with \
-         `strata umount --abort {}`",
-        directory.display()
-    ))
+    let end = match one.is_of_kernel() {
+        true => String::new(),
+        false => format!(", or at once with `strata umount --abort {}`", directory.display()),
+    };
+    Some(format!("lives on in another mount namespace: {first}{more}; it ends with that{end}"))
 }
 
 fn may_unmount(owner: u32) -> bool {

@@ -24,6 +24,7 @@ use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
 use crate::error::{Error, ErrorContext, Result, bail};
+use crate::mounts::records::KnownMount;
 use crate::mounts::{MountInfo, MountRecords, list};
 
 mod commit;
@@ -84,6 +85,13 @@ pub struct UpperLease {
     path: PathBuf,
     temporary: bool,
     _lock: UseLock,
+}
+
+impl UpperLease {
+    /// Lets it go without removing it: a mount that the kernel serves has it.
+    pub(crate) fn hand_over(mut self) {
+        self.temporary = false;
+    }
 }
 
 impl Drop for UpperLease {
@@ -202,7 +210,18 @@ impl Uppers {
         let Some(lock) = lock else {
             bail!("upper {} is in use: {}", upper.name, self.user(upper))
         };
+        if self.has_kernel_mount(upper)? {
+            bail!("upper {} is in use: {}", upper.name, self.user(upper))
+        }
         Ok(UpperLease { path, temporary: upper.temporary, _lock: lock })
+    }
+
+    /// Whether a mount that the kernel serves writes to it.
+    fn has_kernel_mount(&self, upper: &NamedUpper) -> Result<bool> {
+        let of = |one: &KnownMount| {
+            one.alive && one.is_of_kernel() && one.record.upper.as_ref() == Some(&upper.name)
+        };
+        Ok(self.records.all()?.iter().any(of))
     }
 
     fn user(&self, upper: &NamedUpper) -> String {
@@ -220,7 +239,7 @@ impl Uppers {
     pub fn is_mounted(&self, upper: &NamedUpper) -> Result<bool> {
         let lock = File::open(self.path(&upper.name)?)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(false),
+            Ok(()) => self.has_kernel_mount(upper),
             Err(Errno::WOULDBLOCK) => Ok(true),
             Err(errno) => Err(errno.into()),
         }

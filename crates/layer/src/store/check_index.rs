@@ -20,6 +20,7 @@ use super::checker::Checker;
 use super::dir::has_layers;
 use super::fsck_report::Problem;
 use super::listing::{Found, ImageList, Listing};
+use super::names_images;
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, Index, NEWEST, PAGE, images};
 
@@ -237,6 +238,12 @@ impl Checker<'_> {
             }
         }
         for (_, path) in self.dir.list("trees")? {
+            if path.to_string_lossy().ends_with(names_images::ENDING) {
+                let fault = names_images::fault(&path);
+                let problem = |what| Problem::Tree { path: path.clone(), what };
+                self.report.problems.extend(fault.map(problem));
+                continue;
+            }
             let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
                 let tree = FlatTree::open(file, path.display().to_string());
                 tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())

@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
+use super::kernel_leases::KernelLeases;
+use super::names_images;
 use super::steps::{Step, StepHook};
 use crate::error::{IoContext, Result};
 use crate::layout::layer_path;
@@ -100,6 +102,16 @@ impl StoreDir {
     /// The compiled tree of a chain.
     pub(super) fn tree(&self, chain: &ChainId) -> PathBuf {
         self.root.join("trees").join(chain.hex())
+    }
+
+    /// The image of names of a chain, for the kernel.
+    pub(super) fn names_image(&self, chain: &ChainId) -> PathBuf {
+        self.root.join("trees").join(format!("{}{}", chain.hex(), names_images::ENDING))
+    }
+
+    /// The leases of mounts that the kernel serves.
+    pub(super) fn kernel_leases(&self) -> KernelLeases {
+        KernelLeases::new(self.root.join("mounts"))
     }
 
     /// A manifest or config.

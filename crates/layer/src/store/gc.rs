@@ -10,6 +10,7 @@ use strata_tree::{BlobDigest, ChainId, DiffId};
 use super::df::bytes_on_disk;
 use super::dir::StoreDir;
 use super::images::chain_id;
+use super::names_images;
 use super::steps::Step;
 use super::sweep::{remove_all, remove_file_if_there};
 use crate::error::{Error, Result};
@@ -143,7 +144,7 @@ impl<'s> Collector<'s> {
             }
         }
         for (name, path) in self.dir.list("trees")? {
-            let Ok(chain) = ChainId::from_hex(&name) else {
+            let Ok(chain) = ChainId::from_hex(name.trim_end_matches(names_images::ENDING)) else {
                 remove_file_if_there(&path)?;
                 self.report.orphans.push(path);
                 continue;

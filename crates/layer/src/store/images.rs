@@ -146,6 +146,9 @@ impl<'s> Images<'s> {
                 Locked::Held(lock) => Some(lock),
                 Locked::Absent => None,
             };
+            if self.dir.kernel_leases().kept()?.iter().any(|mount| mount.image == *id) {
+                return Err(Error::InUse { what: format!("image {}", id.short()) });
+            }
             let freed = images::remove(tx, id)?;
             let locks = self.dir.lock_for_removal(&freed)?;
             for layer in &freed {
@@ -172,6 +175,7 @@ impl<'s> Images<'s> {
             && !others.iter().any(|other| other.layers == image.layers)
         {
             remove_file_if_there(&self.dir.tree(&chain))?;
+            remove_file_if_there(&self.dir.names_image(&chain))?;
         }
         let blobs = [image.manifest, Some(BlobDigest::from(image.id))];
         blobs.into_iter().flatten().try_for_each(|blob| self.drop_blob(&others, &blob))

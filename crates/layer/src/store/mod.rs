@@ -42,10 +42,12 @@ mod files;
 mod fsck_report;
 mod gc;
 mod images;
+mod kernel_leases;
 mod leases;
 mod listing;
 mod mend;
 mod names;
+mod names_images;
 mod new_index;
 mod publish;
 mod rebuild;
@@ -73,8 +75,10 @@ pub(crate) use dir::StoreDir;
 pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
 pub use images::{Images, chain_id};
+pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};
 pub use names::{HeldKind, HeldName, HeldNames};
+pub use names_images::NamesImages;
 pub use publish::Unpacked;
 pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
@@ -200,6 +204,11 @@ impl Store {
     /// `Io`.
     pub fn scratch_file(&self) -> Result<File> {
         self.dir.scratch_file()
+    }
+
+    /// The images of names that the kernel mounts.
+    pub fn names_images(&self) -> NamesImages<'_> {
+        NamesImages(&self.dir)
     }
 
     /// Where the compiled tree of that chain is, or would be.

@@ -133,6 +133,12 @@ impl<'s> RemovalPlan<'s> {
 
     /// Whether removing the image with those layers would be refused.
     fn is_in_use(&self, image: &ImageRecord, freed: &BTreeSet<DiffId>) -> Result<bool> {
+        let mounted = self.dir.kernel_leases().kept()?;
+        if mounted.iter().any(|mount| mount.image == image.id)
+            || mounted.iter().flat_map(|mount| &mount.layers).any(|layer| freed.contains(layer))
+        {
+            return Ok(true);
+        }
         let paths = freed.iter().map(|layer| self.dir.layer(layer));
         for path in [self.dir.blob_path(&image.id.into())].into_iter().chain(paths) {
             // Whoever wants it meanwhile waits: the lock goes at once.
@@ -148,7 +154,8 @@ impl<'s> RemovalPlan<'s> {
         let kept: BTreeSet<&[DiffId]> = self.left.iter().map(|image| &image.layers[..]).collect();
         let gone = self.removed.iter().filter(|image| !kept.contains(&image.layers[..]));
         let chains: BTreeSet<ChainId> = gone.filter_map(|image| chain_id(&image.layers)).collect();
-        let paths = chains.iter().map(|chain| self.dir.tree(chain));
+        let paths =
+            chains.iter().flat_map(|chain| [self.dir.tree(chain), self.dir.names_image(chain)]);
         self.space_of(paths)
     }
 

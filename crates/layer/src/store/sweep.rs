@@ -21,16 +21,21 @@ impl StoreDir {
     /// Locks the directories of layers that are to go.
     pub(super) fn lock_for_removal(&self, layers: &[DiffId]) -> Result<Doomed> {
         let mut doomed = Vec::new();
+        // Asked once all are locked: whoever mounts holds their locks until the mount stands.
+        let in_use = |layer: &DiffId| Error::InUse { what: format!("layer {}", layer.short()) };
         for layer in layers {
             match lock_path(&self.layer(layer), Lock::SoonExclusive)? {
                 Locked::Held(dir) => doomed.push((*layer, dir)),
-                Locked::Busy => {
-                    return Err(Error::InUse { what: format!("layer {}", layer.short()) });
-                }
+                Locked::Busy => return Err(in_use(layer)),
                 Locked::Absent => {}
             }
         }
-        Ok(Doomed(doomed))
+        let mounted = self.kernel_leases().kept()?;
+        let kept = |layer: &&DiffId| mounted.iter().any(|mount| mount.layers.contains(layer));
+        match layers.iter().find(kept) {
+            Some(layer) => Err(in_use(layer)),
+            None => Ok(Doomed(doomed)),
+        }
     }
 
     /// Moves locked layer directories to the trash and removes them.

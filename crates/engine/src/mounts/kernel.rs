@@ -1,0 +1,183 @@
+//! Mounts that the kernel serves by itself, for root: no daemon, no memory.
+//!
+//! ```text
+//! trees/<chain id>.erofs     names       lower
+//! layers/                    contents    data-only lower
+//! mounts/NAME.lease          tells whether the mount lives: data-only lower, never reached
+//! uppers/UPPER/{upper,work}  changes     upper, if there is one
+//! ```
+//!
+//! Steps: lease -> image of names -> detached mounts -> record -> attached. What a kill leaves
+//! before the last step is a file or two that the next command removes, and no mount.
+//!
+//! Invariants: the record is complete before the mount is seen; a mount shows everything that the
+//! image has, or there is none ([`Error::KernelCannot`]).
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
+use strata_layer::{KernelLeases, LEASE_BLOCK, Store};
+
+use super::point;
+use super::records::MountRecords;
+use super::serving::MountSettings;
+use crate::error::{Error, ErrorContext, Result};
+use crate::image::OpenImage;
+use crate::trees::open_names;
+use crate::uppers::{NamedUpper, UpperLease};
+
+/// What records call this kind of mount.
+pub(crate) const KERNEL: &str = "kernel";
+/// The beginning of what the mount table shows as the source.
+pub(crate) const SOURCE: &str = "strata:";
+
+/// A writable layer for such a mount: its names in the store, and the right to write it.
+pub(crate) struct KernelTop {
+    pub(crate) upper: NamedUpper,
+    pub(crate) directory: PathBuf,
+    pub(crate) lease: UpperLease,
+}
+
+/// Why this process cannot have the kernel mount anything; `None` if it may try.
+pub(crate) fn hindrance(store: &Store) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("that is for root alone".to_owned());
+    }
+    // All ids, mapped to themselves: the initial user namespace, where EROFS may be mounted.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if map.split_whitespace().ne(["0", "0", "4294967295"]) {
+        return Some("that is for root of the initial user namespace alone".to_owned());
+    }
+    store.read_only().map(|why| format!("the store cannot be written ({why})"))
+}
+
+/// Mounts an image; returns where. The mount outlives this process.
+///
+/// # Errors
+/// `KernelCannot`: this kernel, this store's file system, this image or this upper do not allow
+/// it, and nothing was changed; `Refused` and `Doing` as for any other mount.
+pub(crate) fn mount(
+    store: &Store,
+    records: &MountRecords,
+    image: &OpenImage,
+    top: Option<KernelTop>,
+    settings: &MountSettings,
+) -> Result<PathBuf> {
+    if let Some(why) = hindrance(store) {
+        return Err(Error::KernelCannot(why));
+    }
+    if let Some(top) = &top {
+        fits(top)?;
+    }
+    let names = open_names(store, image)?;
+    // Two mounts at one place: the second one waits here, and then sees the first.
+    let alone = records.exclusively()?;
+    let directory = point::prepare(&settings.directory, store.root())?;
+    let name = settings.name.clone().unwrap_or_else(MountRecords::new_name);
+    let leases = KernelLeases::new(records.dir());
+    let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+    let identity = digest.first_chunk().copied().unwrap_or_default();
+    let block = empty_image(identity);
+    let block: &[u8; LEASE_BLOCK] = block.first_chunk().ok_or(Errno::INVAL)?;
+    let lease = leases.make(&name, &image.record, block)?;
+    let made = assemble(store, &lease, &names, top.as_ref(), settings)
+        .and_then(|overlay| show(records, &name, image, top.as_ref(), settings, &directory, overlay));
+    if made.is_err() {
+        records.forget(&name);
+    }
+    made?;
+    drop((alone, lease));
+    if let Some(top) = top {
+        // The mount has it from now on.
+        top.lease.hand_over();
+    }
+    Ok(directory)
+}
+
+/// Whether the kernel can go on with an upper that may have been begun by the daemon.
+fn fits(top: &KernelTop) -> Result<()> {
+    let name = &top.upper.name;
+    if top.upper.apart {
+        let why = format!("upper {name} keeps owners and modes apart, for it is of a user");
+        return Err(Error::KernelCannot(why));
+    }
+    let index = top.directory.join("work/index");
+    let linked = std::fs::read_dir(&index).map(Iterator::count);
+    match linked {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Error::KernelCannot(format!(
+            "upper {name} has hard links that are copied up together, which overlayfs cannot do"
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot list {}", index.display())),
+    }
+}
+
+/// Makes the mount, attached nowhere.
+fn assemble(
+    store: &Store,
+    lease: &File,
+    names: &File,
+    top: Option<&KernelTop>,
+    settings: &MountSettings,
+) -> Result<OwnedFd> {
+    let cannot = |error: strata_kernel::Error| Error::KernelCannot(error.to_string());
+    // A file system without leases could not say later whether the mount lives.
+    if let Err(errno) = strata_tree::is_open_elsewhere(lease) {
+        let why = format!("the file system of the store has no file leases ({errno})");
+        return Err(Error::KernelCannot(why));
+    }
+    let contents = open_dir(&store.root().join("layers"))?;
+    let lease = detached_erofs(lease).map_err(cannot)?;
+    let names = detached_erofs(names).map_err(cannot)?;
+    let upper = match top {
+        Some(top) => {
+            Some((open_dir(&top.directory.join("upper"))?, open_dir(&top.directory.join("work"))?))
+        }
+        None => None,
+    };
+    let options = &settings.options;
+    let parts = OverlayParts {
+        names: names.as_fd(),
+        data: &[contents.as_fd(), lease.as_fd()],
+        upper: upper.as_ref().map(|(upper, work)| (upper.as_fd(), work.as_fd())),
+        source: &options.fsname,
+        suid: options.suid,
+        dev: options.dev,
+        exec: options.exec,
+    };
+    detached_overlay(&parts).map_err(cannot)
+}
+
+/// Records the mount and attaches it.
+fn show(
+    records: &MountRecords,
+    name: &str,
+    image: &OpenImage,
+    top: Option<&KernelTop>,
+    settings: &MountSettings,
+    directory: &Path,
+    overlay: OwnedFd,
+) -> Result<()> {
+    let device = rustix::fs::fstat(&overlay)?.st_dev;
+    let upper = top.map(|top| top.upper.name.as_str());
+    let mut record = settings.record(image, upper, directory);
+    record.backend = Some(KERNEL.to_owned());
+    record.pid = 0;
+    record.device =
+        Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
+    records.write(name, &record)?;
+    let place = open_dir(directory)?;
+    Ok(attach(&overlay, &place.into())?)
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("cannot open {}", path.display()))
+}

@@ -1,0 +1,141 @@
+//! Leases that mounts of the kernel have: a mount without a daemon has no process that could hold
+//! a lock.
+//!
+//! ```text
+//! mounts/NAME.lease    a block of 4,096 bytes that the caller makes: a file system that the mount
+//!                      has among its layers, so that the kernel has the file open as long as
+//!                      the mount lives
+//!                      "image <id>\n", then "layer <diff id>\n" for each layer
+//! ```
+//!
+//! Whether the mount lives is asked of the kernel ([`strata_tree::is_open_elsewhere`]): in
+//! whatever mount namespace, also once it is detached, and not after a reboot.
+//!
+//! Invariants: a file that somebody is just making is locked (`flock`) and counts as kept; what
+//! cannot be asked counts as kept, so nothing is removed below a mount.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use strata_tree::{DiffId, ImageId};
+
+use crate::error::{IoContext, Result};
+use crate::index::ImageRecord;
+use crate::lock::{Lock, flock};
+
+/// Bytes of the file system at the beginning.
+pub const LEASE_BLOCK: usize = 4096;
+/// What the names of the files end with.
+const ENDING: &str = "lease";
+
+/// The leases in a directory of mounts' records.
+#[derive(Debug, Clone)]
+pub struct KernelLeases {
+    dir: PathBuf,
+}
+
+/// A lease that a mount keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelLease {
+    /// The image that is mounted.
+    pub image: ImageId,
+    /// Its layers.
+    pub layers: Vec<DiffId>,
+}
+
+impl KernelLeases {
+    /// Those in the directory of records `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Where the lease of the mount `name` is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{ENDING}"))
+    }
+
+    /// Makes the lease of a mount that is to be, and locks it: it is kept from now on, until the
+    /// file is closed and no mount has it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn make(
+        &self,
+        name: &str,
+        image: &ImageRecord,
+        block: &[u8; LEASE_BLOCK],
+    ) -> Result<File> {
+        let path = self.path(name);
+        let doing = || format!("cannot write {}", path.display());
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path).doing(doing)?;
+        flock(&file, Lock::Exclusive).doing(doing)?;
+        // The store's owner asks for it too, and the kernel answers the file's owner alone.
+        let owner = self.dir.metadata().doing(doing)?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).doing(doing)?;
+        let mut bytes = block.to_vec();
+        bytes.extend_from_slice(format!("image {}\n", image.id).as_bytes());
+        for layer in &image.layers {
+            bytes.extend_from_slice(format!("layer {layer}\n").as_bytes());
+        }
+        file.write_all(&bytes).doing(doing)?;
+        Ok(file)
+    }
+
+    /// All leases that are kept.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn kept(&self) -> Result<Vec<KernelLease>> {
+        let doing = || format!("cannot list {}", self.dir.display());
+        let names = match std::fs::read_dir(&self.dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).doing(doing),
+        };
+        let mut kept = Vec::new();
+        for entry in names {
+            let path = entry.doing(doing)?.path();
+            if path.extension().is_some_and(|ending| ending == ENDING) && Self::is_kept(&path)? {
+                kept.extend(read(&path)?);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Whether the lease at `path` is kept: by a mount, or by whoever is just making one.
+    ///
+    /// # Errors
+    /// `Io`: the file is there and cannot be opened.
+    pub fn is_kept(path: &Path) -> Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
+        };
+        if flock(&file, Lock::TryExclusive).is_err() {
+            return Ok(true);
+        }
+        Ok(strata_tree::is_open_elsewhere(&file).unwrap_or(true))
+    }
+}
+
+/// What a lease is of; `None` for a file that is gone meanwhile, or was not finished.
+fn read(path: &Path) -> Result<Option<KernelLease>> {
+    let doing = || format!("cannot read {}", path.display());
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing(doing),
+    };
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(LEASE_BLOCK as u64)).doing(doing)?;
+    file.read_to_string(&mut text).doing(doing)?;
+    let mut lines = text.lines();
+    let image = lines.next().and_then(|line| line.strip_prefix("image ")?.parse().ok());
+    let layers = lines.filter_map(|line| line.strip_prefix("layer ")?.parse().ok()).collect();
+    Ok(image.map(|image| KernelLease { image, layers }))
+}
