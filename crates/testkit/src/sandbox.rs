@@ -63,6 +63,8 @@ impl Sandbox {
         command.arg("--root").arg(root).args(args);
         command.current_dir(self.path()).stdin(Stdio::null());
         command.env_remove("RUST_LOG").env_remove("COLUMNS");
+        // The same for root and others; a test of the kernel's own mounts says so.
+        command.env("STRATA_BACKEND", "fuse");
         // No registry, mirror or proxy of this machine, and nobody's credentials.
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command.env_remove(name).env_remove(name.to_ascii_uppercase());

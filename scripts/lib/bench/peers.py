@@ -49,8 +49,9 @@ class Peers:
             "mkfs.erofs", "--quiet", "-zlz4hc", "{image}", "{tree}")) \
             if shutil.which("erofsfuse") else None
         # Mounting compiles the tree of the image; from here on it exists.
-        with self.mount("strata"):
-            pass
+        for peer in ("strata", "strata kernel"):
+            with self.mount(peer):
+                pass
 
     def unpack_all(self, path):
         """All layers as overlay directories 0, 1, ..., the base first."""
@@ -67,7 +68,7 @@ class Peers:
 
     def names(self):
         """The peers that can run here, the base of the ratios first."""
-        names = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2", "squashfuse"]
+        names = ["overlayfs", "strata", "strata kernel", "fuse-overlayfs 1", "fuse-overlayfs 2", "squashfuse"]
         return names + ["erofsfuse"] if self.erofs else names
 
     def command(self, peer, target):
@@ -82,8 +83,10 @@ class Peers:
             "squashfuse": lambda: [shutil.which("squashfuse_ll") or "squashfuse", self.squash,
                                    target],
             "erofsfuse": lambda: ["erofsfuse", self.erofs, target],
-            "strata": lambda: strata,
-            "strata passthrough": lambda: strata + ["--profile", "passthrough"],
+            "strata": lambda: strata + ["--backend", "fuse"],
+            "strata kernel": lambda: strata + ["--backend", "kernel"],
+            "strata passthrough": lambda: strata + ["--backend", "fuse", "--profile",
+                                                    "passthrough"],
         }[peer]()
 
     def backing(self, peer):
@@ -98,7 +101,8 @@ class Peers:
         """Mounts, and unmounts at the end."""
         target = os.path.join(self.work, "mnt-" + peer.replace(" ", "-"))
         os.makedirs(target, exist_ok=True)
-        mount = Mount(self.command(peer, target), target, peer != "overlayfs")
+        has_daemon = peer not in ("overlayfs", "strata kernel")
+        mount = Mount(self.command(peer, target), target, has_daemon)
         try:
             yield mount
         finally:

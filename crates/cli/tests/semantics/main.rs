@@ -1,5 +1,6 @@
 //! Every example of docs/SEMANTICS.md, run: its layers become an image, the program loads it, and
-//! what `strata ls` and (as root, with FUSE) a mount show must be what the document says.
+//! what `strata ls` and (as root) a mount by FUSE and one by the kernel show must be what the
+//! document says.
 //!
 //! `strata_testkit::example` reads the document, `layout` makes the image, `seen` asks the program
 //! and the mount. The examples of docs/SEMANTICS-WRITABLE.md are shell commands: `console`.
@@ -45,7 +46,8 @@ fn run(example: &Example) -> Outcome {
         return Outcome::Refused(message, store.is_empty());
     }
     let mut trees = vec![("strata ls", store.listed())];
-    trees.extend(store.mounted().map(|tree| ("the mount", tree)));
+    trees.extend(store.mounted("fuse").map(|tree| ("the mount by FUSE", tree)));
+    trees.extend(store.mounted("kernel").map(|tree| ("the mount by the kernel", tree)));
     Outcome::Trees(trees)
 }
 

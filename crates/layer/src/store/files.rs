@@ -8,7 +8,6 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use strata_tree::ChainId;
 
 use super::dir::StoreDir;
 use super::sweep::remove_file_if_there;
@@ -74,19 +73,19 @@ impl StoreDir {
         }
     }
 
-    /// Puts a compiled tree in its place, in one step that readers of an older one do not notice.
-    pub(super) fn put_tree(
+    /// Puts what is derived in its place, in one step that readers of an older one do not notice.
+    pub(super) fn put_derived<E: From<Error>>(
         &self,
-        chain: &ChainId,
-        write: impl FnOnce(&File) -> strata_tree::Result<()>,
-    ) -> Result<()> {
-        let target = self.tree(chain);
+        target: &Path,
+        write: impl FnOnce(&File) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let doing = || format!("cannot write {}", target.display());
-        let (temporary, file) = self.aside("tree")?;
-        let written = write(&file).map_err(Error::from);
-        // Opening checks the header alone, so the rest has to be on disk before the name is.
-        let synced = written.and_then(|()| file.sync_data().doing(doing));
-        let placed = synced.and_then(|()| std::fs::rename(&temporary, &target).doing(doing));
+        let (temporary, file) = self.aside("derived")?;
+        let placed = write(&file).and_then(|()| {
+            // Opening checks a part alone, so the rest has to be on disk before the name is.
+            file.sync_data().doing(doing)?;
+            Ok(std::fs::rename(&temporary, target).doing(doing)?)
+        });
         if placed.is_err() {
             std::fs::remove_file(&temporary).doing(doing)?;
         }

@@ -225,7 +225,7 @@ impl Store {
         chain: &ChainId,
         write: impl FnOnce(&File) -> strata_tree::Result<()>,
     ) -> Result<()> {
-        self.dir.put_tree(chain, write)
+        self.dir.put_derived(&self.dir.tree(chain), |file| write(file).map_err(crate::Error::from))
     }
 
     /// Removes everything that no image needs and nobody is using.

@@ -65,21 +65,14 @@ impl NamesImages<'_> {
     ) -> std::result::Result<File, E> {
         let target = self.path(chain);
         let doing = || format!("cannot write {}", target.display());
-        let (temporary, file) = self.0.aside("names")?;
-        let placed = write(&file).and_then(|()| {
+        self.0.put_derived(&target, |file| {
+            write(file)?;
             let end = file.metadata().doing(doing)?.len().next_multiple_of(SEAL as u64);
-            let digest = digest(&file, end).doing(doing)?;
+            let digest = digest(file, end).doing(doing)?;
             let mut seal = format!("{}{digest}\n", head(chain)).into_bytes();
             seal.resize(SEAL, 0);
-            file.write_all_at(&seal, end).doing(doing)?;
-            file.sync_data().doing(doing)?;
-            std::fs::rename(&temporary, &target).doing(doing)?;
-            Ok(())
-        });
-        if placed.is_err() {
-            std::fs::remove_file(&temporary).doing(doing)?;
-        }
-        placed?;
+            Ok(file.write_all_at(&seal, end).doing(doing)?)
+        })?;
         // The one that was written is open for writing, and locked.
         Ok(File::open(&target).doing(doing)?)
     }
