@@ -10,9 +10,10 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::fs::XattrFlags;
+use strata_testkit::namespace::Namespace;
 use strata_testkit::needs;
 use strata_testkit::sandbox::Sandbox;
 
@@ -35,7 +36,7 @@ fn mount(sandbox: &Sandbox, more: &[&str]) {
 /// one inode.
 fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
-    let mut first: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    let mut inodes = BTreeMap::new();
     let mut open = vec![PathBuf::from(".")];
     while let Some(path) = open.pop() {
         let at = root.join(&path);
@@ -48,7 +49,6 @@ fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
         } else if meta.is_symlink() {
             body = fs::read_link(&at).unwrap().into_os_string().into_encoded_bytes();
         }
-        let same = first.entry(meta.ino()).or_insert_with(|| path.clone()).clone();
         let mut names = vec![0; 1 << 16];
         let length = rustix::fs::llistxattr(&at, names.as_mut_slice()).unwrap();
         let mut attributes = BTreeMap::new();
@@ -62,30 +62,16 @@ fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
         let facts = (meta.mode(), meta.uid(), meta.gid(), size, meta.rdev(), links);
         let times = (meta.mtime(), meta.mtime_nsec());
         let digest = strata_testkit::digest(&body);
-        all.insert(path, format!("{facts:?} {times:?} {same:?} {attributes:?} {digest}"));
+        inodes.insert(path.clone(), meta.ino());
+        all.insert(path, format!("{facts:?} {times:?} {attributes:?} {digest}"));
+    }
+    // Numbers differ between the backends; which names share one does not.
+    let mut first: BTreeMap<u64, &PathBuf> = BTreeMap::new();
+    for (path, inode) in &inodes {
+        let same = first.entry(*inode).or_insert(path);
+        all.get_mut(path).unwrap().push_str(&format!(" {same:?}"));
     }
     all
-}
-
-/// A process in a mount namespace of its own, with a copy of all mounts.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-        command.arg("echo ready; exec sleep 1000 < /dev/null").stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdout.take().unwrap().read_exact(&mut [0; 6]).unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 fn files_in(sandbox: &Sandbox, dir: &str) -> Vec<String> {
@@ -141,10 +127,11 @@ fn it_is_listed_and_keeps_its_image_until_it_goes() {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.split(' ').nth(4) == Some(text(&point))).unwrap();
     assert!(line.contains(" ro,nosuid,nodev,") && line.contains(" - overlay strata:"), "{line}");
-    for args in [&["rmi", IMAGE][..], &["rmi", "--force", IMAGE]] {
+    let id = sandbox.ok(&["images", "-q"]).trim().to_owned();
+    for args in [&["rmi", IMAGE][..], &["rmi", "--force", &id]] {
         assert!(sandbox.fails(args).contains("unmount it first: strata umount "), "{args:?}");
     }
-    assert!(sandbox.json(&["rmi", "--dry-run", IMAGE]).to_string().contains("in_use"));
+    assert!(sandbox.fails(&["rmi", "--dry-run", IMAGE]).contains("it is mounted on"));
     sandbox.ok(&["gc"]);
     assert!(sandbox.fails(&["mount", IMAGE, "mnt"]).contains("already mounted"));
     assert_eq!(fs::read(point.join("etc/passwd")).unwrap()[..4], *b"root");
@@ -164,7 +151,7 @@ fn a_mount_that_only_another_namespace_has_keeps_its_image() {
     let sandbox = busybox();
     let point = sandbox.dir("mnt");
     mount(&sandbox, &["--upper", "work", IMAGE, "mnt"]);
-    let namespace = Namespace::new();
+    let namespace = Namespace::with(&point);
     let error = sandbox.fails(&["umount", "mnt"]);
     assert!(error.contains("lives on in another mount namespace"), "{error}");
     assert_eq!(sandbox.json(&["mounts"])[0]["status"], "elsewhere");
@@ -173,7 +160,8 @@ fn a_mount_that_only_another_namespace_has_keeps_its_image() {
     // Nobody knows of the record any more: the kernel still says that the lease is kept.
     let record = files_in(&sandbox, "mounts").into_iter().find(|name| name.ends_with(".json"));
     fs::remove_file(sandbox.path().join("store/mounts").join(record.unwrap())).unwrap();
-    assert!(sandbox.fails(&["rmi", IMAGE]).contains("in use"));
+    assert!(sandbox.fails(&["rm", "work"]).contains("is in use"));
+    assert!(sandbox.fails(&["rmi", IMAGE]).contains("upper work is on top of it"));
     sandbox.ok(&["gc"]);
     drop(namespace);
     // The kernel gives the file back a moment after the last process of the namespace.
@@ -244,7 +232,6 @@ fn an_upper_goes_from_one_backend_to_the_other_and_is_committed() {
     begin("fuse");
     let of_daemon = seen(&point);
     for (path, facts) in &of_kernel {
-        // Which names share an inode is said by the first of them; numbers differ.
         assert_eq!(of_daemon.get(path), Some(facts), "{path:?}");
     }
     assert_eq!(of_daemon.len(), of_kernel.len());

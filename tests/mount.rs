@@ -17,6 +17,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use strata_testkit::namespace::Namespace;
 use strata_testkit::needs;
 use strata_testkit::sandbox::Sandbox;
 
@@ -175,46 +176,18 @@ fn an_image_is_mounted_twice_and_held_until_both_are_gone() {
     assert_eq!(fs::read_dir(sandbox.path().join("store/layers")).unwrap().count(), 0);
 }
 
-/// A process in a mount namespace of its own, with a copy of one mount.
-struct Namespace(std::process::Child);
-
-impl Namespace {
-    /// `None` for an ordinary user, who cannot give the mounts of other tests back.
-    fn with(point: &Path) -> Option<Self> {
-        if !needs::root() {
-            return None;
-        }
-        // Nothing here may keep what runs beside this test.
-        let script = "awk -v own=\"$1\" '$5 != own && $5 ~ \"^(/tmp|/var/tmp)/\" {print $5}' \
-             /proc/self/mountinfo | tac | xargs -r umount -l 2> /dev/null; echo ready; \
-             exec sleep 1000 < /dev/null";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
-        let mut child = command.arg(point).stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut said = [0; 6];
-        child.stdout.take().unwrap().read_exact(&mut said).unwrap();
-        Some(Self(child))
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 #[test]
 fn a_mount_that_lives_on_in_another_namespace_is_told_and_ended() {
     let sandbox = Sandbox::with_cases();
     let point = sandbox.dir("mnt");
     sandbox.ok(&["mount", "--upper", "work", "cases.oci:1", "mnt"]);
     let daemon = Daemon::of(&sandbox, &point);
-    let Some(namespace) = Namespace::with(&point) else {
+    // An ordinary user cannot give the mounts of other tests back.
+    let Some(namespace) = needs::root().then(|| Namespace::with(&point)) else {
         sandbox.ok(&["umount", "mnt"]);
         return;
     };
-    let pid = namespace.0.id();
+    let pid = namespace.pid();
     let there = format!("pid {pid} (sleep) has it at {}", text(&point));
     let error = sandbox.fails(&["umount", "mnt"]);
     assert!(error.contains("is unmounted here, and lives on in another mount"), "{error}");
@@ -238,7 +211,8 @@ fn a_namespace_that_ends_takes_its_mount_along() {
     let point = sandbox.dir("mnt");
     sandbox.ok(&["mount", "cases.oci:1", "mnt"]);
     let daemon = Daemon::of(&sandbox, &point);
-    let Some(namespace) = Namespace::with(&point) else {
+    // An ordinary user cannot give the mounts of other tests back.
+    let Some(namespace) = needs::root().then(|| Namespace::with(&point)) else {
         sandbox.ok(&["umount", "--abort", "mnt"]);
         return daemon.wait();
     };

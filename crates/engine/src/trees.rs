@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::image::OpenImage;
 
 /// Contents of up to this many bytes stand in an image of names.
-const INSIDE: u64 = 0;
+const INSIDE: u64 = 1024;
 
 /// The merged tree of leased layers, base first.
 ///

@@ -19,6 +19,7 @@
 pub mod example;
 pub mod example_tar;
 pub mod layout;
+pub mod namespace;
 pub mod needs;
 pub mod registry;
 pub mod sandbox;

@@ -172,6 +172,7 @@ pub(crate) fn differences(
     bash.args(["--norc", "--noprofile", "-c", &script])
         .current_dir(dir.path())
         .env_clear()
+        .env("STRATA_BACKEND", "fuse")
         .env("PATH", format!("{}:{path}", programs.0.path().display()))
         .env("HOME", dir.path())
         .env("LC_ALL", "C.UTF-8")

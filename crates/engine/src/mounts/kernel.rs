@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
-use strata_layer::{KernelLeases, LEASE_BLOCK, Store};
+use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
 
 use super::point;
 use super::records::MountRecords;
@@ -71,8 +71,9 @@ pub(crate) fn mount(
     if let Some(why) = hindrance(store) {
         return Err(Error::KernelCannot(why));
     }
-    if let Some(top) = &top {
-        fits(top)?;
+    if let Some(top) = top.as_ref().filter(|top| top.upper.apart) {
+        let why = format!("upper {} keeps owners and modes apart, for it is a user's", top.upper.name);
+        return Err(Error::KernelCannot(why));
     }
     let names = open_names(store, image)?;
     // Two mounts at one place: the second one waits here, and then sees the first.
@@ -84,7 +85,10 @@ pub(crate) fn mount(
     let identity = digest.first_chunk().copied().unwrap_or_default();
     let block = empty_image(identity);
     let block: &[u8; LEASE_BLOCK] = block.first_chunk().ok_or(Errno::INVAL)?;
-    let lease = leases.make(&name, &image.record, block)?;
+    let upper = top.as_ref().map(|top| top.upper.name.clone());
+    let (record, layers) = (&image.record, image.record.layers.clone());
+    let of = KernelLease { image: record.id, layers, upper };
+    let lease = leases.make(&name, &of, block)?;
     let made = assemble(store, &lease, &names, top.as_ref(), settings)
         .and_then(|overlay| show(records, &name, image, top.as_ref(), settings, &directory, overlay));
     if made.is_err() {
@@ -97,25 +101,6 @@ pub(crate) fn mount(
         top.lease.hand_over();
     }
     Ok(directory)
-}
-
-/// Whether the kernel can go on with an upper that may have been begun by the daemon.
-fn fits(top: &KernelTop) -> Result<()> {
-    let name = &top.upper.name;
-    if top.upper.apart {
-        let why = format!("upper {name} keeps owners and modes apart, for it is of a user");
-        return Err(Error::KernelCannot(why));
-    }
-    let index = top.directory.join("work/index");
-    let linked = std::fs::read_dir(&index).map(Iterator::count);
-    match linked {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(Error::KernelCannot(format!(
-            "upper {name} has hard links that are copied up together, which overlayfs cannot do"
-        ))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot list {}", index.display())),
-    }
 }
 
 /// Makes the mount, attached nowhere.

@@ -19,12 +19,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_content::FileTree;
+use strata_layer::KernelLeases;
 use strata_tree::{ImageId, NAME_MAX, Name};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
 use crate::error::{Error, ErrorContext, Result, bail};
-use crate::mounts::records::KnownMount;
 use crate::mounts::{MountInfo, MountRecords, list};
 
 mod commit;
@@ -218,10 +218,8 @@ impl Uppers {
 
     /// Whether a mount that the kernel serves writes to it.
     fn has_kernel_mount(&self, upper: &NamedUpper) -> Result<bool> {
-        let of = |one: &KnownMount| {
-            one.alive && one.is_of_kernel() && one.record.upper.as_ref() == Some(&upper.name)
-        };
-        Ok(self.records.all()?.iter().any(of))
+        let kept = KernelLeases::new(self.records.dir()).kept()?;
+        Ok(kept.iter().any(|lease| lease.upper.as_ref() == Some(&upper.name)))
     }
 
     fn user(&self, upper: &NamedUpper) -> String {

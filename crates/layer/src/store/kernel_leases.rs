@@ -5,7 +5,8 @@
 //! mounts/NAME.lease    a block of 4,096 bytes that the caller makes: a file system that the mount
 //!                      has among its layers, so that the kernel has the file open as long as
 //!                      the mount lives
-//!                      "image <id>\n", then "layer <diff id>\n" for each layer
+//!                      "image <id>\n", "layer <diff id>\n" for each layer, "upper <name>\n" for
+//!                      a writable one
 //! ```
 //!
 //! Whether the mount lives is asked of the kernel ([`strata_tree::is_open_elsewhere`]): in
@@ -22,7 +23,6 @@ use std::path::{Path, PathBuf};
 use strata_tree::{DiffId, ImageId};
 
 use crate::error::{IoContext, Result};
-use crate::index::ImageRecord;
 use crate::lock::{Lock, flock};
 
 /// Bytes of the file system at the beginning.
@@ -43,6 +43,8 @@ pub struct KernelLease {
     pub image: ImageId,
     /// Its layers.
     pub layers: Vec<DiffId>,
+    /// The writable layer on top, by its name.
+    pub upper: Option<String>,
 }
 
 impl KernelLeases {
@@ -64,7 +66,7 @@ impl KernelLeases {
     pub fn make(
         &self,
         name: &str,
-        image: &ImageRecord,
+        of: &KernelLease,
         block: &[u8; LEASE_BLOCK],
     ) -> Result<File> {
         let path = self.path(name);
@@ -77,10 +79,12 @@ impl KernelLeases {
         let owner = self.dir.metadata().doing(doing)?;
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).doing(doing)?;
         let mut bytes = block.to_vec();
-        bytes.extend_from_slice(format!("image {}\n", image.id).as_bytes());
-        for layer in &image.layers {
-            bytes.extend_from_slice(format!("layer {layer}\n").as_bytes());
-        }
+        let mut line = |what: &str, which: &dyn std::fmt::Display| {
+            bytes.extend_from_slice(format!("{what} {which}\n").as_bytes());
+        };
+        line("image", &of.image);
+        of.layers.iter().for_each(|layer| line("layer", layer));
+        of.upper.iter().for_each(|upper| line("upper", upper));
         file.write_all(&bytes).doing(doing)?;
         Ok(file)
     }
@@ -134,8 +138,9 @@ fn read(path: &Path) -> Result<Option<KernelLease>> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(LEASE_BLOCK as u64)).doing(doing)?;
     file.read_to_string(&mut text).doing(doing)?;
-    let mut lines = text.lines();
-    let image = lines.next().and_then(|line| line.strip_prefix("image ")?.parse().ok());
-    let layers = lines.filter_map(|line| line.strip_prefix("layer ")?.parse().ok()).collect();
-    Ok(image.map(|image| KernelLease { image, layers }))
+    let lines = |what: &'static str| text.lines().filter_map(move |line| line.strip_prefix(what));
+    let image = lines("image ").next().and_then(|id| id.parse().ok());
+    let layers = lines("layer ").filter_map(|id| id.parse().ok()).collect();
+    let upper = lines("upper ").next().map(str::to_owned);
+    Ok(image.map(|image| KernelLease { image, layers, upper }))
 }

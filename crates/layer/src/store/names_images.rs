@@ -65,7 +65,7 @@ impl NamesImages<'_> {
     ) -> std::result::Result<File, E> {
         let target = self.path(chain);
         let doing = || format!("cannot write {}", target.display());
-        self.0.put_derived(&target, |file| {
+        self.0.put_derived::<E>(&target, |file| {
             write(file)?;
             let end = file.metadata().doing(doing)?.len().next_multiple_of(SEAL as u64);
             let digest = digest(file, end).doing(doing)?;
