@@ -226,8 +226,11 @@ fn an_upper_goes_from_one_backend_to_the_other_and_is_committed() {
     let of_kernel = seen(&point);
     let diff = sandbox.ok(&["diff", "work"]);
     assert!(sandbox.fails(&["rm", "work"]).contains("unmount it first"));
-    assert!(sandbox.fails(&["mount", "--upper", "work", IMAGE, text(&sandbox.dir("other"))])
-        .contains("upper work is in use"));
+    assert!(
+        sandbox
+            .fails(&["mount", "--upper", "work", IMAGE, text(&sandbox.dir("other"))])
+            .contains("upper work is in use")
+    );
     sandbox.ok(&["umount", "mnt"]);
     begin("fuse");
     let of_daemon = seen(&point);

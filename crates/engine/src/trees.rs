@@ -8,14 +8,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use strata_content::FileTree;
 use strata_image::{BoxError, CheckedStore};
-use strata_layer::{LeasedLayer, Store, chain_id};
 use strata_kernel::NamesForm;
+use strata_layer::{LeasedLayer, Store, chain_id};
 use strata_tree::{ContentRef, DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
 use crate::error::{Error, Result};
-use crate::image::OpenImage;
 
 /// Contents of up to this many bytes stand in an image of names.
 const INSIDE: u64 = 1024;
@@ -99,22 +99,22 @@ fn open_file(file: File, label: String, leased: &[LeasedLayer]) -> Result<FlatTr
 ///
 /// # Errors
 /// `KernelCannot` for what overlayfs or EROFS cannot show; `Store`, `Erofs`.
-pub(crate) fn open_names(store: &Store, image: &OpenImage) -> Result<File> {
-    let Some(chain) = chain_id(&image.record.layers) else {
+pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> Result<File> {
+    let Some(chain) = chain_id(layers) else {
         return Err(Error::KernelCannot("the image has no layers".to_owned()));
     };
     let images = store.names_images();
     if let Some(file) = images.open(&chain)? {
         return Ok(file);
     }
-    let layers: Vec<String> = image.record.layers.iter().map(|layer| layer.hex()).collect();
+    let layers: Vec<String> = layers.iter().map(|layer| layer.hex()).collect();
     let place = |content: &ContentRef| {
         let layer = layers.get(content.layer as usize).map_or("", String::as_str);
         [b"/", layer.as_bytes(), b"/diff/", content.path.as_bytes()].concat()
     };
     let form = NamesForm { place: &place, inside: INSIDE };
     images.put(&chain, |file| {
-        let written = strata_kernel::write_names(&image.files, &form, file)?;
+        let written = strata_kernel::write_names(tree, &form, file)?;
         match written.dropped.first() {
             Some(one) => {
                 Err(Error::KernelCannot(format!("it cannot show {}: {}", one.path, one.what)))

@@ -13,8 +13,6 @@ mod erofs;
 mod error;
 mod mounting;
 
-pub use erofs::{
-    Dropped, NamesForm, WrittenImage, empty_image, write as write_erofs, write_names,
-};
-pub use mounting::{OverlayParts, attach, detached_erofs, detached_overlay};
+pub use erofs::{Dropped, NamesForm, WrittenImage, empty_image, write as write_erofs, write_names};
 pub use error::{Error, Result};
+pub use mounting::{OverlayParts, attach, detached_erofs, detached_overlay};

@@ -36,8 +36,9 @@ pub use reader::{
 };
 pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames,
-    Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage, LeasedLayer,
-    NamesImages, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, Usage, chain_id,
+    Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage,
+    LeasedLayer, NamesImages, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store,
+    StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use stratafs::{NamedUpper, OpenImage, Profile};
 
 use crate::context::Context;
-use crate::mounts::{self, BackendArg, MountRequest};
 pub(crate) use crate::mounts::MountArgs;
+use crate::mounts::{self, BackendArg, MountRequest};
 
 pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     let mut globals: Vec<OsString> = vec!["--root".into(), context.root.clone().into()];

@@ -24,17 +24,12 @@ use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empt
 use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
 
 use super::point;
-use super::records::MountRecords;
+use super::records::{KERNEL, MountRecords};
 use super::serving::MountSettings;
 use crate::error::{Error, ErrorContext, Result};
 use crate::image::OpenImage;
 use crate::trees::open_names;
 use crate::uppers::{NamedUpper, UpperLease};
-
-/// What records call this kind of mount.
-pub(crate) const KERNEL: &str = "kernel";
-/// The beginning of what the mount table shows as the source.
-pub(crate) const SOURCE: &str = "strata:";
 
 /// A writable layer for such a mount: its names in the store, and the right to write it.
 pub(crate) struct KernelTop {
@@ -72,10 +67,11 @@ pub(crate) fn mount(
         return Err(Error::KernelCannot(why));
     }
     if let Some(top) = top.as_ref().filter(|top| top.upper.apart) {
-        let why = format!("upper {} keeps owners and modes apart, for it is a user's", top.upper.name);
+        let why =
+            format!("upper {} keeps owners and modes apart, for it is a user's", top.upper.name);
         return Err(Error::KernelCannot(why));
     }
-    let names = open_names(store, image)?;
+    let names = open_names(store, &image.record.layers, &image.files)?;
     // Two mounts at one place: the second one waits here, and then sees the first.
     let alone = records.exclusively()?;
     let directory = point::prepare(&settings.directory, store.root())?;
@@ -89,8 +85,9 @@ pub(crate) fn mount(
     let (record, layers) = (&image.record, image.record.layers.clone());
     let of = KernelLease { image: record.id, layers, upper };
     let lease = leases.make(&name, &of, block)?;
-    let made = assemble(store, &lease, &names, top.as_ref(), settings)
-        .and_then(|overlay| show(records, &name, image, top.as_ref(), settings, &directory, overlay));
+    let made = assemble(store, &lease, &names, top.as_ref(), settings).and_then(|overlay| {
+        show(records, &name, image, top.as_ref(), settings, &directory, overlay)
+    });
     if made.is_err() {
         records.forget(&name);
     }
@@ -154,8 +151,7 @@ fn show(
     let mut record = settings.record(image, upper, directory);
     record.backend = Some(KERNEL.to_owned());
     record.pid = 0;
-    record.device =
-        Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
+    record.device = Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
     records.write(name, &record)?;
     let place = open_dir(directory)?;
     Ok(attach(&overlay, &place.into())?)

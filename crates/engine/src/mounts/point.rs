@@ -9,11 +9,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::kernel::SOURCE;
 use super::table::MountLine;
 use crate::error::{ErrorContext, Result, bail};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
+
+/// How the source of a mount that the kernel serves begins in the mount table.
+const SOURCE: &str = "strata:";
 
 /// The device of what is mounted at `path` (resolved), such as `0:50`; `None` if nothing is.
 pub(crate) fn device_mounted_at(path: &Path) -> Option<String> {

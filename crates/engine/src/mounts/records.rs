@@ -24,9 +24,11 @@ use sha2::{Digest, Sha256};
 use strata_fuse::Manner;
 use strata_layer::KernelLeases;
 
-use super::kernel::KERNEL;
 use super::point;
 use crate::error::{ErrorContext, Result};
+
+/// What a record calls a mount that the kernel serves.
+pub(crate) const KERNEL: &str = "kernel";
 
 /// What the registry says of one mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

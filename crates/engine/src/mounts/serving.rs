@@ -39,7 +39,12 @@ impl MountSettings {
         }
     }
 
-    pub(crate) fn record(&self, image: &OpenImage, upper: Option<&str>, mountpoint: &Path) -> MountRecord {
+    pub(crate) fn record(
+        &self,
+        image: &OpenImage,
+        upper: Option<&str>,
+        mountpoint: &Path,
+    ) -> MountRecord {
         let options = &self.options;
         let flags = [("suid", options.suid), ("dev", options.dev), ("noexec", !options.exec)];
         let profile = match options.profile {

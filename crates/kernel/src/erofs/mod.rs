@@ -26,10 +26,10 @@ use strata_tree::{Timestamp, TreePath};
 use self::attributes::Attributes;
 use self::blocks::Blocks;
 use self::directory::DirName;
-pub use self::names::NamesForm;
 use self::format::{
     BLOCK, CHUNK_FORMAT, Core, DataLayout, HOLE, INODES, SLOT, SUPER, Superblock, entry_type,
 };
+pub use self::names::NamesForm;
 use self::plan::{NodeBody, Plan, Planned};
 use self::space::InodeSpace;
 use self::window::Window;

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use strata_tree::{Device, Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, Timestamp, TreePath, Xattr, list};
+use strata_tree::{
+    Device, Entry, Kind, Lower, NameBuf, Node, NodeId, Stat, Timestamp, TreePath, Xattr, list,
+};
 
 use super::attributes::{Attributes, SetNumber};
 use super::format::{CHUNK, device_bits};

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use strata_tree::{BlobDigest, DiffId, FlatTree};
 
 use super::checker::Checker;
-use super::dir::has_layers;
+use super::dir::{NAMES_ENDING, has_layers};
 use super::fsck_report::Problem;
 use super::listing::{Found, ImageList, Listing};
 use super::names_images;
@@ -238,7 +238,7 @@ impl Checker<'_> {
             }
         }
         for (_, path) in self.dir.list("trees")? {
-            if path.to_string_lossy().ends_with(names_images::ENDING) {
+            if path.to_string_lossy().ends_with(NAMES_ENDING) {
                 let fault = names_images::fault(&path);
                 let problem = |what| Problem::Tree { path: path.clone(), what };
                 self.report.problems.extend(fault.map(problem));

@@ -12,11 +12,13 @@ use rustix::io::Errno;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
 use super::kernel_leases::KernelLeases;
-use super::names_images;
 use super::steps::{Step, StepHook};
 use crate::error::{IoContext, Result};
 use crate::layout::layer_path;
 use crate::lock::{Lock, flock};
+
+/// What the names of images of names end with.
+pub(super) const NAMES_ENDING: &str = ".erofs";
 
 const DIRS: [&str; 7] = ["layers", "trees", "blobs", "blobs/sha256", "mounts", "staging", "trash"];
 
@@ -106,7 +108,7 @@ impl StoreDir {
 
     /// The image of names of a chain, for the kernel.
     pub(super) fn names_image(&self, chain: &ChainId) -> PathBuf {
-        self.root.join("trees").join(format!("{}{}", chain.hex(), names_images::ENDING))
+        self.root.join("trees").join(format!("{}{}", chain.hex(), NAMES_ENDING))
     }
 
     /// The leases of mounts that the kernel serves.

@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
 use super::df::bytes_on_disk;
-use super::dir::StoreDir;
+use super::dir::{NAMES_ENDING, StoreDir};
 use super::images::chain_id;
-use super::names_images;
 use super::steps::Step;
 use super::sweep::{remove_all, remove_file_if_there};
 use crate::error::{Error, Result};
@@ -144,7 +143,7 @@ impl<'s> Collector<'s> {
             }
         }
         for (name, path) in self.dir.list("trees")? {
-            let Ok(chain) = ChainId::from_hex(name.trim_end_matches(names_images::ENDING)) else {
+            let Ok(chain) = ChainId::from_hex(name.trim_end_matches(NAMES_ENDING)) else {
                 remove_file_if_there(&path)?;
                 self.report.orphans.push(path);
                 continue;

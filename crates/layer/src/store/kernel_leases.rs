@@ -63,12 +63,7 @@ impl KernelLeases {
     ///
     /// # Errors
     /// `Io`.
-    pub fn make(
-        &self,
-        name: &str,
-        of: &KernelLease,
-        block: &[u8; LEASE_BLOCK],
-    ) -> Result<File> {
+    pub fn make(&self, name: &str, of: &KernelLease, block: &[u8; LEASE_BLOCK]) -> Result<File> {
         let path = self.path(name);
         let doing = || format!("cannot write {}", path.display());
         let mut options = File::options();
@@ -110,7 +105,7 @@ impl KernelLeases {
         Ok(kept)
     }
 
-    /// Whether the lease at `path` is kept: by a mount, or by whoever is just making one.
+    /// Whether the lease at `path` is kept: by a mount, or by a process that is making one.
     ///
     /// # Errors
     /// `Io`: the file is there and cannot be opened.

@@ -26,8 +26,6 @@ use crate::error::{Error, IoContext, Result};
 const SEAL: usize = 4096;
 /// The form of what is written; another number is another file.
 const VERSION: &str = "strata names 1";
-/// What the names of these files end with.
-pub(super) const ENDING: &str = ".erofs";
 
 /// The images of names of a store.
 pub struct NamesImages<'s>(pub(super) &'s StoreDir);
