@@ -88,6 +88,9 @@ pub(crate) fn paths(db: &Connection, ids: &[i64], limit: usize) -> Result<Vec<(D
     let mut paths = Vec::new();
     for (layer, diff_id) in holders {
         let left = limit.saturating_sub(paths.len());
+        if left == 0 {
+            break;
+        }
         let mut names: Vec<(i64, i64, Vec<u8>)> = Vec::new();
         for id in ids {
             let rows = statement.query_map([*id, layer, left as i64], |row| {
