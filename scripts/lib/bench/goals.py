@@ -64,6 +64,7 @@ class Goal:
 
 KERNEL = ["overlayfs"]
 FO1, FO2 = ["fuse-overlayfs 1"], ["fuse-overlayfs 2"]
+IN_KERNEL = "strata kernel"
 META = ("find -ls", "stat storm", "negative lookups")
 DATA = ("grep -r", "tar c", "small files")
 BIG = ("big file, sequential", "big file, random")
@@ -82,6 +83,17 @@ GOALS = [
           ("grep, tar, small files", DATA, (1.1, 1.1, 5.0)),
           ("import pandas", ("import pandas",), (1.1, 1.2, 1.5)))
       for state, bound in zip(("warm", "cold", "fresh"), bounds)],
+    *[Goal("%s, %s, kernel's mount, of overlayfs" % (name, state), "read", None, works, state, bound,
+           KERNEL, peer=IN_KERNEL)
+      for name, works, bounds in (
+          ("find, stat, negative lookups", META, (1.0, 0.8, 1.1)),
+          ("grep, tar, small files", DATA, (1.0, 0.8, 1.1)),
+          ("import pandas", ("import pandas",), (1.0, 1.0, 1.0)))
+      for state, bound in zip(("warm", "cold", "fresh"), bounds)],
+    Goal("every kind of write, kernel's mount, of overlayfs", "write", None, None, None, 1.05, KERNEL,
+         peer=IN_KERNEL),
+    Goal("command to first ls, kernel's mount, first mount", "mount", "first-ls", None, "first", 0.080,
+         peer=IN_KERNEL),
     *[Goal("big file, passthrough, %s, of overlayfs" % state, "read", "big", BIG, state, bound,
            KERNEL, peer="strata passthrough")
       for state, bound in (("warm", 1.05), ("cold", 1.2), ("fresh", 1.4))],

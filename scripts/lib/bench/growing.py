@@ -110,7 +110,8 @@ def rows_for_mounts(bench, part, work, section, given, root, image):
     # Relative names: the options of mount(2) have to fit into one page.
     overlay = ["sh", "-c", 'cd "$1" && exec mount -t overlay overlay -o "lowerdir=$2" "$3"', "sh",
                work + "/lowers", ":".join(reversed(names))]
-    commands = {"strata": [bench.strata, "--root", root, "mount", reference], "overlayfs": overlay}
+    commands = {"strata": [bench.strata, "--root", root, "mount", "--backend", "fuse", reference],
+                "overlayfs": overlay}
     paths, dirs = sampled(lowers)
     listing, where = work + "/list", work + "/mnt"
     os.makedirs(where)
@@ -219,7 +220,8 @@ def questions(bench, part, root, where, given):
         part.row("store", name, got, failed, "", given, repeat=bench.repeat)
 
     def mounts():
-        got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *call, "mount", reference, where])
+        got = sample(["sh", "-c", '"$@" 2> /dev/null', "sh", *call, "mount", "--backend", "fuse",
+                      reference, where])
         unmount(where)
         return got
     got, failed = interleave(bench.repeat, {"strata": mounts})

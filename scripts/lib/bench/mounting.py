@@ -10,7 +10,7 @@ import os
 import shutil
 
 from measure import drop_caches, interleave, interleave_many, read_all
-from peers import EROFS_ABSENT, Peers, daemon_of, unmount
+from peers import EROFS_ABSENT, WITHOUT_DAEMON, Peers, daemon_of, unmount
 import measure as m
 
 GREP = ["grep", "-rqF", "-D", "skip", "a needle that is not there", "."]
@@ -39,7 +39,7 @@ def first_ls(bench, part, peers):
             # Standard error is a pipe that a daemon would keep open.
             got = m.sample(["sh", "-c", 'dir=$1; shift; "$@" 2> /dev/null && exec ls "$dir"', "sh",
                             target, *peers.command(peer, target)])
-            pid = None if peer == "overlayfs" else daemon_of(target)
+            pid = daemon_of(target) if peer not in WITHOUT_DAEMON else None
             unmount(target)
             while pid and os.path.exists("/proc/%d" % pid):
                 m.time.sleep(0.01)
@@ -74,7 +74,7 @@ def daemon(bench, part, peers):
                         "requests of find -ls": {"value": found["requests"]},
                         "requests of grep -r": {"value": grep["requests"]}}
         return run_it
-    names = [peer for peer in peers.names() if peer != "overlayfs"]
+    names = [peer for peer in peers.names() if peer not in WITHOUT_DAEMON]
     part.absent("overlayfs, daemon", "the kernel's overlayfs has no daemon")
     rows, failed = interleave_many(bench.repeat, {peer: case(peer) for peer in names})
     for work, got in rows.items():

@@ -14,6 +14,8 @@ import time
 from importing import cpu_of
 from measure import Failed, run, sample
 
+# Who mounts without leaving a process.
+WITHOUT_DAEMON = ("overlayfs", "strata kernel")
 EROFS_ABSENT = "Debian 12 has no erofsfuse (erofs-utils is there, its FUSE program is not)"
 
 
@@ -101,8 +103,7 @@ class Peers:
         """Mounts, and unmounts at the end."""
         target = os.path.join(self.work, "mnt-" + peer.replace(" ", "-"))
         os.makedirs(target, exist_ok=True)
-        has_daemon = peer not in ("overlayfs", "strata kernel")
-        mount = Mount(self.command(peer, target), target, has_daemon)
+        mount = Mount(self.command(peer, target), target, peer not in WITHOUT_DAEMON)
         try:
             yield mount
         finally:

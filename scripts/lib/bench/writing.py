@@ -2,7 +2,8 @@
 
 The model: all peers get the same two lowers (a generated tree and one big file) and, for every
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
-drop-in for fuse-overlayfs. Before a run, outside of the measured time, dirty pages are written out
+drop-in for fuse-overlayfs. `strata kernel` is `strata mount --backend kernel --upper` on an image of
+the same lowers, where an upper may lie in the store. Before a run, outside of the measured time, dirty pages are written out
 and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
 `chown -R` the part measures how much data was copied to the upper. During the copy-up of the big
 file another process looks up an absent name every millisecond; its slowest answer is a row of its
@@ -50,6 +51,8 @@ FIO = {
                                         "--io_size={direct}"],
 }
 NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2"]
+# Where an upper may lie in a store.
+NAMES_IN_STORE = [*NAMES, "strata kernel"]
 
 
 class Lowers:
@@ -65,6 +68,7 @@ class Lowers:
         self.archive = make("files-%d.tar" % files, lambda path: self.make_tar(path, files))
         self.repository = make("git-%d" % files, lambda path: generate.repository(path, files))
         self.bigdir = make("lower-big-%d" % self.big, self.make_big)
+        self.store, self.reference = os.path.join(work, "store"), None
 
     def make_tar(self, path, entries):
         with open(path, "wb") as out:
@@ -90,9 +94,11 @@ class Lowers:
         `mount.upper`."""
         self.number += 1
         base = os.path.join(below or self.work, "%s-%03d" % (peer.replace(" ", "-"), self.number))
-        upper = upper or base + "/upper"
+        upper_given, upper = upper, upper or base + "/upper"
         for path in (upper, base + "/work", base + "/mnt"):
             os.makedirs(path, exist_ok=True)
+        if peer == "strata kernel":
+            return self.mount_in_kernel(base, upper_given)
         options = "lowerdir=%s:%s,upperdir=%s,workdir=%s/work" % (
             self.bigdir, self.tree, upper, base)
         command = {
@@ -103,6 +109,21 @@ class Lowers:
         }[peer] + ["-o", options, base + "/mnt"]
         mount = Mount(command, base + "/mnt", peer != "overlayfs")
         mount.upper = upper
+        return mount
+
+
+    def mount_in_kernel(self, base, upper):
+        """The same lowers as an image of one layer, mounted by `strata mount --backend kernel`."""
+        strata = [self.bench.strata, "--root", self.store]
+        if not self.reference:
+            archive = os.path.join(self.work, "lowers.tar")
+            run("tar", "-cf", archive, "-C", self.tree, ".", "-C", self.bigdir, "big")
+            self.reference = run(*strata, "-q", "import", archive, "lowers:1").split()[-1]
+            os.unlink(archive)
+        name = os.path.basename(os.path.dirname(upper) if upper else base)
+        mount = Mount([*strata, "mount", "--backend", "kernel", "--upper", name, self.reference,
+                       base + "/mnt"], base + "/mnt", False)
+        mount.upper = os.path.join(self.store, "uppers", name, "upper")
         return mount
 
 
@@ -133,7 +154,8 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
             mount.end()
             if not keep:
                 shutil.rmtree(mount.upper)
-    got, failed = interleave(repeat, {p: lambda p=p: case(p) for p in NAMES})
+    names = NAMES if below else NAMES_IN_STORE
+    got, failed = interleave(repeat, {p: lambda p=p: case(p) for p in names})
     part.row(section, work, got, failed, "", given, repeat=repeat)
 
 
@@ -173,7 +195,7 @@ def listing(bench, part, lowers):
             return dict(got, daemon_cpu=mount.cpu())
         finally:
             mount.end()
-    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES_IN_STORE})
     part.row("trees", "find -ls of what has changed", got, failed, "", "", repeat=bench.repeat)
 
 
@@ -274,7 +296,8 @@ def copy_up(bench, part, lowers):
         finally:
             mount.end()
             shutil.rmtree(mount.upper)
-    rows, failed = interleave_many(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
+    rows, failed = interleave_many(bench.repeat, {
+        p: lambda p=p: case(p) for p in NAMES_IN_STORE})
     size = "%d MiB" % (lowers.big >> 20)
     for work, got in rows.items():
         part.row("copy-up", work, got, failed, "", size, repeat=bench.repeat)
