@@ -16,6 +16,7 @@ use rustix::fs::XattrFlags;
 use strata_testkit::namespace::Namespace;
 use strata_testkit::needs;
 use strata_testkit::sandbox::Sandbox;
+use strata_testkit::tars::{Head, Tar};
 
 const IMAGE: &str = "stratafs.test/busybox:1";
 
@@ -328,6 +329,33 @@ fn a_damaged_image_of_names_is_told_and_made_again() {
     assert!(point.join("etc").exists());
     sandbox.ok(&["umount", "mnt"]);
     sandbox.ok(&["fsck"]);
+}
+
+#[test]
+fn auto_takes_the_daemon_for_what_overlayfs_cannot_show() {
+    if !needs::root_and_fuse() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let point = sandbox.dir("mnt");
+    // A character device 0:0: a header of type 3, whose device numbers are zero.
+    let tar = Tar::new().add(Head::new(b'3', b"zero"), b"").file(b"f", b"text").end();
+    fs::write(sandbox.path().join("zero.tar"), tar).unwrap();
+    sandbox.ok(&["import", "zero.tar", "zero:1"]);
+    let error = sandbox.fails(&["mount", "--backend", "kernel", "zero:1", "mnt"]);
+    assert!(error.contains("it cannot show /zero: a character device 0:0"), "{error}");
+    assert!(error.contains("try --backend fuse"), "{error}");
+    for more in [&[][..], &["--rw"], &["--upper", "work"]] {
+        let args = [&["mount", "-v", "--backend", "auto"], more, &["zero:1", "mnt"]].concat();
+        let output = sandbox.run(&args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("through FUSE: ") && said.contains("/zero"), "{said}");
+        let kind = fs::symlink_metadata(point.join("zero")).unwrap();
+        assert_eq!((kind.mode() & 0o170_000, kind.rdev()), (0o020_000, 0));
+        sandbox.ok(&["umount", "mnt"]);
+        assert_eq!(files_in(&sandbox, "mounts"), [".lock"]);
+    }
 }
 
 #[test]

@@ -186,8 +186,10 @@ impl Engine {
         let top = match upper {
             None => None,
             Some(upper) => {
-                let (lease, directory) = (uppers.lease(&upper)?, uppers.dir_of(&upper)?);
-                Some(KernelTop { upper, directory, lease })
+                // It outlives this process, and what fails here may be tried by a daemon.
+                let kept = NamedUpper { temporary: false, ..upper.clone() };
+                let (lease, directory) = (uppers.lease(&kept)?, uppers.dir_of(&upper)?);
+                Some(KernelTop { upper, directory, _lease: lease })
             }
         };
         let records = MountRecords::open(&self.root, None)?;

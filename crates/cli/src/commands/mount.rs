@@ -23,7 +23,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
         return mounts::mount(&request, || open(context, args, args.upper.as_deref()));
     }
     args.lazy.ensure(context, &args.image)?;
-    drop(context.open_image(&args.image)?);
+    let image = context.open_image(&args.image)?;
     let upper = match args.rw || args.upper.is_some() {
         true => {
             let wanted = args.upper.as_deref();
@@ -33,7 +33,8 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     };
     let name = upper.as_ref().map(|(upper, _)| upper.name.clone());
     let request = args.request(context.engine(), globals, name.clone());
-    let mounted = match serve_in_kernel(context, args, &request, name.as_deref()) {
+    let top = upper.as_ref().map(|(upper, _)| upper.clone());
+    let mounted = match serve_in_kernel(args, &request, (image, top)) {
         Ok(true) => Ok(()),
         Ok(false) => mounts::mount(&request, || open(context, args, name.as_deref())),
         Err(error) => Err(error),
@@ -53,10 +54,9 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
 
 /// Has the kernel serve it, if that is wanted and possible; `false` if a daemon has to.
 fn serve_in_kernel(
-    context: &Context,
     args: &MountArgs,
     request: &MountRequest,
-    upper: Option<&str>,
+    to_mount: (OpenImage, Option<NamedUpper>),
 ) -> Result<bool> {
     let backend = args.backend()?;
     let daemon = match backend {
@@ -70,7 +70,7 @@ fn serve_in_kernel(
     };
     let mounted = match daemon {
         Some(option) => Err(stratafs::Error::KernelCannot(format!("{option} asks for a daemon"))),
-        None => mounts::mount_in_kernel(request, open(context, args, upper)?),
+        None => mounts::mount_in_kernel(request, to_mount),
     };
     let said = match (&mounted, backend) {
         (Ok(()), _) => "the kernel serves it: names from an EROFS image".to_owned(),

@@ -35,7 +35,7 @@ use crate::uppers::{NamedUpper, UpperLease};
 pub(crate) struct KernelTop {
     pub(crate) upper: NamedUpper,
     pub(crate) directory: PathBuf,
-    pub(crate) lease: UpperLease,
+    pub(crate) _lease: UpperLease,
 }
 
 /// Why this process cannot have the kernel mount anything; `None` if it may try.
@@ -92,11 +92,8 @@ pub(crate) fn mount(
         records.forget(&name);
     }
     made?;
-    drop((alone, lease));
-    if let Some(top) = top {
-        // The mount has it from now on.
-        top.lease.hand_over();
-    }
+    // The mount has the upper from now on.
+    drop((alone, lease, top));
     Ok(directory)
 }
 

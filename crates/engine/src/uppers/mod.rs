@@ -87,13 +87,6 @@ pub struct UpperLease {
     _lock: UseLock,
 }
 
-impl UpperLease {
-    /// Lets it go without removing it: a mount that the kernel serves has it.
-    pub(crate) fn hand_over(mut self) {
-        self.temporary = false;
-    }
-}
-
 impl Drop for UpperLease {
     fn drop(&mut self) {
         if self.temporary

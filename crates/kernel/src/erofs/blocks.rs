@@ -108,18 +108,7 @@ impl NodeBody<'_> {
     fn next<'b>(&mut self, end: u64, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let wanted = buffer.len().min(usize::try_from(end - self.at).unwrap_or(usize::MAX));
         let piece = &mut buffer[..wanted];
-        let mut read = 0;
-        while read < wanted {
-            let got = match self.bytes.read_at(&mut piece[read..], self.at + read as u64) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                other => other.map_err(|e| Error::io(format!("reading {}", self.path), e))?,
-            };
-            if got == 0 {
-                let (read, size) = (self.at + read as u64, self.length + self.rest);
-                return Err(Error::Short { path: self.path.to_string(), read, size });
-            }
-            read += got;
-        }
+        fill(&*self.bytes, self.path, (self.at, self.length + self.rest), piece)?;
         self.at += wanted as u64;
         Ok(piece)
     }
@@ -131,6 +120,31 @@ impl NodeBody<'_> {
         }
         Ok(hash.finalize().into())
     }
+}
+
+/// Fills `buffer` with the bytes from `at` on of a content of `size` bytes.
+///
+/// # Errors
+/// `Short` if it ends before; `Io`.
+pub(super) fn fill(
+    content: &dyn Content,
+    path: &TreePath,
+    (at, size): (u64, u64),
+    buffer: &mut [u8],
+) -> Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let read = at + filled as u64;
+        let got = match content.read_at(&mut buffer[filled..], read) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other.map_err(|error| Error::io(format!("reading {path}"), error))?,
+        };
+        if got == 0 {
+            return Err(Error::Short { path: path.to_string(), read, size });
+        }
+        filled += got;
+    }
+    Ok(())
 }
 
 /// Writes bytes that begin at a block, without the blocks that are zeros.

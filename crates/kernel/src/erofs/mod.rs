@@ -14,10 +14,13 @@ mod directory;
 mod format;
 mod names;
 mod plan;
+mod small;
 mod space;
 mod window;
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 use strata_content::FileTree;
@@ -130,8 +133,13 @@ fn write_plan(tree: &FileTree, plan: Plan, out: &File) -> Result<WrittenImage> {
         contents: Blocks::new(out, directories + directory_blocks),
         window: Window::new(out),
         names: Sha256::new(),
+        small: HashMap::new(),
     };
-    (0..plan.inodes.len()).try_for_each(|index| writer.inode(index))?;
+    for from in (0..plan.inodes.len()).step_by(small::BATCH) {
+        let batch = from..plan.inodes.len().min(from + small::BATCH);
+        writer.small = small::read(tree, &writer.small_ones(batch.clone()))?;
+        batch.into_iter().try_for_each(|index| writer.inode(index))?;
+    }
     let uuid = uuid(writer.names);
     // fsck.erofs 1.5 reads 12 bytes behind any inode, also where none are said to be.
     let blocks = writer.contents.end().max(space.blocks_and_after(12));
@@ -209,6 +217,8 @@ struct Writer<'a> {
     window: Window<'a>,
     /// The digest of all inodes and directories, which distinguishes images.
     names: Sha256,
+    /// Contents that stand behind their inodes, of those that are next.
+    small: HashMap<usize, Vec<u8>>,
 }
 
 impl Writer<'_> {
@@ -235,6 +245,10 @@ impl Writer<'_> {
                     .collect();
                 directory::sort(&mut entries);
                 self.bytes(placed, &directory::encode(&entries), &mut tail)?
+            }
+            NodeBody::Regular(..) if self.small.contains_key(&index) => {
+                tail = self.small.remove(&index).unwrap_or_default();
+                0
             }
             NodeBody::Regular(node, path) => {
                 let parts = (placed.size - placed.tail(), placed.tail());
@@ -265,6 +279,20 @@ impl Writer<'_> {
         bytes.extend_from_slice(&tail);
         self.names.update(&bytes);
         self.window.write(placed.number * SLOT, &bytes)
+    }
+
+    /// The contents of a part of the plan that stand behind their inodes as a whole.
+    fn small_ones(&self, batch: Range<usize>) -> Vec<small::Wanted<'_>> {
+        let parts = batch.filter_map(|index| {
+            let (NodeBody::Regular(node, path), placed) =
+                (&self.plan.inodes.get(index)?.body, self.placed.get(index)?)
+            else {
+                return None;
+            };
+            let whole = placed.size > 0 && placed.tail() == placed.size;
+            whole.then_some((index, *node, &**path, placed.size as usize))
+        });
+        parts.collect()
     }
 
     fn entry<'n>(&self, name: &'n [u8], child: u32) -> Option<DirName<'n>> {

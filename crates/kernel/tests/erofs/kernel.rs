@@ -12,7 +12,7 @@ use strata_testkit::needs;
 use strata_tree::{Device, InodeSpec, Item, Kind, Spec};
 
 /// A mount that ends with the drop of this.
-struct Mounted<'a>(&'a Path);
+pub(crate) struct Mounted<'a>(pub(crate) &'a Path);
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ pub(crate) fn compare(spec: &Spec, image: &Path) -> Result<(), String> {
     compare_tree(spec, mounted.0)
 }
 
-fn compare_tree(spec: &Spec, root: &Path) -> Result<(), String> {
+pub(crate) fn compare_tree(spec: &Spec, root: &Path) -> Result<(), String> {
     let mut inodes: BTreeMap<Vec<u8>, &InodeSpec> = BTreeMap::new();
     let mut names: HashMap<*const InodeSpec, u64> = HashMap::new();
     for (path, item) in spec.items() {

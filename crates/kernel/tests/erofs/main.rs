@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 mod kernel;
+mod names;
 mod reader;
 mod trees;
 

@@ -28,6 +28,8 @@ pub(crate) struct Image {
     parents: HashMap<u64, u64>,
     /// The numbers of all inodes that have a name.
     known: HashSet<u64>,
+    /// Of an image of names: the contents elsewhere, by their paths.
+    elsewhere: Option<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 struct ErofsInode {
@@ -42,10 +44,20 @@ struct ErofsInode {
     attributes: usize,
     attribute_bytes: usize,
     inline: bool,
+    hole: bool,
 }
 
 impl Image {
+    /// An image of names, as overlayfs reads it, with the contents that lie elsewhere.
+    pub(crate) fn of_names(bytes: Vec<u8>, elsewhere: HashMap<Vec<u8>, Vec<u8>>) -> Self {
+        Self::read(bytes, Some(elsewhere))
+    }
+
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self::read(bytes, None)
+    }
+
+    fn read(bytes: Vec<u8>, elsewhere: Option<HashMap<Vec<u8>, Vec<u8>>>) -> Self {
         let mut image = Self {
             root: 0,
             shared: 0,
@@ -53,10 +65,13 @@ impl Image {
             parents: HashMap::new(),
             known: HashSet::new(),
             bytes,
+            elsewhere,
         };
         assert_eq!(image.u32(1024), 0xE0F5_E1E2);
         assert_eq!(image.bytes[1024 + 12], 12);
-        assert_eq!(image.u32(1024 + 80), 0, "features that old kernels do not know");
+        let features = image.u32(1024 + 80);
+        let may_have = if image.elsewhere.is_some() { 4 } else { 0 };
+        assert_eq!(features & !may_have, 0, "features that old kernels do not know");
         assert_eq!(image.u32(1024 + 36) as usize * BLOCK, image.bytes.len());
         image.root = u64::from(image.u16(1024 + 14));
         image.shared = image.u32(1024 + 44) as usize * BLOCK;
@@ -95,7 +110,8 @@ impl Image {
         let format = self.u16(at);
         let extended = format & 1 == 1;
         let layout = format >> 1;
-        assert!(layout == 0 || layout == 2, "layout {layout}");
+        let holes = self.elsewhere.is_some();
+        assert!(layout == 0 || layout == 2 || layout == 4 && holes, "layout {layout}");
         let count = usize::from(self.u16(at + 2));
         let attribute_bytes = if count == 0 { 0 } else { 12 + 4 * (count - 1) };
         let (links, size, uid, gid, mtime) = match extended {
@@ -126,12 +142,24 @@ impl Image {
             attributes: at + if extended { 64 } else { 32 },
             attribute_bytes,
             inline: layout == 2,
+            hole: layout == 4,
         }
     }
 
     fn content(&self, inode: &ErofsInode) -> Vec<u8> {
         if inode.size == 0 {
             return Vec::new();
+        }
+        if inode.hole {
+            assert_eq!(inode.place, 31, "one chunk of any size");
+            let chunk = inode.attributes + inode.attribute_bytes;
+            assert_eq!(self.u32(chunk), u32::MAX, "a hole");
+            let marks = self.attributes_of(inode);
+            let mark = |name: &[u8]| marks.iter().find(|(here, _)| here == name).unwrap();
+            assert!(mark(b"trusted.overlay.metacopy").1.is_empty());
+            let content = &self.elsewhere.as_ref().unwrap()[&mark(b"trusted.overlay.redirect").1];
+            assert_eq!(content.len(), inode.size);
+            return content.clone();
         }
         let tail = if inode.inline { inode.size % BLOCK } else { 0 };
         let first = inode.place as usize * BLOCK;
@@ -208,6 +236,28 @@ impl Image {
         }
     }
 
+    /// All attributes as the image has them.
+    fn attributes_of(&self, inode: &ErofsInode) -> Vec<Xattr> {
+        let mut all = Vec::new();
+        if inode.attribute_bytes > 0 {
+            let shared = usize::from(self.bytes[inode.attributes + 4]);
+            let mut at = inode.attributes + 12;
+            for n in 0..shared {
+                let id = self.u32(at + 4 * n) as usize;
+                all.push(self.attribute(self.shared + 4 * id).0);
+            }
+            at += 4 * shared;
+            while at < inode.attributes + inode.attribute_bytes {
+                let (one, next) = self.attribute(at);
+                all.push(one);
+                at = next;
+            }
+            assert_eq!(at, inode.attributes + inode.attribute_bytes);
+        }
+        all.sort();
+        all
+    }
+
     fn attribute(&self, at: usize) -> (Xattr, usize) {
         let (length, value) = (usize::from(self.bytes[at]), usize::from(self.u16(at + 2)));
         let prefix: &[u8] = match self.bytes[at + 1] {
@@ -265,24 +315,19 @@ impl Lower for Image {
     }
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
-        let inode = self.inode(self.number(node)?);
-        let mut all = Vec::new();
-        if inode.attribute_bytes > 0 {
-            let shared = usize::from(self.bytes[inode.attributes + 4]);
-            let mut at = inode.attributes + 12;
-            for n in 0..shared {
-                let id = self.u32(at + 4 * n) as usize;
-                all.push(self.attribute(self.shared + 4 * id).0);
+        let mut all = self.attributes_of(&self.inode(self.number(node)?));
+        if self.elsewhere.is_some() {
+            let prefix: &[u8] = b"trusted.overlay.";
+            all.retain(|(name, _)| {
+                !name.starts_with(prefix) || name[prefix.len()..].starts_with(b"overlay.")
+            });
+            for (name, _) in &mut all {
+                if name.starts_with(prefix) {
+                    name.drain(prefix.len()..prefix.len() + b"overlay.".len());
+                }
             }
-            at += 4 * shared;
-            while at < inode.attributes + inode.attribute_bytes {
-                let (one, next) = self.attribute(at);
-                all.push(one);
-                at = next;
-            }
-            assert_eq!(at, inode.attributes + inode.attribute_bytes);
+            all.sort();
         }
-        all.sort();
         Ok(all)
     }
 

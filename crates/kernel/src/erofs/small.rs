@@ -1,0 +1,52 @@
+//! Small contents, read by several threads: opening a file takes longer than reading it.
+//!
+//! Invariants: contents come in the order that was asked for, so equal trees give equal images; at
+//! most [`BATCH`] of them are in memory at once; of several failures the first in that order counts.
+
+use std::collections::HashMap;
+use std::thread;
+
+use strata_content::FileTree;
+use strata_tree::{NodeId, TreePath};
+
+use super::blocks::fill;
+use crate::error::Result;
+
+/// Inodes whose contents are read at a time.
+pub(super) const BATCH: usize = 2048;
+/// Contents that are worth another thread.
+const WORTH: usize = 64;
+/// More threads wait for each other in the kernel.
+const MOST: usize = 4;
+
+/// A content to be read whole: its place in the plan, its node, its path, its bytes.
+pub(super) type Wanted<'p> = (usize, NodeId, &'p TreePath, usize);
+
+/// Reads contents, by their places in the plan.
+///
+/// # Errors
+/// `Short`; `Io`; whatever the tree answers.
+pub(super) fn read(tree: &FileTree, wanted: &[Wanted<'_>]) -> Result<HashMap<usize, Vec<u8>>> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST);
+    let part = wanted.len().div_ceil(threads).max(WORTH);
+    let read_part = |part: &[Wanted<'_>]| -> Result<Vec<(usize, Vec<u8>)>> {
+        part.iter().map(|one| Ok((one.0, read_one(tree, *one)?))).collect()
+    };
+    let mut parts = wanted.chunks(part);
+    let first = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || read_part(part))).collect();
+        let mut all: HashMap<usize, Vec<u8>> = read_part(first)?.into_iter().collect();
+        for other in others {
+            let read = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(read?);
+        }
+        Ok(all)
+    })
+}
+
+fn read_one(tree: &FileTree, (_, node, path, size): Wanted<'_>) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    fill(&*tree.open(node)?, path, (0, size as u64), &mut bytes)?;
+    Ok(bytes)
+}
