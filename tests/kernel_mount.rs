@@ -339,7 +339,7 @@ fn auto_takes_the_daemon_for_what_overlayfs_cannot_show() {
     let sandbox = Sandbox::new();
     let point = sandbox.dir("mnt");
     // A character device 0:0: a header of type 3, whose device numbers are zero.
-    let tar = Tar::new().add(Head::new(b'3', b"zero"), b"").file(b"f", b"text").end();
+    let tar = Tar::default().add(Head::new(b'3', b"zero"), b"").file(b"f", b"text").end();
     fs::write(sandbox.path().join("zero.tar"), tar).unwrap();
     sandbox.ok(&["import", "zero.tar", "zero:1"]);
     let error = sandbox.fails(&["mount", "--backend", "kernel", "zero:1", "mnt"]);
