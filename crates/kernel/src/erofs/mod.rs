@@ -282,7 +282,7 @@ impl Writer<'_> {
     }
 
     /// The contents of a part of the plan that stand behind their inodes as a whole.
-    fn small_ones(&self, batch: Range<usize>) -> Vec<small::Wanted<'_>> {
+    fn small_ones(&self, batch: Range<usize>) -> Vec<small::SmallContent<'_>> {
         let parts = batch.filter_map(|index| {
             let (NodeBody::Regular(node, path), placed) =
                 (&self.plan.inodes.get(index)?.body, self.placed.get(index)?)

@@ -1,7 +1,7 @@
 //! Small contents, read by several threads: opening a file takes longer than reading it.
 //!
-//! Invariants: contents come in the order that was asked for, so equal trees give equal images; at
-//! most [`BATCH`] of them are in memory at once; of several failures the first in that order counts.
+//! Invariants: each content is known by its place in the plan, so equal trees give equal images; at
+//! most [`BATCH`] contents are in memory at once.
 
 use std::collections::HashMap;
 use std::thread;
@@ -20,16 +20,19 @@ const WORTH: usize = 64;
 const MOST: usize = 4;
 
 /// A content to be read whole: its place in the plan, its node, its path, its bytes.
-pub(super) type Wanted<'p> = (usize, NodeId, &'p TreePath, usize);
+pub(super) type SmallContent<'p> = (usize, NodeId, &'p TreePath, usize);
 
 /// Reads contents, by their places in the plan.
 ///
 /// # Errors
 /// `Short`; `Io`; whatever the tree answers.
-pub(super) fn read(tree: &FileTree, wanted: &[Wanted<'_>]) -> Result<HashMap<usize, Vec<u8>>> {
+pub(super) fn read(
+    tree: &FileTree,
+    wanted: &[SmallContent<'_>],
+) -> Result<HashMap<usize, Vec<u8>>> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST);
     let part = wanted.len().div_ceil(threads).max(WORTH);
-    let read_part = |part: &[Wanted<'_>]| -> Result<Vec<(usize, Vec<u8>)>> {
+    let read_part = |part: &[SmallContent<'_>]| -> Result<Vec<(usize, Vec<u8>)>> {
         part.iter().map(|one| Ok((one.0, read_one(tree, *one)?))).collect()
     };
     let mut parts = wanted.chunks(part);
@@ -45,7 +48,7 @@ pub(super) fn read(tree: &FileTree, wanted: &[Wanted<'_>]) -> Result<HashMap<usi
     })
 }
 
-fn read_one(tree: &FileTree, (_, node, path, size): Wanted<'_>) -> Result<Vec<u8>> {
+fn read_one(tree: &FileTree, (_, node, path, size): SmallContent<'_>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     fill(&*tree.open(node)?, path, (0, size as u64), &mut bytes)?;
     Ok(bytes)
