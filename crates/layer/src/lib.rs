@@ -22,6 +22,7 @@ mod offered;
 mod progress;
 mod read_ahead;
 mod reader;
+mod snapshot;
 mod stage;
 mod store;
 mod stored_layer;
@@ -34,6 +35,7 @@ pub use progress::{Event, Progress};
 pub use reader::{
     ContentId, HolderSetId, IndexReader, NamedContent, RepeatedContent, RepeatedContents,
 };
+pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames,
     Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage,

@@ -226,7 +226,7 @@ pub(crate) fn unlike(db: &Connection, layer: i64, rows: &[EntryRow]) -> Result<V
 /// As [`each`].
 pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<Option<i64>>)> {
     let (mut rows, mut contents) = (Vec::new(), Vec::new());
-    each(db, layer, &mut |row, content| {
+    each::<Error>(db, layer, &mut |row, content| {
         rows.push(row);
         contents.push(content);
         Ok(())
@@ -234,36 +234,56 @@ pub(crate) fn select(db: &Connection, layer: i64) -> Result<(Vec<EntryRow>, Vec<
     Ok((rows, contents))
 }
 
+/// What [`parse`] reads, and the number of the content.
+const SELECT: &str = "SELECT node, parent, name, kind, perm, uid, gid, entries.size, nlink, mtime,
+    mtime_ns, device, link, target, content, first, children, marks, position, xattrs, digest
+    FROM entries LEFT JOIN contents ON contents.id = entries.content WHERE layer = ?1";
+
 /// Hands over all rows of a layer in node order, each with its `contents.id`, one at a time.
 ///
 /// # Errors
 /// `Damaged` where a column holds what no strata writes; whatever SQLite or `take` says.
-pub(crate) fn each(
+pub(crate) fn each<E: From<Error>>(
     db: &Connection,
     layer: i64,
-    take: &mut dyn FnMut(EntryRow, Option<i64>) -> Result<()>,
-) -> Result<()> {
-    let mut statement = db.prepare_cached(
-        "SELECT node, parent, name, kind, perm, uid, gid, entries.size, nlink, mtime, mtime_ns,
-                device, link, target, content, first, children, marks, position, xattrs, digest
-         FROM entries LEFT JOIN contents ON contents.id = entries.content
-         WHERE layer = ?1 ORDER BY node",
-    )?;
-    let mut found = statement.query([layer])?;
+    take: &mut dyn FnMut(EntryRow, Option<i64>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let statement = db.prepare_cached(&format!("{SELECT} ORDER BY node"));
+    let mut statement = statement.map_err(Error::from)?;
+    let mut found = statement.query([layer]).map_err(Error::from)?;
     let mut expected = 0;
-    while let Some(row) = found.next()? {
+    while let Some(row) = found.next().map_err(Error::from)? {
         expected += 1;
-        let node: i64 = row.get(0)?;
-        let parsed = if node == expected { parse(row)? } else { None };
-        let Some(parsed) = parsed else {
-            return Err(Error::damaged(
-                "index.db",
-                format!("the row of layer {layer}, node {node} (expected {expected})"),
-            ));
-        };
-        take(parsed, row.get(14)?)?;
+        let (row, content) = read(row, layer, expected)?;
+        take(row, content)?;
     }
     Ok(())
+}
+
+/// One row of a layer, if it has that many.
+///
+/// # Errors
+/// As [`each`].
+pub(crate) fn one(db: &Connection, layer: i64, node: NodeId) -> Result<Option<EntryRow>> {
+    let mut statement = db.prepare_cached(&format!("{SELECT} AND node = ?2"))?;
+    let mut found = statement.query((layer, node.0 as i64))?;
+    match found.next()? {
+        Some(row) => Ok(Some(read(row, layer, node.0 as i64)?.0)),
+        None => Ok(None),
+    }
+}
+
+/// A row that should have the number `expected`, and the number of its content.
+fn read(row: &Row<'_>, layer: i64, expected: i64) -> Result<(EntryRow, Option<i64>)> {
+    let node: i64 = row.get(0)?;
+    let parsed = if node == expected { parse(row)? } else { None };
+    let Some(parsed) = parsed else {
+        return Err(Error::damaged(
+            "index.db",
+            format!("the row of layer {layer}, node {node} (expected {expected})"),
+        ));
+    };
+    Ok((parsed, row.get(14)?))
 }
 
 fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {
