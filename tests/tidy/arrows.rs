@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     // Tests alone may use it.
     ("testkit", &[]),
     ("tree", &[]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("layer", &["content", "diff", "tree"]),
     ("registry", &["tree"]),
     ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
+    ("facts", &["diff", "image", "layer", "tree"]),
     ("image", &["diff", "layer", "registry", "tree"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
@@ -28,8 +29,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
-            "analysis", "content", "engine", "fuse", "image", "kernel", "layer", "overlay",
-            "registry", "tree", "union",
+            "analysis", "content", "engine", "facts", "fuse", "image", "kernel", "layer",
+            "overlay", "registry", "tree", "union",
         ],
     ),
 ];
