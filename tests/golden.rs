@@ -80,6 +80,7 @@ fn help() {
         "export",
         "df",
         "report",
+        "facts",
         "reuse",
         "fsck",
         "gc",
@@ -276,6 +277,21 @@ fn explore_without_a_terminal() {
         .say("explore stratafs.test/busybox:1")
         .say("explore --layer 4 stratafs.test/busybox:1")
         .say("explore absent:1");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+#[test]
+fn facts() {
+    let mut talk = Talk::new();
+    talk.say("-q load --jobs 1 -i FIX/cases-docker25.docker.tar")
+        .say("-q facts -o all --store one --day 2026-01-31")
+        .say("-q facts -o all --store one --day 2026-01-31 --no-paths")
+        .say("facts -o all --store one/two")
+        .say("facts -o all --store one --day tomorrow")
+        .say("facts -o all --store one --hash-paths @absent")
+        .say("facts -o all --store one --hash-paths @")
+        .say("facts -o all --no-paths --hash-paths key")
+        .say("facts");
     insta::assert_snapshot!(talk.transcript());
 }
 

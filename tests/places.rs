@@ -73,6 +73,7 @@ const COMMANDS: &[(&str, Does, &[&str])] = &[
     ("report", Looks, &["-o", "report.html"]),
     ("reuse", Looks, &[]),
     ("df", Looks, &[]),
+    ("facts", Looks, &["-o", "facts"]),
     ("fsck", Looks, &[]),
     ("gc", Changes, &[]),
     ("info", Looks, &[]),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::commands::{df, housekeeping, load, mount, save, shell};
+use crate::commands::{df, facts, housekeeping, load, mount, save, shell};
 use crate::context::Asked;
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
 use crate::progress::ShowProgress;
@@ -111,6 +111,7 @@ pub(crate) enum Command {
     Report(crate::report::ReportArgs),
     Reuse(reuse::ReuseArgs),
     Df(df::DfArgs),
+    Facts(facts::FactsArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
     ///

@@ -57,6 +57,14 @@ pub(crate) fn measuring(shown: ShowProgress) -> ProgressBar {
     ))
 }
 
+/// A bar for entries that are written, as long as that takes.
+pub(crate) fn writing(shown: ShowProgress) -> ProgressBar {
+    if !shown.on_stderr() {
+        return ProgressBar::hidden();
+    }
+    ProgressBar::new(0).with_style(style("Writing [{bar:30}] {pos}/{len} entries {eta}"))
+}
+
 /// A bar for unpacking `total` bytes of contents; a hidden one if there is none to be shown.
 pub(crate) fn unpacking(shown: ShowProgress, total: u64) -> ProgressBar {
     if !shown.on_stderr() {

@@ -10,7 +10,7 @@ use clap::CommandFactory;
 use stratafs::OpenImage;
 
 use crate::cli::{Cli, Command, HelpArgs};
-use crate::commands::{df, housekeeping, layers, load, mount, save, shell};
+use crate::commands::{df, facts, housekeeping, layers, load, mount, save, shell};
 use crate::context::{Asked, Context, Format};
 use crate::look::Screen;
 use crate::plain::plain;
@@ -92,6 +92,7 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Report(args) => report::run(context, args, &mut screen.out)?,
         Command::Reuse(args) => reuse::run(context, args, &mut screen.out)?,
         Command::Df(args) => df::run_df(context, args, &mut screen.out)?,
+        Command::Facts(args) => facts::run_facts(context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(context, &mut screen.out)?,
         Command::Version(args) => remote::version(context, args, &mut screen.out)?,

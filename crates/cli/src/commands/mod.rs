@@ -3,6 +3,7 @@
 //! Invariant: a command prints its result on stdout and everything else on stderr.
 
 pub(crate) mod df;
+pub(crate) mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod layers;
 pub(crate) mod load;

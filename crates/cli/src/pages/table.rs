@@ -475,6 +475,16 @@ pub(super) const ROWS: &[PageRow] = &[
             ("What two images take together", "strata df app:1 app:2"),
         ],
     ),
+    row(
+        "facts",
+        &[Store, Blobs],
+        &["df", "reuse", "report"],
+        &[
+            ("Beside the facts of other machines", "strata facts -o /srv/facts"),
+            ("Under a name of its own", "strata facts -o /srv/facts --store build-7"),
+            ("With hashes for paths", "strata facts -o /srv/facts --hash-paths @/etc/facts.key"),
+        ],
+    ),
     PageRow {
         exits: &[
             (0, "Nothing is wrong, or nothing any more."),
@@ -537,7 +547,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Looking inside", &["ls", "cat", "cp", "stat", "layers", "explore", "unpack", "export"]),
     ("Mounting", &["mount", "umount", "mounts"]),
     ("Writable layers", &["uppers", "ps", "diff", "commit", "rm"]),
-    ("Where the bytes are", &["df", "why", "duplicates", "reuse", "report"]),
+    ("Where the bytes are", &["df", "why", "duplicates", "reuse", "report", "facts"]),
     ("The store", &["fsck", "gc", "info"]),
     ("docker's groups of commands", &["image", "container", "system"]),
     ("This program", &["version", "help", "completions", "man"]),

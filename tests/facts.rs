@@ -1,0 +1,68 @@
+//! `strata facts` as a program: what it prints, and what a kill leaves.
+
+#![allow(clippy::unwrap_used)] // Helpers are not #[test] functions.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use strata_testkit::sandbox::Sandbox;
+
+const FACTS: [&str; 7] = ["facts", "-o", "all", "--store", "one", "--day", "2026-01-31"];
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(found) = fs::read_dir(dir) else { return Vec::new() };
+    let mut names: Vec<String> =
+        found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn json_says_what_is_on_disk() {
+    let sandbox = Sandbox::with_cases();
+    let said = sandbox.json(&FACTS);
+    let tables = said["tables"].as_object().unwrap();
+    assert_eq!(said["path"], "all/store=one/day=2026-01-31");
+    assert_eq!((&said["replaced"], &said["version"]), (&false.into(), &1.into()));
+    let dir = sandbox.path().join("all/store=one/day=2026-01-31");
+    assert_eq!(names(&dir).len(), tables.len());
+    for (table, sizes) in tables {
+        let file = fs::metadata(dir.join(format!("{table}.parquet"))).unwrap();
+        assert_eq!(sizes["bytes"], file.len(), "{table}");
+    }
+    let df = sandbox.json(&["df"]);
+    assert_eq!(tables["images"]["rows"], df["images"].as_array().unwrap().len());
+    assert_eq!(tables["layers"]["rows"], df["layers"].as_array().unwrap().len());
+    assert_eq!(tables["contents"]["rows"], df["files"]);
+}
+
+#[test]
+fn the_table_ends_with_the_path() {
+    let sandbox = Sandbox::with_cases();
+    assert!(sandbox.ok(&FACTS).ends_with("\nall/store=one/day=2026-01-31\n"));
+    assert!(sandbox.ok(&FACTS).ends_with("\nall/store=one/day=2026-01-31 (replaced)\n"));
+}
+
+#[test]
+fn a_kill_leaves_a_whole_data_set_or_none() {
+    let sandbox = Sandbox::with_cases();
+    let (all, mut cut_short) = (sandbox.path().join("all"), 0);
+    for round in 0..40 {
+        let mut child = sandbox.spawn(&FACTS);
+        std::thread::sleep(Duration::from_micros(500 * round));
+        child.kill().unwrap();
+        cut_short += usize::from(!child.wait().unwrap().success());
+        // Directories of which each is whole or absent.
+        for store in names(&all).iter().filter(|name| !name.starts_with('.')) {
+            for day in names(&all.join(store)) {
+                assert_eq!(names(&all.join(store).join(&day)).len(), 7, "{round}: {store}/{day}");
+            }
+        }
+    }
+    assert!(cut_short > 0, "no run was killed before it ended");
+    // The next one removes what the killed ones left.
+    sandbox.ok(&FACTS);
+    assert_eq!(names(&all), ["store=one"]);
+    assert_eq!(names(&all.join("store=one")), ["day=2026-01-31"]);
+}
