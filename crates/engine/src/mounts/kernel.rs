@@ -14,10 +14,12 @@
 //! image has, or there is none ([`Error::KernelCannot`]).
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
@@ -30,6 +32,9 @@ use crate::error::{Error, ErrorContext, Result};
 use crate::image::OpenImage;
 use crate::trees::open_names;
 use crate::uppers::{NamedUpper, UpperLease};
+
+/// How much of an image of names is read ahead, in bytes: all of it but for very large ones.
+const READ_AHEAD: u64 = 32 << 20;
 
 /// A writable layer for such a mount: its names in the store, and the right to write it.
 pub(crate) struct KernelTop {
@@ -48,7 +53,15 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
     if map.split_whitespace().ne(["0", "0", "4294967295"]) {
         return Some("that is for root of the initial user namespace alone".to_owned());
     }
-    store.read_only().map(|why| format!("the store cannot be written ({why})"))
+    if let Some(why) = store.read_only() {
+        return Some(format!("the store cannot be written ({why})"));
+    }
+    // The kernel trusts an image of names as it trusts a disk.
+    match std::fs::metadata(store.root()) {
+        Ok(root) if root.uid() != 0 => Some("the store belongs to another user".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(format!("the store cannot be looked at: {error}")),
+    }
 }
 
 /// Mounts an image; returns where. The mount outlives this process.
@@ -72,6 +85,8 @@ pub(crate) fn mount(
         return Err(Error::KernelCannot(why));
     }
     let names = open_names(store, &image.record.layers, &image.files)?;
+    // Read in one go where it is on the disk alone; that this fails, or is not wanted, is no matter.
+    let _ = rustix::fs::fadvise(&names, 0, NonZeroU64::new(READ_AHEAD), Advice::WillNeed);
     // Two mounts at one place: the second one waits here, and then sees the first.
     let alone = records.exclusively()?;
     let directory = point::prepare(&settings.directory, store.root())?;

@@ -12,8 +12,9 @@
 //! Whether the mount lives is asked of the kernel ([`strata_tree::is_open_elsewhere`]): in
 //! whatever mount namespace, also once it is detached, and not after a reboot.
 //!
-//! Invariants: a file that somebody is just making is locked (`flock`) and counts as kept; what
-//! cannot be asked counts as kept, so nothing is removed below a mount.
+//! Invariants: a lease counts as kept as long as the process that makes the mount has it open; those
+//! who ask take turns (`flock` on the directory), for a file that another one has open just then
+//! would look kept; what cannot be asked counts as kept, so nothing is removed below a mount.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -58,8 +59,8 @@ impl KernelLeases {
         self.dir.join(format!("{name}.{ENDING}"))
     }
 
-    /// Makes the lease of a mount that is to be, and locks it: it is kept from now on, until the
-    /// file is closed and no mount has it.
+    /// Makes the lease of a mount that is to be. It is kept from now on, until the file is closed and
+    /// no mount has it.
     ///
     /// # Errors
     /// `Io`.
@@ -69,7 +70,6 @@ impl KernelLeases {
         let mut options = File::options();
         options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = options.open(&path).doing(doing)?;
-        flock(&file, Lock::Exclusive).doing(doing)?;
         // The store's owner asks for it too, and the kernel answers the file's owner alone.
         let owner = self.dir.metadata().doing(doing)?;
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).doing(doing)?;
@@ -110,21 +110,22 @@ impl KernelLeases {
     /// # Errors
     /// `Io`: the file is there and cannot be opened.
     pub fn is_kept(path: &Path) -> Result<bool> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
-        };
-        if flock(&file, Lock::TryExclusive).is_err() {
-            return Ok(true);
+        let doing = || format!("cannot open {}", path.display());
+        let turn = File::open(path.parent().unwrap_or(path)).doing(doing)?;
+        flock(&turn, Lock::Exclusive).doing(doing)?;
+        match File::open(path) {
+            Ok(file) => Ok(strata_tree::is_open_elsewhere(&file).unwrap_or(true)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).doing(doing),
         }
-        Ok(strata_tree::is_open_elsewhere(&file).unwrap_or(true))
     }
 }
 
 /// What a lease is of; `None` for a file that is gone meanwhile, or was not finished.
 fn read(path: &Path) -> Result<Option<KernelLease>> {
     let doing = || format!("cannot read {}", path.display());
+    let turn = File::open(path.parent().unwrap_or(path)).doing(doing)?;
+    flock(&turn, Lock::Exclusive).doing(doing)?;
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -138,4 +139,43 @@ fn read(path: &Path) -> Result<Option<KernelLease>> {
     let layers = lines("layer ").filter_map(|id| id.parse().ok()).collect();
     let upper = lines("upper ").next().map(str::to_owned);
     Ok(image.map(|image| KernelLease { image, layers, upper }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease() -> KernelLease {
+        let image = format!("sha256:{}", "1".repeat(64)).parse().unwrap();
+        let layers = ["2", "3"].map(|n| format!("sha256:{}", n.repeat(64)).parse().unwrap());
+        KernelLease { image, layers: layers.to_vec(), upper: Some("work".to_owned()) }
+    }
+
+    #[test]
+    fn it_is_kept_as_long_as_somebody_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases = KernelLeases::new(dir.path());
+        assert_eq!(leases.kept().unwrap(), []);
+        let maker = leases.make("n", &lease(), &[7; LEASE_BLOCK]).unwrap();
+        assert_eq!(leases.kept().unwrap(), [lease()]);
+        let mount = File::open(leases.path("n")).unwrap();
+        drop(maker);
+        assert_eq!(leases.kept().unwrap(), [lease()]);
+        drop(mount);
+        assert_eq!(leases.kept().unwrap(), []);
+        assert!(!KernelLeases::is_kept(&dir.path().join("none.lease")).unwrap());
+        assert_eq!(std::fs::read(leases.path("n")).unwrap()[..LEASE_BLOCK], [7; LEASE_BLOCK]);
+    }
+
+    #[test]
+    fn those_who_ask_at_once_do_not_see_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases = KernelLeases::new(dir.path());
+        drop(leases.make("n", &lease(), &[0; LEASE_BLOCK]).unwrap());
+        std::thread::scope(|scope| {
+            let ask = || (0..50).filter(|_| !leases.kept().unwrap().is_empty()).count();
+            let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            assert!(asked.into_iter().all(|one| one.join().unwrap() == 0));
+        });
+    }
 }
