@@ -85,7 +85,7 @@ pub(crate) fn mount(
         return Err(Error::KernelCannot(why));
     }
     let names = open_names(store, &image.record.layers, &image.files)?;
-    // Read in one go where it is on the disk alone; that this fails, or is not wanted, is no matter.
+    // On a cold disk one long read is faster than many short ones. It is a hint, and may fail.
     let _ = rustix::fs::fadvise(&names, 0, NonZeroU64::new(READ_AHEAD), Advice::WillNeed);
     // Two mounts at one place: the second one waits here, and then sees the first.
     let alone = records.exclusively()?;

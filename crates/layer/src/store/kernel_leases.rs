@@ -12,9 +12,9 @@
 //! Whether the mount lives is asked of the kernel ([`strata_tree::is_open_elsewhere`]): in
 //! whatever mount namespace, also once it is detached, and not after a reboot.
 //!
-//! Invariants: a lease counts as kept as long as the process that makes the mount has it open; those
-//! who ask take turns (`flock` on the directory), for a file that another one has open just then
-//! would look kept; what cannot be asked counts as kept, so nothing is removed below a mount.
+//! Invariants: a lease counts as kept as long as the process that makes the mount has it open;
+//! processes that ask take turns (`flock` on the directory), for a file that another one has open
+//! at that moment would look kept; what cannot be asked counts as kept, so nothing is removed below a mount.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -59,8 +59,8 @@ impl KernelLeases {
         self.dir.join(format!("{name}.{ENDING}"))
     }
 
-    /// Makes the lease of a mount that is to be. It is kept from now on, until the file is closed and
-    /// no mount has it.
+    /// Makes the lease of a mount that is to be. It is kept from now on, until the file is closed
+    /// and no mount has it.
     ///
     /// # Errors
     /// `Io`.
