@@ -14,7 +14,8 @@
 //!
 //! Invariants: a lease counts as kept as long as the process that makes the mount has it open;
 //! processes that ask take turns (`flock` on the directory), for a file that another one has open
-//! at that moment would look kept; what cannot be asked counts as kept, so nothing is removed below a mount.
+//! at that moment would look kept; what cannot be asked counts as kept, so nothing is removed below
+//! a mount.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
