@@ -7,9 +7,11 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     // Tests alone may use it.
     ("testkit", &[]),
+    // It judges strata as it judges other programs.
+    ("conform", &[]),
     ("tree", &[]),
     ("content", &["tree"]),
     ("diff", &["content", "tree"]),

@@ -1,0 +1,256 @@
+//! The unpackers that are known by name: shell scripts for `sh`.
+//!
+//! A script is told by its environment where the image is (`LAYOUT`, the tag is `case`), where the
+//! root file system goes (`OUT`, an empty directory) and where it may keep things (`WORK`). It may
+//! mount on `OUT`; its clean-up then unmounts.
+//!
+//! The programs of a directory can come before those of the path: `FIRST`.
+//!
+//! Invariant: a script keeps all it makes below `WORK` and `OUT`, storage and sockets included: the
+//! machine's own images are neither read nor changed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Error, Result};
+
+/// A program that makes a root file system of an image.
+#[derive(Debug, Clone)]
+pub struct Unpacker {
+    /// As reports name it.
+    pub name: String,
+    /// Its version, as it says it; empty if it cannot be asked.
+    pub version: String,
+    /// What `sh` runs.
+    pub(crate) script: String,
+    /// What `sh` runs afterwards, whatever came of it.
+    pub(crate) cleanup: String,
+    /// Where programs are looked for before the path.
+    pub(crate) first: Option<PathBuf>,
+}
+
+/// A process of `sh` that finds the programs of `first` before those of the path.
+pub(crate) fn shell(script: &str, first: Option<&Path>) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").stdin(Stdio::null());
+    match first {
+        Some(first) => command.arg(format!("PATH=$FIRST:$PATH\n{script}")).env("FIRST", first),
+        None => command.arg(script),
+    };
+    command
+}
+
+struct Adapter {
+    name: &'static str,
+    /// The programs that must be in the path.
+    needs: &'static [&'static str],
+    /// Whether only root can run it.
+    root: bool,
+    version: &'static str,
+    unpack: &'static str,
+    cleanup: &'static str,
+}
+
+const STRATA_LOAD: &str = r#"
+id=$(strata --root "$WORK/store" load -q -i "oci:$LAYOUT:case")
+"#;
+const STORAGE: &str = r#"
+echo '{"default":[{"type":"insecureAcceptAnything"}]}' > "$WORK/policy.json"
+tool() { name=$1; shift
+  "$name" --root "$WORK/storage" --runroot "$WORK/run" --storage-driver overlay "$@"; }
+"#;
+const CONTAINERD: &str = r#"
+printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n' > "$WORK/config.toml"
+containerd --config "$WORK/config.toml" --root "$WORK/root" --state "$WORK/state" \
+  --address "$WORK/s" > "$WORK/log" 2>&1 &
+echo $! > "$WORK/pid"
+tool() { ctr --address "$WORK/s" "$@"; }
+tries=0
+until [ -S "$WORK/s" ]; do
+  tries=$((tries + 1)); [ $tries -lt 500 ] || exit 127
+  sleep 0.02
+done
+tar -C "$LAYOUT" -cf "$WORK/image.tar" .
+# `ctr images mount` unpacks into the default snapshotter, whichever is asked for.
+unpacked() {
+  tool images import --snapshotter "$1" --base-name conform.test/layers "$WORK/image.tar"
+  top=$(tool snapshots --snapshotter "$1" ls |
+    awk 'NR > 1 {key[$1]; if (NF == 3) parent[$2]}
+      END {for (k in key) if (!(k in parent)) print k}')
+  tool snapshots --snapshotter "$1" view view "$top"
+  tool snapshots --snapshotter "$1" mounts "$OUT" view | sh -e
+}
+"#;
+const CONTAINERD_END: &str = r#"
+umount "$OUT"
+pid=$(cat "$WORK/pid") && kill "$pid"
+while kill -0 "$pid" 2> /dev/null; do sleep 0.05; done
+"#;
+
+const ADAPTERS: [Adapter; 8] = [
+    Adapter {
+        name: "strata",
+        needs: &["strata"],
+        root: false,
+        version: "strata --version",
+        unpack: r#"strata --root "$WORK/store" unpack "$id" "$OUT""#,
+        cleanup: "",
+    },
+    Adapter {
+        name: "strata-fuse",
+        needs: &["strata"],
+        root: false,
+        version: "strata --version",
+        unpack: r#"strata --root "$WORK/store" mount --backend fuse "$id" "$OUT""#,
+        cleanup: r#"strata --root "$WORK/store" umount "$OUT""#,
+    },
+    Adapter {
+        name: "strata-kernel",
+        needs: &["strata"],
+        root: true,
+        version: r#"echo "$(strata --version), Linux $(uname -r | cut -d- -f1)""#,
+        unpack: r#"strata --root "$WORK/store" mount --backend kernel "$id" "$OUT""#,
+        cleanup: r#"strata --root "$WORK/store" umount "$OUT""#,
+    },
+    Adapter {
+        name: "umoci",
+        needs: &["umoci"],
+        root: false,
+        version: "umoci --version",
+        unpack: r#"
+[ "$(id -u)" = 0 ] || set -- --rootless
+rmdir "$OUT"
+umoci raw unpack "$@" --image "$LAYOUT:case" "$OUT""#,
+        cleanup: "",
+    },
+    Adapter {
+        name: "podman",
+        needs: &["podman"],
+        root: true,
+        version: "podman --version",
+        unpack: r#"
+id=$(tool podman pull -q --signature-policy "$WORK/policy.json" "oci:$LAYOUT:case")
+at=$(tool podman image mount "$id")
+mount --bind "$at" "$OUT""#,
+        cleanup: r#"
+umount "$OUT"
+tool podman image umount --all
+umount "$WORK/storage/overlay""#,
+    },
+    Adapter {
+        name: "buildah",
+        needs: &["buildah"],
+        root: true,
+        version: "buildah --version | cut -d'(' -f1",
+        unpack: r#"
+id=$(tool buildah pull -q --signature-policy "$WORK/policy.json" "oci:$LAYOUT:case")
+container=$(tool buildah from -q --pull-never "$id")
+at=$(tool buildah mount "$container")
+mount --bind "$at" "$OUT""#,
+        cleanup: r#"
+umount "$OUT"
+tool buildah umount --all
+umount "$WORK/storage/overlay""#,
+    },
+    Adapter {
+        name: "containerd-native",
+        needs: &["containerd", "ctr"],
+        root: true,
+        version: "containerd --version | cut -d' ' -f1-3",
+        unpack: "unpacked native",
+        cleanup: CONTAINERD_END,
+    },
+    Adapter {
+        name: "containerd-overlayfs",
+        needs: &["containerd", "ctr"],
+        root: true,
+        version: "containerd --version | cut -d' ' -f1-3",
+        unpack: "unpacked overlayfs",
+        cleanup: CONTAINERD_END,
+    },
+];
+
+impl Adapter {
+    /// What all scripts of one program begin with.
+    fn setup(&self) -> &'static str {
+        match self.needs {
+            ["strata"] => STRATA_LOAD,
+            ["podman" | "buildah"] => STORAGE,
+            ["containerd", ..] => CONTAINERD,
+            _ => "",
+        }
+    }
+
+    /// Why it cannot run here.
+    fn missing(&self, first: Option<&Path>) -> Option<String> {
+        let absent = self.needs.iter().find(|tool| {
+            let asked = shell(&format!("command -v {tool}"), first).output();
+            !asked.is_ok_and(|asked| asked.status.success())
+        });
+        match absent {
+            Some(tool) => Some(format!("{tool} is not in the path")),
+            None if self.root && !rustix::process::geteuid().is_root() => {
+                Some("only root can run it".to_owned())
+            }
+            None => None,
+        }
+    }
+
+    fn unpacker(&self, first: Option<&Path>) -> Unpacker {
+        let asked = shell(self.version, first).output();
+        let said = asked.map(|asked| asked.stdout).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        // The functions of the set-up, for the clean-up too, without what they were made for.
+        let tools = if self.setup() == STORAGE { STORAGE } else { "" };
+        Unpacker {
+            name: self.name.to_owned(),
+            version: said.lines().next().unwrap_or_default().trim().to_owned(),
+            script: format!("set -eu\n{}\n{}", self.setup(), self.unpack),
+            cleanup: format!("{tools}\n{}", self.cleanup),
+            first: first.map(Path::to_owned),
+        }
+    }
+}
+
+/// The names of all that are known.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    ADAPTERS.iter().map(|adapter| adapter.name).collect()
+}
+
+/// The unpacker of a name, or of a command with `%layout` and `%out`; programs of the directory
+/// `first` come before those of the path.
+///
+/// # Errors
+/// If it is neither, or the named one cannot run here.
+pub fn find(text: &str, first: Option<&Path>) -> Result<Unpacker> {
+    if let Some(adapter) = ADAPTERS.iter().find(|adapter| adapter.name == text) {
+        return match adapter.missing(first) {
+            Some(why) => Err(Error::CannotRun(text.to_owned(), why)),
+            None => Ok(adapter.unpacker(first)),
+        };
+    }
+    if !text.contains("%layout") || !text.contains("%out") {
+        return Err(Error::NoUnpacker(text.to_owned(), names().join(", ")));
+    }
+    Ok(Unpacker {
+        name: text.to_owned(),
+        version: String::new(),
+        script: text.replace("%layout", "\"$LAYOUT\"").replace("%out", "\"$OUT\""),
+        cleanup: String::new(),
+        first: first.map(Path::to_owned),
+    })
+}
+
+/// All known unpackers that can run here, and why the others cannot.
+#[must_use]
+pub fn present(first: Option<&Path>) -> (Vec<Unpacker>, Vec<(&'static str, String)>) {
+    let (mut found, mut absent) = (Vec::new(), Vec::new());
+    for adapter in &ADAPTERS {
+        match adapter.missing(first) {
+            Some(why) => absent.push((adapter.name, why)),
+            None => found.push(adapter.unpacker(first)),
+        }
+    }
+    (found, absent)
+}

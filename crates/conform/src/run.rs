@@ -1,0 +1,284 @@
+//! One case, given to one unpacker, in a directory of its own.
+//!
+//! ```text
+//! RUN/layout                    the image
+//! RUN/work                      what the unpacker keeps
+//! RUN/around/in/out             the root file system
+//! RUN/around/canary, RUN/around/in/canary, /tmp/strata-conform-canary
+//!                               what an escape is aimed at, each with a file `keep`
+//! ```
+//!
+//! Invariants: `RUN/around` and the absolute canary are the same afterwards, or the unpacker has
+//! escaped; nothing that the unpacker leaves mounted is removed with the directory; one process at
+//! a time uses the absolute canary, and removes it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
+
+use crate::adapters::{Unpacker, shell};
+use crate::catalogue::{self, Case};
+use crate::judge::{Conduct, Judgement, Verdict, judge};
+use crate::powers::Powers;
+use crate::{Error, Result, TreeEntry, at, image, seen};
+
+/// One case and its verdict.
+pub type CaseResult = (Case, Judgement);
+
+/// Where absolute paths and links of cases lead.
+pub const CANARY: &str = "/tmp/strata-conform-canary";
+
+/// How long a process may take after which it is asked again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How many runs this process has begun.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// The directory of one run.
+struct Ground {
+    dir: TempDir,
+}
+
+impl Ground {
+    fn new(case: &Case) -> Result<Self> {
+        // No capital letters: podman makes a name of the image's directory.
+        let name = format!("strata-conform.{}-", std::process::id());
+        let number = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
+        let dir = tempfile::Builder::new().prefix(&name).suffix(&number).rand_bytes(0).tempdir();
+        let ground = Self { dir: at("the directory of a run", dir)? };
+        for dir in [ground.out(), ground.path("work")] {
+            at(dir.display(), fs::create_dir_all(&dir))?;
+        }
+        for canary in ["around/canary", "around/in/canary"] {
+            make_canary(&ground.path(canary))?;
+        }
+        image::write_parts(&ground.path("layout"), &image::layout(case))?;
+        Ok(ground)
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    fn out(&self) -> PathBuf {
+        self.path("around/in/out")
+    }
+
+    /// Everything that must stay as it is, without times of directories: `out` may be made again.
+    fn surroundings(&self) -> Result<Vec<TreeEntry>> {
+        let mut all = seen::tree(&self.path("around"), Some(&self.out()))?;
+        let mut far = seen::tree(Path::new(CANARY), None)?;
+        for entry in &mut far {
+            entry.path = [CANARY.as_bytes(), b"/", &entry.path].concat();
+            entry.inode = entry.path.clone();
+        }
+        all.extend(far);
+        for entry in all.iter_mut().filter(|entry| entry.kind == "dir") {
+            entry.mtime = None;
+        }
+        Ok(all)
+    }
+
+    /// A process of `sh` that knows the places.
+    fn start(&self, script: &str, first: Option<&Path>, log: &str) -> Result<Child> {
+        let log = self.path(log);
+        let file = at(log.display(), File::create(&log))?;
+        let other = at(log.display(), file.try_clone())?;
+        let mut command = shell(script, first);
+        command.stdout(other).stderr(file);
+        command.current_dir(self.path("work")).process_group(0);
+        command.env("LAYOUT", self.path("layout")).env("OUT", self.out());
+        at("sh", command.env("WORK", self.path("work")).spawn())
+    }
+
+    /// The last line of a log, without the directory of this run.
+    fn said(&self, log: &str) -> String {
+        let bytes = fs::read(self.path(log)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let here = self.dir.path().display().to_string();
+        let line: String = line.replace(&here, "").chars().take(300).collect();
+        line.trim().escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+    }
+}
+
+fn make_canary(dir: &Path) -> Result<()> {
+    at(dir.display(), fs::create_dir_all(dir))?;
+    at(dir.display(), fs::write(dir.join("keep"), "untouched"))
+}
+
+/// The absolute canary, locked.
+struct AbsoluteCanary(File);
+
+impl AbsoluteCanary {
+    fn new() -> Result<Self> {
+        loop {
+            match DirBuilder::new().mode(0o700).create(CANARY) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::Io(CANARY.to_owned(), error)),
+            }
+            use rustix::fs::{Mode, OFlags};
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = match rustix::fs::open(CANARY, flags, Mode::empty()) {
+                Ok(dir) => File::from(dir),
+                // Another run has just removed it.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(_) => return Err(Error::Canary(CANARY.to_owned())),
+            };
+            let owner = at(CANARY, dir.metadata())?.uid();
+            if owner != rustix::process::geteuid().as_raw() {
+                return Err(Error::Canary(CANARY.to_owned()));
+            }
+            at(CANARY, flock(&dir, FlockOperation::LockExclusive).map_err(io::Error::from))?;
+            let facts = at(CANARY, dir.metadata())?;
+            // The one that was locked may be gone by now, with another in its place.
+            if fs::symlink_metadata(CANARY).is_ok_and(|now| now.ino() == facts.ino()) {
+                if facts.mode() & 0o077 != 0 {
+                    return Err(Error::Canary(CANARY.to_owned()));
+                }
+                let canary = Self(dir);
+                make_canary(Path::new(CANARY))?;
+                return Ok(canary);
+            }
+        }
+    }
+}
+
+impl Drop for AbsoluteCanary {
+    fn drop(&mut self) {
+        // A failure leaves a directory in /tmp, which the next run takes over.
+        let _ = fs::remove_dir_all(CANARY);
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// An image of one file: an unpacker that refuses it does not run here.
+const PROBE: &str = "case probe
+class cosmetic
+spec unspecified
+why one file
+layer
+  file a \"a\"
+tree
+  file a \"a\"
+";
+
+/// Gives all cases to the unpacker, and before them an image of one file: a program that refuses
+/// everything would else seem to refuse what it must.
+///
+/// # Errors
+/// As [`run`], and if the unpacker refuses the image of one file.
+pub fn run_all(
+    cases: Vec<Case>,
+    unpacker: &Unpacker,
+    timeout: Duration,
+) -> Result<Vec<CaseResult>> {
+    for probe in catalogue::parse("the probe", PROBE)? {
+        let Judgement { verdict, reasons } = run(&probe, unpacker, timeout)?;
+        if verdict == Verdict::Refused {
+            let why = format!("refuses an image of one file: {}", reasons.join("; "));
+            return Err(Error::CannotRun(unpacker.name.clone(), why));
+        }
+    }
+    let judged = cases.into_iter().map(|case| {
+        let judgement = run(&case, unpacker, timeout)?;
+        Ok((case, judgement))
+    });
+    judged.collect()
+}
+
+/// Gives the case to the unpacker, and judges what it does.
+///
+/// # Errors
+/// If the unpacker cannot be started, or its tree cannot be read.
+pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgement> {
+    let ground = Ground::new(case)?;
+    let powers = Powers::tried(&ground.path("work"))?;
+    let canary = AbsoluteCanary::new()?;
+    let before = ground.surroundings()?;
+    let first = unpacker.first.as_deref();
+    let ended = wait(ground.start(&unpacker.script, first, "said")?, timeout);
+    let conduct = match ended {
+        Ok(status) => conduct(unpacker, &ground, status),
+        Err(error) => Err(error),
+    };
+    let after = ground.surroundings();
+    let cleaning = ground.start(&unpacker.cleanup, first, "cleaned");
+    let cleaned = cleaning.and_then(|child| wait(child, timeout));
+    unmount(&ground.out());
+    drop(canary);
+    cleaned?;
+    let changes = changes(&before, &after?);
+    let conduct = if changes.is_empty() { conduct? } else { Conduct::Escaped(changes) };
+    Ok(judge(case, &conduct, powers))
+}
+
+fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> Result<Conduct> {
+    let Some(status) = ended else { return Ok(Conduct::Broke("did not end".to_owned())) };
+    let said = ground.said("said");
+    Ok(match (status.code(), status.signal()) {
+        (Some(0), _) => Conduct::Unpacked(seen::tree(&ground.out(), None)?),
+        // The shell has not found or not started the program.
+        (Some(126 | 127), _) => return Err(Error::CannotRun(unpacker.name.clone(), said)),
+        (Some(code @ 129..), _) => Conduct::Broke(format!("ended by signal {}", code - 128)),
+        (Some(_), _) => Conduct::Refused(said),
+        (None, signal) => Conduct::Broke(format!("ended by signal {}", signal.unwrap_or(0))),
+    })
+}
+
+/// The status, or none if the process and its group had to be killed.
+fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + timeout;
+    loop {
+        if let Some(status) = at("sh", child.try_wait())? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > end {
+            let group = rustix::process::Pid::from_child(&child);
+            let killed = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            at("sh", killed.map_err(io::Error::from))?;
+            at("sh", child.wait())?;
+            return Ok(None);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Detaches what is still mounted on `out`, so that nothing in it is removed.
+fn unmount(out: &Path) {
+    let device = |path: &Path| fs::symlink_metadata(path).map(|facts| facts.dev()).ok();
+    while out.parent().and_then(device) != device(out) && out.exists() {
+        let done = Command::new("umount").arg("-l").arg(out).status();
+        if !done.is_ok_and(|status| status.success()) {
+            break;
+        }
+    }
+}
+
+/// What differs around the root file system.
+fn changes(before: &[TreeEntry], after: &[TreeEntry]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut add = |entry: &TreeEntry, what: &str| {
+        found.push(format!("outside of the root: {} {what}", entry.path.escape_ascii()));
+    };
+    for entry in before {
+        match after.iter().find(|other| other.path == entry.path) {
+            None => add(entry, "is gone"),
+            Some(other) if other != entry => add(entry, "was changed"),
+            Some(_) => {}
+        }
+    }
+    for entry in after.iter().filter(|entry| !before.iter().any(|old| old.path == entry.path)) {
+        add(entry, "was made");
+    }
+    found
+}

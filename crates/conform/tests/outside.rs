@@ -1,0 +1,164 @@
+//! The program from outside: an unpacker in Python, a wrong expectation, unpackers that escape,
+//! crash, hang or cannot run.
+//!
+//! Invariant: the unpackers here know nothing of this project.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use strata_conform::judge::Verdict;
+use strata_conform::{adapters, catalogue, run};
+use strata_testkit::needs;
+
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/unpack.py");
+
+fn conform(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strata-conform")).args(arguments).output().unwrap()
+}
+
+fn python(naive: &str) -> String {
+    format!("python3 '{PYTHON}' {naive} %layout %out")
+}
+
+/// The result of each case, and the exit status.
+fn results(unpacker: &str, cases: &[&str]) -> (BTreeMap<String, String>, Option<i32>) {
+    let first = ["layers", "--format", "json", "--timeout", "5", "--unpacker", unpacker, "--case"];
+    let output = conform(&[&first[..], cases].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let text = |case: &Value, key: &str| case[key].as_str().unwrap().to_owned();
+    let cases = found["cases"].as_array().unwrap().iter();
+    let cases = cases.map(|case| (text(case, "id"), text(case, "result")));
+    (cases.collect(), output.status.code())
+}
+
+#[test]
+fn an_unpacker_of_somebody_else_runs() {
+    if !needs::program("python3") {
+        return;
+    }
+    let plain = [
+        "whiteout-file",
+        "whiteout-directory",
+        "opaque-directory",
+        "directories-merge",
+        "file-replaces-directory",
+        "link-in-one-layer",
+        "name-255-bytes",
+        "layer-twice",
+        "pack-plain",
+        "pack-gzip-members",
+        "tar-pax-path",
+    ];
+    let (found, status) = results(&python(""), &plain);
+    assert!(found.values().all(|result| result == "pass"), "{found:?}");
+    assert_eq!((found.len(), status), (plain.len(), Some(0)));
+    let (found, status) = results(&python(""), &["escape-symlink-absolute", "pack-zstd"]);
+    assert_eq!(found["escape-symlink-absolute"], "allowed");
+    assert_eq!((found["pack-zstd"].as_str(), status), ("refused", Some(0)));
+}
+
+#[test]
+fn a_naive_unpacker_is_caught_by_the_canary() {
+    if !needs::program("python3") {
+        return;
+    }
+    let cases = ["escape-symlink-absolute", "escape-dot-dot", "opaque-through-symlink"];
+    let (found, status) = results(&python("--naive"), &cases);
+    assert!(found.values().all(|result| result == "wrong"), "{found:?}");
+    assert_eq!(status, Some(1));
+}
+
+#[test]
+fn every_change_around_the_root_is_caught() {
+    for deed in [
+        "echo x > /tmp/strata-conform-canary/keep",
+        "rm /tmp/strata-conform-canary/keep",
+        "chmod 777 /tmp/strata-conform-canary",
+        "ln /tmp/strata-conform-canary/keep %out/stolen; chmod 777 %out/stolen",
+        "echo x > %out/../canary/keep",
+        "mkdir %out/../../canary/new",
+        "touch -d @5 %out/../../canary/keep",
+    ] {
+        // Whether it says that it was right or not.
+        for end in ["", "; exit 1"] {
+            let unpacker = format!("echo a > %out/a; : %layout; {deed}{end}");
+            let unpacker = adapters::find(&unpacker, None).unwrap();
+            let case = catalogue::select(&["pack-plain".to_owned()]).unwrap().remove(0);
+            let judged = run::run(&case, &unpacker, Duration::from_secs(10)).unwrap();
+            assert_eq!(judged.verdict, Verdict::Wrong, "{deed}");
+            assert!(judged.reasons[0].starts_with("outside of the root: "), "{judged:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_expectation_is_noticed() {
+    let unpacker = "printf a > %out/a; ln %out/a %out/b; mkdir -m 755 %out/d; touch -d @7 %out/a
+        : %layout";
+    let unpacker = adapters::find(unpacker, None).unwrap();
+    let is = |tree: &str| {
+        let owner = format!("uid={0} gid=*", rustix::process::geteuid().as_raw());
+        let tree = tree.replace("OWN", &owner);
+        let head = "case x\nclass cosmetic\nspec unspecified\nwhy so\nlayer\ntree\n";
+        let case = catalogue::parse("f", &format!("{head}{tree}")).unwrap().remove(0);
+        run::run(&case, &unpacker, Duration::from_secs(10)).unwrap()
+    };
+    let right = "  file a \"a\" OWN mtime=7\n  link b a\n  dir d OWN\n";
+    assert_eq!(is(right).reasons, [""; 0]);
+    for (from, to) in [
+        ("\"a\"", "\"b\""),
+        ("mtime=7", "mtime=8"),
+        ("  link b a", "  file b \"a\" OWN mtime=7"),
+        ("  dir d OWN\n", ""),
+        ("dir d", "dir e"),
+        ("dir d OWN", "fifo d OWN"),
+        ("dir d OWN", "dir d OWN mode=0700"),
+        ("dir d OWN", "dir d OWN\n  dir d/e OWN"),
+        ("mtime=7", "mtime=7 user.a=b"),
+    ] {
+        let judged = is(&right.replace(from, to));
+        assert_eq!(judged.verdict, Verdict::Wrong, "{from} -> {to}");
+        assert!(!judged.reasons.is_empty(), "{from} -> {to}");
+    }
+    let also = format!("or\n{right}");
+    assert_eq!(is(&also).verdict, Verdict::Allowed);
+}
+
+#[test]
+fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
+    let case = || catalogue::select(&["link-to-directory".to_owned()]).unwrap().remove(0);
+    let judged = |script: &str| {
+        let unpacker = adapters::find(&format!("{script}; : %layout %out"), None).unwrap();
+        run::run(&case(), &unpacker, Duration::from_millis(400))
+    };
+    assert_eq!(judged("exit 3").unwrap().verdict, Verdict::Pass);
+    assert_eq!(judged("sleep 60").unwrap().reasons, ["did not end"]);
+    assert_eq!(judged("kill -9 $$").unwrap().reasons, ["ended by signal 9"]);
+    assert_eq!(judged("sh -c 'kill -11 $$'; exit $?").unwrap().reasons, ["ended by signal 11"]);
+    assert!(judged("exit 0").unwrap().reasons[0].starts_with("was not refused"));
+    assert!(judged("no-such-program; exit $?").is_err());
+    // A program that refuses everything proves nothing.
+    let output = conform(&["layers", "--unpacker", "echo no >&2; exit 1; %layout %out"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("refuses an image of one file: no"), "{said}");
+    assert_eq!(conform(&["layers", "--unpacker", "nobody"]).status.code(), Some(2));
+    assert_eq!(conform(&["layers", "--case", "absent"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_list_has_all_that_others_need() {
+    let output = conform(&["layers", "--list", "--format", "json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found.as_array().unwrap().len(), catalogue::all().unwrap().len());
+    let case = found.as_array().unwrap().iter().find(|case| case["id"] == "opaque-root").unwrap();
+    assert_eq!(case["class"], "data-loss");
+    assert_eq!(case["spec"]["section"], "Opaque Whiteout");
+    assert_eq!(case["trees"][0][0]["path"], "c");
+    assert_eq!(case["may_refuse"], false);
+}
