@@ -147,7 +147,9 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
     def case(peer):
         mount = lowers.mount(peer, below)
         try:
-            forget_deleted(*reads, bench.strata_overlay, bench.fuse_overlayfs_2, bench.client)
+            stored = [lowers.store] if peer == "strata kernel" else []
+            forget_deleted(*reads, *stored, bench.strata_overlay, bench.fuse_overlayfs_2,
+                           bench.client)
             got = act(mount)
             return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
         finally:
