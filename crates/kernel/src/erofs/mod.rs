@@ -102,7 +102,7 @@ pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
 /// A character device 0:0 is left out and told: overlayfs takes it for a whiteout.
 ///
 /// # Errors
-/// As [`write`]; `TooLarge` for a file of more than 2^43 bytes.
+/// As [`write_erofs`](crate::write_erofs); `TooLarge` for a file of more than 2^43 bytes.
 pub fn write_names(tree: &FileTree, form: &NamesForm<'_>, out: &File) -> Result<WrittenImage> {
     write_plan(tree, Plan::new(&**tree, Some(form))?, out)
 }
