@@ -99,8 +99,10 @@ impl KernelLeases {
         let mut kept = Vec::new();
         for entry in names {
             let path = entry.doing(doing)?.path();
-            if path.extension().is_some_and(|ending| ending == ENDING) && Self::is_kept(&path)? {
-                kept.extend(read(&path)?);
+            if path.extension().is_some_and(|ending| ending == ENDING)
+                && let Some(lease) = open_kept(&path)?
+            {
+                kept.extend(read(lease, &path)?);
             }
         }
         Ok(kept)
@@ -111,30 +113,38 @@ impl KernelLeases {
     /// # Errors
     /// `Io`: the file is there and cannot be opened.
     pub fn is_kept(path: &Path) -> Result<bool> {
-        let doing = || format!("cannot open {}", path.display());
-        let turn = File::open(path.parent().unwrap_or(path)).doing(doing)?;
-        flock(&turn, Lock::Exclusive).doing(doing)?;
-        match File::open(path) {
-            Ok(file) => Ok(strata_tree::is_open_elsewhere(&file).unwrap_or(true)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).doing(doing),
-        }
+        Ok(open_kept(path)?.is_some())
     }
 }
 
-/// What a lease is of; `None` for a file that is gone meanwhile, or was not finished.
-fn read(path: &Path) -> Result<Option<KernelLease>> {
-    let doing = || format!("cannot read {}", path.display());
+/// A lease that is open to be read. Its fields are dropped in this order, so nobody else asks
+/// while the file is open.
+struct OpenLease {
+    file: File,
+    _turn: File,
+}
+
+/// Opens the lease at `path` if it is kept.
+fn open_kept(path: &Path) -> Result<Option<OpenLease>> {
+    let doing = || format!("cannot open {}", path.display());
     let turn = File::open(path.parent().unwrap_or(path)).doing(doing)?;
     flock(&turn, Lock::Exclusive).doing(doing)?;
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).doing(doing),
-    };
+    match File::open(path) {
+        Ok(file) if strata_tree::is_open_elsewhere(&file).unwrap_or(true) => {
+            Ok(Some(OpenLease { file, _turn: turn }))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(doing),
+    }
+}
+
+/// What a lease is of; `None` for a file that was not finished.
+fn read(mut lease: OpenLease, path: &Path) -> Result<Option<KernelLease>> {
+    let doing = || format!("cannot read {}", path.display());
     let mut text = String::new();
-    file.seek(SeekFrom::Start(LEASE_BLOCK as u64)).doing(doing)?;
-    file.read_to_string(&mut text).doing(doing)?;
+    lease.file.seek(SeekFrom::Start(LEASE_BLOCK as u64)).doing(doing)?;
+    lease.file.read_to_string(&mut text).doing(doing)?;
     let lines = |what: &'static str| text.lines().filter_map(move |line| line.strip_prefix(what));
     let image = lines("image ").next().and_then(|id| id.parse().ok());
     let layers = lines("layer ").filter_map(|id| id.parse().ok()).collect();
