@@ -34,7 +34,10 @@ pub(crate) fn shell(script: &str, first: Option<&Path>) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").stdin(Stdio::null());
     match first {
-        Some(first) => command.arg(format!("PATH=$FIRST:$PATH\n{script}")).env("FIRST", first),
+        // Scripts run in directories of their own.
+        Some(first) => command
+            .arg(format!("PATH=$FIRST:$PATH\n{script}"))
+            .env("FIRST", std::path::absolute(first).unwrap_or_else(|_| first.to_owned())),
         None => command.arg(script),
     };
     command

@@ -194,13 +194,12 @@ impl CaseDraft {
     fn take(&mut self, word: &str, rest: &str, item: Option<CaseLine>) -> Result<(), String> {
         let expecting = self.refuse || !self.trees.is_empty();
         match (word, item) {
-            ("spec", _) if self.spec.is_none() => self.spec = Some(spec(rest)?),
+            ("spec", _) if self.spec.is_none() => self.spec = Some(spec_of(rest)?),
             ("why", _) if self.why.is_none() && !rest.is_empty() => {
                 self.why = Some(rest.to_owned());
             }
             ("class", Some(_)) if self.class.is_none() => {
-                let found = Class::ALL.into_iter().find(|class| class.name() == rest);
-                self.class = Some(found.ok_or_else(|| format!("{rest} is no class"))?);
+                self.class = Some(class_of(rest)?);
             }
             ("layer", Some(item)) if !expecting => self.layers.push((item, Vec::new())),
             ("tree", Some(_)) if !expecting => self.trees.push(Vec::new()),
@@ -257,8 +256,14 @@ impl CaseDraft {
     }
 }
 
+/// The class of a name.
+pub(crate) fn class_of(name: &str) -> Result<Class, String> {
+    let found = Class::ALL.into_iter().find(|class| class.name() == name);
+    found.ok_or_else(|| format!("{name} is no class"))
+}
+
 /// `unspecified`, or a section and a sentence.
-fn spec(text: &str) -> Result<Option<(String, String)>, String> {
+pub(crate) fn spec_of(text: &str) -> Result<Option<(String, String)>, String> {
     match text.split_once(" | ") {
         Some((section, sentence)) => Ok(Some((section.to_owned(), sentence.to_owned()))),
         None if text == "unspecified" => Ok(None),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::adapters;
 use crate::catalogue::{self, Case};
 use crate::report;
+use crate::union::{self, cli::UnionArguments};
 use crate::{Result, at, image, run};
 
 /// A conformance suite for programs that unpack the layers of OCI images
@@ -29,6 +30,8 @@ pub struct Arguments {
 enum Word {
     /// List the cases, write them, or give them to an unpacker
     Layers(LayerArguments),
+    /// List the rules of union mounts, or play them or random operations on one
+    Union(UnionArguments),
     /// Run all known unpackers of this machine, and write one page on them
     Report(PageArguments),
 }
@@ -79,9 +82,12 @@ struct PageArguments {
     timeout: u64,
 }
 
+/// How a list or results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputForm {
+pub enum OutputForm {
+    /// For people.
     Table,
+    /// For programs.
     Json,
 }
 
@@ -92,6 +98,7 @@ enum OutputForm {
 pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
     match &arguments.command {
         Word::Layers(arguments) => layers(arguments, out),
+        Word::Union(arguments) => union::cli::run(arguments, out),
         Word::Report(arguments) => page(arguments, out),
     }
 }

@@ -20,6 +20,7 @@ pub mod powers;
 pub mod report;
 pub mod run;
 pub mod seen;
+pub mod union;
 
 mod pack;
 mod tarball;
@@ -44,6 +45,14 @@ pub enum Error {
     /// No case has this id.
     #[error("there is no case {0}; `strata-conform layers --list` lists all")]
     NoCase(String),
+    /// No rule has this id.
+    #[error("there is no rule {0}; `strata-conform union --list` lists all")]
+    NoRule(String),
+    /// A name of a union, or a command without its places.
+    #[error(
+        "{0} is neither a union known by name ({1}) nor a command with %lower, %upper and %mnt"
+    )]
+    NoUnion(String, String),
     /// A name of an unpacker, or a command without its places.
     #[error("{0} is neither an unpacker known by name ({1}) nor a command with %layout and %out")]
     NoUnpacker(String, String),

@@ -1,0 +1,286 @@
+//! `strata-conform union`: lists the rules, plays them, and draws sequences.
+//!
+//! Invariant: the exit status is 1 if a rule of class security or data-loss is wrong or a drawn
+//! sequence differs, and 2 if the suite could not do what it was told.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::mounts::{self, UnionMount};
+use super::play::{Ignored, Place, play_pair, play_rule};
+use super::random::{self, Sequence, draw};
+use super::rules::{self, Rule};
+use super::script::script;
+use super::shrink::shrink;
+use crate::cli::OutputForm;
+use crate::judge::{Judgement, Verdict};
+use crate::{Result, at};
+
+/// A rule and its verdict; none if its lowers cannot be made here.
+pub type RuleResult = (Rule, Option<Judgement>);
+
+/// How many smaller sequences are tried.
+const BUDGET: usize = 400;
+
+/// What `union` is told.
+#[derive(Debug, Args)]
+pub struct UnionArguments {
+    /// List the rules
+    #[arg(long)]
+    list: bool,
+    /// The union: a known name, or a command with %lower (colons between several, the uppermost
+    /// first), %upper, %work and %mnt
+    #[arg(long, value_name = "NAME|COMMAND")]
+    mount: Option<String>,
+    /// How a command's mount is unmounted [default: umount %mnt]
+    #[arg(long, value_name = "COMMAND")]
+    unmount: Option<String>,
+    /// Only these rules
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    rule: Vec<String>,
+    /// Draw this many sequences of operations, instead of the rules
+    #[arg(long, value_name = "COUNT", conflicts_with = "rule")]
+    random: Option<u64>,
+    /// Stop to draw after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "random")]
+    seconds: Option<u64>,
+    /// The seed of the first sequence; each one after it has the next number
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Operations in a sequence
+    #[arg(long, value_name = "COUNT", default_value_t = 12)]
+    steps: usize,
+    /// Go on after a sequence that differs, up to this many
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    differences: usize,
+    /// Pass over these differences of drawn sequences
+    #[arg(long, value_name = "WHAT", num_args = 1.., value_delimiter = ',')]
+    ignore: Vec<Ignored>,
+    /// Make lowers and uppers in DIR [default: where temporary files go]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How the list or the results are printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: OutputForm,
+    /// Look for programs in DIR before the path
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+}
+
+/// A drawn sequence that differs, as small as it could be made.
+pub struct Found {
+    seed: u64,
+    sequence: Sequence,
+    differences: Vec<String>,
+}
+
+/// Does what the arguments say; whether nothing grave is wrong.
+///
+/// # Errors
+/// If it cannot be done.
+pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
+    let Some(mount) = &arguments.mount else {
+        at("standard output", list(out, &rules::select(&arguments.rule)?, arguments.format))?;
+        return Ok(true);
+    };
+    let path = arguments.path.as_deref();
+    let union = mounts::find(mount, arguments.unmount.as_deref(), path)?;
+    let place = Place::new(arguments.dir.as_deref())?;
+    if let Some(count) = arguments.random {
+        let (played, found) = search(arguments, &union, &place, count)?;
+        let done = match arguments.format {
+            OutputForm::Table => print_found(out, &union, played, &found),
+            OutputForm::Json => {
+                writeln!(out, "{:#}", json_found(&union, arguments.seed, played, &found))
+            }
+        };
+        at("standard output", done)?;
+        return Ok(found.is_empty());
+    }
+    let results = play_rules(&union, rules::select(&arguments.rule)?, &place)?;
+    let done = match arguments.format {
+        OutputForm::Table => table(out, &results),
+        OutputForm::Json => writeln!(out, "{:#}", json(&union, &results)),
+    };
+    at("standard output", done)?;
+    Ok(is_good(&results))
+}
+
+/// Plays all rules on the union.
+///
+/// # Errors
+/// If the union cannot be mounted at all.
+pub fn play_rules(union: &UnionMount, rules: Vec<Rule>, place: &Place) -> Result<Vec<RuleResult>> {
+    let judged = rules.into_iter().map(|rule| {
+        let can = place.can_make(&rule.lowers);
+        let judgement = if can { Some(play_rule(union, &rule, place)?) } else { None };
+        Ok((rule, judgement))
+    });
+    judged.collect()
+}
+
+/// Draws sequences until enough of them differ; how many were played, and those.
+fn search(
+    arguments: &UnionArguments,
+    union: &UnionMount,
+    place: &Place,
+    count: u64,
+) -> Result<(u64, Vec<Found>)> {
+    let end = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let marks = place.can_make_marks();
+    let oci_names = !arguments.ignore.contains(&Ignored::OciNames);
+    let mut progress = Progress::new();
+    let (mut played, mut found) = (0, Vec::new());
+    while played < count
+        && found.len() < arguments.differences
+        && end.is_none_or(|end| Instant::now() < end)
+    {
+        let seed = arguments.seed.wrapping_add(played);
+        let sequence = draw(seed, arguments.steps, marks, oci_names);
+        let pair = |one: &Sequence| {
+            play_pair(union, &one.lowers, &one.operations, place, &arguments.ignore)
+        };
+        let differences = pair(&sequence)?;
+        played += 1;
+        if !differences.is_empty() {
+            progress.show(&format!("seed {seed} differs; making it small"));
+            let (sequence, differences) = shrink(sequence, differences, BUDGET, pair)?;
+            found.push(Found { seed, sequence, differences });
+        }
+        progress.show(&format!("{played} of {count} sequences, {} differ", found.len()));
+    }
+    Ok((played, found))
+}
+
+/// One line that is written again, on a terminal.
+struct Progress {
+    shown: Option<Instant>,
+    is_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { shown: None, is_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, text: &str) {
+        let due = self.shown.is_none_or(|shown| shown.elapsed() > Duration::from_millis(200));
+        if self.is_terminal && due {
+            // Progress that cannot be shown is no failure.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            self.shown = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Whether no rule of a grave class is wrong.
+#[must_use]
+pub fn is_good(results: &[RuleResult]) -> bool {
+    let wrong = |judgement: &Judgement| judgement.verdict == Verdict::Wrong;
+    !results
+        .iter()
+        .any(|(rule, judged)| rule.class.is_grave() && judged.as_ref().is_some_and(wrong))
+}
+
+fn list(out: &mut dyn Write, rules: &[Rule], form: OutputForm) -> std::io::Result<()> {
+    if form == OutputForm::Json {
+        let all = rules.iter().map(|rule| {
+            let (id, class, spec) = (&rule.id, rule.class.name(), rule.basis());
+            json!({"id": id, "class": class, "spec": spec, "why": rule.why})
+        });
+        return writeln!(out, "{:#}", Value::Array(all.collect()));
+    }
+    let width = rules.iter().map(|rule| rule.id.len()).max().unwrap_or(0);
+    rules.iter().try_for_each(|rule| {
+        writeln!(out, "{:<width$}  {:<9}  {}", rule.id, rule.class, rule.basis())
+    })
+}
+
+fn name(judgement: Option<&Judgement>) -> &'static str {
+    judgement.map_or("not run", |judgement| judgement.verdict.name())
+}
+
+/// The table for people.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn table(out: &mut dyn Write, results: &[RuleResult]) -> std::io::Result<()> {
+    let width = results.iter().map(|(rule, _)| rule.id.len()).max().unwrap_or(0);
+    for (rule, judgement) in results {
+        let verdict = name(judgement.as_ref());
+        writeln!(out, "{verdict:<8} {:<9} {:<width$}", rule.class, rule.id)?;
+        for reason in judgement.iter().flat_map(|judgement| &judgement.reasons) {
+            writeln!(out, "         {reason}")?;
+        }
+    }
+    let mut counts = Vec::new();
+    for verdict in ["pass", "allowed", "wrong", "not run"] {
+        let count = results.iter().filter(|(_, judged)| name(judged.as_ref()) == verdict).count();
+        counts.push(format!("{count} {verdict}"));
+    }
+    writeln!(out, "{} rules: {}", results.len(), counts.join(", "))
+}
+
+/// The same as JSON.
+#[must_use]
+pub fn json(union: &UnionMount, results: &[RuleResult]) -> Value {
+    let rules = results.iter().map(|(rule, judged)| {
+        let reasons = judged.as_ref().map(|judgement| &judgement.reasons);
+        json!({
+            "id": rule.id,
+            "class": rule.class.name(),
+            "result": name(judged.as_ref()),
+            "reasons": reasons.cloned().unwrap_or_default(),
+        })
+    });
+    let rules: Vec<Value> = rules.collect();
+    json!({"union": union.name, "version": union.version, "rules": rules})
+}
+
+fn print_found(
+    out: &mut dyn Write,
+    union: &UnionMount,
+    played: u64,
+    found: &[Found],
+) -> std::io::Result<()> {
+    for one in found {
+        writeln!(out, "seed {}:", one.seed)?;
+        for difference in &one.differences {
+            writeln!(out, "  {difference}")?;
+        }
+        writeln!(out, "\n{}", script(union, &one.sequence, &one.differences))?;
+    }
+    writeln!(out, "{played} sequences: {} differ", found.len())
+}
+
+fn json_found(union: &UnionMount, seed: u64, played: u64, found: &[Found]) -> Value {
+    let all = found.iter().map(|one| {
+        json!({
+            "seed": one.seed,
+            "differences": one.differences,
+            "operations": one.sequence.operations.len(),
+            "script": script(union, &one.sequence, &one.differences),
+        })
+    });
+    let all: Vec<Value> = all.collect();
+    json!({
+        "union": union.name,
+        "version": union.version,
+        "generator": random::VERSION,
+        "first_seed": seed,
+        "sequences": played,
+        "differ": all,
+    })
+}

@@ -1,0 +1,129 @@
+//! The rules of unions as a whole, and the program on unions that somebody else would write: the
+//! kernel's, and three wrong ones of a line each.
+//!
+//! Invariant: the unions here know nothing of this project.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use strata_conform::Error;
+use strata_conform::catalogue::Class;
+use strata_conform::union::rules;
+use strata_testkit::needs;
+
+/// A copy of the lower in the upper, which is the mount then: it passes most rules, and what was
+/// removed comes back at the next mount.
+const COPY: &str = "sh -c 'cp -a %lower/. %upper && mount --bind %upper %mnt'";
+/// The lower itself.
+const BIND: &str = "sh -c 'mount --bind %lower %mnt; : %upper'";
+
+fn conform(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strata-conform"))
+        .arg("union")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"))
+}
+
+/// The result of each rule, and the exit status.
+fn results(mount: &str, rules: &[&str]) -> (Vec<(String, String)>, Option<i32>) {
+    let first = ["--format", "json", "--mount", mount, "--rule"];
+    let output = conform(&[&first[..], rules].concat());
+    let found = json(&output);
+    let text = |rule: &Value, key: &str| rule[key].as_str().unwrap().to_owned();
+    let rules = found["rules"].as_array().unwrap().iter();
+    (rules.map(|rule| (text(rule, "id"), text(rule, "result"))).collect(), output.status.code())
+}
+
+#[test]
+fn every_rule_is_well_formed() {
+    let rules = rules::all().unwrap();
+    assert!(rules.len() >= 60, "{} rules", rules.len());
+    for class in Class::ALL {
+        assert!(rules.iter().any(|rule| rule.class == class), "{class}");
+    }
+    for rule in &rules {
+        assert!(rule.why.len() >= 10 && rule.spec.1.len() >= 10, "{}: it does not argue", rule.id);
+        for tree in rule.trees.iter().chain(&rule.lowers) {
+            let paths: BTreeSet<&[u8]> = tree.iter().map(|entry| entry.path.as_slice()).collect();
+            for path in &paths {
+                let parent = path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at]);
+                assert!(parent.is_none_or(|parent| paths.contains(parent)), "{}", rule.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_is_not_written_right_is_an_error_with_its_line() {
+    let wrong = |text: &str| match rules::parse("f", text) {
+        Err(Error::Catalogue { line, why, .. }) => (line, why),
+        other => panic!("{text}: {other:?}"),
+    };
+    let with = |lines: &str| format!("rule x\nclass cosmetic\nspec a(2) | b\nwhy so\n{lines}");
+    assert_eq!(wrong("class cosmetic\n"), (1, "before any rule".to_owned()));
+    assert_eq!(wrong(&with("  file a\n")), (5, "belongs to no part".to_owned()));
+    assert_eq!(wrong(&with("lower\ndo\n  fly a\n")), (7, "fly is no operation".to_owned()));
+    assert_eq!(wrong(&with("do\n  rmdir a fails=EODD\n")), (6, "EODD is no error".to_owned()));
+    assert_eq!(wrong(&with("or\n")).1, "or cannot be here");
+    assert_eq!(wrong(&with("lower\n")).1, "x lacks its trees, lowers or argument");
+    assert!(rules::parse("f", &with("lower\ndo\ntree\nor\n  dir d\n")).is_ok());
+    assert!(matches!(rules::select(&["absent".to_owned()]), Err(Error::NoRule(_))));
+}
+
+#[test]
+fn the_kernel_passes_and_wrong_unions_do_not() {
+    if !needs::root() {
+        return;
+    }
+    let plain = ["unlink-hides-lower-file", "opaque-in-lower", "rename-over-lower-file"];
+    let kernel = "mount -t overlay -o lowerdir=%lower,upperdir=%upper,workdir=%work o %mnt";
+    let (found, status) = results(kernel, &plain);
+    assert!(found.iter().all(|(_, result)| result == "pass"), "{found:?}");
+    assert_eq!((found.len(), status), (3, Some(0)));
+    let (found, status) = results(COPY, &plain[..1]);
+    assert_eq!((found[0].1.as_str(), status), ("wrong", Some(1)));
+    // The tree is right, and the lower has changed.
+    let (found, status) = results(BIND, &plain[..1]);
+    assert_eq!((found[0].1.as_str(), status), ("wrong", Some(1)));
+}
+
+#[test]
+fn a_drawn_difference_is_small_and_has_its_script() {
+    if !needs::root() {
+        return;
+    }
+    let output = conform(&["--format", "json", "--random", "50", "--mount", COPY]);
+    assert_eq!(output.status.code(), Some(1));
+    let found = json(&output);
+    let one = &found["differ"][0];
+    assert!(one["operations"].as_u64().unwrap() <= 3, "{one:#}");
+    let script = one["script"].as_str().unwrap();
+    assert!(script.starts_with("#!/bin/sh\n") && script.contains("mount --bind"), "{script}");
+    let checked = Command::new("sh").args(["-n", "-c", script]).status().unwrap();
+    assert!(checked.success(), "{script}");
+}
+
+#[test]
+fn a_union_that_cannot_run_is_an_error() {
+    if !needs::root() {
+        return;
+    }
+    for (mount, word) in [
+        ("true %lower %upper %mnt", "nothing is mounted"),
+        ("false %lower %upper %mnt", "no message"),
+        ("mount somewhere", "is neither a union known by name"),
+    ] {
+        let output = conform(&["--mount", mount, "--rule", "unlink-hides-lower-file"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(word), "{mount}: {said}");
+    }
+}
