@@ -12,7 +12,7 @@ use strata_conform::judge::Verdict;
 use strata_conform::union::play::{Place, play_pair};
 use strata_conform::union::random::draw;
 use strata_conform::union::script::script;
-use strata_conform::union::{cli, mounts, rules};
+use strata_conform::union::{mounts, rules, search};
 use strata_conform::{adapters, catalogue, run};
 use strata_testkit::needs;
 
@@ -55,7 +55,7 @@ fn keeps_the_rules(name: &str, sequences: u64) {
     let programs = Path::new(env!("CARGO_BIN_EXE_strata")).parent().unwrap();
     let union = mounts::find(name, None, Some(programs)).unwrap();
     let place = Place::new(None).unwrap();
-    let results = cli::play_rules(&union, rules::all().unwrap(), &place).unwrap();
+    let results = search::play_rules(&union, rules::all().unwrap(), &place, |_| ()).unwrap();
     let wrong: Vec<String> = results
         .iter()
         .filter_map(|(rule, judged)| judged.as_ref().map(|judged| (rule, judged)))

@@ -1,4 +1,5 @@
-//! The command line: `layers` lists, writes and runs the cases, `report` runs all unpackers.
+//! The command line: `layers` lists, writes and runs the cases, `union` the rules, and `report`
+//! runs all unpackers and unions.
 //!
 //! Invariant: the exit status of `layers` is 0, 1 if a case of class security or data-loss is
 //! wrong, and 2 if the suite could not do what it was told; `report` states facts and exits with
@@ -12,11 +13,17 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::adapters;
+use crate::adapters::{self, Unpacker};
 use crate::catalogue::{self, Case};
-use crate::report;
-use crate::union::{self, cli::UnionArguments};
-use crate::{Result, at, image, run};
+use crate::page::{self, Drawn, Matrix, Page};
+use crate::progress::Progress;
+use crate::run::CaseResult;
+use crate::union::cli::UnionArguments;
+use crate::union::mounts::{self, UnionMount};
+use crate::union::play::{Ignored, Place};
+use crate::union::search::{self, RuleResult, Search};
+use crate::union::{self, rules};
+use crate::{Result, at, html, image, report, run};
 
 /// A conformance suite for programs that unpack the layers of OCI images
 #[derive(Debug, Parser)]
@@ -32,7 +39,7 @@ enum Word {
     Layers(LayerArguments),
     /// List the rules of union mounts, or play them or random operations on one
     Union(UnionArguments),
-    /// Run all known unpackers of this machine, and write one page on them
+    /// Run all known unpackers and unions of this machine, and write one page on them
     Report(PageArguments),
 }
 
@@ -68,10 +75,22 @@ struct PageArguments {
     /// Only these unpackers: names, or commands as in `layers`
     #[arg(long, value_name = "NAME|COMMAND", num_args = 1..)]
     unpacker: Vec<String>,
+    /// Only these unions: names, or commands as in `union`
+    #[arg(long, value_name = "NAME|COMMAND", num_args = 1..)]
+    union: Vec<String>,
+    /// Do not print the details of these cases and rules: their authors have not answered yet
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    withhold: Vec<String>,
+    /// Draw this many sequences of operations for each union
+    #[arg(long, value_name = "COUNT", default_value_t = 300)]
+    random: u64,
+    /// Write the page to FILE as HTML too: one file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Only these cases
     #[arg(long, value_name = "ID", num_args = 1..)]
     case: Vec<String>,
-    /// The file to write [default: standard output]
+    /// The file to write, in Markdown [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Look for programs in DIR before the path
@@ -140,6 +159,8 @@ fn list(out: &mut dyn Write, cases: &[Case], form: OutputForm) -> std::io::Resul
 }
 
 fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
+    let mut progress = Progress::new();
+    let mut found = Findings::default();
     let first = arguments.path.as_deref();
     let (unpackers, absent) = if arguments.unpacker.is_empty() {
         adapters::present(first)
@@ -148,18 +169,97 @@ fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
             arguments.unpacker.iter().map(|one| adapters::find(one, first)).collect();
         (named?, Vec::new())
     };
-    let mut results = Vec::new();
+    found.absent_unpackers = absent.into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
     for unpacker in unpackers {
+        progress.show(&format!("{}: all cases", unpacker.name));
         let cases = catalogue::select(&arguments.case)?;
-        let judged = run::run_all(cases, &unpacker, Duration::from_secs(arguments.timeout))?;
-        results.push((unpacker, judged));
-    }
-    match &arguments.output {
-        Some(path) => {
-            let mut file = at(path.display(), File::create(path))?;
-            at(path.display(), report::page(&mut file, &results, &absent))?;
+        match run::run_all(cases, &unpacker, Duration::from_secs(arguments.timeout)) {
+            Ok(judged) => found.unpackers.push((unpacker, judged)),
+            Err(error) => found.absent_unpackers.push((unpacker.name, error.to_string())),
         }
-        None => at("standard output", report::page(out, &results, &absent))?,
+        write_page(arguments, &found)?;
+    }
+    let (unions, absent) = if arguments.union.is_empty() {
+        mounts::present(first)
+    } else {
+        let named: Result<_> =
+            arguments.union.iter().map(|one| mounts::find(one, None, first)).collect();
+        (named?, Vec::new())
+    };
+    found.absent_unions = absent.into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
+    let place = Place::new(None)?;
+    for union in unions {
+        let played = rules::all().and_then(|rules| {
+            search::play_rules(&union, rules, &place, |text| progress.show(text))
+        });
+        match played {
+            Ok(results) => {
+                let what = arguments.search();
+                let (count, differ) =
+                    search::search(&union, &place, &what, |text| progress.show(text))?;
+                found.drawn.push(Drawn::new(&union, count, &differ));
+                found.unions.push((union, results));
+            }
+            Err(error) => found.absent_unions.push((union.name, error.to_string())),
+        }
+        write_page(arguments, &found)?;
+    }
+    drop(progress);
+    if arguments.output.is_none() {
+        at("standard output", page::markdown(out, &found.page(&arguments.withhold)))?;
     }
     Ok(true)
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Findings {
+    unpackers: Vec<(Unpacker, Vec<CaseResult>)>,
+    absent_unpackers: Vec<(String, String)>,
+    unions: Vec<(UnionMount, Vec<RuleResult>)>,
+    absent_unions: Vec<(String, String)>,
+    drawn: Vec<Drawn>,
+}
+
+impl Findings {
+    fn page(&self, withheld: &[String]) -> Page {
+        let mut matrices = vec![
+            Matrix::of_cases(&self.unpackers, &self.absent_unpackers),
+            Matrix::of_rules(&self.unions, &self.absent_unions),
+        ];
+        let rows = matrices.iter_mut().flat_map(|matrix| &mut matrix.rows);
+        for row in rows.filter(|row| withheld.contains(&row.id)) {
+            for judgement in row.cells.iter_mut().flatten() {
+                judgement.reasons = vec!["withheld until its authors have answered".to_owned()];
+            }
+        }
+        Page { matrices, drawn: self.drawn.clone() }
+    }
+}
+
+impl PageArguments {
+    /// How far the page's search on each union goes.
+    fn search(&self) -> Search {
+        Search {
+            count: self.random,
+            time: None,
+            seed: 1,
+            steps: 12,
+            differences: 1,
+            ignored: vec![Ignored::Times, Ignored::Xattrs, Ignored::OciNames, Ignored::Refusals],
+        }
+    }
+}
+
+/// Writes the files anew, so that an interrupted run leaves what it has found.
+fn write_page(arguments: &PageArguments, found: &Findings) -> Result<()> {
+    if let Some(path) = &arguments.output {
+        let mut file = at(path.display(), File::create(path))?;
+        at(path.display(), page::markdown(&mut file, &found.page(&arguments.withhold)))?;
+    }
+    if let Some(path) = &arguments.html {
+        let mut file = at(path.display(), File::create(path))?;
+        at(path.display(), html::html(&mut file, &found.page(&arguments.withhold)))?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! A conformance suite for programs that unpack the layers of OCI images.
+//! A conformance suite for programs that unpack the layers of OCI images, and for union mounts.
 //!
 //! A case is an image of a few members, and what a root file system made of it may be
 //! ([`catalogue`]). The crate makes the image ([`image`]), has an unpacker make the root file
@@ -14,8 +14,10 @@ use std::io;
 pub mod adapters;
 pub mod catalogue;
 pub mod cli;
+pub mod html;
 pub mod image;
 pub mod judge;
+pub mod page;
 pub mod powers;
 pub mod report;
 pub mod run;
@@ -23,6 +25,7 @@ pub mod seen;
 pub mod union;
 
 mod pack;
+mod progress;
 mod tarball;
 mod text;
 mod tree;

@@ -3,28 +3,22 @@
 //! Invariant: the exit status is 1 if a rule of class security or data-loss is wrong or a drawn
 //! sequence differs, and 2 if the suite could not do what it was told.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::mounts::{self, UnionMount};
-use super::play::{Ignored, Place, play_pair, play_rule};
-use super::random::{self, Sequence, draw};
+use super::play::{Ignored, Place};
+use super::random;
 use super::rules::{self, Rule};
-use super::script::script;
-use super::shrink::shrink;
+use super::search::{Found, RuleResult, Search, play_rules, search};
 use crate::cli::OutputForm;
 use crate::judge::{Judgement, Verdict};
+use crate::progress::Progress;
 use crate::{Result, at};
-
-/// A rule and its verdict; none if its lowers cannot be made here.
-pub type RuleResult = (Rule, Option<Judgement>);
-
-/// How many smaller sequences are tried.
-const BUDGET: usize = 400;
 
 /// What `union` is told.
 #[derive(Debug, Args)]
@@ -71,13 +65,6 @@ pub struct UnionArguments {
     path: Option<PathBuf>,
 }
 
-/// A drawn sequence that differs, as small as it could be made.
-pub struct Found {
-    seed: u64,
-    sequence: Sequence,
-    differences: Vec<String>,
-}
-
 /// Does what the arguments say; whether nothing grave is wrong.
 ///
 /// # Errors
@@ -91,7 +78,17 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
     let union = mounts::find(mount, arguments.unmount.as_deref(), path)?;
     let place = Place::new(arguments.dir.as_deref())?;
     if let Some(count) = arguments.random {
-        let (played, found) = search(arguments, &union, &place, count)?;
+        let what = Search {
+            count,
+            time: arguments.seconds.map(Duration::from_secs),
+            seed: arguments.seed,
+            steps: arguments.steps,
+            differences: arguments.differences,
+            ignored: arguments.ignore.clone(),
+        };
+        let mut progress = Progress::new();
+        let (played, found) = search(&union, &place, &what, |text| progress.show(text))?;
+        drop(progress);
         let done = match arguments.format {
             OutputForm::Table => print_found(out, &union, played, &found),
             OutputForm::Json => {
@@ -101,88 +98,16 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
         at("standard output", done)?;
         return Ok(found.is_empty());
     }
-    let results = play_rules(&union, rules::select(&arguments.rule)?, &place)?;
+    let rules = rules::select(&arguments.rule)?;
+    let mut progress = Progress::new();
+    let results = play_rules(&union, rules, &place, |text| progress.show(text))?;
+    drop(progress);
     let done = match arguments.format {
         OutputForm::Table => table(out, &results),
         OutputForm::Json => writeln!(out, "{:#}", json(&union, &results)),
     };
     at("standard output", done)?;
     Ok(is_good(&results))
-}
-
-/// Plays all rules on the union.
-///
-/// # Errors
-/// If the union cannot be mounted at all.
-pub fn play_rules(union: &UnionMount, rules: Vec<Rule>, place: &Place) -> Result<Vec<RuleResult>> {
-    let judged = rules.into_iter().map(|rule| {
-        let can = place.can_make(&rule.lowers);
-        let judgement = if can { Some(play_rule(union, &rule, place)?) } else { None };
-        Ok((rule, judgement))
-    });
-    judged.collect()
-}
-
-/// Draws sequences until enough of them differ; how many were played, and those.
-fn search(
-    arguments: &UnionArguments,
-    union: &UnionMount,
-    place: &Place,
-    count: u64,
-) -> Result<(u64, Vec<Found>)> {
-    let end = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let marks = place.can_make_marks();
-    let oci_names = !arguments.ignore.contains(&Ignored::OciNames);
-    let mut progress = Progress::new();
-    let (mut played, mut found) = (0, Vec::new());
-    while played < count
-        && found.len() < arguments.differences
-        && end.is_none_or(|end| Instant::now() < end)
-    {
-        let seed = arguments.seed.wrapping_add(played);
-        let sequence = draw(seed, arguments.steps, marks, oci_names);
-        let pair = |one: &Sequence| {
-            play_pair(union, &one.lowers, &one.operations, place, &arguments.ignore)
-        };
-        let differences = pair(&sequence)?;
-        played += 1;
-        if !differences.is_empty() {
-            progress.show(&format!("seed {seed} differs; making it small"));
-            let (sequence, differences) = shrink(sequence, differences, BUDGET, pair)?;
-            found.push(Found { seed, sequence, differences });
-        }
-        progress.show(&format!("{played} of {count} sequences, {} differ", found.len()));
-    }
-    Ok((played, found))
-}
-
-/// One line that is written again, on a terminal.
-struct Progress {
-    shown: Option<Instant>,
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { shown: None, is_terminal: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, text: &str) {
-        let due = self.shown.is_none_or(|shown| shown.elapsed() > Duration::from_millis(200));
-        if self.is_terminal && due {
-            // Progress that cannot be shown is no failure.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
-            self.shown = Some(Instant::now());
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
 }
 
 /// Whether no rule of a grave class is wrong.
@@ -260,7 +185,7 @@ fn print_found(
         for difference in &one.differences {
             writeln!(out, "  {difference}")?;
         }
-        writeln!(out, "\n{}", script(union, &one.sequence, &one.differences))?;
+        writeln!(out, "\n{}", one.script(union))?;
     }
     writeln!(out, "{played} sequences: {} differ", found.len())
 }
@@ -271,7 +196,7 @@ fn json_found(union: &UnionMount, seed: u64, played: u64, found: &[Found]) -> Va
             "seed": one.seed,
             "differences": one.differences,
             "operations": one.sequence.operations.len(),
-            "script": script(union, &one.sequence, &one.differences),
+            "script": one.script(union),
         })
     });
     let all: Vec<Value> = all.collect();

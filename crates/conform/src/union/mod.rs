@@ -20,4 +20,5 @@ pub mod play;
 pub mod random;
 pub mod rules;
 pub mod script;
+pub mod search;
 pub mod shrink;

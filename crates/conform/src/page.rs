@@ -1,0 +1,281 @@
+//! What was found, as one page: programs across, cases or rules down, and below it what differs.
+//!
+//! The model: a [`Matrix`] is a table of verdicts with their reasons; the page of all unpackers and
+//! unions has one for each kind. Both forms of the page, Markdown here and HTML in [`crate::html`],
+//! draw the same matrices.
+//!
+//! Invariants: every row has a cell for each program; text of a program stands in code spans; the
+//! page states what was seen, with the versions that were seen, and judges nobody.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use crate::adapters::Unpacker;
+use crate::catalogue::Class;
+use crate::judge::{Judgement, Verdict};
+use crate::run::CaseResult;
+use crate::union::mounts::UnionMount;
+use crate::union::search::{Found, RuleResult};
+
+/// One program and its version.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// As the page names it.
+    pub name: String,
+    /// As it says it.
+    pub version: String,
+}
+
+/// One case or rule, with a cell for each program; none where it was not run.
+#[derive(Debug, Clone)]
+pub struct MatrixRow {
+    /// The id of the case or rule.
+    pub id: String,
+    /// What a wrong answer costs.
+    pub class: Class,
+    /// The sentence that it rests on.
+    pub basis: String,
+    /// The argument.
+    pub why: String,
+    /// What the programs did.
+    pub cells: Vec<Option<Judgement>>,
+}
+
+/// A table of verdicts.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    /// The heading.
+    pub title: String,
+    /// The programs.
+    pub columns: Vec<Column>,
+    /// The cases or rules.
+    pub rows: Vec<MatrixRow>,
+    /// Programs that were not run, and why.
+    pub absent: Vec<(String, String)>,
+}
+
+/// The first drawn sequence of each union that differed, as a script.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// The union.
+    pub name: String,
+    /// How many sequences were played.
+    pub played: u64,
+    /// The differences and the script; none if no sequence differed.
+    pub found: Option<(Vec<String>, String)>,
+}
+
+/// All that the page says.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Unpackers and unions.
+    pub matrices: Vec<Matrix>,
+    /// What the drawn sequences found.
+    pub drawn: Vec<Drawn>,
+}
+
+/// The verdicts in the order of the page.
+pub(crate) const VERDICTS: [&str; 5] = ["pass", "allowed", "refused", "wrong", "not run"];
+
+impl MatrixRow {
+    /// The verdict of a cell, as the page writes it.
+    #[must_use]
+    pub fn verdict(&self, at: usize) -> &'static str {
+        let cell = self.cells.get(at).and_then(Option::as_ref);
+        cell.map_or("not run", |judgement| judgement.verdict.name())
+    }
+
+    /// Each verdict with its reasons and the programs that have both, of those that a reader has to
+    /// know: what is refused and what is wrong.
+    #[must_use]
+    pub fn told<'a>(
+        &self,
+        columns: &'a [Column],
+    ) -> Vec<(&'static str, Vec<String>, Vec<&'a str>)> {
+        let mut told: BTreeMap<(&'static str, Vec<String>), Vec<&str>> = BTreeMap::new();
+        for (column, cell) in columns.iter().zip(&self.cells) {
+            if let Some(judgement) = cell
+                && matches!(judgement.verdict, Verdict::Wrong | Verdict::Refused)
+            {
+                let key = (judgement.verdict.name(), judgement.reasons.clone());
+                told.entry(key).or_default().push(&column.name);
+            }
+        }
+        told.into_iter().map(|((verdict, reasons), names)| (verdict, reasons, names)).collect()
+    }
+}
+
+impl Matrix {
+    /// The cases against unpackers.
+    #[must_use]
+    pub fn of_cases(results: &[(Unpacker, Vec<CaseResult>)], absent: &[(String, String)]) -> Self {
+        let columns = results
+            .iter()
+            .map(|(one, _)| Column { name: one.name.clone(), version: one.version.clone() });
+        let first = results.first().map(|(_, first)| first.as_slice()).unwrap_or_default();
+        let rows = first.iter().enumerate().map(|(at, (case, _))| MatrixRow {
+            id: case.id.clone(),
+            class: case.class,
+            basis: case.basis(),
+            why: case.why.clone(),
+            cells: results
+                .iter()
+                .map(|(_, all)| all.get(at).map(|(_, judged)| judged.clone()))
+                .collect(),
+        });
+        Self {
+            title: "Unpackers".to_owned(),
+            columns: columns.collect(),
+            rows: rows.collect(),
+            absent: absent.to_vec(),
+        }
+    }
+
+    /// The rules against unions.
+    #[must_use]
+    pub fn of_rules(
+        results: &[(UnionMount, Vec<RuleResult>)],
+        absent: &[(String, String)],
+    ) -> Self {
+        let columns = results
+            .iter()
+            .map(|(one, _)| Column { name: one.name.clone(), version: one.version.clone() });
+        let first = results.first().map(|(_, first)| first.as_slice()).unwrap_or_default();
+        let rows = first.iter().enumerate().map(|(at, (rule, _))| MatrixRow {
+            id: rule.id.clone(),
+            class: rule.class,
+            basis: rule.basis(),
+            why: rule.why.clone(),
+            cells: results
+                .iter()
+                .map(|(_, all)| all.get(at).and_then(|(_, judged)| judged.clone()))
+                .collect(),
+        });
+        Self {
+            title: "Union mounts".to_owned(),
+            columns: columns.collect(),
+            rows: rows.collect(),
+            absent: absent.to_vec(),
+        }
+    }
+
+    /// How many cells of a program have each of [`VERDICTS`].
+    pub(crate) fn counts(&self, at: usize) -> [usize; 5] {
+        VERDICTS.map(|verdict| self.rows.iter().filter(|row| row.verdict(at) == verdict).count())
+    }
+}
+
+impl Drawn {
+    /// What a search on a union found.
+    #[must_use]
+    pub fn new(union: &UnionMount, played: u64, found: &[Found]) -> Self {
+        let found = found.first().map(|one| (one.differences.clone(), one.script(union)));
+        Self { name: union.name.clone(), played, found }
+    }
+}
+
+/// What the verdicts mean, a line each.
+pub(crate) const MEANINGS: [(&str, &str); 5] = [
+    ("pass", "the expected tree, or a refusal of what must be refused"),
+    ("allowed", "another tree, or a refusal, that the case or rule allows"),
+    ("refused", "a refusal where a tree is expected"),
+    ("wrong", "anything else"),
+    ("not run", "this machine cannot make what the rule needs"),
+];
+
+/// The page in Markdown.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn markdown(out: &mut dyn Write, page: &Page) -> io::Result<()> {
+    writeln!(out, "# Conformance of unpackers and union mounts\n")?;
+    writeln!(out, "`scripts/conform` writes this page; [the guide](guide/conform.md) says what a")?;
+    writeln!(out, "case and a rule are, and how to run them on any program. Each program ran as")?;
+    writeln!(out, "root, with storage of its own and its default options unless its name says")?;
+    writeln!(out, "otherwise.\n")?;
+    for (verdict, meaning) in MEANINGS {
+        writeln!(out, "* *{verdict}*: {meaning}")?;
+    }
+    for matrix in &page.matrices {
+        writeln!(out, "\n## {}\n", matrix.title)?;
+        summary(out, matrix)?;
+        for class in Class::ALL {
+            verdicts(out, matrix, class)?;
+        }
+        writeln!(out, "\n### {}: what differs", matrix.title)?;
+        for row in &matrix.rows {
+            details(out, matrix, row)?;
+        }
+    }
+    if !page.drawn.is_empty() {
+        writeln!(out, "\n## Drawn sequences\n")?;
+        writeln!(
+            out,
+            "The first random sequence of operations that differs from a plain directory,"
+        )?;
+        writeln!(out, "made small. Times, extended attributes, names that begin with `.wh.` and")?;
+        writeln!(out, "refused operations are passed over here.")?;
+    }
+    for drawn in &page.drawn {
+        let Drawn { name, played, found } = drawn;
+        match found {
+            None => writeln!(out, "\n### {name}: {played} sequences, none differs")?,
+            Some((differences, script)) => {
+                writeln!(out, "\n### {name}: sequence {played}\n")?;
+                for difference in differences {
+                    writeln!(out, "* {}", code(difference))?;
+                }
+                writeln!(out, "\n```sh\n{script}```")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn summary(out: &mut dyn Write, matrix: &Matrix) -> io::Result<()> {
+    writeln!(out, "| name | version | {} |", VERDICTS.join(" | "))?;
+    writeln!(out, "|---|---|---|---|---|---|---|")?;
+    for (at, Column { name, version }) in matrix.columns.iter().enumerate() {
+        let counts = matrix.counts(at).map(|count| count.to_string());
+        writeln!(out, "| {name} | {version} | {} |", counts.join(" | "))?;
+    }
+    for (name, why) in &matrix.absent {
+        writeln!(out, "| {name} | not here: {why} | | | | | |")?;
+    }
+    Ok(())
+}
+
+fn verdicts(out: &mut dyn Write, matrix: &Matrix, class: Class) -> io::Result<()> {
+    if !matrix.rows.iter().any(|row| row.class == class) {
+        return Ok(());
+    }
+    writeln!(out, "\n### {}: {class}\n", matrix.title)?;
+    let names: Vec<&str> = matrix.columns.iter().map(|column| column.name.as_str()).collect();
+    writeln!(out, "| | {} |", names.join(" | "))?;
+    writeln!(out, "|---|{}", "---|".repeat(names.len()))?;
+    for row in matrix.rows.iter().filter(|row| row.class == class) {
+        let all: Vec<&str> = (0..names.len()).map(|at| row.verdict(at)).collect();
+        writeln!(out, "| {} | {} |", row.id, all.join(" | "))?;
+    }
+    Ok(())
+}
+
+/// Where a program does something else than the row expects.
+fn details(out: &mut dyn Write, matrix: &Matrix, row: &MatrixRow) -> io::Result<()> {
+    let told = row.told(&matrix.columns);
+    if told.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n#### {}\n", row.id)?;
+    writeln!(out, "{}. {}\n", row.basis.trim_end_matches('.'), row.why)?;
+    for (verdict, reasons, names) in told {
+        let reasons: Vec<String> = reasons.iter().map(|reason| code(reason)).collect();
+        writeln!(out, "* {}: {verdict}: {}", names.join(", "), reasons.join("; "))?;
+    }
+    Ok(())
+}
+
+/// Text in a code span.
+fn code(text: &str) -> String {
+    if text.is_empty() { "no message".to_owned() } else { format!("`{}`", text.replace('`', "'")) }
+}
