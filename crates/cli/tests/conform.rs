@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use strata_conform::judge::Verdict;
-use strata_conform::union::play::{Place, play_pair};
+use strata_conform::union::play::{UnionPlace, play_pair};
 use strata_conform::union::random::draw;
 use strata_conform::union::script::script;
 use strata_conform::union::{mounts, rules, search};
@@ -54,7 +54,7 @@ fn what_a_mount_by_the_kernel_shows_is_what_the_cases_expect() {
 fn keeps_the_rules(name: &str, sequences: u64) {
     let programs = Path::new(env!("CARGO_BIN_EXE_strata")).parent().unwrap();
     let union = mounts::find(name, None, Some(programs)).unwrap();
-    let place = Place::new(None).unwrap();
+    let place = UnionPlace::new(None).unwrap();
     let results = search::play_rules(&union, rules::all().unwrap(), &place, |_| ()).unwrap();
     let wrong: Vec<String> = results
         .iter()

@@ -10,17 +10,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::adapters::{self, Unpacker};
 use crate::catalogue::{self, Case};
-use crate::page::{self, Drawn, Matrix, Page};
-use crate::progress::Progress;
+use crate::page::{self, Drawn, Page, VerdictMatrix};
+use crate::progress::StatusLine;
+use crate::report::OutputForm;
 use crate::run::CaseResult;
 use crate::union::cli::UnionArguments;
 use crate::union::mounts::{self, UnionMount};
-use crate::union::play::{Ignored, Place};
+use crate::union::play::{Ignored, UnionPlace};
 use crate::union::search::{self, RuleResult, Search};
 use crate::union::{self, rules};
 use crate::{Result, at, html, image, report, run};
@@ -101,15 +102,6 @@ struct PageArguments {
     timeout: u64,
 }
 
-/// How a list or results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputForm {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
-
 /// Does what the arguments say; whether no grave case is wrong.
 ///
 /// # Errors
@@ -159,7 +151,7 @@ fn list(out: &mut dyn Write, cases: &[Case], form: OutputForm) -> std::io::Resul
 }
 
 fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
-    let mut progress = Progress::new();
+    let mut progress = StatusLine::new();
     let mut found = Findings::default();
     let first = arguments.path.as_deref();
     let (unpackers, absent) = if arguments.unpacker.is_empty() {
@@ -187,7 +179,7 @@ fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
         (named?, Vec::new())
     };
     found.absent_unions = absent.into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
-    let place = Place::new(None)?;
+    let place = UnionPlace::new(None)?;
     for union in unions {
         let played = rules::all().and_then(|rules| {
             search::play_rules(&union, rules, &place, |text| progress.show(text))
@@ -224,8 +216,8 @@ struct Findings {
 impl Findings {
     fn page(&self, withheld: &[String]) -> Page {
         let mut matrices = vec![
-            Matrix::of_cases(&self.unpackers, &self.absent_unpackers),
-            Matrix::of_rules(&self.unions, &self.absent_unions),
+            VerdictMatrix::of_cases(&self.unpackers, &self.absent_unpackers),
+            VerdictMatrix::of_rules(&self.unions, &self.absent_unions),
         ];
         let rows = matrices.iter_mut().flat_map(|matrix| &mut matrix.rows);
         for row in rows.filter(|row| withheld.contains(&row.id)) {
@@ -251,7 +243,7 @@ impl PageArguments {
     }
 }
 
-/// Writes the files anew, so that an interrupted run leaves what it has found.
+/// Writes the files as far as the run is, so that an interrupted run leaves what it has found.
 fn write_page(arguments: &PageArguments, found: &Findings) -> Result<()> {
     if let Some(path) = &arguments.output {
         let mut file = at(path.display(), File::create(path))?;

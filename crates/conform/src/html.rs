@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use crate::catalogue::Class;
-use crate::page::{Drawn, MEANINGS, Matrix, MatrixRow, Page, VERDICTS};
+use crate::page::{Drawn, MEANINGS, MatrixRow, Page, VERDICTS, VerdictMatrix};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
@@ -56,7 +56,7 @@ pub fn html(out: &mut dyn Write, page: &Page) -> io::Result<()> {
     writeln!(out, "</html>")
 }
 
-fn summary(out: &mut dyn Write, matrix: &Matrix) -> io::Result<()> {
+fn summary(out: &mut dyn Write, matrix: &VerdictMatrix) -> io::Result<()> {
     writeln!(out, "<table><thead><tr><th>name<th>version")?;
     VERDICTS.iter().try_for_each(|verdict| write!(out, "<th>{verdict}"))?;
     writeln!(out, "</thead>")?;
@@ -73,7 +73,7 @@ fn summary(out: &mut dyn Write, matrix: &Matrix) -> io::Result<()> {
 
 fn verdicts(
     out: &mut dyn Write,
-    matrix: &Matrix,
+    matrix: &VerdictMatrix,
     class: Class,
     rows: &[&MatrixRow],
 ) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What was found, as one page: programs across, cases or rules down, and below it what differs.
 //!
-//! The model: a [`Matrix`] is a table of verdicts with their reasons; the page of all unpackers and
+//! The model: a [`VerdictMatrix`] is a table of verdicts with their reasons; the page of all unpackers and
 //! unions has one for each kind. Both forms of the page, Markdown here and HTML in [`crate::html`],
 //! draw the same matrices.
 //!
@@ -15,7 +15,7 @@ use crate::catalogue::Class;
 use crate::judge::{Judgement, Verdict};
 use crate::run::CaseResult;
 use crate::union::mounts::UnionMount;
-use crate::union::search::{Found, RuleResult};
+use crate::union::search::{Differing, RuleResult};
 
 /// One program and its version.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct MatrixRow {
 
 /// A table of verdicts.
 #[derive(Debug, Clone)]
-pub struct Matrix {
+pub struct VerdictMatrix {
     /// The heading.
     pub title: String,
     /// The programs.
@@ -69,7 +69,7 @@ pub struct Drawn {
 #[derive(Debug, Clone)]
 pub struct Page {
     /// Unpackers and unions.
-    pub matrices: Vec<Matrix>,
+    pub matrices: Vec<VerdictMatrix>,
     /// What the drawn sequences found.
     pub drawn: Vec<Drawn>,
 }
@@ -105,7 +105,7 @@ impl MatrixRow {
     }
 }
 
-impl Matrix {
+impl VerdictMatrix {
     /// The cases against unpackers.
     #[must_use]
     pub fn of_cases(results: &[(Unpacker, Vec<CaseResult>)], absent: &[(String, String)]) -> Self {
@@ -168,7 +168,7 @@ impl Matrix {
 impl Drawn {
     /// What a search on a union found.
     #[must_use]
-    pub fn new(union: &UnionMount, played: u64, found: &[Found]) -> Self {
+    pub fn new(union: &UnionMount, played: u64, found: &[Differing]) -> Self {
         let found = found.first().map(|one| (one.differences.clone(), one.script(union)));
         Self { name: union.name.clone(), played, found }
     }
@@ -232,7 +232,7 @@ pub fn markdown(out: &mut dyn Write, page: &Page) -> io::Result<()> {
     Ok(())
 }
 
-fn summary(out: &mut dyn Write, matrix: &Matrix) -> io::Result<()> {
+fn summary(out: &mut dyn Write, matrix: &VerdictMatrix) -> io::Result<()> {
     writeln!(out, "| name | version | {} |", VERDICTS.join(" | "))?;
     writeln!(out, "|---|---|---|---|---|---|---|")?;
     for (at, Column { name, version }) in matrix.columns.iter().enumerate() {
@@ -245,7 +245,7 @@ fn summary(out: &mut dyn Write, matrix: &Matrix) -> io::Result<()> {
     Ok(())
 }
 
-fn verdicts(out: &mut dyn Write, matrix: &Matrix, class: Class) -> io::Result<()> {
+fn verdicts(out: &mut dyn Write, matrix: &VerdictMatrix, class: Class) -> io::Result<()> {
     if !matrix.rows.iter().any(|row| row.class == class) {
         return Ok(());
     }
@@ -261,7 +261,7 @@ fn verdicts(out: &mut dyn Write, matrix: &Matrix, class: Class) -> io::Result<()
 }
 
 /// Where a program does something else than the row expects.
-fn details(out: &mut dyn Write, matrix: &Matrix, row: &MatrixRow) -> io::Result<()> {
+fn details(out: &mut dyn Write, matrix: &VerdictMatrix, row: &MatrixRow) -> io::Result<()> {
     let told = row.told(&matrix.columns);
     if told.is_empty() {
         return Ok(());

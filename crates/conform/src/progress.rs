@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// The line.
-pub(crate) struct Progress {
+pub(crate) struct StatusLine {
     shown: Option<Instant>,
     is_terminal: bool,
 }
 
-impl Progress {
+impl StatusLine {
     pub(crate) fn new() -> Self {
         Self { shown: None, is_terminal: std::io::stderr().is_terminal() }
     }
@@ -25,7 +25,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for StatusLine {
     fn drop(&mut self) {
         if self.shown.is_some() {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

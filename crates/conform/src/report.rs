@@ -19,6 +19,15 @@ pub fn is_good(results: &[CaseResult]) -> bool {
         .any(|(case, judgement)| judgement.verdict == Verdict::Wrong && case.class.is_grave())
 }
 
+/// How a list or results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputForm {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
 fn count(results: &[CaseResult], verdict: Verdict) -> usize {
     results.iter().filter(|(_, judgement)| judgement.verdict == verdict).count()
 }

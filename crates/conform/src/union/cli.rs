@@ -11,13 +11,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::mounts::{self, UnionMount};
-use super::play::{Ignored, Place};
+use super::play::{Ignored, UnionPlace};
 use super::random;
 use super::rules::{self, Rule};
-use super::search::{Found, RuleResult, Search, play_rules, search};
-use crate::cli::OutputForm;
+use super::search::{Differing, RuleResult, Search, play_rules, search};
 use crate::judge::{Judgement, Verdict};
-use crate::progress::Progress;
+use crate::progress::StatusLine;
+use crate::report::OutputForm;
 use crate::{Result, at};
 
 /// What `union` is told.
@@ -39,7 +39,7 @@ pub struct UnionArguments {
     /// Draw this many sequences of operations, instead of the rules
     #[arg(long, value_name = "COUNT", conflicts_with = "rule")]
     random: Option<u64>,
-    /// Stop to draw after so many seconds
+    /// Draw no further sequence after this time
     #[arg(long, value_name = "SECONDS", requires = "random")]
     seconds: Option<u64>,
     /// The seed of the first sequence; each one after it has the next number
@@ -76,7 +76,7 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
     };
     let path = arguments.path.as_deref();
     let union = mounts::find(mount, arguments.unmount.as_deref(), path)?;
-    let place = Place::new(arguments.dir.as_deref())?;
+    let place = UnionPlace::new(arguments.dir.as_deref())?;
     if let Some(count) = arguments.random {
         let what = Search {
             count,
@@ -86,7 +86,7 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
             differences: arguments.differences,
             ignored: arguments.ignore.clone(),
         };
-        let mut progress = Progress::new();
+        let mut progress = StatusLine::new();
         let (played, found) = search(&union, &place, &what, |text| progress.show(text))?;
         drop(progress);
         let done = match arguments.format {
@@ -99,7 +99,7 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
         return Ok(found.is_empty());
     }
     let rules = rules::select(&arguments.rule)?;
-    let mut progress = Progress::new();
+    let mut progress = StatusLine::new();
     let results = play_rules(&union, rules, &place, |text| progress.show(text))?;
     drop(progress);
     let done = match arguments.format {
@@ -178,7 +178,7 @@ fn print_found(
     out: &mut dyn Write,
     union: &UnionMount,
     played: u64,
-    found: &[Found],
+    found: &[Differing],
 ) -> std::io::Result<()> {
     for one in found {
         writeln!(out, "seed {}:", one.seed)?;
@@ -190,7 +190,7 @@ fn print_found(
     writeln!(out, "{played} sequences: {} differ", found.len())
 }
 
-fn json_found(union: &UnionMount, seed: u64, played: u64, found: &[Found]) -> Value {
+fn json_found(union: &UnionMount, seed: u64, played: u64, found: &[Differing]) -> Value {
     let all = found.iter().map(|one| {
         json!({
             "seed": one.seed,

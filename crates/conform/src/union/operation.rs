@@ -1,6 +1,6 @@
 //! One operation on a mount, or one question about it.
 //!
-//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO` ([`Step`]).
+//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO` ([`RuleStep`]).
 //!
 //! Invariants: an operation is one system call, or an open with one write; paths are below the
 //! directory that it is given; nothing is asked of the union but what every program may ask.
@@ -159,7 +159,7 @@ pub enum Operation {
 
 /// An operation with what may come of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct RuleStep {
     /// What is done.
     pub operation: Operation,
     /// The error that it must end with; none if it must not fail.
@@ -191,12 +191,12 @@ impl From<io::Error> for Failure {
 
 /// What a sequence keeps between its operations.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct SequenceState {
     handles: HashMap<String, File>,
     numbers: HashMap<String, u64>,
 }
 
-impl Kept {
+impl SequenceState {
     /// Closes all that is open: a mount that is in use cannot be unmounted.
     pub fn close(&mut self) {
         self.handles.clear();
@@ -214,7 +214,7 @@ impl Operation {
     /// # Errors
     /// The errno of the system call, or the other answer to a question. [`Operation::Remount`] and
     /// [`Operation::Kill`] are done by whoever mounts; here they do nothing.
-    pub fn apply(&self, root: &Path, kept: &mut Kept) -> Result<(), Failure> {
+    pub fn apply(&self, root: &Path, kept: &mut SequenceState) -> Result<(), Failure> {
         let at = |path: &[u8]| root.join(OsStr::from_bytes(path));
         match self {
             Self::Write { path, body, kind } => write(&at(path), body, *kind)?,
@@ -262,7 +262,7 @@ impl Operation {
         Ok(())
     }
 
-    fn on_handle(&self, root: &Path, kept: &mut Kept) -> Result<(), Failure> {
+    fn on_handle(&self, root: &Path, kept: &mut SequenceState) -> Result<(), Failure> {
         match self {
             Self::Open { handle, path, is_writable } => {
                 let flags = if *is_writable { OFlags::RDWR } else { OFlags::RDONLY };
@@ -291,7 +291,7 @@ impl Operation {
         Ok(())
     }
 
-    fn ask(&self, root: &Path, kept: &mut Kept) -> Result<(), Failure> {
+    fn ask(&self, root: &Path, kept: &mut SequenceState) -> Result<(), Failure> {
         let at = |path: &[u8]| root.join(OsStr::from_bytes(path));
         let facts = |path: &[u8]| at(path).symlink_metadata();
         match self {
@@ -414,7 +414,7 @@ pub fn errno_name(errno: Errno) -> String {
     named.map_or_else(|| format!("errno {}", errno.raw_os_error()), |(name, _)| (*name).to_owned())
 }
 
-impl Step {
+impl RuleStep {
     /// A step that must not fail.
     #[must_use]
     pub fn of(operation: Operation) -> Self {

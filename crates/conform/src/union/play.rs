@@ -14,7 +14,7 @@ use rustix::mount::MountFlags;
 
 use super::ground::{self, UnionGround};
 use super::mounts::{self, Mounted, UnionMount};
-use super::operation::{Failure, Kept, Operation, Step, errno_name};
+use super::operation::{Failure, Operation, RuleStep, SequenceState, errno_name};
 use super::rules::Rule;
 use super::script;
 use crate::judge::{Judgement, Verdict, differences};
@@ -23,12 +23,12 @@ use crate::{Result, TreeEntry, at, seen};
 
 /// Where the directories of a sequence are made, and what can be made there.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct UnionPlace {
     dir: Option<std::path::PathBuf>,
     powers: Powers,
 }
 
-impl Place {
+impl UnionPlace {
     /// A directory, or where temporary files go.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ struct Play<'a> {
     union: &'a UnionMount,
     ground: &'a UnionGround,
     mounted: Option<Mounted<'a>>,
-    kept: Kept,
+    kept: SequenceState,
     before: Vec<Vec<TreeEntry>>,
 }
 
@@ -73,7 +73,7 @@ impl<'a> Play<'a> {
     fn new(union: &'a UnionMount, ground: &'a UnionGround) -> Result<Self> {
         let before = lowers(ground)?;
         let mounted = Some(Mounted::new(union, ground)?);
-        Ok(Self { union, ground, mounted, kept: Kept::default(), before })
+        Ok(Self { union, ground, mounted, kept: SequenceState::default(), before })
     }
 
     /// Does one operation on the mount. The outer error is the suite's, or says that the union
@@ -169,12 +169,12 @@ fn kernel_mount(ground: &UnionGround, options: &str) -> Result<()> {
 ///
 /// # Errors
 /// If the union cannot be mounted, or the directories cannot be read.
-pub fn play_rule(union: &UnionMount, rule: &Rule, place: &Place) -> Result<Judgement> {
+pub fn play_rule(union: &UnionMount, rule: &Rule, place: &UnionPlace) -> Result<Judgement> {
     let ground = UnionGround::new(place.dir.as_deref(), &rule.lowers)?;
     at("the merged lowers", ground::lay(&ground.path("merged"), &ground::merge(&rule.lowers)))?;
     let mut play = Play::new(union, &ground)?;
     let mut lesser = Vec::new();
-    for Step { operation, fails, may } in &rule.steps {
+    for RuleStep { operation, fails, may } in &rule.steps {
         let what = script::line(operation);
         let done = match play.step(operation) {
             Ok(done) => done,
@@ -253,7 +253,7 @@ pub fn play_pair(
     union: &UnionMount,
     lowers: &[Vec<TreeEntry>],
     operations: &[Operation],
-    place: &Place,
+    place: &UnionPlace,
     ignored: &[Ignored],
 ) -> Result<Vec<String>> {
     let ground = UnionGround::new(place.dir.as_deref(), lowers)?;
@@ -262,7 +262,7 @@ pub fn play_pair(
     for name in ["merged", "plain"] {
         at(name, ground::lay(&ground.path(name), &merged))?;
     }
-    let mut kept = Kept::default();
+    let mut kept = SequenceState::default();
     let mut play = Play::new(union, &ground)?;
     for operation in operations {
         let what = script::line(operation);

@@ -8,7 +8,7 @@
 //! Invariants: what is not understood is an error with its line; an id is there once; the time of a
 //! node counts only if the tree gives it.
 
-use super::operation::Step;
+use super::operation::RuleStep;
 use crate::catalogue::{Class, class_of, spec_of};
 use crate::text::{self, CaseLine};
 use crate::tree::{self, TreeEntry};
@@ -37,7 +37,7 @@ pub struct Rule {
     /// The lowers, base first.
     pub lowers: Vec<Vec<TreeEntry>>,
     /// What is done.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RuleStep>,
     /// What is shown then, and after it what is allowed too.
     pub trees: Vec<Vec<TreeEntry>>,
     /// Whether the kernel must read the same from the upper.
@@ -126,7 +126,7 @@ struct RuleDraft {
     why: String,
     part: RulePart,
     lowers: Vec<Vec<CaseLine>>,
-    steps: Vec<Step>,
+    steps: Vec<RuleStep>,
     trees: Vec<Vec<CaseLine>>,
     private: bool,
 }
@@ -144,7 +144,7 @@ impl RuleDraft {
             let lines = match self.part {
                 RulePart::Head => return Err("belongs to no part".to_owned()),
                 RulePart::Do => {
-                    self.steps.push(Step::parse(&line)?);
+                    self.steps.push(RuleStep::parse(&line)?);
                     return Ok(());
                 }
                 RulePart::Lower => self.lowers.last_mut(),

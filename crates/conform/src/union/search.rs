@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::mounts::UnionMount;
-use super::play::{Ignored, Place, play_pair, play_rule};
+use super::play::{Ignored, UnionPlace, play_pair, play_rule};
 use super::random::{Sequence, draw};
 use super::rules::Rule;
 use super::script::script;
@@ -21,7 +21,7 @@ const BUDGET: usize = 400;
 
 /// A drawn sequence that differs, as small as it could be made.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct Differing {
     /// What it was drawn from.
     pub seed: u64,
     /// The small one.
@@ -30,7 +30,7 @@ pub struct Found {
     pub differences: Vec<String>,
 }
 
-impl Found {
+impl Differing {
     /// The sequence as a shell script.
     #[must_use]
     pub fn script(&self, union: &UnionMount) -> String {
@@ -62,7 +62,7 @@ pub struct Search {
 pub fn play_rules(
     union: &UnionMount,
     rules: Vec<Rule>,
-    place: &Place,
+    place: &UnionPlace,
     mut show: impl FnMut(&str),
 ) -> Result<Vec<RuleResult>> {
     let count = rules.len();
@@ -81,10 +81,10 @@ pub fn play_rules(
 /// If the union cannot be mounted at all.
 pub fn search(
     union: &UnionMount,
-    place: &Place,
+    place: &UnionPlace,
     what: &Search,
     mut show: impl FnMut(&str),
-) -> Result<(u64, Vec<Found>)> {
+) -> Result<(u64, Vec<Differing>)> {
     let end = what.time.map(|time| Instant::now() + time);
     let marks = place.can_make_marks();
     let oci_names = !what.ignored.contains(&Ignored::OciNames);
@@ -102,7 +102,7 @@ pub fn search(
         if !differences.is_empty() {
             show(&format!("{}: seed {seed} differs; making it small", union.name));
             let (sequence, differences) = shrink(sequence, differences, BUDGET, pair)?;
-            found.push(Found { seed, sequence, differences });
+            found.push(Differing { seed, sequence, differences });
         }
         let (name, count) = (&union.name, what.count);
         show(&format!("{name}: {played} of {count} sequences, {} differ", found.len()));
