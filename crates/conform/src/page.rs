@@ -1,8 +1,8 @@
 //! What was found, as one page: programs across, cases or rules down, and below it what differs.
 //!
-//! The model: a [`VerdictMatrix`] is a table of verdicts with their reasons; the page of all unpackers and
-//! unions has one for each kind. Both forms of the page, Markdown here and HTML in [`crate::html`],
-//! draw the same matrices.
+//! The model: a [`VerdictMatrix`] is a table of verdicts with their reasons; the page of all
+//! unpackers and unions has one for each kind. Both forms of the page, Markdown here and HTML in
+//! [`crate::html`], draw the same matrices.
 //!
 //! Invariants: every row has a cell for each program; text of a program stands in code spans; the
 //! page states what was seen, with the versions that were seen, and judges nobody.
