@@ -228,21 +228,17 @@ def unmount(point):
 
 
 class Runner:
+    """Draws sequences and runs them on pairs of the class `pair`."""
+
+    pair = Pair
+
     def __init__(self, program, places, points):
         self.program, self.places, self.points = program, places, points
 
     def random(self, seed, length):
         """A sequence that is drawn while it runs: its mode, its operations, what went wrong."""
         rng = random.Random(seed)
-        kinds = ["plain"] * 3 + ["volatile", "nometacopy", "nometacopy", "noredirect", "userxattr",
-                 "apart", "indexed"]
-        mode = {"seed": seed, "kind": rng.choice(kinds), "lowers": rng.choice([1, 1, 2]),
-                "place": rng.choice([0, 0, 0, 1]), "atimes": rng.random() < 0.4,
-                "index": rng.choice(["index=on", "index=on", "index=off"])}
-        if mode["kind"] in ("userxattr", "indexed"):
-            mode["lowers"] = 1
-        # Without passthrough, reads come from the page cache, and strata sees only the first.
-        mode["atimes"] = mode["atimes"] and mode["kind"] != "apart"
+        mode = self.mode(seed, rng)
         maker = Maker(rng, 0o1777 if mode["atimes"] else 0o7777)
         done = []
 
@@ -250,16 +246,7 @@ class Runner:
             if len(done) == length:
                 return None
             maker.look(self.points + "/kernel")
-            chance = rng.random()
-            if not done or chance < 0.05:
-                return ["remount", rng.choice(list(ATIMES) if mode["atimes"] else ["noatime"])]
-            if chance < 0.12:
-                return ["unmounted", draw(rng, maker)]
-            if chance < 0.125:
-                # With index=on the kernel then misses the lower that the upper belongs to.
-                free = TWICE if mode["kind"] != "indexed" else {}
-                return ["twice", rng.choice(["mounted", *free])]
-            return maker.operation()
+            return self.other_operation(mode, rng, maker, not done) or maker.operation()
 
         def recorded(pair):
             operation = next_operation(pair)
@@ -269,13 +256,39 @@ class Runner:
 
         return mode, done, self.run(mode, recorded)
 
+    def mode(self, seed, rng):
+        """What the two unions are made of, and how they are mounted."""
+        kinds = ["plain"] * 3 + ["volatile", "nometacopy", "nometacopy", "noredirect", "userxattr",
+                 "apart", "indexed"]
+        mode = {"seed": seed, "kind": rng.choice(kinds), "lowers": rng.choice([1, 1, 2]),
+                "place": rng.choice([0, 0, 0, 1]), "atimes": rng.random() < 0.4,
+                "index": rng.choice(["index=on", "index=on", "index=off"])}
+        if mode["kind"] in ("userxattr", "indexed"):
+            mode["lowers"] = 1
+        # Without passthrough, reads come from the page cache, and strata sees only the first.
+        mode["atimes"] = mode["atimes"] and mode["kind"] != "apart"
+        return mode
+
+    def other_operation(self, mode, rng, maker, first):
+        """Something that happens to the mounts themselves, now and then."""
+        chance = rng.random()
+        if first or chance < 0.05:
+            return ["remount", rng.choice(list(ATIMES) if mode["atimes"] else ["noatime"])]
+        if chance < 0.12:
+            return ["unmounted", draw(rng, maker)]
+        if chance < 0.125:
+            # With index=on the kernel then misses the lower that the upper belongs to.
+            free = TWICE if mode["kind"] != "indexed" else {}
+            return ["twice", rng.choice(["mounted", *free])]
+        return None
+
     def replay(self, mode, operations):
         rest = iter(operations)
         return self.run(mode, lambda pair: next(rest, None))
 
     def run(self, mode, next_operation):
         """What went wrong, if anything did."""
-        pair = Pair(self.program, self.places, self.points, mode)
+        pair = self.pair(self.program, self.places, self.points, mode)
         try:
             pair.mount()
             while (operation := next_operation(pair)) is not None:
@@ -304,6 +317,24 @@ class Runner:
                 break
             size = max(1, size // 2)
         return operations
+
+    def sequences(self, args):
+        """As many as are wanted; the exit status."""
+        failures = clean = 0
+        start = time.monotonic()
+        for seed in range(args.seed, args.seed + args.count):
+            mode, operations, wrong = self.random(seed, args.length)
+            if wrong:
+                failures += 1
+                report(self, mode, operations, wrong)
+            else:
+                clean += 1
+                if clean % 500 == 0:
+                    print("%d clean" % clean, flush=True)
+            if failures >= args.failures or time.monotonic() - start > args.seconds:
+                break
+        print("%d sequences clean, from seed %d on; %d failed" % (clean, args.seed, failures))
+        return 1 if failures else 0
 
 
 def report(runner, mode, operations, wrong):
@@ -339,8 +370,6 @@ def main():
     for side in SIDES:
         os.mkdir(points + "/" + side)
     runner = Runner(args.program, places, points)
-    failures = clean = 0
-    start = time.monotonic()
     try:
         if args.replay:
             with open(args.replay) as file:
@@ -348,22 +377,10 @@ def main():
             wrong = runner.replay(mode, operations)
             print(wrong or "no difference")
             return 1 if wrong else 0
-        for seed in range(args.seed, args.seed + args.count):
-            mode, operations, wrong = runner.random(seed, args.length)
-            if wrong:
-                failures += 1
-                report(runner, mode, operations, wrong)
-            else:
-                clean += 1
-                if clean % 500 == 0:
-                    print("%d clean" % clean, flush=True)
-            if failures >= args.failures or time.monotonic() - start > args.seconds:
-                break
+        return runner.sequences(args)
     finally:
         for place in places:
             shutil.rmtree(place, ignore_errors=True)
-    print("%d sequences clean, from seed %d on; %d failed" % (clean, args.seed, failures))
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

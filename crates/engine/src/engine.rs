@@ -17,7 +17,7 @@ use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::mounts::kernel::{self, KernelTop};
 use crate::mounts::{
-    MountInfo, MountRecords, MountSettings, MountStatus, ServedMount, UnmountHow, Unmounted, list,
+    MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow, Unmounted, list,
     point, umount,
 };
 use crate::trees::checked;
@@ -148,7 +148,17 @@ impl Engine {
     /// `Refused` for a directory that will not do; `Mount`.
     pub fn mount(&self, image: OpenImage, settings: &MountSettings) -> Result<ServedMount> {
         let records = MountRecords::open(&self.root, self.cache.as_deref())?;
-        ServedMount::start(&self.root, &records, image, None, settings)
+        ServedMount::start(&self.root, &records, image, ServedFrom::Image, settings)
+    }
+
+    /// Mounts an image read-only for root of a user namespace: this process serves the names, and
+    /// the kernel reads the contents by itself. For Linux 6.16 or later.
+    ///
+    /// # Errors
+    /// `KernelCannot` where that is not possible, and [`Engine::mount`] may be; as there.
+    pub fn mount_names(&self, image: OpenImage, settings: &MountSettings) -> Result<ServedMount> {
+        let records = MountRecords::open(&self.root, self.cache.as_deref())?;
+        ServedMount::start(&self.root, &records, image, ServedFrom::Names, settings)
     }
 
     /// Mounts an image with a writable layer on top, which must be one of this image.
@@ -166,7 +176,7 @@ impl Engine {
         let union = uppers.open(&upper, image.files.clone())?;
         let writable = crate::mounts::WritableTop { upper, lease, union };
         let records = MountRecords::open(&self.root, self.cache.as_deref())?;
-        ServedMount::start(&self.root, &records, image, Some(writable), settings)
+        ServedMount::start(&self.root, &records, image, ServedFrom::Writable(writable), settings)
     }
 
     /// Has the kernel mount an image by itself, with a writable layer on top if one is given; gives

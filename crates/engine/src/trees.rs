@@ -107,11 +107,7 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
     if let Some(file) = images.open(&chain)? {
         return Ok(file);
     }
-    let layers: Vec<String> = layers.iter().map(|layer| layer.hex()).collect();
-    let place = |content: &ContentRef| {
-        let layer = layers.get(content.layer as usize).map_or("", String::as_str);
-        [b"/", layer.as_bytes(), b"/diff/", content.path.as_bytes()].concat()
-    };
+    let place = content_place(layers);
     let form = NamesForm { place: &place, inside: INSIDE };
     images.put(&chain, |file| {
         let written = strata_kernel::write_names(tree, &form, file)?;
@@ -122,6 +118,17 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
             None => Ok(()),
         }
     })
+}
+
+/// Where the contents of an image are below the store's `layers/`, as absolute paths.
+pub(crate) fn content_place(
+    layers: &[DiffId],
+) -> impl Fn(&ContentRef) -> Vec<u8> + Send + Sync + use<> {
+    let layers: Vec<String> = layers.iter().map(|layer| layer.hex()).collect();
+    move |content| {
+        let layer = layers.get(content.layer as usize).map_or("", String::as_str);
+        [b"/", layer.as_bytes(), b"/diff/", content.path.as_bytes()].concat()
+    }
 }
 
 fn stack(store: &Store, leased: &[LeasedLayer]) -> Result<Stack> {

@@ -56,6 +56,9 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// What was to be put over the mount was not made.
+    #[error(transparent)]
+    Cover(Box<dyn std::error::Error + Send + Sync>),
     /// The kernel and this process did not agree on a protocol, or stopped talking.
     #[error("the FUSE session failed: {0}")]
     Session(io::Error),

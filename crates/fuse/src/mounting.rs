@@ -73,6 +73,15 @@ impl Mountpoint {
         }
     }
 
+    /// Connects by ourselves, with a detached mount.
+    pub(crate) fn connect_alone(&self, options: &MountOptions) -> Result<Connection> {
+        match rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC) {
+            Ok(context) => connect_directly(&context, options),
+            Err(Errno::PERM) => Err(Error::NeedsRoot("overlayfs above it")),
+            Err(errno) => Err(kernel("open a FUSE file system")(errno)),
+        }
+    }
+
     /// Makes a detached mount visible at this directory.
     pub(crate) fn attach(&self, detached: &OwnedFd) -> Result<()> {
         rustix::mount::move_mount(

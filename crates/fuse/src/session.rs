@@ -6,6 +6,8 @@
 //! Invariants: when [`Session::wait`] returns, the kernel has let go of the connection and no
 //! thread of it is left; a session that is dropped takes its mount along.
 
+use std::error::Error as StdError;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +28,10 @@ use crate::writable::Writable;
 /// How much the kernel reads ahead of a sequential reader, in KiB. Its own default is 128.
 const READAHEAD_KIB: u32 = 1024;
 
+/// Puts something over a detached mount: takes the mount, and gives the one to be shown.
+pub type Cover<'a> =
+    &'a mut dyn FnMut(OwnedFd) -> std::result::Result<OwnedFd, Box<dyn StdError + Send + Sync>>;
+
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Session {
@@ -38,6 +44,30 @@ pub struct Session {
 /// # Errors
 /// Every [`Error`] but those of unmounting; nothing stays mounted then.
 pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Result<Session> {
+    serve_tree(tree, mountpoint, options, None)
+}
+
+/// The same, but what is shown at `mountpoint` is what `cover` puts over the mount, such as an
+/// overlayfs with it as a lower. The session ends when nothing uses the mount any more.
+///
+/// # Errors
+/// As [`serve`]; `NeedsRoot` where the caller may not mount by itself; `Cover` with what `cover`
+/// says.
+pub fn serve_below(
+    tree: FileTree,
+    mountpoint: &Path,
+    options: &MountOptions,
+    cover: Cover<'_>,
+) -> Result<Session> {
+    serve_tree(tree, mountpoint, options, Some(cover))
+}
+
+fn serve_tree(
+    tree: FileTree,
+    mountpoint: &Path,
+    options: &MountOptions,
+    cover: Option<Cover<'_>>,
+) -> Result<Session> {
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
     }
@@ -45,7 +75,7 @@ pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Resul
     let tree = ReadOnly::new(tree, options.facts);
     let adapter = Adapter::new(tree, options, connection.clone());
     let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, &connection, mountpoint, &options, drop)
+    start(adapter, &connection, (mountpoint, cover), &options, drop)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -64,20 +94,23 @@ pub fn serve_union(
     let notifier = adapter.notifier();
     // There is one session, and so one notifier.
     let tell = |told| drop(notifier.set(told));
-    start(adapter, &connection, mountpoint, &options.mount, tell)
+    start(adapter, &connection, (mountpoint, None), &options.mount, tell)
 }
 
-/// Mounts what `adapter` answers for on the connection `mount`; `tell` gets the notifier, by which
-/// the kernel is told of changes.
+/// Mounts what `adapter` answers for on the connection `mount`, below a cover if there is one;
+/// `tell` gets the notifier, by which the kernel is told of changes.
 fn start(
     adapter: impl Filesystem,
     mount: &MountConnection,
-    mountpoint: &Path,
+    (mountpoint, cover): (&Path, Option<Cover<'_>>),
     options: &MountOptions,
     tell: impl FnOnce(fuser::Notifier),
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
-    let connection = point.connect(options)?;
+    let connection = match &cover {
+        None => point.connect(options)?,
+        Some(_) => point.connect_alone(options)?,
+    };
     if options.busy_poll {
         mount.polling().watch(connection.device.try_clone().map_err(Error::Session)?);
     }
@@ -102,11 +135,15 @@ fn start(
             return Err(Error::Session(error));
         }
     };
-    let device = match &connection.detached {
+    let device = match connection.detached {
         // Asks our own threads for the root: the first request that they answer.
         Some(mount) => {
-            let stat = rustix::fs::fstat(mount).map_err(|errno| Error::Session(errno.into()))?;
-            point.attach(mount)?;
+            let shown = match cover {
+                Some(cover) => cover(mount).map_err(Error::Cover)?,
+                None => mount,
+            };
+            let stat = rustix::fs::fstat(&shown).map_err(|errno| Error::Session(errno.into()))?;
+            point.attach(&shown)?;
             stat.st_dev
         }
         None => device_at(&point.path).map_err(Error::Session)?,

@@ -3,7 +3,8 @@
 //!
 //! [`write_erofs`] writes a whole tree, names and contents, into one EROFS image. A Linux from
 //! 5.4 on mounts the image without strata. [`write_names`] writes an image of names alone, and
-//! [`detached_overlay`] puts contents under it that lie elsewhere.
+//! [`detached_overlay`] puts contents under it that lie elsewhere; a [`MarkedTree`] has the same
+//! names for a user namespace, where EROFS is not mounted.
 //!
 //! Invariants: a tree is asked through `Lower` alone; equal trees give equal bytes; what the format
 //! cannot hold is left out and reported, never changed; this crate makes mounts out of descriptors
@@ -11,8 +12,10 @@
 
 mod erofs;
 mod error;
+mod marks;
 mod mounting;
 
 pub use erofs::{Dropped, NamesForm, WrittenImage, empty_image, write as write_erofs, write_names};
 pub use error::{Error, Result};
+pub use marks::MarkedTree;
 pub use mounting::{OverlayParts, attach, detached_erofs, detached_overlay};

@@ -10,7 +10,7 @@
 //! Everything is made by file descriptors (fsopen(2), fsconfig(2), fsmount(2)), so no path is
 //! resolved twice, and nothing is seen by anybody before [`attach`]: a process that is killed
 //! before leaves nothing mounted. EROFS mounts a plain file without a loop device from Linux 6.12
-//! on; data-only lowers are in Linux 6.5, by descriptor in 6.13.
+//! on; data-only lowers are in Linux 6.5, by descriptor in 6.13, and in user namespaces in 6.16.
 //!
 //! Invariant: nothing here decides what is mounted where; an error says what the kernel said.
 
@@ -22,6 +22,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_fd,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
+
+use strata_tree::dialect::XattrClass;
 
 use crate::error::{Error, Result};
 
@@ -42,6 +44,8 @@ pub fn detached_erofs(image: &File) -> Result<OwnedFd> {
 /// What an overlayfs is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct OverlayParts<'a> {
+    /// The class of the marks that the names have: the caller's user namespace decides.
+    pub class: XattrClass,
     /// The merged names: a detached mount.
     pub names: BorrowedFd<'a>,
     /// The data-only lowers, the first one found counts.
@@ -65,12 +69,20 @@ pub struct OverlayParts<'a> {
 pub fn detached_overlay(parts: &OverlayParts<'_>) -> Result<OwnedFd> {
     let context = Context::new("overlay")?;
     context.set("source", parts.source)?;
-    // `metacopy` is what refers to contents, and it wants `redirect_dir`. An index would refuse
-    // uppers that were begun above another lower, and strata keeps one of its own.
-    let written = [("metacopy", "on"), ("redirect_dir", "on"), ("index", "off"), ("xino", "on")];
-    for (option, value) in written {
-        context.set(option, value)?;
+    match parts.class {
+        // `metacopy` is what refers to contents, and it wants `redirect_dir`. Numbers of the names'
+        // file system and of an upper's stay apart by `xino`.
+        XattrClass::Trusted => {
+            context.set("metacopy", "on")?;
+            context.set("redirect_dir", "on")?;
+            context.set("xino", "on")?;
+        }
+        // It excludes these two. From Linux 6.16 on, lowers refer to data-only ones without them.
+        XattrClass::User => context.flag("userxattr")?,
     }
+    // An index would refuse uppers that were begun above another lower, and strata keeps one of
+    // its own.
+    context.set("index", "off")?;
     context.layer("lowerdir+", parts.names)?;
     for data in parts.data {
         context.layer("datadir+", *data)?;

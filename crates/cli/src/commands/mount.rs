@@ -22,6 +22,9 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
         let request = args.request(context.engine(), globals, args.upper.clone());
         return mounts::mount(&request, || open(context, args, args.upper.as_deref()));
     }
+    if args.backend()? == BackendArg::Userns && (args.rw || args.upper.is_some()) {
+        anyhow::bail!("--backend userns has no writable layers; try --backend fuse");
+    }
     args.lazy.ensure(context, &args.image)?;
     let image = context.open_image(&args.image)?;
     let upper = match args.rw || args.upper.is_some() {
@@ -32,7 +35,8 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
         false => None,
     };
     let name = upper.as_ref().map(|(upper, _)| upper.name.clone());
-    let request = args.request(context.engine(), globals, name.clone());
+    let mut request = args.request(context.engine(), globals, name.clone());
+    request.names_only = args.backend()? == BackendArg::Userns;
     let top = upper.as_ref().map(|(upper, _)| upper.clone());
     let mounted = match serve_in_kernel(args, &request, (image, top)) {
         Ok(true) => Ok(()),
@@ -59,6 +63,10 @@ fn serve_in_kernel(
     to_mount: (OpenImage, Option<NamedUpper>),
 ) -> Result<bool> {
     let backend = args.backend()?;
+    if backend == BackendArg::Userns {
+        say(args, "a daemon serves the names through FUSE, and the kernel reads the contents")?;
+        return Ok(false);
+    }
     let daemon = match backend {
         BackendArg::Fuse => Some("--backend fuse"),
         BackendArg::Kernel if args.foreground => {
@@ -66,7 +74,7 @@ fn serve_in_kernel(
         }
         BackendArg::Auto if args.foreground => Some("--foreground"),
         BackendArg::Auto if request.profile != Profile::NoOpen => Some("--profile"),
-        BackendArg::Auto | BackendArg::Kernel => None,
+        BackendArg::Auto | BackendArg::Kernel | BackendArg::Userns => None,
     };
     let mounted = match daemon {
         Some(option) => Err(stratafs::Error::KernelCannot(format!("{option} asks for a daemon"))),
@@ -77,23 +85,19 @@ fn serve_in_kernel(
         (Err(stratafs::Error::KernelCannot(why)), BackendArg::Auto | BackendArg::Fuse) => {
             format!("a daemon serves it through FUSE: {why}")
         }
-        (Err(_), _) => return mounted.map(|()| true).map_err(explained),
+        (Err(_), _) => return mounted.map(|()| true).map_err(mounts::explained),
     };
+    say(args, &said)?;
+    Ok(mounted.is_ok())
+}
+
+/// What serves the mount, and why, for those who want to know.
+fn say(args: &MountArgs, said: &str) -> Result<()> {
     tracing::info!("{said}");
     if args.verbose {
         writeln!(std::io::stderr(), "{}: {said}", args.directory.display())?;
     }
-    Ok(mounted.is_ok())
-}
-
-/// The way out of a mount that the kernel cannot make.
-fn explained(error: stratafs::Error) -> anyhow::Error {
-    match error {
-        stratafs::Error::KernelCannot(_) => {
-            anyhow::Error::from(error).context("try --backend fuse")
-        }
-        other => other.into(),
-    }
+    Ok(())
 }
 
 /// Opens what is to be served.

@@ -30,6 +30,8 @@ pub(crate) enum BackendArg {
     Auto,
     /// The kernel: names from an EROFS image, contents from the store (root, Linux 6.13)
     Kernel,
+    /// In a user namespace: a daemon for names, the kernel for contents (Linux 6.16)
+    Userns,
     /// A daemon, through FUSE
     Fuse,
 }
@@ -137,7 +139,7 @@ impl MountArgs {
             (Some(wanted), _) => Ok(wanted),
             (None, None) => Ok(BackendArg::Auto),
             (None, Some(name)) => BackendArg::from_str(&name.to_string_lossy(), false)
-                .map_err(|_| anyhow!("STRATA_BACKEND is {name:?}; it can be auto, kernel or fuse")),
+                .map_err(|_| anyhow!("STRATA_BACKEND is {name:?}; it can be auto, kernel, userns or fuse")),
         }
     }
 
@@ -151,6 +153,7 @@ impl MountArgs {
     ) -> MountRequest {
         MountRequest {
             upper,
+            names_only: self.backend == Some(BackendArg::Userns),
             engine,
             image: self.image.clone(),
             directory: self.directory.clone(),
@@ -188,6 +191,9 @@ impl MountRequest {
         let mut args = self.globals.clone();
         args.extend(["mount", "--daemon", name, "--profile", self.profile_name()].map(Into::into));
         args.extend(["--threads".into(), self.threads.to_string().into()]);
+        if self.names_only {
+            args.extend(["--backend", "userns"].map(Into::into));
+        }
         if !self.busy_poll {
             args.extend(["--busy-poll", "off"].map(Into::into));
         }
@@ -229,6 +235,7 @@ mod tests {
             exec: false,
             threads: 3,
             busy_poll: false,
+            names_only: true,
             role: Role::Starter,
             upper: Some("work".into()),
             globals: Vec::new(),

@@ -61,6 +61,8 @@ pub(crate) struct MountRequest {
     pub(crate) threads: usize,
     /// Poll for the next request while one caller asks one after another.
     pub(crate) busy_poll: bool,
+    /// Serve names alone, below an overlayfs that reads the contents by itself.
+    pub(crate) names_only: bool,
     /// The name of the writable layer on top.
     pub(crate) upper: Option<String>,
     /// Which part this process plays.
@@ -125,6 +127,16 @@ pub(crate) fn mount_in_kernel(
         note_hidden(&request.directory);
     }
     Ok(())
+}
+
+/// The way out of a mount that the kernel cannot make.
+pub(crate) fn explained(error: stratafs::Error) -> anyhow::Error {
+    match error {
+        stratafs::Error::KernelCannot(_) => {
+            anyhow::Error::from(error).context("try --backend fuse")
+        }
+        other => other.into(),
+    }
 }
 
 /// Starts the daemon and waits until it is ready or has failed.
@@ -230,6 +242,9 @@ fn begin(
     let (image, upper) = open()?;
     let settings = request.settings(Some(name.to_owned()));
     let mount = match upper {
+        None if request.names_only => {
+            request.engine.mount_names(image, &settings).map_err(explained)?
+        }
         None => request.engine.mount(image, &settings)?,
         Some(upper) => request.engine.mount_writable(image, upper, &settings)?,
     };

@@ -41,7 +41,7 @@ pub(crate) fn write_table(mounts: &[MountInfo], out: &mut dyn Write) -> io::Resu
 
 /// The daemon; `None` where the kernel serves it.
 fn served_by(mount: &MountInfo) -> Option<u32> {
-    mount.record.backend.is_none().then_some(mount.record.pid)
+    (!mount.record.is_of_kernel()).then_some(mount.record.pid)
 }
 
 /// One mount in JSON. A path that is not UTF-8 is given twice: readable, and as its bytes.

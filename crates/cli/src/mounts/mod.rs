@@ -16,7 +16,7 @@ use anyhow::Result;
 use stratafs::{Engine, UnmountHow, Unmounted};
 
 pub(crate) use args::{BackendArg, MountArgs, MountsArgs, UmountArgs};
-pub(crate) use daemon::{MountRequest, mount, mount_in_kernel};
+pub(crate) use daemon::{MountRequest, explained, mount, mount_in_kernel};
 
 /// `strata umount`.
 ///

@@ -23,6 +23,7 @@ use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
+use strata_tree::dialect::XattrClass;
 use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
 
 use super::point;
@@ -48,9 +49,7 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("that is for root alone".to_owned());
     }
-    // All ids, mapped to themselves: the initial user namespace, where EROFS may be mounted.
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    if map.split_whitespace().ne(["0", "0", "4294967295"]) {
+    if !in_first_namespace() {
         return Some("that is for root of the initial user namespace alone".to_owned());
     }
     if let Some(why) = store.read_only() {
@@ -62,6 +61,13 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("the store cannot be looked at: {error}")),
     }
+}
+
+/// Whether all ids are mapped, to themselves: the initial user namespace, where EROFS may be
+/// mounted.
+pub(super) fn in_first_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Mounts an image; returns where. The mount outlives this process.
@@ -137,6 +143,7 @@ fn assemble(
     };
     let options = &settings.options;
     let parts = OverlayParts {
+        class: XattrClass::Trusted,
         names: names.as_fd(),
         data: &[contents.as_fd(), lease.as_fd()],
         upper: upper.as_ref().map(|(upper, work)| (upper.as_fd(), work.as_fd())),
@@ -169,7 +176,7 @@ fn show(
     Ok(attach(&overlay, &place.into())?)
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))

@@ -58,11 +58,11 @@ impl MountInfo {
         let at = point::shown(&self.record.mountpoint);
         match self.status {
             MountStatus::Alive => format!("mounted on {at}; unmount it first: strata umount {at}"),
-            MountStatus::Detached if self.record.backend.is_some() => {
+            MountStatus::Detached if self.record.is_of_kernel() => {
                 "not mounted any more, but files of it are open; it ends with the last of them"
                     .to_owned()
             }
-            MountStatus::Elsewhere if self.record.backend.is_some() => {
+            MountStatus::Elsewhere if self.record.is_of_kernel() => {
                 "mounted in another mount namespace; it ends with that".to_owned()
             }
             MountStatus::Detached => format!(

@@ -5,6 +5,7 @@
 //! list        how each mount is             umount      taking one away, also another process's
 //! point       which directories will do     busy        who keeps one busy
 //! kernel      one that the kernel serves
+//! userns      names served, contents read by the kernel, in a user namespace
 //! table       /proc/PID/mountinfo           namespaces  where else one is
 //! ```
 //!
@@ -20,10 +21,11 @@ pub(crate) mod records;
 mod serving;
 mod table;
 pub(crate) mod umount;
+pub(crate) mod userns;
 
 pub use list::{MountInfo, MountStatus};
 pub use point::{holds_names, shown};
 pub use records::{MountRecord, MountRecords, MountRegistration};
-pub(crate) use serving::WritableTop;
+pub(crate) use serving::{ServedFrom, WritableTop};
 pub use serving::{Ender, MountSettings, ServedMount};
 pub use umount::{UnmountHow, Unmounted};

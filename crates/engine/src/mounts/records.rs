@@ -25,6 +25,7 @@ use strata_fuse::Manner;
 use strata_layer::KernelLeases;
 
 use super::point;
+use super::userns::USERNS;
 use crate::error::{ErrorContext, Result};
 
 /// What a record calls a mount that the kernel serves.
@@ -54,9 +55,17 @@ pub struct MountRecord {
     /// The file system's device, such as `0:50`.
     #[serde(default)]
     pub device: Option<String>,
-    /// `kernel` for a mount without a daemon, whose `pid` is 0.
+    /// `kernel` for a mount without a daemon, whose `pid` is 0; `userns` where the daemon has the
+    /// names alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+}
+
+impl MountRecord {
+    /// Whether no process serves it: the kernel does, or did.
+    pub fn is_of_kernel(&self) -> bool {
+        self.backend.as_deref() == Some(KERNEL)
+    }
 }
 
 mod path_bytes {
@@ -259,7 +268,7 @@ impl MountRecords {
     pub fn clean(&self) -> Result<()> {
         for dead in self.all()?.iter().filter(|one| !one.alive) {
             let at = &dead.record.mountpoint;
-            if point::is_stale(at)
+            if dead.is_left()
                 && let Err(error) = strata_fuse::unmount(at, Manner::Lazy)
             {
                 tracing::warn!("{error}");
@@ -335,7 +344,16 @@ impl KnownMount {
 
     /// Whether no process serves it: the kernel does, or did.
     pub(crate) fn is_of_kernel(&self) -> bool {
-        self.record.backend.as_deref() == Some(KERNEL)
+        self.record.is_of_kernel()
+    }
+
+    /// Whether a dead daemon's mount still stands at its place: it answers nobody, or it has the
+    /// names below an overlayfs, which does not always ask.
+    fn is_left(&self) -> bool {
+        let at = &self.record.mountpoint;
+        let covered = self.record.backend.as_deref() == Some(USERNS);
+        let same = || self.record.device == point::device_mounted_at(at);
+        point::is_stale(at) || covered && point::is_ours(at) && same()
     }
 
     fn lease(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use strata_fuse::{Manner, MountOptions, Profile, Session, Unmounter, WritableOptions};
 use strata_union::writable::Union;
 
-use super::point;
+use super::{point, userns};
 use super::records::{MountRecord, MountRecords, MountRegistration, now};
 use crate::error::Result;
 use crate::image::OpenImage;
@@ -112,13 +112,23 @@ pub(crate) struct WritableTop {
     pub(crate) union: Union,
 }
 
+/// Who reads the contents of a mount, and what it is made of.
+pub(crate) enum ServedFrom {
+    /// This process, from the image alone.
+    Image,
+    /// The kernel: this process has the names (`userns`).
+    Names,
+    /// This process, with a writable layer on top.
+    Writable(WritableTop),
+}
+
 impl ServedMount {
     /// Mounts and records it.
     pub(crate) fn start(
         root: &Path,
         records: &MountRecords,
         image: OpenImage,
-        writable: Option<WritableTop>,
+        from: ServedFrom,
         settings: &MountSettings,
     ) -> Result<Self> {
         // Two mounts at one place: the second one waits here, and then sees the first.
@@ -133,13 +143,17 @@ impl ServedMount {
             }
         };
         let options = &settings.options;
-        let mut upper = None;
-        let (session, union, lease) = match writable {
-            None => {
+        let (mut upper, mut backend) = (None, None);
+        let (session, union, lease) = match from {
+            ServedFrom::Names => {
+                backend = Some(userns::USERNS.to_owned());
+                (userns::serve(root, &image, &directory, options)?, None, None)
+            }
+            ServedFrom::Image => {
                 let options = MountOptions { facts: (&*image.tree).into(), ..options.clone() };
                 (strata_fuse::serve(image.files.clone(), &directory, &options)?, None, None)
             }
-            Some(writable) => {
+            ServedFrom::Writable(writable) => {
                 // A copy-up takes long: the others go on meanwhile.
                 let threads = options.threads.max(4);
                 let mount = MountOptions { read_only: false, threads, ..options.clone() };
@@ -150,7 +164,8 @@ impl ServedMount {
                 (session, Some(union), Some(writable.lease))
             }
         };
-        let record = settings.record(&image, upper.as_deref(), session.mountpoint());
+        let mut record = settings.record(&image, upper.as_deref(), session.mountpoint());
+        record.backend = backend;
         let registration = records.register(name, &record)?;
         drop(alone);
         let (asks, events) = mpsc::channel();

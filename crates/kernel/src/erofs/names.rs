@@ -1,13 +1,12 @@
 //! An image of names: which contents it holds itself, and how it refers to all others.
 //!
-//! Invariant: what the tree itself has of overlayfs' attributes is escaped before marks are added,
-//! so no attribute of a tree is taken for a mark (overlayfs.rst, "Nesting overlayfs mounts").
+//! Invariant: what the tree itself has of overlayfs' attributes is escaped before marks are added
+//! (see [`crate::marks`]).
 
-use strata_tree::dialect::{Mark, XattrClass};
+use strata_tree::dialect::XattrClass;
 use strata_tree::{ContentRef, Xattr};
 
-/// The longest path that the kernel looks up, without its NUL (`PATH_MAX`).
-const LONGEST: usize = 4095;
+use crate::marks;
 
 /// How an image of names refers to contents.
 pub struct NamesForm<'a> {
@@ -26,11 +25,7 @@ impl std::fmt::Debug for NamesForm<'_> {
 impl NamesForm<'_> {
     /// The attributes of the tree as overlayfs finds them below itself.
     pub(super) fn escaped(all: Vec<Xattr>) -> Vec<Xattr> {
-        let escape = |(name, value): Xattr| match XattrClass::Trusted.escape(&name) {
-            std::borrow::Cow::Borrowed(_) => (name, value),
-            std::borrow::Cow::Owned(escaped) => (escaped, value),
-        };
-        all.into_iter().map(escape).collect()
+        marks::escaped(XattrClass::Trusted, all)
     }
 
     /// The marks of a file whose content is elsewhere; `None` if it stands in the image: it is
@@ -39,9 +34,6 @@ impl NamesForm<'_> {
         if content.size <= self.inside {
             return None;
         }
-        let place = (self.place)(content);
-        let mark = |mark| XattrClass::Trusted.name(mark).as_bytes().to_vec();
-        (place.len() <= LONGEST)
-            .then(|| [(mark(Mark::Metacopy), Vec::new()), (mark(Mark::Redirect), place)])
+        marks::marks(XattrClass::Trusted, (self.place)(content))
     }
 }
