@@ -108,7 +108,7 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
         return Ok(file);
     }
     let place = content_place(layers);
-    let form = NamesForm { place: &place, inside: INSIDE };
+    let form = NamesForm { place: &place, inside: INSIDE, identity: *chain.as_bytes() };
     images.put(&chain, |file| {
         let written = strata_kernel::write_names(tree, &form, file)?;
         match written.dropped.first() {

@@ -45,6 +45,8 @@ pub(super) struct Attributes {
     uses: Vec<u32>,
     /// Where a shared one stands, in units of 4 bytes.
     shared_at: Vec<Option<u32>>,
+    /// Of each set, once it is known what is shared.
+    lengths: Vec<u64>,
     area: Vec<u8>,
 }
 
@@ -131,6 +133,25 @@ impl Attributes {
                 self.area.extend_from_slice(encoded);
             }
         }
+        let length = |set: &Vec<u32>| {
+            let mut shared = 0;
+            set.iter().fold(HEADER, |length, number| {
+                length + self.share(*number, &mut shared).map_or_else(|own| own.len() as u64, |_| 4)
+            })
+        };
+        self.lengths = self.sets.iter().map(length).collect();
+    }
+
+    /// Where a set's next attribute stands in the shared area, of whose attributes the set has
+    /// `taken` by now; else the attribute itself.
+    fn share(&self, number: u32, taken: &mut usize) -> Result<u32, &[u8]> {
+        match self.shared_at.get(number as usize).copied().flatten() {
+            Some(at) if *taken < MOST_SHARED => {
+                *taken += 1;
+                Ok(at)
+            }
+            _ => Err(self.single.get(number as usize).map_or(&[], Vec::as_slice)),
+        }
     }
 
     /// The shared area.
@@ -138,24 +159,13 @@ impl Attributes {
         &self.area
     }
 
-    /// Shared and other attributes of a set.
-    fn parts(&self, set: SetNumber) -> Option<(Vec<u32>, Vec<&[u8]>)> {
-        let (mut shared, mut own) = (Vec::new(), Vec::new());
-        for number in self.sets.get((set.0 as usize).checked_sub(1)?)? {
-            match self.shared_at.get(*number as usize).copied().flatten() {
-                Some(at) if shared.len() < MOST_SHARED => shared.push(at),
-                _ => own.extend(self.single.get(*number as usize).map(Vec::as_slice)),
-            }
-        }
-        Some((shared, own))
+    fn set(&self, set: SetNumber) -> Option<usize> {
+        (set.0 as usize).checked_sub(1)
     }
 
     /// The bytes that a set takes behind an inode.
     pub(super) fn length(&self, set: SetNumber) -> u64 {
-        self.parts(set).map_or(0, |(shared, own)| {
-            let own: usize = own.iter().map(|one| one.len()).sum();
-            HEADER + 4 * shared.len() as u64 + own as u64
-        })
+        self.set(set).and_then(|at| self.lengths.get(at)).copied().unwrap_or(0)
     }
 
     /// The count that an inode's core has for this length of attributes in bytes.
@@ -165,11 +175,23 @@ impl Attributes {
 
     /// Appends a set as it stands behind an inode.
     pub(super) fn encode(&self, set: SetNumber, out: &mut Vec<u8>) {
-        let Some((shared, own)) = self.parts(set) else { return };
-        out.extend_from_slice(&[0; 4]);
-        out.push(shared.len() as u8);
-        out.extend_from_slice(&[0; 7]);
-        shared.iter().for_each(|at| out.extend_from_slice(&at.to_le_bytes()));
-        own.iter().for_each(|one| out.extend_from_slice(one));
+        let Some(numbers) = self.set(set).and_then(|at| self.sets.get(at)) else { return };
+        let head = out.len();
+        out.extend_from_slice(&[0; HEADER as usize]);
+        let mut taken = 0;
+        for number in numbers {
+            if let Ok(at) = self.share(*number, &mut taken) {
+                out.extend_from_slice(&at.to_le_bytes());
+            }
+        }
+        if let Some(count) = out.get_mut(head + 4) {
+            *count = taken as u8;
+        }
+        taken = 0;
+        for number in numbers {
+            if let Err(own) = self.share(*number, &mut taken) {
+                out.extend_from_slice(own);
+            }
+        }
     }
 }

@@ -90,7 +90,7 @@ impl Placed {
 /// Whatever the tree answers; `NotMerged`; `Short` if a content ends early; `TooLarge` beyond
 /// 2^32 - 1 blocks or inodes; `Io` if writing fails.
 pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
-    write_plan(tree, Plan::new(&**tree, None)?, out)
+    write_plan(tree, Plan::new(&**tree, None)?, None, out)
 }
 
 /// Writes the names of `tree`, a merged one, to `out`, replacing what `out` holds, for an
@@ -104,10 +104,15 @@ pub fn write(tree: &FileTree, out: &File) -> Result<WrittenImage> {
 /// # Errors
 /// As [`write_erofs`](crate::write_erofs); `TooLarge` for a file of more than 2^43 bytes.
 pub fn write_names(tree: &FileTree, form: &NamesForm<'_>, out: &File) -> Result<WrittenImage> {
-    write_plan(tree, Plan::new(&**tree, Some(form))?, out)
+    write_plan(tree, Plan::new(&**tree, Some(form))?, Some(form.identity), out)
 }
 
-fn write_plan(tree: &FileTree, plan: Plan, out: &File) -> Result<WrittenImage> {
+fn write_plan(
+    tree: &FileTree,
+    plan: Plan,
+    identity: Option<[u8; 32]>,
+    out: &File,
+) -> Result<WrittenImage> {
     let failed = |source| Error::io("writing the image", source);
     let built = plan.usual_time();
     let mut space = InodeSpace::new(INODES);
@@ -132,15 +137,19 @@ fn write_plan(tree: &FileTree, plan: Plan, out: &File) -> Result<WrittenImage> {
         directories: Blocks::new(out, directories),
         contents: Blocks::new(out, directories + directory_blocks),
         window: Window::new(out),
-        names: Sha256::new(),
+        names: identity.is_none().then(Sha256::new),
         small: HashMap::new(),
     };
+    let threads = small::threads();
     for from in (0..plan.inodes.len()).step_by(small::BATCH) {
         let batch = from..plan.inodes.len().min(from + small::BATCH);
-        writer.small = small::read(tree, &writer.small_ones(batch.clone()))?;
+        writer.small = small::read(tree, &writer.small_ones(batch.clone()), threads)?;
         batch.into_iter().try_for_each(|index| writer.inode(index))?;
     }
-    let uuid = uuid(writer.names);
+    let uuid = match writer.names.take() {
+        Some(names) => uuid(&names.finalize().into()),
+        None => uuid(&identity.unwrap_or_default()),
+    };
     // fsck.erofs 1.5 reads 12 bytes behind any inode, also where none are said to be.
     let blocks = writer.contents.end().max(space.blocks_and_after(12));
     let mut first = writer.window.finish()?;
@@ -200,9 +209,9 @@ fn place(
 }
 
 /// A UUID out of a digest (RFC 9562, version 8).
-fn uuid(names: Sha256) -> [u8; 16] {
+fn uuid(digest: &[u8; 32]) -> [u8; 16] {
     let mut uuid = [0; 16];
-    uuid.iter_mut().zip(names.finalize()).for_each(|(to, from)| *to = from);
+    uuid.iter_mut().zip(*digest).for_each(|(to, from)| *to = from);
     uuid[6] = uuid[6] & 0x0f | 0x80;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     uuid
@@ -215,8 +224,9 @@ struct Writer<'a> {
     directories: Blocks<'a>,
     contents: Blocks<'a>,
     window: Window<'a>,
-    /// The digest of all inodes and directories, which distinguishes images.
-    names: Sha256,
+    /// The digest of all inodes and directories, which distinguishes images; none where the caller
+    /// says what does.
+    names: Option<Sha256>,
     /// Contents that stand behind their inodes, of those that are next.
     small: HashMap<usize, Vec<u8>>,
 }
@@ -277,7 +287,9 @@ impl Writer<'_> {
         core.encode(&mut bytes);
         plan.attributes.encode(inode.attributes, &mut bytes);
         bytes.extend_from_slice(&tail);
-        self.names.update(&bytes);
+        if let Some(names) = &mut self.names {
+            names.update(&bytes);
+        }
         self.window.write(placed.number * SLOT, &bytes)
     }
 
@@ -305,7 +317,9 @@ impl Writer<'_> {
     fn bytes(&mut self, placed: &Placed, bytes: &[u8], tail: &mut Vec<u8>) -> Result<u32> {
         let (blocks, rest) = bytes.split_at(bytes.len() - placed.tail() as usize);
         tail.extend_from_slice(rest);
-        self.names.update(blocks);
+        if let Some(names) = &mut self.names {
+            names.update(blocks);
+        }
         if blocks.is_empty() { Ok(0) } else { self.directories.put(blocks) }
     }
 }
@@ -336,15 +350,13 @@ pub fn empty_image(identity: [u8; 16]) -> Vec<u8> {
     core.encode(&mut block);
     block.extend_from_slice(&names);
     block.resize(BLOCK as usize, 0);
-    let mut digest = Sha256::new();
-    digest.update(identity);
     let superblock = Superblock {
         root: number as u16,
         inodes: 1,
         built: Timestamp::default(),
         blocks: 1,
         shared: 0,
-        uuid: uuid(digest),
+        uuid: uuid(&Sha256::digest(identity).into()),
         holes: false,
     };
     block[SUPER as usize..INODES as usize].copy_from_slice(&superblock.encode());

@@ -14,6 +14,8 @@ pub struct NamesForm<'a> {
     pub place: &'a dyn Fn(&ContentRef) -> Vec<u8>,
     /// Contents of up to this many bytes stand in the image itself.
     pub inside: u64,
+    /// What the image's UUID is made of, unlike that of other trees.
+    pub identity: [u8; 32],
 }
 
 impl std::fmt::Debug for NamesForm<'_> {

@@ -22,15 +22,20 @@ const MOST: usize = 4;
 /// A content to be read whole: its place in the plan, its node, its path, its bytes.
 pub(super) type SmallContent<'p> = (usize, NodeId, &'p TreePath, usize);
 
-/// Reads contents, by their places in the plan.
+/// How many threads read on this machine. The answer takes several system calls.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MOST)
+}
+
+/// Reads contents with this many threads, by their places in the plan.
 ///
 /// # Errors
 /// `Short`; `Io`; whatever the tree answers.
 pub(super) fn read(
     tree: &FileTree,
     wanted: &[SmallContent<'_>],
+    threads: usize,
 ) -> Result<HashMap<usize, Vec<u8>>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST);
     let part = wanted.len().div_ceil(threads).max(WORTH);
     let read_part = |part: &[SmallContent<'_>]| -> Result<Vec<(usize, Vec<u8>)>> {
         part.iter().map(|one| Ok((one.0, read_one(tree, *one)?))).collect()

@@ -3,7 +3,6 @@
 //! Invariants: the first block stays to the end, for the superblock; a write behind the open
 //! blocks does not happen, since inodes are written in the order in which `space` placed them.
 
-use std::collections::VecDeque;
 use std::fs::File;
 
 use super::blocks::write_blocks;
@@ -17,12 +16,12 @@ pub(super) struct Window<'a> {
     first: Vec<u8>,
     /// The block that `open` begins with; never the first one of the image.
     from: u64,
-    open: VecDeque<u8>,
+    open: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
     pub(super) fn new(out: &'a File) -> Self {
-        Self { out, first: vec![0; BLOCK as usize], from: 1, open: VecDeque::new() }
+        Self { out, first: vec![0; BLOCK as usize], from: 1, open: Vec::new() }
     }
 
     /// Writes an inode at this offset of the image.
@@ -45,15 +44,17 @@ impl<'a> Window<'a> {
         if self.open.len() < end {
             self.open.resize(end.next_multiple_of(BLOCK as usize), 0);
         }
-        self.open.range_mut(start..end).zip(bytes).for_each(|(to, from)| *to = *from);
+        self.open.get_mut(start..end).ok_or_else(misplaced)?.copy_from_slice(bytes);
         let blocks = self.open.len() as u64 / BLOCK;
         // Flushed in larger pieces than a block.
         if blocks > 2 * WINDOW { self.flush(blocks - WINDOW) } else { Ok(()) }
     }
 
     fn flush(&mut self, blocks: u64) -> Result<()> {
-        let done: Vec<u8> = self.open.drain(..(blocks * BLOCK) as usize).collect();
-        write_blocks(self.out, self.from * BLOCK, &done)?;
+        let length = (blocks * BLOCK) as usize;
+        let done = self.open.get(..length).ok_or_else(misplaced)?;
+        write_blocks(self.out, self.from * BLOCK, done)?;
+        self.open.drain(..length);
         self.from += blocks;
         Ok(())
     }

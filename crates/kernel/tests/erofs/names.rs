@@ -16,6 +16,7 @@ use strata_content::conformance::{check, in_memory};
 use strata_kernel::{NamesForm, OverlayParts, WrittenImage};
 use strata_testkit::needs;
 use strata_tree::conformance::merged_specs;
+use strata_tree::dialect::XattrClass;
 use strata_tree::{ContentRef, Device, Item, Kind, Spec};
 
 use super::{kernel, reader, trees};
@@ -43,7 +44,7 @@ fn write(spec: &Spec, inside: u64) -> Names {
         place
     };
     let file = tempfile::NamedTempFile::new().unwrap();
-    let form = NamesForm { place: &place, inside };
+    let form = NamesForm { place: &place, inside, identity: [7; 32] };
     let said = strata_kernel::write_names(&tree, &form, file.as_file()).unwrap();
     let written = super::Written { file, said };
     Names { written, elsewhere: elsewhere.into_inner() }
@@ -84,6 +85,7 @@ impl Names {
         let names = strata_kernel::detached_erofs(&self.written.file.reopen().unwrap())?;
         let data = File::open(data).unwrap();
         let parts = OverlayParts {
+            class: XattrClass::Trusted,
             names: names.as_fd(),
             data: &[data.as_fd()],
             upper: None,
