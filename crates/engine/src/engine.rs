@@ -17,8 +17,8 @@ use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::mounts::kernel::{self, KernelTop};
 use crate::mounts::{
-    MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow, Unmounted, list,
-    point, umount,
+    MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow,
+    Unmounted, list, point, umount,
 };
 use crate::trees::checked;
 use crate::uppers::{NamedUpper, Uppers};
@@ -176,7 +176,13 @@ impl Engine {
         let union = uppers.open(&upper, image.files.clone())?;
         let writable = crate::mounts::WritableTop { upper, lease, union };
         let records = MountRecords::open(&self.root, self.cache.as_deref())?;
-        ServedMount::start(&self.root, &records, image, ServedFrom::Writable(writable), settings)
+        ServedMount::start(
+            &self.root,
+            &records,
+            image,
+            ServedFrom::Writable(Box::new(writable)),
+            settings,
+        )
     }
 
     /// Has the kernel mount an image by itself, with a writable layer on top if one is given; gives
@@ -192,6 +198,20 @@ impl Engine {
         upper: Option<NamedUpper>,
         settings: &MountSettings,
     ) -> Result<PathBuf> {
+        self.mount_in_kernel_from(&self.store()?, image, upper, settings)
+    }
+
+    /// The same for a caller that has the store open: `store` is this engine's.
+    ///
+    /// # Errors
+    /// As [`Engine::mount_in_kernel`].
+    pub fn mount_in_kernel_from(
+        &self,
+        store: &Store,
+        image: &OpenImage,
+        upper: Option<NamedUpper>,
+        settings: &MountSettings,
+    ) -> Result<PathBuf> {
         let uppers = self.uppers();
         let top = match upper {
             None => None,
@@ -203,7 +223,7 @@ impl Engine {
             }
         };
         let records = MountRecords::open(&self.root, None)?;
-        kernel::mount(&self.store()?, &records, image, top, settings)
+        kernel::mount(store, &records, image, top, settings)
     }
 
     /// The records of the mounts, for a program that starts daemons of its own.

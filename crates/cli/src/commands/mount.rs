@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
-use stratafs::{NamedUpper, OpenImage, Profile};
+use stratafs::{NamedUpper, OpenImage, Profile, Store};
 
 use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
@@ -25,8 +25,8 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     if args.backend()? == BackendArg::Userns && (args.rw || args.upper.is_some()) {
         anyhow::bail!("--backend userns has no writable layers; try --backend fuse");
     }
-    args.lazy.ensure(context, &args.image)?;
-    let image = context.open_image(&args.image)?;
+    let store = args.lazy.ensure(context, &args.image)?;
+    let image = OpenImage::open(&store, &args.image)?;
     let upper = match args.rw || args.upper.is_some() {
         true => {
             let wanted = args.upper.as_deref();
@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     let mut request = args.request(context.engine(), globals, name.clone());
     request.names_only = args.backend()? == BackendArg::Userns;
     let top = upper.as_ref().map(|(upper, _)| upper.clone());
-    let mounted = match serve_in_kernel(args, &request, (image, top)) {
+    let mounted = match serve_in_kernel(args, &request, store, (image, top)) {
         Ok(true) => Ok(()),
         Ok(false) => mounts::mount(&request, || open(context, args, name.as_deref())),
         Err(error) => Err(error),
@@ -60,6 +60,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
 fn serve_in_kernel(
     args: &MountArgs,
     request: &MountRequest,
+    store: Store,
     to_mount: (OpenImage, Option<NamedUpper>),
 ) -> Result<bool> {
     let backend = args.backend()?;
@@ -78,7 +79,7 @@ fn serve_in_kernel(
     };
     let mounted = match daemon {
         Some(option) => Err(stratafs::Error::KernelCannot(format!("{option} asks for a daemon"))),
-        None => mounts::mount_in_kernel(request, to_mount),
+        None => mounts::mount_in_kernel(request, &store, to_mount),
     };
     let said = match (&mounted, backend) {
         (Ok(()), _) => "the kernel serves it: names from an EROFS image".to_owned(),

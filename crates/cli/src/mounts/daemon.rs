@@ -22,7 +22,7 @@ use rustix::fs::Mode;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, MountOptions, Profile};
-use stratafs::{Engine, MountSettings, NamedUpper, OpenImage, ServedMount};
+use stratafs::{Engine, MountSettings, NamedUpper, OpenImage, ServedMount, Store};
 
 use crate::told::told;
 
@@ -112,17 +112,18 @@ impl MountRequest {
     }
 }
 
-/// Has the kernel mount it, so that nothing runs on.
+/// Has the kernel mount it, so that nothing runs on. The store is open.
 ///
 /// # Errors
-/// As [`Engine::mount_in_kernel`].
+/// As [`Engine::mount_in_kernel_from`].
 pub(crate) fn mount_in_kernel(
     request: &MountRequest,
+    store: &Store,
     (image, upper): ToMount,
 ) -> stratafs::Result<()> {
     request.engine.made_mount_records()?.clean()?;
     let hides = stratafs::holds_names(&request.directory);
-    request.engine.mount_in_kernel(&image, upper, &request.settings(None))?;
+    request.engine.mount_in_kernel_from(store, &image, upper, &request.settings(None))?;
     if hides {
         note_hidden(&request.directory);
     }

@@ -229,31 +229,34 @@ fn no_store(error: &anyhow::Error) -> bool {
 }
 
 impl LazyArgs {
-    /// Whether no image of that name is here; without a store none is.
-    fn is_missing(&self, context: &Context, image: &str) -> Result<bool> {
-        let store = match context.store() {
-            Err(error) if no_store(&error) && self.pull != PullWhen::Never => return Ok(true),
-            opened => opened?,
-        };
-        Ok(matches!(resolve_image(&store, image), Err(strata_image::Error::NoImage { .. })))
+    /// The store that is here, if there is one or none can be made by pulling.
+    fn store(&self, context: &Context) -> Result<Option<Store>> {
+        match context.store() {
+            Err(error) if no_store(&error) && self.pull != PullWhen::Never => Ok(None),
+            opened => Ok(Some(opened?)),
+        }
     }
 
     /// Brings the image into the store where that is wanted and needed. Everything that is said
-    /// goes to stderr, as docker has it when it runs an image.
+    /// goes to stderr, as docker has it when it runs an image. Gives the store, which is then open.
     ///
     /// # Errors
     /// Those of pulling. What cannot be a name, or is not to be pulled, is for the caller to
     /// look up.
-    pub(crate) fn ensure(&self, context: &Context, image: &str) -> Result<()> {
-        let missing = self.is_missing(context, image)?;
+    pub(crate) fn ensure(&self, context: &Context, image: &str) -> Result<Store> {
+        let here = self.store(context)?;
+        let missing = here.as_ref().is_none_or(|store| {
+            matches!(resolve_image(store, image), Err(strata_image::Error::NoImage { .. }))
+        });
         let wanted = match self.pull {
             PullWhen::Never => false,
             PullWhen::Missing => missing,
             PullWhen::Always => true,
         };
         let Some(name) = image.parse::<RegistryName>().ok().filter(|_| wanted) else {
-            return Ok(());
+            return here.map_or_else(|| context.store(), Ok);
         };
+        drop(here);
         let transfer = Transfer::new(context.shown, Stream::Err);
         if missing && self.pull == PullWhen::Missing {
             let familiar = name.reference.familiar();
@@ -272,7 +275,7 @@ impl LazyArgs {
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;
         transfer.result(&format!("Digest: {}", pulled.digest));
         transfer.result(&status(pulled.newer, &name.reference.familiar()));
-        Ok(())
+        Ok(store)
     }
 }
 
