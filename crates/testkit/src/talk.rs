@@ -72,11 +72,12 @@ fn steady(line: &str) -> String {
         return cells.collect::<Vec<_>>().join("   ");
     }
     // The parts of `df`, which the compressor and the file system decide.
-    const PARTS: [&str; 13] = [
+    const PARTS: [&str; 14] = [
         "contents",
         "headers",
         "directories",
         "trees",
+        "names",
         "blobs",
         "uppers",
         "mounts",

@@ -85,6 +85,8 @@ pub struct Disk {
     pub directories: Space,
     /// `trees/` with the compiled trees.
     pub trees: Space,
+    /// The images of names in `trees/`, of which the kernel serves mounts.
+    pub names: Space,
     /// `blobs/` with manifests and configs.
     pub blobs: Space,
     /// `uppers/` with all that is in it.
@@ -106,12 +108,13 @@ pub struct Disk {
 
 impl Disk {
     /// All parts with their names.
-    pub fn parts(&self) -> [(&'static str, Space); 12] {
+    pub fn parts(&self) -> [(&'static str, Space); 13] {
         [
             ("contents", self.contents),
             ("headers", self.headers),
             ("directories", self.directories),
             ("trees", self.trees),
+            ("names", self.names),
             ("blobs", self.blobs),
             ("uppers", self.uppers),
             ("mounts", self.mounts),
@@ -177,11 +180,13 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
 fn disk(store: &StoreDir, contents: Space, layers: &[LayerUsage]) -> Result<Disk> {
     let root = store.fd();
     let below = |dir: &str| walk(root, [PathBuf::from(dir)]).map(|walked| walked.total());
+    let (trees, names_images) = derived(root)?;
     let mut disk = Disk {
         contents,
         headers: layers.iter().map(|layer| layer.headers).sum(),
         directories: layers.iter().map(|layer| layer.directories).sum(),
-        trees: below("trees")?,
+        trees,
+        names: names_images,
         blobs: below("blobs")?,
         uppers: below("uppers")?,
         mounts: below("mounts")?,
@@ -199,6 +204,16 @@ fn disk(store: &StoreDir, contents: Space, layers: &[LayerUsage]) -> Result<Disk
     let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));
     disk.root += walk(root, strangers)?.total();
     Ok(disk)
+}
+
+/// Compiled trees with their directory, and the images of names beside them.
+fn derived(root: BorrowedFd<'_>) -> Result<(Space, Space)> {
+    let dir = Path::new("trees");
+    let Some(own) = space(root, dir)? else { return Ok(Default::default()) };
+    let paths = names(root, dir)?.into_iter().map(|name| dir.join(name));
+    let (images, trees): (Vec<_>, Vec<_>) =
+        paths.partition(|path| path.extension() == Some(OsStr::new("erofs")));
+    Ok((own + walk(root, trees)?.total(), walk(root, images)?.total()))
 }
 
 /// What is in `staging/`, `trash/` and, without a row, in `layers/`. Files of it may be names
