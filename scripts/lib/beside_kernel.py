@@ -89,7 +89,8 @@ class KernelPair(Pair):
         shutil.copystat(lower, upper)
         archive = self.base + "/image.tar"
         subprocess.run(["tar", "-C", lower, "--format=posix", "--xattrs", "--xattrs-include=*",
-                        "--acls", "--atime-preserve=system", "--numeric-owner", "-cf", archive, "."], check=True)
+                        "--acls", "--atime-preserve=system", "--numeric-owner", "-cf", archive, "."],
+                       check=True)
         self.reference = self.strata("-q", "import", archive, "lower:1").split()[-1]
 
     def strata(self, *words):
