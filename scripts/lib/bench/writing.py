@@ -3,8 +3,9 @@
 The model: all peers get the same two lowers (a generated tree and one big file) and, for every
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
 drop-in for fuse-overlayfs. `strata kernel` is `strata mount --backend kernel --upper` on an image of
-the same lowers, where an upper may lie in the store. Before a run, outside of the measured time, dirty pages are written out
-and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
+the same lowers, where an upper may lie in the store; `overlayfs metacopy` is overlayfs with the
+options that such a mount has, metacopy=on and redirect_dir=on. Before a run, outside of the
+measured time, dirty pages are written out and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
 `chown -R` the part measures how much data was copied to the upper. During the copy-up of the big
 file another process looks up an absent name every millisecond; its slowest answer is a row of its
 own. So is a copy-up with a sync of the file after it, for some peers sync before that and others do
@@ -52,7 +53,7 @@ FIO = {
 }
 NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2"]
 # Where an upper may lie in a store.
-NAMES_IN_STORE = [*NAMES, "strata kernel"]
+NAMES_IN_STORE = [*NAMES, "overlayfs metacopy", "strata kernel"]
 
 
 class Lowers:
@@ -101,13 +102,16 @@ class Lowers:
             return self.mount_in_kernel(base, upper_given)
         options = "lowerdir=%s:%s,upperdir=%s,workdir=%s/work" % (
             self.bigdir, self.tree, upper, base)
+        if peer == "overlayfs metacopy":
+            options += ",metacopy=on,redirect_dir=on"
         command = {
             "overlayfs": ["mount", "-t", "overlay", "overlay"],
+            "overlayfs metacopy": ["mount", "-t", "overlay", "overlay"],
             "strata": [self.bench.strata_overlay],
             "fuse-overlayfs 1": ["fuse-overlayfs"],
             "fuse-overlayfs 2": [self.bench.fuse_overlayfs_2],
         }[peer] + ["-o", options, base + "/mnt"]
-        mount = Mount(command, base + "/mnt", peer != "overlayfs")
+        mount = Mount(command, base + "/mnt", not peer.startswith("overlayfs"))
         mount.upper = upper
         return mount
 
