@@ -380,5 +380,5 @@ fn auto_says_what_it_takes_and_why() {
     assert!(said(&[]).contains("a daemon serves it"));
     let mut odd = sandbox.command(&["mount", IMAGE, "mnt"]);
     let odd = odd.env("STRATA_BACKEND", "loop").output().unwrap();
-    assert!(String::from_utf8(odd.stderr).unwrap().contains("auto, kernel or fuse"));
+    assert!(String::from_utf8(odd.stderr).unwrap().contains("auto, kernel, userns or fuse"));
 }

@@ -14,13 +14,16 @@ use strata_testkit::tars::{Head, Tar};
 
 /// Before each script: `strata`, and `pid`, the newest daemon.
 const WORDS: &str = "strata() { \"$STRATA\" --root store \"$@\"; }\n\
-    pid() { strata mounts --format json | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' | tail -n 1; }\n\
+    pid() { strata mounts --format json |\n\
+        sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' | tail -n 1; }\n\
     image=$(strata images -q | head -n 1)\n\
     mkdir -p mnt other\n";
 
 fn unshared(sandbox: &Sandbox, script: &str) -> Output {
     let mut command = Command::new("unshare");
-    command.args(["-Urm", "--propagation", "private", "sh", "-euc"]).arg(format!("{WORDS}{script}"));
+    command
+        .args(["-Urm", "--propagation", "private", "sh", "-euc"])
+        .arg(format!("{WORDS}{script}"));
     command.current_dir(sandbox.path()).env("STRATA", program("strata"));
     command.env_remove("STRATA_BACKEND").output().unwrap()
 }
@@ -108,6 +111,23 @@ fn it_is_listed_and_keeps_its_image_until_it_goes() {
          strata rmi -f $image > removed; strata images -q | wc -l; ls store/mounts",
     );
     assert_eq!(said, "1\nalive\n1\n1\n1\nELF\n0\n");
+}
+
+#[test]
+fn a_mount_at_the_same_place_in_another_namespace_stays() {
+    if !possible() {
+        return;
+    }
+    let sandbox = Sandbox::with("busybox-gzip.oci.tar");
+    let said = ok(
+        &sandbox,
+        "unshare -m --propagation private \\\n\
+             \"$STRATA\" --root store mount --backend userns $image mnt\n\
+         first=$(pid)\n\
+         strata mount --backend userns $image mnt; timeout 10 \"$STRATA\" --root store umount mnt\n\
+         mountpoint -q mnt || echo gone; [ $(pid) = $first ] && echo stays; kill $first",
+    );
+    assert_eq!(said, "gone\nstays\n");
 }
 
 #[test]

@@ -35,5 +35,5 @@ pub use error::{Error, Result};
 pub use ids::{IdMap, IdMapError, Ids};
 pub use inherited::InheritedFds;
 pub use options::{MountOptions, Profile, TreeFacts, WritableOptions};
-pub use session::{Cover, Session, serve, serve_below, serve_union};
+pub use session::{MountCover, Session, serve, serve_below, serve_union};
 pub use unmounting::{Manner, SUBTYPE, Unmounter, unmount};

@@ -29,7 +29,7 @@ use crate::writable::Writable;
 const READAHEAD_KIB: u32 = 1024;
 
 /// Puts something over a detached mount: takes the mount, and gives the one to be shown.
-pub type Cover<'a> =
+pub type MountCover<'a> =
     &'a mut dyn FnMut(OwnedFd) -> std::result::Result<OwnedFd, Box<dyn StdError + Send + Sync>>;
 
 /// A mount that is being served.
@@ -57,7 +57,7 @@ pub fn serve_below(
     tree: FileTree,
     mountpoint: &Path,
     options: &MountOptions,
-    cover: Cover<'_>,
+    cover: MountCover<'_>,
 ) -> Result<Session> {
     serve_tree(tree, mountpoint, options, Some(cover))
 }
@@ -66,7 +66,7 @@ fn serve_tree(
     tree: FileTree,
     mountpoint: &Path,
     options: &MountOptions,
-    cover: Option<Cover<'_>>,
+    cover: Option<MountCover<'_>>,
 ) -> Result<Session> {
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
@@ -102,7 +102,7 @@ pub fn serve_union(
 fn start(
     adapter: impl Filesystem,
     mount: &MountConnection,
-    (mountpoint, cover): (&Path, Option<Cover<'_>>),
+    (mountpoint, cover): (&Path, Option<MountCover<'_>>),
     options: &MountOptions,
     tell: impl FnOnce(fuser::Notifier),
 ) -> Result<Session> {

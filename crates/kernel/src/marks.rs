@@ -43,13 +43,16 @@ pub(crate) fn marks(class: XattrClass, place: Vec<u8>) -> Option<[Xattr; 2]> {
         .then(|| [(mark(Mark::Metacopy), Vec::new()), (mark(Mark::Redirect), place)])
 }
 
+/// Where a content is below the data-only lower, as an absolute path.
+type ContentPlace = Box<dyn Fn(&ContentRef) -> Vec<u8> + Send + Sync>;
+
 /// A merged tree with the marks of a class on its files. See the module.
 ///
 /// A file whose path is too long for a mark has none: overlayfs asks the tree for its content.
 pub struct MarkedTree {
     tree: Arc<dyn Lower>,
     class: XattrClass,
-    place: Box<dyn Fn(&ContentRef) -> Vec<u8> + Send + Sync>,
+    place: ContentPlace,
 }
 
 impl MarkedTree {

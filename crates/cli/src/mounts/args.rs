@@ -138,8 +138,11 @@ impl MountArgs {
         match (self.backend, named) {
             (Some(wanted), _) => Ok(wanted),
             (None, None) => Ok(BackendArg::Auto),
-            (None, Some(name)) => BackendArg::from_str(&name.to_string_lossy(), false)
-                .map_err(|_| anyhow!("STRATA_BACKEND is {name:?}; it can be auto, kernel, userns or fuse")),
+            (None, Some(name)) => {
+                BackendArg::from_str(&name.to_string_lossy(), false).map_err(|_| {
+                    anyhow!("STRATA_BACKEND is {name:?}; it can be auto, kernel, userns or fuse")
+                })
+            }
         }
     }
 

@@ -19,17 +19,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::fs::Advice;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
-use strata_tree::dialect::XattrClass;
 use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
+use strata_tree::dialect::XattrClass;
 
-use super::point;
 use super::records::{KERNEL, MountRecords};
 use super::serving::MountSettings;
-use crate::error::{Error, ErrorContext, Result};
+use super::{namespaces, point};
+use crate::error::{Error, Result};
 use crate::image::OpenImage;
 use crate::trees::open_names;
 use crate::uppers::{NamedUpper, UpperLease};
@@ -49,7 +49,7 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("that is for root alone".to_owned());
     }
-    if !in_first_namespace() {
+    if !namespaces::in_first() {
         return Some("that is for root of the initial user namespace alone".to_owned());
     }
     if let Some(why) = store.read_only() {
@@ -61,13 +61,6 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("the store cannot be looked at: {error}")),
     }
-}
-
-/// Whether all ids are mapped, to themselves: the initial user namespace, where EROFS may be
-/// mounted.
-pub(super) fn in_first_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Mounts an image; returns where. The mount outlives this process.
@@ -132,13 +125,14 @@ fn assemble(
         let why = format!("the file system of the store has no file leases ({errno})");
         return Err(Error::KernelCannot(why));
     }
-    let contents = open_dir(&store.root().join("layers"))?;
+    let contents = point::open_dir(&store.root().join("layers"))?;
     let lease = detached_erofs(lease).map_err(cannot)?;
     let names = detached_erofs(names).map_err(cannot)?;
     let upper = match top {
-        Some(top) => {
-            Some((open_dir(&top.directory.join("upper"))?, open_dir(&top.directory.join("work"))?))
-        }
+        Some(top) => Some((
+            point::open_dir(&top.directory.join("upper"))?,
+            point::open_dir(&top.directory.join("work"))?,
+        )),
         None => None,
     };
     let options = &settings.options;
@@ -172,12 +166,6 @@ fn show(
     record.pid = 0;
     record.device = Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
     records.write(name, &record)?;
-    let place = open_dir(directory)?;
+    let place = point::open_dir(directory)?;
     Ok(attach(&overlay, &place.into())?)
-}
-
-pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
-        .with_context(|| format!("cannot open {}", path.display()))
 }

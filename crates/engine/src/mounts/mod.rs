@@ -26,6 +26,6 @@ pub(crate) mod userns;
 pub use list::{MountInfo, MountStatus};
 pub use point::{holds_names, shown};
 pub use records::{MountRecord, MountRecords, MountRegistration};
-pub(crate) use serving::{ServedFrom, WritableTop};
 pub use serving::{Ender, MountSettings, ServedMount};
+pub(crate) use serving::{ServedFrom, WritableTop};
 pub use umount::{UnmountHow, Unmounted};

@@ -60,6 +60,13 @@ pub(crate) fn having(device: &str) -> Vec<Elsewhere> {
     found
 }
 
+/// Whether all ids are mapped, to themselves: the initial user namespace, where EROFS may be
+/// mounted.
+pub(crate) fn in_first() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 fn path_of(table: &[u8], device: &str) -> Option<PathBuf> {
     let line = MountLine::all(table).find(|line| line.device() == Some(device.as_bytes()))?;
     Some(std::ffi::OsString::from_vec(line.path()?).into())

@@ -6,11 +6,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::table::MountLine;
 use crate::error::{ErrorContext, Result, bail};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
 
@@ -99,6 +101,13 @@ pub(crate) fn prepare(directory: &Path, root: &Path) -> Result<PathBuf> {
         bail!("cannot mount on {shown}: it would hide the store {}", root.display());
     }
     Ok(point)
+}
+
+/// A directory to mount on or from, held open.
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("cannot open {}", path.display()))
 }
 
 /// Whether a mount on the directory would hide something.

@@ -25,11 +25,12 @@ use strata_fuse::Manner;
 use strata_layer::KernelLeases;
 
 use super::point;
-use super::userns::USERNS;
 use crate::error::{ErrorContext, Result};
 
 /// What a record calls a mount that the kernel serves.
 pub(crate) const KERNEL: &str = "kernel";
+/// What it calls one whose daemon has the names alone.
+pub(crate) const USERNS: &str = "userns";
 
 /// What the registry says of one mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

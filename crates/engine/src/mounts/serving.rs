@@ -9,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use strata_fuse::{Manner, MountOptions, Profile, Session, Unmounter, WritableOptions};
 use strata_union::writable::Union;
 
+use super::records::{MountRecord, MountRecords, MountRegistration, USERNS, now};
 use super::{point, userns};
-use super::records::{MountRecord, MountRecords, MountRegistration, now};
 use crate::error::Result;
 use crate::image::OpenImage;
 use crate::uppers::{NamedUpper, UpperLease};
@@ -119,7 +119,7 @@ pub(crate) enum ServedFrom {
     /// The kernel: this process has the names (`userns`).
     Names,
     /// This process, with a writable layer on top.
-    Writable(WritableTop),
+    Writable(Box<WritableTop>),
 }
 
 impl ServedMount {
@@ -146,7 +146,7 @@ impl ServedMount {
         let (mut upper, mut backend) = (None, None);
         let (session, union, lease) = match from {
             ServedFrom::Names => {
-                backend = Some(userns::USERNS.to_owned());
+                backend = Some(USERNS.to_owned());
                 (userns::serve(root, &image, &directory, options)?, None, None)
             }
             ServedFrom::Image => {

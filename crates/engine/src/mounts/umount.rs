@@ -57,7 +57,7 @@ pub(crate) fn umount(
 ) -> Result<Unmounted> {
     let shown = directory.display();
     let path = point::resolve(directory)?;
-    let served = registry.all()?.into_iter().find(|one| one.alive && one.record.mountpoint == path);
+    let served = served_at(registry, &path)?;
     if !point::is_ours(&path) {
         return match (served, how) {
             (Some(one), UnmountHow::Abort) => abort(registry, &one),
@@ -116,6 +116,16 @@ pub(crate) fn umount(
     }
     registry.clean()?;
     Ok(Unmounted::Ended)
+}
+
+/// The living mount at a place. Another namespace may have one at the same path: then it is the one
+/// that is mounted here.
+fn served_at(registry: &MountRecords, path: &Path) -> Result<Option<KnownMount>> {
+    let mut all = registry.all()?;
+    all.retain(|one| one.alive && one.record.mountpoint == path);
+    let device = point::device_mounted_at(path);
+    let here = all.iter().position(|one| device.is_some() && one.record.device == device);
+    Ok((!all.is_empty()).then(|| all.swap_remove(here.unwrap_or(0))))
 }
 
 /// Ends a daemon, and with it the file system wherever it is mounted.

@@ -28,17 +28,14 @@ use strata_kernel::{MarkedTree, OverlayParts, detached_overlay};
 use strata_tree::dialect::XattrClass;
 use strata_tree::{Device, Kind, Lower};
 
-use super::kernel::{in_first_namespace, open_dir};
+use super::{namespaces, point};
 use crate::error::{Error, Result};
 use crate::image::OpenImage;
 use crate::trees::content_place;
 
-/// What a record calls such a mount.
-pub(crate) const USERNS: &str = "userns";
-
 /// Why this process cannot mount so; `None` if it may try.
 pub(crate) fn hindrance() -> Option<String> {
-    if in_first_namespace() {
+    if namespaces::in_first() {
         return Some("that is for root of a user namespace, such as podman unshare makes".into());
     }
     let root = rustix::process::geteuid().is_root();
@@ -59,7 +56,7 @@ pub(super) fn serve(
         return Err(Error::KernelCannot(why));
     }
     let checks = look_through(image)?;
-    let contents = open_dir(&root.join("layers"))?;
+    let contents = point::open_dir(&root.join("layers"))?;
     let place = content_place(&image.record.layers);
     let names = MarkedTree::new(Arc::clone(&image.tree) as _, XattrClass::User, place);
     let tree: FileTree = image.files.with_names(Arc::new(names));
@@ -119,9 +116,12 @@ fn look_through(image: &OpenImage) -> Result<bool> {
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let cannot = |path, what: &str| Err(Error::KernelCannot(format!("it cannot show {path}: {what}")));
+    let cannot =
+        |path, what: &str| Err(Error::KernelCannot(format!("it cannot show {path}: {what}")));
     match (whiteout, closed) {
-        (Some(path), _) => cannot(path, "a character device 0:0: overlayfs takes it for a whiteout"),
+        (Some(path), _) => {
+            cannot(path, "a character device 0:0: overlayfs takes it for a whiteout")
+        }
         (None, Some(path)) if acls => {
             cannot(path, "its owner is not mapped in this user namespace, and the image has ACLs")
         }
@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_map_says_which_ids_there_are() {
-        let ids = MappedIds::parse("         0       1000          1\n         1     100000      65536\n");
+        let ids = MappedIds::parse(
+            "         0       1000          1\n         1     100000      65536\n",
+        );
         assert!(ids.has(0) && ids.has(1) && ids.has(65536));
         assert!(!ids.has(65537) && !ids.has(u32::MAX));
         assert!(!MappedIds::parse("").has(0));
