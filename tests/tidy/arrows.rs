@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     // Tests alone may use it.
     ("testkit", &[]),
     // It judges strata as it judges other programs.
@@ -28,6 +28,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         &["content", "diff", "fuse", "image", "kernel", "layer", "registry", "tree", "union"],
     ),
     ("overlay", &["content", "fuse", "tree", "union"]),
+    ("snapshotter", &["engine", "layer", "tree"]),
     (
         "cli",
         &[

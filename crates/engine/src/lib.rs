@@ -96,6 +96,7 @@
 //! Invariants: nothing here prints, reads the environment or ends the process; bad input costs
 //! nothing that is stored already.
 
+mod chain;
 mod engine;
 mod error;
 mod image;
@@ -104,6 +105,7 @@ mod quiet;
 mod trees;
 mod uppers;
 
+pub use chain::{OpenChain, kernel_hindrance, unmount_names};
 pub use engine::{Engine, copy, import, load, pull, refuse_inside};
 pub use error::{Error, Result};
 pub use image::{OpenImage, write_tar};
@@ -120,8 +122,12 @@ pub use strata_content::{Content, Contents, FileTree};
 pub use strata_diff::export::{Exported, LeftOut};
 pub use strata_fuse::{MountOptions, Profile};
 pub use strata_image::{ImportOptions, LoadOptions, Loaded, PullOptions, Pulled};
-pub use strata_layer::{DiskUsage, ImageRecord, Progress, Removal, Space, Store};
+pub use strata_layer::{
+    DiskUsage, Holds, ImageRecord, LayerInput, LayerRecord, LeasedLayer, Progress, Removal, Space,
+    Store, Unpacked, chain_id,
+};
 pub use strata_registry::{Reference, Registries};
 pub use strata_tree::{
-    ContentRef, Entry, ImageId, Kind, Lower, Name, Node, NodeId, Stat, TreePath,
+    BlobDigest, ChainId, ContentRef, DiffId, Entry, ImageId, Kind, Lower, Name, Node, NodeId, Stat,
+    TreePath,
 };

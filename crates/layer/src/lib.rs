@@ -38,7 +38,7 @@ pub use reader::{
 pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames,
-    Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage,
+    Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage,
     LeasedLayer, NamesImages, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store,
     StoreOptions, Unpacked, Usage, chain_id,
 };

@@ -142,7 +142,7 @@ impl Write for DiffPipe {
 
 /// Writes the layer as a diff; says what a diff cannot hold, or `None` if the reader stopped before
 /// the end, for a reason of its own.
-fn write_diff(layer: Layer, pipe: PipeWriter) -> Result<Option<Vec<String>>> {
+pub(crate) fn write_diff(layer: Layer, pipe: PipeWriter) -> Result<Option<Vec<String>>> {
     let mut out = BufWriter::with_capacity(256 << 10, DiffPipe { pipe, closed: false });
     let contents = layer.contents();
     let layer = FileTree::new(Arc::new(layer), contents);

@@ -29,6 +29,7 @@ use crate::mounts::{MountInfo, MountRecords, list};
 
 mod commit;
 
+pub(crate) use commit::write_diff;
 pub use commit::{CommitOptions, Committed};
 
 /// `upper.json`.

@@ -1,4 +1,4 @@
-//! Garbage: layers without an image, directories and blobs and trees without a row.
+//! Garbage: layers that no image has and nobody holds, directories and blobs and trees without a row.
 //!
 //! Invariant: what a load in progress has published and not yet committed is locked by it, so it
 //! is left alone.
@@ -59,7 +59,7 @@ impl<'s> Collector<'s> {
     pub(super) fn collect(&self, record: &LayerRecord) -> Result<bool> {
         let mut index = self.index.lock();
         let tx = index.write()?;
-        if images::referenced(&tx, &record.diff_id)? {
+        if images::referenced(&tx, &record.diff_id)? || self.dir.is_held(&record.diff_id)? {
             return Ok(false);
         }
         let doomed = match self.dir.lock_for_removal(&[record.diff_id]) {

@@ -131,8 +131,8 @@ impl<'s> Images<'s> {
         self.change(|tx| images::untag(tx, reference))
     }
 
-    /// Removes an image, its names, and the layers that no other image has; returns those, top
-    /// first.
+    /// Removes an image, its names, and the layers that no other image has and nobody holds; returns
+    /// those, top first.
     ///
     /// # Errors
     /// `NoImage`; `InUse` if a mount leases the image or one of those layers: then nothing was
@@ -149,7 +149,12 @@ impl<'s> Images<'s> {
             if self.dir.kernel_leases().kept()?.iter().any(|mount| mount.image == *id) {
                 return Err(Error::InUse { what: format!("image {}", id.short()) });
             }
-            let freed = images::remove(tx, id)?;
+            let mut freed = Vec::new();
+            for layer in images::remove(tx, id)? {
+                if !self.dir.is_held(&layer)? {
+                    freed.push(layer);
+                }
+            }
             let locks = self.dir.lock_for_removal(&freed)?;
             for layer in &freed {
                 if let Some(record) = index::find_layer(tx, layer)? {

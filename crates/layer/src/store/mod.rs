@@ -8,6 +8,7 @@
 //!   trees/<chain id>      compiled trees: derived, disposable
 //!   blobs/sha256/<hex>    manifests and configs
 //!   mounts/               one file a mount, kept by the daemons
+//!   holds/                layers that snapshots of an engine need, see holds.rs
 //!   staging/  trash/      emptied at the next start, as far as nobody alive holds them
 //! ```
 //!
@@ -41,6 +42,7 @@ mod dir;
 mod files;
 mod fsck_report;
 mod gc;
+mod holds;
 mod images;
 mod kernel_leases;
 mod leases;
@@ -74,6 +76,7 @@ pub use df::{Disk, DiskUsage, LayerUsage};
 pub(crate) use dir::StoreDir;
 pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
+pub use holds::Holds;
 pub use images::{Images, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};

@@ -121,8 +121,12 @@ impl<'s> RemovalPlan<'s> {
         let at = found.ok_or(Error::NoImage(*id))?;
         let image = self.left.remove(at);
         let needed = |layer: &DiffId| self.left.iter().any(|other| other.layers.contains(layer));
-        let freed: BTreeSet<DiffId> =
-            image.layers.iter().copied().filter(|layer| !needed(layer)).collect();
+        let mut freed = BTreeSet::new();
+        for layer in image.layers.iter().filter(|layer| !needed(layer)) {
+            if !self.dir.is_held(layer)? {
+                freed.insert(*layer);
+            }
+        }
         if self.is_in_use(image, &freed)? {
             self.left.insert(at, image);
             return Ok(None);

@@ -153,6 +153,19 @@ impl Layer {
         self.list.iter().map(|(path, change)| (path, *change))
     }
 
+    /// Whether the root directory itself has another mode, owner or attribute than the lower's.
+    /// Its time alone is none: every change of a name in it changes that.
+    ///
+    /// # Errors
+    /// `Upper`, `Lower`.
+    pub fn changes_root(&self) -> Result<bool> {
+        let base = self.parts.lower.node(self.parts.lower.root())?;
+        let facts = |stat: &Stat| (stat.perm, stat.uid, stat.gid);
+        let now = self.nodes.get(&NodeId::ROOT).map(|node| facts(&node.stat));
+        Ok(now != Some(facts(&base.stat))
+            || self.union.xattrs(NodeId::ROOT)? != self.parts.lower.xattrs(base.id)?)
+    }
+
     /// What the lower has at a name of a place, whatever the upper says.
     fn base_of(&self, place: &PendingDir, name: Name<'_>) -> Result<Option<Node>> {
         let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(None) };

@@ -1,0 +1,231 @@
+//! containerd's services over gRPC: translated, each call on a thread that may wait.
+//!
+//! Invariants: nothing is decided here; no call of the engine is made on the runtime's thread; an
+//! error becomes a status in one place (`error.rs`).
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::apply::{self, Blob, ContentStore};
+use crate::error::{Error, Result};
+use crate::filter::Filters;
+use crate::places::Mount;
+use crate::snapshots::{LabelMask, Snapshots};
+use crate::state::{Kind, Labels, Snapshot};
+
+use pb::services::diff::v1 as diff;
+use pb::services::snapshots::v1 as api;
+
+/// What the protocol files say.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub(crate) mod wire {
+    tonic::include_proto!("containerd");
+}
+pub(crate) use wire::containerd as pb;
+
+/// Snapshots in one message of a listing.
+const AT_ONCE: usize = 100;
+
+/// Both services.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) content: Arc<ContentStore>,
+}
+
+impl Services {
+    /// Does work that may wait, elsewhere.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Status> {
+        let services = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&services)).await;
+        let done = done.unwrap_or(Err(Error::BrokenOff));
+        if let Err(error) = &done {
+            tracing::debug!("{what}: {error}");
+        }
+        Ok(done?)
+    }
+
+    async fn prepare(
+        &self,
+        kind: Kind,
+        key: String,
+        parent: String,
+        labels: impl IntoIterator<Item = (String, String)>,
+    ) -> std::result::Result<Vec<pb::types::Mount>, Status> {
+        let labels: Labels = labels.into_iter().collect();
+        let work = move |to: &Self| to.snapshots.prepare(kind, &key, &parent, &labels);
+        Ok(self.run("Prepare", work).await?.into_iter().map(to_wire).collect())
+    }
+}
+
+fn to_wire(mount: Mount) -> pb::types::Mount {
+    let Mount { kind, source, options } = mount;
+    pb::types::Mount { r#type: kind, source, target: String::new(), options }
+}
+
+fn from_wire(mount: pb::types::Mount) -> Mount {
+    Mount { kind: mount.r#type, source: mount.source, options: mount.options }
+}
+
+fn time(nanoseconds: i64) -> Option<prost_types::Timestamp> {
+    let nanos = i32::try_from(nanoseconds.rem_euclid(1_000_000_000)).ok()?;
+    Some(prost_types::Timestamp { seconds: nanoseconds.div_euclid(1_000_000_000), nanos })
+}
+
+fn info(snapshot: Snapshot) -> api::Info {
+    let kind = match snapshot.kind {
+        Kind::View => api::Kind::View,
+        Kind::Active => api::Kind::Active,
+        Kind::Committed => api::Kind::Committed,
+    };
+    api::Info {
+        name: snapshot.name,
+        parent: snapshot.parent,
+        kind: kind.into(),
+        created_at: time(snapshot.created),
+        updated_at: time(snapshot.updated),
+        labels: snapshot.labels.into_iter().collect(),
+    }
+}
+
+/// Which labels an update is of: by its mask, or all of them.
+fn mask(mask: Option<prost_types::FieldMask>) -> Result<LabelMask> {
+    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+    let mut named = Vec::new();
+    for path in &paths {
+        match path.strip_prefix("labels.") {
+            Some(name) => named.push(name.to_owned()),
+            None if path == "labels" => return Ok(LabelMask::All),
+            None => {
+                let why = format!("{path} of a snapshot cannot be changed");
+                return Err(Error::InvalidArgument(why));
+            }
+        }
+    }
+    Ok(if paths.is_empty() { LabelMask::All } else { LabelMask::Named(named) })
+}
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl api::snapshots_server::Snapshots for Services {
+    async fn prepare(
+        &self,
+        request: Request<api::PrepareSnapshotRequest>,
+    ) -> Answer<api::PrepareSnapshotResponse> {
+        let api::PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let mounts = self.prepare(Kind::Active, key, parent, labels).await?;
+        Ok(Response::new(api::PrepareSnapshotResponse { mounts }))
+    }
+
+    async fn view(
+        &self,
+        request: Request<api::ViewSnapshotRequest>,
+    ) -> Answer<api::ViewSnapshotResponse> {
+        let api::ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let mounts = self.prepare(Kind::View, key, parent, labels).await?;
+        Ok(Response::new(api::ViewSnapshotResponse { mounts }))
+    }
+
+    async fn mounts(&self, request: Request<api::MountsRequest>) -> Answer<api::MountsResponse> {
+        let key = request.into_inner().key;
+        let mounts = self.run("Mounts", move |to| to.snapshots.mounts(&key)).await?;
+        let mounts = mounts.into_iter().map(to_wire).collect();
+        Ok(Response::new(api::MountsResponse { mounts }))
+    }
+
+    async fn commit(&self, request: Request<api::CommitSnapshotRequest>) -> Answer<()> {
+        let api::CommitSnapshotRequest { name, key, labels, .. } = request.into_inner();
+        let labels: Labels = labels.into_iter().collect();
+        let work = move |to: &Self| to.snapshots.commit(&name, &key, &labels);
+        Ok(Response::new(self.run("Commit", work).await?))
+    }
+
+    async fn remove(&self, request: Request<api::RemoveSnapshotRequest>) -> Answer<()> {
+        let key = request.into_inner().key;
+        Ok(Response::new(self.run("Remove", move |to| to.snapshots.remove(&key)).await?))
+    }
+
+    async fn stat(
+        &self,
+        request: Request<api::StatSnapshotRequest>,
+    ) -> Answer<api::StatSnapshotResponse> {
+        let key = request.into_inner().key;
+        let found = self.run("Stat", move |to| to.snapshots.stat(&key)).await?;
+        Ok(Response::new(api::StatSnapshotResponse { info: Some(info(found)) }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<api::UpdateSnapshotRequest>,
+    ) -> Answer<api::UpdateSnapshotResponse> {
+        let request = request.into_inner();
+        let api::Info { name, labels, .. } = request.info.unwrap_or_default();
+        let labels: Labels = labels.into_iter().collect();
+        let mask = mask(request.update_mask)?;
+        let work = move |to: &Self| to.snapshots.update(&name, &labels, &mask);
+        let updated = self.run("Update", work).await?;
+        Ok(Response::new(api::UpdateSnapshotResponse { info: Some(info(updated)) }))
+    }
+
+    type ListStream = tokio_stream::Iter<
+        std::vec::IntoIter<std::result::Result<api::ListSnapshotsResponse, Status>>,
+    >;
+
+    async fn list(&self, request: Request<api::ListSnapshotsRequest>) -> Answer<Self::ListStream> {
+        let filters = Filters::parse(&request.into_inner().filters)?;
+        let found = self.run("List", move |to| to.snapshots.list(&filters)).await?;
+        let mut found: Vec<api::Info> = found.into_iter().map(info).collect();
+        let mut messages = Vec::new();
+        while !found.is_empty() {
+            let rest = found.split_off(found.len().min(AT_ONCE));
+            let info = std::mem::replace(&mut found, rest);
+            messages.push(Ok(api::ListSnapshotsResponse { info }));
+        }
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn usage(&self, request: Request<api::UsageRequest>) -> Answer<api::UsageResponse> {
+        let key = request.into_inner().key;
+        let usage = self.run("Usage", move |to| to.snapshots.usage(&key)).await?;
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (size, inodes) = (number(usage.bytes), number(usage.inodes));
+        Ok(Response::new(api::UsageResponse { size, inodes }))
+    }
+
+    async fn cleanup(&self, _: Request<api::CleanupRequest>) -> Answer<()> {
+        Ok(Response::new(self.run("Cleanup", |to| to.snapshots.cleanup()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl diff::diff_server::Diff for Services {
+    async fn apply(&self, request: Request<diff::ApplyRequest>) -> Answer<diff::ApplyResponse> {
+        let request = request.into_inner();
+        let described = request.diff.unwrap_or_default();
+        let mounts: Vec<Mount> = request.mounts.into_iter().map(from_wire).collect();
+        let blob = Blob {
+            media_type: described.media_type,
+            digest: described.digest,
+            size: described.size,
+        };
+        let work = move |to: &Self| apply::apply(&to.snapshots, &to.content, &blob, &mounts);
+        let applied = self.run("Apply", work).await?;
+        let applied = pb::types::Descriptor {
+            media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+            digest: applied.diff_id.to_string(),
+            size: i64::try_from(applied.size).unwrap_or(i64::MAX),
+            annotations: described.annotations,
+        };
+        Ok(Response::new(diff::ApplyResponse { applied: Some(applied) }))
+    }
+
+    async fn diff(&self, _: Request<diff::DiffRequest>) -> Answer<diff::DiffResponse> {
+        Err(Error::NotImplemented("making a diff".to_owned()).into())
+    }
+}

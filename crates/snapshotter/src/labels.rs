@@ -1,0 +1,23 @@
+//! Labels that mean something here, and names that containerd gives.
+//!
+//! Invariant: these are containerd's words (its packages `snapshots` and `pkg/cri`), not ours.
+
+use crate::state::Labels;
+
+/// The chain id that a snapshot will have once it is committed.
+pub(crate) const REF: &str = "containerd.io/snapshot.ref";
+/// The layer was not fetched by containerd.
+pub(crate) const REMOTE: &str = "containerd.io/snapshot/remote";
+
+/// What begins the last part of the key of a snapshot that a layer is unpacked into.
+const UNPACK: &str = "extract-";
+
+/// Whether a snapshot is there to unpack a layer into it: `NAMESPACE/NUMBER/extract-...`.
+pub(crate) fn is_unpack(key: &str) -> bool {
+    key.splitn(3, '/').last().is_some_and(|name| name.starts_with(UNPACK))
+}
+
+/// Whether the labels name that chain.
+pub(crate) fn names(labels: &Labels, chain: &str) -> bool {
+    labels.get(REF).is_some_and(|label| label == chain)
+}

@@ -1,0 +1,295 @@
+//! Where snapshots are on disk, and the mounts below them.
+//!
+//! ```text
+//! ROOT/layers/                          contents of all layers: the data-only lower
+//! ROOT/containerd/snapshots/<n>/fs      the upper of snapshot n
+//!                              /work    its work directory
+//! RUN/<chain id>                        mounted: the names of that chain's merged tree
+//! ```
+//!
+//! The names of a chain are one lower, however many layers it has. They are mounted before
+//! containerd is told of a mount that needs them, once for all snapshots above them, and taken out
+//! of sight when no snapshot is left that does; an overlayfs that uses them keeps them.
+//!
+//! Invariants: a directory below RUN is mounted or not there, so a mount that would lack its lower
+//! fails instead of showing an empty one; paths are short and have none of `,`, `:` and `\`, so
+//! options fit into what mount(2) takes and need no escape.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use strata_tree::DiffId;
+use stratafs::{OpenChain, Store, chain_id, unmount_names};
+
+use crate::error::{Doing, Error, Result};
+use crate::state::{Kind, SnapshotId, Usage};
+
+/// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
+const DIGITS: usize = 24;
+
+/// A mount as containerd wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) options: Vec<String>,
+}
+
+/// The directories, and which names are mounted.
+pub(crate) struct Places {
+    snapshots: PathBuf,
+    layers: PathBuf,
+    run: PathBuf,
+    /// Names that are mounted, with the snapshots that need them.
+    users: Mutex<HashMap<PathBuf, HashSet<SnapshotId>>>,
+}
+
+impl Places {
+    /// Makes what is missing.
+    pub(crate) fn make(root: &Path, run: &Path) -> Result<Self> {
+        let snapshots = root.join("containerd/snapshots");
+        for dir in [&snapshots, run] {
+            if dir.to_string_lossy().contains([',', ':', '\\', '\n']) {
+                let why =
+                    format!("{} has a character that overlayfs gives a meaning", dir.display());
+                return Err(Error::InvalidArgument(why));
+            }
+            let mut builder = DirBuilder::new();
+            let made = builder.recursive(true).mode(0o711).create(dir);
+            made.doing(|| format!("cannot make {}", dir.display()))?;
+        }
+        let run = run.canonicalize().doing(|| format!("cannot find {}", run.display()))?;
+        let layers = root.join("layers");
+        Ok(Self { snapshots, layers, run, users: Mutex::default() })
+    }
+
+    /// The upper of a snapshot.
+    pub(crate) fn upper(&self, id: SnapshotId) -> PathBuf {
+        self.dir(id).join("fs")
+    }
+
+    fn dir(&self, id: SnapshotId) -> PathBuf {
+        self.snapshots.join(id.0.to_string())
+    }
+
+    /// Makes the directories of a snapshot.
+    pub(crate) fn make_upper(&self, id: SnapshotId, kind: Kind) -> Result<()> {
+        let dir = self.dir(id);
+        let doing = || format!("cannot make {}", dir.display());
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            // What a crash left before its row was there.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                fs::remove_dir_all(&dir).doing(doing)?;
+                fs::create_dir(&dir).doing(doing)?;
+            }
+            Err(error) => return Err(error).doing(doing),
+        }
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).doing(doing)?;
+        let work = (kind == Kind::Active).then_some(("work", 0o711));
+        for (name, mode) in [("fs", 0o755)].into_iter().chain(work) {
+            let path = dir.join(name);
+            fs::create_dir(&path).doing(doing)?;
+            // Whatever the umask says.
+            fs::set_permissions(&path, Permissions::from_mode(mode)).doing(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the directories of a snapshot that is no more.
+    pub(crate) fn remove_upper(&self, id: SnapshotId) -> Result<()> {
+        let dir = self.dir(id);
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).doing(|| format!("cannot remove {}", dir.display())),
+        }
+    }
+
+    /// Whether nothing was written into an upper.
+    pub(crate) fn is_untouched(&self, id: SnapshotId) -> Result<bool> {
+        let upper = self.upper(id);
+        let doing = || format!("cannot read {}", upper.display());
+        Ok(fs::read_dir(&upper).doing(doing)?.next().is_none())
+    }
+
+    /// Numbers of all directories that are there.
+    pub(crate) fn numbers(&self) -> Result<Vec<SnapshotId>> {
+        let doing = || format!("cannot list {}", self.snapshots.display());
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.snapshots).doing(doing)? {
+            let name = entry.doing(doing)?.file_name();
+            let number = name.to_str().and_then(|name| name.parse().ok());
+            numbers.extend(number.map(SnapshotId));
+        }
+        Ok(numbers)
+    }
+
+    /// The snapshot whose upper is at that path.
+    pub(crate) fn of_upper(&self, upper: &Path) -> Option<SnapshotId> {
+        let below = upper.strip_prefix(&self.snapshots).ok()?;
+        let number = below.parent()?.to_str()?.parse().ok()?;
+        (below.file_name()? == "fs").then_some(SnapshotId(number))
+    }
+
+    /// What an upper takes: names and blocks, hard links once.
+    pub(crate) fn usage(&self, id: SnapshotId) -> Result<Usage> {
+        let mut usage = Usage::default();
+        let mut seen = HashSet::new();
+        let mut open = vec![self.upper(id)];
+        while let Some(path) = open.pop() {
+            let meta = match path.symlink_metadata() {
+                Ok(meta) => meta,
+                // It may be in use.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    return Err(error).doing(|| format!("cannot stat {}", path.display()));
+                }
+            };
+            if seen.insert(meta.ino()) {
+                usage.inodes += 1;
+                usage.bytes += meta.blocks() * 512;
+            }
+            if meta.is_dir() {
+                let doing = || format!("cannot list {}", path.display());
+                for entry in fs::read_dir(&path).doing(doing)? {
+                    open.push(entry.doing(doing)?.path());
+                }
+            }
+        }
+        Ok(usage)
+    }
+
+    /// The mounts of a snapshot above `chain`.
+    pub(crate) fn mounts(&self, id: SnapshotId, kind: Kind, chain: &[DiffId]) -> Vec<Mount> {
+        let writable = kind == Kind::Active;
+        let Some(names) = self.names(chain) else {
+            let access = if writable { "rw" } else { "ro" };
+            let options = vec![access.to_owned(), "rbind".to_owned()];
+            let source = self.upper(id).display().to_string();
+            return vec![Mount { kind: "bind".to_owned(), source, options }];
+        };
+        let lower = format!("lowerdir={}::{}", names.display(), self.layers.display());
+        let mut options = match writable {
+            true => vec![
+                format!("workdir={}", self.dir(id).join("work").display()),
+                format!("upperdir={}", self.upper(id).display()),
+            ],
+            false => vec!["ro".to_owned()],
+        };
+        options.push(lower);
+        // Contents are found through these; an index would refuse a lower that was mounted anew.
+        options.extend(["metacopy=on", "redirect_dir=on", "index=off"].map(str::to_owned));
+        vec![Mount { kind: "overlay".to_owned(), source: "overlay".to_owned(), options }]
+    }
+
+    /// Where the names of a chain are mounted; `None` for no layers.
+    fn names(&self, chain: &[DiffId]) -> Option<PathBuf> {
+        let hex = chain_id(chain)?.hex();
+        Some(self.run.join(hex.get(..DIGITS).unwrap_or(&hex)))
+    }
+
+    /// Mounts the names of a chain unless they are, for the snapshot `id`.
+    pub(crate) fn show_names(&self, store: &Store, id: SnapshotId, chain: &[DiffId]) -> Result<()> {
+        let Some(place) = self.names(chain) else { return Ok(()) };
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_mounted(&place)? {
+            let doing = || format!("cannot make {}", place.display());
+            match fs::create_dir(&place) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).doing(doing),
+            }
+            let opened = OpenChain::open(store, chain);
+            if let Err(error) = opened.and_then(|open| open.mount_names(store, &place)) {
+                // The failure itself is the better message.
+                let _ = fs::remove_dir(&place);
+                return Err(error.into());
+            }
+        }
+        users.entry(place).or_default().insert(id);
+        Ok(())
+    }
+
+    /// Makes the root of an upper look like that of the chain, whose names are mounted.
+    pub(crate) fn adopt_root(&self, id: SnapshotId, chain: &[DiffId]) -> Result<()> {
+        let Some(names) = self.names(chain) else { return Ok(()) };
+        let upper = self.upper(id);
+        let doing = || format!("cannot make {} look like its lower", upper.display());
+        let meta = names.metadata().doing(doing)?;
+        std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid())).doing(doing)?;
+        fs::set_permissions(&upper, meta.permissions()).doing(doing)?;
+        copy_xattrs(&names, &upper).doing(doing)?;
+        let times = fs::FileTimes::new().set_modified(meta.modified().doing(doing)?);
+        fs::File::open(&upper).and_then(|upper| upper.set_times(times)).doing(doing)
+    }
+
+    /// The snapshot needs its names no more; those that no other needs are taken away.
+    pub(crate) fn release(&self, id: SnapshotId) -> Result<()> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = Vec::new();
+        users.retain(|place, of| {
+            if of.remove(&id) && of.is_empty() {
+                unused.push(place.clone());
+            }
+            !of.is_empty()
+        });
+        unused.iter().try_for_each(|place| hide(place))
+    }
+
+    /// Takes away all names that no snapshot uses: what an earlier run left.
+    pub(crate) fn hide_unused(&self) -> Result<()> {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let doing = || format!("cannot list {}", self.run.display());
+        for entry in fs::read_dir(&self.run).doing(doing)? {
+            let path = entry.doing(doing)?.path();
+            let names = path.file_name().is_some_and(|name| name.len() == DIGITS);
+            if names && !users.contains_key(&path) {
+                hide(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hide(place: &Path) -> Result<()> {
+    while is_mounted(place)? {
+        unmount_names(place)?;
+    }
+    match fs::remove_dir(place) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).doing(|| format!("cannot remove {}", place.display())),
+    }
+}
+
+/// Copies the attributes that are the image's, not overlayfs' own.
+fn copy_xattrs(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
+    let mut names = vec![0; 64 << 10];
+    let length = listxattr(from, &mut names)?;
+    let names = names.get(..length).unwrap_or_default();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let mut value = vec![0; 64 << 10];
+        let length = getxattr(from, name, &mut value)?;
+        setxattr(to, name, value.get(..length).unwrap_or_default(), XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Whether something is mounted on a directory, which need not be there.
+fn is_mounted(place: &Path) -> Result<bool> {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+    match rustix::fs::statx(CWD, place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno).doing(|| format!("cannot stat {}", place.display())),
+    }
+}

@@ -1,0 +1,121 @@
+//! The socket, the runtime, and the end.
+//!
+//! Invariants: the socket is there, and systemd told of it, only when every call can be answered;
+//! SIGTERM and SIGINT end the program once the calls that are being answered are; mounts stay.
+
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Resource};
+use stratafs::Engine;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::Args;
+use crate::apply::ContentStore;
+use crate::grpc::Services;
+use crate::grpc::pb::services::diff::v1::diff_server::DiffServer;
+use crate::grpc::pb::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::snapshots::Snapshots;
+
+/// How long a thread without work is kept.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// How many calls are worked on at once.
+const THREADS: usize = 16;
+
+/// Serves until a signal ends it.
+pub(crate) fn serve(args: &Args) -> Result<()> {
+    raise_limit();
+    let engine = Engine::new(&args.root);
+    let snapshots = Snapshots::open(&engine, &args.run)
+        .with_context(|| format!("cannot keep snapshots in {}", args.root.display()))?;
+    let services = Services {
+        snapshots: Arc::new(snapshots),
+        content: Arc::new(ContentStore(args.content.clone())),
+    };
+    let listener = match inherited()? {
+        Some(listener) => listener,
+        None => listen(&args.address)?,
+    };
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(THREADS)
+        .thread_keep_alive(IDLE)
+        .build()?;
+    runtime.block_on(async {
+        let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        tell_systemd("READY=1");
+        let end = async move {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        };
+        Server::builder()
+            .add_service(SnapshotsServer::new(services.clone()))
+            .add_service(DiffServer::new(services))
+            .serve_with_incoming_shutdown(incoming, end)
+            .await
+            .context("serving the socket failed")
+    })
+}
+
+/// Each layer of a chain is a descriptor while the chain is read.
+fn raise_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the number of open files: {errno}");
+    }
+}
+
+/// The socket that systemd opened for us (sd_listen_fds(3)): the first one, descriptor 3.
+fn inherited() -> Result<Option<UnixListener>> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS").unwrap_or(0) < 1 {
+        return Ok(None);
+    }
+    // A copy of it, without taking a bare number for a descriptor.
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let socket: OwnedFd = rustix::process::pidfd_getfd(own, 3, PidfdGetfdFlags::empty())
+        .context("cannot take the socket that systemd passed")?;
+    Ok(Some(UnixListener::from(socket)))
+}
+
+/// Makes the socket, in the place of one that nobody listens on.
+fn listen(address: &Path) -> Result<UnixListener> {
+    let doing = || format!("cannot listen on {}", address.display());
+    if let Some(parent) = address.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o711).create(parent).with_context(doing)?;
+    }
+    match UnixStream::connect(address) {
+        Ok(_) => bail!("another program listens on {}", address.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(_) => std::fs::remove_file(address).with_context(doing)?,
+    }
+    let listener = UnixListener::bind(address).with_context(doing)?;
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(address, mode).with_context(doing)?;
+    Ok(listener)
+}
+
+/// Tells systemd (sd_notify(3)), where it wants to know.
+fn tell_systemd(what: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(what.as_bytes(), path));
+    if let Err(error) = told {
+        tracing::warn!("cannot tell systemd that {what}: {error}");
+    }
+}

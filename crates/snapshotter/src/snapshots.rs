@@ -1,0 +1,433 @@
+//! The snapshots API without its transport: what each call does.
+//!
+//! ```text
+//! Prepare   row + upper, names of the parent's chain mounted     -> overlay mount
+//! (Apply)   a blob becomes a layer of the store, above the parent's
+//! Commit    the upper, if anything was written, becomes a layer; the row gets its name
+//! Remove    row away, holds away, upper away
+//! ```
+//!
+//! The layers of a row are held in the store ([`Holds`]) before the row is written, and let go
+//! after it is gone. So at any moment what a row names is in the store; a hold too many, an upper
+//! without a row, and names that nobody needs are taken away at the next start.
+//!
+//! Invariants: calls for one name wait for each other; the record is locked for short times, never
+//! while a layer is read or written.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use strata_tree::DiffId;
+use stratafs::{Engine, Holds, LeasedLayer, OpenChain, Quiet, Store, chain_id, kernel_hindrance};
+
+use crate::error::{Doing, Error, Result};
+use crate::filter::Filters;
+use crate::labels;
+use crate::places::{Mount, Places};
+use crate::state::{Kind, Labels, NewSnapshot, Snapshot, SnapshotId, State, Usage};
+
+/// The name under which the store's holds are kept.
+const HOLDER: &str = "containerd";
+
+/// All snapshots of a store.
+pub(crate) struct Snapshots {
+    pub(crate) store: Store,
+    pub(crate) places: Places,
+    state: Mutex<State>,
+    holds: Holds,
+    keys: Keys,
+    /// containerd asks this program to apply diffs, so a snapshot that a diff is to be applied to
+    /// is not mounted before that.
+    applies_here: AtomicBool,
+    /// Layers that no snapshot needs any more, until the next cleanup.
+    unneeded: Mutex<BTreeSet<DiffId>>,
+}
+
+/// A change of labels: of all, or of those that are named.
+pub(crate) enum LabelMask {
+    All,
+    Named(Vec<String>),
+}
+
+impl Snapshots {
+    /// Opens what is there, and mends what a crash left.
+    pub(crate) fn open(engine: &Engine, run: &Path) -> Result<Self> {
+        let store = engine.made_store()?;
+        if let Some(why) = kernel_hindrance(&store) {
+            let why = format!("the kernel cannot mount layers for this process: {why}");
+            return Err(Error::FailedPrecondition(why));
+        }
+        let root = store.root().canonicalize();
+        let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
+        let places = Places::make(&root, run)?;
+        let state = State::open(&root.join("containerd/snapshots.db"))?;
+        let snapshots = Self {
+            holds: Holds::of(&root, HOLDER)?,
+            store,
+            places,
+            state: Mutex::new(state),
+            keys: Keys::default(),
+            applies_here: AtomicBool::new(false),
+            unneeded: Mutex::default(),
+        };
+        snapshots.mend()?;
+        Ok(snapshots)
+    }
+
+    /// Brings disk and record together, and mounts again what snapshots need.
+    fn mend(&self) -> Result<()> {
+        let all = self.state().all()?;
+        let needed: BTreeSet<DiffId> = all.iter().flat_map(|one| one.layers.clone()).collect();
+        self.holds.add(&needed)?;
+        self.holds.remove(self.holds.all()?.difference(&needed))?;
+        let uppers = all.iter().filter(|one| one.kind != Kind::Committed).map(|one| one.id);
+        let uppers: HashSet<SnapshotId> = uppers.collect();
+        for number in self.places.numbers()? {
+            if !uppers.contains(&number) {
+                self.places.remove_upper(number)?;
+            }
+        }
+        for one in all.iter().filter(|one| one.kind != Kind::Committed) {
+            let chain = self.state().chain(&one.name)?;
+            // One that cannot be shown must not keep the others from it.
+            if let Err(error) = self.places.show_names(&self.store, one.id, &chain) {
+                tracing::error!("snapshot {}: {error}", one.name);
+            }
+        }
+        self.places.hide_unused()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a snapshot to be written or read.
+    ///
+    /// # Errors
+    /// `AlreadyExists` also where the layer that is to be unpacked into it is in the store: there
+    /// is a committed snapshot with that label then.
+    pub(crate) fn prepare(
+        &self,
+        kind: Kind,
+        key: &str,
+        parent: &str,
+        labels: &Labels,
+    ) -> Result<Vec<Mount>> {
+        let _alone = self.keys.lock(key);
+        self.state().parent(parent)?;
+        if kind == Kind::Active
+            && let Some(chain) = labels.get(labels::REF)
+            && self.find_layer(chain, parent, labels)?
+        {
+            return Err(Error::AlreadyExists(chain.clone()));
+        }
+        let new =
+            NewSnapshot { name: key, parent, kind, labels, layers: &[], usage: Usage::default() };
+        let (made, chain) = {
+            let mut state = self.state();
+            let made = state.insert(&new, |id| self.places.make_upper(id, kind))?;
+            let chain = state.chain(parent)?;
+            (made, chain)
+        };
+        if kind != Kind::Active || !labels::is_unpack(key) || !self.applies_here() {
+            let ready = self
+                .places
+                .show_names(&self.store, made.id, &chain)
+                .and_then(|()| self.places.adopt_root(made.id, &chain));
+            if let Err(error) = ready {
+                self.forget(key)?;
+                return Err(error);
+            }
+        }
+        Ok(self.places.mounts(made.id, kind, &chain))
+    }
+
+    fn applies_here(&self) -> bool {
+        self.applies_here.load(Ordering::Relaxed)
+    }
+
+    /// Sees whether the store has the layer that makes `chain` of the parent, and commits it.
+    fn find_layer(&self, chain: &str, parent: &str, labels: &Labels) -> Result<bool> {
+        let below = {
+            let state = self.state();
+            let mut children = state.children(parent)?.into_iter();
+            if children.any(|one| one.kind == Kind::Committed && labels::names(&one.labels, chain))
+            {
+                return Ok(true);
+            }
+            state.chain(parent)?
+        };
+        let Some(layer) = self.layer_above(&below, chain)? else { return Ok(false) };
+        self.commit_layers(chain, parent, labels, &[layer])?;
+        Ok(true)
+    }
+
+    /// The layer of the store that makes `chain` of the layers below it.
+    fn layer_above(&self, below: &[DiffId], chain: &str) -> Result<Option<LeasedLayer>> {
+        let mut layers = below.to_vec();
+        for record in self.store.layers()? {
+            layers.push(record.diff_id);
+            if chain_id(&layers).is_some_and(|id| id.to_string() == chain) {
+                return Ok(self.store.lease(&record.diff_id)?);
+            }
+            layers.pop();
+        }
+        Ok(None)
+    }
+
+    /// Makes a committed snapshot of layers that are leased; its name is the chain, or where
+    /// another has that, the chain with a number.
+    pub(crate) fn commit_layers(
+        &self,
+        chain: &str,
+        parent: &str,
+        labels: &Labels,
+        leased: &[LeasedLayer],
+    ) -> Result<()> {
+        let layers: Vec<DiffId> = leased.iter().map(|lease| *lease.diff_id()).collect();
+        let usage = self.usage_of(&layers)?;
+        let mut labels = labels.clone();
+        labels.insert(labels::REMOTE.to_owned(), "remote snapshot".to_owned());
+        self.holds.add(&layers)?;
+        let mut state = self.state();
+        let mut name = chain.to_owned();
+        for number in 2.. {
+            if state.find(&name)?.is_none() {
+                break;
+            }
+            name = format!("{chain}/{number}");
+        }
+        let new = NewSnapshot {
+            name: &name,
+            parent,
+            kind: Kind::Committed,
+            labels: &labels,
+            layers: &layers,
+            usage,
+        };
+        state.insert(&new, |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// The mounts of a snapshot that is to be written or read.
+    pub(crate) fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+        let _alone = self.keys.lock(key);
+        let snapshot = self.state().get(key)?;
+        self.mounts_of(&snapshot)
+    }
+
+    fn mounts_of(&self, snapshot: &Snapshot) -> Result<Vec<Mount>> {
+        if snapshot.kind == Kind::Committed {
+            let why = format!("snapshot {} is committed, and has no mounts", snapshot.name);
+            return Err(Error::FailedPrecondition(why));
+        }
+        let chain = self.show(snapshot)?;
+        Ok(self.places.mounts(snapshot.id, snapshot.kind, &chain))
+    }
+
+    /// Has the names of a snapshot mounted; gives its layers.
+    pub(crate) fn show(&self, snapshot: &Snapshot) -> Result<Vec<DiffId>> {
+        let chain = self.state().chain(&snapshot.name)?;
+        self.places.show_names(&self.store, snapshot.id, &chain)?;
+        let unpacks = labels::is_unpack(&snapshot.name) || !snapshot.layers.is_empty();
+        if unpacks && self.places.is_untouched(snapshot.id)? {
+            self.places.adopt_root(snapshot.id, &chain)?;
+        }
+        Ok(chain)
+    }
+
+    /// Makes a committed snapshot of an active one.
+    pub(crate) fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()> {
+        let _alone = self.keys.lock(key);
+        let active = {
+            let state = self.state();
+            let active = state.get(key)?;
+            if name.is_empty() {
+                return Err(Error::InvalidArgument("a snapshot needs a name".to_owned()));
+            }
+            if state.find(name)?.is_some() {
+                return Err(Error::AlreadyExists(name.to_owned()));
+            }
+            active
+        };
+        if active.kind != Kind::Active {
+            let why = format!("snapshot {key} is {}, and not to be written", active.kind.name());
+            return Err(Error::FailedPrecondition(why));
+        }
+        let mut layers = active.layers.clone();
+        let mut lease = None;
+        if layers.is_empty() || !self.places.is_untouched(active.id)? {
+            let chain = self.state().chain(key)?;
+            let chain = OpenChain::open(&self.store, &chain)?;
+            let upper = self.places.upper(active.id);
+            if let Some(unpacked) = chain.take_upper(&self.store, &upper, &Quiet)? {
+                layers.push(*unpacked.layer.diff_id());
+                lease = Some(unpacked.layer);
+            }
+        }
+        let usage = self.usage_of(&layers)?;
+        self.holds.add(&layers)?;
+        let new = NewSnapshot {
+            name,
+            parent: &active.parent,
+            kind: Kind::Committed,
+            labels,
+            layers: &layers,
+            usage,
+        };
+        self.state().commit(active.id, &new)?;
+        drop(lease);
+        self.places.release(active.id)?;
+        self.places.remove_upper(active.id)
+    }
+
+    /// Removes a snapshot.
+    pub(crate) fn remove(&self, key: &str) -> Result<()> {
+        let _alone = self.keys.lock(key);
+        let snapshot = self.state().get(key)?;
+        if labels::is_unpack(key)
+            && snapshot.layers.is_empty()
+            && snapshot.kind == Kind::Active
+            && self.places.is_untouched(snapshot.id)?
+        {
+            // Nobody has applied the diff; if that was for its names, they are there next time.
+            self.applies_here.store(false, Ordering::Relaxed);
+        }
+        self.forget(key)
+    }
+
+    fn forget(&self, key: &str) -> Result<()> {
+        let removed = {
+            let mut state = self.state();
+            let removed = state.remove(key)?;
+            let mut unneeded = Vec::new();
+            for layer in &removed.layers {
+                if !state.uses(layer)? {
+                    unneeded.push(*layer);
+                }
+            }
+            // Still under the lock: nobody can hold them for a new row meanwhile.
+            self.holds.remove(&unneeded)?;
+            self.unneeded.lock().unwrap_or_else(PoisonError::into_inner).extend(unneeded);
+            removed
+        };
+        self.places.release(removed.id)?;
+        self.places.remove_upper(removed.id)
+    }
+
+    /// Removes layers from the store that the removed snapshots had and nobody else needs.
+    pub(crate) fn cleanup(&self) -> Result<()> {
+        let unneeded =
+            std::mem::take(&mut *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut leased = Vec::new();
+        for layer in &unneeded {
+            leased.extend(self.store.lease(layer)?);
+        }
+        Ok(self.store.discard_unreferenced(leased)?)
+    }
+
+    /// One snapshot.
+    pub(crate) fn stat(&self, key: &str) -> Result<Snapshot> {
+        self.state().get(key)
+    }
+
+    /// Those that a filter matches.
+    pub(crate) fn list(&self, filters: &Filters) -> Result<Vec<Snapshot>> {
+        let mut all = self.state().all()?;
+        all.retain(|one| filters.matches(one));
+        Ok(all)
+    }
+
+    /// Changes labels.
+    pub(crate) fn update(&self, key: &str, labels: &Labels, mask: &LabelMask) -> Result<Snapshot> {
+        let mut state = self.state();
+        let found = state.get(key)?;
+        let labels = match mask {
+            LabelMask::All => labels.clone(),
+            LabelMask::Named(names) => {
+                let mut changed = found.labels;
+                for name in names {
+                    match labels.get(name) {
+                        Some(value) => changed.insert(name.clone(), value.clone()),
+                        None => changed.remove(name),
+                    };
+                }
+                changed
+            }
+        };
+        state.set_labels(found.id, &labels)?;
+        state.get(key)
+    }
+
+    /// What a snapshot takes beside its parent.
+    pub(crate) fn usage(&self, key: &str) -> Result<Usage> {
+        let snapshot = self.state().get(key)?;
+        match snapshot.kind {
+            Kind::Committed => Ok(snapshot.usage),
+            Kind::View | Kind::Active => {
+                let own = self.usage_of(&snapshot.layers)?;
+                let upper = self.places.usage(snapshot.id)?;
+                let bytes = own.bytes + upper.bytes;
+                Ok(Usage { bytes, inodes: own.inodes + upper.inodes })
+            }
+        }
+    }
+
+    fn usage_of(&self, layers: &[DiffId]) -> Result<Usage> {
+        let mut usage = Usage::default();
+        for layer in layers {
+            if let Some(record) = self.store.layer(layer)? {
+                usage.bytes += record.apparent;
+                usage.inodes += record.entries;
+            }
+        }
+        Ok(usage)
+    }
+
+    /// An applied diff is a layer of the snapshot from now on.
+    pub(crate) fn applied(&self, snapshot: &Snapshot, layer: &LeasedLayer) -> Result<()> {
+        self.holds.add([layer.diff_id()])?;
+        let mut layers = snapshot.layers.clone();
+        layers.push(*layer.diff_id());
+        self.state().set_layers(snapshot.id, &layers)?;
+        self.applies_here.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until no other call is about that snapshot.
+    pub(crate) fn alone(&self, key: &str) -> impl Drop + '_ {
+        self.keys.lock(key)
+    }
+}
+
+/// Names that calls are about just now.
+#[derive(Default)]
+struct Keys {
+    busy: Mutex<HashSet<String>>,
+    freed: Condvar,
+}
+
+/// The right to work on one name.
+struct KeyLock<'k> {
+    keys: &'k Keys,
+    key: String,
+}
+
+impl Keys {
+    fn lock(&self, key: &str) -> KeyLock<'_> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while !busy.insert(key.to_owned()) {
+            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        KeyLock { keys: self, key: key.to_owned() }
+    }
+}
+
+impl Drop for KeyLock<'_> {
+    fn drop(&mut self) {
+        self.keys.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.keys.freed.notify_all();
+    }
+}

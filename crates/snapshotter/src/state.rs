@@ -1,0 +1,374 @@
+//! The record of snapshots: what containerd has asked for, in SQLite.
+//!
+//! ```text
+//! ROOT/containerd/snapshots.db
+//!   snapshots   one row a snapshot: name, parent, kind, times, labels, the layers it adds
+//!   blobs       which diff id a blob of a registry turned out to have
+//! ```
+//!
+//! A snapshot is its parent's layers and its own: none for an unchanged one, one as a rule, two for
+//! a diff that was applied and then changed. Names are unique over all namespaces, for containerd
+//! writes the namespace into them.
+//!
+//! Invariants: `synchronous=FULL`, so what containerd was told survives a power cut; a row of a
+//! committed snapshot changes its labels alone; a parent is committed, and stays as long as it has
+//! children.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use strata_tree::{BlobDigest, DiffId};
+
+use crate::error::{Error, Result};
+
+/// The number of a snapshot, which names its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SnapshotId(pub(crate) i64);
+
+/// Labels, sorted.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// What a snapshot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// To be read.
+    View,
+    /// To be written.
+    Active,
+    /// To be a parent.
+    Committed,
+}
+
+impl Kind {
+    const fn number(self) -> i64 {
+        match self {
+            Self::View => 1,
+            Self::Active => 2,
+            Self::Committed => 3,
+        }
+    }
+
+    fn of(number: i64) -> Result<Self> {
+        match number {
+            1 => Ok(Self::View),
+            2 => Ok(Self::Active),
+            3 => Ok(Self::Committed),
+            other => Err(Error::Damaged(format!("a snapshot of kind {other}"))),
+        }
+    }
+
+    /// As containerd's filters have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Active => "active",
+            Self::Committed => "committed",
+        }
+    }
+}
+
+/// What a snapshot takes on disk beside its parent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) id: SnapshotId,
+    pub(crate) name: String,
+    /// The parent's name; empty for none.
+    pub(crate) parent: String,
+    pub(crate) kind: Kind,
+    /// Nanoseconds since 1970.
+    pub(crate) created: i64,
+    pub(crate) updated: i64,
+    pub(crate) labels: Labels,
+    /// The layers that it adds to its parent's, base first.
+    pub(crate) layers: Vec<DiffId>,
+    /// Of a committed one.
+    pub(crate) usage: Usage,
+}
+
+/// A snapshot that is to be made.
+pub(crate) struct NewSnapshot<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) parent: &'a str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'a Labels,
+    pub(crate) layers: &'a [DiffId],
+    pub(crate) usage: Usage,
+}
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS snapshots (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    name    TEXT NOT NULL UNIQUE,
+    parent  INTEGER REFERENCES snapshots (id),
+    kind    INTEGER NOT NULL,  -- 1 view, 2 active, 3 committed
+    created INTEGER NOT NULL,  -- nanoseconds since 1970
+    updated INTEGER NOT NULL,
+    labels  TEXT NOT NULL,     -- a JSON object
+    layers  BLOB NOT NULL,     -- diff ids, 32 bytes each, base first
+    bytes   INTEGER NOT NULL,
+    inodes  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS snapshots_parent ON snapshots (parent);
+CREATE TABLE IF NOT EXISTS blobs (
+    blob    BLOB PRIMARY KEY CHECK (length(blob) = 32),
+    diff_id BLOB NOT NULL CHECK (length(diff_id) = 32)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+
+const COLUMNS: &str = "s.id, s.name, coalesce(p.name, ''), s.kind, s.created, s.updated, s.labels,
+    s.layers, s.bytes, s.inodes FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent";
+
+/// The record, open.
+pub(crate) struct State {
+    db: Connection,
+}
+
+impl State {
+    /// Opens the record, or begins one.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version > 1 {
+            let why = format!("it is of version {version}, from a newer strata-snapshotter");
+            return Err(Error::Damaged(why));
+        }
+        db.execute_batch(SCHEMA)?;
+        Ok(Self { db })
+    }
+
+    /// The snapshot of that name.
+    pub(crate) fn get(&self, name: &str) -> Result<Snapshot> {
+        self.find(name)?.ok_or_else(|| Error::NotFound(name.to_owned()))
+    }
+
+    /// The same; `None` if there is none.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Snapshot>> {
+        let sql = format!("SELECT {COLUMNS} WHERE s.name = ?1");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        statement.query_row([name], |row| Ok(read(row))).optional()?.transpose()
+    }
+
+    /// The snapshot of that number.
+    pub(crate) fn numbered(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
+        let sql = format!("SELECT {COLUMNS} WHERE s.id = ?1");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        statement.query_row([id.0], |row| Ok(read(row))).optional()?.transpose()
+    }
+
+    /// All snapshots, in the order in which they were made.
+    pub(crate) fn all(&self) -> Result<Vec<Snapshot>> {
+        let sql = format!("SELECT {COLUMNS} ORDER BY s.id");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        statement.query_map([], |row| Ok(read(row)))?.map(|row| row?).collect()
+    }
+
+    /// The children of the snapshot of that name; of none, for the empty name.
+    pub(crate) fn children(&self, parent: &str) -> Result<Vec<Snapshot>> {
+        let which = match parent {
+            "" => "s.parent IS NULL AND ?1 = ''",
+            _ => "s.parent = (SELECT id FROM snapshots WHERE name = ?1)",
+        };
+        let sql = format!("SELECT {COLUMNS} WHERE {which}");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        statement.query_map([parent], |row| Ok(read(row)))?.map(|row| row?).collect()
+    }
+
+    /// All layers of a snapshot, its parents' first.
+    pub(crate) fn chain(&self, name: &str) -> Result<Vec<DiffId>> {
+        let mut statement = self.db.prepare_cached(
+            "WITH RECURSIVE up (id, parent, layers, depth) AS (
+                SELECT id, parent, layers, 0 FROM snapshots WHERE name = ?1
+                UNION ALL
+                SELECT s.id, s.parent, s.layers, depth + 1 FROM snapshots s, up
+                WHERE s.id = up.parent)
+             SELECT layers FROM up ORDER BY depth DESC",
+        )?;
+        let mut layers = Vec::new();
+        for own in statement.query_map([name], |row| row.get::<_, Vec<u8>>(0))? {
+            layers.extend(unpacked(&own?)?);
+        }
+        Ok(layers)
+    }
+
+    /// Makes a snapshot. `before` is told its number before it is there, and may refuse.
+    pub(crate) fn insert(
+        &mut self,
+        new: &NewSnapshot<'_>,
+        before: impl FnOnce(SnapshotId) -> Result<()>,
+    ) -> Result<Snapshot> {
+        if new.name.is_empty() {
+            return Err(Error::InvalidArgument("a snapshot needs a name".to_owned()));
+        }
+        if self.find(new.name)?.is_some() {
+            return Err(Error::AlreadyExists(new.name.to_owned()));
+        }
+        let parent = self.parent(new.parent)?;
+        let now = now();
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.prepare_cached(
+            "INSERT INTO snapshots (name, parent, kind, created, updated, labels, layers, bytes,
+                inodes) VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            new.name,
+            parent.map(|parent| parent.id.0),
+            new.kind.number(),
+            now,
+            text_of(new.labels),
+            packed(new.layers),
+            number(new.usage.bytes),
+            number(new.usage.inodes),
+        ])?;
+        before(SnapshotId(tx.last_insert_rowid()))?;
+        tx.commit()?;
+        self.get(new.name)
+    }
+
+    /// The committed snapshot of that name; `None` for the empty name.
+    pub(crate) fn parent(&self, name: &str) -> Result<Option<Snapshot>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let parent = self.get(name)?;
+        match parent.kind {
+            Kind::Committed => Ok(Some(parent)),
+            Kind::View | Kind::Active => {
+                Err(Error::InvalidArgument(format!("parent {name} is not committed")))
+            }
+        }
+    }
+
+    /// Makes an active snapshot a committed one of another name.
+    pub(crate) fn commit(&mut self, active: SnapshotId, new: &NewSnapshot<'_>) -> Result<()> {
+        if self.find(new.name)?.is_some() {
+            return Err(Error::AlreadyExists(new.name.to_owned()));
+        }
+        self.db
+            .prepare_cached(
+                "UPDATE snapshots SET name = ?2, kind = ?3, created = ?4, updated = ?4,
+                    labels = ?5, layers = ?6, bytes = ?7, inodes = ?8 WHERE id = ?1",
+            )?
+            .execute(params![
+                active.0,
+                new.name,
+                new.kind.number(),
+                now(),
+                text_of(new.labels),
+                packed(new.layers),
+                number(new.usage.bytes),
+                number(new.usage.inodes),
+            ])?;
+        Ok(())
+    }
+
+    /// Adds a layer to an active snapshot.
+    pub(crate) fn set_layers(&mut self, id: SnapshotId, layers: &[DiffId]) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE snapshots SET layers = ?2 WHERE id = ?1")?
+            .execute(params![id.0, packed(layers)])?;
+        Ok(())
+    }
+
+    /// Gives a snapshot other labels.
+    pub(crate) fn set_labels(&mut self, id: SnapshotId, labels: &Labels) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE snapshots SET labels = ?2, updated = ?3 WHERE id = ?1")?
+            .execute(params![id.0, text_of(labels), now()])?;
+        Ok(())
+    }
+
+    /// Removes a snapshot without children.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<Snapshot> {
+        let snapshot = self.get(name)?;
+        if !self.children(name)?.is_empty() {
+            let why = format!("cannot remove snapshot {name}: it has children");
+            return Err(Error::FailedPrecondition(why));
+        }
+        self.db.prepare_cached("DELETE FROM snapshots WHERE id = ?1")?.execute([snapshot.id.0])?;
+        Ok(snapshot)
+    }
+
+    /// Whether a snapshot has that layer for its own.
+    pub(crate) fn uses(&self, layer: &DiffId) -> Result<bool> {
+        // Few snapshots have more than one: the blob is the layer, or contains it.
+        let mut statement =
+            self.db.prepare_cached("SELECT 1 FROM snapshots WHERE instr(layers, ?1) > 0")?;
+        Ok(statement.exists([&layer.as_bytes()[..]])?)
+    }
+
+    /// Which diff id a blob turned out to have.
+    pub(crate) fn diff_id_of(&self, blob: &BlobDigest) -> Result<Option<DiffId>> {
+        let mut statement = self.db.prepare_cached("SELECT diff_id FROM blobs WHERE blob = ?1")?;
+        let found: Option<[u8; 32]> =
+            statement.query_row([&blob.as_bytes()[..]], |row| row.get(0)).optional()?;
+        Ok(found.map(DiffId::from_bytes))
+    }
+
+    /// Notes that.
+    pub(crate) fn note_blob(&mut self, blob: &BlobDigest, diff_id: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO blobs (blob, diff_id) VALUES (?1, ?2)")?
+            .execute(params![&blob.as_bytes()[..], &diff_id.as_bytes()[..]])?;
+        Ok(())
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<Snapshot> {
+    let labels: String = row.get(6)?;
+    let layers: Vec<u8> = row.get(7)?;
+    let name: String = row.get(1)?;
+    Ok(Snapshot {
+        id: SnapshotId(row.get(0)?),
+        parent: row.get(2)?,
+        kind: Kind::of(row.get(3)?)?,
+        created: row.get(4)?,
+        updated: row.get(5)?,
+        labels: serde_json::from_str(&labels)
+            .map_err(|error| Error::Damaged(format!("labels of {name}: {error}")))?,
+        layers: unpacked(&layers)?,
+        usage: Usage {
+            bytes: row.get::<_, i64>(8)?.unsigned_abs(),
+            inodes: row.get::<_, i64>(9)?.unsigned_abs(),
+        },
+        name,
+    })
+}
+
+fn packed(layers: &[DiffId]) -> Vec<u8> {
+    layers.iter().flat_map(|layer| *layer.as_bytes()).collect()
+}
+
+fn unpacked(bytes: &[u8]) -> Result<Vec<DiffId>> {
+    let (layers, rest) = bytes.as_chunks::<32>();
+    match rest {
+        [] => Ok(layers.iter().map(|layer| DiffId::from_bytes(*layer)).collect()),
+        _ => Err(Error::Damaged(format!("layers of {} bytes", bytes.len()))),
+    }
+}
+
+fn text_of(labels: &Labels) -> String {
+    serde_json::json!(labels).to_string()
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
