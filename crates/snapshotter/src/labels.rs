@@ -8,6 +8,12 @@ use crate::state::Labels;
 pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 /// The layer was not fetched by containerd.
 pub(crate) const REMOTE: &str = "containerd.io/snapshot/remote";
+/// By CRI: the image that the layer is of, as it was asked for.
+pub(crate) const CRI_IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
+/// By CRI: the digest of the layer's blob.
+pub(crate) const CRI_LAYER: &str = "containerd.io/snapshot/cri.layer-digest";
+/// By CRI: the digest of the image's manifest.
+pub(crate) const CRI_MANIFEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 
 /// What begins the last part of the key of a snapshot that a layer is unpacked into.
 const UNPACK: &str = "extract-";

@@ -18,8 +18,10 @@ mod apply;
 mod error;
 mod filter;
 mod grpc;
+mod keys;
 mod labels;
 mod places;
+mod remote;
 mod server;
 mod snapshots;
 mod state;
@@ -50,6 +52,9 @@ struct Args {
         default_value = "/var/lib/containerd/io.containerd.content.v1.content"
     )]
     content: PathBuf,
+    /// The program strata, which fetches images [default: the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    strata: Option<PathBuf>,
     /// What is logged, as in STRATA_LOG: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "STRATA_LOG", default_value = "warn")]
     log_level: String,

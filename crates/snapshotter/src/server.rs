@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ const THREADS: usize = 16;
 pub(crate) fn serve(args: &Args) -> Result<()> {
     raise_limit();
     let engine = Engine::new(&args.root);
-    let snapshots = Snapshots::open(&engine, &args.run)
+    let program = args.strata.clone().unwrap_or_else(beside);
+    let snapshots = Snapshots::open(&engine, &args.run, &program)
         .with_context(|| format!("cannot keep snapshots in {}", args.root.display()))?;
     let services = Services {
         snapshots: Arc::new(snapshots),
@@ -69,6 +70,12 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
             .await
             .context("serving the socket failed")
     })
+}
+
+/// The program strata beside this one, else the one that the shell would find.
+fn beside() -> PathBuf {
+    let own = std::env::current_exe().ok().map(|own| own.with_file_name("strata"));
+    own.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("strata"))
 }
 
 /// Each layer of a chain is a descriptor while the chain is read.

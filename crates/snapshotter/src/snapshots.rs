@@ -17,15 +17,17 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use strata_tree::DiffId;
+use strata_tree::{DiffId, ImageId};
 use stratafs::{Engine, Holds, LeasedLayer, OpenChain, Quiet, Store, chain_id, kernel_hindrance};
 
 use crate::error::{Doing, Error, Result};
 use crate::filter::Filters;
+use crate::keys::{KeyLock, Keys};
 use crate::labels;
 use crate::places::{Mount, Places};
+use crate::remote::Fetcher;
 use crate::state::{Kind, Labels, NewSnapshot, Snapshot, SnapshotId, State, Usage};
 
 /// The name under which the store's holds are kept.
@@ -38,6 +40,7 @@ pub(crate) struct Snapshots {
     state: Mutex<State>,
     holds: Holds,
     keys: Keys,
+    fetcher: Fetcher,
     /// containerd asks this program to apply diffs, so a snapshot that a diff is to be applied to
     /// is not mounted before that.
     applies_here: AtomicBool,
@@ -53,7 +56,7 @@ pub(crate) enum LabelMask {
 
 impl Snapshots {
     /// Opens what is there, and mends what a crash left.
-    pub(crate) fn open(engine: &Engine, run: &Path) -> Result<Self> {
+    pub(crate) fn open(engine: &Engine, run: &Path, program: &Path) -> Result<Self> {
         let store = engine.made_store()?;
         if let Some(why) = kernel_hindrance(&store) {
             let why = format!("the kernel cannot mount layers for this process: {why}");
@@ -69,6 +72,7 @@ impl Snapshots {
             places,
             state: Mutex::new(state),
             keys: Keys::default(),
+            fetcher: Fetcher::new(program.to_owned(), root.clone()),
             applies_here: AtomicBool::new(false),
             unneeded: Mutex::default(),
         };
@@ -119,7 +123,7 @@ impl Snapshots {
         self.state().parent(parent)?;
         if kind == Kind::Active
             && let Some(chain) = labels.get(labels::REF)
-            && self.find_layer(chain, parent, labels)?
+            && self.has_layer(chain, parent, labels)?
         {
             return Err(Error::AlreadyExists(chain.clone()));
         }
@@ -146,6 +150,54 @@ impl Snapshots {
 
     fn applies_here(&self) -> bool {
         self.applies_here.load(Ordering::Relaxed)
+    }
+
+    /// Sees whether the store has the layer, or can have it fetched.
+    fn has_layer(&self, chain: &str, parent: &str, labels: &Labels) -> Result<bool> {
+        if self.find_layer(chain, parent, labels)? {
+            return Ok(true);
+        }
+        let Some(image) = Fetcher::image_of(labels) else { return Ok(false) };
+        let below = self.state().chain(parent)?;
+        let images = self.store.images();
+        let before: BTreeSet<ImageId> = images.all()?.into_iter().map(|image| image.id).collect();
+        let is_there = || self.layer_above(&below, chain).is_ok_and(|layer| layer.is_some());
+        let fetched = self.fetcher.fetch(&image, is_there);
+        let found = self.find_layer(chain, parent, labels)?;
+        if let Some(name) = fetched {
+            // Noted once a snapshot has its layer: until then a cleanup would remove it.
+            let mut tags = images.tags()?.into_iter();
+            let id = tags.find_map(|(tag, id)| (tag == name).then_some(id));
+            if let Some(id) = id.filter(|id| !before.contains(id)) {
+                self.state().note_image(&id)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes images that were fetched for containerd, once it has none of their snapshots.
+    fn remove_images(&self) -> Result<()> {
+        let noted = self.state().noted_images()?;
+        for image in noted {
+            let record = self.store.images().get(&image)?;
+            let used = match &record {
+                Some(record) => self.state().uses_any(&record.layers)?,
+                None => false,
+            };
+            if used {
+                continue;
+            }
+            if record.is_some() {
+                match self.store.images().remove(&image) {
+                    Ok(_) | Err(strata_layer::Error::NoImage(_)) => {}
+                    // It is mounted: the next cleanup may find that it is not.
+                    Err(strata_layer::Error::InUse { .. }) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            self.state().forget_image(&image)?;
+        }
+        Ok(())
     }
 
     /// Sees whether the store has the layer that makes `chain` of the parent, and commits it.
@@ -321,6 +373,7 @@ impl Snapshots {
     pub(crate) fn cleanup(&self) -> Result<()> {
         let unneeded =
             std::mem::take(&mut *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
+        self.remove_images()?;
         let mut leased = Vec::new();
         for layer in &unneeded {
             leased.extend(self.store.lease(layer)?);
@@ -397,37 +450,7 @@ impl Snapshots {
     }
 
     /// Waits until no other call is about that snapshot.
-    pub(crate) fn alone(&self, key: &str) -> impl Drop + '_ {
+    pub(crate) fn alone(&self, key: &str) -> KeyLock<'_> {
         self.keys.lock(key)
-    }
-}
-
-/// Names that calls are about just now.
-#[derive(Default)]
-struct Keys {
-    busy: Mutex<HashSet<String>>,
-    freed: Condvar,
-}
-
-/// The right to work on one name.
-struct KeyLock<'k> {
-    keys: &'k Keys,
-    key: String,
-}
-
-impl Keys {
-    fn lock(&self, key: &str) -> KeyLock<'_> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while !busy.insert(key.to_owned()) {
-            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
-        }
-        KeyLock { keys: self, key: key.to_owned() }
-    }
-}
-
-impl Drop for KeyLock<'_> {
-    fn drop(&mut self) {
-        self.keys.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.keys.freed.notify_all();
     }
 }

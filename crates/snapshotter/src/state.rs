@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/containerd/snapshots.db
 //!   snapshots   one row a snapshot: name, parent, kind, times, labels, the layers it adds
+//!   images      those of the store that were fetched for containerd, and go with its snapshots
 //!   blobs       which diff id a blob of a registry turned out to have
 //! ```
 //!
@@ -19,7 +20,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
-use strata_tree::{BlobDigest, DiffId};
+use strata_tree::{BlobDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result};
 
@@ -121,6 +122,9 @@ CREATE INDEX IF NOT EXISTS snapshots_parent ON snapshots (parent);
 CREATE TABLE IF NOT EXISTS blobs (
     blob    BLOB PRIMARY KEY CHECK (length(blob) = 32),
     diff_id BLOB NOT NULL CHECK (length(diff_id) = 32)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS images (
+    id BLOB PRIMARY KEY CHECK (length(id) = 32)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";
@@ -307,6 +311,39 @@ impl State {
         let mut statement =
             self.db.prepare_cached("SELECT 1 FROM snapshots WHERE instr(layers, ?1) > 0")?;
         Ok(statement.exists([&layer.as_bytes()[..]])?)
+    }
+
+    /// Whether a snapshot has one of these layers for its own.
+    pub(crate) fn uses_any(&self, layers: &[DiffId]) -> Result<bool> {
+        for layer in layers {
+            if self.uses(layer)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes that an image came for containerd.
+    pub(crate) fn note_image(&mut self, image: &ImageId) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO images (id) VALUES (?1)")?
+            .execute([&image.as_bytes()[..]])?;
+        Ok(())
+    }
+
+    /// Images that came for containerd.
+    pub(crate) fn noted_images(&self) -> Result<Vec<ImageId>> {
+        let mut statement = self.db.prepare_cached("SELECT id FROM images")?;
+        let read = |row: &Row<'_>| Ok(ImageId::from_bytes(row.get(0)?));
+        Ok(statement.query_map([], read)?.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The image is gone.
+    pub(crate) fn forget_image(&mut self, image: &ImageId) -> Result<()> {
+        self.db
+            .prepare_cached("DELETE FROM images WHERE id = ?1")?
+            .execute([&image.as_bytes()[..]])?;
+        Ok(())
     }
 
     /// Which diff id a blob turned out to have.

@@ -1,0 +1,119 @@
+//! Images that containerd asks for by name: fetched by `strata pull`, before containerd fetches
+//! any layer.
+//!
+//! containerd's CRI plugin writes on a snapshot which image and which manifest the layer is of. The
+//! first such snapshot brings the whole image, its layers at once; the others find theirs in the
+//! store. `strata pull` is run as a program, next to this one: it knows the node's mirrors,
+//! certificates and logins, and its memory goes with it.
+//!
+//! Invariants: one image is fetched once at a time; a failure is no error of the snapshot, for
+//! containerd then fetches the layer by itself, and is not tried again within a minute.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::keys::Keys;
+use crate::labels;
+use crate::state::Labels;
+
+/// How long a failure counts.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Fetches images.
+pub(crate) struct Fetcher {
+    /// The program `strata`.
+    program: PathBuf,
+    root: PathBuf,
+    turns: Keys,
+    failed: Mutex<HashMap<String, Instant>>,
+}
+
+impl Fetcher {
+    /// Fetches into the store at `root`.
+    pub(crate) fn new(program: PathBuf, root: PathBuf) -> Self {
+        Self { program, root, turns: Keys::default(), failed: Mutex::default() }
+    }
+
+    /// The image that labels name: by its manifest's digest where that is known.
+    pub(crate) fn image_of(labels: &Labels) -> Option<String> {
+        let name = labels.get(labels::CRI_IMAGE)?;
+        labels.get(labels::CRI_LAYER)?;
+        let Some(manifest) = labels.get(labels::CRI_MANIFEST) else { return Some(name.clone()) };
+        let bare = name.split_once('@').map_or(name.as_str(), |(bare, _)| bare);
+        // The last colon is that of a tag unless a slash, so a port, is behind it.
+        let bare = match bare.rsplit_once(':') {
+            Some((bare, tag)) if !tag.contains('/') => bare,
+            _ => bare,
+        };
+        Some(format!("{bare}@{manifest}"))
+    }
+
+    /// Fetches an image unless `is_there` says, once nobody else fetches it, that it came
+    /// meanwhile. Gives its name in the store if it was fetched.
+    pub(crate) fn fetch(&self, image: &str, is_there: impl Fn() -> bool) -> Option<String> {
+        let _turn = self.turns.lock(image);
+        if is_there() || self.failed_lately(image) {
+            return None;
+        }
+        tracing::info!("fetching {image}");
+        let fetched = self.pull(image);
+        if let Err(why) = &fetched {
+            tracing::warn!("{image} is left to containerd: {why}");
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.insert(image.to_owned(), Instant::now());
+        }
+        fetched.ok()
+    }
+
+    fn failed_lately(&self, image: &str) -> bool {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, at| at.elapsed() < AGAIN);
+        failed.contains_key(image)
+    }
+
+    fn pull(&self, image: &str) -> Result<String, String> {
+        let output = Command::new(&self.program)
+            .arg("--root")
+            .arg(&self.root)
+            .args(["--quiet", "pull", "--", image])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", self.program.display()))?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if !output.status.success() {
+            return Err(said(&output.stderr));
+        }
+        Ok(said(&output.stdout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_by_its_manifest() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (name, wanted) in [
+            ("docker.io/library/alpine:3.20", "docker.io/library/alpine"),
+            ("127.0.0.1:5000/alpine", "127.0.0.1:5000/alpine"),
+            ("127.0.0.1:5000/alpine:1@sha256:bb", "127.0.0.1:5000/alpine"),
+        ] {
+            let labels = [
+                (labels::CRI_IMAGE, name),
+                (labels::CRI_LAYER, "sha256:cc"),
+                (labels::CRI_MANIFEST, digest.as_str()),
+            ];
+            let mut labels: Labels =
+                labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            assert_eq!(Fetcher::image_of(&labels), Some(format!("{wanted}@{digest}")));
+            labels.remove(labels::CRI_MANIFEST);
+            assert_eq!(Fetcher::image_of(&labels).as_deref(), Some(name));
+            labels.remove(labels::CRI_LAYER);
+            assert_eq!(Fetcher::image_of(&labels), None);
+        }
+    }
+}
