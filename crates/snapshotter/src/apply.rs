@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use strata_tree::{BlobDigest, DiffId};
 use stratafs::{LayerInput, LeasedLayer, Quiet};
 
-use crate::error::{Doing, Error, Result};
-use crate::places::Mount;
+use crate::error::{Error, IoDoing, Result};
+use crate::places::SnapshotMount;
 use crate::snapshots::Snapshots;
-use crate::state::Kind;
+use crate::state::SnapshotKind;
 
 /// What the media type of a layer says, as far as it can be read here: all but encrypted ones.
 fn is_readable(media_type: &str) -> bool {
@@ -27,7 +27,7 @@ fn is_readable(media_type: &str) -> bool {
 }
 
 /// A blob, as containerd describes it.
-pub(crate) struct Blob {
+pub(crate) struct DescribedBlob {
     pub(crate) media_type: String,
     pub(crate) digest: String,
     pub(crate) size: i64,
@@ -61,15 +61,15 @@ impl ContentStore {
 pub(crate) fn apply(
     snapshots: &Snapshots,
     content: &ContentStore,
-    blob: &Blob,
-    mounts: &[Mount],
+    blob: &DescribedBlob,
+    mounts: &[SnapshotMount],
 ) -> Result<Applied> {
     let other = |why: &str| Error::NotImplemented(format!("applying {}: {why}", blob.digest));
     let Some(id) = upper_of(mounts).and_then(|upper| snapshots.places.of_upper(upper)) else {
         return Err(other("the mounts are not those of a snapshot here"));
     };
     let found = snapshots.state().numbered(id)?;
-    let Some(found) = found.filter(|found| found.kind == Kind::Active) else {
+    let Some(found) = found.filter(|found| found.kind == SnapshotKind::Active) else {
         return Err(other("no snapshot here is being written there"));
     };
     let _alone = snapshots.alone(&found.name);
@@ -124,7 +124,7 @@ fn take_in(
 }
 
 /// The upper of mounts as this program gives them out.
-fn upper_of(mounts: &[Mount]) -> Option<&Path> {
+fn upper_of(mounts: &[SnapshotMount]) -> Option<&Path> {
     let [mount] = mounts else { return None };
     match mount.kind.as_str() {
         "bind" => Some(Path::new(&mount.source)),

@@ -68,11 +68,11 @@ impl From<Error> for Status {
 }
 
 /// Says what was being done.
-pub(crate) trait Doing<T> {
+pub(crate) trait IoDoing<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
+impl<T, E: Into<std::io::Error>> IoDoing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Error::Io(what(), error.into()))
     }

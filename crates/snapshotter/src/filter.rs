@@ -18,10 +18,10 @@ use std::str::CharIndices;
 use regex_lite::Regex;
 
 use crate::error::{Error, Result};
-use crate::state::Snapshot;
+use crate::state::SnapshotRow;
 
 /// Several filters, read.
-pub(crate) struct Filters(Vec<Vec<Selector>>);
+pub(crate) struct SnapshotFilters(Vec<Vec<Selector>>);
 
 struct Selector {
     path: Vec<String>,
@@ -35,7 +35,7 @@ enum Test {
     Matches(Regex),
 }
 
-impl Filters {
+impl SnapshotFilters {
     /// Reads filters.
     pub(crate) fn parse(texts: &[String]) -> Result<Self> {
         let mut filters = Vec::new();
@@ -52,14 +52,14 @@ impl Filters {
     }
 
     /// Whether one of them is true of the snapshot; no filter is true of all.
-    pub(crate) fn matches(&self, snapshot: &Snapshot) -> bool {
+    pub(crate) fn matches(&self, snapshot: &SnapshotRow) -> bool {
         let all = |filter: &Vec<Selector>| filter.iter().all(|one| one.matches(snapshot));
         self.0.is_empty() || self.0.iter().any(all)
     }
 }
 
 impl Selector {
-    fn matches(&self, snapshot: &Snapshot) -> bool {
+    fn matches(&self, snapshot: &SnapshotRow) -> bool {
         let value = field(snapshot, &self.path);
         match &self.test {
             Test::Present => value.is_some(),
@@ -71,7 +71,7 @@ impl Selector {
 }
 
 /// A field of a snapshot, by its path.
-fn field(snapshot: &Snapshot, path: &[String]) -> Option<String> {
+fn field(snapshot: &SnapshotRow, path: &[String]) -> Option<String> {
     let (first, rest) = path.split_first()?;
     match first.as_str() {
         "kind" => Some(snapshot.kind.name().to_owned()),
@@ -208,7 +208,7 @@ impl Parser<'_> {
     }
 }
 
-/// A number of so many further digits, behind `first`.
+/// A number of `count` further digits, behind `first`.
 fn digits(chars: &mut CharIndices<'_>, count: usize, base: u32, first: &str) -> Option<u32> {
     let further: String = chars.by_ref().take(count).map(|(_, c)| c).collect();
     let all = format!("{first}{further}");
@@ -226,26 +226,26 @@ fn letter(code: Option<u32>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Kind, SnapshotId, Usage};
+    use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
 
-    fn snapshot() -> Snapshot {
+    fn snapshot() -> SnapshotRow {
         let labels = [("l", "1"), ("containerd.io/snapshot.ref", "sha256:ab")];
-        Snapshot {
+        SnapshotRow {
             id: SnapshotId(1),
             name: "default/7/a b".to_owned(),
             parent: "p".to_owned(),
-            kind: Kind::Active,
+            kind: SnapshotKind::Active,
             created: 0,
             updated: 0,
             labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             layers: Vec::new(),
-            usage: Usage::default(),
+            usage: SnapshotUsage::default(),
         }
     }
 
     fn matches(filters: &[&str]) -> Result<bool> {
         let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
-        Ok(Filters::parse(&filters)?.matches(&snapshot()))
+        Ok(SnapshotFilters::parse(&filters)?.matches(&snapshot()))
     }
 
     #[test]

@@ -4,15 +4,17 @@
 //! error becomes a status in one place (`error.rs`).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use crate::apply::{self, Blob, ContentStore};
+use crate::apply::{self, ContentStore, DescribedBlob};
 use crate::error::{Error, Result};
-use crate::filter::Filters;
-use crate::places::Mount;
+use crate::filter::SnapshotFilters;
+use crate::metrics::Metrics;
+use crate::places::SnapshotMount;
 use crate::snapshots::{LabelMask, Snapshots};
-use crate::state::{Kind, Labels, Snapshot};
+use crate::state::{Labels, SnapshotKind, SnapshotRow};
 
 use pb::services::diff::v1 as diff;
 use pb::services::snapshots::v1 as api;
@@ -32,6 +34,7 @@ const AT_ONCE: usize = 100;
 pub(crate) struct Services {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) content: Arc<ContentStore>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Services {
@@ -42,8 +45,15 @@ impl Services {
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, Status> {
         let services = self.clone();
+        let begun = Instant::now();
         let done = tokio::task::spawn_blocking(move || work(&services)).await;
         let done = done.unwrap_or(Err(Error::BrokenOff));
+        // A layer that is there, and a name that is not, are answers.
+        let failed = !matches!(
+            &done,
+            Ok(_) | Err(Error::AlreadyExists(_) | Error::NotFound(_) | Error::NotImplemented(_))
+        );
+        self.metrics.count(what, begun.elapsed(), failed);
         if let Err(error) = &done {
             tracing::debug!("{what}: {error}");
         }
@@ -52,24 +62,25 @@ impl Services {
 
     async fn prepare(
         &self,
-        kind: Kind,
+        kind: SnapshotKind,
         key: String,
         parent: String,
         labels: impl IntoIterator<Item = (String, String)>,
     ) -> std::result::Result<Vec<pb::types::Mount>, Status> {
         let labels: Labels = labels.into_iter().collect();
+        let what = if kind == SnapshotKind::View { "View" } else { "Prepare" };
         let work = move |to: &Self| to.snapshots.prepare(kind, &key, &parent, &labels);
-        Ok(self.run("Prepare", work).await?.into_iter().map(to_wire).collect())
+        Ok(self.run(what, work).await?.into_iter().map(to_wire).collect())
     }
 }
 
-fn to_wire(mount: Mount) -> pb::types::Mount {
-    let Mount { kind, source, options } = mount;
+fn to_wire(mount: SnapshotMount) -> pb::types::Mount {
+    let SnapshotMount { kind, source, options } = mount;
     pb::types::Mount { r#type: kind, source, target: String::new(), options }
 }
 
-fn from_wire(mount: pb::types::Mount) -> Mount {
-    Mount { kind: mount.r#type, source: mount.source, options: mount.options }
+fn from_wire(mount: pb::types::Mount) -> SnapshotMount {
+    SnapshotMount { kind: mount.r#type, source: mount.source, options: mount.options }
 }
 
 fn time(nanoseconds: i64) -> Option<prost_types::Timestamp> {
@@ -77,11 +88,11 @@ fn time(nanoseconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: nanoseconds.div_euclid(1_000_000_000), nanos })
 }
 
-fn info(snapshot: Snapshot) -> api::Info {
+fn info(snapshot: SnapshotRow) -> api::Info {
     let kind = match snapshot.kind {
-        Kind::View => api::Kind::View,
-        Kind::Active => api::Kind::Active,
-        Kind::Committed => api::Kind::Committed,
+        SnapshotKind::View => api::Kind::View,
+        SnapshotKind::Active => api::Kind::Active,
+        SnapshotKind::Committed => api::Kind::Committed,
     };
     api::Info {
         name: snapshot.name,
@@ -119,7 +130,7 @@ impl api::snapshots_server::Snapshots for Services {
         request: Request<api::PrepareSnapshotRequest>,
     ) -> Answer<api::PrepareSnapshotResponse> {
         let api::PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let mounts = self.prepare(Kind::Active, key, parent, labels).await?;
+        let mounts = self.prepare(SnapshotKind::Active, key, parent, labels).await?;
         Ok(Response::new(api::PrepareSnapshotResponse { mounts }))
     }
 
@@ -128,7 +139,7 @@ impl api::snapshots_server::Snapshots for Services {
         request: Request<api::ViewSnapshotRequest>,
     ) -> Answer<api::ViewSnapshotResponse> {
         let api::ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let mounts = self.prepare(Kind::View, key, parent, labels).await?;
+        let mounts = self.prepare(SnapshotKind::View, key, parent, labels).await?;
         Ok(Response::new(api::ViewSnapshotResponse { mounts }))
     }
 
@@ -178,7 +189,7 @@ impl api::snapshots_server::Snapshots for Services {
     >;
 
     async fn list(&self, request: Request<api::ListSnapshotsRequest>) -> Answer<Self::ListStream> {
-        let filters = Filters::parse(&request.into_inner().filters)?;
+        let filters = SnapshotFilters::parse(&request.into_inner().filters)?;
         let found = self.run("List", move |to| to.snapshots.list(&filters)).await?;
         let mut found: Vec<api::Info> = found.into_iter().map(info).collect();
         let mut messages = Vec::new();
@@ -208,8 +219,8 @@ impl diff::diff_server::Diff for Services {
     async fn apply(&self, request: Request<diff::ApplyRequest>) -> Answer<diff::ApplyResponse> {
         let request = request.into_inner();
         let described = request.diff.unwrap_or_default();
-        let mounts: Vec<Mount> = request.mounts.into_iter().map(from_wire).collect();
-        let blob = Blob {
+        let mounts: Vec<SnapshotMount> = request.mounts.into_iter().map(from_wire).collect();
+        let blob = DescribedBlob {
             media_type: described.media_type,
             digest: described.digest,
             size: described.size,

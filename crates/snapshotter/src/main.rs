@@ -15,50 +15,26 @@
 //! socket can ask it for anything.
 
 mod apply;
+mod args;
 mod error;
 mod filter;
 mod grpc;
 mod keys;
 mod labels;
+mod metrics;
 mod places;
 mod remote;
 mod server;
 mod snapshots;
+mod socket;
 mod state;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-/// A layer store for containerd: a proxy snapshotter and a proxy differ.
-#[derive(Debug, Parser)]
-#[command(name = "strata-snapshotter", version)]
-struct Args {
-    /// The store
-    #[arg(long, value_name = "DIR", env = "STRATA_ROOT", default_value = "/var/lib/stratafs")]
-    root: PathBuf,
-    /// The socket for containerd; one that systemd passes counts instead
-    #[arg(long, value_name = "PATH", default_value = "/run/strata/snapshotter.sock")]
-    address: PathBuf,
-    /// Where names of layers are mounted
-    #[arg(long, value_name = "DIR", default_value = "/run/strata/names")]
-    run: PathBuf,
-    /// containerd's content store
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/containerd/io.containerd.content.v1.content"
-    )]
-    content: PathBuf,
-    /// The program strata, which fetches images [default: the one beside this program]
-    #[arg(long, value_name = "PATH")]
-    strata: Option<PathBuf>,
-    /// What is logged, as in STRATA_LOG: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", env = "STRATA_LOG", default_value = "warn")]
-    log_level: String,
-}
+use args::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -25,22 +25,22 @@ use std::sync::{Mutex, PoisonError};
 use strata_tree::DiffId;
 use stratafs::{OpenChain, Store, chain_id, unmount_names};
 
-use crate::error::{Doing, Error, Result};
-use crate::state::{Kind, SnapshotId, Usage};
+use crate::error::{Error, IoDoing, Result};
+use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
 
 /// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
 const DIGITS: usize = 24;
 
 /// A mount as containerd wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub(crate) struct SnapshotMount {
     pub(crate) kind: String,
     pub(crate) source: String,
     pub(crate) options: Vec<String>,
 }
 
 /// The directories, and which names are mounted.
-pub(crate) struct Places {
+pub(crate) struct SnapshotPlaces {
     snapshots: PathBuf,
     layers: PathBuf,
     run: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Places {
     users: Mutex<HashMap<PathBuf, HashSet<SnapshotId>>>,
 }
 
-impl Places {
+impl SnapshotPlaces {
     /// Makes what is missing.
     pub(crate) fn make(root: &Path, run: &Path) -> Result<Self> {
         let snapshots = root.join("containerd/snapshots");
@@ -77,7 +77,7 @@ impl Places {
     }
 
     /// Makes the directories of a snapshot.
-    pub(crate) fn make_upper(&self, id: SnapshotId, kind: Kind) -> Result<()> {
+    pub(crate) fn make_upper(&self, id: SnapshotId, kind: SnapshotKind) -> Result<()> {
         let dir = self.dir(id);
         let doing = || format!("cannot make {}", dir.display());
         match fs::create_dir(&dir) {
@@ -90,7 +90,7 @@ impl Places {
             Err(error) => return Err(error).doing(doing),
         }
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).doing(doing)?;
-        let work = (kind == Kind::Active).then_some(("work", 0o711));
+        let work = (kind == SnapshotKind::Active).then_some(("work", 0o711));
         for (name, mode) in [("fs", 0o755)].into_iter().chain(work) {
             let path = dir.join(name);
             fs::create_dir(&path).doing(doing)?;
@@ -137,8 +137,8 @@ impl Places {
     }
 
     /// What an upper takes: names and blocks, hard links once.
-    pub(crate) fn usage(&self, id: SnapshotId) -> Result<Usage> {
-        let mut usage = Usage::default();
+    pub(crate) fn usage(&self, id: SnapshotId) -> Result<SnapshotUsage> {
+        let mut usage = SnapshotUsage::default();
         let mut seen = HashSet::new();
         let mut open = vec![self.upper(id)];
         while let Some(path) = open.pop() {
@@ -165,13 +165,18 @@ impl Places {
     }
 
     /// The mounts of a snapshot above `chain`.
-    pub(crate) fn mounts(&self, id: SnapshotId, kind: Kind, chain: &[DiffId]) -> Vec<Mount> {
-        let writable = kind == Kind::Active;
+    pub(crate) fn mounts(
+        &self,
+        id: SnapshotId,
+        kind: SnapshotKind,
+        chain: &[DiffId],
+    ) -> Vec<SnapshotMount> {
+        let writable = kind == SnapshotKind::Active;
         let Some(names) = self.names(chain) else {
             let access = if writable { "rw" } else { "ro" };
             let options = vec![access.to_owned(), "rbind".to_owned()];
             let source = self.upper(id).display().to_string();
-            return vec![Mount { kind: "bind".to_owned(), source, options }];
+            return vec![SnapshotMount { kind: "bind".to_owned(), source, options }];
         };
         let lower = format!("lowerdir={}::{}", names.display(), self.layers.display());
         let mut options = match writable {
@@ -182,9 +187,9 @@ impl Places {
             false => vec!["ro".to_owned()],
         };
         options.push(lower);
-        // Contents are found through these; an index would refuse a lower that was mounted anew.
+        // Contents are found through these; an index would refuse a lower that was mounted again.
         options.extend(["metacopy=on", "redirect_dir=on", "index=off"].map(str::to_owned));
-        vec![Mount { kind: "overlay".to_owned(), source: "overlay".to_owned(), options }]
+        vec![SnapshotMount { kind: "overlay".to_owned(), source: "overlay".to_owned(), options }]
     }
 
     /// Where the names of a chain are mounted; `None` for no layers.

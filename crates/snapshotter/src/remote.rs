@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,12 +30,20 @@ pub(crate) struct Fetcher {
     root: PathBuf,
     turns: Keys,
     failed: Mutex<HashMap<String, Instant>>,
+    /// Images that were fetched, and that were not.
+    counts: [AtomicU64; 2],
 }
 
 impl Fetcher {
     /// Fetches into the store at `root`.
     pub(crate) fn new(program: PathBuf, root: PathBuf) -> Self {
-        Self { program, root, turns: Keys::default(), failed: Mutex::default() }
+        Self {
+            program,
+            root,
+            turns: Keys::default(),
+            failed: Mutex::default(),
+            counts: Default::default(),
+        }
     }
 
     /// The image that labels name: by its manifest's digest where that is known.
@@ -60,12 +69,19 @@ impl Fetcher {
         }
         tracing::info!("fetching {image}");
         let fetched = self.pull(image);
+        self.counts[usize::from(fetched.is_err())].fetch_add(1, Ordering::Relaxed);
         if let Err(why) = &fetched {
             tracing::warn!("{image} is left to containerd: {why}");
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.insert(image.to_owned(), Instant::now());
         }
         fetched.ok()
+    }
+
+    /// How many images were fetched, and how many were left to containerd.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let [fetched, failed] = &self.counts;
+        (fetched.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
     }
 
     fn failed_lately(&self, image: &str) -> bool {

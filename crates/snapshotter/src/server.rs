@@ -3,27 +3,26 @@
 //! Invariants: the socket is there, and systemd told of it, only when every call can be answered;
 //! SIGTERM and SIGINT end the program once the calls that are being answered are; mounts stay.
 
-use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, Resource};
+use anyhow::{Context, Result};
+use rustix::process::Resource;
 use stratafs::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::Args;
 use crate::apply::ContentStore;
+use crate::args::Args;
 use crate::grpc::Services;
 use crate::grpc::pb::services::diff::v1::diff_server::DiffServer;
 use crate::grpc::pb::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::metrics::MetricsPlace;
 use crate::snapshots::Snapshots;
+use crate::socket::{inherited, listen};
 
 /// How long a thread without work is kept.
 const IDLE: Duration = Duration::from_secs(2);
@@ -41,6 +40,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let services = Services {
         snapshots: Arc::new(snapshots),
         content: Arc::new(ContentStore(args.content.clone())),
+        metrics: Arc::default(),
     };
     let listener = match inherited()? {
         Some(listener) => listener,
@@ -56,6 +56,11 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
         let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
+        if let Some(address) = &args.metrics {
+            let place = MetricsPlace::open(address).await?;
+            let (metrics, snapshots) = (&services.metrics, &services.snapshots);
+            tokio::spawn(place.serve(Arc::clone(metrics), Arc::clone(snapshots)));
+        }
         tell_systemd("READY=1");
         let end = async move {
             tokio::select! {
@@ -85,37 +90,6 @@ fn raise_limit() {
     if let Err(errno) = rustix::process::setrlimit(Resource::Nofile, limit) {
         tracing::warn!("cannot raise the number of open files: {errno}");
     }
-}
-
-/// The socket that systemd opened for us (sd_listen_fds(3)): the first one, descriptor 3.
-fn inherited() -> Result<Option<UnixListener>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS").unwrap_or(0) < 1 {
-        return Ok(None);
-    }
-    // A copy of it, without taking a bare number for a descriptor.
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let socket: OwnedFd = rustix::process::pidfd_getfd(own, 3, PidfdGetfdFlags::empty())
-        .context("cannot take the socket that systemd passed")?;
-    Ok(Some(UnixListener::from(socket)))
-}
-
-/// Makes the socket, in the place of one that nobody listens on.
-fn listen(address: &Path) -> Result<UnixListener> {
-    let doing = || format!("cannot listen on {}", address.display());
-    if let Some(parent) = address.parent() {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o711).create(parent).with_context(doing)?;
-    }
-    match UnixStream::connect(address) {
-        Ok(_) => bail!("another program listens on {}", address.display()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(_) => std::fs::remove_file(address).with_context(doing)?,
-    }
-    let listener = UnixListener::bind(address).with_context(doing)?;
-    let mode = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(address, mode).with_context(doing)?;
-    Ok(listener)
 }
 
 /// Tells systemd (sd_notify(3)), where it wants to know.

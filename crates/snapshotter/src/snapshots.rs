@@ -22,13 +22,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use strata_tree::{DiffId, ImageId};
 use stratafs::{Engine, Holds, LeasedLayer, OpenChain, Quiet, Store, chain_id, kernel_hindrance};
 
-use crate::error::{Doing, Error, Result};
-use crate::filter::Filters;
+use crate::error::{Error, IoDoing, Result};
+use crate::filter::SnapshotFilters;
 use crate::keys::{KeyLock, Keys};
 use crate::labels;
-use crate::places::{Mount, Places};
+use crate::places::{SnapshotMount, SnapshotPlaces};
 use crate::remote::Fetcher;
-use crate::state::{Kind, Labels, NewSnapshot, Snapshot, SnapshotId, State, Usage};
+use crate::state::{
+    Labels, NewSnapshot, SnapshotId, SnapshotKind, SnapshotRow, SnapshotUsage, State,
+};
 
 /// The name under which the store's holds are kept.
 const HOLDER: &str = "containerd";
@@ -36,7 +38,7 @@ const HOLDER: &str = "containerd";
 /// All snapshots of a store.
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
-    pub(crate) places: Places,
+    pub(crate) places: SnapshotPlaces,
     state: Mutex<State>,
     holds: Holds,
     keys: Keys,
@@ -46,6 +48,19 @@ pub(crate) struct Snapshots {
     applies_here: AtomicBool,
     /// Layers that no snapshot needs any more, until the next cleanup.
     unneeded: Mutex<BTreeSet<DiffId>>,
+}
+
+/// What there is, in numbers; bytes are those of contents.
+pub(crate) struct Facts {
+    /// One for each snapshot.
+    pub(crate) kinds: Vec<SnapshotKind>,
+    /// Images that were fetched, and that could not be, since the start.
+    pub(crate) pulls: u64,
+    pub(crate) failures: u64,
+    pub(crate) layers: u64,
+    pub(crate) stored: u64,
+    pub(crate) shared: u64,
+    pub(crate) apparent: u64,
 }
 
 /// A change of labels: of all, or of those that are named.
@@ -64,7 +79,7 @@ impl Snapshots {
         }
         let root = store.root().canonicalize();
         let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
-        let places = Places::make(&root, run)?;
+        let places = SnapshotPlaces::make(&root, run)?;
         let state = State::open(&root.join("containerd/snapshots.db"))?;
         let snapshots = Self {
             holds: Holds::of(&root, HOLDER)?,
@@ -86,14 +101,14 @@ impl Snapshots {
         let needed: BTreeSet<DiffId> = all.iter().flat_map(|one| one.layers.clone()).collect();
         self.holds.add(&needed)?;
         self.holds.remove(self.holds.all()?.difference(&needed))?;
-        let uppers = all.iter().filter(|one| one.kind != Kind::Committed).map(|one| one.id);
+        let uppers = all.iter().filter(|one| one.kind != SnapshotKind::Committed).map(|one| one.id);
         let uppers: HashSet<SnapshotId> = uppers.collect();
         for number in self.places.numbers()? {
             if !uppers.contains(&number) {
                 self.places.remove_upper(number)?;
             }
         }
-        for one in all.iter().filter(|one| one.kind != Kind::Committed) {
+        for one in all.iter().filter(|one| one.kind != SnapshotKind::Committed) {
             let chain = self.state().chain(&one.name)?;
             // One that cannot be shown must not keep the others from it.
             if let Err(error) = self.places.show_names(&self.store, one.id, &chain) {
@@ -114,28 +129,34 @@ impl Snapshots {
     /// is a committed snapshot with that label then.
     pub(crate) fn prepare(
         &self,
-        kind: Kind,
+        kind: SnapshotKind,
         key: &str,
         parent: &str,
         labels: &Labels,
-    ) -> Result<Vec<Mount>> {
+    ) -> Result<Vec<SnapshotMount>> {
         let _alone = self.keys.lock(key);
         self.state().parent(parent)?;
-        if kind == Kind::Active
+        if kind == SnapshotKind::Active
             && let Some(chain) = labels.get(labels::REF)
             && self.has_layer(chain, parent, labels)?
         {
             return Err(Error::AlreadyExists(chain.clone()));
         }
-        let new =
-            NewSnapshot { name: key, parent, kind, labels, layers: &[], usage: Usage::default() };
+        let new = NewSnapshot {
+            name: key,
+            parent,
+            kind,
+            labels,
+            layers: &[],
+            usage: SnapshotUsage::default(),
+        };
         let (made, chain) = {
             let mut state = self.state();
             let made = state.insert(&new, |id| self.places.make_upper(id, kind))?;
             let chain = state.chain(parent)?;
             (made, chain)
         };
-        if kind != Kind::Active || !labels::is_unpack(key) || !self.applies_here() {
+        if kind != SnapshotKind::Active || !labels::is_unpack(key) || !self.applies_here() {
             let ready = self
                 .places
                 .show_names(&self.store, made.id, &chain)
@@ -205,7 +226,8 @@ impl Snapshots {
         let below = {
             let state = self.state();
             let mut children = state.children(parent)?.into_iter();
-            if children.any(|one| one.kind == Kind::Committed && labels::names(&one.labels, chain))
+            if children
+                .any(|one| one.kind == SnapshotKind::Committed && labels::names(&one.labels, chain))
             {
                 return Ok(true);
             }
@@ -254,7 +276,7 @@ impl Snapshots {
         let new = NewSnapshot {
             name: &name,
             parent,
-            kind: Kind::Committed,
+            kind: SnapshotKind::Committed,
             labels: &labels,
             layers: &layers,
             usage,
@@ -264,14 +286,14 @@ impl Snapshots {
     }
 
     /// The mounts of a snapshot that is to be written or read.
-    pub(crate) fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+    pub(crate) fn mounts(&self, key: &str) -> Result<Vec<SnapshotMount>> {
         let _alone = self.keys.lock(key);
         let snapshot = self.state().get(key)?;
         self.mounts_of(&snapshot)
     }
 
-    fn mounts_of(&self, snapshot: &Snapshot) -> Result<Vec<Mount>> {
-        if snapshot.kind == Kind::Committed {
+    fn mounts_of(&self, snapshot: &SnapshotRow) -> Result<Vec<SnapshotMount>> {
+        if snapshot.kind == SnapshotKind::Committed {
             let why = format!("snapshot {} is committed, and has no mounts", snapshot.name);
             return Err(Error::FailedPrecondition(why));
         }
@@ -280,7 +302,7 @@ impl Snapshots {
     }
 
     /// Has the names of a snapshot mounted; gives its layers.
-    pub(crate) fn show(&self, snapshot: &Snapshot) -> Result<Vec<DiffId>> {
+    pub(crate) fn show(&self, snapshot: &SnapshotRow) -> Result<Vec<DiffId>> {
         let chain = self.state().chain(&snapshot.name)?;
         self.places.show_names(&self.store, snapshot.id, &chain)?;
         let unpacks = labels::is_unpack(&snapshot.name) || !snapshot.layers.is_empty();
@@ -304,7 +326,7 @@ impl Snapshots {
             }
             active
         };
-        if active.kind != Kind::Active {
+        if active.kind != SnapshotKind::Active {
             let why = format!("snapshot {key} is {}, and not to be written", active.kind.name());
             return Err(Error::FailedPrecondition(why));
         }
@@ -324,7 +346,7 @@ impl Snapshots {
         let new = NewSnapshot {
             name,
             parent: &active.parent,
-            kind: Kind::Committed,
+            kind: SnapshotKind::Committed,
             labels,
             layers: &layers,
             usage,
@@ -341,7 +363,7 @@ impl Snapshots {
         let snapshot = self.state().get(key)?;
         if labels::is_unpack(key)
             && snapshot.layers.is_empty()
-            && snapshot.kind == Kind::Active
+            && snapshot.kind == SnapshotKind::Active
             && self.places.is_untouched(snapshot.id)?
         {
             // Nobody has applied the diff; if that was for its names, they are there next time.
@@ -381,20 +403,42 @@ impl Snapshots {
         Ok(self.store.discard_unreferenced(leased)?)
     }
 
+    /// What there is, in numbers.
+    pub(crate) fn facts(&self) -> Result<Facts> {
+        let kinds = self.state().kinds()?;
+        let sharing = self.store.accounts().sharing()?;
+        let shared = sharing.groups.iter().filter(|group| group.layers.len() > 1);
+        let (pulls, failures) = self.fetcher.counts();
+        Ok(Facts {
+            kinds,
+            pulls,
+            failures,
+            layers: sharing.layers.len() as u64,
+            stored: sharing.groups.iter().map(|group| group.bytes).sum(),
+            shared: shared.map(|group| group.bytes).sum(),
+            apparent: sharing.apparent.iter().sum(),
+        })
+    }
+
     /// One snapshot.
-    pub(crate) fn stat(&self, key: &str) -> Result<Snapshot> {
+    pub(crate) fn stat(&self, key: &str) -> Result<SnapshotRow> {
         self.state().get(key)
     }
 
     /// Those that a filter matches.
-    pub(crate) fn list(&self, filters: &Filters) -> Result<Vec<Snapshot>> {
+    pub(crate) fn list(&self, filters: &SnapshotFilters) -> Result<Vec<SnapshotRow>> {
         let mut all = self.state().all()?;
         all.retain(|one| filters.matches(one));
         Ok(all)
     }
 
     /// Changes labels.
-    pub(crate) fn update(&self, key: &str, labels: &Labels, mask: &LabelMask) -> Result<Snapshot> {
+    pub(crate) fn update(
+        &self,
+        key: &str,
+        labels: &Labels,
+        mask: &LabelMask,
+    ) -> Result<SnapshotRow> {
         let mut state = self.state();
         let found = state.get(key)?;
         let labels = match mask {
@@ -415,21 +459,21 @@ impl Snapshots {
     }
 
     /// What a snapshot takes beside its parent.
-    pub(crate) fn usage(&self, key: &str) -> Result<Usage> {
+    pub(crate) fn usage(&self, key: &str) -> Result<SnapshotUsage> {
         let snapshot = self.state().get(key)?;
         match snapshot.kind {
-            Kind::Committed => Ok(snapshot.usage),
-            Kind::View | Kind::Active => {
+            SnapshotKind::Committed => Ok(snapshot.usage),
+            SnapshotKind::View | SnapshotKind::Active => {
                 let own = self.usage_of(&snapshot.layers)?;
                 let upper = self.places.usage(snapshot.id)?;
                 let bytes = own.bytes + upper.bytes;
-                Ok(Usage { bytes, inodes: own.inodes + upper.inodes })
+                Ok(SnapshotUsage { bytes, inodes: own.inodes + upper.inodes })
             }
         }
     }
 
-    fn usage_of(&self, layers: &[DiffId]) -> Result<Usage> {
-        let mut usage = Usage::default();
+    fn usage_of(&self, layers: &[DiffId]) -> Result<SnapshotUsage> {
+        let mut usage = SnapshotUsage::default();
         for layer in layers {
             if let Some(record) = self.store.layer(layer)? {
                 usage.bytes += record.apparent;
@@ -440,7 +484,7 @@ impl Snapshots {
     }
 
     /// An applied diff is a layer of the snapshot from now on.
-    pub(crate) fn applied(&self, snapshot: &Snapshot, layer: &LeasedLayer) -> Result<()> {
+    pub(crate) fn applied(&self, snapshot: &SnapshotRow, layer: &LeasedLayer) -> Result<()> {
         self.holds.add([layer.diff_id()])?;
         let mut layers = snapshot.layers.clone();
         layers.push(*layer.diff_id());

@@ -33,7 +33,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What a snapshot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SnapshotKind {
     /// To be read.
     View,
     /// To be written.
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
     Committed,
 }
 
-impl Kind {
+impl SnapshotKind {
     const fn number(self) -> i64 {
         match self {
             Self::View => 1,
@@ -72,19 +72,19 @@ impl Kind {
 
 /// What a snapshot takes on disk beside its parent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
+pub(crate) struct SnapshotUsage {
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
 }
 
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub(crate) struct SnapshotRow {
     pub(crate) id: SnapshotId,
     pub(crate) name: String,
     /// The parent's name; empty for none.
     pub(crate) parent: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SnapshotKind,
     /// Nanoseconds since 1970.
     pub(crate) created: i64,
     pub(crate) updated: i64,
@@ -92,17 +92,17 @@ pub(crate) struct Snapshot {
     /// The layers that it adds to its parent's, base first.
     pub(crate) layers: Vec<DiffId>,
     /// Of a committed one.
-    pub(crate) usage: Usage,
+    pub(crate) usage: SnapshotUsage,
 }
 
 /// A snapshot that is to be made.
 pub(crate) struct NewSnapshot<'a> {
     pub(crate) name: &'a str,
     pub(crate) parent: &'a str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SnapshotKind,
     pub(crate) labels: &'a Labels,
     pub(crate) layers: &'a [DiffId],
-    pub(crate) usage: Usage,
+    pub(crate) usage: SnapshotUsage,
 }
 
 const SCHEMA: &str = "
@@ -154,33 +154,39 @@ impl State {
     }
 
     /// The snapshot of that name.
-    pub(crate) fn get(&self, name: &str) -> Result<Snapshot> {
+    pub(crate) fn get(&self, name: &str) -> Result<SnapshotRow> {
         self.find(name)?.ok_or_else(|| Error::NotFound(name.to_owned()))
     }
 
     /// The same; `None` if there is none.
-    pub(crate) fn find(&self, name: &str) -> Result<Option<Snapshot>> {
+    pub(crate) fn find(&self, name: &str) -> Result<Option<SnapshotRow>> {
         let sql = format!("SELECT {COLUMNS} WHERE s.name = ?1");
         let mut statement = self.db.prepare_cached(&sql)?;
         statement.query_row([name], |row| Ok(read(row))).optional()?.transpose()
     }
 
     /// The snapshot of that number.
-    pub(crate) fn numbered(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
+    pub(crate) fn numbered(&self, id: SnapshotId) -> Result<Option<SnapshotRow>> {
         let sql = format!("SELECT {COLUMNS} WHERE s.id = ?1");
         let mut statement = self.db.prepare_cached(&sql)?;
         statement.query_row([id.0], |row| Ok(read(row))).optional()?.transpose()
     }
 
     /// All snapshots, in the order in which they were made.
-    pub(crate) fn all(&self) -> Result<Vec<Snapshot>> {
+    pub(crate) fn all(&self) -> Result<Vec<SnapshotRow>> {
         let sql = format!("SELECT {COLUMNS} ORDER BY s.id");
         let mut statement = self.db.prepare_cached(&sql)?;
         statement.query_map([], |row| Ok(read(row)))?.map(|row| row?).collect()
     }
 
+    /// The kind of each snapshot.
+    pub(crate) fn kinds(&self) -> Result<Vec<SnapshotKind>> {
+        let mut statement = self.db.prepare_cached("SELECT kind FROM snapshots")?;
+        statement.query_map([], |row| row.get(0))?.map(|kind| SnapshotKind::of(kind?)).collect()
+    }
+
     /// The children of the snapshot of that name; of none, for the empty name.
-    pub(crate) fn children(&self, parent: &str) -> Result<Vec<Snapshot>> {
+    pub(crate) fn children(&self, parent: &str) -> Result<Vec<SnapshotRow>> {
         let which = match parent {
             "" => "s.parent IS NULL AND ?1 = ''",
             _ => "s.parent = (SELECT id FROM snapshots WHERE name = ?1)",
@@ -212,7 +218,7 @@ impl State {
         &mut self,
         new: &NewSnapshot<'_>,
         before: impl FnOnce(SnapshotId) -> Result<()>,
-    ) -> Result<Snapshot> {
+    ) -> Result<SnapshotRow> {
         if new.name.is_empty() {
             return Err(Error::InvalidArgument("a snapshot needs a name".to_owned()));
         }
@@ -242,14 +248,14 @@ impl State {
     }
 
     /// The committed snapshot of that name; `None` for the empty name.
-    pub(crate) fn parent(&self, name: &str) -> Result<Option<Snapshot>> {
+    pub(crate) fn parent(&self, name: &str) -> Result<Option<SnapshotRow>> {
         if name.is_empty() {
             return Ok(None);
         }
         let parent = self.get(name)?;
         match parent.kind {
-            Kind::Committed => Ok(Some(parent)),
-            Kind::View | Kind::Active => {
+            SnapshotKind::Committed => Ok(Some(parent)),
+            SnapshotKind::View | SnapshotKind::Active => {
                 Err(Error::InvalidArgument(format!("parent {name} is not committed")))
             }
         }
@@ -295,7 +301,7 @@ impl State {
     }
 
     /// Removes a snapshot without children.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<Snapshot> {
+    pub(crate) fn remove(&mut self, name: &str) -> Result<SnapshotRow> {
         let snapshot = self.get(name)?;
         if !self.children(name)?.is_empty() {
             let why = format!("cannot remove snapshot {name}: it has children");
@@ -363,20 +369,20 @@ impl State {
     }
 }
 
-fn read(row: &Row<'_>) -> Result<Snapshot> {
+fn read(row: &Row<'_>) -> Result<SnapshotRow> {
     let labels: String = row.get(6)?;
     let layers: Vec<u8> = row.get(7)?;
     let name: String = row.get(1)?;
-    Ok(Snapshot {
+    Ok(SnapshotRow {
         id: SnapshotId(row.get(0)?),
         parent: row.get(2)?,
-        kind: Kind::of(row.get(3)?)?,
+        kind: SnapshotKind::of(row.get(3)?)?,
         created: row.get(4)?,
         updated: row.get(5)?,
         labels: serde_json::from_str(&labels)
             .map_err(|error| Error::Damaged(format!("labels of {name}: {error}")))?,
         layers: unpacked(&layers)?,
-        usage: Usage {
+        usage: SnapshotUsage {
             bytes: row.get::<_, i64>(8)?.unsigned_abs(),
             inodes: row.get::<_, i64>(9)?.unsigned_abs(),
         },

@@ -1,4 +1,4 @@
-//! Garbage: layers that no image has and nobody holds, directories and blobs and trees without a row.
+//! Garbage: layers that no image has and nobody holds; directories, blobs and trees without a row.
 //!
 //! Invariant: what a load in progress has published and not yet committed is locked by it, so it
 //! is left alone.

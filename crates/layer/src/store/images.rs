@@ -131,8 +131,8 @@ impl<'s> Images<'s> {
         self.change(|tx| images::untag(tx, reference))
     }
 
-    /// Removes an image, its names, and the layers that no other image has and nobody holds; returns
-    /// those, top first.
+    /// Removes an image, its names, and the layers that no other image has and nobody holds;
+    /// returns those, top first.
     ///
     /// # Errors
     /// `NoImage`; `InUse` if a mount leases the image or one of those layers: then nothing was

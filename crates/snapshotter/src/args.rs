@@ -1,0 +1,38 @@
+//! The command line.
+//!
+//! Invariant: every option has a default that fits a node set up as the guide says.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// A layer store for containerd: a proxy snapshotter and a proxy differ.
+#[derive(Debug, Parser)]
+#[command(name = "strata-snapshotter", version)]
+pub(crate) struct Args {
+    /// The store
+    #[arg(long, value_name = "DIR", env = "STRATA_ROOT", default_value = "/var/lib/stratafs")]
+    pub(crate) root: PathBuf,
+    /// The socket for containerd; one that systemd passes counts instead
+    #[arg(long, value_name = "PATH", default_value = "/run/strata/snapshotter.sock")]
+    pub(crate) address: PathBuf,
+    /// Where names of layers are mounted
+    #[arg(long, value_name = "DIR", default_value = "/run/strata/names")]
+    pub(crate) run: PathBuf,
+    /// containerd's content store
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/containerd/io.containerd.content.v1.content"
+    )]
+    pub(crate) content: PathBuf,
+    /// Where Prometheus asks for metrics: a port of loopback, as 127.0.0.1:9342, or a path
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<String>,
+    /// The program strata, which fetches images [default: the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) strata: Option<PathBuf>,
+    /// What is logged, as in STRATA_LOG: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", env = "STRATA_LOG", default_value = "warn")]
+    pub(crate) log_level: String,
+}
