@@ -67,6 +67,12 @@ impl UnionGround {
         self.dir.path().join(name)
     }
 
+    /// A message without the name of this sequence's directory, which is another each time.
+    #[must_use]
+    pub fn relative(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.dir.path().display()), "")
+    }
+
     /// The lowers, the base first.
     pub fn lowers(&self) -> impl DoubleEndedIterator<Item = PathBuf> {
         (0..self.lowers).map(|number| self.path(&format!("lower{number}")))

@@ -100,7 +100,7 @@ const KNOWN: [KnownUnion; 9] = [
     KnownUnion {
         name: "unionfs-fuse",
         needs: &["unionfs"],
-        version: "unionfs --version 2>&1 | head -1",
+        version: "unionfs --version 2>&1 | grep unionfs-fuse",
         mount: r#"unionfs -o cow,hide_meta_files,allow_other,suid,dev,default_permissions \
   "$UPPER=RW:$(echo "$LOWER" | sed 's/:/=RO:/g')=RO" "$MNT""#,
         unmount: UMOUNT,

@@ -133,7 +133,7 @@ impl<'a> Play<'a> {
             found = look("the upper, mounted by the kernel: ");
             at(mnt.display(), mounts::unmount(&mnt))?;
         }
-        Ok(found)
+        Ok(found.iter().map(|text| self.ground.relative(text)).collect())
     }
 }
 
@@ -178,7 +178,9 @@ pub fn play_rule(union: &UnionMount, rule: &Rule, place: &UnionPlace) -> Result<
         let what = script::line(operation);
         let done = match play.step(operation) {
             Ok(done) => done,
-            Err(error) => return Ok(wrong(vec![format!("{what}: {error}")])),
+            Err(error) => {
+                return Ok(wrong(vec![ground.relative(&format!("{what}: {error}"))]));
+            }
         };
         match (done, fails) {
             (Ok(()), None) => {}
@@ -268,7 +270,7 @@ pub fn play_pair(
         let what = script::line(operation);
         let done = match play.step(operation) {
             Ok(done) => done,
-            Err(error) => return Ok(vec![format!("{what}: {error}")]),
+            Err(error) => return Ok(vec![ground.relative(&format!("{what}: {error}"))]),
         };
         if is_passed_over(operation, &done, &plain, ignored) {
             continue;
