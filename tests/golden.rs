@@ -81,6 +81,7 @@ fn help() {
         "df",
         "report",
         "facts",
+        "lint",
         "reuse",
         "fsck",
         "gc",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use crate::commands::{df, facts, housekeeping, load, mount, save, shell};
+use crate::commands::{df, facts, housekeeping, lint, load, mount, save, shell};
 use crate::context::Asked;
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
 use crate::progress::ShowProgress;
@@ -112,6 +112,7 @@ pub(crate) enum Command {
     Reuse(reuse::ReuseArgs),
     Df(df::DfArgs),
     Facts(facts::FactsArgs),
+    Lint(lint::LintArgs),
     Fsck(housekeeping::FsckArgs),
     /// Remove layers and files that no image needs
     ///

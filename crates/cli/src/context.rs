@@ -34,6 +34,7 @@ pub(crate) enum Asked {
     Json,
     /// One JSON document with all that is known.
     JsonFull,
+    Sarif,
     Template(String),
 }
 
@@ -45,6 +46,8 @@ impl FromStr for Asked {
             "table" => Ok(Self::Table),
             "json" => Ok(Self::Json),
             "json-full" => Ok(Self::JsonFull),
+            // Of `strata lint` alone, which says so.
+            "sarif" => Ok(Self::Sarif),
             _ if text.contains("{{") => Ok(Self::Template(text.to_owned())),
             _ => Err("it is table, json, json-full, or a template such as '{{.ID}}'".to_owned()),
         }

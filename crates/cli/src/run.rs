@@ -10,7 +10,7 @@ use clap::CommandFactory;
 use stratafs::OpenImage;
 
 use crate::cli::{Cli, Command, HelpArgs};
-use crate::commands::{df, facts, housekeeping, layers, load, mount, save, shell};
+use crate::commands::{df, facts, housekeeping, layers, lint, load, mount, save, shell};
 use crate::context::{Asked, Context, Format};
 use crate::look::Screen;
 use crate::plain::plain;
@@ -23,7 +23,10 @@ use crate::{
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
-    let command = plain(cli.command);
+    let mut command = plain(cli.command);
+    if let Command::Lint(args) = &mut command {
+        args.is_sarif = cli.format == Asked::Sarif;
+    }
     let context = Context {
         root: Context::root_or_default(cli.root)?,
         format: format(&command, cli.format)?,
@@ -92,6 +95,7 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Report(args) => report::run(context, args, &mut screen.out)?,
         Command::Reuse(args) => reuse::run(context, args, &mut screen.out)?,
         Command::Df(args) => df::run_df(context, args, &mut screen.out)?,
+        Command::Lint(args) => lint::run_lint(context, args, &mut screen.out)?,
         Command::Facts(args) => facts::run_facts(context, args, &mut screen.out)?,
         Command::Fsck(args) => housekeeping::run_fsck(context, args, &mut screen.out)?,
         Command::Gc => housekeeping::run_gc(context, &mut screen.out)?,
@@ -128,6 +132,8 @@ fn format(command: &Command, asked: Asked) -> Result<Format> {
         (Asked::JsonFull, Command::Inspect(_)) => Format::Table,
         (Asked::Json, _) if is_dockers(command) => Format::Template("{{json .}}".to_owned()),
         (Asked::Json | Asked::JsonFull, _) => Format::Json,
+        (Asked::Sarif, Command::Lint(_)) => Format::Json,
+        (Asked::Sarif, _) => bail!("only `strata lint` prints SARIF; say --format json"),
         (Asked::Template(text), _) if is_dockers(command) => Format::Template(text),
         (Asked::Template(text), _) => return template::refuse(&text),
     })

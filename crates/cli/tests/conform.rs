@@ -1,19 +1,22 @@
 //! Every case of `strata-conform`, given to strata: `unpack`, and mounts by FUSE and the kernel;
-//! and every rule of unions, on `strata-overlay` and writable mounts.
+//! every rule of unions, on `strata-overlay` and writable mounts; and `strata lint` on images made
+//! with the cases.
 //!
 //! Invariant: the suite sees the real binary, and judges it as it judges any other program.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use serde_json::Value;
 use strata_conform::judge::Verdict;
 use strata_conform::union::play::{UnionPlace, play_pair};
 use strata_conform::union::random::draw;
 use strata_conform::union::script::script;
 use strata_conform::union::{mounts, rules, search};
-use strata_conform::{adapters, catalogue, run};
+use strata_conform::{adapters, catalogue, image, run};
 use strata_testkit::needs;
 
 fn all_pass(name: &str) {
@@ -84,4 +87,99 @@ fn a_writable_mount_keeps_the_rules_of_unions() {
         keeps_the_rules("strata-fuse", 0);
         keeps_the_rules("strata-kernel", 0);
     }
+}
+
+/// Cases that programs disagree on, and the check of `strata lint` that each one meets.
+const LINTED: [(&str, &str); 28] = [
+    ("whiteout-after-file-of-same-layer", "whiteout-beside-name"),
+    ("whiteout-then-directory-of-same-name", "whiteout-beside-name"),
+    ("directory-then-whiteout-of-same-name", "whiteout-beside-name"),
+    ("whiteout-only-of-own-layer", "whiteout-beside-name"),
+    ("whiteout-then-implied-directory", "whiteout-beside-name"),
+    ("whiteout-in-absent-directory", "whiteout-nowhere"),
+    ("whiteout-below-file", "whiteout-nowhere"),
+    ("whiteout-with-content", "whiteout-not-a-file"),
+    ("whiteout-as-directory", "whiteout-not-a-file"),
+    ("whiteout-aufs-links", "whiteout-of-aufs"),
+    ("whiteout-of-dot-dot-at-root", "path-escapes"),
+    ("whiteout-through-symlink", "whiteout-below-symlink"),
+    ("whiteout-through-relative-symlink", "whiteout-below-symlink"),
+    ("opaque-last", "opaque-after-entries"),
+    ("opaque-last-implied", "opaque-after-entries"),
+    ("opaque-root", "opaque-root"),
+    ("opaque-and-explicit", "opaque-and-whiteout"),
+    ("link-across-layers", "link-across-layers"),
+    ("link-to-deleted-file", "link-to-nothing"),
+    ("link-to-directory", "link-to-directory"),
+    ("escape-dot-dot", "path-escapes"),
+    ("escape-symlink-absolute", "below-symlink"),
+    ("escape-symlink-chain", "below-symlink"),
+    ("device-like-overlay-whiteout", "device-like-whiteout"),
+    ("xattr-overlay-opaque", "mark-of-overlayfs"),
+    ("owner-minus-one", "refused"),
+    ("time-negative", "time-before-1970"),
+    ("time-negative-base-256", "time-before-1970"),
+];
+
+fn lint(arguments: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+    command.arg("-q").arg("--root").arg(dir.path()).arg("lint").args(arguments).output().unwrap()
+}
+
+#[test]
+fn lint_finds_the_cases_that_programs_disagree_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for (id, check) in LINTED {
+        let case = catalogue::select(&[id.to_owned()]).unwrap().remove(0);
+        image::write(dir.path(), &case).unwrap();
+        let source = format!("oci:{}/layout:case", dir.path().join(id).display());
+        let output = lint(&["--format", "json", "--fail-on", "never", &source]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let found: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{id}: {said}"));
+        let findings = found[0]["findings"].as_array().unwrap();
+        assert!(findings.iter().any(|one| one["check"] == check), "{id}: {found:#}");
+    }
+}
+
+#[test]
+fn lint_exits_by_the_class_and_leaves_out_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = catalogue::select(&["opaque-root".to_owned()]).unwrap().remove(0);
+    image::write(dir.path(), &case).unwrap();
+    let source = format!("oci:{}/layout:case", dir.path().join("opaque-root").display());
+    let status = |arguments: &[&str]| lint(&[&[source.as_str()], arguments].concat()).status.code();
+    assert_eq!(status(&[]), Some(1));
+    assert_eq!(status(&["--fail-on", "security"]), Some(0));
+    assert_eq!(status(&["--allow", "opaque-root"]), Some(0));
+    assert_eq!(status(&["--allow", "opaque-root=.wh.*"]), Some(0));
+    assert_eq!(status(&["--allow", "opaque-root=etc/*"]), Some(1));
+    assert_eq!(status(&["--allow", "no-such-check"]), Some(2));
+    let list = dir.path().join("allowed");
+    std::fs::write(&list, "# known\nopaque-root # since 2020\n").unwrap();
+    assert_eq!(status(&["--allow-file", list.to_str().unwrap()]), Some(0));
+    let sarif = lint(&["--format", "sarif", &source]).stdout;
+    let sarif: Value = serde_json::from_slice(&sarif).unwrap();
+    assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "opaque-root");
+    assert_eq!(sarif["runs"][0]["results"][0]["level"], "error");
+}
+
+#[test]
+fn lint_of_the_store_is_lint_of_the_archive() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/cases.oci");
+    let store = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+        command.arg("-q").arg("--root").arg(store.path()).args(arguments).output().unwrap()
+    };
+    assert!(run(&["load", "-i", fixture]).status.success());
+    let findings = |what: &str| {
+        let found = run(&["lint", "--format", "json", "--fail-on", "never", what]).stdout;
+        let found: Value = serde_json::from_slice(&found).unwrap();
+        found[0]["findings"].clone()
+    };
+    let of_store = findings("cases.oci:1");
+    assert!(of_store.as_array().unwrap().len() > 10);
+    assert_eq!(of_store, findings(fixture));
 }

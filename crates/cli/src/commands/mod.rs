@@ -6,6 +6,7 @@ pub(crate) mod df;
 pub(crate) mod facts;
 pub(crate) mod housekeeping;
 pub(crate) mod layers;
+pub(crate) mod lint;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod save;

@@ -487,6 +487,23 @@ pub(super) const ROWS: &[PageRow] = &[
     ),
     PageRow {
         exits: &[
+            (0, "No finding of the class of --fail-on or a graver one."),
+            (1, "There is one, or an image could not be read."),
+        ],
+        ..row(
+            "lint",
+            &[Store, Layers, Blobs, Scratch],
+            &["layers", "why", "verify"],
+            &[
+                ("Of an image of the store", "strata lint app:1"),
+                ("Before loading", "strata lint app.tar"),
+                ("For code scanning", "strata lint --format sarif oci:build:app > lint.sarif"),
+                ("But for what is known", "strata lint --allow setuid --allow device=dev/* app:1"),
+            ],
+        )
+    },
+    PageRow {
+        exits: &[
             (0, "Nothing is wrong, or nothing any more."),
             (1, "Something is wrong, or the store could not be read."),
         ],
@@ -544,7 +561,10 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Getting and giving images", &["load", "import", "pull", "save", "push", "copy", "serve"]),
     ("Registries", &["login", "logout", "search", "manifest", "verify"]),
     ("Images", &["images", "inspect", "history", "tag", "rmi"]),
-    ("Looking inside", &["ls", "cat", "cp", "stat", "layers", "explore", "unpack", "export"]),
+    (
+        "Looking inside",
+        &["ls", "cat", "cp", "stat", "layers", "lint", "explore", "unpack", "export"],
+    ),
     ("Mounting", &["mount", "umount", "mounts"]),
     ("Writable layers", &["uppers", "ps", "diff", "commit", "rm"]),
     ("Where the bytes are", &["df", "why", "duplicates", "reuse", "report", "facts"]),

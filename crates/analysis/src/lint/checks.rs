@@ -1,0 +1,165 @@
+//! What `strata lint` looks for: each check with what it costs and what programs do.
+//!
+//! Invariants: an id is stable, for allow lists name it; what a program does was seen with
+//! `strata-conform`, in the versions of docs/CONFORMANCE.md.
+
+/// What an entry can cost its user; the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LintClass {
+    /// Programs show another tree than a scanner sees, or write elsewhere.
+    Security,
+    /// Files that are missing, not hidden, or have other bytes somewhere.
+    DataLoss,
+    /// Owners, times or attributes that are lost somewhere.
+    Metadata,
+    /// What an ordinary user cannot unpack as it is.
+    Privilege,
+    /// Bytes that a later layer hides.
+    Space,
+}
+
+impl LintClass {
+    /// All, the gravest first.
+    pub const ALL: [Self; 5] =
+        [Self::Security, Self::DataLoss, Self::Metadata, Self::Privilege, Self::Space];
+
+    /// As reports and `--fail-on` write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Security => "security",
+            Self::DataLoss => "data-loss",
+            Self::Metadata => "metadata",
+            Self::Privilege => "privilege",
+            Self::Space => "space",
+        }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// Stable, in kebab case.
+    pub id: &'static str,
+    /// What it costs.
+    pub class: LintClass,
+    /// What the entry is.
+    pub what: &'static str,
+    /// Who does what with it.
+    pub who: &'static str,
+}
+
+macro_rules! checks {
+    ($($(#[$doc:meta])*
+        $name:ident = $id:literal, $class:ident, $what:literal, $who:literal;)*) => {
+        $($(#[$doc])* pub(super) const $name: Check =
+            Check { id: $id, class: LintClass::$class, what: $what, who: $who };)*
+
+        /// All checks, by class.
+        pub const CHECKS: &[Check] = &[$($name),*];
+    };
+}
+
+checks! {
+    /// A path that leads out.
+    PATH_ESCAPES = "path-escapes", Security, "the path leads out of the root",
+        "strata refuses the layer; others refuse it or put the file inside of the root";
+    /// A parent that is a link.
+    BELOW_SYMLINK = "below-symlink", Security, "a parent of it is a symbolic link",
+        "some programs follow the link, some put a directory in its place, some refuse the layer";
+    /// A whiteout behind a link.
+    WHITEOUT_BELOW_SYMLINK = "whiteout-below-symlink", Security, "a whiteout below a symbolic link",
+        "podman, buildah and containerd with overlayfs show a name that cannot be opened";
+    /// A hard link out of the root.
+    LINK_ESCAPES = "link-escapes", Security, "a hard link to a path out of the root",
+        "strata refuses the layer; others refuse it or link inside of the root";
+    /// What strata does not read.
+    REFUSED = "refused", DataLoss, "strata cannot read the layer from here on",
+        "tar readers disagree on such bytes, or refuse them as well";
+    /// A whiteout and its name.
+    WHITEOUT_BESIDE_NAME = "whiteout-beside-name", DataLoss,
+        "one layer has a name and a whiteout of it",
+        "podman, buildah and containerd with overlayfs refuse the layer; containerd's native \
+         snapshotter removes the new file";
+    /// A whiteout below a file, or nowhere.
+    WHITEOUT_NOWHERE = "whiteout-nowhere", DataLoss, "a whiteout where no directory is",
+        "podman, buildah and containerd with overlayfs show a name that cannot be opened";
+    /// An opaque mark that comes late.
+    OPAQUE_AFTER_ENTRIES = "opaque-after-entries", DataLoss,
+        "an opaque whiteout after entries of its directory",
+        "containerd's native snapshotter removes the entries of this layer too";
+    /// An opaque root.
+    OPAQUE_ROOT = "opaque-root", DataLoss, "an opaque whiteout in the root",
+        "podman, buildah and containerd with overlayfs show what is below it";
+    /// An opaque mark and whiteouts.
+    OPAQUE_AND_WHITEOUT = "opaque-and-whiteout", DataLoss,
+        "a directory has an opaque whiteout and others",
+        "containerd with overlayfs loses entries of the directory";
+    /// A whiteout that is something else.
+    WHITEOUT_NOT_A_FILE = "whiteout-not-a-file", DataLoss,
+        "the name of a whiteout, and not an empty file",
+        "umoci, podman, buildah and containerd show a directory of that name; containerd's native \
+         snapshotter loses files where it has content";
+    /// Names of aufs.
+    WHITEOUT_OF_AUFS = "whiteout-of-aufs", DataLoss, "a name that aufs keeps for itself",
+        "umoci, podman, buildah and containerd show it";
+    /// A device that looks like a mark.
+    DEVICE_LIKE_WHITEOUT = "device-like-whiteout", DataLoss, "a character device 0:0",
+        "podman, buildah and containerd with overlayfs take it for a whiteout";
+    /// An attribute that looks like a mark.
+    MARK_OF_OVERLAYFS = "mark-of-overlayfs", DataLoss, "an attribute that overlayfs reads",
+        "podman and buildah take it for a mark of their own: files below may be hidden";
+    /// A name twice.
+    NAME_TWICE = "name-twice", DataLoss, "one layer has the name twice",
+        "most programs keep the last one, some refuse the layer";
+    /// A link to another layer.
+    LINK_ACROSS_LAYERS = "link-across-layers", DataLoss, "a hard link to a file of a layer below",
+        "containerd's native snapshotter loses both names";
+    /// A link to nothing.
+    LINK_TO_NOTHING = "link-to-nothing", DataLoss, "a hard link to a name that is not there",
+        "podman, buildah and containerd with overlayfs leave it out; others refuse the layer";
+    /// A link to a directory.
+    LINK_TO_DIRECTORY = "link-to-directory", DataLoss, "a hard link to a directory",
+        "programs refuse the layer";
+    /// A name that is too long.
+    TOO_LONG = "too-long", DataLoss, "a name of more than 255, or a path of more than 4,095 bytes",
+        "no file system of Linux keeps it";
+    /// A name in two cases.
+    CASE_TWINS = "case-twins", Metadata, "two names differ in their case alone",
+        "file systems that fold case keep one of them";
+    /// A time before 1970.
+    TIME_BEFORE_1970 = "time-before-1970", Metadata, "the time is before 1970",
+        "podman, buildah and containerd set it to 1970";
+    /// A time that ext4 lacks.
+    TIME_AFTER_2446 = "time-after-2446", Metadata, "the time is after 2446", "ext4 cannot keep it";
+    /// An owner that a user namespace lacks.
+    OWNER_BEYOND_65535 = "owner-beyond-65535", Privilege, "an owner beyond 65535",
+        "rootless podman and docker map 65,536 ids: they refuse the layer";
+    /// A device.
+    DEVICE = "device", Privilege, "a device", "rootless programs leave it out or refuse the layer";
+    /// Set-user-id.
+    SETUID = "setuid", Privilege, "a set-user-id or set-group-id program",
+        "it gives its owner's rights to whoever runs it; mounts with nosuid ignore it";
+    /// Capabilities.
+    CAPABILITY = "capability", Privilege, "a program with file capabilities",
+        "an ordinary user cannot set them: the program then lacks them";
+    /// Attributes of root.
+    PRIVILEGED_ATTRIBUTE = "privileged-attribute", Privilege, "an attribute that only root can set",
+        "rootless programs leave it out";
+    /// Bytes that are hidden.
+    HIDDEN_LATER = "hidden-later", Space, "a later layer removes or replaces it",
+        "every pull still fetches its bytes";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_checks_are_by_class() {
+        for (at, check) in CHECKS.iter().enumerate() {
+            assert!(CHECKS[..at].iter().all(|other| other.id != check.id), "{}", check.id);
+            assert!(CHECKS[..at].iter().all(|other| other.class <= check.class), "{}", check.id);
+        }
+    }
+}

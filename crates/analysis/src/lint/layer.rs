@@ -1,0 +1,306 @@
+//! One layer: each member against the checks, and what the layer does to the names below.
+//!
+//! Invariant: nothing of the names below changes before the whole layer was read, for programs
+//! disagree on the order as well.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use strata_diff::tar::{Member, MemberKind};
+
+use super::LintFinding;
+use super::checks::{self, Check};
+
+/// What is kept of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NameFacts {
+    kind: NameKind,
+    /// Bytes of a file of one name.
+    pub(super) size: u64,
+    /// The layer that has it, from the base on.
+    pub(super) layer: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NameKind {
+    Directory,
+    Symlink,
+    Other,
+}
+
+impl NameFacts {
+    pub(super) fn is_dir(&self) -> bool {
+        self.kind == NameKind::Directory
+    }
+}
+
+/// What a layer does.
+#[derive(Debug, Default)]
+pub(super) struct LayerChanges {
+    pub(super) found: Vec<LintFinding>,
+    /// Whiteouts, and opaque directories.
+    pub(super) gone: Vec<Vec<u8>>,
+    pub(super) emptied: Vec<Vec<u8>>,
+    pub(super) names: BTreeMap<Vec<u8>, NameFacts>,
+}
+
+/// A layer that is being read.
+pub(super) struct LayerLint<'a> {
+    label: &'a str,
+    below: &'a BTreeMap<Vec<u8>, NameFacts>,
+    changes: LayerChanges,
+    /// Hard links, whose targets may come later: path and target.
+    links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Directories in which something was named before now.
+    begun: BTreeSet<Vec<u8>>,
+    /// A name in lower case, and the first path that has it.
+    folded: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+impl<'a> LayerLint<'a> {
+    pub(super) fn new(label: &'a str, below: &'a BTreeMap<Vec<u8>, NameFacts>) -> Self {
+        Self {
+            label,
+            below,
+            changes: LayerChanges::default(),
+            links: Vec::new(),
+            begun: BTreeSet::new(),
+            folded: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, check: &'static Check, path: &[u8], detail: impl Into<String>) {
+        self.changes.found.push(LintFinding {
+            check,
+            layer: self.label.to_owned(),
+            path: path.to_vec(),
+            detail: detail.into(),
+            bytes: 0,
+        });
+    }
+
+    /// Judges one member.
+    pub(super) fn member(&mut self, member: &Member) {
+        let Some(path) = cleaned(&member.path) else {
+            self.add(&checks::PATH_ESCAPES, &member.path, "");
+            return;
+        };
+        let (parent, name) = split(&path);
+        if name.starts_with(WHITEOUT) {
+            self.whiteout(member, &path, parent, name);
+        } else {
+            self.name(member, &path, parent);
+            self.facts(member, &path);
+        }
+        // A directory is begun with all that are above it, described or not.
+        let mut dir = parent;
+        while !path.is_empty() && self.begun.insert(dir.to_vec()) && !dir.is_empty() {
+            dir = split(dir).0;
+        }
+    }
+
+    fn whiteout(&mut self, member: &Member, path: &[u8], parent: &[u8], name: &[u8]) {
+        if name != OPAQUE && name.starts_with(b".wh..wh.") {
+            self.add(&checks::WHITEOUT_OF_AUFS, path, "");
+            return;
+        }
+        if member.kind != MemberKind::Regular || member.size > 0 {
+            self.add(&checks::WHITEOUT_NOT_A_FILE, path, "");
+            if member.kind == MemberKind::Directory {
+                return;
+            }
+        }
+        if let Some(link) = self.link_above(parent) {
+            self.add(&checks::WHITEOUT_BELOW_SYMLINK, path, shown(&link));
+            return;
+        }
+        let known = |dir: &[u8]| self.changes.names.get(dir).or_else(|| self.below.get(dir));
+        let is_dir = parent.is_empty()
+            || self.begun.contains(parent)
+            || known(parent).is_some_and(NameFacts::is_dir);
+        if !is_dir {
+            self.add(&checks::WHITEOUT_NOWHERE, path, "");
+        }
+        if name == OPAQUE {
+            if parent.is_empty() {
+                self.add(&checks::OPAQUE_ROOT, path, "");
+            }
+            if self.begun.contains(parent) {
+                self.add(&checks::OPAQUE_AFTER_ENTRIES, path, "");
+            }
+            self.changes.emptied.push(parent.to_vec());
+            return;
+        }
+        let hidden = &name[WHITEOUT.len()..];
+        if [&b""[..], b".", b".."].contains(&hidden) {
+            self.add(&checks::PATH_ESCAPES, path, "a whiteout of no name");
+            return;
+        }
+        self.changes.gone.push(joined(parent, hidden));
+    }
+
+    /// The member as a name among names.
+    fn name(&mut self, member: &Member, path: &[u8], parent: &[u8]) {
+        if path.split(|byte| *byte == b'/').any(|name| name.len() > 255) || path.len() > 4095 {
+            self.add(&checks::TOO_LONG, path, "");
+        }
+        if let Some(link) = self.link_above(parent) {
+            self.add(&checks::BELOW_SYMLINK, path, shown(&link));
+        }
+        let is_dir = member.kind == MemberKind::Directory;
+        if let Some(first) = self.changes.names.get(path)
+            && !(is_dir && first.is_dir())
+        {
+            self.add(&checks::NAME_TWICE, path, "");
+        }
+        let folded = path.to_ascii_lowercase();
+        let first = self.folded.entry(folded).or_insert_with(|| path.to_vec()).clone();
+        if first != path && split(&first).0 == parent {
+            self.add(&checks::CASE_TWINS, path, shown(&first));
+        }
+        let kind = match &member.kind {
+            MemberKind::Directory => NameKind::Directory,
+            MemberKind::Symlink { .. } => NameKind::Symlink,
+            MemberKind::HardLink { target } => {
+                self.links.push((path.to_vec(), target.clone()));
+                NameKind::Other
+            }
+            _ => NameKind::Other,
+        };
+        let facts = NameFacts { kind, size: member.size, layer: 0 };
+        self.changes.names.insert(path.to_vec(), facts);
+    }
+
+    /// What the member itself is.
+    fn facts(&mut self, member: &Member, path: &[u8]) {
+        match &member.kind {
+            MemberKind::CharDevice(device) if (device.major, device.minor) == (0, 0) => {
+                self.add(&checks::DEVICE_LIKE_WHITEOUT, path, "");
+            }
+            MemberKind::CharDevice(device) | MemberKind::BlockDevice(device) => {
+                let detail = format!("{}:{}", device.major, device.minor);
+                self.add(&checks::DEVICE, path, detail);
+            }
+            MemberKind::Regular if member.perm & 0o6000 != 0 => {
+                let detail = format!("{:04o} {}:{}", member.perm, member.uid, member.gid);
+                self.add(&checks::SETUID, path, detail);
+            }
+            _ => {}
+        }
+        if member.uid.max(member.gid) > 65_535 {
+            let detail = format!("{}:{}", member.uid, member.gid);
+            self.add(&checks::OWNER_BEYOND_65535, path, detail);
+        }
+        let seconds = member.mtime.seconds;
+        if seconds < 0 {
+            self.add(&checks::TIME_BEFORE_1970, path, format!("{seconds} seconds"));
+        } else if seconds > (1 << 34) - (1 << 31) - 1 {
+            self.add(&checks::TIME_AFTER_2446, path, format!("{seconds} seconds"));
+        }
+        for (name, _) in &member.xattrs {
+            let check = match name.as_slice() {
+                b"security.capability" => &checks::CAPABILITY,
+                name if is_mark(name) => &checks::MARK_OF_OVERLAYFS,
+                name if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
+                    &checks::PRIVILEGED_ATTRIBUTE
+                }
+                _ => continue,
+            };
+            self.add(check, path, shown(name));
+        }
+    }
+
+    /// The link that a program walks through to get to `parent`: one of this layer, or of a layer
+    /// below that this layer has not replaced.
+    fn link_above(&self, parent: &[u8]) -> Option<Vec<u8>> {
+        let mut at = 0;
+        while at < parent.len() {
+            let end = parent[at..].iter().position(|byte| *byte == b'/');
+            let end = end.map_or(parent.len(), |length| at + length);
+            let dir = &parent[..end];
+            let known = self.changes.names.get(dir).or_else(|| self.below.get(dir));
+            if known.is_some_and(|facts| facts.kind == NameKind::Symlink) {
+                return Some(dir.to_vec());
+            }
+            at = end + 1;
+        }
+        None
+    }
+
+    /// What can be said once all members were read.
+    pub(super) fn finish(mut self) -> LayerChanges {
+        for (path, target) in std::mem::take(&mut self.links) {
+            let Some(clean) = cleaned(&target) else {
+                self.add(&checks::LINK_ESCAPES, &path, shown(&target));
+                continue;
+            };
+            let here = self.changes.names.get(&clean).copied();
+            let is_gone = self.changes.gone.contains(&clean);
+            let check = match (here, self.below.get(&clean)) {
+                (Some(facts), _) if facts.is_dir() => &checks::LINK_TO_DIRECTORY,
+                (Some(_), _) => continue,
+                (None, Some(_)) if is_gone => &checks::LINK_TO_NOTHING,
+                (None, Some(facts)) if facts.is_dir() => &checks::LINK_TO_DIRECTORY,
+                (None, Some(_)) => &checks::LINK_ACROSS_LAYERS,
+                (None, None) => &checks::LINK_TO_NOTHING,
+            };
+            self.add(check, &path, shown(&target));
+        }
+        for gone in self.changes.gone.clone() {
+            let (parent, name) = split(&gone);
+            let mark = joined(parent, &[WHITEOUT, name].concat());
+            let below = [&gone[..], b"/"].concat();
+            let mut names = self.changes.names.range(below.clone()..);
+            let holds = names.next().is_some_and(|(path, _)| path.starts_with(&below));
+            if holds || self.changes.names.contains_key(&gone) {
+                self.add(&checks::WHITEOUT_BESIDE_NAME, &mark, "");
+            }
+            if self.changes.emptied.iter().any(|dir| dir == parent) {
+                self.add(&checks::OPAQUE_AND_WHITEOUT, &mark, "");
+            }
+        }
+        self.changes
+    }
+}
+
+fn is_mark(name: &[u8]) -> bool {
+    let marks: [&[u8]; 4] = [
+        b"trusted.overlay.",
+        b"user.overlay.",
+        b"user.fuseoverlayfs.",
+        b"user.containers.override_stat",
+    ];
+    marks.iter().any(|mark| name.starts_with(mark))
+}
+
+/// The path without slashes at its ends, `.` and empty names; none if it leads out of the root.
+fn cleaned(path: &[u8]) -> Option<Vec<u8>> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                names.pop()?;
+            }
+            name => names.push(name),
+        }
+    }
+    Some(names.join(&b'/'))
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
