@@ -22,6 +22,10 @@
 //! Invariants: `stream` with the bodies put in is the diff, byte for byte, whatever the tar
 //! parser made of it; the paths of the table are those of regular files in the same layer.
 
+mod at_offsets;
+
+pub use at_offsets::DiffAtOffsets;
+
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Take, Write};
 use std::os::unix::fs::FileExt;
@@ -246,10 +250,7 @@ type Frame = zstd::Decoder<'static, BufReader<Range>>;
 
 /// The diff, rebuilt: reads as the tar that was unpacked.
 pub struct DiffStream<'a> {
-    stream: Frame,
-    table: Frame,
-    inline: Option<Frame>,
-    bodies_left: u64,
+    frames: Frames,
     open: &'a dyn Fn(&TreePath) -> io::Result<File>,
     current: Part,
 }
@@ -262,12 +263,16 @@ enum Part {
     End,
 }
 
-impl<'a> DiffStream<'a> {
-    /// Opens `headers` of a layer whose regular files `open` opens.
-    ///
-    /// # Errors
-    /// `Damaged` if it is not such a file.
-    pub fn new(headers: &File, open: &'a dyn Fn(&TreePath) -> io::Result<File>) -> Result<Self> {
+/// The three frames, at their beginnings, and how many bodies there are.
+struct Frames {
+    table: Frame,
+    stream: Frame,
+    inline: Option<Frame>,
+    bodies: u64,
+}
+
+impl Frames {
+    fn open(headers: &File) -> Result<Self> {
         let doing = || "cannot read headers.zst".to_owned();
         let bad = |why: &str| Error::damaged("headers.zst", why);
         let size = headers.metadata().doing(doing)?.len();
@@ -299,38 +304,76 @@ impl<'a> DiffStream<'a> {
             stream: frame(table_end, stream_end)?,
             inline: if stream_end < size { Some(frame(stream_end, size)?) } else { None },
             table,
-            bodies_left: u64::from_le_bytes(count),
-            open,
-            current: Part::Raw(0),
+            bodies: u64::from_le_bytes(count),
         })
     }
 
-    fn next_body(&mut self) -> io::Result<Part> {
-        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-        self.bodies_left =
-            self.bodies_left.checked_sub(1).ok_or_else(|| bad("headers.zst: too few bodies"))?;
-        let mut tag = [0];
-        self.table.read_exact(&mut tag)?;
-        if tag[0] == 2 {
-            return Ok(Part::Inline(long(&mut self.table)?));
+    /// What comes next in the stream; `None` at its end.
+    fn next_raw(&mut self) -> io::Result<Option<Stretch>> {
+        let mut len = [0; 4];
+        match self.stream.read(&mut len)? {
+            0 => return Ok(None),
+            n => self.stream.read_exact(&mut len[n..])?,
         }
-        let len = word(&mut self.table)?;
+        Ok(Some(match u32::from_le_bytes(len) {
+            BODY => Stretch::Body,
+            len => Stretch::Raw(u64::from(len)),
+        }))
+    }
+
+    /// Where the next body is.
+    fn next_body(&mut self) -> io::Result<StoredBody> {
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        self.bodies =
+            self.bodies.checked_sub(1).ok_or_else(|| bad("headers.zst: too few bodies"))?;
+        let table = &mut self.table;
+        let mut tag = [0];
+        table.read_exact(&mut tag)?;
+        if tag[0] == 2 {
+            return Ok(StoredBody::Inline(long(table)?));
+        }
+        let len = word(table)?;
         let mut path = Vec::new();
-        (&mut self.table).take(u64::from(len)).read_to_end(&mut path)?;
+        (&mut *table).take(u64::from(len)).read_to_end(&mut path)?;
         let path = TreePath::clamped(&path).map_err(|why| bad(&why.to_string()))?;
-        let file = (self.open)(&path)?;
         match tag[0] {
-            0 => Ok(Part::File(file.take(long(&mut self.table)?))),
+            0 => Ok(StoredBody::File(path, long(table)?)),
             1 => {
-                let n = word(&mut self.table)?;
+                let n = word(table)?;
                 let mut pieces = Vec::new();
                 for _ in 0..n {
-                    pieces.push((long(&mut self.table)?, long(&mut self.table)?));
+                    pieces.push((long(table)?, long(table)?));
                 }
-                Ok(Part::Sparse(file, pieces.into_iter(), 0))
+                Ok(StoredBody::Sparse(path, pieces))
             }
             _ => Err(bad("headers.zst: unknown kind of body")),
         }
+    }
+}
+
+/// What comes next in the stream.
+enum Stretch {
+    Raw(u64),
+    Body,
+}
+
+impl<'a> DiffStream<'a> {
+    /// Opens `headers` of a layer whose regular files `open` opens.
+    ///
+    /// # Errors
+    /// `Damaged` if it is not such a file.
+    pub fn new(headers: &File, open: &'a dyn Fn(&TreePath) -> io::Result<File>) -> Result<Self> {
+        Ok(Self { frames: Frames::open(headers)?, open, current: Part::Raw(0) })
+    }
+
+    fn next_part(&mut self) -> io::Result<Part> {
+        Ok(match self.frames.next_body()? {
+            StoredBody::Inline(len) => Part::Inline(len),
+            StoredBody::File(path, len) => Part::File((self.open)(&path)?.take(len)),
+            StoredBody::Sparse(path, pieces) => {
+                Part::Sparse((self.open)(&path)?, pieces.into_iter(), 0)
+            }
+        })
     }
 }
 
@@ -364,21 +407,14 @@ impl Read for DiffStream<'_> {
             match &mut self.current {
                 Part::End => return Ok(0),
                 Part::Raw(0) => {
-                    let mut len = [0; 4];
-                    match self.stream.read(&mut len)? {
-                        0 => {
-                            self.current = Part::End;
-                            continue;
-                        }
-                        n => self.stream.read_exact(&mut len[n..])?,
-                    }
-                    self.current = match u32::from_le_bytes(len) {
-                        BODY => self.next_body()?,
-                        len => Part::Raw(u64::from(len)),
+                    self.current = match self.frames.next_raw()? {
+                        None => Part::End,
+                        Some(Stretch::Body) => self.next_part()?,
+                        Some(Stretch::Raw(len)) => Part::Raw(len),
                     };
                 }
                 Part::Raw(left) => {
-                    let n = read_some(&mut self.stream, buf, *left, "headers.zst")?;
+                    let n = read_some(&mut self.frames.stream, buf, *left, "headers.zst")?;
                     *left -= n as u64;
                     return Ok(n);
                 }
@@ -403,7 +439,7 @@ impl Read for DiffStream<'_> {
                 }
                 Part::Inline(0) => self.current = Part::Raw(0),
                 Part::Inline(left) => {
-                    let Some(inline) = &mut self.inline else {
+                    let Some(inline) = &mut self.frames.inline else {
                         return Err(io::Error::other("headers.zst has no inline bodies"));
                     };
                     let n = read_some(inline, buf, *left, "the inline bodies")?;
