@@ -4,13 +4,14 @@
 //! `passthrough`, the numbers of refusals in `errno`.
 //!
 //! Invariants: every reply is sent exactly once; no method can panic, for a panic ends its
-//! thread; whatever would write is refused with EROFS.
+//! thread; whatever would write is refused, with EROFS but for what a live top has heard.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -19,16 +20,17 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use strata_tree::Node;
+use strata_tree::{Node, NodeId};
 
 use crate::attr::{AttrView, absent, type_of};
 use crate::connection::{MountConnection, id, left_to_the_kernel};
 use crate::errno::{RequestError, errno};
 use crate::ioctls;
+use crate::live_top::{Heard, LiveTop};
 use crate::options::{FOR_EVER, MountOptions, Profile};
 use crate::passthrough::Passthrough;
 use crate::readonly::ReadOnly;
-use crate::replies::{Reply, send_bytes};
+use crate::replies::{self, Reply, send_bytes};
 
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -36,11 +38,27 @@ const GENERATION: Generation = Generation(0);
 struct Served {
     tree: ReadOnly,
     view: AttrView,
+    /// Where names come while it is mounted.
+    top: Option<Arc<dyn LiveTop>>,
 }
+
+impl Served {
+    fn grows(&self, dir: NodeId) -> bool {
+        self.top.as_ref().is_some_and(|top| top.grows(dir))
+    }
+
+    /// How long the kernel may remember what a directory says of its names.
+    fn lasting(&self, dir: NodeId) -> Duration {
+        if self.grows(dir) { Duration::ZERO } else { FOR_EVER }
+    }
+}
+
+/// What was found in a directory, and for how long that is so.
+struct Found(Option<Node>, Duration);
 
 /// One mounted tree.
 pub(crate) struct Adapter {
-    served: Served,
+    served: Arc<Served>,
     passthrough: Option<Passthrough>,
     connection: MountConnection,
     /// The kernel checks modes; so it must also check ACLs.
@@ -51,9 +69,14 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(tree: ReadOnly, options: &MountOptions, connection: MountConnection) -> Self {
+    pub(crate) fn new(
+        tree: ReadOnly,
+        top: Option<Arc<dyn LiveTop>>,
+        options: &MountOptions,
+        connection: MountConnection,
+    ) -> Self {
         Self {
-            served: Served { tree, view: AttrView::of(options) },
+            served: Arc::new(Served { tree, view: AttrView::of(options), top }),
             passthrough: (options.profile == Profile::Passthrough).then(Passthrough::default),
             connection,
             checks_acls: options.default_permissions && options.acl,
@@ -69,16 +92,28 @@ impl Adapter {
         reply: impl Reply<T, Served>,
         work: impl FnOnce(&Served) -> Result<T, RequestError>,
     ) {
-        self.connection.answer(req, &self.served, reply, work);
+        self.connection.answer(req, &*self.served, reply, work);
+    }
+
+    /// Refuses a call that would change the tree; where there is a live top, it hears of it.
+    fn refuse(
+        &self,
+        hear: impl FnOnce(&dyn LiveTop) -> strata_tree::Result<Heard>,
+    ) -> RequestError {
+        match self.served.top.as_deref().map(hear) {
+            Some(Ok(Heard::Yes)) => RequestError::NoEntry,
+            Some(Ok(Heard::No)) | None => RequestError::ReadOnly,
+            Some(Err(error)) => error.into(),
+        }
     }
 }
 
 /// `None`: the kernel remembers that there is no such name.
-impl Reply<Option<Node>, Served> for ReplyEntry {
-    fn send(self, found: Option<Node>, served: &Served) {
-        match found {
-            Some(node) => self.entry(&FOR_EVER, &served.view.node(&node), GENERATION),
-            None => self.entry(&FOR_EVER, &absent(), GENERATION),
+impl Reply<Found, Served> for ReplyEntry {
+    fn send(self, Found(node, lasting): Found, served: &Served) {
+        match node {
+            Some(node) => self.entry(&lasting, &served.view.node(&node), GENERATION),
+            None => self.entry(&lasting, &absent(), GENERATION),
         }
     }
 }
@@ -93,7 +128,8 @@ impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
         self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_opendir = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.no_opendir =
+            offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) && self.served.top.is_none();
         let mut wanted = InitFlags::empty();
         wanted.set(InitFlags::FUSE_POSIX_ACL, self.checks_acls);
         if let Some(passthrough) = &self.passthrough {
@@ -111,7 +147,20 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(req, reply, |served| served.tree.lookup(id(parent), name.as_bytes()));
+        let parent = id(parent);
+        let look = move |served: &Served, name: &[u8]| {
+            Ok(Found(served.tree.lookup(parent, name)?, served.lasting(parent)))
+        };
+        let top = self.served.top.as_ref();
+        if top.is_none_or(|top| !top.takes_long(parent, name.as_bytes())) {
+            return self.answer(req, reply, |served| look(served, name.as_bytes()));
+        }
+        let (served, name) = (Arc::clone(&self.served), name.as_bytes().to_vec());
+        let work = move || replies::answer(&*served, reply, |served| look(served, &name));
+        // A thread that cannot be had drops the reply, which then says EIO.
+        if let Err(error) = std::thread::Builder::new().name("lookup".to_owned()).spawn(work) {
+            tracing::error!("no thread for a look-up: {error}");
+        }
     }
 
     // batch_forget calls this, a no-op, for each node.
@@ -170,9 +219,11 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.no_opendir {
             reply.error(Errno::ENOSYS);
+        } else if self.served.grows(id(ino)) {
+            reply.opened(FileHandle(0), FopenFlags::empty());
         } else {
             let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
             reply.opened(FileHandle(0), flags);
@@ -204,11 +255,12 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        let lasting = self.served.lasting(id(ino));
         self.connection.fill(req, reply, |reply| {
             self.served.tree.list(id(ino), offset, &mut |item| {
                 let attr = self.served.view.node(&item.node);
                 let name = OsStr::from_bytes(item.name);
-                reply.add(attr.ino, item.next, name, &FOR_EVER, &attr, GENERATION)
+                reply.add(attr.ino, item.next, name, &lasting, &attr, GENERATION)
             })
         });
     }
@@ -334,8 +386,9 @@ impl Filesystem for Adapter {
         reply.error(errno(&RequestError::ReadOnly));
     }
 
-    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(&RequestError::ReadOnly));
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let why = self.refuse(|top| top.dir_removed(id(parent), name.as_bytes()));
+        reply.error(errno(&why));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
@@ -377,14 +430,15 @@ impl Filesystem for Adapter {
     fn create(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
+        parent: INodeNo,
+        name: &OsStr,
         _mode: u32,
         _umask: u32,
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(errno(&RequestError::ReadOnly));
+        let why = self.refuse(|top| top.file_made(id(parent), name.as_bytes()));
+        reply.error(errno(&why));
     }
 
     fn setxattr(

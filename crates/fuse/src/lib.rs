@@ -3,7 +3,8 @@
 //! [`serve`] mounts a [`Lower`](strata_tree::Lower) at a directory and answers from a few threads
 //! of this process until the mount ends. A request passes through three thin parts: `adapter` (the
 //! kernel's types to ours, no decisions), `readonly` (what a read-only file system answers,
-//! testable without a kernel), `reads` (file contents). [`serve_union`] does the same for a
+//! testable without a kernel), `reads` (file contents). [`serve_growing`] is for a tree whose top
+//! grows and listens ([`LiveTop`]). [`serve_union`] does the same for a
 //! writable [`Union`](strata_union::writable::Union), by way of `writable`. What every mount needs
 //! is in `connection` (handshake, polling, the end) and `replies` (how answers are sent).
 //! `mounting` and `unmounting` own the mount table; `session` ties their lives together.
@@ -21,6 +22,7 @@ mod error;
 mod ids;
 mod inherited;
 mod ioctls;
+mod live_top;
 mod mounting;
 mod options;
 mod passthrough;
@@ -34,6 +36,7 @@ mod writable;
 pub use error::{Error, Result};
 pub use ids::{IdMap, IdMapError, Ids};
 pub use inherited::InheritedFds;
+pub use live_top::{Heard, LiveTop};
 pub use options::{MountOptions, Profile, TreeFacts, WritableOptions};
-pub use session::{MountCover, Session, serve, serve_below, serve_union};
+pub use session::{MountCover, Session, serve, serve_below, serve_growing, serve_union};
 pub use unmounting::{Manner, SUBTYPE, Unmounter, unmount};

@@ -14,6 +14,7 @@ use strata_tree::{FlagsForm, InodeFlags, NAME_MAX, Name, NameError, Node, NodeId
 use strata_union::writable::StatFs;
 
 use crate::errno::RequestError;
+use crate::ids::Ids;
 use crate::ioctls::HasFlags;
 use crate::options::TreeFacts;
 use crate::reads::Reads;
@@ -47,12 +48,13 @@ pub(crate) struct ReadOnly {
     tree: FileTree,
     reads: Reads,
     facts: TreeFacts,
+    ids: Ids,
 }
 
 impl ReadOnly {
     /// Answers from `tree`.
-    pub(crate) fn new(tree: FileTree, facts: TreeFacts) -> Self {
-        Self { reads: Reads::new(&facts), tree, facts }
+    pub(crate) fn new(tree: FileTree, facts: TreeFacts, ids: Ids) -> Self {
+        Self { reads: Reads::new(&facts), tree, facts, ids }
     }
 
     /// The tree's totals.
@@ -136,7 +138,8 @@ impl ReadOnly {
     /// The value of one attribute, for a buffer of `size` bytes; 0 asks for the length.
     pub(crate) fn xattr(&self, node: NodeId, name: &[u8], size: u32) -> Result<XattrAnswer> {
         let found = self.tree.xattrs(node)?.into_iter().find(|(key, _)| key == name);
-        fit(found.ok_or(RequestError::NoXattr)?.1, size)
+        let (_, value) = found.ok_or(RequestError::NoXattr)?;
+        fit(self.ids.shown_xattr(name, value), size)
     }
 
     /// The names of all attributes, each ended by NUL, for a buffer of `size` bytes.
@@ -203,7 +206,7 @@ mod tests {
     fn answers(spec: &Spec) -> ReadOnly {
         let contents = Memory::of(std::slice::from_ref(spec)).unwrap();
         let tree = FileTree::new(Arc::new(MemTree::new(spec).unwrap()), Arc::new(contents));
-        ReadOnly::new(tree, TreeFacts::default())
+        ReadOnly::new(tree, TreeFacts::default(), Ids::default())
     }
 
     fn names(tree: &ReadOnly, dir: NodeId, from: u64, room: usize) -> Vec<(Vec<u8>, u64, u64)> {

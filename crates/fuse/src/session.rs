@@ -19,6 +19,7 @@ use strata_union::writable::Union;
 use crate::adapter::Adapter;
 use crate::connection::MountConnection;
 use crate::error::{Error, Result};
+use crate::live_top::LiveTop;
 use crate::mounting::Mountpoint;
 use crate::options::{MountOptions, WritableOptions};
 use crate::readonly::ReadOnly;
@@ -44,7 +45,7 @@ pub struct Session {
 /// # Errors
 /// Every [`Error`] but those of unmounting; nothing stays mounted then.
 pub fn serve(tree: FileTree, mountpoint: &Path, options: &MountOptions) -> Result<Session> {
-    serve_tree(tree, mountpoint, options, None)
+    serve_tree(tree, None, (mountpoint, None), options)
 }
 
 /// The same, but what is shown at `mountpoint` is what `cover` puts over the mount, such as an
@@ -59,23 +60,37 @@ pub fn serve_below(
     options: &MountOptions,
     cover: MountCover<'_>,
 ) -> Result<Session> {
-    serve_tree(tree, mountpoint, options, Some(cover))
+    serve_tree(tree, None, (mountpoint, Some(cover)), options)
+}
+
+/// The same for a tree with a top that grows and listens. Nothing of it can be written, and it is
+/// not mounted read-only, for then the kernel would refuse what the top is to hear.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_growing(
+    tree: FileTree,
+    top: Arc<dyn LiveTop>,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> Result<Session> {
+    serve_tree(tree, Some(top), (mountpoint, None), options)
 }
 
 fn serve_tree(
     tree: FileTree,
-    mountpoint: &Path,
+    top: Option<Arc<dyn LiveTop>>,
+    place: (&Path, Option<MountCover<'_>>),
     options: &MountOptions,
-    cover: Option<MountCover<'_>>,
 ) -> Result<Session> {
     if tree.root() != NodeId::ROOT {
         return Err(Error::RootNumber(tree.root().0));
     }
     let connection = MountConnection::new(options.threads);
-    let tree = ReadOnly::new(tree, options.facts);
-    let adapter = Adapter::new(tree, options, connection.clone());
-    let options = MountOptions { read_only: true, ..options.clone() };
-    start(adapter, &connection, (mountpoint, cover), &options, drop)
+    let options = MountOptions { read_only: top.is_none(), ..options.clone() };
+    let tree = ReadOnly::new(tree, options.facts, options.ids.clone());
+    let adapter = Adapter::new(tree, top, &options, connection.clone());
+    start(adapter, &connection, place, &options, drop)
 }
 
 /// Mounts a writable union at `mountpoint` and serves it. The mount is usable when this returns.
@@ -210,6 +225,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if !self.is_over()
             && let Err(error) = self.detach()
+            && !matches!(error, Error::NotMounted(_))
         {
             tracing::warn!("{error}");
         }
