@@ -45,6 +45,7 @@ fn help() {
         "manifest",
         "verify",
         "serve",
+        "layer-store",
         "load",
         "import",
         "save",

@@ -42,6 +42,7 @@ const COMMANDS: &[(&str, Does, &[&str])] = &[
     ("manifest", Apart, &["localhost:1/none"]),
     ("verify", Apart, &["--against", "oci-archive:none.tar", IMAGE]),
     ("serve", Looks, &["--help"]),
+    ("layer-store", Looks, &["--help"]),
     ("load", Adds, &["-i", "IMAGE"]),
     ("import", Adds, &["ROOTFS", "imported:1"]),
     ("save", Looks, &["-o", "saved.tar", IMAGE]),

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     // Tests alone may use it.
     ("testkit", &[]),
     // It judges strata as it judges other programs.
@@ -30,10 +30,25 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("overlay", &["content", "fuse", "tree", "union"]),
     ("snapshotter", &["engine", "layer", "tree"]),
     (
+        "layer-store",
+        &["content", "diff", "engine", "fuse", "image", "layer", "registry", "tree", "union"],
+    ),
+    (
         "cli",
         &[
-            "analysis", "content", "engine", "facts", "fuse", "image", "kernel", "layer",
-            "overlay", "registry", "tree", "union",
+            "analysis",
+            "content",
+            "engine",
+            "facts",
+            "fuse",
+            "image",
+            "kernel",
+            "layer",
+            "layer-store",
+            "overlay",
+            "registry",
+            "tree",
+            "union",
         ],
     ),
 ];

@@ -23,6 +23,7 @@ mod explore;
 mod groups;
 mod history;
 mod images;
+mod layer_store;
 mod limits;
 mod look;
 mod mounts;

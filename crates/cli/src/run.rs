@@ -16,8 +16,8 @@ use crate::look::Screen;
 use crate::plain::plain;
 use crate::progress::ShowProgress;
 use crate::{
-    elsewhere, explore, history, images, look, mounts, pages, progress, remote, report, reuse,
-    template, uppers,
+    elsewhere, explore, history, images, layer_store, look, mounts, pages, progress, remote,
+    report, reuse, template, uppers,
 };
 
 /// Does what the command line says.
@@ -54,6 +54,7 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Logout(args) => remote::logout(args, &mut screen.out)?,
         Command::Search(args) => remote::search(context, args, &mut screen.out)?,
         Command::Serve(args) => remote::serve(context, args, &mut screen.out)?,
+        Command::LayerStore(args) => layer_store::run(context, args, &mut screen.out)?,
         Command::Manifest(args) => remote::manifest(context, args, &mut screen.out)?,
         Command::Verify(args) => remote::verify(context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(context, args)?,

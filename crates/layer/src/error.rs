@@ -63,6 +63,14 @@ pub enum Error {
         /// The image or layer.
         what: String,
     },
+    /// An engine has a layer of what was to be removed among its own.
+    #[error("{what} is held by {by}: remove it there first; `strata layer-store --held` lists all")]
+    Held {
+        /// The layer.
+        what: String,
+        /// Who has it.
+        by: String,
+    },
     /// `index.db` is gone while layers are there.
     #[error(
         "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it",
@@ -187,6 +195,11 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// Whether what was to be removed is used by somebody.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Held { .. })
     }
 
     /// Whether something could not be written where reading may be possible still.

@@ -37,10 +37,10 @@ pub use reader::{
 };
 pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
-    Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, HeldKind, HeldName, HeldNames,
-    Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK, LayerInput, LayerUsage, LeasedImage,
-    LeasedLayer, NamesImages, Problem, Removal, SharedGroup, Sharing, Step, StepHook, Store,
-    StoreOptions, Unpacked, Usage, chain_id,
+    Accounts, BlockUsage, CountedHold, CountedHolds, Disk, DiskUsage, FsckReport, GcReport,
+    HeldKind, HeldName, HeldNames, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
+    LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, PackedBlobs, Problem, Removal,
+    SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, Usage, chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

@@ -130,7 +130,7 @@ pub(super) fn prune(
                 gone.extend(layers);
             }
             // Somebody has begun to use it, or was quicker.
-            Err(LayerError::InUse { .. } | LayerError::NoImage(_)) => {}
+            Err(LayerError::InUse { .. } | LayerError::Held { .. } | LayerError::NoImage(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }

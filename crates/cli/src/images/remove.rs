@@ -99,7 +99,7 @@ fn remove(
             let shown = shown(&tags, &id, text);
             let freed = match (store.images().remove(&id), gone_by_name(&tags, &id, text)) {
                 // The image stays, without a name, as long as it is in use.
-                (Err(LayerError::InUse { .. }), Some(names)) if force => {
+                (Err(error), Some(names)) if force && error.is_in_use() => {
                     return untag(store, &names, out);
                 }
                 (Err(error @ LayerError::InUse { .. }), _) => match users.mounted(&id) {

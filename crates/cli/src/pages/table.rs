@@ -141,6 +141,16 @@ pub(super) const ROWS: &[PageRow] = &[
         ],
     ),
     row(
+        "layer-store",
+        &[Store, Layers, Blobs, Mounts, Fuse, Credentials, Registries],
+        &["pull", "mounts", "containers-storage.conf(5)", "podman-pull(1)"],
+        &[
+            ("For podman of root", "strata layer-store /run/strata/layers"),
+            ("And fetch what is not there", "strata layer-store --pull /run/strata/layers"),
+            ("What podman has", "strata layer-store --held"),
+        ],
+    ),
+    row(
         "load",
         KEPT,
         &["import", "save", "pull", "docker-save(1)"],
@@ -559,6 +569,7 @@ pub(super) const ROWS: &[PageRow] = &[
 /// The commands of the overview, by what they are for.
 pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Getting and giving images", &["load", "import", "pull", "save", "push", "copy", "serve"]),
+    ("Under engines", &["layer-store"]),
     ("Registries", &["login", "logout", "search", "manifest", "verify"]),
     ("Images", &["images", "inspect", "history", "tag", "rmi"]),
     (

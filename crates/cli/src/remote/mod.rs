@@ -20,6 +20,7 @@ mod transfer;
 mod verify;
 mod version;
 
+pub(crate) use config::RegistryArgs;
 pub(crate) use copy::{CopyArgs, run as copy};
 pub(crate) use info::{InfoArgs, run as info};
 pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};

@@ -347,6 +347,10 @@ impl Push<'_> {
         let same = was.is_some_and(|was| was.digest == packed.digest);
         let blob =
             Blob { digest: packed.digest, size: packed.size, packing: (!same).then_some(packing) };
+        // It is known by that digest from now on, to all who read the manifest.
+        if !same && self.store.read_only().is_none() {
+            self.store.packed().remember(diff_id, &packed.digest, packed.size)?;
+        }
         // With the same digest the answer is known.
         if !same && self.has(packed.digest)? {
             (self.listen)(&label, PushEvent::Exists);

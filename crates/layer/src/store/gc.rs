@@ -12,7 +12,7 @@ use super::dir::{NAMES_ENDING, StoreDir};
 use super::images::chain_id;
 use super::steps::Step;
 use super::sweep::{remove_all, remove_file_if_there};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::shared::SharedIndex;
 use crate::index::{self, LayerRecord, images};
 use crate::lock::{Lock, Locked, lock_path};
@@ -64,7 +64,7 @@ impl<'s> Collector<'s> {
         }
         let doomed = match self.dir.lock_for_removal(&[record.diff_id]) {
             Ok(doomed) => doomed,
-            Err(Error::InUse { .. }) => return Ok(false),
+            Err(error) if error.is_in_use() => return Ok(false),
             Err(error) => return Err(error),
         };
         index::remove_layer(&tx, record.id)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use strata_content::{Files, LayerDir};
-use strata_diff::headers::DiffStream;
+use strata_diff::headers::{DiffAtOffsets, DiffStream};
 use strata_tree::{DiffId, ImageId, TreePath};
 
 use super::dir::StoreDir;
@@ -110,6 +110,18 @@ impl LeasedLayer {
         let mut stream = DiffStream::new(&headers, &open)?;
         std::io::copy(&mut stream, out)
             .doing(|| format!("cannot rebuild the diff of layer {}", self.diff_id))
+    }
+}
+
+impl LeasedLayer {
+    /// The same tar, to be read at offsets; `scratch` is an empty file.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn diff_at_offsets(&self, scratch: File) -> Result<DiffAtOffsets> {
+        let files = self.clone();
+        let open = move |path: &TreePath| files.open(path).map_err(std::io::Error::other);
+        Ok(DiffAtOffsets::new(&self.headers()?, scratch, Box::new(open))?)
     }
 }
 

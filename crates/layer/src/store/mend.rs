@@ -59,7 +59,7 @@ impl<'s> Mender<'s> {
                 }
                 Problem::Image { id, .. } => match self.images().remove(id) {
                     Ok(_) | Err(Error::NoImage(_)) => Some("taken out; load it again"),
-                    Err(Error::InUse { .. }) => None,
+                    Err(error) if error.is_in_use() => None,
                     Err(error) => return Err(error),
                 },
                 Problem::Listing(_) => Some("written again from the index"),
@@ -95,7 +95,7 @@ impl<'s> Mender<'s> {
                     let what = "taken out, since a layer of it is damaged; load it again";
                     self.report.repaired.push(format!("image {}: {what}", image.id));
                 }
-                Err(Error::InUse { .. }) => return Ok(false),
+                Err(error) if error.is_in_use() => return Ok(false),
                 Err(error) => return Err(error),
             }
         }

@@ -7,8 +7,9 @@
 //!   layers/<diff id>/     diff/ and headers.zst: complete in itself
 //!   trees/<chain id>      compiled trees: derived, disposable
 //!   blobs/sha256/<hex>    manifests and configs
-//!   mounts/               one file a mount, kept by the daemons
+//!   mounts/               one file a mount, kept by the daemons; what engines have taken
 //!   holds/                layers that snapshots of an engine need, see holds.rs
+//!   packed.json           blobs that pushes made
 //!   staging/  trash/      emptied at the next start, as far as nobody alive holds them
 //! ```
 //!
@@ -37,6 +38,7 @@ mod check_accounts;
 mod check_files;
 mod check_index;
 mod checker;
+mod counted_holds;
 mod df;
 mod dir;
 mod files;
@@ -51,6 +53,7 @@ mod mend;
 mod names;
 mod names_images;
 mod new_index;
+mod packed;
 mod publish;
 mod rebuild;
 mod removal;
@@ -72,6 +75,7 @@ use crate::index::{self, LayerRecord};
 use crate::offered::OfferedContents;
 
 pub use accounts::Accounts;
+pub use counted_holds::{CountedHold, CountedHolds};
 pub use df::{Disk, DiskUsage, LayerUsage};
 pub(crate) use dir::StoreDir;
 pub use fsck_report::{FsckReport, Problem};
@@ -82,6 +86,7 @@ pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};
 pub use names::{HeldKind, HeldName, HeldNames};
 pub use names_images::NamesImages;
+pub use packed::PackedBlobs;
 pub use publish::Unpacked;
 pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
@@ -207,6 +212,16 @@ impl Store {
     /// `Io`.
     pub fn scratch_file(&self) -> Result<File> {
         self.dir.scratch_file()
+    }
+
+    /// As which blobs registries have its layers.
+    pub fn packed(&self) -> PackedBlobs<'_> {
+        PackedBlobs::new(&self.dir, &self.index)
+    }
+
+    /// What engines have of its layers.
+    pub fn counted_holds(&self) -> CountedHolds {
+        self.dir.counted_holds()
     }
 
     /// The images of names that the kernel mounts.

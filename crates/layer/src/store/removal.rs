@@ -143,6 +143,10 @@ impl<'s> RemovalPlan<'s> {
         {
             return Ok(true);
         }
+        let layers: Vec<DiffId> = freed.iter().copied().collect();
+        if self.dir.counted_holds().holder_of(&layers)?.is_some() {
+            return Ok(true);
+        }
         let paths = freed.iter().map(|layer| self.dir.layer(layer));
         for path in [self.dir.blob_path(&image.id.into())].into_iter().chain(paths) {
             // Whoever wants it meanwhile waits: the lock goes at once.

@@ -20,6 +20,7 @@ pub(super) struct Doomed(Vec<(DiffId, OwnedFd)>);
 impl StoreDir {
     /// Locks the directories of layers that are to go.
     pub(super) fn lock_for_removal(&self, layers: &[DiffId]) -> Result<Doomed> {
+        self.refuse_held(layers)?;
         let mut doomed = Vec::new();
         // Asked once all are locked: whoever mounts holds their locks until the mount stands.
         let in_use = |layer: &DiffId| Error::InUse { what: format!("layer {}", layer.short()) };
@@ -32,9 +33,19 @@ impl StoreDir {
         }
         let mounted = self.kernel_leases().kept()?;
         let kept = |layer: &&DiffId| mounted.iter().any(|mount| mount.layers.contains(layer));
-        match layers.iter().find(kept) {
-            Some(layer) => Err(in_use(layer)),
-            None => Ok(Doomed(doomed)),
+        if let Some(layer) = layers.iter().find(kept) {
+            return Err(in_use(layer));
+        }
+        // Once more: what was taken since has been leased until it was written down.
+        self.refuse_held(layers)?;
+        Ok(Doomed(doomed))
+    }
+
+    /// Refuses layers that an engine has.
+    fn refuse_held(&self, layers: &[DiffId]) -> Result<()> {
+        match self.counted_holds().holder_of(layers)? {
+            Some((layer, by)) => Err(Error::Held { what: format!("layer {}", layer.short()), by }),
+            None => Ok(()),
         }
     }
 

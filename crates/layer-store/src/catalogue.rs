@@ -1,0 +1,113 @@
+//! [`Catalogue`]: which layer of the store a registry's blob is.
+//!
+//! podman asks for a layer by the reference that it pulls and by the digest of the blob, as the
+//! manifest has it. The store names a layer by its diff id. The manifest and the config of an image
+//! say which blob is which diff, and in which chain.
+//!
+//! Invariants: a blob that an image has twice is not found, for overlayfs takes no directory twice;
+//! a layer whose form depends on the layers below it is found in the chain of the reference alone,
+//! or where all images agree on the chain.
+
+use std::collections::HashMap;
+
+use strata_image::ImageFacts;
+use strata_layer::Store;
+use strata_registry::Reference;
+use strata_tree::{BlobDigest, DiffId, ImageId};
+
+use crate::error::Result;
+
+/// A blob as a layer in its chain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct InChain {
+    /// The chain up to this layer, base first; never empty.
+    pub(crate) layers: Vec<DiffId>,
+    /// The size of the blob in bytes.
+    pub(crate) size: u64,
+}
+
+/// All blobs of all images. See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    /// By the complete name, as the store keeps it.
+    names: HashMap<String, ImageId>,
+    images: HashMap<ImageId, HashMap<BlobDigest, InChain>>,
+}
+
+impl Catalogue {
+    /// Reads the manifests of all images of a store.
+    pub(crate) fn read(store: &Store) -> Result<Self> {
+        let names = store.images().tags()?.into_iter().collect();
+        let packed = store.packed().all();
+        let mut images = HashMap::new();
+        for image in store.images().all()? {
+            match ImageFacts::of_store(store, &image) {
+                Ok(facts) => {
+                    images.insert(image.id, blobs_of(store, &facts, &packed)?);
+                }
+                // It may have gone meanwhile; the others are there.
+                Err(error) => tracing::warn!("image {}: {error}", image.id.short()),
+            }
+        }
+        Ok(Self { names, images })
+    }
+
+    /// The names of all images that have one, and are complete.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Reference> {
+        self.names.keys().filter_map(|name| name.parse().ok())
+    }
+
+    /// The blobs of the image of a name.
+    pub(crate) fn blobs(&self, reference: &Reference) -> Vec<BlobDigest> {
+        self.named(reference).map(|blobs| blobs.keys().copied().collect()).unwrap_or_default()
+    }
+
+    fn named(&self, reference: &Reference) -> Option<&HashMap<BlobDigest, InChain>> {
+        let name = match reference.digest() {
+            Some(_) => reference.store_pin(),
+            None => reference.store_tag(),
+        };
+        self.images.get(self.names.get(&name?)?)
+    }
+
+    /// The chain that the image of the name has this blob in.
+    pub(crate) fn in_image(&self, reference: &Reference, blob: &BlobDigest) -> Option<InChain> {
+        self.named(reference)?.get(blob).cloned()
+    }
+
+    /// The chains that any image has this blob in, each once, in a fixed order.
+    pub(crate) fn anywhere(&self, blob: &BlobDigest) -> Vec<InChain> {
+        let mut found: Vec<InChain> =
+            self.images.values().filter_map(|blobs| blobs.get(blob).cloned()).collect();
+        found.sort_by(|a, b| a.layers.cmp(&b.layers));
+        found.dedup();
+        found
+    }
+}
+
+fn blobs_of(
+    store: &Store,
+    facts: &ImageFacts,
+    packed: &[(BlobDigest, u64, DiffId)],
+) -> Result<HashMap<BlobDigest, InChain>> {
+    let mut blobs: HashMap<BlobDigest, Option<InChain>> = HashMap::new();
+    let mut chain = Vec::new();
+    for layer in &facts.layers {
+        chain.push(layer.diff_id);
+        let mut known: Vec<(BlobDigest, u64)> = layer.blob.into_iter().collect();
+        let packed = packed.iter().filter(|(.., of)| *of == layer.diff_id);
+        known.extend(packed.map(|(digest, size, _)| (*digest, *size)));
+        // As an archive of docker has it: uncompressed.
+        let plain = BlobDigest::from_bytes(*layer.diff_id.as_bytes());
+        if let Some(record) = store.layer(&layer.diff_id)? {
+            known.push((plain, record.diff_size));
+        }
+        known.sort_unstable();
+        known.dedup_by_key(|(digest, _)| *digest);
+        for (digest, size) in known {
+            let once = InChain { layers: chain.clone(), size };
+            blobs.entry(digest).and_modify(|twice| *twice = None).or_insert(Some(once));
+        }
+    }
+    Ok(blobs.into_iter().filter_map(|(digest, found)| Some((digest, found?))).collect())
+}
