@@ -246,6 +246,12 @@ impl SnapshotPlaces {
         unused.iter().try_for_each(|place| hide(place))
     }
 
+    /// Whether the names of a chain are mounted for a snapshot.
+    pub(crate) fn are_shown(&self, chain: &[DiffId]) -> bool {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        self.names(chain).is_some_and(|place| users.contains_key(&place))
+    }
+
     /// Takes away all names that no snapshot uses: what an earlier run left.
     pub(crate) fn hide_unused(&self) -> Result<()> {
         let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);

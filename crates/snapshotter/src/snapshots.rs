@@ -351,10 +351,23 @@ impl Snapshots {
             layers: &layers,
             usage,
         };
+        let below = self.state().chain(&active.parent)?;
         self.state().commit(active.id, &new)?;
         drop(lease);
         self.places.release(active.id)?;
+        if labels::is_unpack(key) {
+            self.drop_derived(&below)?;
+        }
         self.places.remove_upper(active.id)
+    }
+
+    /// Removes what was compiled of a chain that a layer was unpacked above, or that is no more,
+    /// unless a snapshot is above it now.
+    fn drop_derived(&self, chain: &[DiffId]) -> Result<()> {
+        match chain_id(chain) {
+            Some(id) if !self.places.are_shown(chain) => Ok(self.store.drop_derived(&id)?),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Removes a snapshot.
@@ -373,8 +386,9 @@ impl Snapshots {
     }
 
     fn forget(&self, key: &str) -> Result<()> {
-        let removed = {
+        let (removed, chain) = {
             let mut state = self.state();
+            let chain = state.chain(key)?;
             let removed = state.remove(key)?;
             let mut unneeded = Vec::new();
             for layer in &removed.layers {
@@ -385,9 +399,12 @@ impl Snapshots {
             // Still under the lock: nobody can hold them for a new row meanwhile.
             self.holds.remove(&unneeded)?;
             self.unneeded.lock().unwrap_or_else(PoisonError::into_inner).extend(unneeded);
-            removed
+            (removed, chain)
         };
         self.places.release(removed.id)?;
+        if removed.kind == SnapshotKind::Committed {
+            self.drop_derived(&chain)?;
+        }
         self.places.remove_upper(removed.id)
     }
 

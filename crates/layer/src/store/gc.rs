@@ -122,6 +122,17 @@ impl<'s> Collector<'s> {
         Ok(())
     }
 
+    /// Removes what was compiled of a chain, unless it is that of an image.
+    pub(super) fn derived(&self, chain: &ChainId) -> Result<()> {
+        let mut index = self.index.lock();
+        let tx = index.write()?;
+        if images::all(&tx)?.iter().any(|image| chain_id(&image.layers) == Some(*chain)) {
+            return Ok(());
+        }
+        remove_file_if_there(&self.dir.tree(chain))?;
+        remove_file_if_there(&self.dir.names_image(chain))
+    }
+
     /// Removes blobs and compiled trees that no image needs.
     fn files(&mut self) -> Result<()> {
         // Under the write lock: an image that is just being committed has its blobs before it.

@@ -265,6 +265,15 @@ impl Store {
         gc::Collector::new(&self.dir, &self.index).collect_of(&layers)
     }
 
+    /// Removes the compiled tree of a chain and its image of names, unless the chain is that of an
+    /// image. A mount that has them open keeps them; both are compiled again when they are needed.
+    ///
+    /// # Errors
+    /// `Sqlite`, `Io`.
+    pub fn drop_derived(&self, chain: &ChainId) -> Result<()> {
+        gc::Collector::new(&self.dir, &self.index).derived(chain)
+    }
+
     /// Its directory, for what reads of it beside the index.
     pub(crate) fn dir(&self) -> &StoreDir {
         &self.dir
