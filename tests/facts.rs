@@ -24,7 +24,7 @@ fn json_says_what_is_on_disk() {
     let said = sandbox.json(&FACTS);
     let tables = said["tables"].as_object().unwrap();
     assert_eq!(said["path"], "all/store=one/day=2026-01-31");
-    assert_eq!((&said["replaced"], &said["version"]), (&false.into(), &1.into()));
+    assert_eq!((&said["replaced"], &said["version"]), (&false.into(), &2.into()));
     let dir = sandbox.path().join("all/store=one/day=2026-01-31");
     assert_eq!(names(&dir).len(), tables.len());
     for (table, sizes) in tables {
@@ -65,4 +65,31 @@ fn a_kill_leaves_a_whole_data_set_or_none() {
     sandbox.ok(&FACTS);
     assert_eq!(names(&all), ["store=one"]);
     assert_eq!(names(&all.join("store=one")), ["day=2026-01-31"]);
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    let busybox = strata_testkit::fixture("busybox-gzip.oci.tar");
+    let cases = strata_testkit::fixture("cases-docker25.docker.tar");
+    let from = ["--from", busybox.to_str().unwrap(), cases.to_str().unwrap(), "--jobs", "1"];
+    let run = [&FACTS[..], &from].concat();
+    let all = sandbox.path().join("all");
+    let (mut cut_short, mut went_on) = (0, 0);
+    for round in 0..60 {
+        let mut child = sandbox.spawn(&run);
+        std::thread::sleep(Duration::from_micros(1000 * round));
+        child.kill().unwrap();
+        cut_short += usize::from(!child.wait().unwrap().success());
+        if all.join(".from-one-2026-01-31/index.db").exists() {
+            let said = sandbox.json(&run);
+            went_on += usize::from(said["gathered"]["layers_known"].as_u64().unwrap() > 0);
+            let read = said["gathered"]["layers_read"].as_u64().unwrap();
+            let known = said["gathered"]["layers_known"].as_u64().unwrap();
+            assert_eq!(Some(read + known), said["tables"]["layers"]["rows"].as_u64());
+        }
+        assert_eq!(names(&all).iter().filter(|name| name.starts_with(".from")).count(), 0);
+        fs::remove_dir_all(&all).unwrap_or_default();
+    }
+    assert!(cut_short > 0 && went_on > 0, "{cut_short} killed, {went_on} went on");
 }

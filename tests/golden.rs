@@ -293,6 +293,11 @@ fn facts() {
         .say("facts -o all --store one --hash-paths @absent")
         .say("facts -o all --store one --hash-paths @")
         .say("facts -o all --no-paths --hash-paths key")
+        .say("-q facts -o from --store one --day 2026-01-31 --from FIX/busybox-gzip.oci.tar")
+        .say("facts -o from --from registry")
+        .say("facts -o from --from registry://team")
+        .say("facts -o from --from strata:x")
+        .say("facts -o from --jobs 2")
         .say("facts");
     insta::assert_snapshot!(talk.transcript());
 }

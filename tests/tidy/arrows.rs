@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("layer", &["content", "diff", "tree"]),
     ("registry", &["tree"]),
     ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
-    ("facts", &["diff", "image", "layer", "tree"]),
+    ("facts", &["diff", "image", "layer", "registry", "tree"]),
     ("image", &["diff", "layer", "registry", "tree"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),

@@ -49,7 +49,7 @@ type At = (usize, usize, usize);
 /// Sources that were read; they stay open.
 #[derive(Debug)]
 pub struct Survey {
-    sources: Vec<OpenSource>,
+    sources: Vec<OpenSource<'static>>,
     positions: Vec<At>,
     images: Vec<SurveyedImage>,
     layers: Vec<SurveyedLayer>,

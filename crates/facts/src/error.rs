@@ -42,6 +42,14 @@ pub enum Error {
          underscores"
     )]
     StoreName(String),
+    /// What a registry lists that no image can be called.
+    #[error("{name:?} is no name of an image: {source}")]
+    Name {
+        /// What it lists.
+        name: String,
+        /// What is wrong with it.
+        source: strata_registry::ReferenceError,
+    },
     /// What is no day.
     #[error("{0:?} is not a day such as 2026-01-31")]
     Day(String),

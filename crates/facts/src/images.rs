@@ -2,21 +2,21 @@
 //!
 //! Invariant: rows come sorted by image, then by position; names sorted by themselves.
 
-use strata_image::ImageConfig;
-use strata_layer::{Snapshot, Store, chain_id};
+use strata_layer::{Snapshot, chain_id};
 
+use crate::Configs;
 use crate::error::Result;
 use crate::paths::PathPolicy;
 use crate::table::{FactCell, TableWriter};
 
 /// A row for each image.
 pub(crate) fn write_images(
-    store: &Store,
+    config: &Configs<'_>,
     snapshot: &Snapshot,
     rows: &mut TableWriter,
 ) -> Result<()> {
     for image in snapshot.images()? {
-        let config = ImageConfig::of(store, &image.id)?;
+        let config = config(&image.id)?;
         let platform = config.platform();
         rows.push(&[
             FactCell::Digest(image.id.as_bytes()),
@@ -56,13 +56,13 @@ pub(crate) fn write_image_layers(snapshot: &Snapshot, rows: &mut TableWriter) ->
 
 /// A row for each step of each image's history, the oldest first.
 pub(crate) fn write_history(
-    store: &Store,
+    config: &Configs<'_>,
     snapshot: &Snapshot,
     paths: &PathPolicy,
     rows: &mut TableWriter,
 ) -> Result<()> {
     for image in snapshot.images()? {
-        let config = ImageConfig::of(store, &image.id)?;
+        let config = config(&image.id)?;
         for (at, step) in config.history().into_iter().enumerate() {
             rows.push(&[
                 FactCell::Digest(image.id.as_bytes()),

@@ -1,4 +1,6 @@
 //! The rows of `layers` and `contents`.
+//!
+//! Invariant: what nothing takes on a disk, for it was never unpacked, is NULL and not 0.
 
 use strata_layer::Snapshot;
 
@@ -7,16 +9,17 @@ use crate::table::{FactCell, TableWriter};
 
 /// A row for each layer, sorted by diff id.
 pub(crate) fn write_layers(snapshot: &Snapshot, rows: &mut TableWriter) -> Result<()> {
+    let on_disk = disk(snapshot);
     for layer in snapshot.layers()? {
         rows.push(&[
             FactCell::Digest(layer.diff_id.as_bytes()),
             FactCell::count(layer.entries),
             FactCell::count(layer.apparent),
             FactCell::count(layer.diff_size),
-            FactCell::count(layer.headers_size),
-            FactCell::count(layer.headers_blocks),
-            FactCell::count(layer.directories.bytes),
-            FactCell::count(layer.directories.blocks),
+            on_disk(layer.headers_size),
+            on_disk(layer.headers_blocks),
+            on_disk(layer.directories.bytes),
+            on_disk(layer.directories.blocks),
         ])?;
     }
     Ok(())
@@ -24,12 +27,19 @@ pub(crate) fn write_layers(snapshot: &Snapshot, rows: &mut TableWriter) -> Resul
 
 /// A row for each stored content, sorted by digest.
 pub(crate) fn write_contents(snapshot: &Snapshot, rows: &mut TableWriter) -> Result<()> {
+    let on_disk = disk(snapshot);
     snapshot.each_content::<Error>(&mut |content| {
         rows.push(&[
             FactCell::Digest(content.digest.as_bytes()),
             FactCell::Int(i32::try_from(content.copy).unwrap_or(i32::MAX)),
             FactCell::count(content.size),
-            FactCell::count(content.blocks),
+            on_disk(content.blocks),
         ])
     })
+}
+
+/// The cell of a number that says what something takes on disk: NULL where there is no disk.
+fn disk(snapshot: &Snapshot) -> impl Fn(u64) -> FactCell<'static> {
+    let measured = snapshot.is_measured();
+    move |number| if measured { FactCell::count(number) } else { FactCell::Null }
 }

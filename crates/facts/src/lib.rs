@@ -16,6 +16,7 @@
 mod data_set;
 mod entries;
 mod error;
+mod gather;
 mod hmac;
 mod images;
 mod layers;
@@ -26,9 +27,12 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+use strata_image::ImageConfig;
 use strata_layer::{Snapshot, Store};
+use strata_tree::ImageId;
 
 pub use error::{Error, Result};
+pub use gather::{FactSource, GatherOptions, GatheredFacts, gather, write_gathered};
 pub use hmac::HashKey;
 pub use paths::PathPolicy;
 pub use place::{Day, Place, StoreName};
@@ -79,22 +83,36 @@ pub fn write(
     options: &FactsOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<WrittenFacts> {
-    let snapshot = Snapshot::of(store)?;
+    let config = |id: &_| Ok(ImageConfig::of(store, id)?);
+    write_tables(&Snapshot::of(store)?, &config, dir, options, progress)
+}
+
+/// Gives the config of an image.
+type Configs<'a> = dyn Fn(&ImageId) -> Result<ImageConfig> + 'a;
+
+/// Writes all tables of a snapshot.
+fn write_tables(
+    snapshot: &Snapshot,
+    config: &Configs<'_>,
+    dir: &Path,
+    options: &FactsOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<WrittenFacts> {
     let set = DataSet::begin(dir, &options.place)?;
     let mut tables = Vec::new();
     for table in &schema::TABLES {
         let file = set.file(table.name)?;
         let mut rows = TableWriter::new(file, table, options.paths.word())?;
         match table.name {
-            schema::IMAGES => images::write_images(store, &snapshot, &mut rows)?,
-            schema::NAMES => images::write_names(&snapshot, &mut rows)?,
-            schema::IMAGE_LAYERS => images::write_image_layers(&snapshot, &mut rows)?,
+            schema::IMAGES => images::write_images(config, snapshot, &mut rows)?,
+            schema::NAMES => images::write_names(snapshot, &mut rows)?,
+            schema::IMAGE_LAYERS => images::write_image_layers(snapshot, &mut rows)?,
             schema::HISTORY => {
-                images::write_history(store, &snapshot, &options.paths, &mut rows)?;
+                images::write_history(config, snapshot, &options.paths, &mut rows)?;
             }
-            schema::LAYERS => layers::write_layers(&snapshot, &mut rows)?,
-            schema::CONTENTS => layers::write_contents(&snapshot, &mut rows)?,
-            _ => entries::write_entries(&snapshot, &options.paths, &mut rows, progress)?,
+            schema::LAYERS => layers::write_layers(snapshot, &mut rows)?,
+            schema::CONTENTS => layers::write_contents(snapshot, &mut rows)?,
+            _ => entries::write_entries(snapshot, &options.paths, &mut rows, progress)?,
         }
         tables.push(rows.finish()?);
     }

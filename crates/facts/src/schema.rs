@@ -9,7 +9,7 @@
 //! `docs/FACTS.md` against this.
 
 /// The version of the tables.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The key of the version in a file's metadata.
 pub const VERSION_KEY: &str = "strata.facts.version";
 /// The key of what became of paths: `plain`, `none` or `hmac-sha256`.
@@ -147,10 +147,10 @@ pub const TABLES: [FactTable; 7] = [
             column("entries", Long),
             column("apparent", Long),
             column("diff_size", Long),
-            column("headers_size", Long),
-            column("headers_blocks", Long),
-            column("dirs_size", Long),
-            column("dirs_blocks", Long),
+            column("headers_size", Long).or_null(),
+            column("headers_blocks", Long).or_null(),
+            column("dirs_size", Long).or_null(),
+            column("dirs_blocks", Long).or_null(),
         ],
     },
     FactTable {
@@ -185,7 +185,7 @@ pub const TABLES: [FactTable; 7] = [
             column("digest", Digest).distinct(),
             column("copy", Int),
             column("size", Long),
-            column("blocks", Long),
+            column("blocks", Long).or_null(),
         ],
     },
 ];

@@ -11,6 +11,7 @@ use strata_registry::Reference;
 use strata_tree::ImageId;
 
 use crate::error::{BoxError, Error, Result};
+use crate::found::store_names;
 
 /// Says whether layers of a store, base first, merge into a tree.
 pub type ChainCheck<'a> = dyn Fn(&Store, &[LeasedLayer]) -> std::result::Result<(), BoxError> + 'a;
@@ -45,8 +46,7 @@ impl<'a> CheckedStore<'a> {
             check(store, leased)
                 .map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
         }
-        let tags = image.names.iter().filter_map(Reference::store_tag);
-        let tags: Vec<String> = tags.chain(image.pin.and_then(Reference::store_pin)).collect();
+        let tags = store_names(image.names, image.pin);
         let mut tried = 0;
         loop {
             let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;

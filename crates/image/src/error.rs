@@ -106,6 +106,17 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A document of something else than an image.
+    #[error(
+        "{label}: {document}: it is an artifact (a signature, an attestation, a chart), not a \
+         container image"
+    )]
+    Artifact {
+        /// The source.
+        label: String,
+        /// Which document.
+        document: String,
+    },
     /// A document whose bytes are not those that its digest names.
     #[error("{label}: {document}: its digest is {actual}, expected {expected}; nothing was kept")]
     WrongDigest {
@@ -266,6 +277,11 @@ impl Error {
     /// Wraps an operating system error with what was being done.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { what: what.into(), source: source.into() }
+    }
+
+    /// Whether there is no image of ours: an artifact, or images for other platforms alone.
+    pub fn is_no_image(&self) -> bool {
+        matches!(self, Self::Artifact { .. } | Self::Platform { .. })
     }
 
     pub(crate) fn document(label: &str, document: &str, why: impl Into<String>) -> Self {

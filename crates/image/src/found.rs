@@ -46,6 +46,11 @@ impl FoundImage {
         name.map_or_else(|| self.config.id().short(), Reference::familiar)
     }
 
+    /// What a store keeps of its names.
+    pub(crate) fn store_names(&self) -> Vec<String> {
+        store_names(&self.names, self.pin.as_ref())
+    }
+
     /// Checks what must hold before a layer is read.
     ///
     /// # Errors
@@ -95,6 +100,12 @@ impl Wanted<'_> {
     pub(crate) fn unnamed(&self) -> bool {
         self.spec.wanted().is_none()
     }
+}
+
+/// What a store keeps of these names and this digest.
+pub(crate) fn store_names(names: &[Reference], pin: Option<&Reference>) -> Vec<String> {
+    let tags = names.iter().filter_map(Reference::store_tag);
+    tags.chain(pin.and_then(Reference::store_pin)).collect()
 }
 
 /// A list for messages.

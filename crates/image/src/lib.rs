@@ -66,7 +66,7 @@ pub use location::{ImageFormat, Location, LocationError};
 pub use media::MediaKind;
 pub use pack::LayerPacking;
 pub use platform::{Platform, Rank};
-pub use pull::{FetchedDocument, PullOptions, Pulled, fetch_document, pull};
+pub use pull::{FetchedDocument, KnownDocuments, PullOptions, Pulled, fetch_document, pull};
 pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};
 pub use resolve::resolve_image;
 pub use save::{Saved, save};

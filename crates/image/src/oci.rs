@@ -499,8 +499,7 @@ pub(crate) fn media_type_of(bytes: &[u8]) -> Option<String> {
 }
 
 pub(crate) fn no_image(label: &str, what: &str) -> Error {
-    let why = "it is an artifact (a signature, an attestation, a chart), not a container image";
-    Error::document(label, what, why)
+    Error::Artifact { label: label.to_owned(), document: what.to_owned() }
 }
 
 fn missing(source: &dyn Blobs, wanted_by: &str, digest: BlobDigest) -> Error {

@@ -3,35 +3,36 @@
 //! Invariants: what is refused is what a load refuses; a layer's bytes are verified when they are
 //! read to the end with [`strata_layer::inspect`], as a load does.
 
-use strata_layer::LayerInput;
-use strata_registry::Reference;
+use strata_layer::{ImageRecord, LayerInput, Progress};
+use strata_registry::{Reference, Registries};
 use strata_tree::{DiffId, ImageId};
 
+use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::find::find;
 use crate::found::{FoundImage, Wanted};
 use crate::limits::SourceLimits;
 use crate::load::{open_layer, refused};
 use crate::platform::Platform;
+use crate::pull::{KnownDocuments, Remote, name_as_asked};
 use crate::source::{Blobs, ImageSource};
 use crate::spec::SourceSpec;
 use crate::spool::Scratch;
 
 /// A source with the images that were asked for; it stays open.
-#[derive(Debug)]
-pub struct OpenSource {
-    source: ImageSource,
+pub struct OpenSource<'s> {
+    source: Box<dyn Blobs + Send + 's>,
     images: Vec<FoundImage>,
 }
 
 /// One of those images.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct UnloadedImage<'a> {
-    source: &'a ImageSource,
+    source: &'a dyn Blobs,
     image: &'a FoundImage,
 }
 
-impl OpenSource {
+impl<'s> OpenSource<'s> {
     /// Reads the documents of a source: those for `platform`, or else for the host where there is
     /// a choice. `scratch` gives files for an archive that is compressed or comes through a pipe.
     ///
@@ -45,17 +46,44 @@ impl OpenSource {
     ) -> Result<Self> {
         let source = ImageSource::open(spec, scratch, limits)?;
         let images = find(&source, &Wanted { spec, platform })?;
-        Ok(Self { source, images })
+        Ok(Self { source: Box::new(source), images })
+    }
+
+    /// Fetches the documents of a name from a registry, as a pull does; what `known` has is not
+    /// fetched again.
+    ///
+    /// # Errors
+    /// As [`crate::pull()`], for an image that is not right.
+    pub fn fetch(
+        registries: &Registries,
+        reference: &Reference,
+        known: &'s dyn KnownDocuments,
+        platform: Option<&Platform>,
+        limits: &SourceLimits,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let source = Remote::new(registries.places(reference)?, Some(known), reference, limits);
+        let top = source.top(reference, progress)?;
+        let digest = top.digest;
+        let mut image = source.image(top, platform)?;
+        name_as_asked(&mut image, reference, digest);
+        Ok(Self { source: Box::new(source), images: vec![image] })
     }
 
     /// The images, in the order of the source.
     pub fn images(&self) -> impl ExactSizeIterator<Item = UnloadedImage<'_>> {
-        self.images.iter().map(|image| UnloadedImage { source: &self.source, image })
+        self.images.iter().map(|image| UnloadedImage { source: &*self.source, image })
     }
 
     /// The image at that position, below the number of [`OpenSource::images`].
     pub fn image(&self, position: usize) -> UnloadedImage<'_> {
-        UnloadedImage { source: &self.source, image: &self.images[position] }
+        UnloadedImage { source: &*self.source, image: &self.images[position] }
+    }
+}
+
+impl std::fmt::Debug for OpenSource<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenSource").field("images", &self.images).finish_non_exhaustive()
     }
 }
 
@@ -68,6 +96,27 @@ impl<'a> UnloadedImage<'a> {
     /// Its names in the source.
     pub fn names(&self) -> &'a [Reference] {
         &self.image.names
+    }
+
+    /// What a store keeps of its names once it is loaded.
+    pub fn store_names(&self) -> Vec<String> {
+        self.image.store_names()
+    }
+
+    /// What the index of a store keeps of it once it is loaded.
+    pub fn record(&self) -> ImageRecord {
+        let manifest = self.image.manifest.as_deref().map(sha256);
+        ImageRecord { id: self.id(), manifest, layers: self.diff_ids().to_vec() }
+    }
+
+    /// The bytes of its config.
+    pub fn raw_config(&self) -> &'a [u8] {
+        &self.image.raw_config
+    }
+
+    /// What it is called in messages.
+    pub fn title(&self) -> String {
+        self.image.title()
     }
 
     /// Its layers, base first.
@@ -94,5 +143,14 @@ impl<'a> UnloadedImage<'a> {
     /// What is said where the bytes of one of its layers are not right.
     pub fn refused(&self, position: usize, error: strata_layer::Error) -> Error {
         refused(self.image, position, error)
+    }
+
+    /// The same; with `Ok` another place may have better ones, and [`UnloadedImage::layer`] gives
+    /// them.
+    ///
+    /// # Errors
+    /// What is to be said, if that is the end of it.
+    pub fn elsewhere(&self, position: usize, error: strata_layer::Error) -> Result<()> {
+        self.source.refused(&self.image.layers[position], self.refused(position, error))
     }
 }

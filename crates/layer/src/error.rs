@@ -71,6 +71,10 @@ pub enum Error {
         /// Who has it.
         by: String,
     },
+    /// Another process reads layers into the same directory.
+    #[error("{} is in use by another process that reads layers; wait for it, or name another \
+             directory", .0.display())]
+    LedgerInUse(PathBuf),
     /// `index.db` is gone while layers are there.
     #[error(
         "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it",

@@ -8,12 +8,13 @@ use std::collections::HashSet;
 
 use strata_diff::headers::Keeper;
 use strata_diff::rows::RowKind;
+use strata_diff::stream::StreamFacts;
 use strata_diff::tar::DiffReader;
 use strata_diff::{Limits, stream};
 use strata_tree::{ContentDigest, DiffId};
 
 use crate::body_target::Discarded;
-use crate::build::Build;
+use crate::build::{Build, Built};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{LayerInput, verify};
@@ -53,18 +54,7 @@ pub fn inspect(
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<InspectedLayer> {
-    let LayerInput { label, diff_id, blob, reader } = input;
-    progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
-    let report = |bytes| progress.event(&label, Event::Read { bytes });
-    let (build, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
-        let mut build = Build::new(&label, *limits, Discarded);
-        let mut reader = DiffReader::new(tar, label.clone(), *limits, Keeper(None));
-        build.read(&mut reader)?;
-        reader.finish()?;
-        Ok::<_, Error>(build)
-    })?;
-    verify(&label, &facts, blob, diff_id)?;
-    let (built, _) = build.finish()?;
+    let (built, facts) = read_layer(input, limits, progress)?;
     // Only what still has a name at the end.
     let rows = built.finished.rows.iter();
     let named: HashSet<&ContentDigest> = rows
@@ -80,7 +70,6 @@ pub fn inspect(
             contents.push(InspectedContent { digest, size, member });
         }
     }
-    progress.event(&label, Event::Done);
     Ok(InspectedLayer {
         diff_id: facts.diff_id,
         diff_size: facts.diff_size,
@@ -88,4 +77,29 @@ pub fn inspect(
         apparent: built.apparent(),
         contents,
     })
+}
+
+/// Reads and verifies a layer; gives the books of it.
+///
+/// # Errors
+/// As [`inspect`].
+pub(crate) fn read_layer(
+    input: LayerInput<'_>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<(Built, StreamFacts)> {
+    let LayerInput { label, diff_id, blob, reader } = input;
+    progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
+    let report = |bytes| progress.event(&label, Event::Read { bytes });
+    let (build, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
+        let mut build = Build::new(&label, *limits, Discarded);
+        let mut reader = DiffReader::new(tar, label.clone(), *limits, Keeper(None));
+        build.read(&mut reader)?;
+        reader.finish()?;
+        Ok::<_, Error>(build)
+    })?;
+    verify(&label, &facts, blob, diff_id)?;
+    let (built, _) = build.finish()?;
+    progress.event(&label, Event::Done);
+    Ok((built, facts))
 }

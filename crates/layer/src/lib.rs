@@ -16,6 +16,7 @@ mod error;
 mod index;
 mod inspect;
 mod layout;
+mod ledger;
 mod lock;
 mod measure;
 mod offered;
@@ -30,6 +31,7 @@ mod stored_layer;
 pub use error::{Error, IoContext, Result};
 pub use index::{ImageRecord, LayerRecord};
 pub use inspect::{InspectedContent, InspectedLayer, inspect};
+pub use ledger::Ledger;
 pub use measure::Space;
 pub use progress::{Event, Progress};
 pub use reader::{

@@ -22,6 +22,7 @@ pub struct Snapshot {
     index: Index,
     /// The copy number of each content that is not the first with its digest.
     copies: HashMap<i64, u64>,
+    measured: bool,
 }
 
 /// A name of a layer, with the inode that it names.
@@ -54,7 +55,15 @@ impl Snapshot {
     /// # Errors
     /// `Sqlite`; `Io` where the index cannot be written and is copied first.
     pub fn of(store: &Store) -> Result<Self> {
-        let index = store.index().another()?;
+        Self::begin(store.index().another()?, true)
+    }
+
+    /// Takes one of an index that says nothing of the disk.
+    pub(crate) fn unmeasured(index: Index) -> Result<Self> {
+        Self::begin(index, false)
+    }
+
+    fn begin(index: Index, measured: bool) -> Result<Self> {
         index.db.execute_batch("BEGIN")?;
         // The first question is what fixes the moment.
         let mut copies = HashMap::new();
@@ -65,7 +74,13 @@ impl Snapshot {
                 copies.insert(row.get(0)?, row.get::<_, i64>(1)? as u64);
             }
         }
-        Ok(Self { index, copies })
+        Ok(Self { index, copies, measured })
+    }
+
+    /// Whether it is known what layers and contents take on disk: blocks, directories,
+    /// `headers.zst`.
+    pub fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// All images, sorted by id.

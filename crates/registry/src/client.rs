@@ -256,14 +256,23 @@ impl Client {
         let mut failures = 0;
         loop {
             failures += 1;
-            let asked = match self.ask(&mut call) {
+            let (mut host, mut asked) = (None, None);
+            match self.ask(&mut call) {
                 Ok(answer) if !matches!(answer.status, 429 | 500..) => return Ok(answer),
                 Ok(answer) if failures >= self.retry.tries => return Ok(answer),
-                Ok(answer) => answer.header("retry-after").and_then(seconds_until),
+                Ok(answer) => {
+                    asked = answer.header("retry-after").and_then(seconds_until);
+                    host = Some(answer.url.host_and_port()).filter(|_| answer.status == 429);
+                }
                 Err(why) if failures >= self.retry.tries || !why.may_pass() => return Err(why),
-                Err(_) => None,
-            };
-            std::thread::sleep(self.retry.pause_after(failures, asked.map(Duration::from_secs)));
+                Err(_) => {}
+            }
+            let pause = self.retry.pause_after(failures, asked.map(Duration::from_secs));
+            if let Some(host) = host {
+                // What is too much for it is too much from all threads.
+                self.http.pace.pause(&host, pause);
+            }
+            std::thread::sleep(pause);
         }
     }
 

@@ -22,6 +22,7 @@ use ureq::{Agent, Proxy, SendBody};
 use crate::address::{Scheme, Url};
 use crate::error::{BAD_PROXY, EndpointError, SILENT, UNKNOWN_HOST};
 use crate::hosts::HostPattern;
+use crate::pace::Pace;
 
 /// Redirects that one request may take.
 const REDIRECTS: usize = 10;
@@ -173,6 +174,7 @@ type AgentKey = (bool, Option<String>);
 
 /// The connections.
 pub(crate) struct Http {
+    pub(crate) pace: Pace,
     timeouts: Timeouts,
     proxies: Proxies,
     roots: RootCerts,
@@ -182,9 +184,10 @@ pub(crate) struct Http {
 
 impl Http {
     /// `roots` are the certificates that are trusted, in DER.
-    pub(crate) fn new(timeouts: Timeouts, proxies: Proxies, roots: &[Vec<u8>]) -> Self {
+    pub(crate) fn new(timeouts: Timeouts, proxies: Proxies, roots: &[Vec<u8>], pace: Pace) -> Self {
         let roots = roots.iter().map(|der| Certificate::from_der(der).to_owned());
         Self {
+            pace,
             timeouts,
             proxies,
             roots: RootCerts::from(roots),
@@ -274,6 +277,7 @@ impl Http {
             request = request.header("authorization", authorization);
         }
         let agent = self.agent(url, call.verify)?;
+        self.pace.wait(&url.host_and_port());
         let bad = |error: ureq::http::Error| EndpointError::Failed(format!("{url}: {error}"));
         let answer = match body {
             RequestBody::Empty if matches!(*method, Method::GET | Method::HEAD) => {

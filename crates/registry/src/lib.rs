@@ -26,6 +26,7 @@ mod helper;
 mod hosts;
 mod http;
 mod null;
+mod pace;
 mod places;
 mod reference;
 mod registries;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no registry is contacted before a caller asks for something of it.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::error::{RegistryError, Result};
 use crate::health::Health;
 use crate::http::{Http, Proxies, Timeouts};
+use crate::pace::Pace;
 use crate::places::Places;
 use crate::reference::Reference;
 use crate::retry::Retry;
@@ -31,6 +33,8 @@ pub struct RegistryOptions {
     pub timeouts: Timeouts,
     /// How often to try.
     pub retry: Retry,
+    /// How many requests a second one host gets at most; `None` for no bound.
+    pub rate: Option<NonZeroU32>,
     /// Treat every registry as insecure.
     pub no_tls_verify: bool,
     /// The store's root, where endpoints that did not answer are remembered; `None` forgets.
@@ -52,7 +56,12 @@ impl Registries {
     pub fn new(options: RegistryOptions) -> Self {
         let health = options.state.as_deref().map(Health::of_store).unwrap_or_default();
         Self {
-            http: Arc::new(Http::new(options.timeouts, options.proxies, &options.roots)),
+            http: Arc::new(Http::new(
+                options.timeouts,
+                options.proxies,
+                &options.roots,
+                Pace::new(options.rate),
+            )),
             settings: options.settings,
             credentials: options.credentials,
             retry: options.retry,

@@ -106,6 +106,34 @@ impl Registries {
         Ok(hits)
     }
 
+    /// All repositories of a registry whose names are `prefix` or are below it; all without one.
+    ///
+    /// # Errors
+    /// `Refused`, as by registries without a catalogue, and those of reading credentials.
+    pub fn repositories(&self, host: &str, prefix: Option<&str>) -> Result<Vec<Reference>> {
+        let client = self.whole(host, host)?;
+        let prefix = prefix.map(|text| text.trim_matches('/')).unwrap_or_default();
+        let below = |name: &str| {
+            let rest = name.strip_prefix(prefix);
+            rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut found = Vec::new();
+        let listed = client.pages("/v2/_catalog?n=1000", |page| {
+            for name in page.repositories.iter().filter(|name| below(name)) {
+                match format!("{host}/{name}").parse() {
+                    Ok(reference) => found.push(reference),
+                    Err(why) => tracing::warn!("{name:?} is passed over: {why}"),
+                }
+            }
+            true
+        });
+        listed.map_err(|why| {
+            let what = format!("the catalogue of {host}");
+            Box::new(RegistryError::one(what, client.label(), why))
+        })?;
+        Ok(found)
+    }
+
     /// All tags of a repository, at the registry itself.
     ///
     /// # Errors

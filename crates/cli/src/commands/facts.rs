@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueHint};
 use serde_json::{Value, json};
-use strata_facts::{Day, FactsOptions, HashKey, PathPolicy, Place, StoreName, schema};
+use strata_facts::{
+    Day, FactsOptions, GatheredFacts, HashKey, PathPolicy, Place, StoreName, WrittenFacts, schema,
+};
 
+use super::facts_from::{FromArgs, gathered_json};
 use crate::context::{Context, Format};
 use crate::{progress, table, units};
 
@@ -19,6 +22,10 @@ use crate::{progress, table, units};
 /// names, image_layers, history, layers, entries and contents, each a file in
 /// DIR/store=NAME/day=YYYY-MM-DD, which appears in one step and replaces one of the same store and
 /// day. The same store gives the same bytes. No content of any file is in it.
+///
+/// With --from it is what archives, layouts and registries have. Their layers are read as streams,
+/// each once, and nothing is unpacked. A run that was stopped is begun again by the same command,
+/// and reads only what is missing.
 #[derive(Debug, Args)]
 pub(crate) struct FactsArgs {
     /// The directory of the data sets of all stores
@@ -36,29 +43,58 @@ pub(crate) struct FactsArgs {
     /// Replace them by their HMAC-SHA256 under this key, @FILE for the bytes of a file
     #[arg(long, value_name = "KEY")]
     hash_paths: Option<String>,
+    #[command(flatten)]
+    from: FromArgs,
 }
 
 pub(crate) fn run_facts(context: &Context, args: &FactsArgs, out: &mut impl Write) -> Result<()> {
     let options = FactsOptions { place: place(args)?, paths: paths(args)? };
-    let store = context.store()?;
     let bar = progress::writing(context.shown);
-    let written = strata_facts::write(&store, &args.output, &options, &mut |done, total| {
+    let mut wrote = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    });
+    };
+    let (written, gathered) = if args.from.sources.is_empty() {
+        let store = context.store()?;
+        (strata_facts::write(&store, &args.output, &options, &mut wrote), None)
+    } else {
+        let ledger = args.from.ledger(&args.output, &options.place);
+        let gathered = args.from.gather(context, &ledger)?;
+        (
+            strata_facts::write_gathered(&gathered, &args.output, &options, &mut wrote),
+            Some(gathered),
+        )
+    };
     bar.finish_and_clear();
     let written = written?;
+    print(context, &options, &written, gathered.as_ref(), out)?;
+    match gathered {
+        Some(gathered) => args.from.end(gathered, &args.output, &options.place),
+        None => Ok(()),
+    }
+}
+
+fn print(
+    context: &Context,
+    options: &FactsOptions,
+    written: &WrittenFacts,
+    gathered: Option<&GatheredFacts>,
+    out: &mut impl Write,
+) -> Result<()> {
     if context.format == Format::Json {
         let tables = written.tables.iter().map(|table| {
             let sizes = json!({ "rows": table.rows, "bytes": table.bytes });
             (table.name.to_owned(), sizes)
         });
         let tables: serde_json::Map<String, Value> = tables.collect();
-        let said = json!({
+        let mut said = json!({
             "path": written.path, "store": options.place.store.to_string(),
             "day": options.place.day.to_string(), "version": schema::VERSION,
             "replaced": written.replaced, "tables": tables,
         });
+        if let Some(gathered) = gathered {
+            said["gathered"] = gathered_json(gathered);
+        }
         return Ok(writeln!(out, "{said:#}")?);
     }
     if context.quiet {
@@ -74,6 +110,9 @@ pub(crate) fn run_facts(context: &Context, args: &FactsArgs, out: &mut impl Writ
     let bytes = written.tables.iter().map(|table| table.bytes).sum();
     rows.push(["TOTAL".to_owned(), String::new(), units::size(bytes)]);
     table::print(&rows, out)?;
+    if let Some(GatheredFacts { images, read, known, .. }) = gathered {
+        writeln!(out, "\n{images} images; {read} layers read now, {known} before")?;
+    }
     let how = if written.replaced { " (replaced)" } else { "" };
     Ok(writeln!(out, "\n{}{how}", written.path.display())?)
 }

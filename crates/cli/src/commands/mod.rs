@@ -4,6 +4,7 @@
 
 pub(crate) mod df;
 pub(crate) mod facts;
+mod facts_from;
 pub(crate) mod housekeeping;
 pub(crate) mod layers;
 pub(crate) mod lint;

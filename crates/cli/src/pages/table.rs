@@ -493,6 +493,10 @@ pub(super) const ROWS: &[PageRow] = &[
             ("Beside the facts of other machines", "strata facts -o /srv/facts"),
             ("Under a name of its own", "strata facts -o /srv/facts --store build-7"),
             ("With hashes for paths", "strata facts -o /srv/facts --hash-paths @/etc/facts.key"),
+            (
+                "What a registry has, without a store",
+                "strata facts -o /srv/facts --store registry --from registry r.example.org:5000",
+            ),
         ],
     ),
     PageRow {

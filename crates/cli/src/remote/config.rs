@@ -14,6 +14,7 @@
 //! later (own configuration) replaces what is said earlier about the same registry.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,7 +59,24 @@ pub(crate) struct RegistryArgs {
 impl RegistryArgs {
     /// All registries, as the configuration has them.
     pub(crate) fn registries(&self, context: &Context) -> Result<Registries> {
-        let options = RegistryOptions {
+        Ok(Registries::new(self.options(context)?))
+    }
+
+    /// The same for a run that asks much and long: at most `rate` requests a second to one host,
+    /// and pauses as long as a host asks for, up to a quarter of an hour.
+    pub(crate) fn patient(
+        &self,
+        context: &Context,
+        rate: Option<NonZeroU32>,
+    ) -> Result<Registries> {
+        let mut options = self.options(context)?;
+        options.rate = rate;
+        options.retry.longest = Duration::from_secs(15 * 60);
+        Ok(Registries::new(options))
+    }
+
+    fn options(&self, context: &Context) -> Result<RegistryOptions> {
+        Ok(RegistryOptions {
             settings: settings()?,
             credentials: self.credentials()?,
             proxies: proxies(),
@@ -72,8 +90,8 @@ impl RegistryArgs {
             retry: Retry { tries: self.retries.saturating_add(1), ..Retry::default() },
             // Where there is no store there is nothing to remember in.
             state: Some(context.root.clone()).filter(|root| root.is_dir()),
-        };
-        Ok(Registries::new(options))
+            rate: None,
+        })
     }
 
     fn credentials(&self) -> Result<Credentials> {

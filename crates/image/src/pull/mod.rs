@@ -16,10 +16,12 @@ use strata_layer::{Event, Progress};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
 
+pub use remote::KnownDocuments;
 pub(crate) use remote::Remote;
 
 use crate::checked_store::CheckedStore;
 use crate::error::Result;
+use crate::found::FoundImage;
 use crate::limits::SourceLimits;
 use crate::load::{LoadOptions, LoadedLayer, load_one};
 use crate::platform::Platform;
@@ -72,19 +74,7 @@ pub fn pull(
         on_found();
     }
     let mut found = source.image(top, options.platform.as_ref())?;
-    let name = match reference.digest() {
-        // As docker: a digest makes no tag, also beside one.
-        Some(_) => {
-            found.pin = Some(reference.clone());
-            reference.store_pin()
-        }
-        None => {
-            found.names.push(reference.clone());
-            // What the name was pulled as, which of an index is not the manifest's digest.
-            found.pin = Some(reference.with_digest(digest));
-            reference.store_tag()
-        }
-    };
+    let name = name_as_asked(&mut found, reference, digest);
     let id = found.config.id();
     let before = store.images().tags()?.into_iter().find(|(tag, _)| Some(tag) == name.as_ref());
     let newer = before.is_none_or(|(_, image)| image != id);
@@ -96,6 +86,28 @@ pub fn pull(
         if store.images().get(&id)?.is_some() { &Silent(progress) } else { progress };
     let loaded = load_one(into, &source, &found, &load, progress)?;
     Ok(Pulled { id: loaded.id, digest, layers: loaded.layers, newer })
+}
+
+/// Gives an image the name by which it was asked for, and the digest that this stood for; gives
+/// what a store keeps of the name.
+pub(crate) fn name_as_asked(
+    found: &mut FoundImage,
+    reference: &Reference,
+    digest: BlobDigest,
+) -> Option<String> {
+    match reference.digest() {
+        // As docker: a digest makes no tag, also beside one.
+        Some(_) => {
+            found.pin = Some(reference.clone());
+            reference.store_pin()
+        }
+        None => {
+            found.names.push(reference.clone());
+            // What the name was pulled as, which of an index is not the manifest's digest.
+            found.pin = Some(reference.with_digest(digest));
+            reference.store_tag()
+        }
+    }
 }
 
 /// Passes on nothing but warnings.

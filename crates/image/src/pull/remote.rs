@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use strata_layer::{Progress, Store};
+use strata_layer::{Ledger, Progress, Store};
 use strata_registry::{
     EndpointError, FetchedManifest, ManifestName, Places, Reference, RegistryError, Tag,
 };
@@ -20,10 +20,31 @@ use crate::oci::{Top, image_of, media_type_of};
 use crate::platform::Platform;
 use crate::source::{Blob, Blobs, check_digest, check_size};
 
+/// Documents that need not be fetched again.
+pub trait KnownDocuments: Sync {
+    /// The bytes with that digest.
+    ///
+    /// # Errors
+    /// `NoBlob` or `Damaged` where they are not there.
+    fn document(&self, digest: &BlobDigest) -> strata_layer::Result<Vec<u8>>;
+}
+
+impl KnownDocuments for Store {
+    fn document(&self, digest: &BlobDigest) -> strata_layer::Result<Vec<u8>> {
+        self.blob(digest)
+    }
+}
+
+impl KnownDocuments for Ledger {
+    fn document(&self, digest: &BlobDigest) -> strata_layer::Result<Vec<u8>> {
+        Self::document(self, digest)
+    }
+}
+
 /// The places of one image as a source of documents and layers.
 pub(crate) struct Remote<'a> {
     places: Places,
-    store: Option<&'a Store>,
+    known: Option<&'a dyn KnownDocuments>,
     label: String,
     limits: SourceLimits,
 }
@@ -31,11 +52,11 @@ pub(crate) struct Remote<'a> {
 impl<'a> Remote<'a> {
     pub(crate) fn new(
         places: Places,
-        store: Option<&'a Store>,
+        known: Option<&'a dyn KnownDocuments>,
         reference: &Reference,
         limits: &SourceLimits,
     ) -> Self {
-        Self { places, store, label: reference.familiar(), limits: limits.clone() }
+        Self { places, known, label: reference.familiar(), limits: limits.clone() }
     }
 
     /// The document that the name stands for.
@@ -127,10 +148,10 @@ impl<'a> Remote<'a> {
         RegistryError::one(self.label.as_str(), endpoint, why).into()
     }
 
-    /// What the store has under that digest.
+    /// What is known under that digest.
     fn known(&self, digest: BlobDigest) -> Result<Option<Vec<u8>>> {
-        let Some(store) = self.store else { return Ok(None) };
-        match store.blob(&digest) {
+        let Some(known) = self.known else { return Ok(None) };
+        match known.document(&digest) {
             Ok(bytes) => Ok(Some(bytes)),
             // Fetched again; a damaged one is replaced when the image is committed, or by fsck.
             Err(strata_layer::Error::NoBlob(_) | strata_layer::Error::Damaged { .. }) => Ok(None),

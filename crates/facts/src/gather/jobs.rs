@@ -1,0 +1,305 @@
+//! What is to be read, and the threads that read it.
+//!
+//! ```text
+//! Registry ──> Repository ──> Image ──┬─> Layer
+//!              tags            Files ─┘    once for each diff id
+//! ```
+//! A job may leave further jobs, which come before all that waited. So a source is read to its end
+//! before the next one begins, and few are open at a time.
+//!
+//! Invariants: a layer that was claimed is read by nobody else; after a failure nothing new is
+//! begun, and what is being read is read to its end and kept.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use strata_image::{Error as ImageError, OpenSource};
+use strata_layer::{Event, ImageRecord, Ledger, Progress};
+use strata_registry::{EndpointError, Error as RegistryError, Reference, Registries};
+use strata_tree::{BlobDigest, DiffId};
+
+use super::{FactSource, GatherOptions};
+use crate::error::{Error, Result};
+
+/// Something to be done. Each has its place: where it stands among the sources, for what two
+/// images both say of one name counts in that order.
+enum Job<'a> {
+    Source(Place, FactSource),
+    Repository(Place, Reference),
+    /// A name; whether a registry listed it, not the user.
+    Image(Place, Reference, bool),
+    Layer(Arc<OpenSource<'a>>, usize, usize),
+}
+
+type Place = Vec<usize>;
+
+/// An image that was found.
+pub(super) struct FoundFacts {
+    place: Place,
+    pub(super) title: String,
+    pub(super) record: ImageRecord,
+    pub(super) names: Vec<String>,
+}
+
+/// What came of all jobs.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// In the order of the sources.
+    pub(super) images: Vec<FoundFacts>,
+    pub(super) read: u64,
+    pub(super) known: u64,
+    pub(super) passed_over: Vec<(String, String)>,
+    pub(super) failed: Vec<(String, String)>,
+}
+
+struct State<'a> {
+    /// The last is done first.
+    jobs: Vec<Job<'a>>,
+    /// Jobs that are being done, which may leave others.
+    busy: usize,
+    claimed: HashSet<DiffId>,
+    outcome: Outcome,
+    error: Option<Error>,
+}
+
+/// All of it.
+pub(super) struct Run<'a> {
+    ledger: &'a Ledger,
+    registries: &'a Registries,
+    scratch: &'a (dyn Fn() -> strata_image::Result<File> + Sync),
+    options: &'a GatherOptions,
+    progress: &'a dyn Progress,
+    state: Mutex<State<'a>>,
+    changed: Condvar,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        ledger: &'a Ledger,
+        registries: &'a Registries,
+        scratch: &'a (dyn Fn() -> strata_image::Result<File> + Sync),
+        options: &'a GatherOptions,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let state = Mutex::new(State {
+            jobs: Vec::new(),
+            busy: 0,
+            claimed: HashSet::new(),
+            outcome: Outcome::default(),
+            error: None,
+        });
+        Self { ledger, registries, scratch, options, progress, state, changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads everything.
+    pub(super) fn all(self, sources: &[FactSource]) -> Result<Outcome> {
+        let jobs = sources.iter().enumerate();
+        self.add(jobs.map(|(at, source)| Job::Source(vec![at], source.clone())).collect());
+        std::thread::scope(|scope| {
+            for _ in 1..self.options.at_once.get() {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        let State { error, mut outcome, .. } =
+            self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = error {
+            return Err(error);
+        }
+        outcome.images.sort_by(|a, b| a.place.cmp(&b.place));
+        Ok(outcome)
+    }
+
+    /// Adds jobs; the first of them is done first.
+    fn add(&self, jobs: Vec<Job<'a>>) {
+        self.state().jobs.extend(jobs.into_iter().rev());
+        self.changed.notify_all();
+    }
+
+    /// The next job; `None` when there is none and none can come.
+    fn next(&self) -> Option<Job<'a>> {
+        let mut state = self.state();
+        loop {
+            if state.error.is_some() {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop() {
+                state.busy += 1;
+                return Some(job);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            let outcome = self.one(&job);
+            let mut state = self.state();
+            state.busy -= 1;
+            match outcome {
+                Ok(()) => {}
+                Err(why) if is_no_image(&job, &why) => {
+                    state.outcome.passed_over.push((title(&job), why.to_string()));
+                }
+                Err(why) if self.options.keep_going && is_of_an_image(&why) => {
+                    state.outcome.failed.push((title(&job), chain(&why)));
+                }
+                Err(why) => {
+                    state.error.get_or_insert(why);
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn one(&self, job: &Job<'a>) -> Result<()> {
+        let options = self.options;
+        let platform = options.platform.as_ref();
+        match job {
+            Job::Source(place, FactSource::Files(spec)) => {
+                let opened = OpenSource::open(spec, platform, &self.scratch, &options.limits)?;
+                self.found(place, opened)
+            }
+            Job::Source(place, FactSource::Image(reference)) => {
+                self.add(vec![Job::Image(place.clone(), reference.clone(), false)]);
+                Ok(())
+            }
+            Job::Source(place, FactSource::Registry { host, prefix }) => {
+                let found = self.registries.repositories(host, prefix.as_deref());
+                let all = found.map_err(ImageError::from)?.into_iter().enumerate();
+                self.add(all.map(|(at, one)| Job::Repository(below(place, at), one)).collect());
+                Ok(())
+            }
+            Job::Repository(place, reference) => {
+                let tags = self.registries.tags(reference).map_err(ImageError::from)?;
+                let mut jobs = Vec::new();
+                for (at, tag) in tags.iter().enumerate() {
+                    let name = format!(
+                        "{}/{}:{}",
+                        reference.domain().as_str(),
+                        reference.repository().as_str(),
+                        tag.as_str()
+                    );
+                    let name = name.parse().map_err(|source| Error::Name { name, source })?;
+                    jobs.push(Job::Image(below(place, at), name, true));
+                }
+                self.add(jobs);
+                Ok(())
+            }
+            Job::Image(place, reference, _) => {
+                let (limits, progress) = (&options.limits, self.progress);
+                let registries = self.registries;
+                let opened = OpenSource::fetch(
+                    registries,
+                    reference,
+                    self.ledger,
+                    platform,
+                    limits,
+                    progress,
+                )?;
+                self.found(place, opened)
+            }
+            Job::Layer(source, image, position) => self.layer(source, *image, *position),
+        }
+    }
+
+    /// Notes the images of a source, and claims the layers that nobody has claimed.
+    fn found(&self, place: &Place, opened: OpenSource<'a>) -> Result<()> {
+        let opened = Arc::new(opened);
+        let mut jobs = Vec::new();
+        for (at, image) in opened.images().enumerate() {
+            let record = image.record();
+            self.ledger.keep_document(&BlobDigest::from(record.id), image.raw_config())?;
+            for (position, layer) in record.layers.iter().enumerate() {
+                if !self.state().claimed.insert(*layer) {
+                    continue;
+                }
+                if self.ledger.has(layer)? {
+                    self.state().outcome.known += 1;
+                    self.progress.event(&layer.short(), Event::Exists);
+                    continue;
+                }
+                jobs.push(Job::Layer(Arc::clone(&opened), at, position));
+            }
+            let (title, names) = (image.title(), image.store_names());
+            let place = below(place, at);
+            self.state().outcome.images.push(FoundFacts { place, title, record, names });
+        }
+        self.add(jobs);
+        Ok(())
+    }
+
+    /// Reads a layer into the ledger, from another place where the first one gave wrong bytes.
+    fn layer(&self, source: &OpenSource<'a>, image: usize, position: usize) -> Result<()> {
+        let image = source.image(image);
+        loop {
+            let input = image.layer(position)?;
+            match self.ledger.read(input, &self.options.layer_limits, self.progress) {
+                Ok(_) => {
+                    self.state().outcome.read += 1;
+                    return Ok(());
+                }
+                Err(error @ (strata_layer::Error::Sqlite(_) | strata_layer::Error::Full)) => {
+                    return Err(error.into());
+                }
+                Err(error) => image.elsewhere(position, error)?,
+            }
+        }
+    }
+}
+
+fn below(place: &Place, at: usize) -> Place {
+    [place.as_slice(), &[at]].concat()
+}
+
+/// What a job is called in messages.
+fn title(job: &Job<'_>) -> String {
+    match job {
+        Job::Source(_, FactSource::Files(spec)) => spec.label(),
+        Job::Source(_, FactSource::Registry { host, .. }) => host.clone(),
+        Job::Source(_, FactSource::Image(reference)) | Job::Image(_, reference, _) => {
+            reference.familiar()
+        }
+        Job::Repository(_, reference) => reference.familiar_name(),
+        Job::Layer(source, image, _) => source.image(*image).title(),
+    }
+}
+
+/// Whether there is nothing wrong with what a registry lists, but no image of ours: an artifact,
+/// another platform, a repository whose tags were all removed.
+fn is_no_image(job: &Job<'_>, why: &Error) -> bool {
+    match (job, why) {
+        (Job::Image(_, _, true), Error::Image(why)) => why.is_no_image(),
+        (Job::Repository(..), Error::Image(ImageError::Registry(RegistryError::Refused(why)))) => {
+            matches!(why.decisive(), Some(EndpointError::NotFound(_)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an image is the cause, or its registry; not the disk here.
+fn is_of_an_image(why: &Error) -> bool {
+    matches!(why, Error::Image(_))
+}
+
+/// An error with its causes.
+fn chain(why: &Error) -> String {
+    let mut text = why.to_string();
+    let mut cause = std::error::Error::source(why);
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
+}

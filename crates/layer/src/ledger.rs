@@ -1,0 +1,229 @@
+//! [`Ledger`]: an index alone, of layers that were read as streams and not kept.
+//!
+//! ```text
+//! LayerInput ── the same reading as `inspect` ── rows ── index.db of the ledger ── Snapshot
+//! ```
+//!
+//! It is the tables of a store's index, so whatever reads a [`Snapshot`] reads it too, and beside
+//! them the configs of images, by digest. A layer is one transaction: who is killed goes on with
+//! the layers that are there. Nothing else of a layer is on disk, so what it would take there is
+//! not known, and a snapshot says so.
+//!
+//! Invariants: a layer that is there was verified as a load verifies it, and its rows are those
+//! that a load would write; one process at a time has a ledger; after
+//! [`Ledger::hold_only`] it has these images with their layers and contents, and no others.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension};
+use rustix::io::Errno;
+use strata_diff::Limits;
+use strata_diff::stream::StreamFacts;
+use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId};
+
+use crate::build::Built;
+use crate::error::{Error, IoContext, Result};
+use crate::index::{self, ImageRecord, Index, LayerRecord, images, rows};
+use crate::inspect::read_layer;
+use crate::lock::{Lock, flock};
+use crate::measure::Space;
+use crate::progress::Progress;
+use crate::snapshot::Snapshot;
+use crate::store::LayerInput;
+
+/// The tables that it has beside those of an index. What a store's index has to find names by
+/// their contents nobody asks here.
+const OWN: &str = "
+CREATE TABLE IF NOT EXISTS documents (
+    digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+    bytes  BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+DROP INDEX IF EXISTS entries_content;
+DROP INDEX IF EXISTS entries_lower_links;
+";
+
+/// The index.
+pub struct Ledger {
+    path: PathBuf,
+    index: Mutex<Index>,
+    /// Locked as long as this is open.
+    _lock: File,
+}
+
+impl Ledger {
+    /// Opens the ledger in a directory, or makes both.
+    ///
+    /// # Errors
+    /// `LedgerInUse` if another process has it open; `Io`, `Sqlite`, `NewerStore`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).doing(|| format!("cannot make {}", dir.display()))?;
+        let lock = File::open(dir).doing(|| format!("cannot open {}", dir.display()))?;
+        match flock(&lock, Lock::SoonExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(Error::LedgerInUse(dir.to_owned())),
+            locked => locked.doing(|| format!("cannot lock {}", dir.display()))?,
+        }
+        let path = dir.join("index.db");
+        let index = Index::open(&path)?;
+        // A power cut may take the last layers, which are read again then.
+        index.db.pragma_update(None, "synchronous", "NORMAL")?;
+        index.db.pragma_update(None, "foreign_keys", false)?;
+        index.db.execute_batch(OWN)?;
+        Ok(Self { path, index: Mutex::new(index), _lock: lock })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        // A panic while the lock was held has rolled its transaction back.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a layer was read.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn has(&self, layer: &DiffId) -> Result<bool> {
+        Ok(index::find_layer(&self.lock().db, layer)?.is_some())
+    }
+
+    /// Reads a layer to its end and keeps its rows. Others may read meanwhile: only writing the
+    /// rows down is done by one thread at a time.
+    ///
+    /// # Errors
+    /// Those of [`crate::inspect`]; `Sqlite`. Nothing of the layer is kept then.
+    pub fn read(
+        &self,
+        input: LayerInput<'_>,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<DiffId> {
+        let (built, facts) = read_layer(input, limits, progress)?;
+        let mut index = self.lock();
+        let tx = index.write()?;
+        if index::find_layer(&tx, &facts.diff_id)?.is_none() {
+            insert(&tx, &built, &facts)?;
+            tx.commit()?;
+        }
+        Ok(facts.diff_id)
+    }
+
+    /// A config that was kept.
+    ///
+    /// # Errors
+    /// `NoBlob`, `Sqlite`.
+    pub fn document(&self, digest: &BlobDigest) -> Result<Vec<u8>> {
+        let index = self.lock();
+        let mut statement =
+            index.db.prepare_cached("SELECT bytes FROM documents WHERE digest = ?1")?;
+        let found = statement.query_row([digest.as_bytes()], |row| row.get(0)).optional()?;
+        found.ok_or(Error::NoBlob(*digest))
+    }
+
+    /// Keeps a config, whose digest the caller has verified.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn keep_document(&self, digest: &BlobDigest, bytes: &[u8]) -> Result<()> {
+        let index = self.lock();
+        let mut statement =
+            index.db.prepare_cached("INSERT OR IGNORE INTO documents VALUES (?1, ?2)")?;
+        statement.execute((digest.as_bytes(), bytes))?;
+        Ok(())
+    }
+
+    /// Makes these the images of the ledger, with their names. Layers and contents that none of
+    /// them has go.
+    ///
+    /// # Errors
+    /// `NoLayer` if a layer was not read; `Sqlite`. Then it is as it was.
+    pub fn hold_only(&self, all: &[(ImageRecord, Vec<String>)]) -> Result<()> {
+        let mut index = self.lock();
+        let tx = index.write()?;
+        tx.execute_batch("DELETE FROM tags; DELETE FROM image_layers; DELETE FROM images;")?;
+        for (image, names) in all {
+            images::put(&tx, image)?;
+            for name in names {
+                images::tag(&tx, name, &image.id)?;
+            }
+        }
+        remove_loose(&tx, all)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// All facts as they are now.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::unmeasured(Index::open_existing(&self.path)?)
+    }
+}
+
+/// Removes what no image has: another run may have read it.
+fn remove_loose(db: &Connection, all: &[(ImageRecord, Vec<String>)]) -> Result<()> {
+    let used: HashSet<&DiffId> = all.iter().flat_map(|(image, _)| &image.layers).collect();
+    let mut loose = false;
+    for layer in index::layers(db)?.iter().filter(|layer| !used.contains(&layer.diff_id)) {
+        db.execute("DELETE FROM entries WHERE layer = ?1", [layer.id])?;
+        db.execute("DELETE FROM layers WHERE id = ?1", [layer.id])?;
+        loose = true;
+    }
+    let kept: HashSet<ImageId> = all.iter().map(|(image, _)| image.id).collect();
+    let known: Vec<[u8; 32]> = db
+        .prepare("SELECT digest FROM documents")?
+        .query_map([], |row| row.get(0))?
+        .collect::<std::result::Result<_, _>>()?;
+    for digest in known.iter().filter(|digest| !kept.contains(&ImageId::from_bytes(**digest))) {
+        db.execute("DELETE FROM documents WHERE digest = ?1", [digest])?;
+    }
+    if loose {
+        db.execute_batch(
+            "DELETE FROM contents WHERE id NOT IN
+                (SELECT content FROM entries WHERE content IS NOT NULL)",
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes the rows of a layer.
+fn insert(db: &Connection, built: &Built, facts: &StreamFacts) -> Result<()> {
+    let layer = index::insert_layer(
+        db,
+        &LayerRecord {
+            id: 0,
+            diff_id: facts.diff_id,
+            diff_size: facts.diff_size,
+            headers_size: 0,
+            entries: built.finished.rows.len() as u64 - 1,
+            apparent: built.apparent(),
+            headers_blocks: 0,
+            directories: Space::default(),
+        },
+    )?;
+    let mut ids: Vec<Option<i64>> = vec![None; built.locals.len()];
+    let by_row = built.locals_by_row();
+    // Contents that only replaced members had have no name, and so no row.
+    for at in by_row.iter().flatten() {
+        if ids[*at].is_none() {
+            let local = &built.locals[*at];
+            ids[*at] = Some(content(db, &local.digest, local.size)?);
+        }
+    }
+    rows::insert(db, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))
+}
+
+/// The number of a content, new or known.
+fn content(db: &Connection, digest: &ContentDigest, size: u64) -> Result<i64> {
+    let mut known = db.prepare_cached("SELECT id FROM contents WHERE digest = ?1 AND copy = 0")?;
+    let found = known.query_row([digest.as_bytes()], |row| row.get(0)).optional()?;
+    match found {
+        Some(id) => Ok(id),
+        None => {
+            let mut new =
+                db.prepare_cached("INSERT INTO contents (digest, copy, size) VALUES (?1, 0, ?2)")?;
+            Ok(new.insert((digest.as_bytes(), size as i64))?)
+        }
+    }
+}
