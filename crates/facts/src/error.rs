@@ -3,7 +3,7 @@
 //! Invariant: after an error nothing of the data set is there, and an older one is as it was.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The result of every call here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -49,6 +49,22 @@ pub enum Error {
         name: String,
         /// What is wrong with it.
         source: strata_registry::ReferenceError,
+    },
+    /// A directory without data sets.
+    #[error("{} has no facts: it has no directory store=NAME/day=YYYY-MM-DD, as `strata facts -o` \
+             makes them", .0.display())]
+    NoFacts(PathBuf),
+    /// A data set that another strata wrote.
+    #[error(
+        "{} has version {found:?} of the tables, this strata reads {}: write it again",
+        path.display(),
+        crate::schema::VERSION
+    )]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version; empty if it says none.
+        found: String,
     },
     /// What is no day.
     #[error("{0:?} is not a day such as 2026-01-31")]

@@ -16,6 +16,7 @@
 mod data_set;
 mod entries;
 mod error;
+mod fleet;
 mod gather;
 mod hmac;
 mod images;
@@ -32,6 +33,7 @@ use strata_layer::{Snapshot, Store};
 use strata_tree::ImageId;
 
 pub use error::{Error, Result};
+pub use fleet::{Fleet, FleetImage, FleetLayer, FleetStore, read_fleet};
 pub use gather::{FactSource, GatherOptions, GatheredFacts, gather, write_gathered};
 pub use hmac::HashKey;
 pub use paths::PathPolicy;

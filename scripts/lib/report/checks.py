@@ -366,7 +366,8 @@ def fits(page):
         folded = browser.run("return [...document.querySelectorAll('table.folded')]"
                              ".map((table) => table.id)")
         if width == 400:
-            check(say("tables are folded"), {"images-table", "growth-table"} <= set(folded))
+            tables_there = {"images-table"} if hosts_of(page) else {"images-table", "growth-table"}
+            check(say("tables are folded"), tables_there <= set(folded))
         check(say("what is folded has its names beside it"), browser.run(
             "return [...document.querySelectorAll('table.folded td')].filter((td) => "
             "!td.dataset.label || td.cellIndex && "
@@ -375,6 +376,53 @@ def fits(page):
             check(say("there is room for the table of images"), "images-table" in folded, False)
     browser.resize(1280, 900)
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = false; })")
+
+
+def hosts_of(page):
+    """How many hosts a page of many stores has; 0 for one of a single store."""
+    data = json.loads(page.text("data"))
+    return len(data["images"]) if data["hosts"] else 0
+
+
+def many_stores(page, count):
+    """A page of many stores: hosts stand where images stand, and their layers are below them."""
+    browser = page.browser
+    data = json.loads(page.text("data"))
+    check(page.say("all hosts are on it"), hosts_of(page), count)
+    shown = browser.run("return [...document.querySelectorAll('#images-table tbody tr')].map((tr) =>"
+                        " Object.fromEntries([...tr.querySelectorAll('[data-column]')].map((td) =>"
+                        " [td.dataset.column, Number(td.querySelector('data').value)])))")
+    check(page.say("every host is in the table"), len(shown), count)
+    check(page.say("attributed adds up"), sum(row["attributed"] for row in shown),
+          data["totals"]["stored"])
+    check(page.say("what is on one host alone"), page.bytes_of("total-stored"),
+          data["totals"]["stored"])
+    check(page.say("all hosts together hold more than one store of all"),
+          data["levels"][0]["bytes"] > data["totals"]["stored"])
+    wrong = [host["names"] for host in data["images"]
+             if [sum(part[name] for part in host["layers"]) for name in
+                 ("only", "shared", "charged")]
+             != [host["unique"], host["shared"], host["attributed"]]]
+    check(page.say("hosts whose layers do not add up to them"), wrong, [])
+    check(page.say("what one store has is not asked of many"), browser.run(
+        "return ['growth', 'waste'].filter((id) => document.getElementById(id))"), [])
+    said = browser.run("return document.body.innerText")
+    for word in ("removing it frees", "in this image alone", "No other image", "The store at"):
+        check(page.say("it does not say %r" % word), word.lower() in said.lower(), False)
+    check(page.say("it says how many hosts"), "%d hosts" % count in page.text("subtitle"))
+    rows = page.rows()
+    check(page.say("the map adds up"), sum(row[1] for row in rows), data["totals"]["stored"])
+    browser.run("document.querySelectorAll('#images-table tbody tr')[0]"
+                ".querySelector('button').click()")
+    check(page.say("a host is explained"), "other hosts too" in page.text("here-words") or
+          "No other host" in page.text("here-words"))
+    check(page.say("its layers add up"), sum(row[1] for row in page.rows()),
+          data["images"][0]["attributed"])
+    browser.run("document.querySelector('#crumbs button').click()")
+    browser.run("document.getElementById('matrix').focus()")
+    browser.press("ArrowRight")
+    check(page.say("keys walk over the matrix"), " holds " in page.text("matrix-said"))
+    check(page.say("nothing was wrong"), browser.console(), [])
 
 
 def words(page):
@@ -447,6 +495,11 @@ def hostile(page):
 def main(directory):
     os.makedirs(os.path.join(directory, "browser"), exist_ok=True)
     with Browser(os.path.join(directory, "browser")) as browser:
+        for name, count in (("few-hosts", 3), ("many-hosts", 500)):
+            page = Page(browser, directory, name)
+            loads(page)
+            many_stores(page, count)
+            fits(page)
         for name in ("ten", "many", "two", "fixtures", "none", "hostile"):
             page = Page(browser, directory, name)
             loads(page)

@@ -43,22 +43,24 @@ const STEP: usize = 300;
 /// The whole document.
 #[derive(Debug, Serialize)]
 pub(super) struct PageData {
-    strata: &'static str,
-    created: String,
+    pub(super) strata: &'static str,
+    pub(super) created: String,
     /// The store's directory.
-    root: String,
+    pub(super) root: String,
     /// How many images the store has, shown or not.
-    in_store: usize,
-    totals: Totals,
+    pub(super) in_store: usize,
+    /// Whether hosts stand where images do.
+    pub(super) hosts: bool,
+    pub(super) totals: Totals,
     /// Bytes charged to images that are not shown, and to layers without an image.
-    elsewhere: u64,
-    images: Vec<Image>,
-    layers: Vec<Layer>,
-    texts: Vec<String>,
-    matrix: PageMatrix,
-    waste: Wasted,
+    pub(super) elsewhere: u64,
+    pub(super) images: Vec<Image>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) texts: Vec<String>,
+    pub(super) matrix: PageMatrix,
+    pub(super) waste: Wasted,
     /// What smaller pieces than files would take, if that was measured.
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
 }
 
 impl PageData {
@@ -70,32 +72,32 @@ impl PageData {
 
 /// The store as a whole, in bytes; as `strata df` has it.
 #[derive(Debug, Serialize)]
-struct Totals {
-    apparent: u64,
-    layered: u64,
-    stored: u64,
-    entries: u64,
-    files: u64,
-    layers: usize,
+pub(super) struct Totals {
+    pub(super) apparent: u64,
+    pub(super) layered: u64,
+    pub(super) stored: u64,
+    pub(super) entries: u64,
+    pub(super) files: u64,
+    pub(super) layers: usize,
     /// The parts on disk: name, bytes, and bytes in whole blocks.
-    disk: Vec<(&'static str, u64, u64)>,
+    pub(super) disk: Vec<(&'static str, u64, u64)>,
 }
 
 /// An image with its columns of `strata df`.
 #[derive(Debug, Serialize)]
-struct Image {
-    id: String,
-    names: Vec<String>,
-    created: Option<String>,
-    platform: String,
-    apparent: u64,
-    layered: u64,
-    stored: u64,
-    unique: u64,
-    shared: u64,
-    attributed: u64,
-    files: u64,
-    layers: Vec<Part>,
+pub(super) struct Image {
+    pub(super) id: String,
+    pub(super) names: Vec<String>,
+    pub(super) created: Option<String>,
+    pub(super) platform: String,
+    pub(super) apparent: u64,
+    pub(super) layered: u64,
+    pub(super) stored: u64,
+    pub(super) unique: u64,
+    pub(super) shared: u64,
+    pub(super) attributed: u64,
+    pub(super) files: u64,
+    pub(super) layers: Vec<Part>,
 }
 
 impl Image {
@@ -125,37 +127,37 @@ impl Image {
 
 /// A layer of an image; see [`super::shares`].
 #[derive(Debug, Serialize)]
-struct Part {
-    layer: usize,
-    only: u64,
-    shared: u64,
-    charged: u64,
+pub(super) struct Part {
+    pub(super) layer: usize,
+    pub(super) only: u64,
+    pub(super) shared: u64,
+    pub(super) charged: u64,
     /// The history step that made it, in `texts`.
-    step: Option<usize>,
+    pub(super) step: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
-struct Layer {
-    diff_id: String,
-    entries: u64,
-    apparent: u64,
-    stored: u64,
-    shared: u64,
+pub(super) struct Layer {
+    pub(super) diff_id: String,
+    pub(super) entries: u64,
+    pub(super) apparent: u64,
+    pub(super) stored: u64,
+    pub(super) shared: u64,
     /// How many images of the store have it.
-    images: u64,
+    pub(super) images: u64,
     /// What is in it, the large things; nothing if it is too small to be opened.
-    tree: Option<ShownNode>,
+    pub(super) tree: Option<ShownNode>,
 }
 
 /// Texts that many things name.
 #[derive(Default)]
-struct Texts {
-    all: Vec<String>,
-    known: HashMap<String, usize>,
+pub(super) struct Texts {
+    pub(super) all: Vec<String>,
+    pub(super) known: HashMap<String, usize>,
 }
 
 impl Texts {
-    fn number(&mut self, text: &str) -> usize {
+    pub(super) fn number(&mut self, text: &str) -> usize {
         let text: String = escaped(text.as_bytes()).chars().take(STEP).collect();
         if let Some(at) = self.known.get(&text) {
             return *at;
@@ -207,6 +209,7 @@ pub(super) fn collect(
         root: escaped(root.as_os_str().as_bytes()).into_owned(),
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         in_store: records.len(),
+        hosts: false,
         totals: Totals {
             apparent: usage.apparent,
             layered: usage.layered,

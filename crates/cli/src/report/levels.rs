@@ -19,6 +19,13 @@ pub(super) struct Level {
     about: &'static str,
 }
 
+impl Level {
+    /// A level of this name.
+    pub(super) fn new(name: &str, bytes: u64, about: &'static str) -> Self {
+        Self { name: name.to_owned(), bytes, about }
+    }
+}
+
 /// Reads every content of the store, with progress on stderr.
 pub(super) fn measure(context: &Context, store: &Store) -> Result<Vec<Level>> {
     let layers: Vec<_> = store.layers()?.into_iter().map(|layer| layer.diff_id).collect();

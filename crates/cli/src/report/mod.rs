@@ -7,6 +7,7 @@
 //!          ├ matrix          │
 //!          ├ levels          │
 //!          └ waste           │
+//! facts of many stores ── hosts, wording
 //! assets/ ───────────────────┘      (echarts.min.js: see scripts/echarts)
 //! ```
 //!
@@ -14,12 +15,14 @@
 //! digests of its own scripts and styles and allows nothing else, no network least of all.
 
 mod data;
+mod hosts;
 mod levels;
 mod matrix;
 mod page;
 mod shares;
 mod tree;
 mod waste;
+mod wording;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -31,8 +34,9 @@ use clap::{Args, ValueHint};
 use serde_json::json;
 use strata_image::resolve_image;
 
+use self::data::PageData;
 use crate::context::{Context, Format};
-use crate::units;
+use crate::{progress, units};
 
 /// Write a page that shows where the bytes are
 ///
@@ -40,11 +44,18 @@ use crate::units;
 /// saves, a map of the bytes from the store down to single files, which images share with which,
 /// and how each image grew layer by layer. Its numbers are those of `strata df`. If the store is
 /// very large, it shows the large things one by one, and the small ones together.
+///
+/// With --facts it is the page of many stores, from what `strata facts` wrote on each: hosts take
+/// the place of images, and their layers are below them.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// Only these images (names or ids) [default: all]
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
+    /// Show the stores whose facts are below these directories, each by its latest day
+    #[arg(long, value_name = "DIR", num_args = 1.., value_hint = ValueHint::DirPath,
+          conflicts_with_all = ["images", "chunks"])]
+    facts: Vec<PathBuf>,
     /// The file to write, - for standard output
     #[arg(short, long, default_value = "report.html", value_name = "FILE",
           value_hint = ValueHint::FilePath)]
@@ -55,6 +66,41 @@ pub(crate) struct ReportArgs {
 }
 
 pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) -> Result<()> {
+    let report = match args.facts.is_empty() {
+        true => of_store(context, args)?,
+        false => of_facts(context, args)?,
+    };
+    let page = page::page(&report)?;
+    if args.output.as_os_str() == "-" {
+        return Ok(out.write_all(page.as_bytes())?);
+    }
+    let writing = || format!("cannot write {}", args.output.display());
+    let mut file = File::create(&args.output).with_context(writing)?;
+    file.write_all(page.as_bytes()).with_context(writing)?;
+    let (shown, bytes) = (report.images(), page.len() as u64);
+    let (key, one) = if report.hosts { ("hosts", "host") } else { ("images", "image") };
+    if context.format == Format::Json {
+        let said = json!({ "output": args.output, key: shown, "bytes": bytes });
+        return Ok(writeln!(out, "{said:#}")?);
+    }
+    if context.quiet {
+        return Ok(writeln!(out, "{}", args.output.display())?);
+    }
+    let noun = if shown == 1 { one } else { key };
+    let (output, size) = (args.output.display(), units::size(bytes));
+    Ok(writeln!(out, "{output}: {shown} {noun}, {size}")?)
+}
+
+fn of_facts(context: &Context, args: &ReportArgs) -> Result<PageData> {
+    let bar = progress::reading(context.shown);
+    let fleet = strata_facts::read_fleet(&args.facts, &mut |done, total| {
+        bar.set_message(format!("Reading facts: {done} of {total} hosts"));
+    });
+    bar.finish_and_clear();
+    Ok(hosts::collect(fleet?, &args.facts))
+}
+
+fn of_store(context: &Context, args: &ReportArgs) -> Result<PageData> {
     let store = context.store()?;
     let mut wanted = BTreeSet::new();
     for text in &args.images {
@@ -64,23 +110,5 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
         true => levels::measure(context, &store)?,
         false => Vec::new(),
     };
-    let report = data::collect(store, &context.root, &wanted, levels)?;
-    let page = page::page(&report)?;
-    if args.output.as_os_str() == "-" {
-        return Ok(out.write_all(page.as_bytes())?);
-    }
-    let writing = || format!("cannot write {}", args.output.display());
-    let mut file = File::create(&args.output).with_context(writing)?;
-    file.write_all(page.as_bytes()).with_context(writing)?;
-    let (images, bytes) = (report.images(), page.len() as u64);
-    if context.format == Format::Json {
-        let said = json!({ "output": args.output, "images": images, "bytes": bytes });
-        return Ok(writeln!(out, "{said:#}")?);
-    }
-    if context.quiet {
-        return Ok(writeln!(out, "{}", args.output.display())?);
-    }
-    let noun = if images == 1 { "image" } else { "images" };
-    let (output, size) = (args.output.display(), units::size(bytes));
-    Ok(writeln!(out, "{output}: {images} {noun}, {size}")?)
+    data::collect(store, &context.root, &wanted, levels)
 }

@@ -13,13 +13,14 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::data::PageData;
+use super::wording::of_hosts;
 
-const FRAME: &str = include_str!("assets/page.html");
+pub(super) const FRAME: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/style.css");
 const CHARTS: &str = include_str!("assets/echarts.min.js");
 
 /// One script of the page; they share their names, so they are one for the browser too.
-const SCRIPT: &str = concat!(
+pub(super) const SCRIPT: &str = concat!(
     "\"use strict\";(() => {\n",
     include_str!("assets/text.js"),
     include_str!("assets/theme.js"),
@@ -32,11 +33,15 @@ const SCRIPT: &str = concat!(
 /// The whole page.
 pub(super) fn page(report: &PageData) -> Result<String> {
     let data = embedded(&serde_json::to_string(report)?);
+    let (frame, script) = match report.hosts {
+        true => (of_hosts(FRAME), of_hosts(SCRIPT)),
+        false => (FRAME.to_owned(), SCRIPT.to_owned()),
+    };
     let policy = format!(
         "default-src 'none'; script-src {} {}; style-src {}; img-src data:; base-uri 'none'; \
          form-action 'none'",
         source(CHARTS),
-        source(SCRIPT),
+        source(&script),
         source(STYLE),
     );
     let parts = [
@@ -44,10 +49,10 @@ pub(super) fn page(report: &PageData) -> Result<String> {
         ("{{style}}", STYLE),
         ("{{data}}", data.as_str()),
         ("{{charts}}", CHARTS),
-        ("{{script}}", SCRIPT),
+        ("{{script}}", script.as_str()),
     ];
-    let mut page = String::with_capacity(FRAME.len() + CHARTS.len() + SCRIPT.len() + data.len());
-    let mut rest = FRAME;
+    let mut page = String::with_capacity(frame.len() + CHARTS.len() + script.len() + data.len());
+    let mut rest = frame.as_str();
     for (mark, part) in parts {
         let found = rest.split_once(mark);
         ensure!(found.is_some(), "the page's frame lacks {mark}");

@@ -320,7 +320,7 @@ function startMatrix(data) {
 }
 
 function startGrowth(data) {
-  if (!data.images.length) return byId("growth").closest("section").remove();
+  if (!data.images.length || data.hosts) return byId("growth").closest("section").remove();
   const select = byId("growth-image");
   const order = data.images.map((_, at) => at)
     .sort((a, b) => imageName(data.images[a]).localeCompare(imageName(data.images[b])));
@@ -384,6 +384,7 @@ function startGrowth(data) {
 
 /** Files that one layer adds and a later one takes away, content by content, the largest first. */
 function startWaste(data) {
+  if (data.hosts) return byId("waste").closest("section").remove();
   const { rows, count, bytes, contents, lost, images } = data.waste;
   const asked = images < data.images.length ? `Of the first ${images} images: ` : "";
   byId("waste-note").textContent = count
