@@ -51,11 +51,11 @@ pub(super) struct PageData {
     pub(super) in_store: usize,
     /// Whether hosts stand where images do.
     pub(super) hosts: bool,
-    pub(super) totals: Totals,
+    pub(super) totals: PageTotals,
     /// Bytes charged to images that are not shown, and to layers without an image.
     pub(super) elsewhere: u64,
     pub(super) images: Vec<Image>,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<PageLayer>,
     pub(super) texts: Vec<String>,
     pub(super) matrix: PageMatrix,
     pub(super) waste: Wasted,
@@ -72,7 +72,7 @@ impl PageData {
 
 /// The store as a whole, in bytes; as `strata df` has it.
 #[derive(Debug, Serialize)]
-pub(super) struct Totals {
+pub(super) struct PageTotals {
     pub(super) apparent: u64,
     pub(super) layered: u64,
     pub(super) stored: u64,
@@ -97,7 +97,7 @@ pub(super) struct Image {
     pub(super) shared: u64,
     pub(super) attributed: u64,
     pub(super) files: u64,
-    pub(super) layers: Vec<Part>,
+    pub(super) layers: Vec<PagePart>,
 }
 
 impl Image {
@@ -106,7 +106,7 @@ impl Image {
         of: &Usage,
         config: &ImageConfig,
         names: Vec<String>,
-        parts: Vec<Part>,
+        parts: Vec<PagePart>,
     ) -> Self {
         Self {
             id: record.id.to_string(),
@@ -127,7 +127,7 @@ impl Image {
 
 /// A layer of an image; see [`super::shares`].
 #[derive(Debug, Serialize)]
-pub(super) struct Part {
+pub(super) struct PagePart {
     pub(super) layer: usize,
     pub(super) only: u64,
     pub(super) shared: u64,
@@ -137,7 +137,7 @@ pub(super) struct Part {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Layer {
+pub(super) struct PageLayer {
     pub(super) diff_id: String,
     pub(super) entries: u64,
     pub(super) apparent: u64,
@@ -210,7 +210,7 @@ pub(super) fn collect(
         created: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         in_store: records.len(),
         hosts: false,
-        totals: Totals {
+        totals: PageTotals {
             apparent: usage.apparent,
             layered: usage.layered,
             stored: usage.stored,
@@ -236,13 +236,13 @@ fn parts(
     shares: &[LayerPart],
     layers: &mut Layers<'_>,
     texts: &mut Texts,
-) -> Vec<Part> {
+) -> Vec<PagePart> {
     let steps = LayerSteps::of(config).steps;
     let parts = record.layers.iter().zip(shares).enumerate();
     let parts = parts.filter_map(|(index, (layer, part))| {
         let step = steps.iter().find(|step| step.position == index);
         let said = step.and_then(|step| step.instruction().or_else(|| step.comment.clone()));
-        Some(Part {
+        Some(PagePart {
             layer: layers.number(layer)?,
             only: part.only,
             shared: part.shared,
@@ -283,7 +283,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The numbered layers, each with as much of its tree as its part of the bytes allows.
-    fn rows(&self, store: &Store, sharing: &Sharing, shares: &Shares) -> Result<Vec<Layer>> {
+    fn rows(&self, store: &Store, sharing: &Sharing, shares: &Shares) -> Result<Vec<PageLayer>> {
         let all: Vec<&LayerUsage> =
             self.order.iter().filter_map(|layer| self.usage.get(layer).copied()).collect();
         let whole: u64 = all.iter().map(|layer| layer.usage.stored).sum();
@@ -302,7 +302,7 @@ impl<'a> Layers<'a> {
             }
             trees.insert(at, tree::cut(&held.of(&layer.diff_id)?, &shares.holders, budget));
         }
-        let rows = all.iter().enumerate().map(|(at, layer)| Layer {
+        let rows = all.iter().enumerate().map(|(at, layer)| PageLayer {
             diff_id: layer.diff_id.to_string(),
             entries: layer.entries,
             apparent: layer.usage.apparent,

@@ -19,7 +19,7 @@ use strata_facts::{Fleet, FleetImage, FleetStore};
 use strata_layer::{ImageRecord, Sharing, Usage};
 use strata_tree::{DiffId, ImageId};
 
-use super::data::{Image, Layer, PageData, Part, Texts, Totals};
+use super::data::{Image, PageData, PageLayer, PagePart, PageTotals, Texts};
 use super::levels::Level;
 use super::matrix::{self, PageMatrix};
 use super::shares::Shares;
@@ -80,7 +80,7 @@ pub(super) fn collect(fleet: Fleet, dirs: &[PathBuf]) -> PageData {
         root: escaped(places.join(", ").as_bytes()).into_owned(),
         in_store: stores.len(),
         hosts: true,
-        totals: Totals {
+        totals: PageTotals {
             apparent: total.apparent,
             layered: total.layered,
             stored,
@@ -161,7 +161,7 @@ struct Rows<'a> {
     /// How many hosts have each layer.
     hosts: HashMap<DiffId, u64>,
     numbers: HashMap<DiffId, usize>,
-    rows: Vec<Layer>,
+    rows: Vec<PageLayer>,
     texts: Texts,
     /// Layers of a host that are shown one by one.
     most: usize,
@@ -198,7 +198,7 @@ impl<'a> Rows<'a> {
         store: &FleetStore,
         record: &ImageRecord,
         shares: &[super::shares::LayerPart],
-    ) -> Vec<Part> {
+    ) -> Vec<PagePart> {
         let mut called: BTreeMap<DiffId, BTreeSet<String>> = BTreeMap::new();
         for image in &store.images {
             let name = image.names.iter().find(|name| !name.contains('@'));
@@ -211,15 +211,15 @@ impl<'a> Rows<'a> {
         order.sort_by_key(|at| Reverse((shares[*at].charged, shares[*at].shared)));
         let apart = if order.len() <= self.most + 1 { order.len() } else { self.most };
         let (large, small) = order.split_at(apart);
-        let mut parts: Vec<Part> = large
+        let mut parts: Vec<PagePart> = large
             .iter()
             .map(|at| {
                 let layer = record.layers[*at];
-                let names = called.get(&layer).map(|names| words(names)).unwrap_or_default();
+                let names = called.get(&layer).map(words).unwrap_or_default();
                 let of = &shares[*at];
                 let step = (!names.is_empty()).then(|| self.texts.number(&names));
                 let (layer, only) = (self.number(layer), of.only);
-                Part { layer, only, shared: of.shared, charged: of.charged, step }
+                PagePart { layer, only, shared: of.shared, charged: of.charged, step }
             })
             .collect();
         if !small.is_empty() {
@@ -228,7 +228,7 @@ impl<'a> Rows<'a> {
             };
             let entries = small.iter().filter_map(|at| self.known.get(&record.layers[*at]));
             let stored = sum(|part| part.only) + sum(|part| part.shared);
-            self.rows.push(Layer {
+            self.rows.push(PageLayer {
                 diff_id: format!("{} layers", small.len()),
                 entries: entries.map(|(entries, _)| entries).sum(),
                 apparent: stored,
@@ -237,7 +237,7 @@ impl<'a> Rows<'a> {
                 images: 1,
                 tree: None,
             });
-            parts.push(Part {
+            parts.push(PagePart {
                 layer: self.rows.len() - 1,
                 only: sum(|part| part.only),
                 shared: sum(|part| part.shared),
@@ -254,7 +254,7 @@ impl<'a> Rows<'a> {
         }
         let usage = self.positions.get(&layer).map(|at| self.usage[*at]).unwrap_or_default();
         let (entries, apparent) = self.known.get(&layer).copied().unwrap_or_default();
-        self.rows.push(Layer {
+        self.rows.push(PageLayer {
             diff_id: layer.to_string(),
             entries,
             apparent,

@@ -35,9 +35,9 @@ const HOSTS: [(&str, &str); 46] = [
       images have it. Of all hosts: what one store of all would hold.",
     ),
     (
-        "The part of Stored that no other image holds: what removing this image\n      alone frees.",
-        "The \
-      part of Stored that no other host holds.",
+        "The part of Stored that no other image holds: what removing this image\n      alone \
+         frees.",
+        "The part of Stored that no other host holds.",
     ),
     ("other images hold it too, and it stays for them.", "other hosts hold it too."),
     (
@@ -84,8 +84,8 @@ const HOSTS: [(&str, &str); 46] = [
       page.\"",
     ),
     (
-        "`No other image holds anything of ${label}: its tile, its size and what removing it ` +\n      \
-      `frees are all",
+        "`No other image holds anything of ${label}: its tile, its size and what removing it \
+         ` +\n      `frees are all",
         "`No other host holds anything of ${label}: its tile and its size ` +\n      \
       `are both",
     ),
