@@ -75,6 +75,7 @@ const COMMANDS: &[(&str, Does, &[&str])] = &[
     ("reuse", Looks, &[]),
     ("df", Looks, &[]),
     ("facts", Looks, &["-o", "facts"]),
+    ("lint", Looks, &[IMAGE]),
     ("fsck", Looks, &[]),
     ("gc", Changes, &[]),
     ("info", Looks, &[]),
