@@ -148,7 +148,7 @@ mod tests {
             .file("empty", "")
             .dir("d");
         let tree = MemTree::new(&spec).unwrap();
-        let place = |content: &ContentRef| format!("/x/{}", content.path).into_bytes();
+        let place = |content: &ContentRef| format!("/x{}", content.path).into_bytes();
         let marked = MarkedTree::new(Arc::new(tree), XattrClass::User, place);
         let of = |name: &str| {
             let name = Name::new(name.as_bytes()).unwrap();
