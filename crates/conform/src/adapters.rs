@@ -43,6 +43,23 @@ pub(crate) fn shell(script: &str, first: Option<&Path>) -> Command {
     command
 }
 
+/// Says which of the programs is not there.
+pub(crate) fn missing_program(needs: &[&str], first: Option<&Path>) -> Option<String> {
+    let absent = needs.iter().find(|tool| {
+        let asked = shell(&format!("command -v {tool}"), first).output();
+        !asked.is_ok_and(|asked| asked.status.success())
+    });
+    absent.map(|tool| format!("{tool} is not in the path"))
+}
+
+/// The first line that a script prints; empty if it cannot run.
+pub(crate) fn version(script: &str, first: Option<&Path>) -> String {
+    let asked = shell(script, first).output();
+    let said = asked.map(|asked| asked.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    said.lines().next().unwrap_or_default().trim().to_owned()
+}
+
 struct Adapter {
     name: &'static str,
     /// The programs that must be in the path.
@@ -186,12 +203,8 @@ impl Adapter {
 
     /// Why it cannot run here.
     fn missing(&self, first: Option<&Path>) -> Option<String> {
-        let absent = self.needs.iter().find(|tool| {
-            let asked = shell(&format!("command -v {tool}"), first).output();
-            !asked.is_ok_and(|asked| asked.status.success())
-        });
-        match absent {
-            Some(tool) => Some(format!("{tool} is not in the path")),
+        match missing_program(self.needs, first) {
+            Some(why) => Some(why),
             None if self.root && !rustix::process::geteuid().is_root() => {
                 Some("only root can run it".to_owned())
             }
@@ -200,14 +213,11 @@ impl Adapter {
     }
 
     fn unpacker(&self, first: Option<&Path>) -> Unpacker {
-        let asked = shell(self.version, first).output();
-        let said = asked.map(|asked| asked.stdout).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
         // The functions of the set-up, for the clean-up too, without what they were made for.
         let tools = if self.setup() == STORAGE { STORAGE } else { "" };
         Unpacker {
             name: self.name.to_owned(),
-            version: said.lines().next().unwrap_or_default().trim().to_owned(),
+            version: version(self.version, first),
             script: format!("set -eu\n{}\n{}", self.setup(), self.unpack),
             cleanup: format!("{tools}\n{}", self.cleanup),
             first: first.map(Path::to_owned),

@@ -189,7 +189,7 @@ impl ServedLayers {
         reference: &Reference,
         blob: &BlobDigest,
     ) -> Result<Option<(u64, Arc<LayerPlace>)>> {
-        // What is not open may have gone meanwhile: it is looked for again.
+        // A place that is not open may have gone meanwhile, so the store is asked again.
         if let Some((number, place)) = self.known_place(reference, blob)
             && place.is_open()
         {

@@ -18,7 +18,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 
 use super::ground::UnionGround;
-use crate::adapters::shell;
+use crate::adapters::{missing_program, shell, version};
 use crate::{Error, Result, at};
 
 /// A program that mounts a union.
@@ -133,22 +133,11 @@ const KNOWN: [KnownUnion; 9] = [
 ];
 
 impl KnownUnion {
-    fn missing(&self, first: Option<&Path>) -> Option<String> {
-        let absent = self.needs.iter().find(|tool| {
-            let asked = shell(&format!("command -v {tool}"), first).output();
-            !asked.is_ok_and(|asked| asked.status.success())
-        });
-        absent.map(|tool| format!("{tool} is not in the path"))
-    }
-
     fn union(&self, first: Option<&Path>) -> UnionMount {
-        let said = shell(self.version, first).output().map(|asked| asked.stdout);
-        let said = said.unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
         let image = if self.needs == ["strata"] { STRATA_IMAGE } else { "" };
         UnionMount {
             name: self.name.to_owned(),
-            version: said.lines().next().unwrap_or_default().trim().to_owned(),
+            version: version(self.version, first),
             mount: format!("{image}{}", self.mount),
             unmount: self.unmount.to_owned(),
             kernel_options: self.kernel_options.map(str::to_owned),
@@ -168,7 +157,7 @@ pub fn names() -> Vec<&'static str> {
 pub fn present(first: Option<&Path>) -> (Vec<UnionMount>, Vec<(&'static str, String)>) {
     let (mut found, mut absent) = (Vec::new(), Vec::new());
     for known in &KNOWN {
-        match known.missing(first) {
+        match missing_program(known.needs, first) {
             Some(why) => absent.push((known.name, why)),
             None => found.push(known.union(first)),
         }
@@ -183,7 +172,7 @@ pub fn present(first: Option<&Path>) -> (Vec<UnionMount>, Vec<(&'static str, Str
 /// If it is neither, or the named one cannot run here.
 pub fn find(text: &str, unmount: Option<&str>, first: Option<&Path>) -> Result<UnionMount> {
     if let Some(known) = KNOWN.iter().find(|known| known.name == text) {
-        return match known.missing(first) {
+        return match missing_program(known.needs, first) {
             Some(why) => Err(Error::CannotRun(text.to_owned(), why)),
             None => Ok(known.union(first)),
         };

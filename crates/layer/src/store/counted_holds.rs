@@ -1,4 +1,4 @@
-//! CountedHolds: leases of a program that is not always running, kept in files.
+//! [`CountedHolds`]: leases of a program that is not always running, kept in files.
 //!
 //! A lock dies with its process. An engine that has a layer of the store among its own goes on to
 //! have it after a restart, of itself, of the daemon that serves it, or of the machine; so what it
