@@ -109,26 +109,19 @@ impl VerdictMatrix {
     /// The cases against unpackers.
     #[must_use]
     pub fn of_cases(results: &[(Unpacker, Vec<CaseResult>)], absent: &[(String, String)]) -> Self {
-        let columns = results
-            .iter()
-            .map(|(one, _)| Column { name: one.name.clone(), version: one.version.clone() });
+        let columns = results.iter().map(|(one, all)| {
+            let column = Column { name: one.name.clone(), version: one.version.clone() };
+            (column, all.iter().map(|(_, judged)| Some(judged.clone())).collect())
+        });
         let first = results.first().map(|(_, first)| first.as_slice()).unwrap_or_default();
-        let rows = first.iter().enumerate().map(|(at, (case, _))| MatrixRow {
+        let rows = first.iter().map(|(case, _)| MatrixRow {
             id: case.id.clone(),
             class: case.class,
             basis: case.basis(),
             why: case.why.clone(),
-            cells: results
-                .iter()
-                .map(|(_, all)| all.get(at).map(|(_, judged)| judged.clone()))
-                .collect(),
+            cells: Vec::new(),
         });
-        Self {
-            title: "Unpackers".to_owned(),
-            columns: columns.collect(),
-            rows: rows.collect(),
-            absent: absent.to_vec(),
-        }
+        Self::joined("Unpackers", columns.collect(), rows.collect(), absent)
     }
 
     /// The rules against unions.
@@ -137,26 +130,36 @@ impl VerdictMatrix {
         results: &[(UnionMount, Vec<RuleResult>)],
         absent: &[(String, String)],
     ) -> Self {
-        let columns = results
-            .iter()
-            .map(|(one, _)| Column { name: one.name.clone(), version: one.version.clone() });
+        let columns = results.iter().map(|(one, all)| {
+            let column = Column { name: one.name.clone(), version: one.version.clone() };
+            (column, all.iter().map(|(_, judged)| judged.clone()).collect())
+        });
         let first = results.first().map(|(_, first)| first.as_slice()).unwrap_or_default();
-        let rows = first.iter().enumerate().map(|(at, (rule, _))| MatrixRow {
+        let rows = first.iter().map(|(rule, _)| MatrixRow {
             id: rule.id.clone(),
             class: rule.class,
             basis: rule.basis(),
             why: rule.why.clone(),
-            cells: results
-                .iter()
-                .map(|(_, all)| all.get(at).and_then(|(_, judged)| judged.clone()))
-                .collect(),
+            cells: Vec::new(),
         });
-        Self {
-            title: "Union mounts".to_owned(),
-            columns: columns.collect(),
-            rows: rows.collect(),
-            absent: absent.to_vec(),
+        Self::joined("Union mounts", columns.collect(), rows.collect(), absent)
+    }
+
+    /// Puts the verdicts of each program, row by row, into rows without cells.
+    fn joined(
+        title: &str,
+        programs: Vec<(Column, Vec<Option<Judgement>>)>,
+        mut rows: Vec<MatrixRow>,
+        absent: &[(String, String)],
+    ) -> Self {
+        let mut columns = Vec::new();
+        for (column, verdicts) in programs {
+            columns.push(column);
+            for (row, verdict) in rows.iter_mut().zip(verdicts) {
+                row.cells.push(verdict);
+            }
         }
+        Self { title: title.to_owned(), columns, rows, absent: absent.to_vec() }
     }
 
     /// How many cells of a program have each of [`VERDICTS`].
