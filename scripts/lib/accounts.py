@@ -179,7 +179,7 @@ class Judge:
             "headers": total(frame["headers"] for frame in frames),
             "directories": total([frame["directories"] for frame in frames]
                                  + [lstat(self.store, "layers")]),
-            "trees": below(self.store, "trees"), "blobs": below(self.store, "blobs"),
+            **self.derived(), "blobs": below(self.store, "blobs"),
             "uppers": below(self.store, "uppers"), "mounts": below(self.store, "mounts"),
             "leftovers": total([below(self.store, "staging"), below(self.store, "trash")]),
             "images.json": below(self.store, "images.json"),
@@ -190,6 +190,13 @@ class Judge:
         equal("parts", sorted(said), sorted(computed))
         for part, space in computed.items():
             equal("disk: " + part, both(said[part]), space)
+
+    def derived(self):
+        """The compiled trees with their directory, and the kernel's images of names in it."""
+        everything = below(self.store, "trees")
+        images = total(lstat(self.store, "trees", name)
+                       for name in os.listdir(self.store + "/trees") if name.endswith(".erofs"))
+        return {"trees": tuple(a - n for a, n in zip(everything, images)), "names": images}
 
     def du(self, *options):
         return int(subprocess.run(["du", "-s", *options, self.store], check=True,
@@ -232,7 +239,7 @@ class Judge:
         for digest in self.contents(kept):
             contents.pop(digest, None)
         chains = {tuple(self.images[name]) for name in chosen} - set(map(tuple, left.values()))
-        trees_before, listing = below(self.store, "trees"), lstat(self.store, "images.json")
+        derived, listing = self.derived(), lstat(self.store, "images.json")
         frames = [self.frame(layer) for layer in gone]
         computed = {
             "contents": (sum(contents.values()), sum(map(self.blocks.get, contents))),
@@ -252,7 +259,7 @@ class Judge:
         after = self.du("--apparent-size", "-B1"), self.du("-B512")
         freed = tuple(b - a + g for b, a, g in zip(before, after, grown))
         less = lambda now, then: tuple(a - b for a, b in zip(then, now))
-        computed["trees"] = less(below(self.store, "trees"), trees_before)
+        computed.update((part, less(now, derived[part])) for part, now in self.derived().items())
         computed["images.json"] = less(lstat(self.store, "images.json"), listing)
         computed["total"] = freed
         equal("parts that would go", sorted(said["freed"]), sorted(computed))

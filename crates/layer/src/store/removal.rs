@@ -40,6 +40,8 @@ pub struct Removal {
     pub directories: Space,
     /// Compiled trees, each of a chain that no image would have any more.
     pub trees: Space,
+    /// The kernel's images of names of those chains.
+    pub names: Space,
     /// Manifests and configs.
     pub blobs: Space,
     /// By how much `images.json` gets shorter.
@@ -48,12 +50,13 @@ pub struct Removal {
 
 impl Removal {
     /// All parts with their names, as in [`Disk::parts`](super::Disk::parts).
-    pub fn parts(&self) -> [(&'static str, Space); 6] {
+    pub fn parts(&self) -> [(&'static str, Space); 7] {
         [
             ("contents", self.contents),
             ("headers", self.headers),
             ("directories", self.directories),
             ("trees", self.trees),
+            ("names", self.names),
             ("blobs", self.blobs),
             ("images.json", self.listing),
         ]
@@ -95,7 +98,9 @@ pub(super) fn removal(
     let freed = sharing.freed(&gone);
     removal.files = freed.files;
     removal.contents = Space { bytes: freed.bytes, blocks: freed.blocks };
-    removal.trees = plan.trees()?;
+    let chains = plan.chains();
+    removal.trees = plan.space_of(chains.iter().map(|chain| dir.tree(chain)))?;
+    removal.names = plan.space_of(chains.iter().map(|chain| dir.names_image(chain)))?;
     removal.blobs = plan.blobs()?;
     let listed = ImageList::of(&shared.lock().db)?;
     removal.listing = plan.listing(listed, untagged)?;
@@ -157,14 +162,11 @@ impl<'s> RemovalPlan<'s> {
         Ok(false)
     }
 
-    /// Compiled trees that no image would have any more.
-    fn trees(&self) -> Result<Space> {
+    /// Chains that no image would have any more: nobody reads their compiled trees then.
+    fn chains(&self) -> BTreeSet<ChainId> {
         let kept: BTreeSet<&[DiffId]> = self.left.iter().map(|image| &image.layers[..]).collect();
         let gone = self.removed.iter().filter(|image| !kept.contains(&image.layers[..]));
-        let chains: BTreeSet<ChainId> = gone.filter_map(|image| chain_id(&image.layers)).collect();
-        let paths =
-            chains.iter().flat_map(|chain| [self.dir.tree(chain), self.dir.names_image(chain)]);
-        self.space_of(paths)
+        gone.filter_map(|image| chain_id(&image.layers)).collect()
     }
 
     /// Manifests and configs that no image would have any more.
