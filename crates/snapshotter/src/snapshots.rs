@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use strata_tree::{DiffId, ImageId};
@@ -46,6 +46,8 @@ pub(crate) struct Snapshots {
     /// containerd asks this program to apply diffs, so a snapshot that a diff is to be applied to
     /// is not mounted before that.
     applies_here: AtomicBool,
+    /// Diffs that were applied since the start.
+    applied: AtomicU64,
     /// Layers that no snapshot needs any more, until the next cleanup.
     unneeded: Mutex<BTreeSet<DiffId>>,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Facts {
     /// Images that were fetched, and that could not be, since the start.
     pub(crate) pulls: u64,
     pub(crate) failures: u64,
+    /// Diffs that were applied since the start.
+    pub(crate) applied: u64,
     pub(crate) layers: u64,
     pub(crate) stored: u64,
     pub(crate) shared: u64,
@@ -89,6 +93,7 @@ impl Snapshots {
             keys: Keys::default(),
             fetcher: Fetcher::new(program.to_owned(), root.clone()),
             applies_here: AtomicBool::new(false),
+            applied: AtomicU64::new(0),
             unneeded: Mutex::default(),
         };
         snapshots.mend()?;
@@ -430,6 +435,7 @@ impl Snapshots {
             kinds,
             pulls,
             failures,
+            applied: self.applied.load(Ordering::Relaxed),
             layers: sharing.layers.len() as u64,
             stored: sharing.groups.iter().map(|group| group.bytes).sum(),
             shared: shared.map(|group| group.bytes).sum(),
@@ -507,6 +513,7 @@ impl Snapshots {
         layers.push(*layer.diff_id());
         self.state().set_layers(snapshot.id, &layers)?;
         self.applies_here.store(true, Ordering::Relaxed);
+        self.applied.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
