@@ -52,10 +52,9 @@ fn main() -> ExitCode {
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
     }
-    let mut command = pages::command(cli::Cli::command());
-    let found = command.try_get_matches_from_mut(std::env::args_os());
-    let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
-    let cli = match cli.map_err(|error| error.format(&mut command)) {
+    // The pages are made only for who reads them: they take a fifth of the time of a short command.
+    let found = parse(cli::Cli::command());
+    let cli = match found.or_else(|_| parse(pages::command(cli::Cli::command()))) {
         Ok(cli) => cli,
         Err(mut error) => match elsewhere::explained(&mut error) {
             // Nobody is left to tell if this fails.
@@ -78,6 +77,12 @@ fn main() -> ExitCode {
             ExitCode::from(trouble)
         }
     }
+}
+
+fn parse(mut command: clap::Command) -> Result<cli::Cli, clap::Error> {
+    let found = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
+    cli.map_err(|error| error.format(&mut command))
 }
 
 fn start_log(cli: &cli::Cli) {
