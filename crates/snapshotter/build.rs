@@ -5,14 +5,19 @@
 use std::error::Error;
 use std::path::Path;
 
-const SERVICES: [&str; 2] =
-    ["services/snapshots/v1/snapshots.proto", "services/diff/v1/diff.proto"];
+/// Those that are served, then those of containerd that are asked.
+const SERVICES: [&str; 5] = [
+    "services/snapshots/v1/snapshots.proto",
+    "services/diff/v1/diff.proto",
+    "services/content/v1/content.proto",
+    "services/images/v1/images.proto",
+    "services/leases/v1/leases.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let files = protox::compile(SERVICES, [Path::new("proto")])?;
     tonic_prost_build::configure()
-        .build_client(false)
         .build_transport(false)
         .include_file("containerd.rs")
         .compile_fds(files)?;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use strata_content::FileTree;
+use strata_image::{LayerPacking, PackedDiff, pack_diff};
 use strata_kernel::{attach, detached_erofs};
 use strata_layer::{LayerInput, LeasedLayer, Progress, Store, Unpacked};
 use strata_tree::DiffId;
@@ -105,6 +106,28 @@ impl OpenChain {
             progress.warning(&upper.display().to_string(), &one);
         }
         Ok(Some(unpacked))
+    }
+
+    /// Packs what an upper above these layers changes, as a diff; the upper may be in use.
+    ///
+    /// # Errors
+    /// `Union` for a damaged upper; `Image`.
+    pub fn pack_upper(
+        &self,
+        store: &Store,
+        upper: &Path,
+        packing: LayerPacking,
+    ) -> Result<PackedDiff> {
+        let what = format!("cannot pack {}", upper.display());
+        let view = UpperView::open(self.files.clone(), upper, UnionOptions::default());
+        let changes = view.and_then(|view| view.changes()).with_context(|| what.clone())?;
+        let contents = changes.contents();
+        let layer = FileTree::new(Arc::new(changes), contents);
+        Ok(pack_diff(store, packing, &what, &mut |out| {
+            let written = strata_diff::export::write_changes(&layer, out);
+            written.map_err(strata_layer::Error::from)?;
+            Ok(())
+        })?)
     }
 }
 

@@ -121,7 +121,9 @@ pub use uppers::{CommitOptions, Committed, NamedUpper, UpperLease, Uppers};
 pub use strata_content::{Content, Contents, FileTree};
 pub use strata_diff::export::{Exported, LeftOut};
 pub use strata_fuse::{MountOptions, Profile};
-pub use strata_image::{ImportOptions, LoadOptions, Loaded, PullOptions, Pulled};
+pub use strata_image::{
+    ImportOptions, LayerPacking, LoadOptions, Loaded, PackedDiff, PullOptions, Pulled, pack_layer,
+};
 pub use strata_layer::{
     DiskUsage, Holds, ImageRecord, LayerInput, LayerRecord, LeasedLayer, Progress, Removal, Space,
     Store, Unpacked, chain_id,

@@ -64,7 +64,7 @@ pub use limits::SourceLimits;
 pub use load::{LoadOptions, Loaded, LoadedLayer, load};
 pub use location::{ImageFormat, Location, LocationError};
 pub use media::MediaKind;
-pub use pack::LayerPacking;
+pub use pack::{LayerPacking, PackedDiff, pack_diff, pack_layer};
 pub use platform::{Platform, Rank};
 pub use pull::{FetchedDocument, KnownDocuments, PullOptions, Pulled, fetch_document, pull};
 pub use push::{PushEvent, PushListener, PushOptions, Pushed, push};

@@ -136,6 +136,49 @@ pub(crate) fn pack_from(
     Ok(Packed { digest: BlobDigest::from_bytes(hasher.finalize().into()), size, file })
 }
 
+/// A diff, packed for whoever keeps blobs elsewhere.
+pub struct PackedDiff {
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The digest of the blob.
+    pub digest: BlobDigest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// The blob; the file has no name.
+    pub file: File,
+}
+
+/// Packs the diff that `write` writes; `what` is said of failures.
+///
+/// # Errors
+/// Those of `write`; `Io`.
+pub fn pack_diff(
+    store: &Store,
+    packing: LayerPacking,
+    what: &str,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+) -> Result<PackedDiff> {
+    let mut diff_id = None;
+    let packed = pack_from(store, packing, what, &mut |out| {
+        let mut out = Hashed { inner: out, hasher: Sha256::new(), size: 0 };
+        write(&mut out)?;
+        diff_id = Some(DiffId::from_bytes(out.hasher.finalize().into()));
+        Ok(())
+    })?;
+    let Packed { digest, size, file } = packed;
+    let diff_id = diff_id.ok_or_else(|| Error::io(what, io::ErrorKind::UnexpectedEof))?;
+    Ok(PackedDiff { diff_id, digest, size, file })
+}
+
+/// Packs a layer's own diff, byte for byte.
+///
+/// # Errors
+/// `Store` if the layer is damaged; `Io`.
+pub fn pack_layer(store: &Store, layer: &LeasedLayer, packing: LayerPacking) -> Result<PackedDiff> {
+    let Packed { digest, size, file } = pack(store, layer, packing)?;
+    Ok(PackedDiff { diff_id: *layer.diff_id(), digest, size, file })
+}
+
 fn write_checked(layer: &LeasedLayer, out: &mut dyn Write) -> Result<()> {
     let mut out = Hashed { inner: out, hasher: Sha256::new(), size: 0 };
     layer.write_diff(&mut out)?;

@@ -124,7 +124,7 @@ fn take_in(
 }
 
 /// The upper of mounts as this program gives them out.
-fn upper_of(mounts: &[SnapshotMount]) -> Option<&Path> {
+pub(crate) fn upper_of(mounts: &[SnapshotMount]) -> Option<&Path> {
     let [mount] = mounts else { return None };
     match mount.kind.as_str() {
         "bind" => Some(Path::new(&mount.source)),

@@ -26,6 +26,9 @@ pub(crate) struct Args {
         default_value = "/var/lib/containerd/io.containerd.content.v1.content"
     )]
     pub(crate) content: PathBuf,
+    /// containerd's socket, for the diffs that it asks for
+    #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+    pub(crate) containerd: PathBuf,
     /// Where Prometheus asks for metrics: a port of loopback, as 127.0.0.1:9342, or a path
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<String>,

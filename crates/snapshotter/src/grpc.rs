@@ -6,11 +6,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use stratafs::PackedDiff;
 use tonic::{Request, Response, Status};
 
 use crate::apply::{self, ContentStore, DescribedBlob};
+use crate::client::{Containerd, NewBlob};
+use crate::differ::{self, DiffForm};
 use crate::error::{Error, Result};
 use crate::filter::SnapshotFilters;
+use crate::labels;
 use crate::metrics::Metrics;
 use crate::places::SnapshotMount;
 use crate::snapshots::{LabelMask, Snapshots};
@@ -29,11 +33,12 @@ pub(crate) use wire::containerd as pb;
 /// Snapshots in one message of a listing.
 const AT_ONCE: usize = 100;
 
-/// Both services.
+/// Both services, and what they work with.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) content: Arc<ContentStore>,
+    pub(crate) containerd: Arc<Containerd>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -236,7 +241,31 @@ impl diff::diff_server::Diff for Services {
         Ok(Response::new(diff::ApplyResponse { applied: Some(applied) }))
     }
 
-    async fn diff(&self, _: Request<diff::DiffRequest>) -> Answer<diff::DiffResponse> {
-        Err(Error::NotImplemented("making a diff".to_owned()).into())
+    async fn diff(&self, request: Request<diff::DiffRequest>) -> Answer<diff::DiffResponse> {
+        let request = request.into_inner();
+        let form = DiffForm::of(&request.media_type)?;
+        let media_type = form.media_type.clone();
+        let [left, right] = [request.left, request.right]
+            .map(|mounts| mounts.into_iter().map(from_wire).collect::<Vec<SnapshotMount>>());
+        let work = move |to: &Self| differ::diff(&to.snapshots, &left, &right, &form);
+        let (namespace, packed) = self.run("Diff", work).await?;
+        let PackedDiff { diff_id, digest, size, file } = packed;
+        let reference = match request.r#ref {
+            none if none.is_empty() => format!("strata-diff-{digest}"),
+            reference => reference,
+        };
+        let mut labels = request.labels;
+        labels.insert(labels::UNCOMPRESSED.to_owned(), diff_id.to_string());
+        let blob = NewBlob { file, digest, size, reference, labels };
+        let scope = self.containerd.lease(&namespace).await?;
+        self.containerd.write(&scope, blob).await?;
+        self.snapshots.made_diff();
+        let diff = pb::types::Descriptor {
+            media_type,
+            digest: digest.to_string(),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+            ..Default::default()
+        };
+        Ok(Response::new(diff::DiffResponse { diff: Some(diff) }))
     }
 }

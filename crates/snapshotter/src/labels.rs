@@ -8,6 +8,8 @@ use crate::state::Labels;
 pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 /// The layer was not fetched by containerd.
 pub(crate) const REMOTE: &str = "containerd.io/snapshot/remote";
+/// On a blob: its diff id.
+pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// By CRI: the image that the layer is of, as it was asked for.
 pub(crate) const CRI_IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
 /// By CRI: the digest of the layer's blob.
@@ -21,6 +23,11 @@ const UNPACK: &str = "extract-";
 /// Whether a snapshot is there to unpack a layer into it: `NAMESPACE/NUMBER/extract-...`.
 pub(crate) fn is_unpack(key: &str) -> bool {
     key.splitn(3, '/').last().is_some_and(|name| name.starts_with(UNPACK))
+}
+
+/// The namespace in a key.
+pub(crate) fn namespace(key: &str) -> &str {
+    key.split('/').next().unwrap_or_default()
 }
 
 /// Whether the labels name that chain.

@@ -16,6 +16,8 @@
 
 mod apply;
 mod args;
+mod client;
+mod differ;
 mod error;
 mod filter;
 mod grpc;

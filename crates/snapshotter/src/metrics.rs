@@ -71,7 +71,8 @@ impl Metrics {
         for (name, kind, what, value) in [
             ("pulls_total", "counter", "Images fetched for containerd.", facts.pulls),
             ("pull_failures_total", "counter", "Images left to containerd.", facts.failures),
-            ("applied_total", "counter", "Layers unpacked for containerd.", facts.applied),
+            ("applied_total", "counter", "Layers unpacked for containerd.", facts.diffs.0),
+            ("diffs_total", "counter", "Diffs made for containerd.", facts.diffs.1),
             ("layers", "gauge", "Layers of the store.", facts.layers),
             ("stored_bytes", "gauge", "Contents of the store, each once.", facts.stored),
             ("shared_bytes", "gauge", "Those that two layers or more have.", facts.shared),

@@ -246,6 +246,13 @@ impl SnapshotPlaces {
         unused.iter().try_for_each(|place| hide(place))
     }
 
+    /// A snapshot above the names that a lower of overlayfs, as given out here, begins with.
+    pub(crate) fn above(&self, lower: &str) -> Option<SnapshotId> {
+        let (names, _) = lower.split_once("::")?;
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.get(Path::new(names))?.iter().next().copied()
+    }
+
     /// Whether the names of a chain are mounted for a snapshot.
     pub(crate) fn are_shown(&self, chain: &[DiffId]) -> bool {
         let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,6 +17,7 @@ use tonic::transport::Server;
 
 use crate::apply::ContentStore;
 use crate::args::Args;
+use crate::client::Containerd;
 use crate::grpc::Services;
 use crate::grpc::pb::services::diff::v1::diff_server::DiffServer;
 use crate::grpc::pb::services::snapshots::v1::snapshots_server::SnapshotsServer;
@@ -40,6 +41,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let services = Services {
         snapshots: Arc::new(snapshots),
         content: Arc::new(ContentStore(args.content.clone())),
+        containerd: Arc::new(Containerd(args.containerd.clone())),
         metrics: Arc::default(),
     };
     let listener = match inherited()? {

@@ -46,8 +46,8 @@ pub(crate) struct Snapshots {
     /// containerd asks this program to apply diffs, so a snapshot that a diff is to be applied to
     /// is not mounted before that.
     applies_here: AtomicBool,
-    /// Diffs that were applied since the start.
-    applied: AtomicU64,
+    /// Diffs that were applied and made since the start.
+    diffs: [AtomicU64; 2],
     /// Layers that no snapshot needs any more, until the next cleanup.
     unneeded: Mutex<BTreeSet<DiffId>>,
 }
@@ -59,8 +59,8 @@ pub(crate) struct Facts {
     /// Images that were fetched, and that could not be, since the start.
     pub(crate) pulls: u64,
     pub(crate) failures: u64,
-    /// Diffs that were applied since the start.
-    pub(crate) applied: u64,
+    /// Diffs that were applied and made since the start.
+    pub(crate) diffs: (u64, u64),
     pub(crate) layers: u64,
     pub(crate) stored: u64,
     pub(crate) shared: u64,
@@ -93,7 +93,7 @@ impl Snapshots {
             keys: Keys::default(),
             fetcher: Fetcher::new(program.to_owned(), root.clone()),
             applies_here: AtomicBool::new(false),
-            applied: AtomicU64::new(0),
+            diffs: Default::default(),
             unneeded: Mutex::default(),
         };
         snapshots.mend()?;
@@ -431,11 +431,12 @@ impl Snapshots {
         let sharing = self.store.accounts().sharing()?;
         let shared = sharing.groups.iter().filter(|group| group.layers.len() > 1);
         let (pulls, failures) = self.fetcher.counts();
+        let [applied, made] = &self.diffs;
         Ok(Facts {
             kinds,
             pulls,
             failures,
-            applied: self.applied.load(Ordering::Relaxed),
+            diffs: (applied.load(Ordering::Relaxed), made.load(Ordering::Relaxed)),
             layers: sharing.layers.len() as u64,
             stored: sharing.groups.iter().map(|group| group.bytes).sum(),
             shared: shared.map(|group| group.bytes).sum(),
@@ -513,8 +514,15 @@ impl Snapshots {
         layers.push(*layer.diff_id());
         self.state().set_layers(snapshot.id, &layers)?;
         self.applies_here.store(true, Ordering::Relaxed);
-        self.applied.fetch_add(1, Ordering::Relaxed);
+        let [applied, _] = &self.diffs;
+        applied.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A diff was made.
+    pub(crate) fn made_diff(&self) {
+        let [_, made] = &self.diffs;
+        made.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until no other call is about that snapshot.
