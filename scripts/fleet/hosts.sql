@@ -10,33 +10,36 @@ sums AS (
     SELECT uses.store, count(DISTINCT uses.image) AS images, sum(known.apparent) AS apparent
     FROM uses JOIN known ON known.diff_id = uses.diff_id GROUP BY uses.store
 ),
-owned AS (SELECT store, digest, max(size) AS size FROM contents GROUP BY store, digest),
-owners AS (SELECT digest, count(*) AS stores FROM owned GROUP BY digest),
+owned AS (
+    SELECT DISTINCT layers.store, by_layer.content_group, by_layer.files, by_layer.bytes
+    FROM layers JOIN layer_groups AS by_layer ON by_layer.diff_id = layers.diff_id
+),
+owners AS (
+    SELECT content_group, max(bytes) AS bytes, count(*) AS stores,
+           array_sort(array_agg(store)) AS holders
+    FROM owned GROUP BY content_group
+),
 parts AS (
-    SELECT owned.store, count(*) AS files, sum(owned.size) AS stored,
-           sum(CASE WHEN owners.stores = 1 THEN owned.size ELSE 0 END) AS unique_bytes
-    FROM owned JOIN owners ON owners.digest = owned.digest GROUP BY owned.store
+    SELECT owned.store, sum(owned.files) AS files, sum(owned.bytes) AS stored,
+           sum(CASE WHEN owners.stores = 1 THEN owned.bytes ELSE 0 END) AS unique_bytes
+    FROM owned JOIN owners ON owners.content_group = owned.content_group GROUP BY owned.store
 ),
-sets AS (
-    SELECT digest, max(size) AS size, count(*) AS many, array_sort(array_agg(store)) AS holders
-    FROM owned GROUP BY digest
-),
--- What the same stores hold is one sum; its first content stands for it.
+-- What the same stores hold is one sum; its first group stands for it.
 divided AS (
-    SELECT min(digest) AS digest, max(many) AS many, sum(size) AS bytes
-    FROM sets GROUP BY holders
+    SELECT min(content_group) AS content_group, max(stores) AS many, sum(bytes) AS bytes
+    FROM owners GROUP BY holders
 ),
 charged AS (
     SELECT owned.store, divided.bytes, divided.many,
-           row_number() OVER (PARTITION BY divided.digest ORDER BY owned.store) AS place
-    FROM divided JOIN owned ON owned.digest = divided.digest
+           row_number() OVER (PARTITION BY divided.content_group ORDER BY owned.store) AS place
+    FROM divided JOIN owned ON owned.content_group = divided.content_group
 ),
 attributions AS (
     SELECT store, sum((bytes - bytes % many) / many
                       + CASE WHEN place <= bytes % many THEN 1 ELSE 0 END) AS attributed
     FROM charged GROUP BY store
 )
-SELECT parts.store, coalesce(sums.images, 0) AS images, parts.files,
+SELECT parts.store, coalesce(sums.images, 0) AS images, CAST(parts.files AS BIGINT) AS files,
        coalesce(sums.apparent, 0) AS apparent, parts.stored, parts.unique_bytes,
        parts.stored - parts.unique_bytes AS shared_bytes,
        CAST(attributions.attributed AS BIGINT) AS attributed

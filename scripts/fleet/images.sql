@@ -6,24 +6,24 @@
 WITH
 known AS (SELECT diff_id, max(apparent) AS apparent FROM layers GROUP BY diff_id),
 uses AS (SELECT DISTINCT image, position, diff_id FROM image_layers),
-held AS (SELECT DISTINCT diff_id, digest, size FROM entries WHERE digest IS NOT NULL),
-owned AS (
-    SELECT DISTINCT uses.image, held.digest, held.size
-    FROM uses JOIN held ON held.diff_id = uses.diff_id
-),
-owners AS (SELECT digest, count(*) AS images FROM owned GROUP BY digest),
+by_layer AS (SELECT * FROM layer_groups),
 -- A layer that no image has keeps its contents whatever image goes.
 loose AS (
-    SELECT DISTINCT digest FROM held
+    SELECT DISTINCT content_group FROM by_layer
     WHERE diff_id NOT IN (SELECT diff_id FROM image_layers)
 ),
+owned AS (
+    SELECT DISTINCT uses.image, by_layer.content_group, by_layer.files, by_layer.bytes
+    FROM uses JOIN by_layer ON by_layer.diff_id = uses.diff_id
+),
+owners AS (SELECT content_group, count(*) AS images FROM owned GROUP BY content_group),
 parts AS (
-    SELECT owned.image, count(*) AS files, sum(owned.size) AS stored,
-           sum(CASE WHEN owners.images = 1 AND loose.digest IS NULL THEN owned.size ELSE 0 END)
-               AS unique_bytes
+    SELECT owned.image, sum(owned.files) AS files, sum(owned.bytes) AS stored,
+           sum(CASE WHEN owners.images = 1 AND loose.content_group IS NULL THEN owned.bytes
+                    ELSE 0 END) AS unique_bytes
     FROM owned
-    JOIN owners ON owners.digest = owned.digest
-    LEFT JOIN loose ON loose.digest = owned.digest
+    JOIN owners ON owners.content_group = owned.content_group
+    LEFT JOIN loose ON loose.content_group = owned.content_group
     GROUP BY owned.image
 ),
 ranked AS (
@@ -31,19 +31,19 @@ ranked AS (
     FROM (SELECT DISTINCT image FROM uses) AS each_image
 ),
 sets AS (
-    SELECT owned.digest, max(owned.size) AS size, count(*) AS many,
+    SELECT owned.content_group, max(owned.bytes) AS bytes, count(*) AS many,
            array_sort(array_agg(ranked.place)) AS holders
-    FROM owned JOIN ranked ON ranked.image = owned.image GROUP BY owned.digest
+    FROM owned JOIN ranked ON ranked.image = owned.image GROUP BY owned.content_group
 ),
--- What the same images hold is one sum; its first content stands for it.
+-- What the same images hold is one sum; its first group stands for it.
 divided AS (
-    SELECT min(digest) AS digest, max(many) AS many, sum(size) AS bytes
+    SELECT min(content_group) AS content_group, max(many) AS many, sum(bytes) AS bytes
     FROM sets GROUP BY holders
 ),
 charged AS (
     SELECT owned.image, divided.bytes, divided.many,
-           row_number() OVER (PARTITION BY divided.digest ORDER BY owned.image) AS place
-    FROM divided JOIN owned ON owned.digest = divided.digest
+           row_number() OVER (PARTITION BY divided.content_group ORDER BY owned.image) AS place
+    FROM divided JOIN owned ON owned.content_group = divided.content_group
 ),
 attributions AS (
     SELECT image, sum((bytes - bytes % many) / many
@@ -55,8 +55,9 @@ sums AS (
     FROM uses JOIN known ON known.diff_id = uses.diff_id GROUP BY uses.image
 ),
 called AS (SELECT image, min(name) AS name FROM names GROUP BY image)
-SELECT lower(hex(sums.image)) AS image, called.name, coalesce(parts.files, 0) AS files,
-       sums.apparent, coalesce(parts.stored, 0) AS stored,
+SELECT lower(hex(sums.image)) AS image, called.name,
+       CAST(coalesce(parts.files, 0) AS BIGINT) AS files, sums.apparent,
+       coalesce(parts.stored, 0) AS stored,
        coalesce(parts.unique_bytes, 0) AS unique_bytes,
        coalesce(parts.stored - parts.unique_bytes, 0) AS shared_bytes,
        CAST(coalesce(attributions.attributed, 0) AS BIGINT) AS attributed

@@ -2,19 +2,20 @@
 -- that either holds, as `strata reuse IMAGE`. Asked before:
 --   CREATE TEMPORARY VIEW asked_image AS SELECT '64 hex digits' AS image;
 WITH
-held AS (SELECT DISTINCT diff_id, digest, size FROM entries WHERE digest IS NOT NULL),
+uses AS (SELECT DISTINCT image, diff_id FROM image_layers),
 owned AS (
-    SELECT DISTINCT image_layers.image, held.digest, held.size
-    FROM image_layers JOIN held ON held.diff_id = image_layers.diff_id
+    SELECT DISTINCT uses.image, by_layer.content_group, by_layer.files, by_layer.bytes
+    FROM uses JOIN layer_groups AS by_layer ON by_layer.diff_id = uses.diff_id
 ),
 own AS (
-    SELECT owned.digest FROM owned JOIN asked_image ON lower(hex(owned.image)) = asked_image.image
+    SELECT owned.content_group
+    FROM owned JOIN asked_image ON lower(hex(owned.image)) = asked_image.image
 ),
 sums AS (
-    SELECT owned.image, sum(owned.size) AS bytes,
-           sum(CASE WHEN own.digest IS NULL THEN 0 ELSE owned.size END) AS both_hold,
-           count(own.digest) AS files
-    FROM owned LEFT JOIN own ON own.digest = owned.digest GROUP BY owned.image
+    SELECT owned.image, sum(owned.bytes) AS bytes,
+           sum(CASE WHEN own.content_group IS NULL THEN 0 ELSE owned.bytes END) AS both_hold,
+           sum(CASE WHEN own.content_group IS NULL THEN 0 ELSE owned.files END) AS files
+    FROM owned LEFT JOIN own ON own.content_group = owned.content_group GROUP BY owned.image
 ),
 pairs AS (
     SELECT others.image, others.files, others.both_hold,
@@ -24,8 +25,8 @@ pairs AS (
     JOIN asked_image ON lower(hex(itself.image)) = asked_image.image
 ),
 called AS (SELECT image, min(name) AS name FROM names GROUP BY image)
-SELECT lower(hex(pairs.image)) AS image, called.name, pairs.files, pairs.both_hold,
-       pairs.either_holds,
+SELECT lower(hex(pairs.image)) AS image, called.name, CAST(pairs.files AS BIGINT) AS files,
+       pairs.both_hold, pairs.either_holds,
        CASE WHEN pairs.either_holds = 0 THEN 1.0E0
             ELSE CAST(pairs.both_hold AS DOUBLE) / CAST(pairs.either_holds AS DOUBLE)
        END AS similarity

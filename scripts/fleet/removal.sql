@@ -33,22 +33,20 @@ going AS (
         ON staying.store = image_layers.store AND staying.diff_id = image_layers.diff_id
     WHERE staying.diff_id IS NULL
 ),
--- Only what the layers that go hold can be freed, so only those stores are looked at.
+by_layer AS (SELECT * FROM layer_groups),
 lost AS (
-    SELECT DISTINCT entries.store, entries.digest, entries.size
-    FROM entries JOIN going ON going.store = entries.store AND going.diff_id = entries.diff_id
-    WHERE entries.digest IS NOT NULL
+    SELECT DISTINCT going.store, by_layer.content_group, by_layer.files, by_layer.bytes
+    FROM going JOIN by_layer ON by_layer.diff_id = going.diff_id
 ),
 found AS (
-    SELECT DISTINCT entries.store, entries.digest
-    FROM entries
-    JOIN staying ON staying.store = entries.store AND staying.diff_id = entries.diff_id
-    WHERE entries.digest IS NOT NULL
+    SELECT DISTINCT staying.store, by_layer.content_group
+    FROM staying JOIN by_layer ON by_layer.diff_id = staying.diff_id
 ),
 freed AS (
-    SELECT lost.store, count(*) AS files, sum(lost.size) AS bytes
-    FROM lost LEFT JOIN found ON found.store = lost.store AND found.digest = lost.digest
-    WHERE found.digest IS NULL
+    SELECT lost.store, CAST(sum(lost.files) AS BIGINT) AS files, sum(lost.bytes) AS bytes
+    FROM lost
+    LEFT JOIN found ON found.store = lost.store AND found.content_group = lost.content_group
+    WHERE found.content_group IS NULL
     GROUP BY lost.store
 )
 SELECT hosts.store, hosts.images, coalesce(freed.files, 0) AS files,
