@@ -258,9 +258,9 @@ fn a_registry_that_asks_for_a_pause_gets_it_from_all_threads() {
 }
 
 #[test]
-fn a_ledger_has_one_user_and_forgets_what_is_gone() {
+fn a_ledger_has_one_user_and_keeps_what_other_sources_had() {
     let dir = tempfile::tempdir().unwrap();
-    let (registry, _) = registry();
+    let (registry, layers) = registry();
     let options = options(dir.path());
     let first = gathered(dir.path(), &whole(&registry, None), &options).unwrap();
     let other = gathered(dir.path(), &whole(&registry, None), &options);
@@ -271,4 +271,15 @@ fn a_ledger_has_one_user_and_forgets_what_is_gone() {
     assert_eq!((second.images, second.read, second.known), (1, 0, 2));
     let (found, _) = rows(&written(dir.path(), &second));
     assert_eq!((found["layers"].len(), found["contents"].len()), (2, 4));
+    drop(second);
+    registry.forget();
+    let third = gathered(dir.path(), &whole(&registry, Some("team/second")), &options).unwrap();
+    assert_eq!((third.images, third.read, third.known), (1, 0, 2), "nothing is read again");
+    let blobs = layers.iter().map(|layer| registry.count("GET", &strata_testkit::digest(layer)));
+    assert_eq!(blobs.sum::<usize>(), 0);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let anew = GatherOptions { ledger: elsewhere.path().join("ledger"), ..options };
+    let anew = gathered(elsewhere.path(), &whole(&registry, Some("team/second")), &anew).unwrap();
+    let (shown, expected) = (written(dir.path(), &third), written(elsewhere.path(), &anew));
+    assert_eq!(rows(&shown).0, rows(&expected).0, "and what is not asked for is not shown");
 }

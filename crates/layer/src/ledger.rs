@@ -10,10 +10,10 @@
 //! not known, and a snapshot says so.
 //!
 //! Invariants: a layer that is there was verified as a load verifies it, and its rows are those
-//! that a load would write; one process at a time has a ledger; after
-//! [`Ledger::hold_only`] it has these images with their layers and contents, and no others.
+//! that a load would write; one process at a time has a ledger; a snapshot shows the images of the
+//! last [`Ledger::show`] with their layers and contents, and no others, while layers that other
+//! sources had stay, for the run that reads those again.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ use rusqlite::{Connection, OptionalExtension};
 use rustix::io::Errno;
 use strata_diff::Limits;
 use strata_diff::stream::StreamFacts;
-use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId};
+use strata_tree::{BlobDigest, ContentDigest, DiffId};
 
 use crate::build::Built;
 use crate::error::{Error, IoContext, Result};
@@ -132,12 +132,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Makes these the images of the ledger, with their names. Layers and contents that none of
-    /// them has go.
+    /// Makes these the images of the ledger, with their names.
     ///
     /// # Errors
     /// `NoLayer` if a layer was not read; `Sqlite`. Then it is as it was.
-    pub fn hold_only(&self, all: &[(ImageRecord, Vec<String>)]) -> Result<()> {
+    pub fn show(&self, all: &[(ImageRecord, Vec<String>)]) -> Result<()> {
         let mut index = self.lock();
         let tx = index.write()?;
         tx.execute_batch("DELETE FROM tags; DELETE FROM image_layers; DELETE FROM images;")?;
@@ -147,44 +146,17 @@ impl Ledger {
                 images::tag(&tx, name, &image.id)?;
             }
         }
-        remove_loose(&tx, all)?;
         tx.commit()?;
         Ok(())
     }
 
-    /// All facts as they are now.
+    /// All facts of its images as they are now.
     ///
     /// # Errors
     /// `Sqlite`.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::unmeasured(Index::open_existing(&self.path)?)
+        Snapshot::of_ledger(Index::open_existing(&self.path)?)
     }
-}
-
-/// Removes what no image has: another run may have read it.
-fn remove_loose(db: &Connection, all: &[(ImageRecord, Vec<String>)]) -> Result<()> {
-    let used: HashSet<&DiffId> = all.iter().flat_map(|(image, _)| &image.layers).collect();
-    let mut loose = false;
-    for layer in index::layers(db)?.iter().filter(|layer| !used.contains(&layer.diff_id)) {
-        db.execute("DELETE FROM entries WHERE layer = ?1", [layer.id])?;
-        db.execute("DELETE FROM layers WHERE id = ?1", [layer.id])?;
-        loose = true;
-    }
-    let kept: HashSet<ImageId> = all.iter().map(|(image, _)| image.id).collect();
-    let known: Vec<[u8; 32]> = db
-        .prepare("SELECT digest FROM documents")?
-        .query_map([], |row| row.get(0))?
-        .collect::<std::result::Result<_, _>>()?;
-    for digest in known.iter().filter(|digest| !kept.contains(&ImageId::from_bytes(**digest))) {
-        db.execute("DELETE FROM documents WHERE digest = ?1", [digest])?;
-    }
-    if loose {
-        db.execute_batch(
-            "DELETE FROM contents WHERE id NOT IN
-                (SELECT content FROM entries WHERE content IS NOT NULL)",
-        )?;
-    }
-    Ok(())
 }
 
 /// Writes the rows of a layer.

@@ -4,10 +4,10 @@
 //! seen, and nobody waits. Layers come sorted by diff id, contents by digest, so that stores with
 //! the same layers give the same rows, in whatever order the layers came.
 //!
-//! Invariants: nothing is written; memory does not grow with the store, but for the numbers of the
-//! few contents that have a further copy.
+//! Invariants: nothing is written but a temporary table of the connection; memory does not grow with
+//! the store, but for the numbers of the few contents that have a further copy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::result::Result as Either;
 
 use strata_diff::rows::{EntryRow, RowKind};
@@ -22,8 +22,16 @@ pub struct Snapshot {
     index: Index,
     /// The copy number of each content that is not the first with its digest.
     copies: HashMap<i64, u64>,
-    measured: bool,
+    /// Whether it is an index of a ledger: what no image has is not shown, nor what is on a disk.
+    of_ledger: bool,
 }
+
+/// What a ledger shows: a table of this connection alone, in a temporary file.
+const SHOWN: &str = "
+CREATE TEMPORARY TABLE shown (content INTEGER PRIMARY KEY);
+INSERT OR IGNORE INTO shown SELECT content FROM entries
+WHERE content IS NOT NULL AND layer IN (SELECT layer FROM image_layers);
+";
 
 /// A name of a layer, with the inode that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +63,15 @@ impl Snapshot {
     /// # Errors
     /// `Sqlite`; `Io` where the index cannot be written and is copied first.
     pub fn of(store: &Store) -> Result<Self> {
-        Self::begin(store.index().another()?, true)
+        Self::begin(store.index().another()?, false)
     }
 
-    /// Takes one of an index that says nothing of the disk.
-    pub(crate) fn unmeasured(index: Index) -> Result<Self> {
-        Self::begin(index, false)
+    /// Takes one of a ledger's index.
+    pub(crate) fn of_ledger(index: Index) -> Result<Self> {
+        Self::begin(index, true)
     }
 
-    fn begin(index: Index, measured: bool) -> Result<Self> {
+    fn begin(index: Index, of_ledger: bool) -> Result<Self> {
         index.db.execute_batch("BEGIN")?;
         // The first question is what fixes the moment.
         let mut copies = HashMap::new();
@@ -74,13 +82,16 @@ impl Snapshot {
                 copies.insert(row.get(0)?, row.get::<_, i64>(1)? as u64);
             }
         }
-        Ok(Self { index, copies, measured })
+        if of_ledger {
+            index.db.execute_batch(SHOWN)?;
+        }
+        Ok(Self { index, copies, of_ledger })
     }
 
     /// Whether it is known what layers and contents take on disk: blocks, directories,
     /// `headers.zst`.
     pub fn is_measured(&self) -> bool {
-        self.measured
+        !self.of_ledger
     }
 
     /// All images, sorted by id.
@@ -105,6 +116,11 @@ impl Snapshot {
     /// `Sqlite`.
     pub fn layers(&self) -> Result<Vec<LayerRecord>> {
         let mut layers = index::layers(&self.index.db)?;
+        if self.of_ledger {
+            let images = self.images()?;
+            let shown: HashSet<&DiffId> = images.iter().flat_map(|image| &image.layers).collect();
+            layers.retain(|layer| shown.contains(&layer.diff_id));
+        }
         layers.sort_unstable_by_key(|layer| layer.diff_id);
         Ok(layers)
     }
@@ -142,10 +158,10 @@ impl Snapshot {
         &self,
         take: &mut dyn FnMut(SnapshotContent) -> Either<(), E>,
     ) -> Either<(), E> {
-        let statement = self
-            .index
-            .db
-            .prepare("SELECT digest, copy, size, blocks FROM contents ORDER BY digest, copy");
+        let only = if self.of_ledger { "WHERE id IN (SELECT content FROM temp.shown)" } else { "" };
+        let statement = self.index.db.prepare(&format!(
+            "SELECT digest, copy, size, blocks FROM contents {only} ORDER BY digest, copy"
+        ));
         let mut statement = statement.map_err(Error::from)?;
         let mut found = statement.query([]).map_err(Error::from)?;
         while let Some(row) = found.next().map_err(Error::from)? {

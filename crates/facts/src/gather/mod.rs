@@ -111,7 +111,7 @@ pub fn gather(
     outcome.passed_over.sort();
     outcome.failed.sort();
     outcome.failed.dedup_by(|a, b| a.0 == b.0);
-    ledger.hold_only(&held)?;
+    ledger.show(&held)?;
     let images = ledger.snapshot()?.images()?.len();
     let jobs::Outcome { read, known, passed_over, failed, .. } = outcome;
     Ok(GatheredFacts { ledger, images, read, known, passed_over, failed })
