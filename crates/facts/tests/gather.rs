@@ -278,8 +278,8 @@ fn a_ledger_has_one_user_and_keeps_what_other_sources_had() {
     let blobs = layers.iter().map(|layer| registry.count("GET", &strata_testkit::digest(layer)));
     assert_eq!(blobs.sum::<usize>(), 0);
     let elsewhere = tempfile::tempdir().unwrap();
-    let anew = GatherOptions { ledger: elsewhere.path().join("ledger"), ..options };
-    let anew = gathered(elsewhere.path(), &whole(&registry, Some("team/second")), &anew).unwrap();
-    let (shown, expected) = (written(dir.path(), &third), written(elsewhere.path(), &anew));
+    let fresh = GatherOptions { ledger: elsewhere.path().join("ledger"), ..options };
+    let fresh = gathered(elsewhere.path(), &whole(&registry, Some("team/second")), &fresh).unwrap();
+    let (shown, expected) = (written(dir.path(), &third), written(elsewhere.path(), &fresh));
     assert_eq!(rows(&shown).0, rows(&expected).0, "and what is not asked for is not shown");
 }

@@ -4,8 +4,8 @@
 //! seen, and nobody waits. Layers come sorted by diff id, contents by digest, so that stores with
 //! the same layers give the same rows, in whatever order the layers came.
 //!
-//! Invariants: nothing is written but a temporary table of the connection; memory does not grow with
-//! the store, but for the numbers of the few contents that have a further copy.
+//! Invariants: nothing is written but a temporary table of the connection; memory does not grow
+//! with the store, but for the numbers of the few contents that have a further copy.
 
 use std::collections::{HashMap, HashSet};
 use std::result::Result as Either;
