@@ -321,8 +321,12 @@ impl Operation {
             }
             Self::Links { path, count } => {
                 let what = format!("the link count of {}", path.escape_ascii());
-                let found = facts(path)?.nlink().to_string();
-                answer(&what, found.as_bytes(), count.to_string().as_bytes())?;
+                let facts = facts(path)?;
+                // 1 says that the links of a directory are not counted (find(1), -noleaf).
+                if !(facts.is_dir() && facts.nlink() == 1) {
+                    let found = facts.nlink().to_string();
+                    answer(&what, found.as_bytes(), count.to_string().as_bytes())?;
+                }
             }
             Self::Mark { path, name } => {
                 kept.numbers.insert(name.clone(), facts(path)?.ino());
