@@ -124,9 +124,24 @@ checks! {
     /// A name that is too long.
     TOO_LONG = "too-long", DataLoss, "a name of more than 255, or a path of more than 4,095 bytes",
         "no file system of Linux keeps it";
+    /// What compresses a layer.
+    COMPRESSION = "compression", Metadata, "a form of compression that not every program reads",
+        "umoci 0.4.7 and docker 20.10 refuse zstd; podman 4.3 and buildah 1.28 refuse skippable \
+         frames of it, as zstd:chunked writes them; xz and bzip2 are in no specification";
     /// A name in two cases.
     CASE_TWINS = "case-twins", Metadata, "two names differ in their case alone",
         "file systems that fold case keep one of them";
+    /// A directory that is not described again.
+    DIRECTORY_NOT_DESCRIBED = "directory-not-described", Metadata,
+        "the layer changes a directory of a layer below, and has no entry for it",
+        "podman, buildah, skopeo and docker give it mode 0755, root as its owner and no attributes";
+    /// A root that is described.
+    ROOT_DESCRIBED = "root-described", Metadata, "an entry for the root with attributes of its own",
+        "podman, buildah, docker and containerd ignore it";
+    /// A global header.
+    GLOBAL_HEADER = "global-header", Metadata, "a global extended header",
+        "umoci 0.4.7 refuses the layer; podman, buildah, docker and containerd leave a directory \
+         PaxHeaders and ignore its records";
     /// A time before 1970.
     TIME_BEFORE_1970 = "time-before-1970", Metadata, "the time is before 1970",
         "podman, buildah and containerd set it to 1970";

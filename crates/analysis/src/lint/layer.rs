@@ -14,6 +14,8 @@ use super::checks::{self, Check};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NameFacts {
     kind: NameKind,
+    /// Whether it has what a directory without an entry gets: 0755, root, no attributes.
+    is_plain: bool,
     /// Bytes of a file of one name.
     pub(super) size: u64,
     /// The layer that has it, from the base on.
@@ -169,7 +171,12 @@ impl<'a> LayerLint<'a> {
             }
             _ => NameKind::Other,
         };
-        let facts = NameFacts { kind, size: member.size, layer: 0 };
+        let owner = (member.uid, member.gid);
+        let is_plain = member.perm == 0o755 && owner == (0, 0) && member.xattrs.is_empty();
+        if path.is_empty() && !is_plain {
+            self.add(&checks::ROOT_DESCRIBED, b"", "");
+        }
+        let facts = NameFacts { kind, is_plain, size: member.size, layer: 0 };
         self.changes.names.insert(path.to_vec(), facts);
     }
 
@@ -229,6 +236,13 @@ impl<'a> LayerLint<'a> {
         None
     }
 
+    /// Told how many headers were for all members after them.
+    pub(super) fn global_headers(&mut self, seen: u64) {
+        if seen > 0 {
+            self.add(&checks::GLOBAL_HEADER, b"", format!("{seen} headers"));
+        }
+    }
+
     /// What can be said once all members were read.
     pub(super) fn finish(mut self) -> LayerChanges {
         for (path, target) in std::mem::take(&mut self.links) {
@@ -247,6 +261,13 @@ impl<'a> LayerLint<'a> {
                 (None, None) => &checks::LINK_TO_NOTHING,
             };
             self.add(check, &path, shown(&target));
+        }
+        for dir in std::mem::take(&mut self.begun) {
+            let below = self.below.get(&dir);
+            let is_special = below.is_some_and(|facts| facts.is_dir() && !facts.is_plain);
+            if is_special && !self.changes.names.contains_key(&dir) {
+                self.add(&checks::DIRECTORY_NOT_DESCRIBED, &dir, "");
+            }
         }
         for gone in self.changes.gone.clone() {
             let (parent, name) = split(&gone);

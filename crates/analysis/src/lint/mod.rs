@@ -13,8 +13,8 @@ mod layer;
 
 use std::collections::BTreeMap;
 
-use strata_diff::stream;
-use strata_diff::tar::{DiffError, DiffReader};
+use strata_diff::stream::{self, Compression};
+use strata_diff::tar::{DiffError, DiffReader, RawSink};
 use strata_layer::{Event, LayerInput, Limits, Progress};
 
 pub use checks::{CHECKS, Check, LintClass};
@@ -77,6 +77,13 @@ impl ImageLint {
         self.layers.push(label.clone());
         let number = self.layers.len() - 1;
         self.found.extend(changes.found);
+        self.found.extend(unusual(facts.compression).map(|form| LintFinding {
+            check: &checks::COMPRESSION,
+            layer: label.clone(),
+            path: Vec::new(),
+            detail: form.to_owned(),
+            bytes: 0,
+        }));
         self.found.extend(refused.map(|detail| LintFinding {
             check: &checks::REFUSED,
             layer: label,
@@ -138,6 +145,22 @@ impl ImageLint {
     }
 }
 
+/// Keeps no header, and counts the global ones.
+#[derive(Default)]
+struct GlobalHeaders {
+    seen: u64,
+}
+
+impl RawSink for GlobalHeaders {
+    fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        // pax(1), "ustar Header Block": the type, and the magic.
+        let is_global =
+            bytes.len() == 512 && bytes[156] == b'g' && bytes[257..].starts_with(b"ustar");
+        self.seen += u64::from(is_global);
+        Ok(())
+    }
+}
+
 /// Reads all members, and says why the rest cannot be read.
 fn read_members(
     tar: &mut stream::TarStream,
@@ -145,14 +168,7 @@ fn read_members(
     limits: &Limits,
     lint: &mut LayerLint<'_>,
 ) -> Result<Option<String>, DiffError> {
-    // Headers are kept nowhere.
-    struct Nowhere;
-    impl strata_diff::tar::RawSink for Nowhere {
-        fn raw(&mut self, _: &[u8]) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut reader = DiffReader::new(tar, label.to_owned(), *limits, Nowhere);
+    let mut reader = DiffReader::new(tar, label.to_owned(), *limits, GlobalHeaders::default());
     let mut body = vec![0; 1 << 16];
     let mut read = || -> Result<(), DiffError> {
         while let Some(member) = reader.next()? {
@@ -163,7 +179,8 @@ fn read_members(
     };
     match read() {
         Ok(()) => {
-            reader.finish()?;
+            let (_, globals) = reader.finish()?;
+            lint.global_headers(globals.seen);
             Ok(None)
         }
         Err(
@@ -172,6 +189,16 @@ fn read_members(
             | DiffError::Unsupported { .. }),
         ) => Ok(Some(error.to_string())),
         Err(error) => Err(error),
+    }
+}
+
+/// The name of a form of compression that some programs do not read.
+fn unusual(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::None | Compression::Gzip => None,
+        Compression::Zstd => Some("zstd"),
+        Compression::Xz => Some("xz"),
+        Compression::Bzip2 => Some("bzip2"),
     }
 }
 
