@@ -1,8 +1,9 @@
 //! The unpackers that are known by name: shell scripts for `sh`.
 //!
 //! A script is told by its environment where the image is (`LAYOUT`, the tag is `case`), where the
-//! root file system goes (`OUT`, an empty directory) and where it may keep things (`WORK`). It may
-//! mount on `OUT`; its clean-up then unmounts.
+//! root file system goes (`OUT`, an empty directory) and where it may keep things (`WORK`). The same
+//! image is there as a docker archive for a script that names `ARCHIVE`. A script may mount on
+//! `OUT`; its clean-up then unmounts.
 //!
 //! The programs of a directory can come before those of the path: `FIRST`.
 //!
@@ -74,10 +75,35 @@ struct Adapter {
 const STRATA_LOAD: &str = r#"
 id=$(strata --root "$WORK/store" load -q -i "oci:$LAYOUT:case")
 "#;
+/// What podman and buildah begin with. They make a name of the layout's directory, in which no
+/// capital letter may be: so they are told a relative one.
 const STORAGE: &str = r#"
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' > "$WORK/policy.json"
 tool() { name=$1; shift
   "$name" --root "$WORK/storage" --runroot "$WORK/run" --storage-driver overlay "$@"; }
+"#;
+/// Mounts the layers of a directory of docker's or containers-storage's overlay driver, the topmost
+/// by its id.
+const OVERLAY_LAYERS: &str = r#"
+shown() { # DIR ID
+  cd "$1"
+  if [ -s "$2/lower" ]; then
+    mount -t overlay -o "ro,index=off,lowerdir=l/$(cat "$2/link"):$(cat "$2/lower")" o "$OUT"
+  else
+    mount --bind "$2/diff" "$OUT"
+  fi
+}
+"#;
+/// Its own containerd is a child; both hold nothing that has to be kept.
+const DOCKERD_END: &str = r#"
+umount "$OUT"
+# Neither file ends its line.
+for pid in $(cat "$WORK/pid") $(cat "$WORK/run/containerd/containerd.pid"); do
+  kill -9 "$pid"
+  while grep -q . "/proc/$pid/cmdline" 2> /dev/null; do sleep 0.02; done
+done
+umount "$WORK/root/overlay2"
+umount "$WORK/root"
 "#;
 const CONTAINERD: &str = r#"
 printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n' > "$WORK/config.toml"
@@ -97,17 +123,20 @@ unpacked() {
   top=$(tool snapshots --snapshotter "$1" ls |
     awk 'NR > 1 {key[$1]; if (NF == 3) parent[$2]}
       END {for (k in key) if (!(k in parent)) print k}')
-  tool snapshots --snapshotter "$1" view view "$top"
-  tool snapshots --snapshotter "$1" mounts "$OUT" view | sh -e
+  # `view` would leave it to the garbage collector, which runs when the import has ended.
+  tool snapshots --snapshotter "$1" prepare shown "$top" > "$WORK/prepared"
+  tool snapshots --snapshotter "$1" mounts "$OUT" shown > "$WORK/mounts"
+  sh -e "$WORK/mounts"
 }
 "#;
 const CONTAINERD_END: &str = r#"
 umount "$OUT"
 pid=$(cat "$WORK/pid") && kill "$pid"
-while kill -0 "$pid" 2> /dev/null; do sleep 0.05; done
+# One that nobody has reaped yet has no command line.
+while grep -q . "/proc/$pid/cmdline" 2> /dev/null; do sleep 0.02; done
 "#;
 
-const ADAPTERS: [Adapter; 8] = [
+const ADAPTERS: [Adapter; 10] = [
     Adapter {
         name: "strata",
         needs: &["strata"],
@@ -149,7 +178,8 @@ umoci raw unpack "$@" --image "$LAYOUT:case" "$OUT""#,
         root: true,
         version: "podman --version",
         unpack: r#"
-id=$(tool podman pull -q --signature-policy "$WORK/policy.json" "oci:$LAYOUT:case")
+cd "$LAYOUT/.."
+id=$(tool podman pull -q --signature-policy "$WORK/policy.json" oci:layout:case)
 at=$(tool podman image mount "$id")
 mount --bind "$at" "$OUT""#,
         cleanup: r#"
@@ -163,7 +193,8 @@ umount "$WORK/storage/overlay""#,
         root: true,
         version: "buildah --version | cut -d'(' -f1",
         unpack: r#"
-id=$(tool buildah pull -q --signature-policy "$WORK/policy.json" "oci:$LAYOUT:case")
+cd "$LAYOUT/.."
+id=$(tool buildah pull -q --signature-policy "$WORK/policy.json" oci:layout:case)
 container=$(tool buildah from -q --pull-never "$id")
 at=$(tool buildah mount "$container")
 mount --bind "$at" "$OUT""#,
@@ -171,6 +202,43 @@ mount --bind "$at" "$OUT""#,
 umount "$OUT"
 tool buildah umount --all
 umount "$WORK/storage/overlay""#,
+    },
+    Adapter {
+        name: "skopeo",
+        needs: &["skopeo", "jq"],
+        root: true,
+        version: "skopeo --version",
+        unpack: r#"
+skopeo copy -q --insecure-policy "oci:$LAYOUT:case" \
+  "containers-storage:[overlay@$WORK/storage+$WORK/run]image:case"
+top=$(jq -r '.[0].layer // ""' "$WORK/storage/overlay-images/images.json")
+[ -z "$top" ] || shown "$WORK/storage/overlay" "$top""#,
+        cleanup: r#"
+umount "$OUT"
+umount "$WORK/storage/overlay""#,
+    },
+    Adapter {
+        name: "docker",
+        needs: &["dockerd", "docker"],
+        root: true,
+        version: "dockerd --version | sed 's/, build.*//'",
+        unpack: r#"
+dockerd --data-root "$WORK/root" --exec-root "$WORK/run" --pidfile "$WORK/pid" \
+  --host "unix://$WORK/s" --storage-driver overlay2 --bridge none --iptables=false \
+  --ip-forward=false --ip-masq=false > "$WORK/log" 2>&1 &
+tool() { docker --host "unix://$WORK/s" "$@"; }
+tries=0
+until [ -S "$WORK/s" ] && tool version > /dev/null 2>&1; do
+  tries=$((tries + 1)); [ $tries -lt 500 ] || exit 127
+  sleep 0.02
+done
+tool load -q -i "$ARCHIVE" > "$WORK/loaded"
+upper=$(tool image inspect -f '{{.GraphDriver.Data.UpperDir}}' \
+  "$(sed 's/^Loaded image\( ID\)*: //' "$WORK/loaded")")
+case $upper in
+  /*) top=${upper%/diff} && shown "$WORK/root/overlay2" "${top##*/}" ;;
+esac"#,
+        cleanup: DOCKERD_END,
     },
     Adapter {
         name: "containerd-native",
@@ -196,6 +264,7 @@ impl Adapter {
         match self.needs {
             ["strata"] => STRATA_LOAD,
             ["podman" | "buildah"] => STORAGE,
+            ["skopeo" | "dockerd", ..] => OVERLAY_LAYERS,
             ["containerd", ..] => CONTAINERD,
             _ => "",
         }

@@ -15,6 +15,9 @@ use crate::text::{self, CaseLine};
 use crate::tree::{self, TreeEntry};
 use crate::{Error, pack, tarball};
 
+/// The number of the catalogue of cases and rules; CHANGELOG.md of this crate says what is new.
+pub const VERSION: u32 = 2;
+
 /// The files of cases.
 const FILES: [(&str, &str); 9] = [
     ("whiteouts.cases", include_str!("../cases/whiteouts.cases")),

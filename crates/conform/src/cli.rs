@@ -121,6 +121,9 @@ fn layers(arguments: &LayerArguments, out: &mut dyn Write) -> Result<bool> {
         for case in &cases {
             image::write(dir, case)?;
         }
+        let path = dir.join("VERSION");
+        let text = format!("{}\n", catalogue::VERSION);
+        at(path.display(), std::fs::write(&path, text))?;
     }
     if let Some(unpacker) = &arguments.unpacker {
         let unpacker = adapters::find(unpacker, arguments.path.as_deref())?;

@@ -100,6 +100,12 @@ pub fn docker(case: &Case) -> ImageParts {
     parts
 }
 
+/// The same as one file.
+#[must_use]
+pub fn docker_archive(case: &Case) -> Vec<u8> {
+    tarball::of_files(docker(case).iter())
+}
+
 /// Writes the files of an image below `dir`, which is made.
 ///
 /// # Errors
@@ -146,7 +152,7 @@ pub fn write(dir: &Path, case: &Case) -> Result<()> {
     expected.push('\n');
     let files: [(&str, Vec<u8>); 3] = [
         ("oci.tar", tarball::of_files(layout.iter())),
-        ("docker.tar", tarball::of_files(docker(case).iter())),
+        ("docker.tar", docker_archive(case)),
         ("expected.json", expected.into_bytes()),
     ];
     for (name, bytes) in files {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUN/layout                    the image
+//! RUN/docker.tar                the same as a docker archive, for an unpacker that asks for it
 //! RUN/work                      what the unpacker keeps
 //! RUN/around/in/out             the root file system
 //! RUN/around/canary, RUN/around/in/canary, /tmp/strata-conform-canary
@@ -48,8 +49,7 @@ struct Ground {
 }
 
 impl Ground {
-    fn new(case: &Case) -> Result<Self> {
-        // No capital letters: podman makes a name of the image's directory.
+    fn new(case: &Case, unpacker: &Unpacker) -> Result<Self> {
         let name = format!("strata-conform.{}-", std::process::id());
         let number = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
         let dir = tempfile::Builder::new().prefix(&name).suffix(&number).rand_bytes(0).tempdir();
@@ -61,6 +61,10 @@ impl Ground {
             make_canary(&ground.path(canary))?;
         }
         image::write_parts(&ground.path("layout"), &image::layout(case))?;
+        if unpacker.script.contains("$ARCHIVE") {
+            let archive = ground.path("docker.tar");
+            at(archive.display(), fs::write(&archive, image::docker_archive(case)))?;
+        }
         Ok(ground)
     }
 
@@ -96,6 +100,7 @@ impl Ground {
         command.stdout(other).stderr(file);
         command.current_dir(self.path("work")).process_group(0);
         command.env("LAYOUT", self.path("layout")).env("OUT", self.out());
+        command.env("ARCHIVE", self.path("docker.tar"));
         at("sh", command.env("WORK", self.path("work")).spawn())
     }
 
@@ -201,7 +206,7 @@ pub fn run_all(
 /// # Errors
 /// If the unpacker cannot be started, or its tree cannot be read.
 pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgement> {
-    let ground = Ground::new(case)?;
+    let ground = Ground::new(case, unpacker)?;
     let powers = Powers::tried(&ground.path("work"))?;
     let canary = AbsoluteCanary::new()?;
     let before = ground.surroundings()?;
