@@ -1,9 +1,9 @@
 //! The unpackers that are known by name: shell scripts for `sh`.
 //!
 //! A script is told by its environment where the image is (`LAYOUT`, the tag is `case`), where the
-//! root file system goes (`OUT`, an empty directory) and where it may keep things (`WORK`). The same
-//! image is there as a docker archive for a script that names `ARCHIVE`. A script may mount on
-//! `OUT`; its clean-up then unmounts.
+//! root file system goes (`OUT`, an empty directory) and where it may keep things (`WORK`). The
+//! same image is there as a docker archive for a script that names `ARCHIVE`. A script may mount
+//! on `OUT`; its clean-up then unmounts.
 //!
 //! The programs of a directory can come before those of the path: `FIRST`.
 //!
