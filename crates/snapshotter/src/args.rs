@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::import::GivenImageArgs;
 
 /// A layer store for containerd: a proxy snapshotter and a proxy differ.
 #[derive(Debug, Parser)]
@@ -29,6 +31,10 @@ pub(crate) struct Args {
     /// containerd's socket, for the diffs that it asks for
     #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
     pub(crate) containerd: PathBuf,
+    /// Seconds that layers stay which containerd has removed, for the next pull to find them; on a
+    /// disk that is nearly full they go at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) keep: u64,
     /// Where Prometheus asks for metrics: a port of loopback, as 127.0.0.1:9342, or a path
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<String>,
@@ -38,4 +44,13 @@ pub(crate) struct Args {
     /// What is logged, as in STRATA_LOG: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", env = "STRATA_LOG", default_value = "warn")]
     pub(crate) log_level: String,
+    #[command(subcommand)]
+    pub(crate) command: Option<SnapshotterCommand>,
+}
+
+/// What else than to serve.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotterCommand {
+    /// Give containerd an image of the store, without copying a layer
+    Import(GivenImageArgs),
 }

@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use stratafs::BlobDigest;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -44,7 +46,8 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    fn request<T>(&self, message: T) -> Request<T> {
+    /// A request in it.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(NAMESPACE, self.namespace.clone());
         request.metadata_mut().insert(LEASE, self.lease.clone());
@@ -63,11 +66,26 @@ pub(crate) struct NewBlob {
     pub(crate) labels: HashMap<String, String>,
 }
 
+impl NewBlob {
+    /// A small one.
+    ///
+    /// # Errors
+    /// There is no place for an unnamed file.
+    pub(crate) fn of_bytes(bytes: &[u8], labels: HashMap<String, String>) -> io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        let digest = BlobDigest::from_bytes(Sha256::digest(bytes).into());
+        let reference = format!("strata-import-{digest}");
+        Ok(Self { file, digest, size: bytes.len() as u64, reference, labels })
+    }
+}
+
 /// containerd, by its socket.
 pub(crate) struct Containerd(pub(crate) PathBuf);
 
 impl Containerd {
-    async fn connect(&self) -> Result<Channel, Status> {
+    /// A connection.
+    pub(crate) async fn connect(&self) -> Result<Channel, Status> {
         let failed =
             |error| Status::unavailable(format!("cannot reach {}: {error}", self.0.display()));
         let endpoint = Endpoint::try_from(format!("unix://{}", self.0.display()));
@@ -89,6 +107,13 @@ impl Containerd {
         let lease = client.create(request).await?.into_inner().lease.unwrap_or_default();
         let lease = lease.id.parse().map_err(|_| Status::internal("a lease without a name"))?;
         Ok(Scope { namespace, lease })
+    }
+
+    /// Ends the lease of a scope, once what was done in it is referred to.
+    pub(crate) async fn end(&self, scope: &Scope) -> Result<(), Status> {
+        let mut client = LeasesClient::new(self.connect().await?);
+        let id = scope.lease.to_str().unwrap_or_default().to_owned();
+        client.delete(scope.request(leases::DeleteRequest { id, sync: false })).await.map(drop)
     }
 
     /// Writes a blob into the content store, unless it is there.

@@ -65,6 +65,11 @@ impl Services {
         Ok(done?)
     }
 
+    /// Removes what has been kept for long enough.
+    pub(crate) async fn sweep(&self) -> std::result::Result<(), Status> {
+        self.run("sweep", |to| to.snapshots.cleanup()).await
+    }
+
     async fn prepare(
         &self,
         kind: SnapshotKind,

@@ -27,6 +27,12 @@ impl Keys {
         }
         KeyLock { keys: self, key: key.to_owned() }
     }
+
+    /// The same, unless another call is about `key` just now.
+    pub(crate) fn try_lock(&self, key: &str) -> Option<KeyLock<'_>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.insert(key.to_owned()).then(|| KeyLock { keys: self, key: key.to_owned() })
+    }
 }
 
 impl Drop for KeyLock<'_> {

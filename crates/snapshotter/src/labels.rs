@@ -10,6 +10,10 @@ pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 pub(crate) const REMOTE: &str = "containerd.io/snapshot/remote";
 /// On a blob: its diff id.
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+/// On a blob, with a word behind it: another blob that it needs.
+pub(crate) const GC_CONTENT: &str = "containerd.io/gc.ref.content.";
+/// On a blob, with a snapshotter behind it: a snapshot that it needs.
+pub(crate) const GC_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 /// By CRI: the image that the layer is of, as it was asked for.
 pub(crate) const CRI_IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
 /// By CRI: the digest of the layer's blob.
@@ -18,11 +22,18 @@ pub(crate) const CRI_LAYER: &str = "containerd.io/snapshot/cri.layer-digest";
 pub(crate) const CRI_MANIFEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 
 /// What begins the last part of the key of a snapshot that a layer is unpacked into.
-const UNPACK: &str = "extract-";
+pub(crate) const UNPACK: &str = "extract-";
 
 /// Whether a snapshot is there to unpack a layer into it: `NAMESPACE/NUMBER/extract-...`.
 pub(crate) fn is_unpack(key: &str) -> bool {
     key.splitn(3, '/').last().is_some_and(|name| name.starts_with(UNPACK))
+}
+
+/// The chain that a layer was unpacked to, by the keys before and after: containerd names the
+/// snapshot by it.
+pub(crate) fn unpacked_chain<'n>(key: &str, name: &'n str) -> Option<&'n str> {
+    let chain = name.splitn(3, '/').last()?;
+    (is_unpack(key) && chain.starts_with("sha256:")).then_some(chain)
 }
 
 /// The namespace in a key.

@@ -19,8 +19,10 @@ mod args;
 mod client;
 mod differ;
 mod error;
+mod fetched;
 mod filter;
 mod grpc;
+mod import;
 mod keys;
 mod labels;
 mod metrics;
@@ -36,7 +38,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use args::Args;
+use args::{Args, SnapshotterCommand};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -47,7 +49,11 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    match server::serve(&args) {
+    let done = match &args.command {
+        None => server::serve(&args),
+        Some(SnapshotterCommand::Import(import)) => server::import(&args, import),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

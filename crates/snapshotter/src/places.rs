@@ -31,6 +31,10 @@ use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
 /// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
 const DIGITS: usize = 24;
 
+/// Percent of a disk that are free when a kubelet begins to remove images: then it is of no use to
+/// keep any layer for later.
+const NEARLY_FULL: u64 = 15;
+
 /// A mount as containerd wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SnapshotMount {
@@ -108,6 +112,14 @@ impl SnapshotPlaces {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).doing(|| format!("cannot remove {}", dir.display())),
         }
+    }
+
+    /// Whether the disk is nearly full, as df(1) counts.
+    pub(crate) fn is_nearly_full(&self) -> Result<bool> {
+        let doing = || format!("cannot ask for the space of {}", self.layers.display());
+        let space = rustix::fs::statvfs(&self.layers).doing(doing)?;
+        let all = space.f_blocks.saturating_sub(space.f_bfree) + space.f_bavail;
+        Ok(space.f_bavail.saturating_mul(100) < all.saturating_mul(NEARLY_FULL))
     }
 
     /// Whether nothing was written into an upper.

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::keys::Keys;
+use crate::error::{IoDoing, Result};
+use crate::keys::{KeyLock, Keys};
 use crate::labels;
 use crate::state::Labels;
 
@@ -60,13 +61,18 @@ impl Fetcher {
         Some(format!("{bare}@{manifest}"))
     }
 
-    /// Fetches an image unless `is_there` says, once nobody else fetches it, that it came
-    /// meanwhile. Gives its name in the store if it was fetched.
-    pub(crate) fn fetch(&self, image: &str, is_there: impl Fn() -> bool) -> Option<String> {
-        let _turn = self.turns.lock(image);
-        if is_there() || self.failed_lately(image) {
-            return None;
-        }
+    /// Waits until nobody else fetches that image.
+    pub(crate) fn turn(&self, image: &str) -> KeyLock<'_> {
+        self.turns.lock(image)
+    }
+
+    /// The same, unless somebody fetches it just now.
+    pub(crate) fn free(&self, image: &str) -> Option<KeyLock<'_>> {
+        self.turns.try_lock(image)
+    }
+
+    /// Fetches an image. Whoever calls has its turn.
+    pub(crate) fn fetch(&self, image: &str) {
         tracing::info!("fetching {image}");
         let fetched = self.pull(image);
         self.counts[usize::from(fetched.is_err())].fetch_add(1, Ordering::Relaxed);
@@ -75,7 +81,6 @@ impl Fetcher {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.insert(image.to_owned(), Instant::now());
         }
-        fetched.ok()
     }
 
     /// How many images were fetched, and how many were left to containerd.
@@ -84,13 +89,14 @@ impl Fetcher {
         (fetched.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
     }
 
-    fn failed_lately(&self, image: &str) -> bool {
+    /// Whether it could not be fetched a short while ago.
+    pub(crate) fn failed_lately(&self, image: &str) -> bool {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.retain(|_, at| at.elapsed() < AGAIN);
         failed.contains_key(image)
     }
 
-    fn pull(&self, image: &str) -> Result<String, String> {
+    fn pull(&self, image: &str) -> std::result::Result<(), String> {
         let output = Command::new(&self.program)
             .arg("--root")
             .arg(&self.root)
@@ -98,11 +104,25 @@ impl Fetcher {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("cannot run {}: {error}", self.program.display()))?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if !output.status.success() {
-            return Err(said(&output.stderr));
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         }
-        Ok(said(&output.stdout))
+    }
+
+    /// Whether a program fetches that image, for this one or for one that was killed.
+    pub(crate) fn is_running(image: &str) -> Result<bool> {
+        let doing = || "cannot list /proc".to_owned();
+        for entry in std::fs::read_dir("/proc").doing(doing)? {
+            // A process may end meanwhile.
+            let line = std::fs::read(entry.doing(doing)?.path().join("cmdline"));
+            let line = line.unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            if words.any(|word| word == b"pull") && words.any(|word| word == image.as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -21,12 +21,16 @@ use crate::client::Containerd;
 use crate::grpc::Services;
 use crate::grpc::pb::services::diff::v1::diff_server::DiffServer;
 use crate::grpc::pb::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::import::GivenImageArgs;
 use crate::metrics::MetricsPlace;
 use crate::snapshots::Snapshots;
 use crate::socket::{inherited, listen};
 
 /// How long a thread without work is kept.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How often layers are looked for that are to go.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// How many calls are worked on at once.
 const THREADS: usize = 16;
@@ -36,7 +40,8 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     raise_limit();
     let engine = Engine::new(&args.root);
     let program = args.strata.clone().unwrap_or_else(beside);
-    let snapshots = Snapshots::open(&engine, &args.run, &program)
+    let kept = Duration::from_secs(args.keep);
+    let snapshots = Snapshots::open(&engine, &args.run, &program, kept)
         .with_context(|| format!("cannot keep snapshots in {}", args.root.display()))?;
     let services = Services {
         snapshots: Arc::new(snapshots),
@@ -63,6 +68,9 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
             let (metrics, snapshots) = (&services.metrics, &services.snapshots);
             tokio::spawn(place.serve(Arc::clone(metrics), Arc::clone(snapshots)));
         }
+        if args.keep > 0 {
+            tokio::spawn(sweep(services.clone()));
+        }
         tell_systemd("READY=1");
         let end = async move {
             tokio::select! {
@@ -77,6 +85,24 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
             .await
             .context("serving the socket failed")
     })
+}
+
+/// Imports an image, as a client of containerd.
+pub(crate) fn import(args: &Args, import: &GivenImageArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let engine = Engine::new(&args.root);
+    let containerd = Containerd(args.containerd.clone());
+    runtime.block_on(crate::import::import(&engine, &containerd, import))
+}
+
+/// Removes what has been kept for long enough, also if containerd removes nothing more.
+async fn sweep(services: Services) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        if let Err(status) = services.sweep().await {
+            tracing::warn!("removing layers: {}", status.message());
+        }
+    }
 }
 
 /// The program strata beside this one, else the one that the shell would find.

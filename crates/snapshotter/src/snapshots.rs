@@ -18,11 +18,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use strata_tree::{DiffId, ImageId};
+use strata_tree::DiffId;
 use stratafs::{Engine, Holds, LeasedLayer, OpenChain, Quiet, Store, chain_id, kernel_hindrance};
 
 use crate::error::{Error, IoDoing, Result};
+use crate::fetched::FetchedImages;
 use crate::filter::SnapshotFilters;
 use crate::keys::{KeyLock, Keys};
 use crate::labels;
@@ -48,8 +50,8 @@ pub(crate) struct Snapshots {
     applies_here: AtomicBool,
     /// Diffs that were applied and made since the start.
     diffs: [AtomicU64; 2],
-    /// Layers that no snapshot needs any more, until the next cleanup.
-    unneeded: Mutex<BTreeSet<DiffId>>,
+    /// How long layers stay that no snapshot has any more.
+    kept: Duration,
 }
 
 /// What there is, in numbers; bytes are those of contents.
@@ -75,7 +77,12 @@ pub(crate) enum LabelMask {
 
 impl Snapshots {
     /// Opens what is there, and mends what a crash left.
-    pub(crate) fn open(engine: &Engine, run: &Path, program: &Path) -> Result<Self> {
+    pub(crate) fn open(
+        engine: &Engine,
+        run: &Path,
+        program: &Path,
+        kept: Duration,
+    ) -> Result<Self> {
         let store = engine.made_store()?;
         if let Some(why) = kernel_hindrance(&store) {
             let why = format!("the kernel cannot mount layers for this process: {why}");
@@ -94,7 +101,7 @@ impl Snapshots {
             fetcher: Fetcher::new(program.to_owned(), root.clone()),
             applies_here: AtomicBool::new(false),
             diffs: Default::default(),
-            unneeded: Mutex::default(),
+            kept,
         };
         snapshots.mend()?;
         Ok(snapshots)
@@ -120,7 +127,8 @@ impl Snapshots {
                 tracing::error!("snapshot {}: {error}", one.name);
             }
         }
-        self.places.hide_unused()
+        self.places.hide_unused()?;
+        self.fetched().settle_all()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -185,45 +193,13 @@ impl Snapshots {
         }
         let Some(image) = Fetcher::image_of(labels) else { return Ok(false) };
         let below = self.state().chain(parent)?;
-        let images = self.store.images();
-        let before: BTreeSet<ImageId> = images.all()?.into_iter().map(|image| image.id).collect();
         let is_there = || self.layer_above(&below, chain).is_ok_and(|layer| layer.is_some());
-        let fetched = self.fetcher.fetch(&image, is_there);
-        let found = self.find_layer(chain, parent, labels)?;
-        if let Some(name) = fetched {
-            // Noted once a snapshot has its layer: until then a cleanup would remove it.
-            let mut tags = images.tags()?.into_iter();
-            let id = tags.find_map(|(tag, id)| (tag == name).then_some(id));
-            if let Some(id) = id.filter(|id| !before.contains(id)) {
-                self.state().note_image(&id)?;
-            }
-        }
-        Ok(found)
+        self.fetched().fetch(&image, is_there, || self.find_layer(chain, parent, labels))
     }
 
-    /// Removes images that were fetched for containerd, once it has none of their snapshots.
-    fn remove_images(&self) -> Result<()> {
-        let noted = self.state().noted_images()?;
-        for image in noted {
-            let record = self.store.images().get(&image)?;
-            let used = match &record {
-                Some(record) => self.state().uses_any(&record.layers)?,
-                None => false,
-            };
-            if used {
-                continue;
-            }
-            if record.is_some() {
-                match self.store.images().remove(&image) {
-                    Ok(_) | Err(strata_layer::Error::NoImage(_)) => {}
-                    // It is mounted: the next cleanup may find that it is not.
-                    Err(strata_layer::Error::InUse { .. }) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            self.state().forget_image(&image)?;
-        }
-        Ok(())
+    fn fetched(&self) -> FetchedImages<'_> {
+        let Self { store, state, fetcher, holds, .. } = self;
+        FetchedImages { store, state, fetcher, holds }
     }
 
     /// Sees whether the store has the layer that makes `chain` of the parent, and commits it.
@@ -238,9 +214,26 @@ impl Snapshots {
             }
             state.chain(parent)?
         };
-        let Some(layer) = self.layer_above(&below, chain)? else { return Ok(false) };
-        self.commit_layers(chain, parent, labels, &[layer])?;
+        let layers = match self.layer_above(&below, chain)? {
+            Some(layer) => vec![layer],
+            None => match self.unpacked_before(&below, chain)? {
+                Some(layers) => layers,
+                None => return Ok(false),
+            },
+        };
+        self.commit_layers(chain, parent, labels, &layers)?;
         Ok(true)
+    }
+
+    /// The layers that containerd's own unpack of `chain` came to, if they are there still.
+    fn unpacked_before(&self, below: &[DiffId], chain: &str) -> Result<Option<Vec<LeasedLayer>>> {
+        let Some(layers) = self.state().layers_of_chain(chain, below)? else { return Ok(None) };
+        let mut leased = Vec::new();
+        for layer in &layers {
+            let Some(lease) = self.store.lease(layer)? else { return Ok(None) };
+            leased.push(lease);
+        }
+        Ok(Some(leased))
     }
 
     /// The layer of the store that makes `chain` of the layers below it.
@@ -358,6 +351,9 @@ impl Snapshots {
         };
         let below = self.state().chain(&active.parent)?;
         self.state().commit(active.id, &new)?;
+        if let Some(chain) = labels::unpacked_chain(key, name) {
+            self.state().note_chain(chain, &below, &layers)?;
+        }
         drop(lease);
         self.places.release(active.id)?;
         if labels::is_unpack(key) {
@@ -395,15 +391,13 @@ impl Snapshots {
             let mut state = self.state();
             let chain = state.chain(key)?;
             let removed = state.remove(key)?;
-            let mut unneeded = Vec::new();
+            // Still under the lock: nobody can hold them for a new row meanwhile.
             for layer in &removed.layers {
                 if !state.uses(layer)? {
-                    unneeded.push(*layer);
+                    state.note_unneeded(layer)?;
+                    self.holds.remove([layer])?;
                 }
             }
-            // Still under the lock: nobody can hold them for a new row meanwhile.
-            self.holds.remove(&unneeded)?;
-            self.unneeded.lock().unwrap_or_else(PoisonError::into_inner).extend(unneeded);
             (removed, chain)
         };
         self.places.release(removed.id)?;
@@ -413,13 +407,15 @@ impl Snapshots {
         self.places.remove_upper(removed.id)
     }
 
-    /// Removes layers from the store that the removed snapshots had and nobody else needs.
+    /// Removes layers from the store that no snapshot has had for a while and nobody else needs: at
+    /// once, if the disk is nearly full. Until then a pull finds them.
     pub(crate) fn cleanup(&self) -> Result<()> {
-        let unneeded =
-            std::mem::take(&mut *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
-        self.remove_images()?;
+        self.fetched().remove_unused()?;
+        let kept = if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept };
+        let unneeded = self.state().take_unneeded(kept)?;
         let mut leased = Vec::new();
         for layer in &unneeded {
+            self.state().forget_chains(layer)?;
             leased.extend(self.store.lease(layer)?);
         }
         Ok(self.store.discard_unreferenced(leased)?)

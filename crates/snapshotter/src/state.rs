@@ -4,6 +4,9 @@
 //! ROOT/containerd/snapshots.db
 //!   snapshots   one row a snapshot: name, parent, kind, times, labels, the layers it adds
 //!   images      those of the store that were fetched for containerd, and go with its snapshots
+//!   fetches     images that are being fetched, and which the store had before
+//!   chains      which layers containerd's own unpack of a chain came to
+//!   unneeded    layers that the last snapshot of went, and when
 //!   blobs       which diff id a blob of a registry turned out to have
 //! ```
 //!
@@ -17,7 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use strata_tree::{BlobDigest, DiffId, ImageId};
@@ -125,6 +128,20 @@ CREATE TABLE IF NOT EXISTS blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images (
     id BLOB PRIMARY KEY CHECK (length(id) = 32)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chains (
+    chain  TEXT NOT NULL,
+    below  BLOB NOT NULL,      -- diff ids, as in snapshots
+    layers BLOB NOT NULL,
+    PRIMARY KEY (chain, below)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unneeded (
+    diff_id BLOB PRIMARY KEY CHECK (length(diff_id) = 32),
+    since   INTEGER NOT NULL   -- nanoseconds since 1970
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fetches (
+    reference TEXT PRIMARY KEY,
+    before    BLOB NOT NULL    -- ids of images, 32 bytes each
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";
@@ -329,12 +346,59 @@ impl State {
         Ok(false)
     }
 
-    /// Notes that an image came for containerd.
-    pub(crate) fn note_image(&mut self, image: &ImageId) -> Result<()> {
+    /// Notes which layers a chain came to, above those below it: where containerd unpacks, an upper
+    /// becomes a layer that has another diff id than the image's.
+    pub(crate) fn note_chain(
+        &mut self,
+        chain: &str,
+        below: &[DiffId],
+        layers: &[DiffId],
+    ) -> Result<()> {
         self.db
-            .prepare_cached("INSERT OR REPLACE INTO images (id) VALUES (?1)")?
-            .execute([&image.as_bytes()[..]])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO chains (chain, below, layers) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![chain, packed(below), packed(layers)])?;
         Ok(())
+    }
+
+    /// Which layers a chain came to, above those.
+    pub(crate) fn layers_of_chain(
+        &self,
+        chain: &str,
+        below: &[DiffId],
+    ) -> Result<Option<Vec<DiffId>>> {
+        let mut statement =
+            self.db.prepare_cached("SELECT layers FROM chains WHERE chain = ?1 AND below = ?2")?;
+        let read = |row: &Row<'_>| row.get::<_, Vec<u8>>(0);
+        let found = statement.query_row(params![chain, packed(below)], read).optional()?;
+        found.map(|layers| unpacked(&layers)).transpose()
+    }
+
+    /// Forgets what chains came to that had this layer.
+    pub(crate) fn forget_chains(&mut self, layer: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("DELETE FROM chains WHERE instr(layers, ?1) + instr(below, ?1) > 0")?
+            .execute([&layer.as_bytes()[..]])?;
+        Ok(())
+    }
+
+    /// Notes that no snapshot has a layer any more.
+    pub(crate) fn note_unneeded(&mut self, layer: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO unneeded (diff_id, since) VALUES (?1, ?2)")?
+            .execute(params![&layer.as_bytes()[..], now()])?;
+        Ok(())
+    }
+
+    /// Takes the notes of layers that have not been needed for as long as that.
+    pub(crate) fn take_unneeded(&mut self, kept: Duration) -> Result<Vec<DiffId>> {
+        let kept = i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX);
+        let mut statement =
+            self.db.prepare_cached("DELETE FROM unneeded WHERE since <= ?1 RETURNING diff_id")?;
+        let read = |row: &Row<'_>| Ok(DiffId::from_bytes(row.get(0)?));
+        let taken = statement.query_map([now().saturating_sub(kept)], read)?;
+        Ok(taken.collect::<std::result::Result<_, _>>()?)
     }
 
     /// Images that came for containerd.
@@ -350,6 +414,38 @@ impl State {
             .prepare_cached("DELETE FROM images WHERE id = ?1")?
             .execute([&image.as_bytes()[..]])?;
         Ok(())
+    }
+
+    /// Notes that an image is about to be fetched, and which images there are before that.
+    pub(crate) fn begin_fetch(&mut self, reference: &str, before: &[ImageId]) -> Result<()> {
+        let before: Vec<u8> = before.iter().flat_map(|image| *image.as_bytes()).collect();
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO fetches (reference, before) VALUES (?1, ?2)")?
+            .execute(params![reference, before])?;
+        Ok(())
+    }
+
+    /// Images whose fetch was begun, with those that were there before.
+    pub(crate) fn fetches(&self) -> Result<Vec<(String, Vec<ImageId>)>> {
+        let mut statement = self.db.prepare_cached("SELECT reference, before FROM fetches")?;
+        let mut all = Vec::new();
+        for row in statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))? {
+            let (reference, before) = row?;
+            let (before, _) = before.as_chunks::<32>();
+            all.push((reference, before.iter().map(|id| ImageId::from_bytes(*id)).collect()));
+        }
+        Ok(all)
+    }
+
+    /// The end of a fetch: of `image`, if it brought that one.
+    pub(crate) fn end_fetch(&mut self, reference: &str, image: Option<&ImageId>) -> Result<()> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if let Some(image) = image {
+            tx.prepare_cached("INSERT OR REPLACE INTO images (id) VALUES (?1)")?
+                .execute([&image.as_bytes()[..]])?;
+        }
+        tx.prepare_cached("DELETE FROM fetches WHERE reference = ?1")?.execute([reference])?;
+        Ok(tx.commit()?)
     }
 
     /// Which diff id a blob turned out to have.
