@@ -3,8 +3,8 @@
 The model: all peers get the same two lowers (a generated tree and one big file) and, for every
 run, a new empty upper and work directory on the same file system; strata is `strata-overlay`, the
 drop-in for fuse-overlayfs. `strata kernel` is `strata mount --backend kernel --upper` on an image of
-the same lowers, where an upper may lie in the store; `overlayfs metacopy` is overlayfs with the
-options that such a mount has, metacopy=on and redirect_dir=on. Before a run, outside of the
+the same lowers, its upper in a store beside the other uppers; `overlayfs metacopy` is overlayfs with
+the options that such a mount has, metacopy=on and redirect_dir=on. Before a run, outside of the
 measured time, dirty pages are written out and deleted inodes forgotten (`forget_deleted`). Only the work is timed, not the mount. After
 `chown -R` the part measures how much data was copied to the upper. During the copy-up of the big
 file another process looks up an absent name every millisecond; its slowest answer is a row of its
@@ -51,9 +51,8 @@ FIO = {
     "fio: O_DIRECT random read, cold": ["--rw=randread", "--bs=4k", "--direct=1",
                                         "--io_size={direct}"],
 }
-NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2"]
-# Where an upper may lie in a store.
-NAMES_IN_STORE = [*NAMES, "overlayfs metacopy", "strata kernel"]
+NAMES = ["overlayfs", "strata", "fuse-overlayfs 1", "fuse-overlayfs 2", "overlayfs metacopy",
+         "strata kernel"]
 
 
 class Lowers:
@@ -69,7 +68,8 @@ class Lowers:
         self.archive = make("files-%d.tar" % files, lambda path: self.make_tar(path, files))
         self.repository = make("git-%d" % files, lambda path: generate.repository(path, files))
         self.bigdir = make("lower-big-%d" % self.big, self.make_big)
-        self.store, self.reference = os.path.join(work, "store"), None
+        # The image of the lowers in the store of each directory of uppers.
+        self.images = {}
 
     def make_tar(self, path, entries):
         with open(path, "wb") as out:
@@ -99,7 +99,7 @@ class Lowers:
         for path in (upper, base + "/work", base + "/mnt"):
             os.makedirs(path, exist_ok=True)
         if peer == "strata kernel":
-            return self.mount_in_kernel(base, upper_given)
+            return self.mount_in_kernel(base, below, upper_given)
         options = "lowerdir=%s:%s,upperdir=%s,workdir=%s/work" % (
             self.bigdir, self.tree, upper, base)
         if peer == "overlayfs metacopy":
@@ -115,19 +115,25 @@ class Lowers:
         mount.upper = upper
         return mount
 
+    def store(self, below=None):
+        """The store whose uppers are in a directory."""
+        return os.path.join(below or self.work, "store")
 
-    def mount_in_kernel(self, base, upper):
-        """The same lowers as an image of one layer, mounted by `strata mount --backend kernel`."""
-        strata = [self.bench.strata, "--root", self.store]
-        if not self.reference:
-            archive = os.path.join(self.work, "lowers.tar")
-            run("tar", "-cf", archive, "-C", self.tree, ".", "-C", self.bigdir, "big")
-            self.reference = run(*strata, "-q", "import", archive, "lowers:1").split()[-1]
+    def mount_in_kernel(self, base, below, upper):
+        """The same lowers as an image of one layer, mounted by `strata mount --backend kernel`; in
+        a directory of its own without the big file."""
+        store = self.store(below)
+        strata = [self.bench.strata, "--root", store]
+        if store not in self.images:
+            archive = os.path.join(below or self.work, "lowers.tar")
+            run("tar", "-cf", archive, "-C", self.tree, ".",
+                *([] if below else ["-C", self.bigdir, "big"]))
+            self.images[store] = run(*strata, "-q", "import", archive, "lowers:1").split()[-1]
             os.unlink(archive)
         name = os.path.basename(os.path.dirname(upper) if upper else base)
-        mount = Mount([*strata, "mount", "--backend", "kernel", "--upper", name, self.reference,
+        mount = Mount([*strata, "mount", "--backend", "kernel", "--upper", name, self.images[store],
                        base + "/mnt"], base + "/mnt", False)
-        mount.upper = os.path.join(self.store, "uppers", name, "upper")
+        mount.upper = os.path.join(store, "uppers", name, "upper")
         return mount
 
 
@@ -151,7 +157,7 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
     def case(peer):
         mount = lowers.mount(peer, below)
         try:
-            stored = [lowers.store] if peer == "strata kernel" else []
+            stored = [lowers.store(below)] if peer == "strata kernel" else []
             forget_deleted(*reads, *stored, bench.strata_overlay, bench.fuse_overlayfs_2,
                            bench.client)
             got = act(mount)
@@ -160,8 +166,7 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
             mount.end()
             if not keep:
                 shutil.rmtree(mount.upper)
-    names = NAMES if below else NAMES_IN_STORE
-    got, failed = interleave(repeat, {p: lambda p=p: case(p) for p in names})
+    got, failed = interleave(repeat, {p: lambda p=p: case(p) for p in NAMES})
     part.row(section, work, got, failed, "", given, repeat=repeat)
 
 
@@ -201,7 +206,7 @@ def listing(bench, part, lowers):
             return dict(got, daemon_cpu=mount.cpu())
         finally:
             mount.end()
-    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES_IN_STORE})
+    got, failed = interleave(bench.repeat, {p: lambda p=p: case(p) for p in NAMES})
     part.row("trees", "find -ls of what has changed", got, failed, "", "", repeat=bench.repeat)
 
 
@@ -222,14 +227,16 @@ def storm(bench, part, lowers):
         try:
             one(bench, part, "storm", name, lowers, act, below=below, repeat=repeat)
         finally:
+            lowers.images.pop(lowers.store(below), None)
             run("umount", below)
     os.unlink(image)
 
 
 def fio(bench, part, lowers):
     size = (32 if bench.quick else 512) << 20
-    # The first mount makes the upper and the file for all.
-    first = lowers.mount(NAMES[0])
+    # The first mount makes the upper and the file for all. Only in a store does the kernel's mount of
+    # strata find it.
+    first = lowers.mount("strata kernel")
     fio_run(first.target, size, ["--rw=write", "--bs=1M"])
     first.end()
 
@@ -303,7 +310,7 @@ def copy_up(bench, part, lowers):
             mount.end()
             shutil.rmtree(mount.upper)
     rows, failed = interleave_many(bench.repeat, {
-        p: lambda p=p: case(p) for p in NAMES_IN_STORE})
+        p: lambda p=p: case(p) for p in NAMES})
     size = "%d MiB" % (lowers.big >> 20)
     for work, got in rows.items():
         part.row("copy-up", work, got, failed, "", size, repeat=bench.repeat)
