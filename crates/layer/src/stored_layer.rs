@@ -115,7 +115,7 @@ impl StoredLayer {
     /// # Errors
     /// `NoNode`; `Corrupt` where the rows lead nowhere.
     pub fn path(&self, node: NodeId) -> Result<TreePath> {
-        let mut names = Vec::new();
+        let mut names = Vec::with_capacity(16);
         let mut at = node;
         while at != NodeId::ROOT {
             let row = self.row(at)?;
@@ -125,9 +125,7 @@ impl StoredLayer {
             names.push(Name::new(&row.name).map_err(|_| self.corrupt(at))?);
             at = row.parent;
         }
-        let mut path = TreePath::root();
-        names.into_iter().rev().for_each(|name| path.push(name));
-        Ok(path)
+        Ok(TreePath::of_names(names.iter().rev().copied()))
     }
 
     fn regular_path(&self, node: NodeId) -> Result<TreePath> {

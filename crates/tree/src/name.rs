@@ -119,6 +119,14 @@ impl TreePath {
         Self(Vec::new())
     }
 
+    /// The path of those names, from the root down.
+    pub fn of_names<'a>(names: impl Iterator<Item = Name<'a>> + Clone) -> Self {
+        let length: usize = names.clone().map(|name| name.as_bytes().len() + 1).sum();
+        let mut path = Self(Vec::with_capacity(length));
+        names.for_each(|name| path.push(name));
+        path
+    }
+
     /// Clamps arbitrary bytes to the root: `/`, `./` and `//` vanish, `..` goes up but never
     /// above the root, as `chroot` would resolve it without following links.
     ///

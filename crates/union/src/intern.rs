@@ -9,9 +9,9 @@
 //! here; nothing is ever forgotten, so the table grows with the nodes asked for, by about 100
 //! bytes each, and never beyond those of the lowers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use strata_tree::{NameBuf, NodeId, Numbers};
 
 use crate::merge::{MergedDir, Part};

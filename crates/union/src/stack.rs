@@ -15,11 +15,12 @@
 //! Link counts are what the deciding layer knows: a name in another layer is not counted, nor
 //! is a subdirectory of another layer. Compiling the stack counts truly.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use foldhash::HashMap;
 use strata_tree::{
     ByHandle, ContentRef, DirEntry, DirMarks, Entry, Error, FileHandle, Lower, Name, NameBuf, Node,
     NodeId, Redirect, Result, Stat, TreePath, Xattr, list,

@@ -287,9 +287,14 @@ fn read(row: &Row<'_>, layer: i64, expected: i64) -> Result<(EntryRow, Option<i6
 }
 
 fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {
-    let device = row.get::<_, Option<i64>>(11)?;
-    let device = device.map(|d| Device { major: (d >> 32) as u32, minor: d as u32 });
-    let link = row.get::<_, Option<Vec<u8>>>(12)?;
+    // Each column costs a call: what only some kinds have is asked of those.
+    let device = || {
+        let device = row.get::<_, Option<i64>>(11)?;
+        Ok::<_, rusqlite::Error>(
+            device.map(|d| Device { major: (d >> 32) as u32, minor: d as u32 }),
+        )
+    };
+    let link = || row.get::<_, Option<Vec<u8>>>(12);
     let unsigned = |i| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(i)?.map(|v| v as u64));
     let kind = match row.get::<_, i64>(3)? {
         KIND_REGULAR => row
@@ -300,14 +305,14 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {
             let (first, children) = (unsigned(15)?.unwrap_or(0), unsigned(16)?.unwrap_or(0));
             marks.map(|marks| RowKind::Directory { marks, first, children })
         }
-        KIND_SYMLINK => link.map(RowKind::Symlink),
-        KIND_CHAR => device.map(RowKind::CharDevice),
-        KIND_BLOCK => device.map(RowKind::BlockDevice),
+        KIND_SYMLINK => link()?.map(RowKind::Symlink),
+        KIND_CHAR => device()?.map(RowKind::CharDevice),
+        KIND_BLOCK => device()?.map(RowKind::BlockDevice),
         KIND_FIFO => Some(RowKind::Fifo),
         KIND_HARD_LINK => unsigned(13)?.map(|node| RowKind::HardLink(NodeId(node))),
         KIND_WHITEOUT => Some(RowKind::Whiteout),
         KIND_LOWER_LINK => {
-            link.and_then(|path| TreePath::clamped(&path).ok()).map(RowKind::LowerLink)
+            link()?.and_then(|path| TreePath::clamped(&path).ok()).map(RowKind::LowerLink)
         }
         _ => None,
     };

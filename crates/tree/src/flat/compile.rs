@@ -7,10 +7,14 @@
 //! are recounted; equal trees give equal files, whatever order the source lists names in; the
 //! header is written last, so a file that was not finished does not open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry as MapEntry;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::os::unix::fs::FileExt;
+
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 
 use super::format::{BackingDir, Dirent, HEADER, Header, NODE, NodeRecord, XattrSet};
 use crate::lower::{Error, Lower, Result, Xattr, list};
@@ -164,15 +168,17 @@ impl Compiler {
     }
 
     fn backing_dir(&mut self, layer: u32, path: TreePath) -> Result<u32> {
-        if let Some(index) = self.backing_of.get(&(layer, path.clone())) {
-            return Ok(*index);
-        }
+        let new = match self.backing_of.entry((layer, path)) {
+            MapEntry::Occupied(known) => return Ok(*known.get()),
+            MapEntry::Vacant(new) => new,
+        };
+        let path = new.key().1.as_bytes();
         self.layers = self.layers.max(layer.saturating_add(1));
         let index = limited(self.backings.len(), "backing directories")?;
-        let at = self.arena.put(path.as_bytes())?;
-        let length = limited(path.as_bytes().len(), "bytes in a path")?;
+        let at = self.arena.put(path)?;
+        let length = limited(path.len(), "bytes in a path")?;
         self.backings.push(BackingDir { layer, path: at, length });
-        self.backing_of.insert((layer, path), index);
+        new.insert(index);
         Ok(index)
     }
 
