@@ -382,3 +382,36 @@ fn auto_says_what_it_takes_and_why() {
     let odd = odd.env("STRATA_BACKEND", "loop").output().unwrap();
     assert!(String::from_utf8(odd.stderr).unwrap().contains("auto, kernel, userns or fuse"));
 }
+
+/// As mount(8) runs it, with the arguments that it gives.
+#[test]
+fn mount_8_mounts_an_image() {
+    if !needs::root_and_fuse() {
+        return;
+    }
+    let sandbox = busybox();
+    let mnt = sandbox.dir("mnt");
+    let helper = sandbox.path().join("mount.strata");
+    std::os::unix::fs::symlink(strata_testkit::sandbox::program("strata"), &helper).unwrap();
+    let options =
+        format!("store={},nofail,x-systemd.automount", sandbox.path().join("store").display());
+    let helper = |image: &str, more: &str| {
+        let mut helper = Command::new(&helper);
+        helper.args([image, text(&mnt), "-o", &format!("{options},{more}")]);
+        helper.env("HOME", sandbox.path()).output().unwrap()
+    };
+    let done = helper(IMAGE, "ro");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(mnt.join("bin").is_dir());
+    sandbox.ok(&["umount", "mnt"]);
+    // mount(8) says rw of each line without ro; a writable layer has a name.
+    assert!(helper(IMAGE, "rw,upper=kept").status.success());
+    fs::write(mnt.join("new"), "kept").unwrap();
+    sandbox.ok(&["umount", "mnt"]);
+    assert!(sandbox.ok(&["ps", "-a"]).contains("kept"));
+    let refused = helper(IMAGE, "remount");
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.stderr, b"mount.strata: there is no option remount\n");
+    let failed = helper("stratafs.test/none:1", "ro");
+    assert_eq!(failed.status.code(), Some(32), "{}", String::from_utf8_lossy(&failed.stderr));
+}

@@ -2,9 +2,9 @@
 //!
 //! [`cli`] defines the commands, [`run`] does them, [`context`] is what they share; [`commands`]
 //! work on the store, [`images`] lists images and what they take, [`remote`] speaks to registries,
-//! [`look`] reads images without mounting, [`mounts`] mounts them, [`uppers`] are the writable
-//! layers on top; [`history`] tells what happened in images and what differs; [`complete`] answers
-//! the shell, [`pages`] are the manual.
+//! [`look`] reads images without mounting, [`mounts`] mounts them, for mount(8) as [`mount_helper`]
+//! reads its arguments, [`uppers`] are the writable layers on top; [`history`] tells what happened
+//! in images and what differs; [`complete`] answers the shell, [`pages`] are the manual.
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
@@ -26,6 +26,7 @@ mod images;
 mod layer_store;
 mod limits;
 mod look;
+mod mount_helper;
 mod mounts;
 mod pages;
 mod plain;
@@ -40,10 +41,16 @@ mod told;
 mod units;
 mod uppers;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+use mount_helper::Helper;
+
+/// What mount(8) takes for a mount that failed.
+const MOUNT_FAILED: u8 = 32;
 
 fn main() -> ExitCode {
     match complete::answer(cli::Cli::command) {
@@ -52,9 +59,22 @@ fn main() -> ExitCode {
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
     }
+    let (args, failure) = match mount_helper::helper(std::env::args_os()) {
+        Some(Helper::Mount(args)) => (args, Some(MOUNT_FAILED)),
+        Some(Helper::Nothing) => return ExitCode::SUCCESS,
+        Some(Helper::Refused(why)) => {
+            // Nobody is left to tell if this fails.
+            writeln!(std::io::stderr(), "mount.strata: {why}").unwrap_or_default();
+            return ExitCode::FAILURE;
+        }
+        None => (std::env::args_os().collect(), None),
+    };
     // The pages are made only for who reads them: they take a fifth of the time of a short command.
-    let found = parse(cli::Cli::command());
-    let cli = match found.or_else(|_| parse(pages::command(cli::Cli::command()))) {
+    let found = parse(cli::Cli::command(), &args).or_else(|error| match error.kind() {
+        ErrorKind::DisplayVersion => Err(error),
+        _ => parse(pages::command(cli::Cli::command()), &args),
+    });
+    let cli = match found {
         Ok(cli) => cli,
         Err(mut error) => match elsewhere::explained(&mut error) {
             // Nobody is left to tell if this fails.
@@ -66,7 +86,7 @@ fn main() -> ExitCode {
         },
     };
     start_log(&cli);
-    let trouble = cli.trouble();
+    let trouble = failure.unwrap_or(cli.trouble());
     match run::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -79,8 +99,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(mut command: clap::Command) -> Result<cli::Cli, clap::Error> {
-    let found = command.try_get_matches_from_mut(std::env::args_os());
+fn parse(mut command: clap::Command, args: &[OsString]) -> Result<cli::Cli, clap::Error> {
+    let found = command.try_get_matches_from_mut(args);
     let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
     cli.map_err(|error| error.format(&mut command))
 }
