@@ -113,7 +113,10 @@ impl Arguments {
                             false => OsString::from_vec(rest.to_vec()),
                         };
                         match flag {
-                            b'o' => found.options.extend(split(&value)),
+                            b'o' => {
+                                let all = strata_overlay::separate(value.as_bytes());
+                                found.options.extend(all.map(OsString::from_vec));
+                            }
                             b'N' => return Err("-N is not known: use nsenter(1)".to_owned()),
                             _ => {}
                         }
@@ -172,30 +175,6 @@ impl Arguments {
         command.extend(["--".into(), image.clone(), directory.clone()]);
         Ok(command)
     }
-}
-
-/// The options between commas; a comma behind a backslash belongs to a value, as in overlayfs.
-fn split(options: &OsStr) -> Vec<OsString> {
-    let (mut all, mut one, mut escaped) = (Vec::new(), Vec::new(), false);
-    for byte in options.as_bytes() {
-        match (escaped, byte) {
-            (false, b'\\') => escaped = true,
-            (false, b',') => all.push(std::mem::take(&mut one)),
-            (true, other) => {
-                if *other != b',' {
-                    one.push(b'\\');
-                }
-                one.push(*other);
-                escaped = false;
-            }
-            (false, other) => one.push(*other),
-        }
-    }
-    if escaped {
-        one.push(b'\\');
-    }
-    all.push(one);
-    all.into_iter().filter(|one| !one.is_empty()).map(OsString::from_vec).collect()
 }
 
 /// The key of an option and, behind the first `=`, its value.

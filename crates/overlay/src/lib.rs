@@ -23,6 +23,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use args::Invocation;
+pub use options::separate;
 
 /// What `strata-overlay --help` prints.
 pub const USAGE: &str = include_str!("usage.txt").trim_ascii_end();

@@ -214,6 +214,12 @@ fn split(text: &[u8], separator: u8) -> Vec<&[u8]> {
     parts
 }
 
+/// The options of a text, as the module says, without the backslashes that protect commas; for all
+/// that mount(8) runs.
+pub fn separate(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    split(text, b',').into_iter().filter(|one| !one.is_empty()).map(plain)
+}
+
 /// Without the protecting backslashes.
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut bytes = text.iter().copied();
