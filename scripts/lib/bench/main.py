@@ -2,8 +2,8 @@
 
 The model: a part has sections; each section writes its rows to DIR/PART.json as it gets them and
 takes less than ten minutes, so `PART/SECTION` can be run alone and again. The report is made from
-the documents that exist. With --quick everything is small and goes to another directory, so
-that a small run never replaces the figures of a full run.
+the documents that exist. With --quick everything is small, with --peers only some peers run; both go
+to other directories, so that such a run never replaces the figures of a full run.
 """
 import argparse
 import os
@@ -18,6 +18,7 @@ import inputs
 import machine
 import measure
 import mounting
+import nodes
 import pulling
 import reading
 import report
@@ -31,6 +32,7 @@ PARTS = {
     "mount": (mounting, ["first-ls", "daemon"]),
     "read": (reading, ["warm", "cold", "fresh", "big"]),
     "write": (writing, ["trees", "storm", "fio", "sqlite", "copy-up"]),
+    "nodes": (nodes, ["pull", "snapshots"]),
     "growth": (growing, ["entries", "layers", "width", "links", "store"]),
 }
 
@@ -41,7 +43,7 @@ class Bench:
     def __init__(self, args, root):
         self.root, self.quick = root, args.quick
         self.repeat = args.repeat or (3 if args.quick else 5)
-        self.directory = args.directory
+        self.directory, self.corpus = args.directory, args.corpus
         os.makedirs(args.directory, exist_ok=True)
         self.strata = os.path.join(root, "target/release/strata")
         self.strata_overlay = os.path.join(root, "target/release/strata-overlay")
@@ -67,6 +69,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--peers")
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--directory", required=True)
     parser.add_argument("parts", nargs="*")
@@ -75,8 +78,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
     bench = Bench(args, root)
-    kept = os.path.join(root, "target/bench" if args.quick else "docs/benchmarks")
-    page = os.path.join(kept, "BENCHMARKS.md") if args.quick else \
+    measure.ONLY.update((args.peers or "").split(",") if args.peers else ())
+    kept = os.path.join(root, "target/bench-of-some" if args.peers else
+                        "target/bench" if args.quick else "docs/benchmarks")
+    page = os.path.join(kept, "BENCHMARKS.md") if args.quick or args.peers else \
         os.path.join(root, "docs/BENCHMARKS.md")
     if not args.report:
         wanted = wanted_sections(args.parts)

@@ -29,6 +29,10 @@ BACKED = 2 << 30
 NOHUGEPAGE, POPULATE = 15, 23
 
 
+# The peers that are measured; all, if it is empty.
+ONLY = set()
+
+
 class Failed(Exception):
     """A command of a benchmark ended with an error."""
 
@@ -113,6 +117,7 @@ def read_all(path):
 def turns(repeat, cases):
     """Every (peer, case) in each round, in another order each time, the same in every run: the
     order matters, for a disk that was busy is slower for a while."""
+    cases = {peer: case for peer, case in cases.items() if not ONLY or peer in ONLY}
     for number in range(repeat):
         yield from random.Random(number).sample(list(cases.items()), len(cases))
 

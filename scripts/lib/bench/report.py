@@ -13,7 +13,7 @@ from goals import GOALS
 from results import load_all, processors, show
 
 BASES = {"import": "tar", "pull": "podman", "mount": "overlayfs", "read": "overlayfs", "write": "overlayfs",
-         "growth": None}
+         "nodes": "overlayfs", "growth": None}
 ORDER = ["tar", "overlayfs", "strata", "strata passthrough", "fuse-overlayfs 1",
          "fuse-overlayfs 2", "squashfuse", "erofsfuse", "podman", "skopeo", "umoci", "containerd"]
 
