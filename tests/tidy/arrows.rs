@@ -19,8 +19,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("layer", &["content", "diff", "tree"]),
     ("registry", &["tree"]),
     ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
-    ("facts", &["diff", "image", "layer", "registry", "tree"]),
-    ("image", &["diff", "layer", "registry", "tree"]),
+    ("facts", &["content", "diff", "image", "layer", "registry", "tree"]),
+    ("image", &["content", "diff", "layer", "registry", "tree"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
     (

@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use strata_content::threads::together;
 use strata_image::{Error, OpenSource, Platform, Result, SourceLimits, SourceSpec, UnloadedImage};
 use strata_layer::{ImageRecord, Limits as LayerLimits, Progress, Sharing};
 use strata_registry::Reference;
@@ -214,12 +215,7 @@ impl Survey {
             }
         };
         let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        std::thread::scope(|scope| {
-            for _ in 1..workers.min(self.positions.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        together(workers.min(self.positions.len()).saturating_sub(1), work);
         match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => {

@@ -25,6 +25,7 @@ mod file_tree;
 mod files;
 mod joined;
 mod memory;
+pub mod threads;
 
 pub use contents::{Content, Contents, Reader};
 #[cfg(any(test, feature = "conformance"))]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use strata_content::FileTree;
+use strata_content::threads::beside;
 use strata_image::{LayerPacking, PackedDiff, pack_diff};
 use strata_kernel::{attach, detached_erofs};
 use strata_layer::{LayerInput, LeasedLayer, Progress, Store, Unpacked};
@@ -91,11 +92,9 @@ impl OpenChain {
             blob: None,
             reader: Box::new(reader),
         };
-        let (unpacked, written) = std::thread::scope(|scope| {
-            let writing = scope.spawn(|| write_diff(changes, writer));
-            (store.unpack(input, progress), writing.join())
-        });
-        let written = written.map_err(|_| Error::Refused("writing the layer failed".into()))?;
+        let (written, unpacked) =
+            beside(|| write_diff(changes, writer), || store.unpack(input, progress))
+                .context("cannot start a thread")?;
         // The writer's error comes first, as in a commit.
         let left_out = written.with_context(doing)?;
         let unpacked = unpacked.with_context(doing)?;

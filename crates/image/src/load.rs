@@ -18,6 +18,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use strata_content::threads::together;
 use strata_layer::{Event, LayerInput, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
@@ -217,12 +218,7 @@ impl<'a> Run<'a> {
                 std::cmp::Reverse(self.image.layers[*position].blob.and_then(|(_, size)| size))
             });
         }
-        std::thread::scope(|scope| {
-            for _ in 1..workers {
-                scope.spawn(|| self.work(&missing, &slots));
-            }
-            self.work(&missing, &slots);
-        });
+        together(workers.saturating_sub(1), || self.work(&missing, &slots));
         match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None => Ok(()),

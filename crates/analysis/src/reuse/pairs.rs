@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+use strata_content::threads::each;
+
 /// What is summed up: two numbers at a time.
 pub(super) type Weight = [u64; 2];
 
@@ -86,22 +88,17 @@ pub(super) fn add_unions(n: usize, sums: &mut [Weight], tangles: &[Tangle<'_>]) 
 /// Gives each processor some rows of the triangle, about equally many pairs.
 fn by_rows(n: usize, sums: &mut [Weight], work: &(dyn Fn(&mut [Weight], Range<usize>) + Sync)) {
     let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    std::thread::scope(|scope| {
-        let (mut rest, mut start) = (sums, 0);
-        for worker in 1..=workers {
-            // The area grows with the square of the rows.
-            let end = (n as f64 * (worker as f64 / workers as f64).sqrt()).round() as usize;
-            let end = if worker == workers { n } else { end.clamp(start, n) };
-            let (part, left) = rest.split_at_mut(count(end) - count(start));
-            rest = left;
-            let rows = start..end;
-            match worker == workers {
-                true => work(part, rows),
-                false => drop(scope.spawn(move || work(part, rows))),
-            }
-            start = end;
-        }
-    });
+    let (mut rest, mut start, mut parts) = (sums, 0, Vec::new());
+    for worker in 1..=workers {
+        // The area grows with the square of the rows.
+        let end = (n as f64 * (worker as f64 / workers as f64).sqrt()).round() as usize;
+        let end = if worker == workers { n } else { end.clamp(start, n) };
+        let (part, left) = rest.split_at_mut(count(end) - count(start));
+        rest = left;
+        parts.push((part, start..end));
+        start = end;
+    }
+    each(workers - 1, parts, |(part, rows)| work(part, rows));
 }
 
 /// Adds all sets to the pairs of some rows.

@@ -6,6 +6,7 @@
 use std::io::{self, BufWriter, ErrorKind, PipeWriter, Write};
 use std::sync::Arc;
 
+use strata_content::threads::beside;
 use strata_content::{FileTree, Joined};
 use strata_image::{ConfigChange, DeriveOptions, Loaded};
 use strata_layer::{Progress, Store};
@@ -97,14 +98,13 @@ impl Engine {
             created_by: format!("strata commit {}", upper.name),
         };
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        let (derived, written) = std::thread::scope(|scope| {
-            let writing = scope.spawn(|| write_diff(layer, writer));
+        let derive = || {
             let diff = Box::new(reader);
             let into = checked(store);
-            let derived = strata_image::derive(into, &image.record, diff, name, &options, progress);
-            (derived, writing.join())
-        });
-        let written = written.map_err(|_| Error::Refused("writing the layer failed".into()))?;
+            strata_image::derive(into, &image.record, diff, name, &options, progress)
+        };
+        let (written, derived) =
+            beside(|| write_diff(layer, writer), derive).context("cannot start a thread")?;
         // The writer's error comes first: a diff that ends early is refused by its reader too, for
         // a reason that tells less.
         let left_out = written?;

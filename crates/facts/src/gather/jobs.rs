@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use strata_content::threads::together;
 use strata_image::{Error as ImageError, OpenSource};
 use strata_layer::{Event, ImageRecord, Ledger, Progress};
 use strata_registry::{EndpointError, Error as RegistryError, Reference, Registries};
@@ -100,12 +101,7 @@ impl<'a> Run<'a> {
     pub(super) fn all(self, sources: &[FactSource]) -> Result<Outcome> {
         let jobs = sources.iter().enumerate();
         self.add(jobs.map(|(at, source)| Job::Source(vec![at], source.clone())).collect());
-        std::thread::scope(|scope| {
-            for _ in 1..self.options.at_once.get() {
-                scope.spawn(|| self.work());
-            }
-            self.work();
-        });
+        together(self.options.at_once.get() - 1, || self.work());
         let State { error, mut outcome, .. } =
             self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = error {

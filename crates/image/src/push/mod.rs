@@ -16,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use strata_content::threads::together;
 use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::{
     Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries, RegistryError, Tag,
@@ -157,12 +158,7 @@ pub(crate) fn at_once<I: Sync, T: Send>(
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(items.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
+    together(threads.min(items.len()).saturating_sub(1), work);
     match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner)),

@@ -3,7 +3,8 @@
 //! Invariants: a head is at most 16 KiB and comes as a whole within a minute, however its bytes
 //! are spread over it, so that no client keeps a connection open for long without asking; a
 //! request with a body is answered and its connection ended, so that no body is ever taken for a
-//! request; at most 64 are open at a time, further ones wait.
+//! request; at most 64 are open at a time, further ones wait; a shortage of the machine (descriptors,
+//! threads, memory) costs a connection, never the server.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
@@ -25,6 +26,8 @@ const LEFT_BYTES: u64 = 1 << 20;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long it may send nothing of what is read after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long nobody is accepted when the machine is short of descriptors or memory.
+const SHORTAGE: Duration = Duration::from_millis(50);
 
 /// What clients may use of this server.
 #[derive(Debug, Clone, Copy)]
@@ -61,23 +64,42 @@ pub(super) fn accept(
                 // What a single client did.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!("a connection waits: {error}");
+                    std::thread::sleep(SHORTAGE);
+                    continue;
+                }
                 Err(error) => break Err(error),
             };
             let permit = permits.take();
             let opened = match open.add(&stream) {
                 Ok(opened) => opened,
-                Err(error) => break Err(error),
+                Err(error) => {
+                    tracing::warn!("a connection is refused: {error}");
+                    continue;
+                }
             };
-            scope.spawn(move || {
+            let answer = move || {
                 let _both = (permit, opened);
                 if let Err(error) = connection(shelf, stream, stopped, listen, bounds.head) {
                     tracing::debug!("a connection ended: {error}");
                 }
-            });
+            };
+            // Its client connects again, or is told that it was cut off.
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, answer) {
+                tracing::warn!("a connection is refused, for there is no thread for it: {error}");
+            }
         };
         open.end();
         outcome
     })
+}
+
+/// Whether the machine lacks what a connection takes, which others may give back.
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// The connections that are open, so that they can be ended.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::thread;
 
 use strata_content::FileTree;
+use strata_content::threads::each;
 use strata_tree::{NodeId, TreePath};
 
 use super::blocks::fill;
@@ -40,17 +41,11 @@ pub(super) fn read(
     let read_part = |part: &[SmallContent<'_>]| -> Result<Vec<(usize, Vec<u8>)>> {
         part.iter().map(|one| Ok((one.0, read_one(tree, *one)?))).collect()
     };
-    let mut parts = wanted.chunks(part);
-    let first = parts.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || read_part(part))).collect();
-        let mut all: HashMap<usize, Vec<u8>> = read_part(first)?.into_iter().collect();
-        for other in others {
-            let read = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all.extend(read?);
-        }
-        Ok(all)
-    })
+    let mut all = HashMap::with_capacity(wanted.len());
+    for read in each(threads - 1, wanted.chunks(part), read_part) {
+        all.extend(read?);
+    }
+    Ok(all)
 }
 
 fn read_one(tree: &FileTree, (_, node, path, size): SmallContent<'_>) -> Result<Vec<u8>> {

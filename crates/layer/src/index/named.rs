@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use rusqlite::Connection;
+use strata_content::threads::each;
 use strata_tree::ContentDigest;
 
 use super::{Index, containing};
@@ -69,17 +70,8 @@ pub(crate) fn most(connect: Connect<'_>, limit: usize) -> Result<MostNamed> {
     // Small stores are read faster than threads start.
     let threads = if newest < 50_000 { 1 } else { threads.min(THREADS) };
     let step = newest / threads + 1;
-    let found: Vec<Result<Vec<Row>>> = std::thread::scope(|scope| {
-        let range = |at: i64| (at * step, (at + 1) * step);
-        let workers: Vec<_> = (1..threads)
-            .map(|at| scope.spawn(move || repeated(&connect()?.db, range(at))))
-            .collect();
-        let first = repeated(&db, range(0));
-        let rest = workers.into_iter().map(|worker| match worker.join() {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        std::iter::once(first).chain(rest).collect()
+    let found = each(threads as usize - 1, 0..threads, |at| {
+        repeated(&connect()?.db, (at * step, (at + 1) * step))
     });
     let mut rows = Vec::new();
     for found in found {

@@ -32,6 +32,7 @@ use std::sync::{Mutex, PoisonError};
 pub use cutter::{Cutter, Packing};
 pub use stored::measure_chunks;
 
+use strata_content::threads::together;
 use strata_layer::Result;
 
 use table::PieceTable;
@@ -217,12 +218,7 @@ pub fn measure<J: Sync>(
             }
         };
         let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        std::thread::scope(|scope| {
-            for _ in 1..workers.min(jobs.len()) {
-                scope.spawn(run);
-            }
-            run();
-        });
+        together(workers.min(jobs.len()).saturating_sub(1), run);
         done.into_inner().unwrap_or_else(PoisonError::into_inner).2?;
     }
     let cuts = cuts.into_iter().zip(all).map(|(cut, tally)| {
