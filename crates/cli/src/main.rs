@@ -33,6 +33,7 @@ mod plain;
 mod progress;
 mod remote;
 mod report;
+mod results;
 mod reuse;
 mod run;
 mod table;

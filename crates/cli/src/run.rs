@@ -15,6 +15,7 @@ use crate::context::{Asked, Context, Format};
 use crate::look::Screen;
 use crate::plain::plain;
 use crate::progress::ShowProgress;
+use crate::results::Results;
 use crate::{
     elsewhere, explore, history, images, layer_store, look, mounts, pages, progress, remote,
     report, reuse, template, uppers,
@@ -37,7 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     if cli.progress == ShowProgress::Tty && !terminal && !std::io::stderr().is_terminal() {
         bail!("--progress tty wants a terminal; plain shows lines");
     }
-    let mut out = BufWriter::new(std::io::stdout());
+    let mut out = BufWriter::new(Results(std::io::stdout()));
     let mut err = std::io::stderr();
     let json = context.format == Format::Json;
     let mut screen = Screen { out: &mut out, err: &mut err, terminal, json };

@@ -85,13 +85,14 @@ fn serve(request: &Request) -> Result<()> {
     // Caught from now on, and acted on once there is something to unmount.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (session, union) = mount(request)?;
+    // Before the caller is told that all is well: nothing may fail after that.
+    attend(signals, session.unmounter(), union.clone()).context("cannot start a thread")?;
     if request.daemon
         && let Err(error) = leave_surroundings(inherited)
     {
         drop(session);
         return Err(error).context("the process that wanted the mount is gone");
     }
-    attend(signals, session.unmounter(), union.clone())?;
     let ended = session.wait();
     end(union.as_deref());
     Ok(ended?)

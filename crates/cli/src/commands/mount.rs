@@ -86,7 +86,9 @@ fn serve_in_kernel(
         (Err(stratafs::Error::KernelCannot(why)), BackendArg::Auto | BackendArg::Fuse) => {
             format!("a daemon serves it through FUSE: {why}")
         }
-        (Err(_), _) => return mounted.map(|()| true).map_err(mounts::explained),
+        (Err(_), _) => {
+            return mounted.map(|()| true).map_err(|error| mounts::explained(request, error));
+        }
     };
     say(args, &said)?;
     Ok(mounted.is_ok())

@@ -177,13 +177,22 @@ impl Explorer {
             Effect::Extract(extract) => {
                 let (tree, name) =
                     (Arc::clone(&self.model.image.tree), self.model.image.name.clone());
-                self.model.running = Some(format!("extracting to {} ...", extract.dest));
+                let dest = extract.dest.clone();
                 let (end, ended) = channel();
-                self.job = Some(ended);
-                std::thread::spawn(move || {
+                let run = move || {
                     // Nobody listens where the view has been left.
                     let _ = end.send(extract::run(&tree, &name, extract));
-                });
+                };
+                match std::thread::Builder::new().spawn(run) {
+                    Ok(_) => {
+                        self.model.running = Some(format!("extracting to {dest} ..."));
+                        self.job = Some(ended);
+                    }
+                    Err(error) => {
+                        let text = format!("cannot start a thread to extract {dest}: {error}");
+                        self.model.update(ModelEvent::Told(text));
+                    }
+                }
             }
             Effect::Quit | Effect::Suspend => {}
         }

@@ -85,7 +85,7 @@ pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<ToMoun
             let records = request.engine.made_mount_records()?;
             records.clean()?;
             let (name, _, _log) = records.create_log()?;
-            begin(request, &name, open)?.run()
+            Ok(begin(request, &name, open)?.wait()?)
         }
         Role::Daemon(name) => run_daemon(request, name, open),
     }
@@ -130,12 +130,22 @@ pub(crate) fn mount_in_kernel(
     Ok(())
 }
 
-/// The way out of a mount that the kernel cannot make.
-pub(crate) fn explained(error: stratafs::Error) -> anyhow::Error {
+/// Names what was to be mounted, where the error does not, and the way out of a mount that the kernel
+/// cannot make.
+pub(crate) fn explained(request: &MountRequest, error: stratafs::Error) -> anyhow::Error {
+    use strata_fuse::Error as Fuse;
+    let at = format!("cannot mount {} on {}", request.image, stratafs::shown(&request.directory));
     match error {
         stratafs::Error::KernelCannot(_) => {
-            anyhow::Error::from(error).context("try --backend fuse")
+            anyhow::Error::from(error).context(format!("{at}; try --backend fuse"))
         }
+        stratafs::Error::Mount(
+            Fuse::Kernel { .. }
+            | Fuse::Device(_)
+            | Fuse::NoHelper(_)
+            | Fuse::Helper(_)
+            | Fuse::Session(_),
+        ) => anyhow::Error::from(error).context(at),
         other => other.into(),
     }
 }
@@ -189,6 +199,8 @@ fn run_daemon(
     open: impl FnOnce() -> Result<ToMount>,
 ) -> Result<()> {
     leave_surroundings()?;
+    // Had before the caller is told that all is well: nothing may fail after that.
+    let null = File::options().write(true).open("/dev/null").context("cannot open /dev/null")?;
     let running = match begin(request, name, open) {
         Ok(running) => running,
         Err(error) => {
@@ -196,11 +208,11 @@ fn run_daemon(
             return Err(error);
         }
     };
-    if let Err(error) = say(READY).and_then(|()| close_stdout()) {
+    if let Err(error) = say(READY).and_then(|()| close_stdout(&null)) {
         drop(running);
         return Err(error).context("the process that wanted the mount is gone");
     }
-    running.run()
+    Ok(running.wait()?)
 }
 
 /// Releases everything that belongs to the process that started the daemon.
@@ -221,50 +233,36 @@ fn say(text: &str) -> io::Result<()> {
 }
 
 /// Ends the pipe, so that the command stops reading.
-fn close_stdout() -> io::Result<()> {
-    let null = File::options().write(true).open("/dev/null")?;
-    Ok(rustix::stdio::dup2_stdout(&null)?)
+fn close_stdout(null: &File) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdout(null)?)
 }
 
-/// A mount that is served and recorded.
-struct Running {
-    mount: ServedMount,
-    signals: Signals,
-}
-
-/// Opens, mounts and records.
+/// Opens, mounts and records; from then on a signal ends the mount.
 fn begin(
     request: &MountRequest,
     name: &str,
     open: impl FnOnce() -> Result<ToMount>,
-) -> Result<Running> {
+) -> Result<ServedMount> {
     // Caught from now on, and obeyed once there is something to unmount.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (image, upper) = open()?;
     let settings = request.settings(Some(name.to_owned()));
     let mount = match upper {
-        None if request.names_only => {
-            request.engine.mount_names(image, &settings).map_err(explained)?
-        }
-        None => request.engine.mount(image, &settings)?,
-        Some(upper) => request.engine.mount_writable(image, upper, &settings)?,
-    };
-    Ok(Running { mount, signals })
-}
-
-impl Running {
-    /// Serves until the mount is gone or a signal says to end.
-    fn run(self) -> Result<()> {
-        let Self { mount, mut signals } = self;
-        let (ender, point) = (mount.ender(), mount.mountpoint().to_owned());
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                tracing::info!("signal {signal}: unmounting {}", point.display());
-                if !ender.end() {
-                    break;
-                }
-            }
-        })?;
-        Ok(mount.wait()?)
+        None if request.names_only => request.engine.mount_names(image, &settings),
+        None => request.engine.mount(image, &settings),
+        Some(upper) => request.engine.mount_writable(image, upper, &settings),
     }
+    .map_err(|error| explained(request, error))?;
+    let (ender, point) = (mount.ender(), mount.mountpoint().to_owned());
+    let attend = move || {
+        for signal in signals.forever() {
+            tracing::info!("signal {signal}: unmounting {}", point.display());
+            if !ender.end() {
+                break;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(attend).context("cannot start a thread for signals")?;
+    Ok(mount)
 }

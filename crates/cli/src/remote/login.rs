@@ -175,19 +175,23 @@ fn ask_secretly(question: &str) -> Result<String> {
         .context("cannot turn the terminal's echo off")?;
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot wait for signals")?;
     let (waiting, restored) = (signals.handle(), before.clone());
-    let waiter = std::thread::spawn(move || {
+    let wait = move || {
         if let Some(signal) = signals.forever().next() {
             // The process ends now: nobody is left to tell if this fails.
             tcsetattr(std::io::stdin(), OptionalActions::Flush, &restored).unwrap_or_default();
             emulate_default_handler(signal).unwrap_or_default();
         }
-    });
-    let answer = ask(question);
-    waiting.close();
-    let ended = waiter.join();
+    };
+    let answer = match std::thread::Builder::new().spawn(wait) {
+        Ok(waiter) => {
+            let answer = ask(question);
+            waiting.close();
+            waiter.join().map_err(|_| anyhow!("waiting for signals failed")).and(answer)
+        }
+        Err(error) => Err(error).context("cannot start a thread"),
+    };
     tcsetattr(&stdin, OptionalActions::Flush, &before)
         .context("cannot turn the terminal's echo on again")?;
-    ended.map_err(|_| anyhow!("waiting for signals failed"))?;
     answer
 }
 

@@ -41,13 +41,14 @@ pub(crate) fn run(context: &Context, args: &ServeArgs, out: &mut impl Write) -> 
     let mut signals =
         Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let told = Arc::clone(&stopped);
-    std::thread::spawn(move || {
+    let wait = move || {
         if signals.forever().next().is_some() {
             told.store(true, Ordering::SeqCst);
             // Wakes the thread that accepts; if that fails none accepts any more.
             drop(TcpStream::connect(address));
         }
-    });
+    };
+    std::thread::Builder::new().spawn(wait).context("cannot start a thread")?;
     writeln!(out, "Serving {} at http://{address}/v2/", context.root.display())?;
     out.flush()?;
     let quiet = context.quiet;

@@ -49,8 +49,12 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("that is for root alone".to_owned());
     }
-    if !namespaces::in_first() {
-        return Some("that is for root of the initial user namespace alone".to_owned());
+    match namespaces::in_first() {
+        Ok(true) => {}
+        Ok(false) => {
+            return Some("that is for root of the initial user namespace alone".to_owned());
+        }
+        Err(error) => return Some(format!("/proc/self/uid_map cannot be read: {error}")),
     }
     if let Some(why) = store.read_only() {
         return Some(format!("the store cannot be written ({why})"));

@@ -62,9 +62,12 @@ pub(crate) fn having(device: &str) -> Vec<Elsewhere> {
 
 /// Whether all ids are mapped, to themselves: the initial user namespace, where EROFS may be
 /// mounted.
-pub(crate) fn in_first() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+///
+/// # Errors
+/// Those of reading the map.
+pub(crate) fn in_first() -> std::io::Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map")?;
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn path_of(table: &[u8], device: &str) -> Option<PathBuf> {

@@ -35,8 +35,13 @@ use crate::trees::content_place;
 
 /// Why this process cannot mount so; `None` if it may try.
 pub(crate) fn hindrance() -> Option<String> {
-    if namespaces::in_first() {
-        return Some("that is for root of a user namespace, such as podman unshare makes".into());
+    match namespaces::in_first() {
+        Ok(false) => {}
+        Ok(true) => {
+            let who = "that is for root of a user namespace, such as podman unshare makes";
+            return Some(who.into());
+        }
+        Err(error) => return Some(format!("/proc/self/uid_map cannot be read: {error}")),
     }
     let root = rustix::process::geteuid().is_root();
     (!root).then(|| "that is for root of the user namespace alone".into())
