@@ -1,0 +1,258 @@
+"""Runs the commands with one system call of each run failing: what `scripts/faults` calls.
+
+The model: a run without a fault counts the calls of a kind and gives the state that the command
+leaves. Then for each chosen point a copy of the base runs with that call failing. The verdict:
+
+  done    it said that it succeeded, and left what it leaves without a fault
+  told    it failed, said why, and after that the same command succeeds
+  WRONG   anything else; the reason is printed at once, with the command line that shows it
+
+A point is the name of a system call and a number: the nth call of that name of each thread fails.
+A run that makes fewer of them, for threads take their work in another order, has missed its point,
+which is counted. A fault in the dynamic linker, before the program runs, has the linker's message.
+"""
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+from commands import COMMANDS, make_base, state, strata
+
+WRITES = ("write,pwrite64,writev,pwritev,openat,mkdirat,mkdir,linkat,link,symlinkat,symlink,rename,"
+          "renameat,renameat2,fallocate,ftruncate,fsync,fdatasync,syncfs,copy_file_range,fsetxattr,"
+          "setxattr,lsetxattr,sendfile,mknodat,msync")
+READS = "read,pread64,readv,openat,openat2,newfstatat,statx,fstat,getdents64,readlinkat,lseek"
+KINDS = {
+    "ENOSPC": ("error=ENOSPC", WRITES),
+    "EIO": ("error=EIO", WRITES + "," + READS + ",unlinkat,unlink,rmdir,flock"),
+    "EMFILE": ("error=EMFILE", "openat,openat2,socket,pipe2,dup,dup3,epoll_create1,eventfd2,open,"
+                               "fsopen,fsmount,open_tree,memfd_create,signalfd4,timerfd_create"),
+    "EINTR": ("error=EINTR", "read,write,pread64,pwrite64,openat,flock,fcntl,connect,accept4,recvfrom,"
+                             "sendto,wait4,waitid,poll,ppoll,epoll_wait,fallocate,fsync"),
+    "ENOMEM": ("error=ENOMEM", "mmap,mremap,openat,clone,clone3,mkdirat,linkat,newfstatat,"
+                               "getdents64,fsopen,fsmount,mprotect"),
+    "KILL": ("signal=KILL", WRITES + ",unlinkat,unlink,rmdir,mount,umount2,move_mount,fsmount"),
+    "SHORT": None,
+}
+PATIENCE = 60
+# What names a thing: a path, a reference, a digest, a device.
+NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|work\b|mnt\b|the store|daemon|descriptors")
+
+
+class Runs:
+    """All runs of one invocation."""
+
+    def __init__(self, args):
+        self.strata, self.work, self.points = args.strata, args.work, args.points
+        self.base = args.work + "/base"
+        self.place = args.work + "/place"
+        self.registry = None
+        make_base(self.strata, self.base)
+
+    def fresh(self):
+        """A new copy of the base, with nothing of the last run in its way."""
+        self.clean()
+        # Hard links of the store stay links.
+        subprocess.run(["cp", "-a", self.base, self.place], check=True)
+
+    def clean(self):
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            mounted = [line.split()[1] for line in file]
+        for target in reversed(mounted):
+            if target.startswith(self.place + "/"):
+                subprocess.run(["umount", "-l", target], check=False)
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def run(self, command, *before, **environment):
+        """Runs a command in the place; (status, what it said), a hang as status None."""
+        line = [word.replace("{registry}", self.registry or "")
+                for word in command.line(self.strata, self.place)]
+        with subprocess.Popen([*before, *line], cwd=self.place, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                              errors="replace", start_new_session=True,
+                              env=dict(os.environ, RUST_BACKTRACE="0", **environment)) as child:
+            try:
+                said = child.communicate(timeout=PATIENCE)[1]
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                return None, "hangs for %d s" % PATIENCE
+        return child.returncode, said
+
+    def points_of(self, command, kind):
+        """Every point of a run without a fault: the name of a call, and the how manieth it is for
+        the thread that makes most of them, in the order of their first appearance."""
+        self.fresh()
+        log = self.work + "/log"
+        if os.path.exists(log):
+            os.unlink(log)
+        seen = {}
+        if kind == "SHORT":
+            status, said = self.run(command, LD_PRELOAD=self.work + "/short.so",
+                                    STRATA_SHORT_LOG=log)
+            with open(log, encoding="ascii") as file:
+                seen["transfer"] = max(map(int, file))
+        else:
+            status, said = self.run(command, "strace", "-f", "-qqq", "--seccomp-bpf", "-o", log,
+                                    "-e", "trace=" + KINDS[kind][1])
+            threads = {}
+            with open(log, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    found = re.match(r"(\d+) +(\w+)\(", line)
+                    if found:
+                        threads[found.groups()] = threads.get(found.groups(), 0) + 1
+            for (_, name), count in threads.items():
+                seen[name] = max(count, seen.get(name, 0))
+        if status:
+            raise SystemExit("faults: %s without a fault: %s" % (command.name, said))
+        return [(name, n) for name, count in seen.items() for n in range(1, count + 1)]
+
+    def faulty(self, command, kind, point):
+        """The run with one call failing: (status, said, whether it came to that call)."""
+        call, n = point
+        if kind == "SHORT":
+            return *self.run(command, LD_PRELOAD=self.work + "/short.so", STRATA_SHORT=str(n)), True
+        log = self.work + "/log"
+        # With -q it tells who was killed.
+        status, said = self.run(command, "strace", "-f", "-q", "--seccomp-bpf", "-o", log,
+                                "-e", "trace=" + call,
+                                "-e", "inject=%s:%s:when=%d" % (call, KINDS[kind][0], n))
+        with open(log, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        return status, said, "(INJECTED)" in text or "killed by SIGKILL" in text
+
+    def verdict(self, command, kind, point, wanted, before):
+        """What a point shows: "done", "told", "missed", or what is wrong."""
+        self.fresh()
+        status, said, reached = self.faulty(command, kind, point)
+        if not reached and status is not None:
+            return "missed"
+        if "panicked at" in said:
+            return "panics: " + said.strip()[-300:]
+        if status is None:
+            return said
+        left = self.mounts()
+        if left and status == 0:
+            return "says that it succeeded, and left mounts: %s" % left
+        if left:
+            subprocess.run(["umount", "-l", *left], check=False)
+        try:
+            strata(self.strata, self.place, "-q", "fsck")
+        except RuntimeError as error:
+            return "fsck after it: %s (it said: %s)" % (error, said.strip()[-200:])
+        now = state(self.strata, self.place)
+        if status == 0:
+            return "done" if now == wanted else "says that it succeeded: %s" % differs(wanted, now)
+        killed = kind == "KILL" or status < 0 or status in (137, 134)
+        if not killed and not (NAMES.search(said) or "loading shared" in said):
+            return "its message names nothing: %r" % said.strip()[-300:]
+        for name, item in (("images", now["images"]), ("uppers", now["uppers"])):
+            if not killed and item not in (before[name], wanted[name]):
+                return "left neither the old nor the new %s: %s" % (name, differs(wanted, now))
+        if not killed:
+            for path, digest in now["out"].items():
+                if wanted["out"].get(path) != digest and digest != "directory":
+                    return "left a half file under its name: %s (%s)" % (path, said.strip()[-200:])
+        return self.again(command, wanted, said)
+
+    def again(self, command, wanted, said):
+        """Whether the same command without a fault does all of it."""
+        for name in os.listdir(self.place + "/out"):
+            # What was made before the fault is whole, or of a killed run; whoever runs it again
+            # takes that away.
+            subprocess.run(["rm", "-rf", self.place + "/out/" + name], check=True)
+        status, again = self.run(command)
+        if status and not (command.name in ("rm", "rmi") and "no such" in again.lower()
+                           or command.name in ("rm", "rmi") and "no image" in again.lower()):
+            return "the same command again: %s (first: %s)" % (again.strip()[-300:],
+                                                               said.strip()[-200:])
+        now = state(self.strata, self.place)
+        if now != wanted:
+            return "the same command again leaves: %s" % differs(wanted, now)
+        try:
+            strata(self.strata, self.place, "-q", "fsck")
+        except RuntimeError as error:
+            return "fsck after the same command again: %s" % error
+        return "told"
+
+    def mounts(self):
+        with open("/proc/self/mounts", encoding="utf-8") as file:
+            return [line.split()[1] for line in file
+                    if line.split()[1].startswith(self.place + "/mnt")]
+
+
+def differs(wanted, now):
+    """The first things in which two states differ."""
+    said = []
+    for what in wanted:
+        if wanted[what] == now[what]:
+            continue
+        if isinstance(wanted[what], dict):
+            said += ["%s: %s, not %s" % (key, now[what].get(key), wanted[what].get(key))
+                     for key in {**wanted[what], **now[what]}
+                     if wanted[what].get(key) != now[what].get(key)][:3]
+        else:
+            said += ["+ " + item for item in now[what] if item not in wanted[what]][:3]
+            said += ["- " + item for item in wanted[what] if item not in now[what]][:3]
+    return "; ".join(said)[:600]
+
+
+def chosen(total, points):
+    """Which points are tried: all of them, or some, evenly, the first and the last among them."""
+    if points == 0 or total <= points:
+        return range(total)
+    return sorted({(total - 1) * n // (points - 1) for n in range(points)})
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/faults")
+    parser.add_argument("--strata", required=True)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--command", action="append")
+    parser.add_argument("--fault", action="append", choices=list(KINDS))
+    args = parser.parse_args()
+    runs, wrong, tried = Runs(args), 0, 0
+    serve = subprocess.Popen([args.strata, "--root", runs.base + "/store", "serve", "--listen",
+                              "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    runs.registry = re.search(r"http://([0-9.:]+)/", serve.stdout.readline()).group(1)
+    try:
+        for command in COMMANDS:
+            if args.command and command.name not in args.command:
+                continue
+            runs.fresh()
+            before = state(args.strata, runs.place)
+            status, said = runs.run(command)
+            if status:
+                raise SystemExit("faults: %s: %s" % (command.name, said))
+            wanted = state(args.strata, runs.place)
+            for kind in args.fault or KINDS:
+                every = runs.points_of(command, kind)
+                seen = {"done": 0, "told": 0, "missed": 0}
+                points = [every[n] for n in chosen(len(every), args.points)]
+                for point in points:
+                    verdict = runs.verdict(command, kind, point, wanted, before)
+                    if verdict in seen:
+                        seen[verdict] += 1
+                    else:
+                        wrong += 1
+                        print("WRONG    %s, %s in %s %d: %s" % (command.name, kind, *point, verdict),
+                              flush=True)
+                bad = len(points) - sum(seen.values())
+                tried += len(points) - seen["missed"]
+                print("%-8s %s, %s: %d of %d points, %d done, %d told, %d missed%s" % (
+                    "FAILED" if bad else "ok", command.name, kind, len(points), len(every),
+                    seen["done"], seen["told"], seen["missed"], ", %d WRONG" % bad if bad else ""),
+                    flush=True)
+    finally:
+        serve.terminate()
+        runs.clean()
+    print("%d points tried, %d of them wrong" % (tried, wrong))
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
