@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     // Tests alone may use it.
     ("testkit", &[]),
     // It judges strata as it judges other programs.
@@ -28,6 +28,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
         &["content", "diff", "fuse", "image", "kernel", "layer", "registry", "tree", "union"],
     ),
     ("overlay", &["content", "fuse", "tree", "union"]),
+    // No program of strata contains it.
+    ("fuzz", &["diff", "image", "layer", "overlay", "registry", "tree"]),
     ("snapshotter", &["engine", "layer", "tree"]),
     (
         "layer-store",

@@ -21,7 +21,10 @@ pub(crate) fn files() -> Vec<PathBuf> {
         for entry in fs::read_dir(top().join(&dir)).unwrap() {
             let entry = entry.unwrap();
             let path = dir.join(entry.file_name());
-            let skipped = ["target", ".git", "tests/fixtures"].iter().any(|s| path == Path::new(s));
+            let skipped =
+                ["target", ".git", "tests/fixtures", "crates/fuzz/corpus", "crates/fuzz/found"]
+                    .iter()
+                    .any(|s| path == Path::new(s));
             if skipped {
                 continue;
             }

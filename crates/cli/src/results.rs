@@ -1,7 +1,7 @@
 //! Standard output, whose errors say that they are its own.
 //!
-//! Invariant: the kind of an error stays, for a closed pipe is no failure and an interrupted call is
-//! made again.
+//! Invariant: the kind of an error stays, for a closed pipe is no failure and an interrupted call
+//! is made again.
 
 use std::io::{self, Write};
 

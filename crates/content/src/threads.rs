@@ -10,8 +10,8 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, scope};
 
-/// Runs `work` here and in up to `further` more threads at once. `work` takes jobs from a queue of its
-/// own, so that any number of threads, one as well, does all of them.
+/// Runs `work` here and in up to `further` more threads at once. `work` takes jobs from a queue of
+/// its own, so that any number of threads, one as well, does all of them.
 pub fn together(further: usize, work: impl Fn() + Sync) {
     scope(|scope| {
         for _ in 0..further {

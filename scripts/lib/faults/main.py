@@ -161,8 +161,8 @@ class Runs:
     def again(self, command, wanted, said):
         """Whether the same command without a fault does all of it."""
         for name in os.listdir(self.place + "/out"):
-            # What was made before the fault is whole, or of a killed run; whoever runs it again
-            # takes that away.
+            # What was made before the fault is whole, or of a killed run; it is taken away before
+            # a second try.
             subprocess.run(["rm", "-rf", self.place + "/out/" + name], check=True)
         status, again = self.run(command)
         if status and not (command.name in ("rm", "rmi") and "no such" in again.lower()

@@ -130,8 +130,8 @@ pub(crate) fn mount_in_kernel(
     Ok(())
 }
 
-/// Names what was to be mounted, where the error does not, and the way out of a mount that the kernel
-/// cannot make.
+/// Names what was to be mounted, where the error does not, and the way out of a mount that the
+/// kernel cannot make.
 pub(crate) fn explained(request: &MountRequest, error: stratafs::Error) -> anyhow::Error {
     use strata_fuse::Error as Fuse;
     let at = format!("cannot mount {} on {}", request.image, stratafs::shown(&request.directory));

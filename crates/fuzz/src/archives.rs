@@ -1,0 +1,110 @@
+//! Archives and layouts: their lists, manifests and configs, up to the images in them.
+//!
+//! Invariant: a source that opens can be asked for all that its images say of themselves.
+
+use std::fs;
+use std::io::Cursor;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+use strata_image::{OpenSource, SourceLimits, SourceSpec};
+
+use crate::kit::in_memory;
+
+/// Bounds that an input of some kilobytes can reach.
+fn bounds() -> SourceLimits {
+    SourceLimits {
+        document_bytes: 64 << 10,
+        members: 1000,
+        archive_bytes: 1 << 20,
+        images: 20,
+        ..SourceLimits::default()
+    }
+}
+
+fn open(path: &Path) {
+    let scratch = || Ok(in_memory(b""));
+    let Ok(source) = OpenSource::open(&SourceSpec::path(path), None, &scratch, &bounds()) else {
+        return;
+    };
+    for image in source.images() {
+        let _ = (image.id(), image.names().len(), image.store_names(), image.title());
+        let record = image.record();
+        assert_eq!(record.layers, image.diff_ids(), "a record of other layers");
+        for position in 0..image.diff_ids().len() {
+            if let Ok(layer) = image.layer(position) {
+                let mut reader = layer.reader;
+                let _ = std::io::copy(&mut reader, &mut std::io::sink());
+            }
+        }
+    }
+}
+
+/// Any bytes as an archive.
+pub(crate) fn archive(data: &[u8]) {
+    let file = in_memory(data);
+    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
+}
+
+/// The directory of a layout whose other documents are right; one process has one.
+#[allow(clippy::unwrap_used)]
+fn layout() -> &'static Path {
+    static LAYOUT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    LAYOUT
+        .get_or_init(|| {
+            let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+            fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+            let version = r#"{"imageLayoutVersion":"1.0.0"}"#;
+            fs::write(dir.path().join("oci-layout"), version).unwrap();
+            dir
+        })
+        .path()
+}
+
+/// Writes a blob; what a descriptor says of it.
+#[allow(clippy::unwrap_used)]
+fn blob(bytes: &[u8], media_type: &str) -> serde_json::Value {
+    let digest = Sha256::digest(bytes);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(layout().join("blobs/sha256").join(&hex), bytes).unwrap();
+    serde_json::json!({
+        "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len(),
+    })
+}
+
+#[allow(clippy::unwrap_used)]
+fn open_layout(manifest: &serde_json::Value) {
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(layout().join("index.json"), index.to_string()).unwrap();
+    open(layout());
+    // The blobs of one input are none of the next one's.
+    for blob in fs::read_dir(layout().join("blobs/sha256")).unwrap() {
+        fs::remove_file(blob.unwrap().path()).unwrap();
+    }
+}
+
+/// Any bytes as a manifest, or an index: the first byte says.
+pub(crate) fn manifest(data: &[u8]) {
+    let Some((kind, rest)) = data.split_first() else { return };
+    let media_type = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ][usize::from(kind % 4)];
+    open_layout(&blob(rest, media_type));
+}
+
+/// Any bytes as the config of an image with one empty layer.
+pub(crate) fn config(data: &[u8]) {
+    let mut tar = Vec::new();
+    let _ = std::io::copy(&mut Cursor::new([0; 1024]), &mut tar);
+    let layer = blob(&tar, "application/vnd.oci.image.layer.v1.tar");
+    let config = blob(data, "application/vnd.oci.image.config.v1+json");
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+    let manifest =
+        blob(manifest.to_string().as_bytes(), "application/vnd.oci.image.manifest.v1+json");
+    open_layout(&manifest);
+}

@@ -1,0 +1,29 @@
+//! What the targets share: files in memory, and a listener that hears nothing.
+//!
+//! Invariant: a file has its bytes from the beginning on, and no name.
+
+use std::fs::File;
+use std::io::Write;
+
+use rustix::fs::MemfdFlags;
+use strata_layer::{Event, Progress};
+
+/// Nobody listens.
+pub(crate) struct Nobody;
+
+impl Progress for Nobody {
+    fn event(&self, _: &str, _: Event) {}
+    fn warning(&self, _: &str, _: &str) {}
+}
+
+/// A file of these bytes, at its beginning.
+///
+/// # Panics
+/// Without memory: a fuzzer has nothing to do there.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn in_memory(bytes: &[u8]) -> File {
+    let mut file = File::from(rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).unwrap());
+    file.write_all(bytes).unwrap();
+    rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
+    file
+}

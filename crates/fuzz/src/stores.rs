@@ -1,0 +1,110 @@
+//! What a damaged disk makes of a store's own files.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use strata_layer::{LayerInput, Store, StoreOptions};
+use strata_tree::{FlatTree, Lower, MemTree, Spec, TreePath, compile, list};
+
+use crate::kit::{Nobody, in_memory};
+
+/// Changes `whole` as `edits` say: eight bytes each, a place, a length and what comes there.
+fn damaged(whole: &[u8], edits: &[u8]) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for edit in edits.chunks_exact(8) {
+        let at = u32::from_le_bytes([edit[0], edit[1], edit[2], 0]) as usize % bytes.len().max(1);
+        match edit[3] % 8 {
+            0 => bytes.truncate(at),
+            1..=4 => {
+                let end = (at + usize::from(edit[3] % 8)).min(bytes.len());
+                bytes[at..end].copy_from_slice(&edit[4..4 + end - at]);
+            }
+            5 => {
+                let to = u32::from_le_bytes([edit[4], edit[5], edit[6], 0]) as usize;
+                let to = to % bytes.len().max(1);
+                let from = at.min(bytes.len().saturating_sub(1));
+                bytes.swap(from, to);
+            }
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (edit[4] % 8);
+                }
+            }
+        }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    bytes
+}
+
+/// A compiled tree, damaged: every node, name, attribute and content reference is asked for.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn tree(data: &[u8]) {
+    static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
+    let whole = WHOLE.get_or_init(|| {
+        let long = "n".repeat(255);
+        let spec = Spec::new()
+            .dir("etc")
+            .perm(0o700)
+            .file("etc/hosts", "x")
+            .owner(1, 2)
+            .xattr("user.a", "value")
+            .link("etc/again", &TreePath::clamped(b"etc/hosts").unwrap())
+            .symlink("etc/to", "../somewhere/else")
+            .dir(&long)
+            .file(format!("{long}/{long}"), "y")
+            .fifo("pipe")
+            .dir("etc/empty");
+        let tree = MemTree::new(&spec).unwrap();
+        let file = in_memory(b"");
+        compile(&tree, &file).unwrap();
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
+        bytes
+    });
+    let file = in_memory(&damaged(whole, data));
+    let Ok(tree) = FlatTree::open(file, "fuzz".to_owned()) else { return };
+    let (mut seen, mut todo) = (HashSet::new(), vec![tree.root()]);
+    while let Some(id) = todo.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        // Errors are right here, walks without end and panics are not.
+        let _ = (tree.node(id), tree.xattrs(id), tree.read_link(id), tree.content(id));
+        let _ = tree.parent(id);
+        if let Ok(all) = list(&tree, id) {
+            todo.extend(all.iter().filter_map(|(_, entry)| entry.node()).map(|node| node.id));
+        }
+    }
+}
+
+/// `index.db`, damaged: opening, listing, and a check of the store.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn index(data: &[u8]) {
+    static WHOLE: OnceLock<(tempfile::TempDir, Vec<u8>)> = OnceLock::new();
+    let (dir, whole) = WHOLE.get_or_init(|| {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let tar = vec![0; 1024];
+        let input = LayerInput {
+            label: "fuzz".to_owned(),
+            diff_id: None,
+            blob: None,
+            reader: Box::new(std::io::Cursor::new(tar)),
+        };
+        store.unpack(input, &Nobody).unwrap();
+        drop(store);
+        let bytes = std::fs::read(dir.path().join("index.db")).unwrap();
+        (dir, bytes)
+    });
+    for left in ["index.db-wal", "index.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(left));
+    }
+    std::fs::write(dir.path().join("index.db"), damaged(whole, data)).unwrap();
+    if let Ok(store) = Store::open_existing(dir.path(), StoreOptions::default()) {
+        let _ = store.images().all();
+        let _ = store.gc();
+    }
+    let _ = Store::fsck(dir.path(), false, StoreOptions::default(), &Nobody);
+}
