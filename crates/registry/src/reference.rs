@@ -221,15 +221,20 @@ impl Reference {
         self.digest
     }
 
-    /// The repository as docker shows it: without `docker.io/` and `library/`.
+    /// The repository as docker shows it: without `docker.io/` and `library/`, unless what is left
+    /// would be read as another name (`docker.io/other.host/a`, which docker shortens).
     pub fn familiar_name(&self) -> String {
         let path = self.repository.as_str();
-        if self.domain.as_str() != DEFAULT_DOMAIN {
-            return format!("{}/{path}", self.domain.as_str());
-        }
-        match path.strip_prefix(OFFICIAL).and_then(|rest| rest.strip_prefix('/')) {
-            Some(official) if !official.contains('/') => official.to_owned(),
-            _ => path.to_owned(),
+        let short = match path.strip_prefix(OFFICIAL).and_then(|rest| rest.strip_prefix('/')) {
+            Some(official) if !official.contains('/') => official,
+            _ => path,
+        };
+        let is_same = self.domain.as_str() == DEFAULT_DOMAIN
+            && Self::parse(short)
+                .is_ok_and(|read| read.domain == self.domain && read.repository == self.repository);
+        match is_same {
+            true => short.to_owned(),
+            false => format!("{}/{path}", self.domain.as_str()),
         }
     }
 
@@ -358,6 +363,7 @@ mod tests {
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             ("localhost:5000/x/y:1", "localhost:5000/x/y:1", "localhost:5000/x/y:1"),
             ("quay.io/a/b", "quay.io/a/b:latest", "quay.io/a/b:latest"),
             ("HOST/a", "HOST/a:latest", "HOST/a:latest"),

@@ -3,8 +3,8 @@
 //! Invariants: a head is at most 16 KiB and comes as a whole within a minute, however its bytes
 //! are spread over it, so that no client keeps a connection open for long without asking; a
 //! request with a body is answered and its connection ended, so that no body is ever taken for a
-//! request; at most 64 are open at a time, further ones wait; a shortage of the machine (descriptors,
-//! threads, memory) costs a connection, never the server.
+//! request; at most 64 are open at a time, further ones wait; a shortage of the machine
+//! (descriptors, threads, memory) costs a connection, never the server.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
