@@ -122,7 +122,9 @@ class Runs:
                                 "-e", "inject=%s:%s:when=%d" % (call, KINDS[kind][0], n))
         with open(log, encoding="utf-8", errors="replace") as file:
             text = file.read()
-        return status, said, "(INJECTED)" in text or "killed by SIGKILL" in text
+        # strace ends as its child did, and may not get to write the last line.
+        killed = "killed by SIGKILL" in text or status in (-9, 137)
+        return status, said, "(INJECTED)" in text or killed
 
     def verdict(self, command, kind, point, wanted, before):
         """What a point shows: "done", "told", "missed", or what is wrong."""
