@@ -5,7 +5,6 @@
 //! whole, and is read, never changed.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use strata_union::writable::{UnionOptions, UpperView};
 use crate::error::{Error, ErrorContext, Result, bail};
 use crate::mounts::kernel::hindrance;
 use crate::trees::{open_names, open_tree};
-use crate::uppers::write_diff;
+use crate::uppers::{diff_pipe, write_diff};
 
 /// Layers, leased, and their merged tree. See the module.
 pub struct OpenChain {
@@ -85,7 +84,7 @@ impl OpenChain {
         if changes.list().next().is_none() && !changes.changes_root().with_context(doing)? {
             return Ok(None);
         }
-        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+        let (reader, writer) = diff_pipe()?;
         let input = LayerInput {
             label: upper.display().to_string(),
             diff_id: None,

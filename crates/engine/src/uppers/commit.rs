@@ -3,8 +3,9 @@
 //! Invariant: the writable layer is only read, also while a mount writes to it: what is written
 //! meanwhile is in the result or is not.
 
-use std::io::{self, BufWriter, ErrorKind, PipeWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use strata_content::threads::beside;
 use strata_content::{FileTree, Joined};
@@ -97,7 +98,7 @@ impl Engine {
             changes: options.changes,
             created_by: format!("strata commit {}", upper.name),
         };
-        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+        let (reader, writer) = diff_pipe()?;
         let derive = || {
             let diff = Box::new(reader);
             let into = checked(store);
@@ -121,11 +122,42 @@ fn changes(view: &UpperView, upper: &NamedUpper) -> Result<Layer> {
     view.changes().with_context(|| format!("cannot read upper {}", upper.name))
 }
 
-/// The end of a pipe that a diff is written into.
-struct DiffPipe {
+/// A pipe for a diff. Its reader fails at the end if [`write_diff`] has, for a diff that was cut off
+/// between two members is a good diff of less.
+///
+/// # Errors
+/// Those of making a pipe.
+pub(crate) fn diff_pipe() -> Result<(WholeDiff, DiffPipe)> {
+    let (reader, pipe) = io::pipe().context("cannot make a pipe for the layer")?;
+    let whole = Arc::new(AtomicBool::new(false));
+    let reader = WholeDiff { pipe: reader, whole: Arc::clone(&whole) };
+    Ok((reader, DiffPipe { pipe, closed: false, whole }))
+}
+
+/// The end of it that is read.
+pub(crate) struct WholeDiff {
+    pipe: PipeReader,
+    whole: Arc<AtomicBool>,
+}
+
+impl Read for WholeDiff {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.pipe.read(buffer)? {
+            0 if !buffer.is_empty() && !self.whole.load(Ordering::Acquire) => {
+                Err(io::Error::other("what the upper changes could not be read to its end"))
+            }
+            n => Ok(n),
+        }
+    }
+}
+
+/// The end of it that a diff is written into.
+pub(crate) struct DiffPipe {
     pipe: PipeWriter,
     /// Nobody reads any more.
     closed: bool,
+    /// All of the diff was written.
+    whole: Arc<AtomicBool>,
 }
 
 impl Write for DiffPipe {
@@ -142,8 +174,8 @@ impl Write for DiffPipe {
 
 /// Writes the layer as a diff; says what a diff cannot hold, or `None` if the reader stopped before
 /// the end, for a reason of its own.
-pub(crate) fn write_diff(layer: Layer, pipe: PipeWriter) -> Result<Option<Vec<String>>> {
-    let mut out = BufWriter::with_capacity(256 << 10, DiffPipe { pipe, closed: false });
+pub(crate) fn write_diff(layer: Layer, pipe: DiffPipe) -> Result<Option<Vec<String>>> {
+    let mut out = BufWriter::with_capacity(256 << 10, pipe);
     let contents = layer.contents();
     let layer = FileTree::new(Arc::new(layer), contents);
     let exported = strata_diff::export::write_changes(&layer, &mut out)
@@ -153,5 +185,27 @@ pub(crate) fn write_diff(layer: Layer, pipe: PipeWriter) -> Result<Option<Vec<St
         return Ok(None);
     }
     let left_out = exported?.left_out.into_iter();
+    out.get_ref().whole.store(true, Ordering::Release);
     Ok(Some(left_out.map(|one| format!("{}: left out: {}", one.path, one.what)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_whose_writer_fails_has_no_end() {
+        let (mut reader, writer) = diff_pipe().unwrap();
+        drop(writer);
+        let mut all = Vec::new();
+        let cut_off = reader.read_to_end(&mut all).unwrap_err();
+        assert!(cut_off.to_string().contains("to its end"), "{cut_off}");
+
+        let (mut reader, mut writer) = diff_pipe().unwrap();
+        writer.write_all(b"all").unwrap();
+        writer.whole.store(true, Ordering::Release);
+        drop(writer);
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"all");
+    }
 }

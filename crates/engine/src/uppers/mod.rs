@@ -29,8 +29,8 @@ use crate::mounts::{MountInfo, MountRecords, list};
 
 mod commit;
 
-pub(crate) use commit::write_diff;
 pub use commit::{CommitOptions, Committed};
+pub(crate) use commit::{diff_pipe, write_diff};
 
 /// `upper.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
