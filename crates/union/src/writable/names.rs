@@ -270,7 +270,8 @@ impl NameResolver {
             return Ok(found);
         }
         let Some(origin) = self.origins.read(fd)? else { return Ok(found) };
-        let Some(lower) = self.origins.kept_number(&origin, stat.stx_ino, dir, name)? else {
+        let knows = |id| self.table.has_inode(id, stat.stx_ino);
+        let Some(lower) = self.origins.kept_number(&origin, stat, (dir, name), knows)? else {
             return Ok(found);
         };
         found.id = lower;

@@ -16,6 +16,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::Statx;
 use strata_content::FileTree;
 use strata_tree::{ByHandle, Kind, Name, NodeId};
 
@@ -24,7 +25,7 @@ use super::error::Result;
 use super::listing::DirReader;
 use super::marks::{Mark, Marks};
 use super::origin_mark::Origin;
-use super::stats::stat;
+use super::stats::{stat, upper_number};
 use super::table::NodeState;
 
 /// Reads and writes the marks of origin.
@@ -51,15 +52,16 @@ impl Origins {
         Ok(Origin { lower, inode: Some(stat(copy)?.stx_ino), handle, unsynced })
     }
 
-    /// The lower's number that an inode called `name` in `dir` keeps, if its mark counts.
+    /// The lower's number that an inode called `name` in `dir` keeps, if its mark counts. `knows`
+    /// says whether the table has that inode under a number.
     pub(super) fn kept_number(
         &self,
         origin: &Origin,
-        inode: u64,
-        dir: &NodeState,
-        name: Name<'_>,
+        inode: &Statx,
+        (dir, name): (&NodeState, Name<'_>),
+        knows: impl Fn(NodeId) -> bool,
     ) -> Result<Option<NodeId>> {
-        if origin.inode.is_some_and(|own| own != inode) {
+        if origin.inode.is_some_and(|own| own != inode.stx_ino) {
             return Ok(None);
         }
         if let Some(handle) = &origin.handle {
@@ -69,10 +71,21 @@ impl Origins {
                 ByHandle::Unknown => {}
             }
         }
+        // One inode has one number, also under a name that the lower does not have.
+        if knows(origin.lower) {
+            return Ok(Some(origin.lower));
+        }
+        if knows(upper_number(inode)) {
+            return Ok(None);
+        }
         let below = self.dirs.in_lower(dir, name)?.filter(|node| node.id == origin.lower);
         let Some(below) = below.filter(|node| node.stat.kind != Kind::Directory) else {
             return Ok(None);
         };
+        // One of the inode's names is new, and would say another number.
+        if inode.stx_nlink > below.stat.nlink {
+            return Ok(None);
+        }
         let same = origin.handle.is_none() || self.lower.file_handle(below.id)? == origin.handle;
         Ok(same.then_some(below.id))
     }

@@ -201,6 +201,11 @@ impl NodeTable {
         }
     }
 
+    /// Whether the node of that number is this inode of the upper.
+    pub(super) fn has_inode(&self, id: NodeId, real: u64) -> bool {
+        self.lock().get(&id).is_some_and(|known| known.found.real == Some(real))
+    }
+
     /// A copy of a node is being made: this inode.
     pub(super) fn begins(&self, id: NodeId, real: u64) {
         if let Some(known) = self.lock().get_mut(&id) {

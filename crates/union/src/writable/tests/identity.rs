@@ -252,3 +252,28 @@ fn a_directory_is_at_one_place_alone() {
         assert_ne!(told[0].0, told[1].0);
     }
 }
+
+#[test]
+fn the_names_of_a_copy_have_one_number_where_handles_tell_nothing() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/a", "a");
+    dirs.put("lower/one", "1");
+    let union = dirs.mount();
+    let low = union.lookup(NodeId::ROOT, b"a").unwrap().unwrap().id;
+    union.link(low, NodeId::ROOT, b"b").unwrap();
+    dirs.append("b", "+");
+    dirs.append("one", "+");
+    let one = dirs.look("one").unwrap().id;
+    // As an ordinary user, who may not open by a handle.
+    for name in ["upper/a", "upper/one"] {
+        let origin = Origin { handle: None, ..dirs.marked(name) };
+        dirs.mark(name, &origin);
+    }
+    assert_eq!((dirs.look("a").unwrap().id, dirs.look("b").unwrap().id), (low, low));
+    for order in [["a", "b"], ["b", "a"]] {
+        dirs.mount();
+        let numbers = order.map(|name| dirs.look(name).unwrap().id);
+        assert_eq!(numbers[0], numbers[1]);
+        assert_eq!(dirs.look("one").unwrap().id, one);
+    }
+}
