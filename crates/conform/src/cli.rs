@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::adapters::{self, Unpacker};
 use crate::catalogue::{self, Case};
 use crate::page::{self, Drawn, Page, VerdictMatrix};
+use crate::powers::Powers;
 use crate::progress::StatusLine;
 use crate::report::OutputForm;
 use crate::run::CaseResult;
@@ -129,11 +130,14 @@ fn layers(arguments: &LayerArguments, out: &mut dyn Write) -> Result<bool> {
         let unpacker = adapters::find(unpacker, arguments.path.as_deref())?;
         let results = run::run_all(cases, &unpacker, Duration::from_secs(arguments.timeout))?;
         good = report::is_good(&results);
+        let powers = Powers::here()?;
         at(
             "standard output",
             match arguments.format {
-                OutputForm::Table => report::table(out, &results),
-                OutputForm::Json => writeln!(out, "{:#}", report::json(&unpacker, &results)),
+                OutputForm::Table => report::table(out, &results, powers),
+                OutputForm::Json => {
+                    writeln!(out, "{:#}", report::json(&unpacker, &results, powers))
+                }
             },
         )?;
     } else if arguments.list || arguments.write.is_none() {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
 
-use crate::{Result, at};
+use crate::{Result, TreeEntry, at};
 
 /// What can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,34 @@ pub struct Powers {
 }
 
 impl Powers {
+    /// What of these trees the running user cannot make: it is not compared.
+    #[must_use]
+    pub fn beyond(self, trees: &[Vec<TreeEntry>]) -> Vec<&'static str> {
+        let any = |what: &dyn Fn(&TreeEntry) -> bool| trees.iter().flatten().any(what);
+        let named = |entry: &TreeEntry, user: bool| {
+            let mut names = entry.xattrs.iter().flat_map(|all| all.keys());
+            names.any(|name| name.starts_with(b"user.") == user)
+        };
+        let owned = |entry: &TreeEntry| entry.uid.unwrap_or(0) != 0 || entry.gid.unwrap_or(0) != 0;
+        let device = |entry: &TreeEntry| matches!(entry.kind.as_str(), "char" | "block");
+        let lacking = [
+            (!self.owners && any(&owned), "owners"),
+            (!self.devices && any(&device), "devices"),
+            (!self.user_xattrs && any(&|entry| named(entry, true)), "user attributes"),
+            (!self.privileged_xattrs && any(&|entry| named(entry, false)), "root's attributes"),
+        ];
+        lacking.iter().filter(|(lacks, _)| *lacks).map(|(_, what)| *what).collect()
+    }
+
+    /// Tries everything where temporary files go.
+    ///
+    /// # Errors
+    /// If nothing can be made there.
+    pub fn here() -> Result<Self> {
+        let dir = at("a directory for temporary files", tempfile::tempdir())?;
+        Self::tried(dir.path())
+    }
+
     /// Tries everything in `dir`, and leaves nothing there.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::adapters::Unpacker;
 use crate::judge::Verdict;
+use crate::powers::Powers;
 use crate::run::CaseResult;
 
 /// Whether no case of a grave class is wrong.
@@ -38,10 +39,18 @@ const VERDICTS: [Verdict; 4] = [Verdict::Pass, Verdict::Allowed, Verdict::Refuse
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub fn table(out: &mut dyn Write, results: &[CaseResult]) -> io::Result<()> {
+pub fn table(out: &mut dyn Write, results: &[CaseResult], powers: Powers) -> io::Result<()> {
+    let mut partly = 0;
     let width = results.iter().map(|(case, _)| case.id.len()).max().unwrap_or(0);
     for (case, judgement) in results {
-        writeln!(out, "{:<8} {:<9} {:<width$}", judgement.verdict, case.class, case.id)?;
+        let beyond = powers.beyond(&case.trees);
+        let left_out = match beyond.is_empty() {
+            true => String::new(),
+            false => format!("  not possible here: {}", beyond.join(", ")),
+        };
+        partly += usize::from(!beyond.is_empty());
+        let line = format!("{:<8} {:<9} {:<width$}", judgement.verdict, case.class, case.id);
+        writeln!(out, "{line}{left_out}")?;
         let told = matches!(judgement.verdict, Verdict::Wrong | Verdict::Refused);
         for reason in judgement.reasons.iter().filter(|_| told) {
             writeln!(out, "         {reason}")?;
@@ -49,12 +58,16 @@ pub fn table(out: &mut dyn Write, results: &[CaseResult]) -> io::Result<()> {
     }
     let counts: Vec<String> =
         VERDICTS.iter().map(|verdict| format!("{} {verdict}", count(results, *verdict))).collect();
-    writeln!(out, "{} cases: {}", results.len(), counts.join(", "))
+    writeln!(out, "{} cases: {}", results.len(), counts.join(", "))?;
+    match partly {
+        0 => Ok(()),
+        partly => writeln!(out, "{partly} of them compared in part, for want of privileges"),
+    }
 }
 
 /// The same as JSON.
 #[must_use]
-pub fn json(unpacker: &Unpacker, results: &[CaseResult]) -> Value {
+pub fn json(unpacker: &Unpacker, results: &[CaseResult], powers: Powers) -> Value {
     let cases: Vec<Value> = results
         .iter()
         .map(|(case, judgement)| {
@@ -63,6 +76,7 @@ pub fn json(unpacker: &Unpacker, results: &[CaseResult]) -> Value {
                 "class": case.class.name(),
                 "result": judgement.verdict.name(),
                 "reasons": judgement.reasons,
+                "not_possible_here": powers.beyond(&case.trees),
             })
         })
         .collect();

@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,18 @@ impl Ground {
 fn make_canary(dir: &Path) -> Result<()> {
     at(dir.display(), fs::create_dir_all(dir))?;
     at(dir.display(), fs::write(dir.join("keep"), "untouched"))
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // An ordinary user cannot remove what is in a directory without permissions.
+        if !rustix::process::geteuid().is_root() {
+            let mut command = Command::new("chmod");
+            command.args(["-R", "u+rwX"]).arg(self.dir.path()).stderr(Stdio::null());
+            // What stays closed stays where temporary files are.
+            let _ = command.status();
+        }
+    }
 }
 
 /// The absolute canary, locked.

@@ -26,7 +26,20 @@ pub fn tree(top: &Path, but: Option<&Path>) -> Result<Vec<TreeEntry>> {
     let mut open = vec![top.to_owned()];
     found.push(at(top.display(), entry(top, b".".to_vec()))?);
     while let Some(dir) = open.pop() {
-        for name in at(dir.display(), fs::read_dir(&dir))? {
+        // Readable alone is not enough: without search permission nothing in it can be looked at.
+        let names = match fs::read_dir(&dir) {
+            Ok(names) if fs::symlink_metadata(dir.join(".")).is_ok() => names,
+            Ok(_) => {
+                close(&mut found, top, &dir);
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                close(&mut found, top, &dir);
+                continue;
+            }
+            other => at(dir.display(), other)?,
+        };
+        for name in names {
             let path = at(dir.display(), name)?.path();
             if Some(path.as_path()) == but {
                 continue;
@@ -48,6 +61,15 @@ pub fn tree(top: &Path, but: Option<&Path>) -> Result<Vec<TreeEntry>> {
     Ok(found)
 }
 
+/// Notes that the running user cannot look into a directory.
+fn close(found: &mut [TreeEntry], top: &Path, dir: &Path) {
+    let inside = dir.strip_prefix(top).unwrap_or(dir).as_os_str().as_bytes();
+    let inside: &[u8] = if inside.is_empty() { b"." } else { inside };
+    for entry in found.iter_mut().filter(|entry| entry.path == inside) {
+        entry.closed = true;
+    }
+}
+
 /// A name that a directory lists, and that cannot be looked up.
 fn listed_alone(path: Vec<u8>) -> TreeEntry {
     TreeEntry {
@@ -60,12 +82,25 @@ fn listed_alone(path: Vec<u8>) -> TreeEntry {
         xattrs: Some(BTreeMap::new()),
         inode: path.clone(),
         path,
+        closed: false,
     }
 }
 
 fn entry(path: &Path, inside: Vec<u8>) -> io::Result<TreeEntry> {
     let facts = fs::symlink_metadata(path)?;
-    let (kind, body) = kind_and_body(path, &facts)?;
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let (mut closed, mut all) = (false, BTreeMap::new());
+    let (kind, body) = match kind_and_body(path, &facts) {
+        Err(error) if denied(&error) => {
+            closed = true;
+            ("file", Vec::new())
+        }
+        other => other?,
+    };
+    match xattrs(path) {
+        Err(error) if denied(&error) => closed = true,
+        other => all = other?,
+    }
     let nanos = u32::try_from(facts.mtime_nsec()).unwrap_or(0);
     Ok(TreeEntry {
         // The inode by its number, until the tree is whole.
@@ -81,7 +116,8 @@ fn entry(path: &Path, inside: Vec<u8>) -> io::Result<TreeEntry> {
         uid: Some(facts.uid()),
         gid: Some(facts.gid()),
         mtime: Some((facts.mtime(), nanos)),
-        xattrs: Some(xattrs(path)?),
+        xattrs: Some(all),
+        closed,
     })
 }
 

@@ -32,6 +32,9 @@ pub struct TreeEntry {
     pub xattrs: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// The first path that is the same inode.
     pub inode: Vec<u8>,
+    /// Its permissions keep the running user from looking into it: content, attributes and, of a
+    /// directory, what is in it are unknown. Never so in an expectation.
+    pub closed: bool,
 }
 
 impl TreeEntry {
@@ -136,6 +139,7 @@ fn entry(line: &CaseLine, path: Vec<u8>) -> Result<TreeEntry, String> {
         xattrs: if open("xattrs") { None } else { Some(xattrs) },
         inode: path.clone(),
         path,
+        closed: false,
     })
 }
 

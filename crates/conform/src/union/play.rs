@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
@@ -57,6 +58,25 @@ impl UnionPlace {
                 && (!owned || self.powers.owners)
                 && (!privileged || self.powers.privileged_xattrs)
         })
+    }
+}
+
+impl UnionPlace {
+    /// Whether a rule can be asked here: its lowers can be made, and its operations are such as the
+    /// running user may do in a plain directory.
+    #[must_use]
+    pub fn can_play(&self, rule: &Rule) -> bool {
+        self.can_make(&rule.lowers)
+            && rule.steps.iter().all(|RuleStep { operation, .. }| match operation {
+                Operation::Chown { .. } => self.powers.owners,
+                Operation::Node { kind, .. } => {
+                    matches!(kind, FileType::Fifo | FileType::Socket) || self.powers.devices
+                }
+                Operation::SetXattr { name, .. } | Operation::RemoveXattr { name, .. } => {
+                    name.starts_with(b"user.") || self.powers.privileged_xattrs
+                }
+                _ => true,
+            })
     }
 }
 

@@ -163,6 +163,7 @@ fn node(path: &[u8], kind: &str, body: &[u8], mode: u32) -> TreeEntry {
         mtime: Some((1_000_000_000, 0)),
         xattrs: Some(BTreeMap::new()),
         inode: path.to_vec(),
+        closed: false,
     }
 }
 

@@ -13,7 +13,7 @@ use super::shrink::shrink;
 use crate::Result;
 use crate::judge::Judgement;
 
-/// A rule and its verdict; none if its lowers cannot be made here.
+/// A rule and its verdict; none if it cannot be asked here ([`UnionPlace::can_play`]).
 pub type RuleResult = (Rule, Option<Judgement>);
 
 /// How many smaller sequences are tried.
@@ -68,7 +68,7 @@ pub fn play_rules(
     let count = rules.len();
     let judged = rules.into_iter().enumerate().map(|(at, rule)| {
         show(&format!("{}: rule {} of {count}", union.name, at + 1));
-        let can = place.can_make(&rule.lowers);
+        let can = place.can_play(&rule);
         let judgement = if can { Some(play_rule(union, &rule, place)?) } else { None };
         Ok((rule, judgement))
     });
