@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -107,8 +108,53 @@ fn every_mutant_still_applies() {
     assert!(mutants >= 20, "{mutants} mutants");
 }
 
+/// The rows of a page's tables: their cells.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    let cells = |line: &str| {
+        let inside = line.trim_start_matches('|').trim_end_matches('|');
+        inside.split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    };
+    lines.map(|line| cells(line.trim_end())).collect()
+}
+
+#[test]
+fn known_faults_are_those_that_the_page_of_results_shows() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let read = |name: &str| std::fs::read_to_string(docs.join(name)).unwrap();
+    // What each program did with each case or rule, if it did not pass.
+    let (mut found, mut programs) = (BTreeMap::new(), Vec::new());
+    for row in rows(&read("CONFORMANCE.md")) {
+        if row[0].is_empty() {
+            programs = row;
+        } else if row.len() == programs.len() {
+            let verdicts = programs[1..].iter().cloned().zip(row[1..].iter().cloned());
+            let others =
+                verdicts.filter(|(name, got)| !name.starts_with("strata") && got != "pass");
+            found.insert(row[0].clone(), others.collect::<BTreeMap<_, _>>());
+        }
+    }
+    let known = read("CONFORMANCE-KNOWN.md");
+    let (seen, others) = known.split_once("\n## In no version").unwrap();
+    let mut count = 0;
+    for row in rows(seen).into_iter().filter(|row| row[0] != "what happens") {
+        let said = row[1].split("; ").flat_map(|part| {
+            let (names, verdict) = part.split_once(": ").unwrap();
+            names.split(", ").map(|name| (name.to_owned(), verdict.to_owned()))
+        });
+        assert_eq!(said.collect::<BTreeMap<_, _>>(), found[row[2].trim_matches('`')], "{row:?}");
+        count += 1;
+    }
+    assert!(count > 20, "{count} rows");
+    for row in rows(others).into_iter().filter(|row| row[0] != "advisory") {
+        for id in row[1].split(", ") {
+            assert!(found.contains_key(id.trim_matches('`')), "{id}");
+        }
+    }
+}
+
 /// Cases that programs disagree on, and the check of `strata lint` that each one meets.
-const LINTED: [(&str, &str); 36] = [
+const LINTED: [(&str, &str); 51] = [
     ("whiteout-after-file-of-same-layer", "whiteout-beside-name"),
     ("whiteout-then-directory-of-same-name", "whiteout-beside-name"),
     ("directory-then-whiteout-of-same-name", "whiteout-beside-name"),
@@ -145,6 +191,21 @@ const LINTED: [(&str, &str); 36] = [
     ("pack-zstd-skippable", "compression"),
     ("time-negative", "time-before-1970"),
     ("time-negative-base-256", "time-before-1970"),
+    ("time-usual", "directory-times"),
+    ("time-of-directory-with-children", "directory-times"),
+    ("directory-xattrs-replaced", "attribute-dropped"),
+    ("link-to-symlink", "link-to-special"),
+    ("link-to-fifo", "link-to-special"),
+    ("parent-is-lower-file", "below-file"),
+    ("parent-is-file-of-same-layer", "below-file"),
+    ("duplicate-directory", "directory-twice"),
+    ("link-with-other-attributes", "link-attributes"),
+    ("xattr-empty-value", "empty-attribute"),
+    ("root-without-entry", "root-not-described"),
+    ("pack-gzip-as-plain", "media-type"),
+    ("pack-plain-as-gzip", "media-type"),
+    ("pack-zstd-as-gzip", "media-type"),
+    ("pack-docker-media-type", "media-type-of-docker"),
 ];
 
 fn lint(arguments: &[&str]) -> Output {
@@ -160,12 +221,17 @@ fn lint_finds_the_cases_that_programs_disagree_on() {
         let case = catalogue::select(&[id.to_owned()]).unwrap().remove(0);
         image::write(dir.path(), &case).unwrap();
         let source = format!("oci:{}/layout:case", dir.path().join(id).display());
-        let output = lint(&["--format", "json", "--fail-on", "never", &source]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let found: Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{id}: {said}"));
-        let findings = found[0]["findings"].as_array().unwrap();
-        assert!(findings.iter().any(|one| one["check"] == check), "{id}: {found:#}");
+        let found = |more: &[&str]| -> Value {
+            let arguments = [&["--format", "json", "--fail-on", "never", &source], more].concat();
+            let output = lint(&arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{id}: {said}"))
+        };
+        let (quick, verified) = (found(&[]), found(&["--verify"]));
+        let findings = quick[0]["findings"].as_array().unwrap();
+        assert!(findings.iter().any(|one| one["check"] == check), "{id}: {quick:#}");
+        // Reading more finds no more.
+        assert_eq!(quick[0]["findings"], verified[0]["findings"], "{id}");
     }
 }
 
@@ -189,6 +255,27 @@ fn lint_exits_by_the_class_and_leaves_out_what_is_allowed() {
     let sarif: Value = serde_json::from_slice(&sarif).unwrap();
     assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "opaque-root");
     assert_eq!(sarif["runs"][0]["results"][0]["level"], "error");
+}
+
+#[test]
+fn only_verifying_lint_sees_other_bytes_than_the_image_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = catalogue::select(&["pack-plain".to_owned()]).unwrap().remove(0);
+    image::write(dir.path(), &case).unwrap();
+    let archive = dir.path().join("pack-plain/docker.tar");
+    let mut bytes = std::fs::read(&archive).unwrap();
+    // A body of a layer: no header and no document has it.
+    let at = bytes.chunks(512).position(|block| block[0] == b'a' && block[1..] == [0; 511]);
+    bytes[at.unwrap() * 512] = b'A';
+    std::fs::write(&archive, bytes).unwrap();
+    let archive = archive.to_str().unwrap();
+    let quick = lint(&["--fail-on", "never", archive]);
+    assert_eq!(quick.status.code(), Some(0), "{}", String::from_utf8_lossy(&quick.stderr));
+    assert!(String::from_utf8_lossy(&quick.stdout).contains("digests not compared"));
+    let verified = lint(&["--fail-on", "never", "--verify", archive]);
+    assert_eq!(verified.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(said.contains("not those that the image names"), "{said}");
 }
 
 #[test]

@@ -208,6 +208,8 @@ fn layer(source: &ImageSource, text: &str, from: Option<&Descriptor>) -> Result<
         path,
         blob,
         kind: from.map_or(MediaKind::Unsaid, |from| MediaKind::of(&from.media_type)),
+        // Readers of docker archives ask the bytes.
+        media_type: String::new(),
         urls: from.map(|from| from.urls.clone()).unwrap_or_default(),
     })
 }

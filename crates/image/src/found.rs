@@ -35,6 +35,8 @@ pub(crate) struct FoundLayer {
     /// Digest and size in bytes of the stored bytes, where the format says them.
     pub(crate) blob: Option<(BlobDigest, Option<i64>)>,
     pub(crate) kind: MediaKind,
+    /// The media type, as it is written; empty where the format says none.
+    pub(crate) media_type: String,
     /// Where a foreign layer could be fetched.
     pub(crate) urls: Vec<String>,
 }

@@ -73,4 +73,4 @@ pub use save::{Saved, save};
 pub use serve::{ServeEvent, serve};
 pub use spec::SourceSpec;
 pub use spool::Scratch;
-pub use unloaded::{OpenSource, UnloadedImage};
+pub use unloaded::{OpenSource, UnloadedImage, UnverifiedLayer};

@@ -535,6 +535,7 @@ fn image(
                 path: blob_path(digest),
                 blob: Some((digest, Some(layer.size))),
                 kind: MediaKind::of(&layer.media_type),
+                media_type: layer.media_type,
                 urls: layer.urls,
             })
         })

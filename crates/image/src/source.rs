@@ -18,6 +18,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use strata_diff::stream::SkipRead;
 use strata_tree::{BlobDigest, DiffId, TreePath};
 
 use crate::archive::ArchiveIndex;
@@ -89,13 +90,13 @@ pub(crate) struct Blob<'a> {
     /// Its size in bytes, as the directory or archive has it.
     pub(crate) size: u64,
     /// Its bytes, from the beginning.
-    pub(crate) reader: Box<dyn Read + Send + 'a>,
+    pub(crate) reader: Box<dyn SkipRead + Send + 'a>,
     repeated: bool,
 }
 
 impl<'a> Blob<'a> {
     /// A blob of `size` bytes that `reader` gives.
-    pub(crate) fn new(size: u64, reader: Box<dyn Read + Send + 'a>) -> Self {
+    pub(crate) fn new(size: u64, reader: Box<dyn SkipRead + Send + 'a>) -> Self {
         Self { size, reader, repeated: false }
     }
 }
@@ -336,6 +337,15 @@ impl<F: std::borrow::Borrow<File>> Read for Range<F> {
         self.offset += count as u64;
         self.left -= count as u64;
         Ok(count)
+    }
+}
+
+impl<F: std::borrow::Borrow<File>> SkipRead for Range<F> {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let skipped = count.min(self.left);
+        self.offset += skipped;
+        self.left -= skipped;
+        Ok(skipped)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The images of a source, read without loading them: [`OpenSource`].
 //!
 //! Invariants: what is refused is what a load refuses; a layer's bytes are verified when they are
-//! read to the end with [`strata_layer::inspect`], as a load does.
+//! read to the end with [`strata_layer::inspect`], as a load does; those of an [`UnverifiedLayer`]
+//! are not.
 
+use strata_diff::stream::SkipRead;
 use strata_layer::{ImageRecord, LayerInput, Progress};
 use strata_registry::{Reference, Registries};
 use strata_tree::{DiffId, ImageId};
@@ -30,6 +32,16 @@ pub struct OpenSource<'s> {
 pub struct UnloadedImage<'a> {
     source: &'a dyn Blobs,
     image: &'a FoundImage,
+}
+
+/// A layer for a reader of its headers.
+pub struct UnverifiedLayer<'a> {
+    /// What progress calls it.
+    pub label: String,
+    /// Transported bytes.
+    pub size: u64,
+    /// The transported bytes; of a file, those that are passed over are not read.
+    pub reader: Box<dyn SkipRead + Send + 'a>,
 }
 
 impl<'s> OpenSource<'s> {
@@ -138,6 +150,22 @@ impl<'a> UnloadedImage<'a> {
             blob: layer.blob.map(|(digest, _)| (digest, blob.size)),
             reader: blob.reader,
         })
+    }
+
+    /// The media type of one of its layers, as it is written; empty where the format says none.
+    pub fn media_type(&self, position: usize) -> &'a str {
+        &self.image.layers[position].media_type
+    }
+
+    /// The bytes of one of its layers, which are not verified by whoever reads them.
+    ///
+    /// # Errors
+    /// As [`UnloadedImage::layer`].
+    pub fn unverified(&self, position: usize) -> Result<UnverifiedLayer<'a>> {
+        let layer = &self.image.layers[position];
+        let label = self.source.layer_label(layer, &self.diff_ids()[position]);
+        let blob = open_layer(self.source, self.image, position)?;
+        Ok(UnverifiedLayer { label, size: blob.size, reader: blob.reader })
     }
 
     /// What is said where the bytes of one of its layers are not right.

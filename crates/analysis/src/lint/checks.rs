@@ -112,6 +112,10 @@ checks! {
     /// A name twice.
     NAME_TWICE = "name-twice", DataLoss, "one layer has the name twice",
         "most programs keep the last one, some refuse the layer";
+    /// A name below a file.
+    BELOW_FILE = "below-file", DataLoss, "a parent of it is a file",
+        "umoci and containerd's native snapshotter refuse the layer, and the others where the file \
+         is of the same layer; else they put a directory in its place";
     /// A link to another layer.
     LINK_ACROSS_LAYERS = "link-across-layers", DataLoss, "a hard link to a file of a layer below",
         "containerd's native snapshotter loses both names";
@@ -128,6 +132,25 @@ checks! {
     COMPRESSION = "compression", Metadata, "a form of compression that not every program reads",
         "umoci 0.4.7 and docker 20.10 refuse zstd; podman 4.3 and buildah 1.28 refuse skippable \
          frames of it, as zstd:chunked writes them; xz and bzip2 are in no specification";
+    /// What a media type claims.
+    MEDIA_TYPE = "media-type", Metadata, "the media type and the bytes disagree on the compression",
+        "umoci and containerd refuse the layer where they believe the media type";
+    /// A media type of docker.
+    MEDIA_TYPE_OF_DOCKER = "media-type-of-docker", Metadata, "a media type of docker's",
+        "umoci 0.4.7 refuses it; buildah 1.28 where the manifest is OCI's";
+    /// A directory twice.
+    DIRECTORY_TWICE = "directory-twice", Metadata, "one layer has the directory twice",
+        "podman, buildah, skopeo and docker refuse the layer";
+    /// A second name with attributes of its own.
+    LINK_ATTRIBUTES = "link-attributes", Metadata,
+        "a hard link has another mode, owner or time than its target",
+        "umoci keeps the target's, the others those of the link";
+    /// An attribute without a value.
+    EMPTY_ATTRIBUTE = "empty-attribute", Metadata, "an attribute has an empty value",
+        "umoci, podman, buildah, skopeo and docker leave it out";
+    /// A root that is not described.
+    ROOT_NOT_DESCRIBED = "root-not-described", Metadata, "no layer has an entry for the root",
+        "podman, buildah and skopeo give it mode 0555, the others 0755";
     /// A name in two cases.
     CASE_TWINS = "case-twins", Metadata, "two names differ in their case alone",
         "file systems that fold case keep one of them";
@@ -135,6 +158,18 @@ checks! {
     DIRECTORY_NOT_DESCRIBED = "directory-not-described", Metadata,
         "the layer changes a directory of a layer below, and has no entry for it",
         "podman, buildah, skopeo and docker give it mode 0755, root as its owner and no attributes";
+    /// Attributes that the entry above lacks.
+    ATTRIBUTE_DROPPED = "attribute-dropped", Metadata,
+        "a directory's entry lacks an attribute that a layer below has set",
+        "containerd's native snapshotter keeps the attribute";
+    /// Two names of what is no file.
+    LINK_TO_SPECIAL = "link-to-special", Metadata,
+        "a hard link to a symbolic link, a FIFO or a device",
+        "containerd's native snapshotter makes two nodes of it";
+    /// Times of directories.
+    DIRECTORY_TIMES = "directory-times", Metadata,
+        "directories that are not empty have times of their own",
+        "containerd's native snapshotter gives them the time at which it copies the layer";
     /// A root that is described.
     ROOT_DESCRIBED = "root-described", Metadata, "an entry for the root with attributes of its own",
         "podman, buildah, docker and containerd ignore it";

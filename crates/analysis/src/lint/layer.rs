@@ -3,6 +3,7 @@
 //! Invariant: nothing of the names below changes before the whole layer was read, for programs
 //! disagree on the order as well.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use strata_diff::tar::{Member, MemberKind};
@@ -18,14 +19,21 @@ pub(super) struct NameFacts {
     is_plain: bool,
     /// Bytes of a file of one name.
     pub(super) size: u64,
+    attributes: NameAttributes,
     /// The layer that has it, from the base on.
     pub(super) layer: usize,
 }
+
+/// Permissions, owner, group, and the time in seconds.
+type NameAttributes = (u16, u32, u32, i64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameKind {
     Directory,
     Symlink,
+    /// A FIFO or a device.
+    Special,
+    /// A file, or a second name of something.
     Other,
 }
 
@@ -33,6 +41,12 @@ impl NameFacts {
     pub(super) fn is_dir(&self) -> bool {
         self.kind == NameKind::Directory
     }
+}
+
+/// What is on the way to a name in place of a directory.
+enum Above {
+    Link(Vec<u8>),
+    File(Vec<u8>),
 }
 
 /// What a layer does.
@@ -43,33 +57,50 @@ pub(super) struct LayerChanges {
     pub(super) gone: Vec<Vec<u8>>,
     pub(super) emptied: Vec<Vec<u8>>,
     pub(super) names: BTreeMap<Vec<u8>, NameFacts>,
+    pub(super) attributes: DirectoryAttributes,
 }
+
+/// The names of the attributes of directories that have any.
+pub(super) type DirectoryAttributes = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 
 /// A layer that is being read.
 pub(super) struct LayerLint<'a> {
     label: &'a str,
     below: &'a BTreeMap<Vec<u8>, NameFacts>,
+    attributes_below: &'a DirectoryAttributes,
     changes: LayerChanges,
-    /// Hard links, whose targets may come later: path and target.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Hard links, whose targets may come later: path, target, and what the link itself says.
+    links: Vec<(Vec<u8>, Vec<u8>, NameAttributes)>,
     /// Directories in which something was named before now.
     begun: BTreeSet<Vec<u8>>,
-    /// A name in lower case, and the first path that has it.
+    /// The first path of each name that has capitals, by its directory and the name without them.
     folded: HashMap<Vec<u8>, Vec<u8>>,
+    /// The directory of the member before, if it has only directories above it: most members are in
+    /// the same one.
+    none_above: Option<Vec<u8>>,
+    /// The directory of the member before.
+    last_begun: Option<Vec<u8>>,
 }
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 impl<'a> LayerLint<'a> {
-    pub(super) fn new(label: &'a str, below: &'a BTreeMap<Vec<u8>, NameFacts>) -> Self {
+    pub(super) fn new(
+        label: &'a str,
+        below: &'a BTreeMap<Vec<u8>, NameFacts>,
+        attributes_below: &'a DirectoryAttributes,
+    ) -> Self {
         Self {
             label,
             below,
+            attributes_below,
             changes: LayerChanges::default(),
             links: Vec::new(),
             begun: BTreeSet::new(),
             folded: HashMap::new(),
+            none_above: None,
+            last_begun: None,
         }
     }
 
@@ -97,9 +128,16 @@ impl<'a> LayerLint<'a> {
             self.facts(member, &path);
         }
         // A directory is begun with all that are above it, described or not.
+        if self.last_begun.as_deref() == Some(parent) {
+            return;
+        }
         let mut dir = parent;
-        while !path.is_empty() && self.begun.insert(dir.to_vec()) && !dir.is_empty() {
+        while !path.is_empty() && !self.begun.contains(dir) {
+            self.begun.insert(dir.to_vec());
             dir = split(dir).0;
+        }
+        if !path.is_empty() {
+            self.last_begun = Some(parent.to_vec());
         }
     }
 
@@ -114,7 +152,7 @@ impl<'a> LayerLint<'a> {
                 return;
             }
         }
-        if let Some(link) = self.link_above(parent) {
+        if let Some(Above::Link(link)) = self.above(parent) {
             self.add(&checks::WHITEOUT_BELOW_SYMLINK, path, shown(&link));
             return;
         }
@@ -148,36 +186,79 @@ impl<'a> LayerLint<'a> {
         if path.split(|byte| *byte == b'/').any(|name| name.len() > 255) || path.len() > 4095 {
             self.add(&checks::TOO_LONG, path, "");
         }
-        if let Some(link) = self.link_above(parent) {
-            self.add(&checks::BELOW_SYMLINK, path, shown(&link));
+        match self.above(parent) {
+            Some(Above::Link(link)) => self.add(&checks::BELOW_SYMLINK, path, shown(&link)),
+            Some(Above::File(file)) => self.add(&checks::BELOW_FILE, path, shown(&file)),
+            None => {}
         }
+        let attributes = (member.perm, member.uid, member.gid, member.mtime.seconds);
         let is_dir = member.kind == MemberKind::Directory;
-        if let Some(first) = self.changes.names.get(path)
-            && !(is_dir && first.is_dir())
-        {
-            self.add(&checks::NAME_TWICE, path, "");
-        }
-        let folded = path.to_ascii_lowercase();
-        let first = self.folded.entry(folded).or_insert_with(|| path.to_vec()).clone();
-        if first != path && split(&first).0 == parent {
-            self.add(&checks::CASE_TWINS, path, shown(&first));
-        }
+        self.case(path, parent);
         let kind = match &member.kind {
             MemberKind::Directory => NameKind::Directory,
             MemberKind::Symlink { .. } => NameKind::Symlink,
             MemberKind::HardLink { target } => {
-                self.links.push((path.to_vec(), target.clone()));
+                self.links.push((path.to_vec(), target.clone(), attributes));
                 NameKind::Other
             }
-            _ => NameKind::Other,
+            MemberKind::Regular => NameKind::Other,
+            _ => NameKind::Special,
         };
+        if is_dir {
+            self.attributes(member, path);
+        }
         let owner = (member.uid, member.gid);
         let is_plain = member.perm == 0o755 && owner == (0, 0) && member.xattrs.is_empty();
         if path.is_empty() && !is_plain {
             self.add(&checks::ROOT_DESCRIBED, b"", "");
         }
-        let facts = NameFacts { kind, is_plain, size: member.size, layer: 0 };
-        self.changes.names.insert(path.to_vec(), facts);
+        let facts = NameFacts { kind, is_plain, size: member.size, attributes, layer: 0 };
+        if !is_dir {
+            self.none_above = None;
+        }
+        match self.changes.names.insert(path.to_vec(), facts) {
+            Some(first) if is_dir && first.is_dir() => {
+                self.add(&checks::DIRECTORY_TWICE, path, "");
+            }
+            Some(_) => self.add(&checks::NAME_TWICE, path, ""),
+            None => {}
+        }
+    }
+
+    /// Whether the directory has the name in another case.
+    fn case(&mut self, path: &[u8], parent: &[u8]) {
+        let name = split(path).1;
+        let has_capitals = name.iter().any(u8::is_ascii_uppercase);
+        if !has_capitals && self.folded.is_empty() {
+            return;
+        }
+        let folded = joined(parent, &name.to_ascii_lowercase());
+        let twin = match self.folded.get(&folded) {
+            Some(first) => Some(first.clone()),
+            None => self.changes.names.contains_key(&folded).then(|| folded.clone()),
+        };
+        if let Some(twin) = twin.filter(|twin| twin != path) {
+            self.add(&checks::CASE_TWINS, path, shown(&twin));
+        }
+        if has_capitals {
+            self.folded.entry(folded).or_insert_with(|| path.to_vec());
+        }
+    }
+
+    /// The attributes of a directory, beside those that it has below.
+    fn attributes(&mut self, member: &Member, path: &[u8]) {
+        let names: Vec<Vec<u8>> = member.xattrs.iter().map(|(name, _)| name.clone()).collect();
+        let is_below = self.below.get(path).is_some_and(NameFacts::is_dir);
+        let below = self.attributes_below.get(path).filter(|_| is_below);
+        let gone = below.into_iter().flatten().filter(|name| !names.contains(name));
+        let dropped: Vec<String> = gone.map(|name| shown(name)).collect();
+        if !dropped.is_empty() {
+            self.add(&checks::ATTRIBUTE_DROPPED, path, dropped.join(", "));
+        }
+        // Also where there are none any more.
+        if !names.is_empty() || below.is_some() {
+            self.changes.attributes.insert(path.to_vec(), names);
+        }
     }
 
     /// What the member itself is.
@@ -206,7 +287,10 @@ impl<'a> LayerLint<'a> {
         } else if seconds > (1 << 34) - (1 << 31) - 1 {
             self.add(&checks::TIME_AFTER_2446, path, format!("{seconds} seconds"));
         }
-        for (name, _) in &member.xattrs {
+        for (name, value) in &member.xattrs {
+            if value.is_empty() {
+                self.add(&checks::EMPTY_ATTRIBUTE, path, shown(name));
+            }
             let check = match name.as_slice() {
                 b"security.capability" => &checks::CAPABILITY,
                 name if is_mark(name) => &checks::MARK_OF_OVERLAYFS,
@@ -219,20 +303,28 @@ impl<'a> LayerLint<'a> {
         }
     }
 
-    /// The link that a program walks through to get to `parent`: one of this layer, or of a layer
+    /// The first that is no directory on the way to `parent`: one of this layer, or of a layer
     /// below that this layer has not replaced.
-    fn link_above(&self, parent: &[u8]) -> Option<Vec<u8>> {
+    fn above(&mut self, parent: &[u8]) -> Option<Above> {
+        if self.none_above.as_deref() == Some(parent) {
+            return None;
+        }
         let mut at = 0;
         while at < parent.len() {
             let end = parent[at..].iter().position(|byte| *byte == b'/');
             let end = end.map_or(parent.len(), |length| at + length);
             let dir = &parent[..end];
             let known = self.changes.names.get(dir).or_else(|| self.below.get(dir));
-            if known.is_some_and(|facts| facts.kind == NameKind::Symlink) {
-                return Some(dir.to_vec());
+            match known.map(|facts| facts.kind) {
+                Some(NameKind::Symlink) => return Some(Above::Link(dir.to_vec())),
+                Some(NameKind::Other | NameKind::Special) => {
+                    return Some(Above::File(dir.to_vec()));
+                }
+                Some(NameKind::Directory) | None => {}
             }
             at = end + 1;
         }
+        self.none_above = Some(parent.to_vec());
         None
     }
 
@@ -245,15 +337,17 @@ impl<'a> LayerLint<'a> {
 
     /// What can be said once all members were read.
     pub(super) fn finish(mut self) -> LayerChanges {
-        for (path, target) in std::mem::take(&mut self.links) {
+        for (path, target, attributes) in std::mem::take(&mut self.links) {
             let Some(clean) = cleaned(&target) else {
                 self.add(&checks::LINK_ESCAPES, &path, shown(&target));
                 continue;
             };
-            let here = self.changes.names.get(&clean).copied();
-            let is_gone = self.changes.gone.contains(&clean);
-            let check = match (here, self.below.get(&clean)) {
+            let here = self.changes.names.get(&*clean).copied();
+            let is_gone = self.changes.gone.iter().any(|gone| *gone == *clean);
+            let check = match (here, self.below.get(&*clean)) {
                 (Some(facts), _) if facts.is_dir() => &checks::LINK_TO_DIRECTORY,
+                (Some(facts), _) if facts.kind != NameKind::Other => &checks::LINK_TO_SPECIAL,
+                (Some(facts), _) if facts.attributes != attributes => &checks::LINK_ATTRIBUTES,
                 (Some(_), _) => continue,
                 (None, Some(_)) if is_gone => &checks::LINK_TO_NOTHING,
                 (None, Some(facts)) if facts.is_dir() => &checks::LINK_TO_DIRECTORY,
@@ -262,12 +356,19 @@ impl<'a> LayerLint<'a> {
             };
             self.add(check, &path, shown(&target));
         }
+        let mut timed = 0_u64;
         for dir in std::mem::take(&mut self.begun) {
+            if self.changes.names.contains_key(&dir) {
+                timed += u64::from(!dir.is_empty());
+                continue;
+            }
             let below = self.below.get(&dir);
-            let is_special = below.is_some_and(|facts| facts.is_dir() && !facts.is_plain);
-            if is_special && !self.changes.names.contains_key(&dir) {
+            if below.is_some_and(|facts| facts.is_dir() && !facts.is_plain) {
                 self.add(&checks::DIRECTORY_NOT_DESCRIBED, &dir, "");
             }
+        }
+        if timed > 0 {
+            self.add(&checks::DIRECTORY_TIMES, b"", format!("{timed} directories"));
         }
         for gone in self.changes.gone.clone() {
             let (parent, name) = split(&gone);
@@ -297,7 +398,13 @@ fn is_mark(name: &[u8]) -> bool {
 }
 
 /// The path without slashes at its ends, `.` and empty names; none if it leads out of the root.
-fn cleaned(path: &[u8]) -> Option<Vec<u8>> {
+fn cleaned(path: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let usual = path.strip_prefix(b"./").unwrap_or(path);
+    let usual = usual.strip_suffix(b"/").unwrap_or(usual);
+    let is_odd = |name: &[u8]| matches!(name, b"" | b"." | b"..");
+    if !usual.split(|byte| *byte == b'/').any(is_odd) {
+        return Some(Cow::Borrowed(usual));
+    }
     let mut names: Vec<&[u8]> = Vec::new();
     for name in path.split(|byte| *byte == b'/') {
         match name {
@@ -308,7 +415,7 @@ fn cleaned(path: &[u8]) -> Option<Vec<u8>> {
             name => names.push(name),
         }
     }
-    Some(names.join(&b'/'))
+    Some(Cow::Owned(names.join(&b'/')))
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {

@@ -2,10 +2,11 @@
 //!
 //! The model: the members of each layer are read once, base first, beside the names that the
 //! layers below have. A [`LintFinding`] is a check that a member meets. Nothing is unpacked, and no
-//! body is kept.
+//! body is kept; [`ImageLint::headers`] does not even read those of a plain layer in a file.
 //!
 //! Invariants: a layer is judged alone and above those below it, as programs unpack it; a layer
-//! whose bytes are not those that the image names is an error, not a finding; memory is a few dozen
+//! whose bytes are not those that the image names is an error of [`ImageLint::layer`], never a
+//! finding, and [`ImageLint::headers`] does not see it; memory is a few dozen
 //! bytes and the path for each name.
 
 mod checks;
@@ -14,11 +15,12 @@ mod layer;
 use std::collections::BTreeMap;
 
 use strata_diff::stream::{self, Compression};
+pub use strata_diff::stream::{ReadThrough, SkipRead};
 use strata_diff::tar::{DiffError, DiffReader, RawSink};
 use strata_layer::{Event, LayerInput, Limits, Progress};
 
 pub use checks::{CHECKS, Check, LintClass};
-use layer::{LayerLint, NameFacts};
+use layer::{DirectoryAttributes, LayerChanges, LayerLint, NameFacts};
 
 /// A check that a member meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,12 @@ pub struct LintFinding {
 #[derive(Debug, Default)]
 pub struct ImageLint {
     names: BTreeMap<Vec<u8>, NameFacts>,
+    attributes: DirectoryAttributes,
     layers: Vec<String>,
+    /// The label and the compression of the last layer.
+    last: Option<(String, Compression)>,
+    /// Whether a layer has an entry for the root.
+    has_root: bool,
     found: Vec<LintFinding>,
 }
 
@@ -64,20 +71,57 @@ impl ImageLint {
         progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
         let report = |bytes| progress.event(&label, Event::Read { bytes });
         let (read, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
-            let mut lint = LayerLint::new(&label, &self.names);
-            let refused = read_members(tar, &label, limits, &mut lint)?;
+            let mut lint = LayerLint::new(&label, &self.names, &self.attributes);
+            let refused = read_members(ReadThrough(tar), &label, limits, &mut lint)?;
             Ok::<_, DiffError>((lint.finish(), refused))
         })
         .map_err(strata_diff::Error::from)?;
-        let (changes, refused) = read;
         if let Some(wrong) = wrong_bytes(&label, diff_id, blob, &facts) {
             return Err(wrong);
         }
         progress.event(&label, Event::Done);
+        self.judged(label, read, facts.compression);
+        Ok(())
+    }
+
+    /// Reads the headers of the next layer, base first: of `size` transported bytes, if that is
+    /// known. Nothing says whether these are the bytes that the image names.
+    ///
+    /// # Errors
+    /// If it cannot be read or passes a bound.
+    pub fn headers(
+        &mut self,
+        label: String,
+        reader: Box<dyn SkipRead + Send + '_>,
+        size: Option<u64>,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> strata_layer::Result<()> {
+        progress.event(&label, Event::Started { total: size });
+        let report = |bytes| progress.event(&label, Event::Read { bytes });
+        let (read, compression) = stream::skim(reader, &label, limits, &report, |tar| {
+            let mut lint = LayerLint::new(&label, &self.names, &self.attributes);
+            let refused = read_members(tar, &label, limits, &mut lint)?;
+            Ok::<_, DiffError>((lint.finish(), refused))
+        })
+        .map_err(strata_diff::Error::from)?;
+        progress.event(&label, Event::Done);
+        self.judged(label, read, compression);
+        Ok(())
+    }
+
+    /// Keeps what was found in a layer, and applies it to the names.
+    fn judged(
+        &mut self,
+        label: String,
+        (changes, refused): (LayerChanges, Option<String>),
+        compression: Compression,
+    ) {
         self.layers.push(label.clone());
+        self.last = Some((label.clone(), compression));
         let number = self.layers.len() - 1;
         self.found.extend(changes.found);
-        self.found.extend(unusual(facts.compression).map(|form| LintFinding {
+        self.found.extend(unusual(compression).map(|form| LintFinding {
             check: &checks::COMPRESSION,
             layer: label.clone(),
             path: Vec::new(),
@@ -97,27 +141,88 @@ impl ImageLint {
         for path in changes.emptied {
             self.remove(&path, true);
         }
-        for (path, mut facts) in changes.names {
-            facts.layer = number;
-            let keeps = facts.is_dir() && self.names.get(&path).is_some_and(NameFacts::is_dir);
-            if !keeps {
-                self.remove(&path, false);
-            }
-            self.names.insert(path, facts);
+        self.has_root |= changes.names.contains_key(b"".as_slice());
+        let mut names = changes.names;
+        names.values_mut().for_each(|facts| facts.layer = number);
+        if self.names.is_empty() {
+            self.names = std::mem::take(&mut names);
         }
-        Ok(())
+        for (path, facts) in names {
+            // A directory leaves what is in it, also where it had no entry before.
+            if !facts.is_dir() && self.is_inside(&path) {
+                self.remove(&path, true);
+            }
+            if let Some(old) = self.names.insert(path.clone(), facts)
+                && !old.is_dir()
+            {
+                self.hidden(path, old);
+            }
+        }
+        self.attributes.extend(changes.attributes);
+    }
+
+    /// Told the media type of the layer that was read last, as its image has it.
+    pub fn media_type(&mut self, media_type: &str) {
+        let Some((layer, compression)) = self.last.clone() else { return };
+        let mut add = |check, detail: String| {
+            let layer = layer.clone();
+            self.found.push(LintFinding { check, layer, path: Vec::new(), detail, bytes: 0 });
+        };
+        if claimed(media_type).is_some_and(|claimed| claimed != compression) {
+            add(
+                &checks::MEDIA_TYPE,
+                format!("{media_type}, and the bytes are {}", name(compression)),
+            );
+        }
+        if media_type.starts_with("application/vnd.docker.") {
+            add(&checks::MEDIA_TYPE_OF_DOCKER, media_type.to_owned());
+        }
     }
 
     /// All that was found, the gravest first.
     #[must_use]
     pub fn finish(mut self) -> Vec<LintFinding> {
+        if let Some(base) = self.layers.first()
+            && !self.has_root
+        {
+            self.found.push(LintFinding {
+                check: &checks::ROOT_NOT_DESCRIBED,
+                layer: base.clone(),
+                path: Vec::new(),
+                detail: String::new(),
+                bytes: 0,
+            });
+        }
         self.found
             .sort_by(|a, b| a.check.class.cmp(&b.check.class).then(a.check.id.cmp(b.check.id)));
         self.found
     }
 
+    /// Whether a name lies below the path.
+    fn is_inside(&self, path: &[u8]) -> bool {
+        let prefix = [path, b"/"].concat();
+        let next = self.names.range(prefix.clone()..).next();
+        next.is_some_and(|(name, _)| name.starts_with(&prefix))
+    }
+
+    /// Notes that a name with bytes is seen no more.
+    fn hidden(&mut self, path: Vec<u8>, facts: NameFacts) {
+        if facts.size > 0 {
+            self.found.push(LintFinding {
+                check: &checks::HIDDEN_LATER,
+                layer: self.layers[facts.layer].clone(),
+                path,
+                detail: format!("{} bytes", facts.size),
+                bytes: facts.size,
+            });
+        }
+    }
+
     /// Takes away a name and all below it, or only what is below.
     fn remove(&mut self, path: &[u8], is_opaque: bool) {
+        if self.names.is_empty() {
+            return;
+        }
         let mut below: Vec<Vec<u8>> = Vec::new();
         let prefix = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
         for (name, _) in self.names.range(prefix.clone()..) {
@@ -130,16 +235,8 @@ impl ImageLint {
             below.push(path.to_vec());
         }
         for name in below {
-            if let Some(facts) = self.names.remove(&name)
-                && facts.size > 0
-            {
-                self.found.push(LintFinding {
-                    check: &checks::HIDDEN_LATER,
-                    layer: self.layers[facts.layer].clone(),
-                    path: name,
-                    detail: format!("{} bytes", facts.size),
-                    bytes: facts.size,
-                });
+            if let Some(facts) = self.names.remove(&name) {
+                self.hidden(name, facts);
             }
         }
     }
@@ -163,17 +260,16 @@ impl RawSink for GlobalHeaders {
 
 /// Reads all members, and says why the rest cannot be read.
 fn read_members(
-    tar: &mut stream::TarStream,
+    tar: impl SkipRead,
     label: &str,
     limits: &Limits,
     lint: &mut LayerLint<'_>,
 ) -> Result<Option<String>, DiffError> {
     let mut reader = DiffReader::new(tar, label.to_owned(), *limits, GlobalHeaders::default());
-    let mut body = vec![0; 1 << 16];
     let mut read = || -> Result<(), DiffError> {
         while let Some(member) = reader.next()? {
             lint.member(&member);
-            while reader.read_body(&mut body)? > 0 {}
+            reader.skip_body()?;
         }
         Ok(())
     };
@@ -192,13 +288,29 @@ fn read_members(
     }
 }
 
+fn name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "a plain tar",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        Compression::Xz => "xz",
+        Compression::Bzip2 => "bzip2",
+    }
+}
+
 /// The name of a form of compression that some programs do not read.
 fn unusual(compression: Compression) -> Option<&'static str> {
-    match compression {
-        Compression::None | Compression::Gzip => None,
-        Compression::Zstd => Some("zstd"),
-        Compression::Xz => Some("xz"),
-        Compression::Bzip2 => Some("bzip2"),
+    let is_usual = matches!(compression, Compression::None | Compression::Gzip);
+    (!is_usual).then(|| name(compression))
+}
+
+/// The compression that a media type claims; none if it claims none that is known.
+fn claimed(media_type: &str) -> Option<Compression> {
+    match media_type.rsplit_once(['+', '.'])?.1 {
+        "tar" => Some(Compression::None),
+        "gzip" => Some(Compression::Gzip),
+        "zstd" => Some(Compression::Zstd),
+        _ => None,
     }
 }
 

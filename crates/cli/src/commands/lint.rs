@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use glob::Pattern;
 use serde_json::{Value, json};
-use strata_analysis::lint::{CHECKS, ImageLint, LintClass, LintFinding};
-use strata_image::{OpenSource, SourceSpec, resolve_image};
+use strata_analysis::lint::{CHECKS, ImageLint, LintClass, LintFinding, ReadThrough};
+use strata_image::{OpenSource, SourceSpec, UnverifiedLayer, resolve_image};
 use strata_layer::{LayerInput, LeasedLayer, Limits};
 
 use crate::context::{Context, Format};
@@ -20,10 +20,12 @@ use crate::{progress, table};
 
 /// Say which entries of images programs disagree on, and what some cannot keep
 ///
-/// Every layer is read once, and nothing is unpacked. A finding is an entry of a layer, with what
-/// it costs: security, data-loss, metadata, privilege (an ordinary user cannot unpack it as it is)
-/// or space (a later layer hides it). What programs do was seen with strata-conform; the guide has
-/// the page.
+/// The headers of every layer are read once, and nothing is unpacked; of a plain layer in a file
+/// the contents are not even read, so digests are compared only with --verify.
+///
+/// A finding is an entry of a layer, with what it costs: security, data-loss, metadata, privilege
+/// (an ordinary user cannot unpack it as it is) or space (a later layer hides it). What programs do
+/// was seen with strata-conform; the guide has the page.
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
     /// Names or ids of the store; or archives and layouts, as for `strata load`
@@ -41,6 +43,9 @@ pub(crate) struct LintArgs {
     /// Print every finding, not the first ten of each check
     #[arg(short, long)]
     all: bool,
+    /// Read every byte, and compare the digests that the image names
+    #[arg(long)]
+    verify: bool,
     /// List the checks
     #[arg(long)]
     checks: bool,
@@ -123,7 +128,7 @@ pub(crate) fn run_lint(context: &Context, args: &LintArgs, out: &mut impl Write)
     for text in &args.images {
         let found = match is_source(text) {
             true => of_source(context, args, text)?,
-            false => vec![of_store(context, text)?],
+            false => vec![of_store(context, args, text)?],
         };
         for (name, findings) in found {
             let before = findings.len();
@@ -134,9 +139,9 @@ pub(crate) fn run_lint(context: &Context, args: &LintArgs, out: &mut impl Write)
         }
     }
     match context.format {
-        Format::Json if args.is_sarif => writeln!(out, "{:#}", sarif(&images))?,
-        Format::Json => writeln!(out, "{:#}", json(&images))?,
-        Format::Table | Format::Template(_) => print(&images, args.all, out)?,
+        Format::Json if args.is_sarif => writeln!(out, "{:#}", sarif(&images, args.verify))?,
+        Format::Json => writeln!(out, "{:#}", json(&images, args.verify))?,
+        Format::Table | Format::Template(_) => print(&images, args, out)?,
     }
     let all = images.iter().flat_map(|image| &image.findings);
     let grave = all.filter(|finding| args.fail_on.is_met(finding.check.class)).count();
@@ -184,9 +189,15 @@ fn of_source(
     for image in source.images() {
         let mut lint = ImageLint::new();
         for position in 0..image.diff_ids().len() {
-            let input = image.layer(position)?;
-            lint.layer(input, &args.layer_limits.limits(), &*listener)
-                .map_err(|error| image.refused(position, error))?;
+            let limits = args.layer_limits.limits();
+            let judged = if args.verify {
+                lint.layer(image.layer(position)?, &limits, &*listener)
+            } else {
+                let UnverifiedLayer { label, size, reader } = image.unverified(position)?;
+                lint.headers(label, reader, Some(size), &limits, &*listener)
+            };
+            judged.map_err(|error| image.refused(position, error))?;
+            lint.media_type(image.media_type(position));
         }
         let names: Vec<String> = image.names().iter().map(|name| name.familiar()).collect();
         let name = if names.is_empty() { text.to_owned() } else { names.join(", ") };
@@ -195,7 +206,7 @@ fn of_source(
     Ok(found)
 }
 
-fn of_store(context: &Context, text: &str) -> Result<(String, Vec<LintFinding>)> {
+fn of_store(context: &Context, args: &LintArgs, text: &str) -> Result<(String, Vec<LintFinding>)> {
     let store = context.store()?;
     let image = resolve_image(&store, text)?;
     let (_image, layers) = store.lease_image(&image.id)?;
@@ -203,11 +214,16 @@ fn of_store(context: &Context, text: &str) -> Result<(String, Vec<LintFinding>)>
     let mut lint = ImageLint::new();
     for layer in &layers {
         let read = |reader: Box<dyn Read + Send + '_>| {
-            let diff_id = Some(*layer.diff_id());
             let label = layer.diff_id().short();
-            let input = LayerInput { label, diff_id, blob: None, reader };
             // The store has read it within the bounds of its load.
-            lint.layer(input, &Limits::default(), &*listener)
+            let limits = Limits::default();
+            if args.verify {
+                let diff_id = Some(*layer.diff_id());
+                let input = LayerInput { label, diff_id, blob: None, reader };
+                lint.layer(input, &limits, &*listener)
+            } else {
+                lint.headers(label, Box::new(ReadThrough(reader)), None, &limits, &*listener)
+            }
         };
         with_tar(layer, read)??;
     }
@@ -250,7 +266,7 @@ fn checks(context: &Context, out: &mut impl Write) -> Result<()> {
 /// How many findings of a check are printed without `--all`.
 const SHOWN: usize = 10;
 
-fn print(images: &[LintedImage], all: bool, out: &mut impl Write) -> Result<()> {
+fn print(images: &[LintedImage], args: &LintArgs, out: &mut impl Write) -> Result<()> {
     for image in images {
         writeln!(out, "{}", image.name)?;
         let mut by_check: BTreeMap<(LintClass, &str), Vec<&LintFinding>> = BTreeMap::new();
@@ -260,7 +276,7 @@ fn print(images: &[LintedImage], all: bool, out: &mut impl Write) -> Result<()> 
         for ((class, id), findings) in by_check {
             let check = findings[0].check;
             writeln!(out, "\n  {id} ({}): {}; {}", class.name(), check.what, check.who)?;
-            let shown = if all { findings.len() } else { SHOWN };
+            let shown = if args.all { findings.len() } else { SHOWN };
             for finding in findings.iter().take(shown) {
                 let path = finding.path.escape_ascii().to_string();
                 let line = format!("{}  {path}  {}", finding.layer, finding.detail);
@@ -276,12 +292,13 @@ fn print(images: &[LintedImage], all: bool, out: &mut impl Write) -> Result<()> 
             0 => String::new(),
             allowed => format!(", {allowed} allowed"),
         };
-        writeln!(out, "\n  {count} findings{allowed}")?;
+        let digests = if args.verify { "verified" } else { "not compared (--verify)" };
+        writeln!(out, "\n  {count} findings{allowed}; digests {digests}")?;
     }
     Ok(())
 }
 
-fn json(images: &[LintedImage]) -> Value {
+fn json(images: &[LintedImage], is_verified: bool) -> Value {
     let all = images.iter().map(|image| {
         let findings = image.findings.iter().map(|finding| {
             json!({
@@ -294,13 +311,18 @@ fn json(images: &[LintedImage]) -> Value {
             })
         });
         let findings: Vec<Value> = findings.collect();
-        json!({"image": image.name, "allowed": image.allowed, "findings": findings})
+        json!({
+            "image": image.name,
+            "verified": is_verified,
+            "allowed": image.allowed,
+            "findings": findings,
+        })
     });
     Value::Array(all.collect())
 }
 
 /// SARIF 2.1.0 (OASIS): one run, a rule for each check, a result for each finding.
-fn sarif(images: &[LintedImage]) -> Value {
+fn sarif(images: &[LintedImage], is_verified: bool) -> Value {
     let rules = CHECKS.iter().map(|check| {
         json!({
             "id": check.id,
@@ -339,7 +361,11 @@ fn sarif(images: &[LintedImage]) -> Value {
     json!({
         "version": "2.1.0",
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "runs": [{"tool": {"driver": driver}, "results": results}],
+        "runs": [{
+            "tool": {"driver": driver},
+            "results": results,
+            "properties": {"verified": is_verified},
+        }],
     })
 }
 

@@ -37,9 +37,12 @@ impl<'e> Compressed<'e> {
         }
     }
 
-    /// The same, without progress or a digest.
-    pub(super) fn unhashed(input: Box<dyn Read + Send + 'e>) -> Self {
-        Self { hasher: None, ..Self::new(input, &|_| {}) }
+    /// The same, without a digest.
+    pub(super) fn unhashed(
+        input: Box<dyn Read + Send + 'e>,
+        progress: &'e (dyn Fn(u64) + Sync),
+    ) -> Self {
+        Self { hasher: None, ..Self::new(input, progress) }
     }
 
     /// Bytes that were taken from it.

@@ -21,7 +21,7 @@ impl<'e> Decompressed<'e> {
     /// # Errors
     /// `Unsupported`, `Read`.
     pub fn new(input: Box<dyn Read + Send + 'e>) -> Result<Self, StreamError> {
-        let mut source = Compressed::unhashed(input);
+        let mut source = Compressed::unhashed(input, &|_| {});
         let compression = source.detect()?;
         Ok(Self { decoder: Decoder::new(compression, source)? })
     }

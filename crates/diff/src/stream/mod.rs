@@ -14,6 +14,8 @@
 //! [`zero_blocks`]), so the bound on expansion leaves them out. What they cost is the time to
 //! hash them, up to `--max-layer-bytes`.
 //!
+//! [`skim`] gives the same tar to a reader of headers alone, without digests.
+//!
 //! Invariants: both digests cover every byte, also what follows the end of the archive; at most
 //! `QUEUE` chunks of `CHUNK` bytes wait for the reader, besides the window of the
 //! decompressor (up to 128 MiB if a zstd frame or an xz stream asks for it); no thread outlives
@@ -24,6 +26,8 @@ mod decoder;
 mod gzip;
 mod hashed;
 mod pipeline;
+mod skim;
+mod skip;
 mod streams;
 mod zeros;
 
@@ -32,6 +36,8 @@ use strata_tree::{BlobDigest, DiffId};
 pub use decoder::Decompressed;
 pub use hashed::Hashed;
 pub use pipeline::{Chunks, TarStream, decompress};
+pub use skim::{SkimStream, skim};
+pub use skip::{ReadThrough, SkipRead};
 pub use zeros::{data, zero_blocks};
 
 /// Bytes of one chunk.

@@ -13,6 +13,7 @@ use strata_tree::{BlobDigest, DiffId};
 use super::compressed::Compressed;
 use super::decoder::Decoder;
 use super::hashed::Hashed;
+use super::skip::SkipRead;
 use super::zeros::zero_blocks;
 use super::{CHUNK, Compression, QUEUE, StreamError, StreamFacts};
 use crate::limits::Limits;
@@ -42,15 +43,7 @@ pub fn decompress<'e, T, E: From<DiffError>>(
     progress: &'e (dyn Fn(u64) + Sync),
     consume: impl FnOnce(&mut TarStream) -> Result<T, E>,
 ) -> Result<(T, StreamFacts), E> {
-    thread::scope(|scope| {
-        let (to_read, queue) = sync_channel(QUEUE);
-        let (give_back, spare) = sync_channel(QUEUE);
-        let work = Inflate { limits: *limits, to_read, spare };
-        thread::Builder::new()
-            .name("strata-inflate".into())
-            .spawn_scoped(scope, move || work.run(Compressed::new(input, progress)))
-            .map_err(|error| read_error(layer, 0, StreamError::Thread(error).into()))?;
-        let chunks = Chunks { queue, give_back, current: Vec::new(), at: 0, end: None };
+    inflated(Compressed::new(input, progress), layer, limits, |chunks| {
         let mut stream = Hashed::new(chunks);
         let value = consume(&mut stream)?;
         // What it left unread counts too.
@@ -72,7 +65,29 @@ pub fn decompress<'e, T, E: From<DiffError>>(
     })
 }
 
-fn read_error(layer: &str, offset: u64, source: io::Error) -> DiffError {
+/// Runs `consume` on the uncompressed bytes of `source`, which a thread inflates meanwhile.
+///
+/// # Errors
+/// Those of `consume`; [`DiffError::Read`] if there is no thread.
+pub(super) fn inflated<T, E: From<DiffError>>(
+    source: Compressed<'_>,
+    layer: &str,
+    limits: &Limits,
+    consume: impl FnOnce(Chunks) -> Result<T, E>,
+) -> Result<T, E> {
+    thread::scope(|scope| {
+        let (to_read, queue) = sync_channel(QUEUE);
+        let (give_back, spare) = sync_channel(QUEUE);
+        let work = Inflate { limits: *limits, to_read, spare };
+        thread::Builder::new()
+            .name("strata-inflate".into())
+            .spawn_scoped(scope, move || work.run(source))
+            .map_err(|error| read_error(layer, 0, StreamError::Thread(error).into()))?;
+        consume(Chunks { queue, give_back, current: Vec::new(), at: 0, end: None })
+    })
+}
+
+pub(super) fn read_error(layer: &str, offset: u64, source: io::Error) -> DiffError {
     DiffError::Read { layer: layer.to_owned(), offset, source }
 }
 
@@ -118,6 +133,21 @@ impl Read for Chunks {
         buf[..n].copy_from_slice(&bytes[..n]);
         self.at += n;
         Ok(n)
+    }
+}
+
+impl SkipRead for Chunks {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let mut left = count;
+        while left > 0 {
+            let here = self.at_hand()?.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if here == 0 {
+                break;
+            }
+            self.at += here;
+            left -= here as u64;
+        }
+        Ok(count - left)
     }
 }
 

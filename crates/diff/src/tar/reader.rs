@@ -21,6 +21,7 @@ use super::member::{Member, MemberKind};
 use super::pax::{Records, SparseRecords};
 use super::sparse::{PaxMap, Segments, TextMap, add_gnu, checked};
 use crate::limits::Limits;
+use crate::stream::SkipRead;
 
 /// Bytes that one extended header or long name may have (Go has the same bound).
 const MAX_RECORDS: u64 = 1 << 20;
@@ -407,6 +408,25 @@ impl<R: Read, S: RawSink> DiffReader<R, S> {
     fn unread(&self) -> DiffError {
         let (layer, offset) = (self.layer.clone(), self.offset);
         DiffError::Unread { layer, offset, left: self.body_left }
+    }
+}
+
+impl<R: SkipRead, S: RawSink> DiffReader<R, S> {
+    /// Passes over what is left of the last member's body.
+    ///
+    /// # Errors
+    /// `Truncated`, `Read`.
+    pub fn skip_body(&mut self) -> Result<()> {
+        let skipped = self.input.skip(self.body_left).map_err(|source| {
+            let (layer, offset) = (self.layer.clone(), self.offset);
+            DiffError::Read { layer, offset, source }
+        })?;
+        self.offset += skipped;
+        self.body_left -= skipped;
+        if self.body_left > 0 {
+            return Err(self.truncated("a body"));
+        }
+        Ok(())
     }
 }
 

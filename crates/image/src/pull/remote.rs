@@ -6,6 +6,7 @@
 
 use std::io::Read;
 
+use strata_diff::stream::ReadThrough;
 use strata_layer::{Ledger, Progress, Store};
 use strata_registry::{
     EndpointError, FetchedManifest, ManifestName, Places, Reference, RegistryError, Tag,
@@ -240,7 +241,7 @@ impl Blobs for Remote<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Some(Blob::new(size, Box::new(self.places.blob(digest, size)))))
+        Ok(Some(Blob::new(size, Box::new(ReadThrough(self.places.blob(digest, size))))))
     }
 
     fn layer_label(&self, layer: &FoundLayer, diff_id: &DiffId) -> String {
