@@ -243,6 +243,10 @@ fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> R
     let Some(status) = ended else { return Ok(Conduct::Broke("did not end".to_owned())) };
     let said = ground.said("said");
     Ok(match (status.code(), status.signal()) {
+        // Never through a link: what it leads to is not the root file system.
+        (Some(0), _) if !fs::symlink_metadata(ground.out()).is_ok_and(|out| out.is_dir()) => {
+            Conduct::Broke("the root is no directory any more".to_owned())
+        }
         (Some(0), _) => Conduct::Unpacked(seen::tree(&ground.out(), None)?),
         // The shell has not found or not started the program.
         (Some(126 | 127), _) => return Err(Error::CannotRun(unpacker.name.clone(), said)),

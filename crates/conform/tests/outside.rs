@@ -140,6 +140,9 @@ fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
     assert_eq!(judged("sleep 60").unwrap().reasons, ["did not end"]);
     assert_eq!(judged("kill -9 $$").unwrap().reasons, ["ended by signal 9"]);
     assert_eq!(judged("sh -c 'kill -11 $$'; exit $?").unwrap().reasons, ["ended by signal 11"]);
+    for deed in ["rmdir %out", "rmdir %out; ln -s / %out", "rmdir %out; touch %out"] {
+        assert_eq!(judged(deed).unwrap().reasons, ["the root is no directory any more"]);
+    }
     assert!(judged("exit 0").unwrap().reasons[0].starts_with("was not refused"));
     assert!(judged("no-such-program; exit $?").is_err());
     // A program that refuses everything proves nothing.
