@@ -2,10 +2,12 @@
 //! itself.
 //!
 //! Invariants: its layers cannot be removed as long as it lives; an upper becomes a layer only as a
-//! whole, and is read, never changed.
+//! whole; it is read and never changed, unless its files are to be the layer's.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,22 +15,44 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use strata_content::FileTree;
 use strata_content::threads::beside;
+use strata_fuse::{MountOptions, Profile, Session, TreeFacts};
 use strata_image::{LayerPacking, PackedDiff, pack_diff};
 use strata_kernel::{attach, detached_erofs};
-use strata_layer::{LayerInput, LeasedLayer, Progress, Store, Unpacked};
+use strata_layer::{GivenFiles, Giving, LayerInput, LeasedLayer, Progress, Store, Unpacked};
 use strata_tree::DiffId;
 use strata_union::writable::{UnionOptions, UpperView};
 
 use crate::error::{Error, ErrorContext, Result, bail};
-use crate::mounts::kernel::hindrance;
+use crate::mounts::kernel::{caller_hindrance, hindrance};
+use crate::mounts::table::MountLine;
 use crate::trees::{open_names, open_tree};
 use crate::uppers::{diff_pipe, write_diff};
+
+/// Told of a layer that files of an upper are to be of, before it is published.
+pub type BeforeTaking<'a> = dyn FnMut(&DiffId) -> std::io::Result<()> + Send + 'a;
 
 /// Layers, leased, and their merged tree. See the module.
 pub struct OpenChain {
     layers: Vec<DiffId>,
     files: FileTree,
+    facts: TreeFacts,
+    leased: Vec<LeasedLayer>,
+}
+
+/// A chain that this process serves through FUSE. When this is dropped, the mount is detached.
+pub struct ServedChain {
+    session: Session,
     _leased: Vec<LeasedLayer>,
+}
+
+impl ServedChain {
+    /// Serves until the mount is gone, whoever ends it.
+    ///
+    /// # Errors
+    /// `Mount` if it ended by a fault.
+    pub fn wait(self) -> Result<()> {
+        Ok(self.session.wait()?)
+    }
 }
 
 impl OpenChain {
@@ -44,8 +68,9 @@ impl OpenChain {
         }
         let tree = open_tree(store, &leased)?;
         let contents = LeasedLayer::files(&leased)?;
+        let facts = (&tree).into();
         let files = FileTree::new(Arc::new(tree), Arc::new(contents));
-        Ok(Self { layers: layers.to_vec(), files, _leased: leased })
+        Ok(Self { layers: layers.to_vec(), files, facts, leased })
     }
 
     /// The merged tree.
@@ -63,12 +88,34 @@ impl OpenChain {
             return Err(Error::KernelCannot(why));
         }
         let names = open_names(store, &self.layers, &self.files)?;
-        let mount = detached_erofs(&names)?;
+        let cannot = |error: strata_kernel::Error| Error::KernelCannot(error.to_string());
+        let mount = detached_erofs(&names).map_err(cannot)?;
         Ok(attach(&mount, &File::from(open_dir(directory)?))?)
+    }
+
+    /// Serves the merged tree on a directory, for as long as this process runs: with all contents
+    /// it is one lower of overlayfs by itself. For where [`OpenChain::mount_names`] cannot.
+    ///
+    /// # Errors
+    /// `Mount`.
+    pub fn serve(self, directory: &Path) -> Result<ServedChain> {
+        let options = MountOptions {
+            profile: Profile::Passthrough,
+            suid: true,
+            dev: true,
+            fsname: "strata:layers".to_owned(),
+            facts: self.facts,
+            ..MountOptions::for_caller()
+        };
+        let session = strata_fuse::serve(self.files, directory, &options)?;
+        Ok(ServedChain { session, _leased: self.leased })
     }
 
     /// Takes what an upper above these layers changes into the store, as a layer; `None` if it
     /// changes nothing. The marks in the upper are those of the kernel's overlayfs.
+    ///
+    /// With `before`, which is told of the layer before it is published, its files become the
+    /// layer's, where they are new: the upper is of no use from then on. No mount may show it.
     ///
     /// # Errors
     /// `Union` for a damaged upper; `Store`; `Refused` for what no layer can hold.
@@ -76,6 +123,7 @@ impl OpenChain {
         &self,
         store: &Store,
         upper: &Path,
+        before: Option<&mut BeforeTaking<'_>>,
         progress: &dyn Progress,
     ) -> Result<Option<Unpacked>> {
         let doing = || format!("cannot take {} in", upper.display());
@@ -84,6 +132,10 @@ impl OpenChain {
         if changes.list().next().is_none() && !changes.changes_root().with_context(doing)? {
             return Ok(None);
         }
+        let given = match &before {
+            Some(_) => Some(GivenFiles::of(upper, changes.own_files().with_context(doing)?)?),
+            None => None,
+        };
         let (reader, writer) = diff_pipe()?;
         let input = LayerInput {
             label: upper.display().to_string(),
@@ -91,9 +143,12 @@ impl OpenChain {
             blob: None,
             reader: Box::new(reader),
         };
+        let unpack = || match (&given, before) {
+            (Some(files), Some(before)) => store.take_in(input, Giving { files, before }, progress),
+            _ => store.unpack(input, progress),
+        };
         let (written, unpacked) =
-            beside(|| write_diff(changes, writer), || store.unpack(input, progress))
-                .context("cannot start a thread")?;
+            beside(|| write_diff(changes, writer), unpack).context("cannot start a thread")?;
         // The writer's error comes first, as in a commit.
         let left_out = written.with_context(doing)?;
         let unpacked = unpacked.with_context(doing)?;
@@ -102,6 +157,9 @@ impl OpenChain {
         };
         for one in left_out {
             progress.warning(&upper.display().to_string(), &one);
+        }
+        if given.is_some() {
+            unpacked.layer.settle().with_context(doing)?;
         }
         Ok(Some(unpacked))
     }
@@ -137,9 +195,27 @@ pub fn unmount_names(directory: &Path) -> Result<()> {
     Ok(rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
-/// Why the kernel cannot mount layers of this store for this process; `None` if it may.
-pub fn kernel_hindrance(store: &Store) -> Option<String> {
-    hindrance(store)
+/// Whether a mount of this process's namespace shows a directory: as the upper of an overlayfs, or
+/// by itself. It is known by the last three parts of its path.
+///
+/// # Errors
+/// `Io`.
+pub fn is_shown_upper(upper: &Path) -> Result<bool> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    // A bind mount names it below the root of its file system, which may be mounted anywhere.
+    let parts: Vec<_> = upper.components().collect();
+    let last = parts.get(parts.len().saturating_sub(3)..).unwrap_or_default();
+    let has_it = |path: Vec<u8>| {
+        let path: Vec<_> = Path::new(OsStr::from_bytes(&path)).components().collect();
+        path.windows(last.len().max(1)).any(|some| some == last)
+    };
+    Ok(MountLine::all(&table)
+        .any(|line| line.root().is_some_and(has_it) || line.upper().is_some_and(has_it)))
+}
+
+/// Why this process cannot mount layers so that overlayfs can use them; `None` if it may.
+pub fn mount_hindrance() -> Option<String> {
+    caller_hindrance()
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {

@@ -105,7 +105,9 @@ mod quiet;
 mod trees;
 mod uppers;
 
-pub use chain::{OpenChain, kernel_hindrance, unmount_names};
+pub use chain::{
+    BeforeTaking, OpenChain, ServedChain, is_shown_upper, mount_hindrance, unmount_names,
+};
 pub use engine::{Engine, copy, import, load, pull, refuse_inside};
 pub use error::{Error, Result};
 pub use image::{OpenImage, write_tar};

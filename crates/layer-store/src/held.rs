@@ -7,7 +7,7 @@
 //! Invariant: what is written down is enough to show the layer again, whatever became of the name.
 
 use serde::{Deserialize, Serialize};
-use strata_layer::{CountedHold, CountedHolds};
+use strata_layer::{Hold, Store};
 use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId};
 
@@ -16,6 +16,8 @@ use crate::error::Result;
 
 /// What all keys of such holds begin with.
 const KIND: &str = "layer-store";
+/// The name under which the store keeps them.
+pub(crate) const HOLDER: &str = "layer-store";
 
 /// A held layer, read. See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl HeldLayer {
     }
 
     /// The hold, if it is one of a layer store.
-    pub(crate) fn of(hold: &CountedHold) -> Option<Self> {
+    pub(crate) fn of(hold: &Hold) -> Option<Self> {
         if !hold.key.starts_with(KIND) {
             return None;
         }
@@ -64,8 +66,8 @@ impl HeldLayer {
     ///
     /// # Errors
     /// `Store`.
-    pub fn all(holds: &CountedHolds) -> Result<Vec<Self>> {
-        let mut all: Vec<Self> = holds.all()?.iter().filter_map(Self::of).collect();
+    pub fn all(store: &Store) -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = store.holds(HOLDER)?.all()?.iter().filter_map(Self::of).collect();
         all.sort_by(|a, b| (&a.reference, a.blob).cmp(&(&b.reference, b.blob)));
         Ok(all)
     }
@@ -74,20 +76,22 @@ impl HeldLayer {
     ///
     /// # Errors
     /// `Store`.
-    pub fn end(&self, holds: &CountedHolds) -> Result<()> {
-        holds.end(&Self::key(&self.reference, &self.blob))?;
+    pub fn end(&self, store: &Store) -> Result<()> {
+        store.holds(HOLDER)?.end(&Self::key(&self.reference, &self.blob))?;
         Ok(())
     }
 }
 
 /// The hold of a layer in its chain.
-pub(crate) fn hold_of(reference: &Reference, blob: &BlobDigest, found: &InChain) -> CountedHold {
+pub(crate) fn hold_of(reference: &Reference, blob: &BlobDigest, found: &InChain) -> Hold {
     let note = Note { reference: reference.to_string(), blob: blob.to_string(), size: found.size };
-    CountedHold {
+    Hold {
         key: HeldLayer::key(reference, blob),
-        by: format!("an engine (podman, CRI-O), for {}", reference.familiar()),
+        by: "podman".to_owned(),
         count: 1,
         layers: found.layers.clone(),
+        images: vec![reference.familiar()],
+        refuses: true,
         // Strings and a number always become JSON.
         note: serde_json::to_string(&note).unwrap_or_default(),
     }

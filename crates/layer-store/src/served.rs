@@ -23,14 +23,14 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use strata_layer::{CountedHold, Store};
+use strata_layer::{Hold, Store};
 use strata_registry::Reference;
 use strata_tree::dialect::XattrClass;
 use strata_tree::{BlobDigest, Error as TreeError, NodeId};
 
 use crate::catalogue::{Catalogue, InChain};
 use crate::error::Result;
-use crate::held::{HeldLayer, hold_of};
+use crate::held::{HOLDER, HeldLayer, hold_of};
 use crate::place::{LayerPlace, OpenForm, chain_of};
 
 /// The first node of a place that is no node of its layer.
@@ -204,7 +204,7 @@ impl ServedLayers {
 
     /// The chain of a blob: as it is held, in the image of the name, or in any image.
     fn in_store(&self, reference: &Reference, blob: &BlobDigest) -> Result<Option<InChain>> {
-        if let Some(hold) = self.store.counted_holds().get(&HeldLayer::key(reference, blob))?
+        if let Some(hold) = self.store.holds(HOLDER)?.get(&HeldLayer::key(reference, blob))?
             && let Some(held) = HeldLayer::of(&hold)
         {
             return Ok(Some(held.found));
@@ -323,8 +323,8 @@ impl ServedLayers {
     }
 
     /// What is held by way of a layer store.
-    fn held(&self) -> Result<Vec<(HeldLayer, CountedHold)>> {
-        let all = self.store.counted_holds().all()?.into_iter();
+    fn held(&self) -> Result<Vec<(HeldLayer, Hold)>> {
+        let all = self.store.holds(HOLDER)?.all()?.into_iter();
         Ok(all.filter_map(|hold| Some((HeldLayer::of(&hold)?, hold))).collect())
     }
 
@@ -335,7 +335,7 @@ impl ServedLayers {
     pub(crate) fn take(&self, place: &LayerPlace) -> Result<()> {
         let _form = self.form(place)?;
         place.touch();
-        self.store.counted_holds().take(&hold_of(&place.reference, &place.blob, &place.found))?;
+        self.store.holds(HOLDER)?.take(&hold_of(&place.reference, &place.blob, &place.found))?;
         Ok(())
     }
 
@@ -344,7 +344,7 @@ impl ServedLayers {
     /// # Errors
     /// Those of the store.
     pub(crate) fn give_back(&self, reference: &Reference, blob: &BlobDigest) -> Result<()> {
-        self.store.counted_holds().give_back(&HeldLayer::key(reference, blob))?;
+        self.store.holds(HOLDER)?.give_back(&HeldLayer::key(reference, blob))?;
         Ok(())
     }
 
@@ -358,7 +358,7 @@ impl ServedLayers {
         drop(numbers);
         for place in places.iter().filter(|place| place.is_open()) {
             let key = HeldLayer::key(&place.reference, &place.blob);
-            place.rest(self.store.counted_holds().get(&key)?.is_some());
+            place.rest(self.store.holds(HOLDER)?.get(&key)?.is_some());
         }
         Ok(())
     }

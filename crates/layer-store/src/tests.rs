@@ -257,7 +257,7 @@ fn what_is_taken_stays_and_is_found_by_the_next_one() {
         store.images().untag(&tag).unwrap();
     }
     let second = served(&loaded);
-    let held = HeldLayer::all(&store.counted_holds()).unwrap();
+    let held = HeldLayer::all(&store).unwrap();
     assert_eq!((held.len(), held[0].count), (1, 2));
     assert_eq!((&held[0].reference, held[0].blob), (&reference, blob));
     let dir = node(&*second, NodeId::ROOT, &reference_name(&reference));
@@ -267,7 +267,7 @@ fn what_is_taken_stays_and_is_found_by_the_next_one() {
     for left in [1, 0] {
         let name = blob.to_string();
         assert_eq!(second.dir_removed(dir, name.as_bytes()).unwrap(), Heard::Yes);
-        let held = HeldLayer::all(&store.counted_holds()).unwrap();
+        let held = HeldLayer::all(&store).unwrap();
         assert_eq!(held.first().map_or(0, |held| held.count), left);
     }
     drop(second);

@@ -6,6 +6,8 @@
 //! Discarded   fsck, rebuild, inspect: only the books are kept, so that rows are derived again
 //! ```
 //!
+//! A [`Staging`] that was given files takes those in place of bytes that are to be written.
+//!
 //! Invariants: with [`Discarded`] nothing is written, and each content of a layer is there once;
 //! with [`Staging`] a file that is offered to other unpacks is at the path at which it is offered.
 
@@ -14,15 +16,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use strata_diff::stream::data;
 use strata_tree::{ContentDigest, TreePath};
 
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
+use crate::given::GivenFiles;
 use crate::index::Index;
 use crate::index::contents::Sources;
 use crate::offered::OfferedContents;
 use crate::read_ahead::ReadAhead;
-use crate::stage::{Linked, Stage, StagePath};
+use crate::stage::{Linked, Stage, StagePath, open_beneath};
 
 /// What a new name was linked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +58,8 @@ pub(crate) trait BodyTarget {
     /// Writes a body whole.
     fn write(&mut self, place: &StagePath, bytes: &[u8]) -> Result<()>;
 
-    /// Begins a body too large for memory.
-    fn begin_large(&mut self) -> Result<Self::Large>;
+    /// Begins a body of that size, too large for memory, that may come to that place.
+    fn begin_large(&mut self, place: &StagePath, size: u64) -> Result<Self::Large>;
 
     /// Writes a part of it.
     fn write_part(large: &Self::Large, bytes: &[u8], at: u64) -> Result<()>;
@@ -101,6 +105,15 @@ pub(crate) struct Staging<'s> {
     ahead: ReadAhead,
     store: BorrowedFd<'s>,
     offered: &'s OfferedContents,
+    given: Option<&'s GivenFiles>,
+}
+
+/// A body too large for memory, on its way into a stage.
+pub(crate) enum LargeBody {
+    /// Written aside.
+    Written(StagePath, File),
+    /// There is a file with it, of that many bytes, to be taken.
+    Given(u64),
 }
 
 impl<'s> Staging<'s> {
@@ -113,16 +126,43 @@ impl<'s> Staging<'s> {
         index: Index,
         store: BorrowedFd<'s>,
         offered: &'s OfferedContents,
+        given: Option<&'s GivenFiles>,
     ) -> Result<Self> {
         let shared = stage.root().try_clone_to_owned();
         let shared = Arc::new(shared.doing(|| "cannot duplicate a descriptor".into())?);
         let (sources, ahead) = (Sources::default(), ReadAhead::new());
-        Ok(Self { stage, shared, index, sources, ahead, store, offered })
+        Ok(Self { stage, shared, index, sources, ahead, store, offered, given })
     }
 
     /// The directory that its contents are offered with.
     pub(crate) fn shared(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.shared)
+    }
+
+    /// Takes the file that was given for that place, if there is one that takes a further name.
+    fn take(&mut self, place: &StagePath, size: u64) -> Result<bool> {
+        let StagePath::Diff(path) = place else { return Ok(false) };
+        let Some(given) = self.given else { return Ok(false) };
+        let Some((dir, source)) = given.get(path, size) else { return Ok(false) };
+        match self.stage.link(dir, &source, place)? {
+            Linked::Yes => given.took(path),
+            Linked::Cloned => {}
+            Linked::No => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Copies the file that was given for that place.
+    fn copy_given(&mut self, place: &StagePath, size: u64) -> Result<()> {
+        let source = match (place, self.given) {
+            (StagePath::Diff(path), Some(given)) => given.get(path, size),
+            _ => None,
+        };
+        let Some((dir, path)) = source else {
+            return Err(Error::damaged("a file that was given", "it is not there"));
+        };
+        let from = open_beneath(dir, &path, OFlags::RDONLY).doing(doing)?;
+        self.stage.copy_from(File::from(from), place)
     }
 
     /// The stage, with all that was put there.
@@ -136,7 +176,7 @@ fn doing() -> String {
 }
 
 impl BodyTarget for Staging<'_> {
-    type Large = (StagePath, File);
+    type Large = LargeBody;
 
     fn unused_shadow(&mut self) -> StagePath {
         self.stage.unused_shadow()
@@ -151,29 +191,46 @@ impl BodyTarget for Staging<'_> {
     }
 
     fn write(&mut self, place: &StagePath, bytes: &[u8]) -> Result<()> {
-        self.stage.write(place, bytes)
+        match self.take(place, bytes.len() as u64)? {
+            true => Ok(()),
+            false => self.stage.write(place, bytes),
+        }
     }
 
-    fn begin_large(&mut self) -> Result<Self::Large> {
-        self.stage.temporary()
+    fn begin_large(&mut self, place: &StagePath, size: u64) -> Result<Self::Large> {
+        let given = match (place, self.given) {
+            (StagePath::Diff(path), Some(given)) => given.get(path, size).is_some(),
+            _ => false,
+        };
+        if given {
+            return Ok(LargeBody::Given(size));
+        }
+        let (place, file) = self.stage.temporary()?;
+        Ok(LargeBody::Written(place, file))
     }
 
-    fn write_part((_, file): &Self::Large, bytes: &[u8], at: u64) -> Result<()> {
+    fn write_part(large: &Self::Large, bytes: &[u8], at: u64) -> Result<()> {
+        let LargeBody::Written(_, file) = large else { return Ok(()) };
         for (from, part) in data(bytes) {
             file.write_all_at(part, at + from as u64).doing(doing)?;
         }
         Ok(())
     }
 
-    fn end_large((_, file): &Self::Large, size: u64) -> Result<()> {
+    fn end_large(large: &Self::Large, size: u64) -> Result<()> {
+        let LargeBody::Written(_, file) = large else { return Ok(()) };
         file.set_len(size).doing(doing)
     }
 
     fn place_large(&mut self, large: Self::Large, place: Option<&StagePath>) -> Result<()> {
-        let (temporary, _file) = large;
-        match place {
-            Some(place) => self.stage.rename(&temporary, place),
-            None => self.stage.remove(&temporary),
+        match (large, place) {
+            (LargeBody::Written(temporary, _), Some(place)) => self.stage.rename(&temporary, place),
+            (LargeBody::Written(temporary, _), None) => self.stage.remove(&temporary),
+            (LargeBody::Given(size), Some(place)) => match self.take(place, size)? {
+                true => Ok(()),
+                false => self.copy_given(place, size),
+            },
+            (LargeBody::Given(_), None) => Ok(()),
         }
     }
 
@@ -223,6 +280,12 @@ impl BodyTarget for Staging<'_> {
     }
 
     fn offer(&self, digest: ContentDigest, place: &StagePath) {
+        // Until the layer is published a file that was taken may go back to where it was.
+        if let (StagePath::Diff(path), Some(given)) = (place, self.given)
+            && given.has_taken(path)
+        {
+            return;
+        }
         self.offered.offer(digest, &self.shared, place.path());
     }
 
@@ -253,7 +316,7 @@ impl BodyTarget for Discarded {
         Ok(())
     }
 
-    fn begin_large(&mut self) -> Result<()> {
+    fn begin_large(&mut self, _: &StagePath, _: u64) -> Result<()> {
         Ok(())
     }
 

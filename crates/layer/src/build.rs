@@ -274,7 +274,7 @@ impl<T: BodyTarget> Build<T> {
         place: &StagePath,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
     ) -> Result<usize> {
-        let large = self.target.begin_large()?;
+        let large = self.target.begin_large(place, content.logical)?;
         let mut chunk = vec![0; CHUNK];
         let digest = digest(content, reader, |reader, mut at, end| {
             while at < end {

@@ -13,6 +13,7 @@ mod body_target;
 mod build;
 pub mod checkout;
 mod error;
+mod given;
 mod index;
 mod inspect;
 mod layout;
@@ -29,6 +30,7 @@ mod store;
 mod stored_layer;
 
 pub use error::{Error, IoContext, Result};
+pub use given::GivenFiles;
 pub use index::{ImageRecord, LayerRecord};
 pub use inspect::{InspectedContent, InspectedLayer, inspect};
 pub use ledger::Ledger;
@@ -39,8 +41,8 @@ pub use reader::{
 };
 pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
-    Accounts, BlockUsage, CountedHold, CountedHolds, Disk, DiskUsage, FsckReport, GcReport,
-    HeldKind, HeldName, HeldNames, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
+    Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, Giving, HeldImage, HeldImages,
+    HeldKind, HeldName, HeldNames, Hold, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
     LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, PackedBlobs, Problem, Removal,
     SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, Usage, chain_id,
 };

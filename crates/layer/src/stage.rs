@@ -247,7 +247,12 @@ impl Stage {
 
     /// A copy of one of the stage's own bodies, where a link is not to be had; with its holes.
     pub(crate) fn copy_own(&mut self, from: &StagePath, to: &StagePath) -> Result<()> {
-        let mut from = self.open(from)?;
+        let from = self.open(from)?;
+        self.copy_from(from, to)
+    }
+
+    /// A copy of a file, with its holes.
+    pub(crate) fn copy_from(&mut self, mut from: File, to: &StagePath) -> Result<()> {
         let path = to.path();
         let to = self.create(&path)?;
         let doing = || format!("cannot copy to {}", path.display());

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::daemon::ShowArgs;
 use crate::import::GivenImageArgs;
 
 /// A layer store for containerd: a proxy snapshotter and a proxy differ.
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// Where names of layers are mounted
     #[arg(long, value_name = "DIR", default_value = "/run/strata/names")]
     pub(crate) run: PathBuf,
+    /// Who shows layers: the kernel where it can, or always a process, through FUSE
+    #[arg(long, value_name = "WHO", default_value = "auto")]
+    pub(crate) backend: LowerBackend,
     /// containerd's content store
     #[arg(
         long,
@@ -53,4 +57,16 @@ pub(crate) struct Args {
 pub(crate) enum SnapshotterCommand {
     /// Give containerd an image of the store, without copying a layer
     Import(GivenImageArgs),
+    /// Show layers through FUSE, where the kernel cannot; this program starts it by itself
+    #[command(hide = true)]
+    Show(ShowArgs),
+}
+
+/// How layers become a lower of overlayfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LowerBackend {
+    /// By the kernel where it can, else through FUSE.
+    Auto,
+    /// Through FUSE.
+    Fuse,
 }

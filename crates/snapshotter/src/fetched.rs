@@ -31,11 +31,13 @@ impl FetchedImages<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches an image, notes it, and gives what `found` then says of it. Where `is_there` says
-    /// that it came meanwhile, or it could not be had lately, it is not fetched.
+    /// Fetches an image, which containerd asks for as `name`, notes it, and gives what `found` then
+    /// says of it. Where `is_there` says that it came meanwhile, or it could not be had lately, it
+    /// is not fetched.
     pub(crate) fn fetch(
         &self,
         image: &str,
+        name: Option<&str>,
         is_there: impl Fn() -> bool,
         found: impl FnOnce() -> Result<bool>,
     ) -> Result<bool> {
@@ -48,8 +50,24 @@ impl FetchedImages<'_> {
         }
         let found = found()?;
         // Once a snapshot has its layer: until then a cleanup would remove it.
-        self.settle(image)?;
+        if let (Some(new), Some(name)) = (self.settle(image)?, name) {
+            self.name(&new, name)?;
+        }
         Ok(found)
+    }
+
+    /// Gives a new image the name that it was asked for by, unless that is one of another image
+    /// which was not fetched for containerd.
+    fn name(&self, image: &ImageId, name: &str) -> Result<()> {
+        let Some(name) = name.parse::<Reference>().ok().and_then(|name| name.store_tag()) else {
+            return Ok(());
+        };
+        let mut tags = self.store.images().tags()?.into_iter();
+        let taken = tags.find_map(|(tag, id)| (tag == name).then_some(id));
+        if taken.is_none_or(|id| self.state().noted_images().is_ok_and(|all| all.contains(&id))) {
+            self.store.images().tag(&name, image)?;
+        }
+        Ok(())
     }
 
     /// Ends fetches that nobody is at any more.
@@ -65,10 +83,11 @@ impl FetchedImages<'_> {
         Ok(())
     }
 
-    fn settle(&self, image: &str) -> Result<()> {
+    /// Ends a fetch; gives the image that it has brought, if that is new.
+    fn settle(&self, image: &str) -> Result<Option<ImageId>> {
         let begun = self.state().fetches()?;
         let Some((_, before)) = begun.into_iter().find(|(name, _)| name == image) else {
-            return Ok(());
+            return Ok(None);
         };
         // A name that cannot be read was not fetched either.
         let name = image.parse::<Reference>().ok();
@@ -78,7 +97,9 @@ impl FetchedImages<'_> {
         });
         let mut tags = self.store.images().tags()?.into_iter();
         let id = tags.find_map(|(tag, id)| (Some(tag) == name).then_some(id));
-        self.state().end_fetch(image, id.filter(|id| !before.contains(id)).as_ref())
+        let new = id.filter(|id| !before.contains(id));
+        self.state().end_fetch(image, new.as_ref())?;
+        Ok(new)
     }
 
     /// Removes those that containerd has no snapshot of any more.

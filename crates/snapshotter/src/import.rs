@@ -73,7 +73,8 @@ pub(crate) async fn import(
     let manifest = write(containerd, &scope, &told.manifest, of_manifest).await?;
     let mut parent = String::new();
     for chain in &told.chains {
-        let known = containerd.has_layer(&scope, &args.snapshotter, &parent, chain).await;
+        let known =
+            containerd.has_layer(&scope, &args.snapshotter, (&told.name, &parent, chain)).await;
         if !known.map_err(said)? {
             bail!(
                 "{} has not the layer of {chain}: is it served from another store?",
@@ -156,14 +157,13 @@ async fn write(
 }
 
 impl Containerd {
-    /// Whether a snapshotter has the layer that makes `chain` of the snapshot `parent`; then it is
-    /// a snapshot in the scope.
+    /// Whether a snapshotter has the layer of `image` that makes `chain` of the snapshot `parent`;
+    /// then it is a snapshot in the scope.
     async fn has_layer(
         &self,
         scope: &Scope,
         snapshotter: &str,
-        parent: &str,
-        chain: &str,
+        (image, parent, chain): (&str, &str, &str),
     ) -> Result<bool, Status> {
         let mut client = snapshots::snapshots_client::SnapshotsClient::new(self.connect().await?);
         let key = format!("{}strata-import {chain}", labels::UNPACK);
@@ -171,7 +171,9 @@ impl Containerd {
             snapshotter: snapshotter.to_owned(),
             key: key.clone(),
             parent: parent.to_owned(),
-            labels: [(labels::REF.to_owned(), chain.to_owned())].into(),
+            labels: [(labels::REF, chain), (labels::CRI_IMAGE, image)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
         };
         match client.prepare(scope.request(prepare)).await {
             Err(status) if status.code() == Code::AlreadyExists => Ok(true),

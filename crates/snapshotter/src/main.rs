@@ -17,6 +17,9 @@
 mod apply;
 mod args;
 mod client;
+#[cfg(test)]
+mod crash_tests;
+mod daemon;
 mod differ;
 mod error;
 mod fetched;
@@ -25,13 +28,17 @@ mod grpc;
 mod import;
 mod keys;
 mod labels;
+#[cfg(test)]
+mod lower_tests;
 mod metrics;
+mod naming;
 mod places;
 mod remote;
 mod server;
 mod snapshots;
 mod socket;
 mod state;
+mod taking;
 
 use std::process::ExitCode;
 
@@ -52,6 +59,7 @@ fn main() -> ExitCode {
     let done = match &args.command {
         None => server::serve(&args),
         Some(SnapshotterCommand::Import(import)) => server::import(&args, import),
+        Some(SnapshotterCommand::Show(show)) => daemon::show(&args.root, show),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

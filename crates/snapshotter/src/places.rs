@@ -4,7 +4,8 @@
 //! ROOT/layers/                          contents of all layers: the data-only lower
 //! ROOT/containerd/snapshots/<n>/fs      the upper of snapshot n
 //!                              /work    its work directory
-//! RUN/<chain id>                        mounted: the names of that chain's merged tree
+//! RUN/<chain id>                        mounted: the names of that chain's merged tree, or where
+//!                                       the kernel cannot show them, the tree, through FUSE
 //! ```
 //!
 //! The names of a chain are one lower, however many layers it has. They are mounted before
@@ -23,8 +24,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use strata_tree::DiffId;
-use stratafs::{OpenChain, Store, chain_id, unmount_names};
+use stratafs::{Error as EngineError, OpenChain, Store, chain_id, unmount_names};
 
+use crate::args::LowerBackend;
+use crate::daemon;
 use crate::error::{Error, IoDoing, Result};
 use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
 
@@ -45,16 +48,18 @@ pub(crate) struct SnapshotMount {
 
 /// The directories, and which names are mounted.
 pub(crate) struct SnapshotPlaces {
+    root: PathBuf,
     snapshots: PathBuf,
     layers: PathBuf,
     run: PathBuf,
+    backend: LowerBackend,
     /// Names that are mounted, with the snapshots that need them.
     users: Mutex<HashMap<PathBuf, HashSet<SnapshotId>>>,
 }
 
 impl SnapshotPlaces {
     /// Makes what is missing.
-    pub(crate) fn make(root: &Path, run: &Path) -> Result<Self> {
+    pub(crate) fn make(root: &Path, run: &Path, backend: LowerBackend) -> Result<Self> {
         let snapshots = root.join("containerd/snapshots");
         for dir in [&snapshots, run] {
             if dir.to_string_lossy().contains([',', ':', '\\', '\n']) {
@@ -68,7 +73,7 @@ impl SnapshotPlaces {
         }
         let run = run.canonicalize().doing(|| format!("cannot find {}", run.display()))?;
         let layers = root.join("layers");
-        Ok(Self { snapshots, layers, run, users: Mutex::default() })
+        Ok(Self { root: root.to_owned(), snapshots, layers, run, backend, users: Mutex::default() })
     }
 
     /// The upper of a snapshot.
@@ -112,6 +117,20 @@ impl SnapshotPlaces {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error).doing(|| format!("cannot remove {}", dir.display())),
         }
+    }
+
+    /// Removes what is in the upper of a snapshot.
+    pub(crate) fn empty_upper(&self, id: SnapshotId) -> Result<()> {
+        let upper = self.upper(id);
+        let doing = || format!("cannot empty {}", upper.display());
+        for entry in fs::read_dir(&upper).doing(doing)? {
+            let path = entry.doing(doing)?.path();
+            match path.symlink_metadata().doing(doing)?.is_dir() {
+                true => fs::remove_dir_all(&path).doing(doing)?,
+                false => fs::remove_file(&path).doing(doing)?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether the disk is nearly full, as df(1) counts.
@@ -190,7 +209,10 @@ impl SnapshotPlaces {
             let source = self.upper(id).display().to_string();
             return vec![SnapshotMount { kind: "bind".to_owned(), source, options }];
         };
-        let lower = format!("lowerdir={}::{}", names.display(), self.layers.display());
+        let lower = match is_served(&names) {
+            true => format!("lowerdir={}", names.display()),
+            false => format!("lowerdir={}::{}", names.display(), self.layers.display()),
+        };
         let mut options = match writable {
             true => vec![
                 format!("workdir={}", self.dir(id).join("work").display()),
@@ -221,15 +243,28 @@ impl SnapshotPlaces {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).doing(doing),
             }
-            let opened = OpenChain::open(store, chain);
-            if let Err(error) = opened.and_then(|open| open.mount_names(store, &place)) {
+            if let Err(error) = self.mount_names(store, &place, chain) {
                 // The failure itself is the better message.
                 let _ = fs::remove_dir(&place);
-                return Err(error.into());
+                return Err(error);
             }
         }
         users.entry(place).or_default().insert(id);
         Ok(())
+    }
+
+    fn mount_names(&self, store: &Store, place: &Path, chain: &[DiffId]) -> Result<()> {
+        let mounted = match self.backend {
+            LowerBackend::Auto => OpenChain::open(store, chain)?.mount_names(store, place),
+            LowerBackend::Fuse => Err(EngineError::KernelCannot("it is not asked to".to_owned())),
+        };
+        match mounted {
+            Err(EngineError::KernelCannot(why)) => {
+                tracing::info!("{} is served through FUSE: {why}", place.display());
+                daemon::start(&self.root, place, chain)
+            }
+            mounted => Ok(mounted?),
+        }
     }
 
     /// Makes the root of an upper look like that of the chain, whose names are mounted.
@@ -260,7 +295,7 @@ impl SnapshotPlaces {
 
     /// A snapshot above the names that a lower of overlayfs, as given out here, begins with.
     pub(crate) fn above(&self, lower: &str) -> Option<SnapshotId> {
-        let (names, _) = lower.split_once("::")?;
+        let (names, _) = lower.split_once("::").unwrap_or((lower, ""));
         let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.get(Path::new(names))?.iter().next().copied()
     }
@@ -314,10 +349,24 @@ fn copy_xattrs(from: &Path, to: &Path) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Whether something is mounted on a directory, which need not be there.
+/// Whether a process serves what is mounted there.
+fn is_served(place: &Path) -> bool {
+    /// `FUSE_SUPER_MAGIC` (statfs(2)).
+    const FUSE: u64 = 0x6573_5546;
+    rustix::fs::statfs(place).is_ok_and(|found| u64::try_from(found.f_type) == Ok(FUSE))
+}
+
+/// Whether something is mounted on a directory, which need not be there. What a process served that
+/// is no more is taken away.
 fn is_mounted(place: &Path) -> Result<bool> {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
-    match rustix::fs::statx(CWD, place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+    // Who serves it is asked, whatever the kernel remembers.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    match rustix::fs::statx(CWD, place, flags, StatxFlags::BASIC_STATS) {
+        Err(rustix::io::Errno::NOTCONN) => {
+            unmount_names(place)?;
+            is_mounted(place)
+        }
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno).doing(|| format!("cannot stat {}", place.display())),

@@ -41,7 +41,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let engine = Engine::new(&args.root);
     let program = args.strata.clone().unwrap_or_else(beside);
     let kept = Duration::from_secs(args.keep);
-    let snapshots = Snapshots::open(&engine, &args.run, &program, kept)
+    let snapshots = Snapshots::open(&engine, (&args.run, args.backend), &program, kept)
         .with_context(|| format!("cannot keep snapshots in {}", args.root.display()))?;
     let services = Services {
         snapshots: Arc::new(snapshots),

@@ -21,18 +21,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strata_tree::DiffId;
-use stratafs::{Engine, Holds, LeasedLayer, OpenChain, Quiet, Store, chain_id, kernel_hindrance};
+use stratafs::{Engine, Holds, LeasedLayer, Store, chain_id, mount_hindrance};
 
+use crate::args::LowerBackend;
 use crate::error::{Error, IoDoing, Result};
 use crate::fetched::FetchedImages;
 use crate::filter::SnapshotFilters;
 use crate::keys::{KeyLock, Keys};
 use crate::labels;
+use crate::naming;
 use crate::places::{SnapshotMount, SnapshotPlaces};
 use crate::remote::Fetcher;
 use crate::state::{
     Labels, NewSnapshot, SnapshotId, SnapshotKind, SnapshotRow, SnapshotUsage, State,
 };
+use crate::taking::{CommitHook, CommitStep, UpperTaking};
 
 /// The name under which the store's holds are kept.
 const HOLDER: &str = "containerd";
@@ -52,6 +55,8 @@ pub(crate) struct Snapshots {
     diffs: [AtomicU64; 2],
     /// How long layers stay that no snapshot has any more.
     kept: Duration,
+    /// Told of every step of a commit, by tests.
+    on_step: Option<CommitHook>,
 }
 
 /// What there is, in numbers; bytes are those of contents.
@@ -79,18 +84,28 @@ impl Snapshots {
     /// Opens what is there, and mends what a crash left.
     pub(crate) fn open(
         engine: &Engine,
-        run: &Path,
+        run: (&Path, LowerBackend),
         program: &Path,
         kept: Duration,
     ) -> Result<Self> {
-        let store = engine.made_store()?;
-        if let Some(why) = kernel_hindrance(&store) {
-            let why = format!("the kernel cannot mount layers for this process: {why}");
+        Self::of_store(engine.made_store()?, run, program, kept, None)
+    }
+
+    /// The same of a store that is open.
+    pub(crate) fn of_store(
+        store: Store,
+        (run, backend): (&Path, LowerBackend),
+        program: &Path,
+        kept: Duration,
+        on_step: Option<CommitHook>,
+    ) -> Result<Self> {
+        if let Some(why) = mount_hindrance() {
+            let why = format!("layers cannot be mounted for containerd: {why}");
             return Err(Error::FailedPrecondition(why));
         }
         let root = store.root().canonicalize();
         let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
-        let places = SnapshotPlaces::make(&root, run)?;
+        let places = SnapshotPlaces::make(&root, run, backend)?;
         let state = State::open(&root.join("containerd/snapshots.db"))?;
         let snapshots = Self {
             holds: Holds::of(&root, HOLDER)?,
@@ -102,6 +117,7 @@ impl Snapshots {
             applies_here: AtomicBool::new(false),
             diffs: Default::default(),
             kept,
+            on_step,
         };
         snapshots.mend()?;
         Ok(snapshots)
@@ -109,10 +125,11 @@ impl Snapshots {
 
     /// Brings disk and record together, and mounts again what snapshots need.
     fn mend(&self) -> Result<()> {
+        self.taking().mend_all()?;
         let all = self.state().all()?;
         let needed: BTreeSet<DiffId> = all.iter().flat_map(|one| one.layers.clone()).collect();
         self.holds.add(&needed)?;
-        self.holds.remove(self.holds.all()?.difference(&needed))?;
+        self.holds.remove(self.holds.layers()?.difference(&needed))?;
         let uppers = all.iter().filter(|one| one.kind != SnapshotKind::Committed).map(|one| one.id);
         let uppers: HashSet<SnapshotId> = uppers.collect();
         for number in self.places.numbers()? {
@@ -127,6 +144,7 @@ impl Snapshots {
                 tracing::error!("snapshot {}: {error}", one.name);
             }
         }
+        naming::name_all(&self.state(), &self.holds)?;
         self.places.hide_unused()?;
         self.fetched().settle_all()
     }
@@ -192,9 +210,10 @@ impl Snapshots {
             return Ok(true);
         }
         let Some(image) = Fetcher::image_of(labels) else { return Ok(false) };
+        let name = labels.get(labels::CRI_IMAGE).map(String::as_str);
         let below = self.state().chain(parent)?;
         let is_there = || self.layer_above(&below, chain).is_ok_and(|layer| layer.is_some());
-        self.fetched().fetch(&image, is_there, || self.find_layer(chain, parent, labels))
+        self.fetched().fetch(&image, name, is_there, || self.find_layer(chain, parent, labels))
     }
 
     fn fetched(&self) -> FetchedImages<'_> {
@@ -280,6 +299,7 @@ impl Snapshots {
             usage,
         };
         state.insert(&new, |_| Ok(()))?;
+        naming::name_snapshot(&state, &self.holds, &name, &labels);
         Ok(())
     }
 
@@ -328,15 +348,23 @@ impl Snapshots {
             let why = format!("snapshot {key} is {}, and not to be written", active.kind.name());
             return Err(Error::FailedPrecondition(why));
         }
+        let done = self.commit_active(&active, name, labels);
+        if done.is_err() {
+            // Whatever has become of the upper, the snapshot is as it was.
+            self.taking().mend(active.id)?;
+        }
+        done
+    }
+
+    fn commit_active(&self, active: &SnapshotRow, name: &str, labels: &Labels) -> Result<()> {
+        let (id, key) = (active.id, &active.name);
         let mut layers = active.layers.clone();
         let mut lease = None;
-        if layers.is_empty() || !self.places.is_untouched(active.id)? {
+        if layers.is_empty() || !self.places.is_untouched(id)? {
             let chain = self.state().chain(key)?;
-            let chain = OpenChain::open(&self.store, &chain)?;
-            let upper = self.places.upper(active.id);
-            if let Some(unpacked) = chain.take_upper(&self.store, &upper, &Quiet)? {
-                layers.push(*unpacked.layer.diff_id());
-                lease = Some(unpacked.layer);
+            if let Some(layer) = self.taking().take(id, &chain)? {
+                layers.push(*layer.diff_id());
+                lease = Some(layer);
             }
         }
         let usage = self.usage_of(&layers)?;
@@ -350,16 +378,33 @@ impl Snapshots {
             usage,
         };
         let below = self.state().chain(&active.parent)?;
-        self.state().commit(active.id, &new)?;
+        {
+            let mut state = self.state();
+            state.commit(id, &new)?;
+            naming::name_snapshot(&state, &self.holds, name, labels);
+        }
+        self.step(CommitStep::Recorded);
         if let Some(chain) = labels::unpacked_chain(key, name) {
             self.state().note_chain(chain, &below, &layers)?;
         }
         drop(lease);
-        self.places.release(active.id)?;
+        self.places.release(id)?;
+        self.step(CommitStep::Released);
         if labels::is_unpack(key) {
             self.drop_derived(&below)?;
         }
-        self.places.remove_upper(active.id)
+        self.places.remove_upper(id)
+    }
+
+    fn taking(&self) -> UpperTaking<'_> {
+        let Self { store, places, state, holds, on_step, .. } = self;
+        UpperTaking { store, places, state, holds, on_step: on_step.as_ref() }
+    }
+
+    fn step(&self, step: CommitStep) {
+        if let Some(hook) = &self.on_step {
+            hook(step);
+        }
     }
 
     /// Removes what was compiled of a chain that a layer was unpacked above, or that is no more,
@@ -418,6 +463,7 @@ impl Snapshots {
             self.state().forget_chains(layer)?;
             leased.extend(self.store.lease(layer)?);
         }
+        naming::name_all(&self.state(), &self.holds)?;
         Ok(self.store.discard_unreferenced(leased)?)
     }
 

@@ -4,6 +4,7 @@
 //! ROOT/containerd/snapshots.db
 //!   snapshots   one row a snapshot: name, parent, kind, times, labels, the layers it adds
 //!   images      those of the store that were fetched for containerd, and go with its snapshots
+//!   takes       layers that the files of an upper are just becoming, or have become
 //!   fetches     images that are being fetched, and which the store had before
 //!   chains      which layers containerd's own unpack of a chain came to
 //!   unneeded    layers that the last snapshot of went, and when
@@ -139,6 +140,10 @@ CREATE TABLE IF NOT EXISTS unneeded (
     diff_id BLOB PRIMARY KEY CHECK (length(diff_id) = 32),
     since   INTEGER NOT NULL   -- nanoseconds since 1970
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS takes (
+    snapshot INTEGER PRIMARY KEY REFERENCES snapshots (id) ON DELETE CASCADE,
+    diff_id  BLOB NOT NULL CHECK (length(diff_id) = 32)
+) STRICT;
 CREATE TABLE IF NOT EXISTS fetches (
     reference TEXT PRIMARY KEY,
     before    BLOB NOT NULL    -- ids of images, 32 bytes each
@@ -283,21 +288,54 @@ impl State {
         if self.find(new.name)?.is_some() {
             return Err(Error::AlreadyExists(new.name.to_owned()));
         }
-        self.db
-            .prepare_cached(
-                "UPDATE snapshots SET name = ?2, kind = ?3, created = ?4, updated = ?4,
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.prepare_cached("DELETE FROM takes WHERE snapshot = ?1")?.execute([active.0])?;
+        tx.prepare_cached(
+            "UPDATE snapshots SET name = ?2, kind = ?3, created = ?4, updated = ?4,
                     labels = ?5, layers = ?6, bytes = ?7, inodes = ?8 WHERE id = ?1",
-            )?
-            .execute(params![
-                active.0,
-                new.name,
-                new.kind.number(),
-                now(),
-                text_of(new.labels),
-                packed(new.layers),
-                number(new.usage.bytes),
-                number(new.usage.inodes),
-            ])?;
+        )?
+        .execute(params![
+            active.0,
+            new.name,
+            new.kind.number(),
+            now(),
+            text_of(new.labels),
+            packed(new.layers),
+            number(new.usage.bytes),
+            number(new.usage.inodes),
+        ])?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Notes which layer the files of an upper are to become.
+    pub(crate) fn begin_take(&mut self, id: SnapshotId, layer: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO takes (snapshot, diff_id) VALUES (?1, ?2)")?
+            .execute(params![id.0, &layer.as_bytes()[..]])?;
+        Ok(())
+    }
+
+    /// All such notes.
+    pub(crate) fn takes(&self) -> Result<Vec<(SnapshotId, DiffId)>> {
+        let mut statement = self.db.prepare_cached("SELECT snapshot, diff_id FROM takes")?;
+        let read = |row: &Row<'_>| Ok((SnapshotId(row.get(0)?), row.get::<_, [u8; 32]>(1)?));
+        let found = statement.query_map([], read)?;
+        found
+            .map(|one| one.map(|(id, layer)| (id, DiffId::from_bytes(layer))))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(Error::from)
+    }
+
+    /// Forgets one of them; these are the layers of its snapshot now.
+    pub(crate) fn end_take(&mut self, id: SnapshotId, layers: &[DiffId]) -> Result<()> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute("DELETE FROM takes WHERE snapshot = ?1", [id.0])?;
+        tx.execute(
+            "UPDATE snapshots SET layers = ?2 WHERE id = ?1",
+            params![id.0, packed(layers)],
+        )?;
+        tx.commit()?;
         Ok(())
     }
 

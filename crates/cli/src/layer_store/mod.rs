@@ -102,7 +102,7 @@ fn serve(
 }
 
 fn list(context: &Context, out: &mut impl Write) -> Result<()> {
-    let held = HeldLayer::all(&context.store()?.counted_holds())?;
+    let held = HeldLayer::all(&context.store()?)?;
     if context.format == Format::Json {
         let rows = held.iter().map(|one| {
             json!({
@@ -125,14 +125,14 @@ fn list(context: &Context, out: &mut impl Write) -> Result<()> {
 }
 
 fn forget(context: &Context, reference: &Reference, out: &mut impl Write) -> Result<()> {
-    let holds = context.store_to_change()?.counted_holds();
-    let held = HeldLayer::all(&holds)?;
+    let store = context.store_to_change()?;
+    let held = HeldLayer::all(&store)?;
     let held: Vec<_> = held.iter().filter(|one| one.reference == *reference).collect();
     if held.is_empty() {
         bail!("no engine has layers of {reference}; `strata layer-store --held` lists all");
     }
     for one in held {
-        one.end(&holds)?;
+        one.end(&store)?;
         let layer = one.layer().map_or_else(String::new, |layer| layer.short());
         writeln!(out, "Forgotten: {layer}")?;
     }

@@ -46,15 +46,8 @@ pub(crate) struct KernelTop {
 
 /// Why this process cannot have the kernel mount anything; `None` if it may try.
 pub(crate) fn hindrance(store: &Store) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("that is for root alone".to_owned());
-    }
-    match namespaces::in_first() {
-        Ok(true) => {}
-        Ok(false) => {
-            return Some("that is for root of the initial user namespace alone".to_owned());
-        }
-        Err(error) => return Some(format!("/proc/self/uid_map cannot be read: {error}")),
+    if let Some(why) = caller_hindrance() {
+        return Some(why);
     }
     if let Some(why) = store.read_only() {
         return Some(format!("the store cannot be written ({why})"));
@@ -64,6 +57,18 @@ pub(crate) fn hindrance(store: &Store) -> Option<String> {
         Ok(root) if root.uid() != 0 => Some("the store belongs to another user".to_owned()),
         Ok(_) => None,
         Err(error) => Some(format!("the store cannot be looked at: {error}")),
+    }
+}
+
+/// The same, as far as it is the caller who may not.
+pub(crate) fn caller_hindrance() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("that is for root alone".to_owned());
+    }
+    match namespaces::in_first() {
+        Ok(true) => None,
+        Ok(false) => Some("that is for root of the initial user namespace alone".to_owned()),
+        Err(error) => Some(format!("/proc/self/uid_map cannot be read: {error}")),
     }
 }
 

@@ -19,7 +19,7 @@ mod namespaces;
 pub(crate) mod point;
 pub(crate) mod records;
 mod serving;
-mod table;
+pub(crate) mod table;
 pub(crate) mod umount;
 pub(crate) mod userns;
 

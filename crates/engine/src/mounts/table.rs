@@ -29,6 +29,17 @@ impl<'a> MountLine<'a> {
         self.field(2)
     }
 
+    /// Which directory of its file system is shown.
+    pub(crate) fn root(self) -> Option<Vec<u8>> {
+        self.field(3).map(unescaped)
+    }
+
+    /// The upper of an overlayfs.
+    pub(crate) fn upper(self) -> Option<Vec<u8>> {
+        let mut options = self.0.rsplit(|byte| *byte == b' ').next()?.split(|byte| *byte == b',');
+        options.find_map(|option| option.strip_prefix(b"upperdir=")).map(unescaped)
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(self) -> Option<Vec<u8>> {
         self.field(4).map(unescaped)
@@ -93,5 +104,10 @@ mod tests {
         assert_eq!(lines[2].device(), Some(&b"0:51"[..]));
         assert_eq!((lines[2].kind().unwrap(), lines[2].owner()), ("fuse.strata".into(), Some(7)));
         assert!(lines[3].path().is_none());
+        let table =
+            b"50 1 0:60 /a/fs /x rw - overlay overlay rw,lowerdir=a::b,upperdir=/c\\040d,workdir=w";
+        let line = MountLine::all(table).next().unwrap();
+        assert_eq!(line.root().unwrap(), b"/a/fs");
+        assert_eq!(line.upper().unwrap(), b"/c d");
     }
 }

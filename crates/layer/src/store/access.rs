@@ -50,6 +50,7 @@ impl Store {
         let index = Index::open(&path)?;
         let store = Self::assemble(dir, SharedIndex::new(path, index), options);
         store.dir.sweep();
+        store.dir.move_older_holds()?;
         Ok(store)
     }
 

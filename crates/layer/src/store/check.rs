@@ -5,7 +5,8 @@
 //!    that diff, equal those of the index, column by column; every name lies in `diff/` with the
 //!    right bytes, and nothing else does (`check_files`); names of one content are one inode.
 //! 3. Holder sets, blocks and directories are as the index says (`check_accounts`).
-//! 4. Images and tags equal `images.json`, blobs their names, compiled trees their checksums.
+//! 4. Images and tags equal `images.json`, blobs their names, compiled trees their checksums; what
+//!    engines hold can be read.
 //!
 //! Invariants: without `repair` nothing is changed; garbage that a crash may leave is a note, not
 //! a problem. With it, what stays among the problems is what could not be mended.
@@ -104,6 +105,7 @@ impl Checker<'_> {
         }
         self.check_accounts()?;
         self.check_images()?;
+        self.check_holds()?;
         self.check_leftovers()
     }
 

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use strata_tree::DiffId;
 
 use super::dir::StoreDir;
+use super::held_images::{HeldImage, HeldImages};
 use super::reserve::RESERVE;
 use super::sharing::{Sharing, Usage};
 use crate::error::{IoContext, Result};
@@ -51,7 +52,7 @@ pub struct LayerUsage {
 /// The whole store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Image by image, sorted by id.
+    /// Image by image, sorted by id; shared and unique are among these and [`Self::engines`].
     pub images: Vec<(ImageRecord, Usage)>,
     /// Layer by layer, in the order in which they came.
     pub layers: Vec<LayerUsage>,
@@ -68,7 +69,9 @@ pub struct DiskUsage {
     pub stored: u64,
     /// The part of `stored` that two layers or more hold.
     pub shared: u64,
-    /// What no image holds: contents of layers that no image has.
+    /// What engines have that no image has, by the names that it came with.
+    pub engines: Vec<(HeldImage, Usage)>,
+    /// What nobody holds: contents of layers that no image and no engine has.
     pub unheld: Usage,
     /// Everything on disk, by what it is for.
     pub disk: Disk,
@@ -89,9 +92,9 @@ pub struct Disk {
     pub names: Space,
     /// `blobs/` with manifests and configs.
     pub blobs: Space,
-    /// `uppers/` with all that is in it.
+    /// `uppers/` with all that is in it, and those of containerd's snapshots with their record.
     pub uppers: Space,
-    /// `mounts/` with records, logs and locks.
+    /// `mounts/` with records, logs and locks, and `holds/`.
     pub mounts: Space,
     /// `staging/`, `trash/`, and what lies in `layers/` without being in the index: what running
     /// loads are writing, or a crash left.
@@ -162,14 +165,24 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
         bytes: groups().map(|group| group.bytes).sum(),
         blocks: groups().map(|group| group.blocks).sum(),
     };
-    let (of_images, unheld) = sharing.all(&images);
+    let mut engines = HeldImages::of(dir)?.beside(&images);
+    let came: HashMap<DiffId, i64> =
+        records.iter().map(|record| (record.diff_id, record.id)).collect();
+    // A base comes before what is above it.
+    engines.iter_mut().for_each(|held| held.layers.sort_by_key(|layer| came.get(layer)));
+    let mut holders = images.clone();
+    holders.extend(engines.iter().map(HeldImage::record));
+    let (mut of_images, unheld) = sharing.all(&holders);
+    let of_engines = of_images.split_off(images.len());
     Ok(DiskUsage {
         entries: layers.iter().map(|layer| layer.entries).sum(),
         files: groups().map(|group| group.files).sum(),
-        apparent: of_images.iter().map(|usage| usage.apparent).sum::<u64>() + unheld.apparent,
+        apparent: of_images.iter().chain(&of_engines).map(|usage| usage.apparent).sum::<u64>()
+            + unheld.apparent,
         layered: layers.iter().map(|layer| layer.usage.layered).sum(),
         stored: contents.bytes,
         shared: groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes).sum(),
+        engines: engines.into_iter().zip(of_engines).collect(),
         unheld,
         disk: disk(dir, contents, &layers)?,
         images: images.into_iter().zip(of_images).collect(),
@@ -188,8 +201,8 @@ fn disk(store: &StoreDir, contents: Space, layers: &[LayerUsage]) -> Result<Disk
         trees,
         names: names_images,
         blobs: below("blobs")?,
-        uppers: below("uppers")?,
-        mounts: below("mounts")?,
+        uppers: below("uppers")? + below("containerd")?,
+        mounts: below("mounts")? + below("holds")?,
         leftovers: leftovers(store, layers)?,
         listing: all_of(root, &["images.json"])?,
         reserve: all_of(root, &[RESERVE])?,
@@ -198,7 +211,8 @@ fn disk(store: &StoreDir, contents: Space, layers: &[LayerUsage]) -> Result<Disk
     };
     disk.directories += all_of(root, &["layers"])?;
     let known = ["layers", "trees", "blobs", "uppers", "mounts", "staging", "trash"];
-    let known = known.into_iter().chain(["images.json", RESERVE]).chain(INDEX);
+    let known = known.into_iter().chain(["containerd", "holds"]);
+    let known = known.chain(["images.json", RESERVE]).chain(INDEX);
     let known: BTreeSet<&OsStr> = known.map(OsStr::new).collect();
     let strangers = names(root, Path::new("."))?.into_iter();
     let strangers = strangers.filter(|name| !known.contains(name.as_os_str()));

@@ -11,7 +11,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
-use super::counted_holds::CountedHolds;
 use super::kernel_leases::KernelLeases;
 use super::steps::{Step, StepHook};
 use crate::error::{IoContext, Result};
@@ -115,11 +114,6 @@ impl StoreDir {
     /// The leases of mounts that the kernel serves.
     pub(super) fn kernel_leases(&self) -> KernelLeases {
         KernelLeases::new(self.root.join("mounts"))
-    }
-
-    /// What engines have of its layers.
-    pub(super) fn counted_holds(&self) -> CountedHolds {
-        CountedHolds::new(self.root.join("mounts"))
     }
 
     /// A manifest or config.

@@ -45,6 +45,13 @@ pub enum Problem {
         /// What is wrong.
         what: String,
     },
+    /// What an engine holds cannot be read. If it is one layer, it is held still.
+    Hold {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 impl std::fmt::Display for Problem {
@@ -58,7 +65,9 @@ impl std::fmt::Display for Problem {
             }
             Self::Image { id, what } => write!(f, "image {id}: {what}"),
             Self::Listing(what) => write!(f, "images.json: {what}"),
-            Self::Tree { path, what } => write!(f, "{}: {what}", path.display()),
+            Self::Tree { path, what } | Self::Hold { path, what } => {
+                write!(f, "{}: {what}", path.display())
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ impl LeasedLayer {
     }
 
     /// Its directory.
-    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 

@@ -10,6 +10,7 @@ use super::check_files::mend_mode;
 use super::dir::StoreDir;
 use super::fsck_report::{FsckReport, Problem};
 use super::gc::Collector;
+use super::holds::Holds;
 use super::images::Images;
 use super::leases::LeasedLayer;
 use super::listing::{Found, ImageList, Listing};
@@ -63,6 +64,7 @@ impl<'s> Mender<'s> {
                     Err(error) => return Err(error),
                 },
                 Problem::Listing(_) => Some("written again from the index"),
+                Problem::Hold { path, .. } => Holds::mend(path)?.then_some("written again"),
                 Problem::Tree { path, .. } => {
                     remove_file_if_there(path)?;
                     Some("removed; it is compiled again when it is needed")

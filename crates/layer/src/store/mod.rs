@@ -36,14 +36,15 @@ mod blobs;
 mod check;
 mod check_accounts;
 mod check_files;
+mod check_holds;
 mod check_index;
 mod checker;
-mod counted_holds;
 mod df;
 mod dir;
 mod files;
 mod fsck_report;
 mod gc;
+mod held_images;
 mod holds;
 mod images;
 mod kernel_leases;
@@ -75,12 +76,12 @@ use crate::index::{self, LayerRecord};
 use crate::offered::OfferedContents;
 
 pub use accounts::Accounts;
-pub use counted_holds::{CountedHold, CountedHolds};
 pub use df::{Disk, DiskUsage, LayerUsage};
 pub(crate) use dir::StoreDir;
 pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
-pub use holds::Holds;
+pub use held_images::{HeldImage, HeldImages};
+pub use holds::{Hold, Holds};
 pub use images::{Images, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};
@@ -91,8 +92,8 @@ pub use publish::Unpacked;
 pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
 pub use steps::{Step, StepHook};
-pub use unpack::LayerInput;
 pub(crate) use unpack::verify;
+pub use unpack::{Giving, LayerInput};
 
 /// How to open a store.
 #[derive(Clone, Default)]
@@ -219,9 +220,20 @@ impl Store {
         PackedBlobs::new(&self.dir, &self.index)
     }
 
-    /// What engines have of its layers.
-    pub fn counted_holds(&self) -> CountedHolds {
-        self.dir.counted_holds()
+    /// What `holder`, one path component, has of its layers.
+    ///
+    /// # Errors
+    /// `Damaged` for what cannot be the name of a holder.
+    pub fn holds(&self, holder: &str) -> Result<Holds> {
+        Holds::of(self.dir.root(), holder)
+    }
+
+    /// What all engines have of its layers.
+    ///
+    /// # Errors
+    /// `Damaged` for a hold that says nothing; `Io`.
+    pub fn held_images(&self) -> Result<HeldImages> {
+        HeldImages::of(&self.dir)
     }
 
     /// The images of names that the kernel mounts.

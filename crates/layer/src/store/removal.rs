@@ -149,7 +149,7 @@ impl<'s> RemovalPlan<'s> {
             return Ok(true);
         }
         let layers: Vec<DiffId> = freed.iter().copied().collect();
-        if self.dir.counted_holds().holder_of(&layers)?.is_some() {
+        if self.dir.refuses(&layers)?.is_some() {
             return Ok(true);
         }
         let paths = freed.iter().map(|layer| self.dir.layer(layer));

@@ -43,7 +43,7 @@ impl StoreDir {
 
     /// Refuses layers that an engine has.
     fn refuse_held(&self, layers: &[DiffId]) -> Result<()> {
-        match self.counted_holds().holder_of(layers)? {
+        match self.refuses(layers)? {
             Some((layer, by)) => Err(Error::Held { what: format!("layer {}", layer.short()), by }),
             None => Ok(()),
         }

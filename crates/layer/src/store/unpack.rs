@@ -20,6 +20,7 @@ use super::steps::Step;
 use crate::body_target::Staging;
 use crate::build::Build;
 use crate::error::{Error, IoContext, Result};
+use crate::given::GivenFiles;
 use crate::index::Index;
 use crate::index::shared::SharedIndex;
 use crate::lock::{Lock, flock, still_there};
@@ -37,6 +38,15 @@ pub struct LayerInput<'a> {
     pub blob: Option<(BlobDigest, u64)>,
     /// The layer, compressed or not.
     pub reader: Box<dyn Read + Send + 'a>,
+}
+
+/// What else than its tar a layer is made of.
+pub struct Giving<'a> {
+    /// Files with bytes of the tar, at the same paths.
+    pub files: &'a GivenFiles,
+    /// Told which layer it will be before it is published, so before a file is anything else than
+    /// it was; an error ends the unpack.
+    pub before: &'a mut (dyn FnMut(&DiffId) -> std::io::Result<()> + Send),
 }
 
 /// An unpack of one layer.
@@ -64,13 +74,35 @@ impl Store {
             label: input.label.clone(),
             progress,
         };
-        unpack.in_turn(input)
+        unpack.in_turn(input, None)
+    }
+
+    /// The same of a layer whose files, where they are new, are taken in place of being written.
+    /// They are files like all others once [`LeasedLayer::settle`] has been called.
+    ///
+    /// # Errors
+    /// As [`Store::unpack`]; `InUse` if somebody has written to a file meanwhile.
+    pub fn take_in(
+        &self,
+        input: LayerInput<'_>,
+        giving: Giving<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Unpacked> {
+        let unpack = Unpack {
+            dir: &self.dir,
+            index: &self.index,
+            offered: &self.offered,
+            limits: &self.limits,
+            label: input.label.clone(),
+            progress,
+        };
+        unpack.in_turn(input, Some(giving))
     }
 }
 
 impl Unpack<'_> {
     /// Unpacks the layer once no other process does, unless it is there then.
-    fn in_turn(&self, input: LayerInput<'_>) -> Result<Unpacked> {
+    fn in_turn(&self, input: LayerInput<'_>, giving: Option<Giving<'_>>) -> Result<Unpacked> {
         self.tell(Event::Waiting);
         let _turn = match &input.diff_id {
             Some(diff_id) => {
@@ -84,7 +116,7 @@ impl Unpack<'_> {
             None => None,
         };
         self.tell(Event::Started { total: input.blob.map(|(_, size)| size) });
-        let unpacked = self.now(input)?;
+        let unpacked = self.now(input, giving)?;
         self.tell(Event::Done);
         Ok(unpacked)
     }
@@ -93,12 +125,13 @@ impl Unpack<'_> {
         self.progress.event(&self.label, event);
     }
 
-    fn now(&self, input: LayerInput<'_>) -> Result<Unpacked> {
+    fn now(&self, input: LayerInput<'_>, giving: Option<Giving<'_>>) -> Result<Unpacked> {
         let LayerInput { diff_id, blob, reader, .. } = input;
+        let given = giving.as_ref().map(|giving| giving.files);
         let token = diff_id.map_or_else(|| "import".to_owned(), |diff_id| diff_id.hex());
         let stage = Stage::new(&self.dir.staging(), &token)?;
         let index = Index::open_existing(&self.dir.index())?;
-        let staging = Staging::new(stage, index, self.dir.fd(), self.offered)?;
+        let staging = Staging::new(stage, index, self.dir.fd(), self.offered, given)?;
         let shared = staging.shared();
         let mut build = Build::new(&self.label, *self.limits, staging);
         let filled = self.fill(&mut build, reader).and_then(|filled| {
@@ -120,6 +153,10 @@ impl Unpack<'_> {
             self.dir.step(Step::Staged);
             sync_filesystem(stage.root())?;
             self.dir.step(Step::Synced);
+            if let Some(Giving { files, before }) = giving {
+                files.unchanged()?;
+                before(&facts.diff_id).doing(|| format!("cannot note layer {}", facts.diff_id))?;
+            }
             publish(self.dir, self.index, &facts, headers_size, &built, stage)
         });
         // Published or gone: from here on the index, or nobody, has these contents.

@@ -283,3 +283,35 @@ fn what_is_in_use_is_not_taken_out() {
     assert_eq!(repair().problems, []);
     assert_clean(&place.root());
 }
+
+/// Nobody can tell what it holds, so nothing goes: a hold of one layer is its name at least.
+#[test]
+fn a_hold_that_says_nothing_is_told_and_its_layer_stays() {
+    let (place, set) = origin();
+    let layer = diff_id(&set.alone);
+    let store = place.open();
+    store.holds("engine").unwrap().add([&layer]).unwrap();
+    assert_clean(&place.root());
+    let path = place.root().join("holds/engine").join(layer.hex());
+    fs::write(&path, "{").unwrap();
+    let problems = fsck(&place.root()).problems;
+    assert!(
+        matches!(&problems[..], [Problem::Hold { path: at, .. }] if *at == path),
+        "{problems:?}"
+    );
+    drop(store);
+    let report = Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap();
+    assert_eq!((report.problems.len(), report.repaired.len()), (0, 1));
+    assert_clean(&place.root());
+    let store = place.open();
+    let image = store.images().all().unwrap();
+    let image = image.iter().find(|image| image.layers == [layer]).unwrap();
+    assert_eq!(store.images().remove(&image.id).unwrap(), []);
+    assert!(store.layer(&layer).unwrap().is_some());
+    store.holds("engine").unwrap().remove([&layer]).unwrap();
+    assert_eq!(store.gc().unwrap().layers, [layer]);
+    // What is held and not there is worth a line.
+    store.holds("engine").unwrap().add([&layer]).unwrap();
+    let report = fsck(&place.root());
+    assert_eq!((report.problems.len(), report.notes.len()), (0, 1));
+}

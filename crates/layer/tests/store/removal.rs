@@ -51,9 +51,9 @@ fn assert_usage_is_what_du_counts(place: &TempStore) {
 
 /// Every column is the store, or says why not.
 fn assert_adds_up(usage: &DiskUsage) {
-    let sum = |of: fn(&Usage) -> u64| -> u64 {
-        usage.images.iter().map(|(_, one)| of(one)).chain([of(&usage.unheld)]).sum()
-    };
+    let engines = || usage.engines.iter().map(|(_, one)| one);
+    let all = || usage.images.iter().map(|(_, one)| one).chain(engines()).chain([&usage.unheld]);
+    let sum = |of: fn(&Usage) -> u64| -> u64 { all().map(of).sum() };
     assert_eq!(sum(|one| one.attributed), usage.disk.contents.bytes);
     assert_eq!(sum(|one| one.blocks.attributed), usage.disk.contents.blocks);
     assert_eq!(sum(|one| one.apparent), usage.apparent);
@@ -61,7 +61,7 @@ fn assert_adds_up(usage: &DiskUsage) {
     assert_eq!(sum(|one| one.attributed), usage.disk.contents.bytes);
     assert_eq!(sum(|one| one.blocks.attributed), usage.disk.contents.blocks);
     assert_eq!(sum(|one| one.layered), usage.layered);
-    for one in usage.images.iter().map(|(_, one)| one).chain([&usage.unheld]) {
+    for one in all() {
         assert_eq!(one.unique + one.shared, one.stored);
         assert_eq!(one.blocks.unique + one.blocks.shared, one.blocks.stored);
     }
@@ -113,7 +113,23 @@ fn usage_is_what_du_counts() {
     std::fs::remove_dir_all(place.root().join("layers/0000")).unwrap();
     std::fs::remove_file(place.root().join("layers/stray")).unwrap();
     // A layer that no image has.
-    assert!(place.open().accounts().disk_usage().unwrap().unheld.apparent > 0);
+    let store = place.open();
+    let usage = store.accounts().disk_usage().unwrap();
+    assert!(usage.unheld.apparent > 0);
+    assert_eq!(usage.engines, []);
+    // An engine has it, under a name and without one.
+    let loose = usage.layers.iter().find(|layer| layer.images == 0).unwrap().diff_id;
+    let holds = store.holds("engine").unwrap();
+    holds.add([&loose]).unwrap();
+    for (names, shown) in [(vec![], "engine"), (vec!["app:1".to_owned()], "app:1 (engine)")] {
+        holds.name(&loose, &names).unwrap();
+        let usage = store.accounts().disk_usage().unwrap();
+        let [(held, of)] = &usage.engines[..] else { panic!("{:?}", usage.engines) };
+        assert_eq!((held.shown().as_str(), &held.layers[..]), (shown, &[loose][..]));
+        assert!(of.stored > 0 && usage.unheld.apparent == 0);
+        assert_adds_up(&usage);
+    }
+    drop(store);
     rustix::fs::sync();
     assert_usage_is_what_du_counts(&place);
 }

@@ -153,6 +153,28 @@ impl Layer {
         self.list.iter().map(|(path, change)| (path, *change))
     }
 
+    /// The paths of regular files whose bytes are in the upper, at the same path.
+    ///
+    /// # Errors
+    /// `Lower`.
+    pub fn own_files(&self) -> Result<Vec<TreePath>> {
+        let mut own = Vec::new();
+        let mut open = vec![(NodeId::ROOT, TreePath::root())];
+        while let Some((dir, path)) = open.pop() {
+            let Some(dir) = self.dirs.get(&dir) else { continue };
+            for (name, entry) in &dir.names {
+                let Some(node) = entry.node() else { continue };
+                let path = path.join(name.as_name());
+                match node.stat.kind {
+                    Kind::Directory => open.push((node.id, path)),
+                    Kind::Regular if self.content(node.id)?.layer == 0 => own.push(path),
+                    _ => {}
+                }
+            }
+        }
+        Ok(own)
+    }
+
     /// Whether the root directory itself has another mode, owner or attribute than the lower's.
     /// Its time alone is none: every change of a name in it changes that.
     ///

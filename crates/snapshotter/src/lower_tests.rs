@@ -1,0 +1,124 @@
+//! What snapshots are above: chains of any length are one lower, and it is there again after a
+//! reboot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use strata_testkit::needs;
+use strata_testkit::tars::Tar;
+use strata_tree::DiffId;
+use stratafs::{LayerInput, LeasedLayer, Quiet, Store, chain_id, unmount_names};
+
+use crate::args::LowerBackend;
+use crate::places::SnapshotMount;
+use crate::snapshots::Snapshots;
+use crate::state::{Labels, SnapshotKind};
+
+fn open(place: &Path) -> Snapshots {
+    let store = Store::open(&place.join("store")).unwrap();
+    let (run, none) = (place.join("run"), PathBuf::from("/nonexistent"));
+    let run = (run.as_path(), LowerBackend::Auto);
+    Snapshots::of_store(store, run, &none, Duration::ZERO, None).unwrap()
+}
+
+/// A layer of one file.
+fn layer(store: &Store, number: usize) -> LeasedLayer {
+    let (name, body) = (format!("file-{number}"), number.to_string());
+    let tar = Tar::default().file(name.as_bytes(), body.as_bytes()).end();
+    let input = LayerInput {
+        label: number.to_string(),
+        diff_id: None,
+        blob: None,
+        reader: Box::new(std::io::Cursor::new(tar)),
+    };
+    store.unpack(input, &Quiet).unwrap().layer
+}
+
+/// Commits that many snapshots, each a layer above the last; gives the name of the last.
+fn stack(snapshots: &Snapshots, height: usize) -> String {
+    let (mut layers, mut parent) = (Vec::<DiffId>::new(), String::new());
+    for number in 0..height {
+        let leased = layer(&snapshots.store, number);
+        layers.push(*leased.diff_id());
+        let chain = chain_id(&layers).unwrap().to_string();
+        snapshots.commit_layers(&chain, &parent, &Labels::new(), &[leased]).unwrap();
+        parent = chain;
+    }
+    parent
+}
+
+/// Mounts as containerd 1.6 does: by mount(2), with an option string.
+fn mount(mounts: &[SnapshotMount], at: &Path) -> usize {
+    let [mount] = mounts else { panic!("{mounts:?}") };
+    let options = mount.options.iter().filter(|option| !matches!(option.as_str(), "ro" | "rw"));
+    let options = options.cloned().collect::<Vec<_>>().join(",");
+    fs::create_dir_all(at).unwrap();
+    let data = std::ffi::CString::new(options.as_str()).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(&mount.source, at, mount.kind.as_str(), flags, Some(&*data)).unwrap();
+    options.len()
+}
+
+#[test]
+fn five_hundred_layers_are_one_lower() {
+    if !needs::root() {
+        return;
+    }
+    const HEIGHT: usize = 500;
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let top = stack(&snapshots, HEIGHT);
+    let mounts = snapshots.prepare(SnapshotKind::Active, "a", &top, &Labels::new()).unwrap();
+    let at = place.path().join("at");
+    let length = mount(&mounts, &at);
+    assert!(length < 1000, "{mounts:?}");
+    assert_eq!(fs::read_dir(place.path().join("run")).unwrap().count(), 1);
+    for number in 0..HEIGHT {
+        let text = fs::read_to_string(at.join(format!("file-{number}"))).unwrap();
+        assert_eq!(text, number.to_string());
+    }
+    fs::write(at.join("file-0"), "changed").unwrap();
+    assert_eq!(fs::read_dir(&at).unwrap().count(), HEIGHT);
+    unmount_names(&at).unwrap();
+    snapshots.remove("a").unwrap();
+    assert_eq!(fs::read_dir(place.path().join("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn after_a_reboot_everything_is_mounted_again() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let top = stack(&snapshots, 3);
+    let run = place.path().join("run");
+    let writable = snapshots.prepare(SnapshotKind::Active, "a", &top, &Labels::new()).unwrap();
+    let at = place.path().join("at");
+    mount(&writable, &at);
+    fs::write(at.join("own"), "written before").unwrap();
+    fs::remove_file(at.join("file-1")).unwrap();
+    let shown = snapshots.prepare(SnapshotKind::View, "v", &top, &Labels::new()).unwrap();
+    drop(snapshots);
+
+    // What a reboot leaves: no mount, and nothing below /run.
+    unmount_names(&at).unwrap();
+    for entry in fs::read_dir(&run).unwrap() {
+        unmount_names(&entry.unwrap().path()).unwrap();
+    }
+    fs::remove_dir_all(&run).unwrap();
+
+    let snapshots = open(place.path());
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
+    assert_eq!(snapshots.mounts("a").unwrap(), writable);
+    assert_eq!(snapshots.mounts("v").unwrap(), shown);
+    mount(&writable, &at);
+    assert_eq!(fs::read_to_string(at.join("own")).unwrap(), "written before");
+    assert_eq!(fs::read_to_string(at.join("file-2")).unwrap(), "2");
+    assert!(!at.join("file-1").exists());
+    unmount_names(&at).unwrap();
+    snapshots.remove("a").unwrap();
+    snapshots.remove("v").unwrap();
+    assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+}
