@@ -1,6 +1,7 @@
 //! Unix sockets to listen on: systemd's, or made here.
 //!
-//! Invariant: a socket is open to root alone, and takes the place of none that somebody listens on.
+//! Invariants: a socket is open to root alone, and takes the place of none that somebody listens
+//! on; one that is there can be connected to.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -34,10 +35,18 @@ pub(crate) fn listen(address: &Path) -> Result<UnixListener> {
     match UnixStream::connect(address) {
         Ok(_) => bail!("another program listens on {}", address.display()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(_) => std::fs::remove_file(address).with_context(doing)?,
+        Err(_) => {}
     }
-    let listener = UnixListener::bind(address).with_context(doing)?;
+    // It gets its name once it can be connected to: between bind(2) and listen(2) it cannot.
+    let mut draft = address.as_os_str().to_owned();
+    draft.push("~");
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(doing),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&draft).with_context(doing)?;
     let mode = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(address, mode).with_context(doing)?;
+    std::fs::set_permissions(&draft, mode).with_context(doing)?;
+    std::fs::rename(&draft, address).with_context(doing)?;
     Ok(listener)
 }

@@ -11,8 +11,8 @@
 //! changed. With it, the snapshot is one that has the layer and an upper with nothing in it: it
 //! shows what it showed, and can be committed.
 //!
-//! An upper that a mount shows is copied, and nothing is noted: whoever has the mount could write
-//! to its files for ever. Nobody has a mount of an upper that containerd commits, as a rule.
+//! An upper that a mount shows is copied, and nothing is noted: through that mount its files could
+//! be written for ever. Nobody has a mount of an upper that containerd commits, as a rule.
 //!
 //! Invariants: a snapshot is at each moment committed or as it was; a layer that a note names is
 //! held.
