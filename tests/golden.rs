@@ -46,6 +46,8 @@ fn help() {
         "verify",
         "serve",
         "layer-store",
+        "containerd",
+        "containerd import",
         "load",
         "import",
         "save",

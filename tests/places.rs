@@ -43,6 +43,7 @@ const COMMANDS: &[(&str, Does, &[&str])] = &[
     ("verify", Apart, &["--against", "oci-archive:none.tar", IMAGE]),
     ("serve", Looks, &["--help"]),
     ("layer-store", Looks, &["--help"]),
+    ("containerd", Looks, &["--help"]),
     ("load", Adds, &["-i", "IMAGE"]),
     ("import", Adds, &["ROOTFS", "imported:1"]),
     ("save", Looks, &["-o", "saved.tar", IMAGE]),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::commands::containerd::ContainerdCommand;
 use crate::commands::{df, facts, housekeeping, lint, load, mount, save, shell};
 use crate::context::Asked;
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Verify(remote::VerifyArgs),
     Serve(remote::ServeArgs),
     LayerStore(layer_store::LayerStoreArgs),
+    #[command(subcommand)]
+    Containerd(ContainerdCommand),
     Load(load::LoadArgs),
     Import(load::ImportArgs),
     Save(save::SaveArgs),

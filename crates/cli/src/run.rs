@@ -10,7 +10,9 @@ use clap::CommandFactory;
 use stratafs::OpenImage;
 
 use crate::cli::{Cli, Command, HelpArgs};
-use crate::commands::{df, facts, housekeeping, layers, lint, load, mount, save, shell};
+use crate::commands::{
+    containerd, df, facts, housekeeping, layers, lint, load, mount, save, shell,
+};
 use crate::context::{Asked, Context, Format};
 use crate::look::Screen;
 use crate::plain::plain;
@@ -56,6 +58,7 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Search(args) => remote::search(context, args, &mut screen.out)?,
         Command::Serve(args) => remote::serve(context, args, &mut screen.out)?,
         Command::LayerStore(args) => layer_store::run(context, args, &mut screen.out)?,
+        Command::Containerd(command) => containerd::run_containerd(context, command)?,
         Command::Manifest(args) => remote::manifest(context, args, &mut screen.out)?,
         Command::Verify(args) => remote::verify(context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(context, args)?,

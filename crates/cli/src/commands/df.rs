@@ -1,7 +1,7 @@
 //! `strata df`: what the store holds, and which images hold it, in numbers that add up.
 //!
-//! Invariants: ATTRIBUTED of all images and of what no image holds is STORED in total; TOTAL of
-//! the parts on disk is what `du` says of the store's root. JSON has exact integers.
+//! Invariants: ATTRIBUTED of all images, engines and of what nobody holds is STORED in total; TOTAL
+//! of the parts on disk is what `du` says of the store's root. JSON has exact integers.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -28,6 +28,8 @@ use crate::{table, units};
 /// are among layers.
 ///
 /// Each name of an image has a line; long ones are cut at their beginning (JSON has them whole).
+/// What an engine has that no image of the store has is in lines of its own, by the names that it
+/// came with: containerd, podman.
 ///
 /// Then everything on disk, part by part: SIZE as `du --apparent-size` counts, ON DISK in whole
 /// blocks, as `du` does. `strata rmi --dry-run` tells what removing images frees of each.
@@ -92,6 +94,8 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
     match &together {
         Some(all) => rows.push(show.row(&["TOGETHER".to_owned(), String::new()], all)),
         None => {
+            let engines = usage.engines.iter();
+            rows.extend(engines.map(|(held, of)| show.row(&[held.shown(), String::new()], of)));
             if usage.unheld.files > 0 || usage.unheld.apparent > 0 {
                 rows.push(show.row(&["no image".to_owned(), String::new()], &usage.unheld));
             }
@@ -157,7 +161,8 @@ impl Show {
 
 /// All images and what no image holds.
 fn total(usage: &DiskUsage) -> Usage {
-    let images = || usage.images.iter().map(|(_, of)| of).chain([&usage.unheld]);
+    let engines = || usage.engines.iter().map(|(_, of)| of);
+    let images = || usage.images.iter().map(|(_, of)| of).chain(engines()).chain([&usage.unheld]);
     let (stored, unique) = (usage.disk.contents, images().map(|of| of.unique).sum::<u64>());
     let blocks = strata_layer::BlockUsage {
         stored: stored.blocks,
@@ -240,8 +245,14 @@ fn store_json(
     let parts = usage.disk.parts().into_iter().chain([("total", usage.disk.total())]);
     let disk = parts.map(|(part, space)| (part.to_owned(), space_json(space)));
     let disk: serde_json::Map<String, Value> = disk.collect();
+    let engines = usage.engines.iter().map(|(held, of)| {
+        let layers: Vec<String> = held.layers.iter().map(ToString::to_string).collect();
+        with_usage(json!({ "by": held.by, "name": held.name, "layers": layers }), of)
+    });
+    let engines: Vec<Value> = engines.collect();
     let mut all = json!({
-        "images": images, "layers": layers, "no_image": usage_json(&usage.unheld),
+        "images": images, "engines": engines, "layers": layers,
+        "no_image": usage_json(&usage.unheld),
         "entries": usage.entries, "shared_by_layers": usage.shared, "disk": disk,
     });
     if let (Some(together), Value::Object(all)) = (together, &mut all) {

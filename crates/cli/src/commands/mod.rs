@@ -2,6 +2,7 @@
 //!
 //! Invariant: a command prints its result on stdout and everything else on stderr.
 
+pub(crate) mod containerd;
 pub(crate) mod df;
 pub(crate) mod facts;
 mod facts_from;

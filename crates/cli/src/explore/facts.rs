@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use strata_analysis::image_tree::{Efficiency, ImageTree, PathId, Span, Version};
 use strata_image::{ImageConfig, resolve_image};
-use strata_layer::{LeasedImage, LeasedLayer};
+use strata_layer::{ImageRecord, LeasedImage, LeasedLayer, Store};
 use strata_tree::{DiffId, ImageId, Kind};
 
 use crate::context::Context;
@@ -42,6 +42,8 @@ pub(crate) struct ExploredImage {
     pub(crate) efficiency: Efficiency,
     /// The names of all images; without one the short id.
     pub(super) names: HashMap<ImageId, String>,
+    /// Who has a layer that no image has.
+    pub(super) engines: HashMap<DiffId, String>,
     /// Keeps the layers from being removed.
     #[allow(dead_code, reason = "leased, not read")]
     pub(super) leased: Option<(LeasedImage, Vec<LeasedLayer>)>,
@@ -99,6 +101,7 @@ impl ExploredImage {
             efficiency: tree.efficiency(),
             tree: Arc::new(tree),
             names,
+            engines: engines(&store, &images)?,
             leased: Some((config, leased)),
         })
     }
@@ -112,7 +115,10 @@ impl ExploredImage {
     fn layer_name(&self, diff_id: &DiffId) -> String {
         match self.layers.iter().position(|layer| layer.diff_id == *diff_id) {
             Some(number) => format!("layer {number} ({})", diff_id.short()),
-            None => format!("layer {}", diff_id.short()),
+            None => match self.engines.get(diff_id) {
+                Some(engine) => format!("layer {} of {engine}", diff_id.short()),
+                None => format!("layer {}", diff_id.short()),
+            },
         }
     }
 
@@ -230,6 +236,17 @@ impl ExploredImage {
             lines.push(("Held by", "this layer of this image alone".to_owned()));
         }
     }
+}
+
+/// Who has the layers that none of the store's images has.
+fn engines(store: &Store, images: &[ImageRecord]) -> Result<HashMap<DiffId, String>> {
+    let mut engines: HashMap<DiffId, String> = HashMap::new();
+    for held in store.held_images()?.beside(images) {
+        for layer in &held.layers {
+            engines.entry(*layer).or_insert_with(|| held.shown());
+        }
+    }
+    Ok(engines)
 }
 
 /// The line of the Dockerfile, as far as the history has kept it.

@@ -13,7 +13,7 @@ use strata_analysis::history::{
     Chain, Detour, Happened, Life, LifeEvent, NodeFacts, Occurrences, occurrences,
 };
 use strata_image::{LayerSteps, resolve_image};
-use strata_layer::{ImageRecord, Store};
+use strata_layer::{HeldImage, ImageRecord, Store};
 use strata_tree::{Kind, TreePath};
 
 use super::WhyArgs;
@@ -31,6 +31,8 @@ struct Told<'a> {
     steps: LayerSteps,
     holders: Option<Occurrences>,
     names: words::Names,
+    /// What engines have of it that no image has, as people know it.
+    engines: Vec<String>,
 }
 
 pub(crate) fn run(context: &Context, args: &WhyArgs, out: &mut impl Write) -> Result<()> {
@@ -69,7 +71,11 @@ fn ask<'a>(store: &Store, args: &'a WhyArgs) -> Result<Told<'a>> {
     let content = life.now.as_ref().or(last).and_then(|facts| facts.content);
     let holders = content.map(|content| occurrences(store, &content, args.names)).transpose()?;
     let (steps, names) = (words::steps(store, &image)?, words::Names::of(store)?);
-    Ok(Told { reference, image, detour, life, steps, holders, names })
+    let layers = holders.as_ref().map(|holders| &holders.layers[..]).unwrap_or_default();
+    let beside = store.held_images()?.beside(&store.images().all()?);
+    let has_it = |held: &&HeldImage| held.layers.iter().any(|layer| layers.contains(layer));
+    let engines = beside.iter().filter(has_it).map(HeldImage::shown).collect();
+    Ok(Told { reference, image, detour, life, steps, holders, names, engines })
 }
 
 /// The error about a path that never was.
@@ -152,6 +158,7 @@ fn print_holders(
     let others = holders.images.iter().filter(|image| **image != told.image.id);
     let mut others: Vec<String> = others.map(|image| told.names.name(image)).collect();
     others.sort();
+    others.extend(told.engines.iter().cloned());
     let more = others.len().saturating_sub(args.names);
     others.truncate(args.names);
     if more > 0 {
@@ -267,6 +274,7 @@ fn json_of(told: &Told<'_>) -> Value {
             "names": holders.names,
             "layers": holders.layers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "images": images.collect::<Vec<_>>(),
+            "engines": told.engines,
             "paths": paths.collect::<Vec<_>>(),
         })
     });

@@ -10,7 +10,7 @@ use serde::Serialize;
 use strata_layer::Store;
 
 use super::filter::{Filters, is_named};
-use super::{KnownImage, NONE, docker_time, shown_id};
+use super::{KnownImage, NONE, docker_time, shown_id, split};
 use crate::context::{Context, Format};
 use crate::template::Template;
 use crate::units;
@@ -18,8 +18,9 @@ use crate::units;
 /// List images
 ///
 /// The newest first. SIZE adds up the files of all layers, as docker does; `strata df` tells what
-/// is stored. With --format '{{...}}' the fields are .Repository .Tag .Digest .ID .CreatedSince
-/// .CreatedAt .Size .SharedSize .UniqueSize .Containers.
+/// is stored. Where engines have layers of the store, HELD BY says which of them has all of an
+/// image, and what they have beside the images follows. With --format '{{...}}' the fields are
+/// .Repository .Tag .Digest .ID .CreatedSince .CreatedAt .Size .SharedSize .UniqueSize .Containers.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
     /// Only this repository (app), this reference (app:1), or those like it ('team/*')
@@ -51,6 +52,19 @@ struct Row {
     manifest: Option<String>,
     /// What the name was pulled as: an index's digest, or the manifest's.
     digest: Option<String>,
+    /// The engines that have all its layers.
+    held_by: Vec<String>,
+}
+
+/// A row of what an engine has and no image of the store: it has no id.
+#[derive(Debug, Serialize)]
+struct HeldRow {
+    repository: String,
+    tag: String,
+    id: (),
+    size: u64,
+    layers: Vec<String>,
+    held_by: Vec<String>,
 }
 
 /// A row as a template sees it: docker's fields.
@@ -92,9 +106,12 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
     let shows_digests = args.digests
         || matches!(&context.format, Format::Template(text) if text.contains(".Digest"));
     let rows = rows(&store, &filters, args.reference.as_deref(), shows_digests)?;
+    let all = args.filters.is_empty();
+    let held = if all { held_rows(&store, args.reference.as_deref())? } else { Vec::new() };
     match &context.format {
         Format::Json => {
-            let rows: Vec<&Row> = rows.iter().map(|(_, row)| row).collect();
+            let rows = rows.iter().map(|(_, row)| JsonRow::Image(row));
+            let rows: Vec<JsonRow<'_>> = rows.chain(held.iter().map(JsonRow::Held)).collect();
             serde_json::to_writer_pretty(&mut *out, &rows)?;
             Ok(writeln!(out)?)
         }
@@ -103,8 +120,16 @@ pub(crate) fn run_images(context: &Context, args: &ImagesArgs, out: &mut impl Wr
             Template::parse(text)?.print(&HEADS, &rows, out)
         }
         Format::Table if context.quiet => print_ids(&rows, args.no_trunc, out),
-        Format::Table => print_table(&rows, args, out),
+        Format::Table => print_table(&rows, &held, args, out),
     }
+}
+
+/// A row of either kind.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum JsonRow<'a> {
+    Image(&'a Row),
+    Held(&'a HeldRow),
 }
 
 /// A row, and when its image was made.
@@ -118,7 +143,9 @@ fn rows(
     each_digest: bool,
 ) -> Result<Vec<Dated>> {
     let mut rows = Vec::new();
+    let engines = store.held_images()?;
     for image in KnownImage::all(store)? {
+        let held_by = engines.holders_of(&image.record.layers);
         let created = image.config.created();
         let size = image.size(store)?;
         for name in image.names() {
@@ -145,6 +172,7 @@ fn rows(
                     size,
                     layers: image.record.layers.iter().map(ToString::to_string).collect(),
                     manifest: image.record.manifest.map(|digest| digest.to_string()),
+                    held_by: held_by.iter().map(|by| (*by).to_owned()).collect(),
                 };
                 rows.push((created, row));
             }
@@ -153,6 +181,31 @@ fn rows(
     rows.sort_by(|(a, x), (b, y)| {
         b.cmp(a).then_with(|| (&x.repository, &x.tag).cmp(&(&y.repository, &y.tag)))
     });
+    Ok(rows)
+}
+
+/// What engines have that no image of the store has; under `reference` alone if there is one.
+fn held_rows(store: &Store, reference: Option<&str>) -> Result<Vec<HeldRow>> {
+    let mut rows = Vec::new();
+    for held in store.held_images()?.beside(&store.images().all()?) {
+        let none = || (NONE.to_owned(), NONE.to_owned());
+        let name = held.name.as_deref().map_or_else(none, split);
+        if reference.is_some_and(|wanted| !is_named(wanted, &name)) {
+            continue;
+        }
+        let mut size = 0;
+        for layer in &held.layers {
+            size += store.layer(layer)?.map_or(0, |record| record.apparent);
+        }
+        rows.push(HeldRow {
+            repository: name.0,
+            tag: name.1,
+            id: (),
+            size,
+            layers: held.layers.iter().map(ToString::to_string).collect(),
+            held_by: vec![held.by],
+        });
+    }
     Ok(rows)
 }
 
@@ -205,16 +258,33 @@ fn print_ids(rows: &[Dated], whole_ids: bool, out: &mut impl Write) -> Result<()
     Ok(())
 }
 
-fn print_table(rows: &[Dated], args: &ImagesArgs, out: &mut impl Write) -> Result<()> {
-    let mut lines = vec![match args.digests {
-        true => "REPOSITORY\tTAG\tDIGEST\tIMAGE ID\tCREATED\tSIZE".to_owned(),
-        false => "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE".to_owned(),
-    }];
+/// The last column is there only if an engine has anything.
+fn print_table(
+    rows: &[Dated],
+    held: &[HeldRow],
+    args: &ImagesArgs,
+    out: &mut impl Write,
+) -> Result<()> {
+    let is_held = !held.is_empty() || rows.iter().any(|(_, row)| !row.held_by.is_empty());
+    let mut heads = vec!["REPOSITORY", "TAG"];
+    heads.extend(args.digests.then_some("DIGEST"));
+    heads.extend(["IMAGE ID", "CREATED", "SIZE"]);
+    heads.extend(is_held.then_some("HELD BY"));
+    let mut lines = vec![heads.join("\t")];
     for (created, row) in rows {
         let mut cells = vec![row.repository.as_str(), &row.tag];
         cells.extend(args.digests.then(|| row.digest.as_deref().unwrap_or(NONE)));
         let (since, size) = (since(*created), units::size(row.size));
         cells.extend([shown_id(&row.id, args.no_trunc), &since, &size]);
+        let by = row.held_by.join(", ");
+        cells.extend(is_held.then_some(&*by));
+        lines.push(cells.join("\t"));
+    }
+    for row in held {
+        let mut cells = vec![row.repository.as_str(), &row.tag];
+        cells.extend(args.digests.then_some(NONE));
+        let (since, size, by) = (not_said(), units::size(row.size), row.held_by.join(", "));
+        cells.extend([NONE, &since, &size, &by]);
         lines.push(cells.join("\t"));
     }
     crate::table::print_columns(&lines, out)

@@ -7,8 +7,25 @@ use anyhow::{Context as _, Result};
 use clap::Command;
 
 use super::places::{LOG, Use};
-use super::table::GROUPS;
 use super::{EXITS, begun, entries, once, statuses};
+
+/// The commands of the overview, by what they are for.
+pub(super) const GROUPS: &[(&str, &[&str])] = &[
+    ("Getting and giving images", &["load", "import", "pull", "save", "push", "copy", "serve"]),
+    ("Under engines", &["layer-store", "containerd"]),
+    ("Registries", &["login", "logout", "search", "manifest", "verify"]),
+    ("Images", &["images", "inspect", "history", "tag", "rmi"]),
+    (
+        "Looking inside",
+        &["ls", "cat", "cp", "stat", "layers", "lint", "explore", "unpack", "export"],
+    ),
+    ("Mounting", &["mount", "umount", "mounts"]),
+    ("Writable layers", &["uppers", "ps", "diff", "commit", "rm"]),
+    ("Where the bytes are", &["df", "why", "duplicates", "reuse", "report", "facts"]),
+    ("The store", &["fsck", "gc", "info"]),
+    ("docker's groups of commands", &["image", "container", "system"]),
+    ("This program", &["version", "help", "completions", "man"]),
+];
 
 const WHAT: &[&str] = &[
     "strata stores container images without a container engine. It unpacks each layer once, keeps \

@@ -151,6 +151,21 @@ pub(super) const ROWS: &[PageRow] = &[
         ],
     ),
     row(
+        "containerd",
+        &[Store, Layers, Blobs],
+        &["images", "layer-store", "containerd(8)"],
+        &[("Give it an image", "sudo strata containerd import alpine:3.20")],
+    ),
+    row(
+        "containerd import",
+        &[Store, Layers, Blobs],
+        &["images", "containerd(8)"],
+        &[
+            ("For ctr and nerdctl", "sudo strata containerd import alpine:3.20"),
+            ("For Kubernetes", "sudo strata containerd import --namespace k8s.io alpine:3.20"),
+        ],
+    ),
+    row(
         "load",
         KEPT,
         &["import", "save", "pull", "docker-save(1)"],
@@ -568,22 +583,4 @@ pub(super) const ROWS: &[PageRow] = &[
             ("One, without installing it", "strata man | man -l -"),
         ],
     ),
-];
-
-/// The commands of the overview, by what they are for.
-pub(super) const GROUPS: &[(&str, &[&str])] = &[
-    ("Getting and giving images", &["load", "import", "pull", "save", "push", "copy", "serve"]),
-    ("Under engines", &["layer-store"]),
-    ("Registries", &["login", "logout", "search", "manifest", "verify"]),
-    ("Images", &["images", "inspect", "history", "tag", "rmi"]),
-    (
-        "Looking inside",
-        &["ls", "cat", "cp", "stat", "layers", "lint", "explore", "unpack", "export"],
-    ),
-    ("Mounting", &["mount", "umount", "mounts"]),
-    ("Writable layers", &["uppers", "ps", "diff", "commit", "rm"]),
-    ("Where the bytes are", &["df", "why", "duplicates", "reuse", "report", "facts"]),
-    ("The store", &["fsck", "gc", "info"]),
-    ("docker's groups of commands", &["image", "container", "system"]),
-    ("This program", &["version", "help", "completions", "man"]),
 ];

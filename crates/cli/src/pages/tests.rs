@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 
 use super::*;
 use crate::cli::Cli;
-use table::GROUPS;
+use overview::GROUPS;
 
 const SECTIONS: [&str; 9] = [
     "NAME",
@@ -156,7 +156,7 @@ fn the_overview_has_each_command_once() {
     for command in root.get_subcommands() {
         let groups = GROUPS.iter().flat_map(|(_, commands)| *commands);
         let found = groups.filter(|name| **name == command.get_name()).count();
-        assert_eq!(found, 1, "{} in pages/table.rs, GROUPS", command.get_name());
+        assert_eq!(found, 1, "{} in pages/overview.rs, GROUPS", command.get_name());
     }
 }
 

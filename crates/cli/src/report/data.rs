@@ -104,15 +104,16 @@ impl Image {
     fn of(
         record: &ImageRecord,
         of: &Usage,
-        config: &ImageConfig,
+        config: Option<&ImageConfig>,
         names: Vec<String>,
         parts: Vec<PagePart>,
     ) -> Self {
+        let platform = config.map(|config| config.platform().to_string()).unwrap_or_default();
         Self {
             id: record.id.to_string(),
             names,
-            created: config.created().map(|time| time.to_string()),
-            platform: escaped(config.platform().to_string().as_bytes()).into_owned(),
+            created: config.and_then(ImageConfig::created).map(|time| time.to_string()),
+            platform: escaped(platform.as_bytes()).into_owned(),
             apparent: of.apparent,
             layered: of.layered,
             stored: of.stored,
@@ -177,7 +178,10 @@ pub(super) fn collect(
 ) -> Result<PageData> {
     let usage = store.accounts().disk_usage()?;
     let sharing = store.accounts().sharing()?;
-    let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = usage.images.iter().cloned().unzip();
+    // What engines have beside the images is shown as images are, without a config.
+    let engines = usage.engines.iter().map(|(held, of)| (held.record(), *of));
+    let all = usage.images.iter().cloned().chain(engines);
+    let (records, accounts): (Vec<ImageRecord>, Vec<Usage>) = all.unzip();
     let shares = Shares::of(&sharing, &records);
 
     let mut shown: Vec<usize> = (0..records.len())
@@ -187,10 +191,17 @@ pub(super) fn collect(
     let (mut layers, mut texts) = (Layers::of(&usage), Texts::default());
     let (mut images, names) = (Vec::new(), familiar_names(&store)?);
     for at in &shown {
-        let config = ImageConfig::of(&store, &records[*at].id)?;
-        let parts = parts(&config, &records[*at], &shares.parts[*at], &mut layers, &mut texts);
-        let names = names.get(&records[*at].id).cloned().unwrap_or_default();
-        images.push(Image::of(&records[*at], &accounts[*at], &config, names, parts));
+        let engine = at.checked_sub(usage.images.len()).and_then(|at| usage.engines.get(at));
+        let (config, names) = match engine {
+            Some((held, _)) => (None, vec![held.shown()]),
+            None => {
+                let id = &records[*at].id;
+                (Some(ImageConfig::of(&store, id)?), names.get(id).cloned().unwrap_or_default())
+            }
+        };
+        let config = config.as_ref();
+        let parts = parts(config, &records[*at], &shares.parts[*at], &mut layers, &mut texts);
+        images.push(Image::of(&records[*at], &accounts[*at], config, names, parts));
     }
     let attributed: u64 = images.iter().map(|image| image.attributed).sum();
     let (rows, matrix) = (layers.rows(&store, &sharing, &shares)?, {
@@ -231,13 +242,13 @@ pub(super) fn collect(
 
 /// The layers of an image that the store has, each with its part of the bytes.
 fn parts(
-    config: &ImageConfig,
+    config: Option<&ImageConfig>,
     record: &ImageRecord,
     shares: &[LayerPart],
     layers: &mut Layers<'_>,
     texts: &mut Texts,
 ) -> Vec<PagePart> {
-    let steps = LayerSteps::of(config).steps;
+    let steps = config.map(|config| LayerSteps::of(config).steps).unwrap_or_default();
     let parts = record.layers.iter().zip(shares).enumerate();
     let parts = parts.filter_map(|(index, (layer, part))| {
         let step = steps.iter().find(|step| step.position == index);

@@ -70,6 +70,7 @@ impl Shelf {
             efficiency: tree.efficiency(),
             tree: Arc::new(tree),
             names,
+            engines: std::collections::HashMap::new(),
             leased: None,
         }
     }
