@@ -35,6 +35,9 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1";
 
+/// What an answer to the question for referrers is.
+const REFERRERS: &str = "application/vnd.oci.image.index.v1+json";
+
 /// Where and how a repository is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -355,6 +358,29 @@ impl Client {
                 Err(EndpointError::Wrong(format!("the manifest is {digest}, expected {expected}")))
             }
             None => Ok(FetchedManifest { bytes, media_type, digest }),
+        }
+    }
+
+    /// The index of the manifests that refer to one, of at most `most` bytes; `None` where the
+    /// registry does not know the question (distribution specification 1.1, "Listing Referrers").
+    ///
+    /// # Errors
+    /// What the registry said.
+    pub fn referrers(
+        &self,
+        subject: BlobDigest,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, EndpointError> {
+        let url = self.url(&format!("referrers/{subject}"))?;
+        let mut call = self.call(Method::GET, url, RequestBody::Empty);
+        call.headers.push(("accept", REFERRERS.to_owned()));
+        let answer = self.request(call)?;
+        let media_type = answer.header("content-type").unwrap_or_default();
+        match answer.status {
+            // A page for people is no answer.
+            200 if media_type.starts_with(REFERRERS) => Ok(Some(answer.bytes(most)?)),
+            200 | 400 | 404 | 405 | 501 => Ok(None),
+            _ => Err(answer.refusal()),
         }
     }
 

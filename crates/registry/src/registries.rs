@@ -6,12 +6,15 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ureq::http::Method;
+
+use crate::address::Url;
 use crate::client::{Access, Client, Endpoint};
 use crate::credential::Credential;
 use crate::credentials::Credentials;
-use crate::error::{RegistryError, Result};
+use crate::error::{EndpointError, RegistryError, Result};
 use crate::health::Health;
-use crate::http::{Http, Proxies, Timeouts};
+use crate::http::{Call, Http, Proxies, RequestBody, Timeouts};
 use crate::pace::Pace;
 use crate::places::Places;
 use crate::reference::Reference;
@@ -98,6 +101,43 @@ impl Registries {
     /// `Config`.
     pub fn credential(&self, host: &str) -> Result<Option<Credential>> {
         self.credentials.find(host, "")
+    }
+
+    /// A small document at any address, of at most `most` bytes; `None` if it is not there. No
+    /// credentials are sent.
+    ///
+    /// # Errors
+    /// `Refused`.
+    pub fn document_at(&self, address: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let refused = |why| Box::new(RegistryError::one(address, address, why));
+        let url = Url::parse(address)
+            .ok_or_else(|| refused(EndpointError::Unreachable("it is no address".to_owned())))?;
+        let ask = || {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let call = Call {
+                    method: Method::GET,
+                    url: url.clone(),
+                    headers: Vec::new(),
+                    body: RequestBody::Empty,
+                    authorization: None,
+                    verify: !self.no_tls_verify,
+                };
+                match self.http.send(&call) {
+                    Ok(answer) if answer.status == 200 => return answer.bytes(most).map(Some),
+                    Ok(answer) if matches!(answer.status, 404 | 410) => return Ok(None),
+                    Ok(answer) if answer.status < 500 || tries >= self.retry.tries => {
+                        return Err(answer.refusal());
+                    }
+                    Err(why) if !why.may_pass() || tries >= self.retry.tries_after(&why) => {
+                        return Err(why);
+                    }
+                    Ok(_) | Err(_) => std::thread::sleep(self.retry.pause_after(tries, None)),
+                }
+            }
+        };
+        Ok(ask().map_err(refused)?)
     }
 
     fn adjusted(&self, mut endpoint: Endpoint) -> Endpoint {
