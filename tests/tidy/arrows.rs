@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     // Tests alone may use it.
     ("testkit", &[]),
     // It judges strata as it judges other programs.
@@ -18,9 +18,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("union", &["content", "tree"]),
     ("layer", &["content", "diff", "tree"]),
     ("registry", &["tree"]),
+    ("trust", &["registry", "tree"]),
     ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
     ("facts", &["content", "diff", "image", "layer", "registry", "tree"]),
-    ("image", &["content", "diff", "layer", "registry", "tree"]),
+    ("image", &["content", "diff", "layer", "registry", "tree", "trust"]),
     ("fuse", &["content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
     (
@@ -50,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "overlay",
             "registry",
             "tree",
+            "trust",
             "union",
         ],
     ),
