@@ -419,7 +419,7 @@ pub fn copy(
     registries: &Registries,
     from: &Location,
     to: Target<'_, '_>,
-    options: &CopyOptions,
+    options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
     Ok(strata_image::copy(checked(store), registries, from, to, options, listeners)?)

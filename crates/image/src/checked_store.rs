@@ -9,6 +9,7 @@
 use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::Reference;
 use strata_tree::ImageId;
+use strata_trust::TrustVerdict;
 
 use crate::error::{BoxError, Error, Result};
 use crate::found::store_names;
@@ -47,13 +48,17 @@ impl<'a> CheckedStore<'a> {
                 .map_err(|source| Error::Stack { image: image.title.to_owned(), source })?;
         }
         let tags = store_names(image.names, image.pin);
+        // One that asked for nothing tells nothing.
+        let verdict =
+            image.verdict.filter(|verdict| verdict.is_signed()).map(TrustVerdict::to_text);
         let mut tried = 0;
         loop {
             let manifest = image.manifest.map(|bytes| store.put_blob(bytes)).transpose()?;
             let id = store.put_blob(image.config)?.into();
             let layers = leased.iter().map(|layer| *layer.diff_id()).collect();
             tried += 1;
-            match store.images().commit(&ImageRecord { id, manifest, layers }, &tags, leased) {
+            let record = ImageRecord { id, manifest, layers };
+            match store.images().commit(&record, &tags, verdict.as_deref(), leased) {
                 Ok(()) => return Ok(id),
                 // Another process removed this very image after the blobs were put.
                 Err(strata_layer::Error::NoBlob(_)) if tried < TRIES => {}
@@ -71,4 +76,6 @@ pub(crate) struct NewImage<'a> {
     pub(crate) pin: Option<&'a Reference>,
     pub(crate) config: &'a [u8],
     pub(crate) manifest: Option<&'a [u8]>,
+    /// Why it is let in.
+    pub(crate) verdict: Option<&'a TrustVerdict>,
 }

@@ -184,8 +184,15 @@ pub(crate) fn find(
                 layer(source, text, diff_id.and_then(|id| item.layer_sources.get(&id)))
             })
             .collect::<Result<Vec<_>>>()?;
-        let (pin, manifest) = (None, None);
-        let mut image = FoundImage { names: Vec::new(), pin, manifest, config, raw_config, layers };
+        let mut image = FoundImage {
+            names: Vec::new(),
+            pin: None,
+            manifest: None,
+            config,
+            raw_config,
+            layers,
+            verdict: None,
+        };
         image.add_names(names);
         all.push(image);
     }

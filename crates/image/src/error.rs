@@ -12,8 +12,7 @@ use strata_tree::{BlobDigest, ImageId};
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The cause that a caller's own check gives.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use strata_trust::BoxError;
 
 /// Why an image was not found, read, loaded or imported.
 #[derive(Debug, thiserror::Error)]
@@ -265,9 +264,20 @@ pub enum Error {
         /// The images that it could be.
         candidates: Vec<ImageId>,
     },
+    /// Signatures are to go along, and would be of no use.
+    #[error("the signatures of {image} cannot go along: {why}; say --signatures none")]
+    Signatures {
+        /// The image.
+        image: String,
+        /// Why not.
+        why: String,
+    },
     /// Registries did not do what they were asked, or cannot be asked as they are configured.
     #[error(transparent)]
     Registry(#[from] strata_registry::Error),
+    /// The policy does not let the image in.
+    #[error(transparent)]
+    Trust(#[from] strata_trust::Error),
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),

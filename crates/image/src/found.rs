@@ -6,6 +6,7 @@
 
 use strata_registry::Reference;
 use strata_tree::{BlobDigest, TreePath};
+use strata_trust::TrustVerdict;
 
 use crate::config::ImageConfig;
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub(crate) struct FoundImage {
     pub(crate) raw_config: Vec<u8>,
     /// Base first.
     pub(crate) layers: Vec<FoundLayer>,
+    /// Why it is let in, once that has been asked.
+    pub(crate) verdict: Option<TrustVerdict>,
 }
 
 /// Where the bytes of a layer are.

@@ -17,6 +17,7 @@
 //! crate writes nothing itself; the store does.
 
 mod archive;
+mod beside;
 mod change;
 mod checked_store;
 mod config;
@@ -51,6 +52,7 @@ mod spec;
 mod spool;
 mod unloaded;
 
+pub use beside::{TrustQuestion, check_trust};
 pub use change::{ChangeError, ConfigChange};
 pub use checked_store::{ChainCheck, CheckedStore};
 pub use config::{HistoryStep, ImageConfig};

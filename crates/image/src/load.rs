@@ -22,7 +22,9 @@ use strata_content::threads::together;
 use strata_layer::{Event, LayerInput, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_tree::{DiffId, ImageId};
+use strata_trust::TrustPolicy;
 
+use crate::beside::admit_files;
 use crate::checked_store::{CheckedStore, NewImage};
 use crate::error::{Error, Result};
 use crate::find;
@@ -46,6 +48,8 @@ pub struct LoadOptions<'a> {
     pub threads: Option<NonZeroUsize>,
     /// What the source may make us read.
     pub limits: SourceLimits,
+    /// Whom images are accepted from; without it from anybody.
+    pub trust: Option<&'a TrustPolicy>,
     /// Called as soon as an image is committed, so that it is known even if a later one fails.
     pub on_loaded: Option<&'a dyn Fn(&Loaded)>,
 }
@@ -100,6 +104,10 @@ pub fn load(
             }
         }
     }
+    // All of them before the first layer.
+    for image in &mut images {
+        admit_files(options.trust, &source, spec, image)?;
+    }
     let mut all = Vec::new();
     for image in &images {
         let loaded = load_one(into, &source, image, options, progress)?;
@@ -141,6 +149,7 @@ pub(crate) fn load_one(
             pin: image.pin.as_ref(),
             config: &image.raw_config,
             manifest: image.manifest.as_deref(),
+            verdict: image.verdict.as_ref(),
         };
         let id = into.commit(&new, &leased)?;
         Ok(Loaded { id, references: image.names.clone(), layers })

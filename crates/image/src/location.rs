@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::spec::{List, SourceSpec};
 use strata_registry::{Reference, ReferenceError};
+use strata_trust::{FileTransport, ImagePlace};
 
 /// How images lie in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,20 @@ impl Location {
         }
     }
 
+    /// What policies call the place; `None` for the store, which they do not know.
+    pub fn place(&self) -> Option<ImagePlace> {
+        let Self::Files { format, path, .. } = self else {
+            let Self::Registry(reference) = self else { return None };
+            return Some(ImagePlace::registry(reference));
+        };
+        let transport = match format {
+            ImageFormat::OciDirectory => FileTransport::Oci,
+            ImageFormat::OciArchive => FileTransport::OciArchive,
+            ImageFormat::DockerArchive => FileTransport::DockerArchive,
+        };
+        Some(ImagePlace::files(transport, Some(&real_path(path))))
+    }
+
     /// What to read if this is a file or directory.
     pub(crate) fn source(format: ImageFormat, path: &Path, name: Option<&str>) -> SourceSpec {
         let spec = SourceSpec::path(path).with_list(match format {
@@ -125,6 +140,11 @@ impl Location {
             None => spec,
         }
     }
+}
+
+/// The path without symbolic links; what cannot be resolved stays as it is.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }
 
 impl fmt::Display for Location {

@@ -73,6 +73,8 @@ impl MediaKind {
 
 /// What `strata import` writes.
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// What lists manifests.
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// What `strata import` writes.
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// What `strata import` writes: the diff itself, uncompressed.

@@ -75,6 +75,7 @@ pub(crate) fn make(
             pin: None,
             config: &config,
             manifest: Some(&manifest),
+            verdict: None,
         };
         into.commit(&new, &leased)
     });

@@ -9,7 +9,7 @@
 //! that lie beside images are passed over. The first of several images for one platform counts, as
 //! for containerd, docker and skopeo.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 use strata_registry::or_default;
@@ -69,6 +69,17 @@ impl Descriptor {
 
     fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key)?.as_deref().filter(|text| !text.is_empty())
+    }
+
+    /// What an index calls it.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.annotation(REF_NAME).or_else(|| self.annotation(CONTAINERD_NAME))
+    }
+
+    /// All annotations that are texts.
+    pub(crate) fn all_annotations(&self) -> BTreeMap<String, String> {
+        let all = self.annotations.iter();
+        all.filter_map(|(key, text)| Some((key.clone(), text.clone()?))).collect()
     }
 
     /// Whether this lies beside images without being one.
@@ -542,7 +553,8 @@ fn image(
         .collect::<Result<Vec<_>>>()?;
     let names = Vec::new();
     let manifest = Some(manifest);
-    let found = FoundImage { names, pin: None, manifest, config, raw_config, layers };
+    let found =
+        FoundImage { names, pin: None, manifest, config, raw_config, layers, verdict: None };
     Ok(Resolved::Image(Box::new(found)))
 }
 

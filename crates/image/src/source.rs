@@ -228,6 +228,35 @@ impl ImageSource {
         Ok(Some(bytes))
     }
 
+    /// A blob as a whole, of at most `most` bytes, verified; `None` if it is not there.
+    ///
+    /// # Errors
+    /// As [`ImageSource::verified`].
+    pub(crate) fn sized(
+        &self,
+        what: &str,
+        digest: BlobDigest,
+        size: i64,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>> {
+        let path = blob_path(digest);
+        let Some(blob) = self.blob(&path)? else { return Ok(None) };
+        if blob.repeated {
+            return Err(self.repeated(&path));
+        }
+        self.check_size(what, size, blob.size)?;
+        let mut bytes = Vec::new();
+        let read = blob.reader.take(most).read_to_end(&mut bytes);
+        read.map_err(|e| Error::io(format!("reading {path} in {}", self.label), e))?;
+        check_digest(&self.label, what, digest, &bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Whether it is a directory, not an archive.
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.kind, Kind::Directory(_))
+    }
+
     fn repeated(&self, path: &TreePath) -> Error {
         let why = "the archive has several members of this name with different bytes, and readers \
                    disagree on which one counts; save the image again";

@@ -143,7 +143,7 @@ impl Ledger {
         for (image, names) in all {
             images::put(&tx, image)?;
             for name in names {
-                images::tag(&tx, name, &image.id)?;
+                images::tag(&tx, name, &image.id, None)?;
             }
         }
         tx.commit()?;

@@ -67,6 +67,9 @@ impl<'w> ArchiveWriter<'w> {
         let digest = sha256(&image.manifest);
         self.archive.blob(&image.id.into(), &image.config)?;
         self.archive.blob(&digest, &image.manifest)?;
+        if let Some(beside) = &image.beside {
+            beside.each(&mut |digest, bytes| self.archive.blob(digest, bytes))?;
+        }
         self.index.extend(descriptors(image, &digest, name));
         if let Some(docker) = &mut self.docker {
             let tags: Vec<_> = match name {

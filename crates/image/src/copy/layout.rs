@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use strata_tree::BlobDigest;
 
 use super::outbound::{Outbound, blob_name, called, prepare, shown};
+use crate::beside::Companions;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::limits::SourceLimits;
@@ -53,6 +54,11 @@ pub(crate) fn write(
     let digest = sha256(&image.manifest);
     for (digest, bytes) in [(image.id.into(), &image.config), (digest, &image.manifest)] {
         put(root, &digest, Box::new(bytes.as_slice()), bytes.len() as u64, &|_| {})?;
+    }
+    if let Some(beside) = &image.beside {
+        beside.each(&mut |digest, bytes| {
+            put(root, digest, Box::new(bytes), bytes.len() as u64, &|_| {})
+        })?;
     }
     replace(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(writing)?;
     let index = index(root, image, &digest, name)?;
@@ -148,7 +154,8 @@ fn index(
     Ok(index)
 }
 
-/// The image as an index names it: once for each of its names, or once without.
+/// The image as an index names it: once for each of its names, or once without; and what stands
+/// beside it.
 pub(super) fn descriptors(
     image: &Outbound<'_>,
     digest: &BlobDigest,
@@ -169,5 +176,7 @@ pub(super) fn descriptors(
         one["annotations"] = annotations;
         one
     });
-    if names.is_empty() { vec![plain] } else { named.collect() }
+    let mut all: Vec<Value> = if names.is_empty() { vec![plain] } else { named.collect() };
+    all.extend(image.beside.iter().flat_map(Companions::descriptors));
+    all
 }

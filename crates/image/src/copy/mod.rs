@@ -25,7 +25,9 @@ use std::path::PathBuf;
 use strata_layer::{Progress, Store};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
+use strata_trust::TrustPolicy;
 
+use crate::beside::{Beside, LayoutSide, admit_files, companions};
 use crate::checked_store::CheckedStore;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
@@ -44,13 +46,18 @@ use outbound::{LayerForm, Outbound};
 
 /// How to copy.
 #[derive(Default)]
-pub struct CopyOptions {
+pub struct CopyOptions<'a> {
     /// Which image of an index is copied: the one for this platform; without it the host's.
     pub platform: Option<Platform>,
     /// How layers are packed for a registry; without it as they are, else gzip.
     pub packing: Option<LayerPacking>,
     /// What sources may make us read.
     pub limits: SourceLimits,
+    /// Whom images are accepted from; without it from anybody. What is in the store is not asked
+    /// about again.
+    pub trust: Option<&'a TrustPolicy>,
+    /// Whether signatures, and whatever else stands beside the image, go along.
+    pub with_signatures: bool,
 }
 
 /// Where an image goes.
@@ -102,7 +109,7 @@ pub fn copy(
     registries: &Registries,
     from: &Location,
     to: Target<'_, '_>,
-    options: &CopyOptions,
+    options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
     let store = into.store;
@@ -112,20 +119,22 @@ pub fn copy(
             let source = Remote::new(places, Some(store), reference, &options.limits);
             let top = source.top(reference, listeners.pulling)?;
             let mut found = source.image(top, options.platform.as_ref())?;
+            source.admit(options.trust, registries, reference, &mut found)?;
             if reference.digest().is_none() {
                 found.names.push(reference.clone());
             }
             let copy = Copy { into, registries, options, listeners, home: Some(reference) };
-            copy.found(&source, found, to)
+            copy.found(&source, found, to, &|| Ok(Box::new(source.beside())))
         }
         Location::Files { format, path, name } => {
             let spec = Location::source(*format, path, name.as_deref());
             let scratch = || Ok(store.scratch_file()?);
             let source = ImageSource::open(&spec, &scratch, &options.limits)?;
             let wanted = Wanted { spec: &spec, platform: options.platform.as_ref() };
-            let found = find::one(&source, &wanted)?;
+            let mut found = find::one(&source, &wanted)?;
+            admit_files(options.trust, &source, &spec, &mut found)?;
             let copy = Copy { into, registries, options, listeners, home: None };
-            copy.found(&source, found, to)
+            copy.found(&source, found, to, &|| Ok(Box::new(LayoutSide::new(&source)?)))
         }
         Location::Stored(text) => stored(store, registries, text, to, options, listeners),
     }
@@ -137,9 +146,12 @@ fn stored(
     registries: &Registries,
     text: &str,
     to: Target<'_, '_>,
-    options: &CopyOptions,
+    options: &CopyOptions<'_>,
     listeners: &Listeners<'_>,
 ) -> Result<CopiedImage> {
+    if options.with_signatures {
+        return Err(Error::Signatures { image: text.to_owned(), why: NOT_KEPT.to_owned() });
+    }
     let image = resolve_image(store, text)?;
     match to {
         Target::Registry(reference) => {
@@ -183,19 +195,33 @@ fn written(
 struct Copy<'a> {
     into: CheckedStore<'a>,
     registries: &'a Registries,
-    options: &'a CopyOptions,
+    options: &'a CopyOptions<'a>,
     listeners: &'a Listeners<'a>,
     /// The registry that it comes from.
     home: Option<&'a Reference>,
 }
 
+/// Gives what stands beside the image.
+type BesideIt<'a> = dyn Fn() -> Result<Box<dyn Beside + 'a>> + 'a;
+
+const NOT_KEPT: &str = "the store keeps images alone";
+
 impl Copy<'_> {
-    fn found(
+    fn found<'s>(
         &self,
-        source: &dyn Blobs,
+        source: &'s dyn Blobs,
         mut found: FoundImage,
         to: Target<'_, '_>,
+        beside: &BesideIt<'s>,
     ) -> Result<CopiedImage> {
+        let no_use = |why: &str| {
+            let named = found.names.first().or(found.pin.as_ref());
+            let image = named.map_or_else(|| source.label().to_owned(), Reference::familiar);
+            Err(Error::Signatures { image, why: why.to_owned() })
+        };
+        if self.options.with_signatures && matches!(to, Target::Store(_)) {
+            return no_use(NOT_KEPT);
+        }
         let form = match &to {
             Target::Store(_) => return self.to_store(source, found, to),
             Target::Registry(_) => match self.options.packing {
@@ -208,9 +234,16 @@ impl Copy<'_> {
                 false => LayerForm::Plain,
             },
         };
+        if self.options.with_signatures && form != LayerForm::AsItIs {
+            return no_use("it gets another manifest there, which they do not sign");
+        }
         let names = std::mem::take(&mut found.names);
         let limits = &self.options.limits;
-        let outbound = outbound::of_found(self.into.store, source, &found, names, form, limits)?;
+        let mut outbound =
+            outbound::of_found(self.into.store, source, &found, names, form, limits)?;
+        if self.options.with_signatures {
+            outbound.beside = Some(companions(beside()?, sha256(&outbound.manifest))?);
+        }
         let Target::Registry(reference) = &to else {
             return written(&outbound, to, self.listeners);
         };

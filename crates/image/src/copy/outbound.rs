@@ -13,6 +13,7 @@ use strata_layer::{ImageRecord, Store};
 use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
+use crate::beside::Companions;
 use crate::error::{Error, Result};
 use crate::found::{FoundImage, FoundLayer};
 use crate::limits::SourceLimits;
@@ -44,6 +45,8 @@ pub(crate) struct Outbound<'a> {
     /// Base first; one that the image has twice is here twice.
     pub(crate) layers: Vec<OutLayer<'a>>,
     pub(crate) names: Vec<Reference>,
+    /// What goes along.
+    pub(crate) beside: Option<Companions<'a>>,
 }
 
 type Open<'a> = dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + Send + Sync + 'a;
@@ -84,7 +87,7 @@ pub(crate) fn of_found<'a>(
         let layers = found.layers.iter().filter_map(|layer| as_it_is(source, layer, &title));
         let media_type = media_type_of(manifest).unwrap_or_else(|| OCI_MANIFEST.to_owned());
         let (manifest, layers) = (manifest.clone(), layers.collect());
-        return Ok(Outbound { id, config, manifest, media_type, layers, names });
+        return Ok(Outbound { id, config, manifest, media_type, layers, names, beside: None });
     }
     let packing = match form {
         LayerForm::Packed(packing) => packing,
@@ -115,7 +118,7 @@ pub(crate) fn of_found<'a>(
     }
     let manifest = new_manifest(&config, &described);
     let media_type = OCI_MANIFEST.to_owned();
-    Ok(Outbound { id, config, manifest, media_type, layers, names })
+    Ok(Outbound { id, config, manifest, media_type, layers, names, beside: None })
 }
 
 fn as_it_is<'a>(source: &'a dyn Blobs, layer: &FoundLayer, title: &str) -> Option<OutLayer<'a>> {
@@ -206,7 +209,7 @@ pub(crate) fn of_store<'a>(
     };
     let names = tag.filter(is_name).into_iter().collect();
     let media_type = OCI_MANIFEST.to_owned();
-    Ok(Outbound { id: image.id, config, manifest, media_type, layers, names })
+    Ok(Outbound { id: image.id, config, manifest, media_type, layers, names, beside: None })
 }
 
 /// A file, read with `pread`.

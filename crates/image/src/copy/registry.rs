@@ -35,6 +35,9 @@ pub(super) fn put(
     let todo = prepare(image, listen);
     at_once(LAYERS_AT_ONCE, &todo, |layer| put.layer(layer))?;
     client.put_small(image.id.into(), &image.config).map_err(told)?;
+    if let Some(beside) = &image.beside {
+        beside.push(&client, &told)?;
+    }
     let name = ManifestName::Tag(tag.to_owned());
     client.put_manifest(&name, &image.media_type, &image.manifest).map_err(told)?;
     Ok(sha256(&image.manifest))

@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use strata_layer::{Event, Progress};
 use strata_registry::{Reference, Registries};
 use strata_tree::{BlobDigest, ImageId};
+use strata_trust::TrustPolicy;
 
 pub use remote::KnownDocuments;
 pub(crate) use remote::Remote;
@@ -38,6 +39,8 @@ pub struct PullOptions<'a> {
     pub threads: Option<NonZeroUsize>,
     /// What registries may make us read.
     pub limits: SourceLimits,
+    /// Whom images are accepted from; without it from anybody.
+    pub trust: Option<&'a TrustPolicy>,
     /// Called once it is known what the name stands for.
     pub on_found: Option<&'a dyn Fn()>,
 }
@@ -74,6 +77,7 @@ pub fn pull(
         on_found();
     }
     let mut found = source.image(top, options.platform.as_ref())?;
+    source.admit(options.trust, registries, reference, &mut found)?;
     let name = name_as_asked(&mut found, reference, digest);
     let id = found.config.id();
     let before = store.images().tags()?.into_iter().find(|(tag, _)| Some(tag) == name.as_ref());

@@ -9,10 +9,12 @@ use std::io::Read;
 use strata_diff::stream::ReadThrough;
 use strata_layer::{Ledger, Progress, Store};
 use strata_registry::{
-    EndpointError, FetchedManifest, ManifestName, Places, Reference, RegistryError, Tag,
+    EndpointError, FetchedManifest, ManifestName, Places, Reference, Registries, RegistryError, Tag,
 };
 use strata_tree::{BlobDigest, DiffId};
+use strata_trust::TrustPolicy;
 
+use crate::beside::{RegistrySide, admit_registry};
 use crate::error::{Error, Result};
 use crate::found::{FoundImage, FoundLayer};
 use crate::limits::SourceLimits;
@@ -143,6 +145,26 @@ impl<'a> Remote<'a> {
             }),
             None => Ok(found),
         }
+    }
+
+    /// Asks the policy whether the image may come in.
+    ///
+    /// # Errors
+    /// `Trust`.
+    pub(crate) fn admit(
+        &self,
+        trust: Option<&TrustPolicy>,
+        registries: &Registries,
+        reference: &Reference,
+        found: &mut FoundImage,
+    ) -> Result<()> {
+        let most = self.limits.document_bytes;
+        admit_registry(trust, registries, &self.places, reference, most, found)
+    }
+
+    /// What stands beside the image of a manifest.
+    pub(crate) fn beside(&self) -> RegistrySide<'_> {
+        RegistrySide::new(&self.places, &self.label, self.limits.document_bytes)
     }
 
     fn only(&self, endpoint: String, why: EndpointError) -> Error {

@@ -77,16 +77,32 @@ pub(crate) fn tags(db: &Connection) -> Result<Vec<(String, ImageId)>> {
     Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
-pub(crate) fn tag(db: &Connection, reference: &str, image: &ImageId) -> Result<()> {
+/// Gives an image a name; `verdict` says why it was let in under it.
+pub(crate) fn tag(
+    db: &Connection,
+    reference: &str,
+    image: &ImageId,
+    verdict: Option<&str>,
+) -> Result<()> {
     if find(db, image)?.is_none() {
         return Err(Error::NoImage(*image));
     }
     db.execute(
-        "INSERT INTO tags (reference, image) VALUES (?1, ?2)
-         ON CONFLICT (reference) DO UPDATE SET image = excluded.image",
-        (reference, image.as_bytes()),
+        "INSERT INTO tags (reference, image, verdict) VALUES (?1, ?2, ?3)
+         ON CONFLICT (reference) DO UPDATE SET image = excluded.image, verdict = excluded.verdict",
+        (reference, image.as_bytes(), verdict),
     )?;
     Ok(())
+}
+
+/// The names that have a verdict, with it, sorted by name.
+pub(crate) fn verdicts(db: &Connection) -> Result<Vec<(String, ImageId, String)>> {
+    let mut statement = db.prepare_cached(
+        "SELECT reference, image, verdict FROM tags WHERE verdict IS NOT NULL ORDER BY reference",
+    )?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, ImageId::from_bytes(row.get(1)?), row.get(2)?)))?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
 pub(crate) fn untag(db: &Connection, reference: &str) -> Result<Option<ImageId>> {

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { statements: FIRST, fill: |_, _| Ok(()) },
     Migration { statements: ACCOUNTS, fill: accounts::fill },
     Migration { statements: LOWER_LINKS, fill: |_, _| Ok(()) },
+    Migration { statements: VERDICTS, fill: |_, _| Ok(()) },
 ];
 
 pub(super) const FIRST: &str = "
@@ -113,6 +114,11 @@ ALTER TABLE layers ADD COLUMN dirs_blocks INTEGER NOT NULL DEFAULT 0;  -- blocks
 /// Links into lower layers (kind 8) are rare, and asked for whenever an image comes.
 const LOWER_LINKS: &str = "
 CREATE INDEX entries_lower_links ON entries (layer) WHERE kind = 8;
+";
+
+/// Why an image was let in under a name, as whoever judged it wrote it down.
+const VERDICTS: &str = "
+ALTER TABLE tags ADD COLUMN verdict TEXT;
 ";
 
 /// The version of a database that has had all migrations.

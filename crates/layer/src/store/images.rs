@@ -64,8 +64,19 @@ impl<'s> Images<'s> {
         images::tags(&self.index.lock().db)
     }
 
+    /// Why an image was let in: its names that have a verdict, with it, sorted by name.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn verdicts(&self, id: &ImageId) -> Result<Vec<(String, String)>> {
+        let all = images::verdicts(&self.index.lock().db)?.into_iter();
+        let own = all.filter(|(_, image, _)| image == id);
+        Ok(own.map(|(reference, _, verdict)| (reference, verdict)).collect())
+    }
+
     /// Adds an image whose layers are all leased and whose config is in `blobs/`, with tags; a tag
-    /// that another image had moves.
+    /// that another image had moves. `verdict` is kept with each of the tags: why the image was let
+    /// in, in the words of whoever judged it.
     ///
     /// # Errors
     /// `NoLayer` if a layer is not leased or not in the index; `NoBlob` without config or manifest.
@@ -73,6 +84,7 @@ impl<'s> Images<'s> {
         &self,
         image: &ImageRecord,
         tags: &[String],
+        verdict: Option<&str>,
         leased: &[LeasedLayer],
     ) -> Result<()> {
         for layer in &image.layers {
@@ -89,7 +101,7 @@ impl<'s> Images<'s> {
             let replaced = images::find(tx, &image.id)?.and_then(|old| old.manifest);
             images::put(tx, image)?;
             for reference in tags {
-                images::tag(tx, reference, &image.id)?;
+                images::tag(tx, reference, &image.id, verdict)?;
             }
             Ok(replaced)
         })?;
@@ -115,12 +127,13 @@ impl<'s> Images<'s> {
         Ok(value)
     }
 
-    /// Gives an image a further name; the name leaves the image that had it.
+    /// Gives an image a further name; the name leaves the image that had it, and has no verdict:
+    /// nobody judged the image under it.
     ///
     /// # Errors
     /// `NoImage`.
     pub fn tag(&self, reference: &str, image: &ImageId) -> Result<()> {
-        self.change(|tx| images::tag(tx, reference, image))
+        self.change(|tx| images::tag(tx, reference, image, None))
     }
 
     /// Takes a name away; says whose it was.

@@ -10,6 +10,7 @@
 //! Invariants: its images equal those of the index, or it replaces exactly those; its bytes are
 //! exactly what this module writes, so a wrong byte is noticed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -41,6 +42,9 @@ pub(super) struct ListedImage {
     pub manifest: Option<String>,
     pub layers: Vec<String>,
     pub tags: Vec<String>,
+    /// By tag: why the image was let in.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub verdicts: BTreeMap<String, String>,
 }
 
 /// How `images.json` was found.
@@ -57,6 +61,7 @@ impl ImageList {
     /// Those of the index.
     pub(super) fn of(db: &Connection) -> Result<Self> {
         let tags = images::tags(db)?;
+        let verdicts = images::verdicts(db)?;
         let images = images::all(db)?.into_iter().map(|image| ListedImage {
             id: image.id.to_string(),
             manifest: image.manifest.map(|digest| digest.to_string()),
@@ -65,6 +70,11 @@ impl ImageList {
                 .iter()
                 .filter(|(_, id)| *id == image.id)
                 .map(|(reference, _)| reference.clone())
+                .collect(),
+            verdicts: verdicts
+                .iter()
+                .filter(|(_, id, _)| *id == image.id)
+                .map(|(reference, _, verdict)| (reference.clone(), verdict.clone()))
                 .collect(),
         });
         Ok(Self(images.collect()))

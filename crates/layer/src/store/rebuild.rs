@@ -202,7 +202,8 @@ fn restore_image(
     }
     images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
     for reference in &listed.tags {
-        images::tag(db, reference, &id).map_err(text)?;
+        let verdict = listed.verdicts.get(reference).map(String::as_str);
+        images::tag(db, reference, &id, verdict).map_err(text)?;
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ pub fn try_load(store: &Store, tag: &str, layers: &[&[u8]]) -> Result<ImageId, E
     let config = store.put_blob(format!("config of {tag}").as_bytes())?;
     let layers = layers.iter().map(|layer| diff_id(layer)).collect();
     let image = ImageRecord { id: config.into(), manifest: Some(manifest), layers };
-    store.images().commit(&image, &[tag.to_owned()], &leased)?;
+    store.images().commit(&image, &[tag.to_owned()], None, &leased)?;
     Ok(image.id)
 }
 

@@ -1,0 +1,159 @@
+//! What stands beside an image, on its way to another place.
+//!
+//! Invariants: everything goes byte for byte, so every digest stays; blobs are in memory one at a
+//! time and bounded; a manifest comes after its blobs, and the image's name after all of them.
+
+use serde_json::{Value, json};
+use strata_registry::{Client, EndpointError, ManifestName};
+use strata_tree::BlobDigest;
+
+use super::{Beside, COUNT_MAX, Companion, ENDINGS, tag_of};
+use crate::error::{Error, Result};
+use crate::media::OCI_INDEX;
+
+/// Bytes of one blob that is carried.
+const CARRIED_MAX: u64 = 64 << 20;
+/// How far signatures of signatures are followed.
+const DEPTH: usize = 3;
+
+/// All that goes along with an image.
+pub(crate) struct Companions<'a> {
+    side: Box<dyn Beside + 'a>,
+    /// The image's manifest.
+    of: BlobDigest,
+    all: Vec<Companion>,
+}
+
+/// Writes a blob somewhere.
+pub(crate) type CarriedBlob<'a> = dyn FnMut(&BlobDigest, &[u8]) -> Result<()> + 'a;
+
+/// Looks for all that stands beside the image of a manifest.
+///
+/// # Errors
+/// Those of fetching; `Limit`.
+pub(crate) fn companions<'a>(
+    side: Box<dyn Beside + 'a>,
+    manifest: BlobDigest,
+) -> Result<Companions<'a>> {
+    let mut all: Vec<Companion> = Vec::new();
+    for ending in ENDINGS {
+        all.extend(side.tagged(&format!("{}.{ending}", tag_of(manifest)))?);
+    }
+    let mut subjects = vec![manifest];
+    for _ in 0..DEPTH {
+        let mut next = Vec::new();
+        for subject in subjects {
+            for found in side.referrers(subject)? {
+                if all.iter().all(|known| known.digest != found.digest) {
+                    next.push(found.digest);
+                    all.push(found);
+                }
+            }
+        }
+        subjects = next;
+    }
+    if all.len() > COUNT_MAX {
+        return Err(Error::Limit {
+            label: side.label().to_owned(),
+            what: format!("the number of manifests beside the image, {},", all.len()),
+            limit: COUNT_MAX as u64,
+            option: "--signatures none",
+        });
+    }
+    Ok(Companions { side, of: manifest, all })
+}
+
+impl Companions<'_> {
+    /// Hands on the blobs and then the manifest of each.
+    ///
+    /// # Errors
+    /// Those of reading and of `put`.
+    pub(crate) fn each(&self, put: &mut CarriedBlob<'_>) -> Result<()> {
+        for companion in &self.all {
+            self.blobs(companion, put)?;
+            put(&companion.digest, &companion.manifest)?;
+        }
+        Ok(())
+    }
+
+    fn blobs(&self, companion: &Companion, put: &mut CarriedBlob<'_>) -> Result<()> {
+        let name = format!("manifest {}", companion.digest);
+        for blob in companion.blobs() {
+            let digest = blob.check(self.side.label(), &name)?;
+            put(&digest, &self.side.bytes(blob, CARRIED_MAX)?)?;
+        }
+        Ok(())
+    }
+
+    /// What an index lists of them.
+    pub(crate) fn descriptors(&self) -> Vec<Value> {
+        self.all.iter().map(descriptor).collect()
+    }
+
+    /// Puts all of it into a repository.
+    ///
+    /// # Errors
+    /// What the registry said, and those of reading.
+    pub(crate) fn push(
+        &self,
+        client: &Client,
+        told: &dyn Fn(EndpointError) -> Error,
+    ) -> Result<()> {
+        for companion in &self.all {
+            self.blobs(companion, &mut |digest, bytes| {
+                client.put_small(*digest, bytes).map_err(told)
+            })?;
+            let name = match &companion.tag {
+                Some(tag) => ManifestName::Tag(tag.clone()),
+                None => ManifestName::Digest(companion.digest),
+            };
+            client.put_manifest(&name, &companion.media_type, &companion.manifest).map_err(told)?;
+        }
+        let mut subjects = vec![self.of];
+        subjects.extend(self.all.iter().map(|one| one.digest));
+        subjects.into_iter().try_for_each(|subject| self.list(client, subject, told))
+    }
+
+    /// Lists what refers to `subject` where the registry does not do so itself.
+    fn list(
+        &self,
+        client: &Client,
+        subject: BlobDigest,
+        told: &dyn Fn(EndpointError) -> Error,
+    ) -> Result<()> {
+        let own = self.all.iter().filter(|one| one.tag.is_none() && one.is_about(subject));
+        let own: Vec<Value> = own.map(descriptor).collect();
+        let most = crate::limits::SourceLimits::default().document_bytes;
+        if own.is_empty() || client.referrers(subject, most).map_err(told)?.is_some() {
+            return Ok(());
+        }
+        let name = ManifestName::Tag(tag_of(subject));
+        let mut listed: Vec<Value> = match client.manifest(&name, most) {
+            Ok(found) => serde_json::from_slice::<Value>(&found.bytes)
+                .ok()
+                .and_then(|index| index.get("manifests")?.as_array().cloned())
+                .unwrap_or_default(),
+            Err(EndpointError::NotFound(_)) => Vec::new(),
+            Err(why) => return Err(told(why)),
+        };
+        listed.retain(|known| own.iter().all(|one| known["digest"] != one["digest"]));
+        listed.extend(own);
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed });
+        client.put_manifest(&name, OCI_INDEX, index.to_string().as_bytes()).map_err(told)
+    }
+}
+
+/// A companion as an index lists it.
+fn descriptor(companion: &Companion) -> Value {
+    let mut one = json!({
+        "mediaType": companion.media_type,
+        "digest": companion.digest.to_string(),
+        "size": companion.manifest.len(),
+    });
+    if let Some(tag) = &companion.tag {
+        one["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+    } else if let Some(kind) = companion.artifact_type() {
+        one["artifactType"] = json!(kind);
+    }
+    one
+}
