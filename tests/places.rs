@@ -40,6 +40,7 @@ const COMMANDS: &[(&str, Does, &[&str])] = &[
     ("logout", Apart, &["localhost:1"]),
     ("search", Apart, &["localhost:1/none"]),
     ("manifest", Apart, &["localhost:1/none"]),
+    ("trust", Apart, &["show"]),
     ("verify", Apart, &["--against", "oci-archive:none.tar", IMAGE]),
     ("serve", Looks, &["--help"]),
     ("layer-store", Looks, &["--help"]),

@@ -13,7 +13,7 @@ use crate::commands::{df, facts, housekeeping, lint, load, mount, save, shell};
 use crate::context::Asked;
 use crate::groups::{ContainerCommand, ImageCommand, SystemCommand};
 use crate::progress::ShowProgress;
-use crate::{explore, history, images, layer_store, look, mounts, remote, reuse, uppers};
+use crate::{explore, history, images, layer_store, look, mounts, remote, reuse, trust, uppers};
 
 /// Store container images, share what is equal in them, and mount them through FUSE
 #[derive(Debug, Parser)]
@@ -66,6 +66,7 @@ pub(crate) enum Command {
     Search(remote::SearchArgs),
     Manifest(remote::ManifestArgs),
     Verify(remote::VerifyArgs),
+    Trust(trust::TrustCommandArgs),
     Serve(remote::ServeArgs),
     LayerStore(layer_store::LayerStoreArgs),
     #[command(subcommand)]

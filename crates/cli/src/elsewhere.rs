@@ -77,9 +77,9 @@ const TABLE: &[(&[&str], &str)] = &[
     (&["add", "from"], "`strata mount --rw REF DIR`, copy into DIR, `strata commit DIR NEW`"),
     (&["unshare"], "strata needs no namespace of its own: an ordinary user mounts through FUSE"),
     (
-        &["trust", "sign", "scan", "scout", "sbom"],
-        "strata does not sign or scan; `strata mount REF \
-         DIR` gives a scanner the files, `strata verify REF OTHER` compares every byte",
+        &["sign", "scan", "scout", "sbom"],
+        "strata does not sign or scan; `strata trust check REF` asks whose signature it is, \
+         `strata mount REF DIR` gives a scanner the files",
     ),
     (&["checkpoint"], "nothing runs; `strata commit NAME NEW` keeps the files of a writable layer"),
     (&["convert", "checkout"], "`strata unpack REF DIR` writes real files, `strata export` a tar"),

@@ -39,6 +39,7 @@ mod run;
 mod table;
 mod template;
 mod told;
+mod trust;
 mod units;
 mod uppers;
 
@@ -53,12 +54,26 @@ use mount_helper::Helper;
 /// What mount(8) takes for a mount that failed.
 const MOUNT_FAILED: u8 = 32;
 
+/// What containerd starts before it pulls an image.
+fn verifier() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    // containerd shows the reason, which it reads from standard output in both cases.
+    let (text, code) = match trust::verify(&args) {
+        Ok(reason) => (reason, ExitCode::SUCCESS),
+        Err(error) => (format!("{error:#}"), ExitCode::FAILURE),
+    };
+    writeln!(std::io::stdout(), "{text}").map_or(ExitCode::FAILURE, |()| code)
+}
+
 fn main() -> ExitCode {
     match complete::answer(cli::Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         // The shell asks in the middle of a line, and goes on without an answer.
         Err(_) => return ExitCode::FAILURE,
+    }
+    if std::env::args_os().next().is_some_and(|program| trust::is_verifier(&program)) {
+        return verifier();
     }
     let (args, failure) = match mount_helper::helper(std::env::args_os()) {
         Some(Helper::Mount(args)) => (args, Some(MOUNT_FAILED)),

@@ -20,7 +20,7 @@ use crate::progress::ShowProgress;
 use crate::results::Results;
 use crate::{
     elsewhere, explore, history, images, layer_store, look, mounts, pages, progress, remote,
-    report, reuse, template, uppers,
+    report, reuse, template, trust, uppers,
 };
 
 /// Does what the command line says.
@@ -61,6 +61,7 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Containerd(command) => containerd::run_containerd(context, command)?,
         Command::Manifest(args) => remote::manifest(context, args, &mut screen.out)?,
         Command::Verify(args) => remote::verify(context, args, &mut screen.out)?,
+        Command::Trust(args) => trust::run(context, args, &mut screen.out)?,
         Command::Load(args) => load::run_load(context, args)?,
         Command::Import(args) => load::run_import(context, args)?,
         Command::Save(args) => save::run_save(context, args, screen)?,

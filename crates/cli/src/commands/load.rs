@@ -15,6 +15,7 @@ use strata_registry::Reference;
 use crate::context::Context;
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
 use crate::progress;
+use crate::trust::TrustArgs;
 
 /// Load images from an archive or an OCI layout
 ///
@@ -41,6 +42,8 @@ pub(crate) struct LoadArgs {
     /// Layers to unpack at the same time [default: one for each processor]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     layer_limits: LayerLimitArgs,
     #[command(flatten)]
@@ -79,6 +82,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
     if input == "-" && std::io::stdin().is_terminal() {
         bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
     }
+    let trust = args.trust.trust()?;
     let store = context.store_within(args.layer_limits.limits())?;
     let spec: SourceSpec = input.parse().context("cannot load")?;
     let listener = progress::listener(context.shown);
@@ -87,6 +91,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         platform: args.platform.clone(),
         name: args.name.clone(),
         threads: args.jobs,
+        trust: Some(&trust),
         on_loaded: Some(&show),
         limits: args.source_limits.limits(&args.layer_limits),
     };

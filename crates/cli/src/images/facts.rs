@@ -82,6 +82,11 @@ pub(super) fn of_image(
             .unless(image.record.layers.is_empty()),
     ];
     let manifest = image.record.manifest.map(|one| one.to_string());
+    // By name: why the image was let in under it.
+    let mut verdicts = Map::new();
+    for (name, text) in store.images().verdicts(&image.record.id)? {
+        verdicts.insert(name, serde_json::from_str(&text).unwrap_or(Value::String(text)));
+    }
     let metadata = vec![
         // The store does not write down when a name was given.
         Field::new("LastTagTime", Document::Time(None)),
@@ -108,6 +113,7 @@ pub(super) fn of_image(
         Field::new("GraphDriver", driver(below, &top, mount.map(|m| &m.record.mountpoint), None)),
         Field::new("RootFS", Document::Record(root)),
         Field::new("Metadata", Document::Record(metadata)),
+        Field::new("Trust", Value::Object(verdicts.clone())).unless(verdicts.is_empty()),
     ]))
 }
 

@@ -11,7 +11,9 @@
 
 mod overview;
 mod places;
+mod remote_table;
 mod roff;
+mod row;
 mod table;
 
 use std::path::Path;
@@ -21,7 +23,7 @@ use clap::Command;
 
 use places::PageEntry;
 use roff::Roff;
-use table::{PageRow, ROWS};
+use row::PageRow;
 
 /// Exit codes that every command has.
 const EXITS: [(u8, &str); 3] = [
@@ -55,6 +57,11 @@ fn with_examples(command: Command, path: &str) -> Command {
     })
 }
 
+/// Every row.
+fn rows() -> impl Iterator<Item = &'static PageRow> {
+    remote_table::REMOTE_ROWS.iter().chain(table::ROWS)
+}
+
 /// What the table says of a command.
 struct CommandPage {
     row: &'static PageRow,
@@ -65,7 +72,7 @@ struct CommandPage {
 
 impl CommandPage {
     fn of(path: &str) -> Option<Self> {
-        let named = |name: &str| ROWS.iter().find(|row| row.of == name);
+        let named = |name: &str| rows().find(|row| row.of == name);
         let elsewhere = ELSEWHERE.iter().find(|(group, _)| *group == path);
         let row = named(path).or_else(|| match elsewhere {
             Some((_, plain)) => named(plain),

@@ -14,6 +14,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Getting and giving images", &["load", "import", "pull", "save", "push", "copy", "serve"]),
     ("Under engines", &["layer-store", "containerd"]),
     ("Registries", &["login", "logout", "search", "manifest", "verify"]),
+    ("Whose images are accepted", &["trust"]),
     ("Images", &["images", "inspect", "history", "tag", "rmi"]),
     (
         "Looking inside",

@@ -29,6 +29,8 @@ pub(super) enum Use {
     Credentials,
     /// Addresses, mirrors, proxies and certificates.
     Registries,
+    /// Policies, and where signatures are.
+    Policies,
     /// Files without a name, for archives that come as a stream.
     Scratch,
     /// Colours of the terminal.
@@ -103,6 +105,23 @@ impl Use {
                      (docker-credential-NAME in PATH).",
                 ),
             ],
+            Self::Policies => &[
+                (
+                    "~/.config/containers/policy.json, /etc/containers/policy.json",
+                    "Whose images are accepted: the first that is there. Without either every \
+                     image is.",
+                ),
+                (
+                    "~/.config/containers/registries.d/, /etc/containers/registries.d/",
+                    "Where signatures of registries' images are: the first that is there.",
+                ),
+                (
+                    "/var/lib/containers/sigstore, ~/.local/share/containers/sigstore",
+                    "Signatures where registries.d names no lookaside; the second for ordinary \
+                     users.",
+                ),
+                ("gpgv", "What verifies OpenPGP signatures, looked for in PATH."),
+            ],
             Self::Registries => &[
                 (
                     "/etc/docker/daemon.json, ~/.config/docker/daemon.json",
@@ -140,6 +159,9 @@ impl Use {
                     "Where auth.json and config.json are, as said below.",
                 ),
             ],
+            Self::Policies => {
+                &[("HOME", "Where the user's policy is."), ("PATH", "Where gpgv is.")]
+            }
             Self::Registries => &[
                 (
                     "CONTAINERS_REGISTRIES_CONF",

@@ -4,170 +4,22 @@
 //! example is a line that the command line takes (a test parses them all).
 
 use super::places::Use::{self, *};
-
-/// A row of the table.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PageRow {
-    /// The command, as it is typed after `strata`.
-    pub(super) of: &'static str,
-    pub(super) uses: &'static [Use],
-    /// What each example is for, and its line.
-    pub(super) examples: &'static [(&'static str, &'static str)],
-    /// Exit codes that are not as everywhere.
-    pub(super) exits: &'static [(u8, &'static str)],
-    /// Commands of strata by name, and other pages with their section: docker-load(1).
-    pub(super) see: &'static [&'static str],
-}
-
-type Examples = &'static [(&'static str, &'static str)];
-
-const fn row(
-    of: &'static str,
-    uses: &'static [Use],
-    see: &'static [&'static str],
-    examples: Examples,
-) -> PageRow {
-    PageRow { of, uses, examples, exits: &[], see }
-}
+use super::row::{PageRow, row};
 
 const KEPT: &[Use] = &[Store, Layers, Blobs];
 const SEEN: &[Use] = &[Store, Trees, Mounts];
 const READ: &[Use] = &[Store, Layers, Trees];
 const WHOLE: &[Use] = &[Store, Layers, Blobs, Trees, Uppers, Mounts, Leftovers];
-const REMOTE: &[Use] = &[Credentials, Registries];
 const LAID_OUT: (u8, &str) = (
     0,
     "Done; also if an ordinary user could not set owners, devices or attributes, which is told.",
 );
 
-/// Every command without a plain name.
+/// Every other command without a plain name.
 pub(super) const ROWS: &[PageRow] = &[
     row(
-        "pull",
-        &[Store, Layers, Blobs, Credentials, Registries],
-        &["push", "images", "mount", "manifest", "login"],
-        &[
-            ("From Docker Hub", "strata pull alpine:3.20"),
-            ("For another platform", "strata pull --platform linux/arm64 ghcr.io/acme/tool:2"),
-            ("From a registry without TLS", "strata pull --tls-verify=false lab:5000/app"),
-        ],
-    ),
-    row(
-        "push",
-        &[Store, Layers, Blobs, Credentials, Registries],
-        &["pull", "tag", "copy", "login"],
-        &[
-            ("Where its name says", "strata push ghcr.io/acme/tool:2"),
-            ("Under another name", "strata push tool:2 localhost:5000/tool:2"),
-            ("With zstd", "strata push --compression zstd ghcr.io/acme/tool:2"),
-        ],
-    ),
-    row(
-        "copy",
-        &[Store, Layers, Blobs, Credentials, Registries, Scratch],
-        &["pull", "push", "save", "skopeo-copy(1)"],
-        &[
-            (
-                "From one registry to another",
-                "strata copy docker://alpine docker://localhost:5000/alpine",
-            ),
-            ("Into a layout", "strata copy docker://alpine:3.20 oci:layout:3.20"),
-            (
-                "Several below one path",
-                "strata copy docker://alpine docker://debian:12 docker://localhost:5000/mirror/",
-            ),
-            ("Those that a file lists", "strata copy --list images.txt docker-archive:all.tar"),
-        ],
-    ),
-    row(
-        "login",
-        REMOTE,
-        &["logout", "pull", "push"],
-        &[
-            ("Asking for name and password", "strata login ghcr.io"),
-            ("From a script", "strata login -u me --password-stdin ghcr.io < token"),
-        ],
-    ),
-    row(
-        "logout",
-        &[Credentials],
-        &["login"],
-        &[("Of Docker Hub", "strata logout"), ("Of another registry", "strata logout ghcr.io")],
-    ),
-    row(
-        "search",
-        REMOTE,
-        &["pull"],
-        &[
-            ("Docker Hub", "strata search --limit 5 nginx"),
-            ("All that a registry has", "strata search localhost:5000/"),
-        ],
-    ),
-    row(
-        "manifest",
-        REMOTE,
-        &["inspect", "verify"],
-        &[
-            ("What a name stands for", "strata manifest alpine"),
-            ("Its digest alone", "strata -q manifest alpine"),
-            ("For one platform", "strata manifest --platform linux/arm64 alpine"),
-        ],
-    ),
-    PageRow {
-        exits: &[
-            (0, "Both places have the same image."),
-            (1, "They have not, or one of them could not be read."),
-        ],
-        ..row(
-            "verify",
-            &[Store, Blobs, Credentials, Registries, Scratch],
-            &["manifest", "fsck"],
-            &[
-                ("The store and its registry", "strata verify alpine --against strata:alpine"),
-                (
-                    "A mirror, to the byte",
-                    "strata verify --exact alpine --against mirror:5000/library/alpine",
-                ),
-            ],
-        )
-    },
-    row(
-        "serve",
-        KEPT,
-        &["push", "copy", "skopeo-copy(1)"],
-        &[
-            ("For skopeo and others", "strata serve"),
-            ("At a free port", "strata serve --listen 127.0.0.1:0"),
-        ],
-    ),
-    row(
-        "layer-store",
-        &[Store, Layers, Blobs, Mounts, Fuse, Credentials, Registries],
-        &["pull", "mounts", "containers-storage.conf(5)", "podman-pull(1)"],
-        &[
-            ("For podman of root", "strata layer-store /run/strata/layers"),
-            ("And fetch what is not there", "strata layer-store --pull /run/strata/layers"),
-            ("What podman has", "strata layer-store --held"),
-        ],
-    ),
-    row(
-        "containerd",
-        &[Store, Layers, Blobs],
-        &["images", "layer-store", "containerd(8)"],
-        &[("Give it an image", "sudo strata containerd import alpine:3.20")],
-    ),
-    row(
-        "containerd import",
-        &[Store, Layers, Blobs],
-        &["images", "containerd(8)"],
-        &[
-            ("For ctr and nerdctl", "sudo strata containerd import alpine:3.20"),
-            ("For Kubernetes", "sudo strata containerd import --namespace k8s.io alpine:3.20"),
-        ],
-    ),
-    row(
         "load",
-        KEPT,
+        &[Store, Layers, Blobs, Policies],
         &["import", "save", "pull", "docker-save(1)"],
         &[
             ("From docker", "docker save alpine | strata load"),
@@ -299,7 +151,7 @@ pub(super) const ROWS: &[PageRow] = &[
     ),
     row(
         "mount",
-        &[Store, Layers, Trees, Uppers, Mounts, Fuse, Credentials, Registries],
+        &[Store, Layers, Trees, Uppers, Mounts, Fuse, Credentials, Registries, Policies],
         &["umount", "mounts", "uppers", "commit", "mount.fuse3(8)"],
         &[
             ("To look", "mkdir look && strata mount alpine look"),

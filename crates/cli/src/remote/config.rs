@@ -57,6 +57,18 @@ pub(crate) struct RegistryArgs {
 }
 
 impl RegistryArgs {
+    /// What counts without any option.
+    pub(crate) fn as_configured() -> Self {
+        Self {
+            tls_verify: true,
+            authfile: None,
+            connect_timeout: 15,
+            answer_timeout: 30,
+            stall_timeout: 30,
+            retries: 4,
+        }
+    }
+
     /// All registries, as the configuration has them.
     pub(crate) fn registries(&self, context: &Context) -> Result<Registries> {
         Ok(Registries::new(self.options(context)?))
@@ -246,7 +258,7 @@ fn roots() -> Vec<Vec<u8>> {
 }
 
 /// Where a program is that the shell would find.
-pub(super) fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use strata_image::{
     ArchiveWriter, CopiedImage, CopyOptions, ImageFormat, Listeners, Location, Platform, PushEvent,
     Target,
@@ -22,6 +22,7 @@ use super::push::PushCompression;
 use super::transfer::{Stream, Transfer};
 use crate::context::Context;
 use crate::look;
+use crate::trust::TrustArgs;
 
 /// Copy images between registries, layouts, archives and the store
 ///
@@ -47,8 +48,24 @@ pub(crate) struct CopyArgs {
     /// How layers are packed for a registry [default: as they are]
     #[arg(long, value_name = "gzip|zstd|none", hide_possible_values = true)]
     compression: Option<PushCompression>,
+    /// Carry along what stands beside an image: signatures, attestations, and whatever refers to
+    /// it [default: none]
+    #[arg(long, value_name = "all|none", value_enum, hide_possible_values = true,
+          default_value_t = CarrySignatures::None, hide_default_value = true)]
+    signatures: CarrySignatures,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     registry: RegistryArgs,
+}
+
+/// What goes along with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CarrySignatures {
+    /// All that stands beside it.
+    All,
+    /// Nothing.
+    None,
 }
 
 /// Where one or more images go.
@@ -170,12 +187,15 @@ fn lines(list: &Path) -> Result<Vec<String>> {
 
 pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<()> {
     let pairs = pairs(args)?;
+    let trust = args.trust.trust()?;
     let store = context.made_store()?;
     let registries = args.registry.registries(context)?;
     let options = CopyOptions {
         platform: args.platform.clone(),
         packing: args.compression.map(Into::into),
         limits: document_limits(None),
+        trust: Some(&trust),
+        with_signatures: args.signatures == CarrySignatures::All,
     };
     let run = Run { context, store: &store, registries: &registries, options: &options };
     // What goes into one archive goes there together, when the first of it comes.
@@ -208,7 +228,7 @@ struct Run<'a> {
     context: &'a Context,
     store: &'a Store,
     registries: &'a Registries,
-    options: &'a CopyOptions,
+    options: &'a CopyOptions<'a>,
 }
 
 impl Run<'_> {

@@ -20,14 +20,15 @@ mod transfer;
 mod verify;
 mod version;
 
-pub(crate) use config::RegistryArgs;
+pub(crate) use config::{RegistryArgs, program};
 pub(crate) use copy::{CopyArgs, run as copy};
 pub(crate) use info::{InfoArgs, run as info};
 pub(crate) use login::{LoginArgs, LogoutArgs, login, logout};
 pub(crate) use manifest::{ManifestArgs, run as manifest};
-pub(crate) use pull::{LazyArgs, PullArgs, run as pull};
+pub(crate) use pull::{LazyArgs, PullArgs, document_limits, run as pull};
 pub(crate) use push::{PushArgs, run as push};
 pub(crate) use search::{SearchArgs, run as search};
 pub(crate) use serve::{ServeArgs, run as serve};
+pub(crate) use transfer::{Stream, Transfer};
 pub(crate) use verify::{VerifyArgs, run as verify};
 pub(crate) use version::{VersionArgs, run as version};

@@ -13,11 +13,13 @@ use clap::{Args, ValueEnum};
 use strata_image::{Platform, PullOptions, Pulled, SourceLimits, resolve_image};
 use strata_layer::Store;
 use strata_registry::{Reference, ReferenceError, Registries};
+use strata_trust::TrustPolicy;
 
 use super::config::RegistryArgs;
 use super::transfer::{Stream, Transfer};
 use crate::context::Context;
 use crate::limits::LayerLimitArgs;
+use crate::trust::TrustArgs;
 
 /// Fetch an image from a registry
 ///
@@ -39,6 +41,8 @@ pub(crate) struct PullArgs {
     /// Layers to fetch at the same time [default: 3, or one for each processor if those are more]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -101,6 +105,7 @@ fn bare_name(text: &str) -> std::result::Result<String, String> {
 
 pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
+    let trust = args.trust.trust()?;
     let store = context.store_within(args.layer_limits.limits())?;
     let registries = args.registry.registries(context)?;
     let fetched = |name: &RegistryName| {
@@ -111,6 +116,7 @@ pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
             platform: args.platform.as_ref(),
             threads: args.jobs,
             limits: document_limits(args.max_manifest_bytes),
+            trust: &trust,
         };
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;
         Ok::<_, anyhow::Error>((transfer, pulled))
@@ -152,6 +158,7 @@ struct Wanted<'a> {
     platform: Option<&'a Platform>,
     threads: Option<NonZeroUsize>,
     limits: SourceLimits,
+    trust: &'a TrustPolicy,
 }
 
 fn fetch(
@@ -175,6 +182,7 @@ fn fetch(
         platform: wanted.platform.cloned(),
         threads: wanted.threads,
         limits: wanted.limits.clone(),
+        trust: Some(wanted.trust),
         on_found: Some(&begins),
     };
     stratafs::pull(store, registries, reference, options, transfer).context("cannot pull")
@@ -219,6 +227,8 @@ pub(crate) struct LazyArgs {
     /// Pull the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -265,11 +275,13 @@ impl LazyArgs {
         // What stands for the tag has been said just now.
         let name = RegistryName { is_bare: false, ..name };
         let registries = self.registry.registries(context)?;
+        let trust = self.trust.trust()?;
         let wanted = Wanted {
             name: &name,
             platform: self.platform.as_ref(),
             threads: None,
             limits: document_limits(None),
+            trust: &trust,
         };
         let store = context.made_store()?;
         let pulled = fetch(&store, &registries, &wanted, &transfer)?;

@@ -60,7 +60,7 @@ fn load(store: &Store, tag: &str, image: &Image) -> ImageId {
     }
     let config = store.put_blob(format!("config of {tag}").as_bytes()).unwrap();
     let record = ImageRecord { id: config.into(), manifest: None, layers };
-    store.images().commit(&record, &[tag.to_owned()], &leased).unwrap();
+    store.images().commit(&record, &[tag.to_owned()], None, &leased).unwrap();
     record.id
 }
 

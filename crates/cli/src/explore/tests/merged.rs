@@ -157,7 +157,7 @@ fn check(layers: &[Vec<Member>]) {
     let diff_ids = leased.iter().map(|leased| *leased.diff_id()).collect();
     let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
     let image = ImageRecord { id, manifest: None, layers: diff_ids };
-    store.images().commit(&image, &[], &leased).unwrap();
+    store.images().commit(&image, &[], None, &leased).unwrap();
     let tree = Arc::new(ImageTree::read(&store, &image, &leased, &mut |_| {}).unwrap());
     // Two ways to count, one of them path by path, one layer by layer.
     let (efficiency, waste) = (tree.efficiency(), Chain::open(&store, &id).unwrap());

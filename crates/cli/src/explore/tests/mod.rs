@@ -48,7 +48,7 @@ impl Shelf {
         let config = self.store.put_blob(name.as_bytes()).unwrap();
         let id = ImageId::from_bytes(*config.as_bytes());
         let record = ImageRecord { id, manifest: None, layers: diff_ids };
-        self.store.images().commit(&record, &[name.to_owned()], &leased).unwrap();
+        self.store.images().commit(&record, &[name.to_owned()], None, &leased).unwrap();
         let tree = ImageTree::read(&self.store, &record, &leased, &mut |_| {}).unwrap();
         let images = self.store.images().all().unwrap();
         let facts = record.layers.iter().zip(layers).map(|(diff_id, (step, _))| {
