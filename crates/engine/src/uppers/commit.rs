@@ -122,8 +122,8 @@ fn changes(view: &UpperView, upper: &NamedUpper) -> Result<Layer> {
     view.changes().with_context(|| format!("cannot read upper {}", upper.name))
 }
 
-/// A pipe for a diff. Its reader fails at the end if [`write_diff`] has, for a diff that was cut off
-/// between two members is a good diff of less.
+/// A pipe for a diff. Its reader fails at the end if [`write_diff`] has, for a diff that was cut
+/// off between two members is a good diff of less.
 ///
 /// # Errors
 /// Those of making a pipe.
