@@ -63,13 +63,18 @@ def run(*argv, **options):
     return done.stdout
 
 
-def clear(directory):
-    """Removes a directory, and whatever is still mounted below it."""
+def unmount_below(directory):
+    """Unmounts all that is mounted below a directory."""
     with open("/proc/self/mounts", encoding="utf-8") as file:
         mounted = [line.split()[1] for line in file]
     for target in reversed(mounted):
         if target.startswith(directory + "/"):
             subprocess.run(["umount", "-l", target], check=False)
+
+
+def clear(directory):
+    """Removes a directory, and unmounts whatever is still mounted below it."""
+    unmount_below(directory)
     subprocess.run(["rm", "-rf", "--one-file-system", directory], check=False)
 
 

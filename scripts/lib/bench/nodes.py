@@ -26,7 +26,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../containerd"))
 
 from measure import (Failed, forget_deleted, interleave_many, read_all, run, sample,  # noqa: E402
-                     summary)
+                     summary, unmount_below)
 from pulling import Registry  # noqa: E402
 from snapshots import Snapshots  # noqa: E402
 
@@ -113,15 +113,6 @@ def without_strata(config):
     config = config.replace('"strata-diff", ', "")
     sections = re.split(r"(?m)^(?= *\[)", config)
     return "".join(each for each in sections if "[proxy_plugins." not in each)
-
-
-def unmount_below(directory):
-    """Unmounts all that is mounted below a directory."""
-    with open("/proc/self/mounts", encoding="utf-8") as file:
-        mounted = [line.split()[1] for line in file]
-    for target in reversed(mounted):
-        if target.startswith(directory + "/"):
-            subprocess.run(["umount", "-l", target], check=False)
 
 
 def chain_of(layout):
