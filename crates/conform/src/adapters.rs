@@ -78,6 +78,8 @@ id=$(strata --root "$WORK/store" load -q -i "oci:$LAYOUT:case")
 /// What podman and buildah begin with. They make a name of the layout's directory, in which no
 /// capital letter may be: so they are told a relative one.
 const STORAGE: &str = r#"
+[ ${#WORK} -le 46 ] || { echo "podman takes no runroot of more than 50 bytes: set TMPDIR" >&2
+  exit 127; }
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' > "$WORK/policy.json"
 tool() { name=$1; shift
   "$name" --root "$WORK/storage" --runroot "$WORK/run" --storage-driver overlay "$@"; }

@@ -50,7 +50,8 @@ struct Ground {
 
 impl Ground {
     fn new(case: &Case, unpacker: &Unpacker) -> Result<Self> {
-        let name = format!("strata-conform.{}-", std::process::id());
+        // Short, for podman takes no directory of more than 50 bytes for what it keeps of a run.
+        let name = format!("conform.{}-", std::process::id());
         let number = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
         let dir = tempfile::Builder::new().prefix(&name).suffix(&number).rand_bytes(0).tempdir();
         let ground = Self { dir: at("the directory of a run", dir)? };
