@@ -11,6 +11,7 @@
 //! Invariants: with [`Discarded`] nothing is written, and each content of a layer is there once;
 //! with [`Staging`] a file that is offered to other unpacks is at the path at which it is offered.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ use rustix::fs::OFlags;
 use strata_diff::stream::data;
 use strata_tree::{ContentDigest, TreePath};
 
+use crate::early_sync::EarlySync;
 use crate::error::{Error, IoContext, Result};
 use crate::given::GivenFiles;
 use crate::index::Index;
@@ -27,6 +29,7 @@ use crate::index::contents::Sources;
 use crate::offered::OfferedContents;
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Stage, StagePath, open_beneath};
+use crate::write_behind::{WriteBehind, WriteTicket};
 
 /// What a new name was linked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,20 +92,32 @@ pub(crate) trait BodyTarget {
     ) -> Result<LinkedTo>;
 
     /// Offers a body to other unpacks.
-    fn offer(&self, digest: ContentDigest, place: &StagePath);
+    fn offer(&mut self, digest: ContentDigest, place: &StagePath);
 
     /// Offers the body at `place` to other unpacks no more: it is about to leave that path.
-    fn withdraw(&self, digest: &ContentDigest, place: &StagePath);
+    fn withdraw(&mut self, digest: &ContentDigest, place: &StagePath);
+}
+
+/// A body that is still being written: it is offered to other unpacks afterwards.
+struct UnwrittenBody {
+    ticket: WriteTicket,
+    place: StagePath,
 }
 
 /// Bodies go into a stage.
 pub(crate) struct Staging<'s> {
+    behind: WriteBehind,
+    /// Bodies of the last batches, by what they hold.
+    unwritten: HashMap<ContentDigest, UnwrittenBody>,
+    /// The last body that was written, until its digest is known.
+    last: Option<UnwrittenBody>,
     stage: Stage,
     /// The same directory, for other unpacks to link from.
     shared: Arc<OwnedFd>,
     index: Index,
     sources: Sources,
     ahead: ReadAhead,
+    early: EarlySync,
     store: BorrowedFd<'s>,
     offered: &'s OfferedContents,
     given: Option<&'s GivenFiles>,
@@ -130,8 +145,22 @@ impl<'s> Staging<'s> {
     ) -> Result<Self> {
         let shared = stage.root().try_clone_to_owned();
         let shared = Arc::new(shared.doing(|| "cannot duplicate a descriptor".into())?);
-        let (sources, ahead) = (Sources::default(), ReadAhead::new());
-        Ok(Self { stage, shared, index, sources, ahead, store, offered, given })
+        let (sources, ahead, early) = (Sources::default(), ReadAhead::new(), EarlySync::new());
+        let (behind, unwritten, last) = (WriteBehind::default(), HashMap::new(), None);
+        Ok(Self {
+            behind,
+            unwritten,
+            last,
+            stage,
+            shared,
+            index,
+            sources,
+            ahead,
+            early,
+            store,
+            offered,
+            given,
+        })
     }
 
     /// The directory that its contents are offered with.
@@ -165,9 +194,26 @@ impl<'s> Staging<'s> {
         self.stage.copy_from(File::from(from), place)
     }
 
+    /// Offers what has been written meanwhile.
+    fn offer_written(&mut self) {
+        let written = self.behind.written();
+        let (offered, shared) = (self.offered, &self.shared);
+        self.unwritten.retain(|digest, body| {
+            let waits = body.ticket > written;
+            if !waits {
+                offered.offer(*digest, shared, body.place.path());
+            }
+            waits
+        });
+    }
+
     /// The stage, with all that was put there.
-    pub(crate) fn into_stage(self) -> Stage {
-        self.stage
+    ///
+    /// # Errors
+    /// `Io` for what could not be written.
+    pub(crate) fn into_stage(mut self) -> Result<Stage> {
+        self.behind.settle()?;
+        Ok(self.stage)
     }
 }
 
@@ -193,7 +239,20 @@ impl BodyTarget for Staging<'_> {
     fn write(&mut self, place: &StagePath, bytes: &[u8]) -> Result<()> {
         match self.take(place, bytes.len() as u64)? {
             true => Ok(()),
-            false => self.stage.write(place, bytes),
+            false => {
+                self.early.wrote(self.stage.root(), bytes.len() as u64);
+                let file = self.stage.create_body(place)?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                let before = self.behind.written();
+                let ticket = self.behind.add(file, place.path(), bytes)?;
+                self.last = Some(UnwrittenBody { ticket, place: place.clone() });
+                if self.behind.written() > before {
+                    self.offer_written();
+                }
+                Ok(())
+            }
         }
     }
 
@@ -205,6 +264,7 @@ impl BodyTarget for Staging<'_> {
         if given {
             return Ok(LargeBody::Given(size));
         }
+        self.early.wrote(self.stage.root(), size);
         let (place, file) = self.stage.temporary()?;
         Ok(LargeBody::Written(place, file))
     }
@@ -243,6 +303,7 @@ impl BodyTarget for Staging<'_> {
     }
 
     fn copy_own(&mut self, from: &StagePath, to: &StagePath) -> Result<()> {
+        self.behind.settle()?;
         self.stage.copy_own(from, to)
     }
 
@@ -253,7 +314,8 @@ impl BodyTarget for Staging<'_> {
         place: &StagePath,
     ) -> Result<LinkedTo> {
         if let Some(own) = own {
-            return Ok(match self.stage.link_own(own, place)? {
+            let behind = &mut self.behind;
+            return Ok(match self.stage.link_own(own, place, || behind.settle())? {
                 Linked::Yes => LinkedTo::Own,
                 Linked::No => LinkedTo::Nothing,
                 Linked::Cloned => LinkedTo::Cloned,
@@ -279,7 +341,11 @@ impl BodyTarget for Staging<'_> {
         })
     }
 
-    fn offer(&self, digest: ContentDigest, place: &StagePath) {
+    fn offer(&mut self, digest: ContentDigest, place: &StagePath) {
+        if let Some(body) = self.last.take_if(|body| body.place == *place) {
+            self.unwritten.insert(digest, body);
+            return;
+        }
         // Until the layer is published a file that was taken may go back to where it was.
         if let (StagePath::Diff(path), Some(given)) = (place, self.given)
             && given.has_taken(path)
@@ -289,7 +355,11 @@ impl BodyTarget for Staging<'_> {
         self.offered.offer(digest, &self.shared, place.path());
     }
 
-    fn withdraw(&self, digest: &ContentDigest, place: &StagePath) {
+    fn withdraw(&mut self, digest: &ContentDigest, place: &StagePath) {
+        if self.unwritten.get(digest).is_some_and(|body| body.place == *place) {
+            self.unwritten.remove(digest);
+            return;
+        }
         self.offered.withdraw(digest, &self.shared, &place.path());
     }
 }
@@ -353,7 +423,7 @@ impl BodyTarget for Discarded {
         Ok(if own.is_some() { LinkedTo::Own } else { LinkedTo::Nothing })
     }
 
-    fn offer(&self, _: ContentDigest, _: &StagePath) {}
+    fn offer(&mut self, _: ContentDigest, _: &StagePath) {}
 
-    fn withdraw(&self, _: &ContentDigest, _: &StagePath) {}
+    fn withdraw(&mut self, _: &ContentDigest, _: &StagePath) {}
 }

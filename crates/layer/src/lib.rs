@@ -12,6 +12,7 @@
 mod body_target;
 mod build;
 pub mod checkout;
+mod early_sync;
 mod error;
 mod given;
 mod index;
@@ -28,6 +29,7 @@ mod snapshot;
 mod stage;
 mod store;
 mod stored_layer;
+mod write_behind;
 
 pub use error::{Error, IoContext, Result};
 pub use given::GivenFiles;

@@ -140,20 +140,9 @@ impl Stage {
             .doing(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Writes a body whole; long runs of zeros are left as holes.
-    pub(crate) fn write(&mut self, place: &StagePath, bytes: &[u8]) -> Result<()> {
-        let path = place.path();
-        let file = self.create(&path)?;
-        let doing = || format!("cannot write {}", path.display());
-        let mut end = 0;
-        for (at, part) in data(bytes) {
-            file.write_all_at(part, at as u64).doing(doing)?;
-            end = at + part.len();
-        }
-        if end < bytes.len() {
-            file.set_len(bytes.len() as u64).doing(doing)?;
-        }
-        Ok(())
+    /// Makes a file for a body, for [`write_body`].
+    pub(crate) fn create_body(&mut self, place: &StagePath) -> Result<File> {
+        self.create(&place.path())
     }
 
     /// A new file for a body too large for memory; [`Stage::rename`] gives it its place.
@@ -214,13 +203,26 @@ impl Stage {
         source: &Path,
         to: &StagePath,
     ) -> Result<Linked> {
+        match self.link_name(dir, source, to)? {
+            Some(linked) => Ok(linked),
+            None => self.clone_from(dir, source, to),
+        }
+    }
+
+    /// The same, or `None` where only its bytes can be shared.
+    fn link_name(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        source: &Path,
+        to: &StagePath,
+    ) -> Result<Option<Linked>> {
         let path = to.path();
         let (to_dir, name) = self.parent(&path)?;
         match rustix::fs::linkat(dir, source, to_dir, name, AtFlags::empty()) {
-            Ok(()) => Ok(Linked::Yes),
-            Err(Errno::MLINK | Errno::NOENT) => Ok(Linked::No),
+            Ok(()) => Ok(Some(Linked::Yes)),
+            Err(Errno::MLINK | Errno::NOENT) => Ok(Some(Linked::No)),
             // EPERM: a file system without hard links.
-            Err(Errno::XDEV | Errno::PERM) => self.clone_from(dir, source, to),
+            Err(Errno::XDEV | Errno::PERM) => Ok(None),
             Err(error) => Err(error)
                 .doing(|| format!("cannot link {} to {}", source.display(), path.display())),
         }
@@ -239,10 +241,23 @@ impl Stage {
         Ok(Linked::No)
     }
 
-    /// Another name of one of the stage's own bodies.
-    pub(crate) fn link_own(&mut self, from: &StagePath, to: &StagePath) -> Result<Linked> {
+    /// Another name of one of the stage's own bodies; `written` sees to it that its bytes are
+    /// there, if they are needed.
+    pub(crate) fn link_own(
+        &mut self,
+        from: &StagePath,
+        to: &StagePath,
+        written: impl FnOnce() -> Result<()>,
+    ) -> Result<Linked> {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
-        self.link(root.as_fd(), &from.path(), to)
+        let from = from.path();
+        match self.link_name(root.as_fd(), &from, to)? {
+            Some(linked) => Ok(linked),
+            None => {
+                written()?;
+                self.clone_from(root.as_fd(), &from, to)
+            }
+        }
     }
 
     /// A copy of one of the stage's own bodies, where a link is not to be had; with its holes.
@@ -414,6 +429,19 @@ impl Drop for Stage {
             tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Writes a body whole into a file that is empty; long runs of zeros are left as holes.
+pub(crate) fn write_body(file: &File, bytes: &[u8]) -> std::io::Result<()> {
+    let mut end = 0;
+    for (at, part) in data(bytes) {
+        file.write_all_at(part, at as u64)?;
+        end = at + part.len();
+    }
+    if end < bytes.len() {
+        file.set_len(bytes.len() as u64)?;
+    }
+    Ok(())
 }
 
 /// Flushes the whole file system that holds `fd`.

@@ -143,8 +143,8 @@ impl Unpack<'_> {
             for warning in &built.finished.warnings {
                 self.progress.warning(&self.label, warning);
             }
+            let mut stage = staging.into_stage()?;
             self.dir.step(Step::BodiesWritten);
-            let mut stage = staging.into_stage();
             let Some(stream) = keeper.0 else {
                 return Err(Error::damaged("the stage", "it was not written"));
             };
