@@ -20,6 +20,7 @@ use strata_tree::{Entry, FlatTree, Follow, Kind, Lower, Node, TreePath, list, re
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::trees::open_tree;
+use crate::verified::VerifiedContents;
 
 /// Writes a tree as one tar, as `docker export` does. What a tar cannot hold is in the report.
 ///
@@ -37,7 +38,10 @@ pub struct OpenImage {
     pub tree: Arc<FlatTree>,
     /// The same tree with the bytes of its files.
     pub files: FileTree,
-    _leased: (LeasedImage, Vec<LeasedLayer>),
+    /// Whether contents are compared with their digests.
+    pub(crate) verifies: bool,
+    _leased: LeasedImage,
+    layers: Vec<LeasedLayer>,
 }
 
 impl OpenImage {
@@ -52,7 +56,20 @@ impl OpenImage {
             .with_context(|| format!("cannot open the tree of image {text}"))?;
         let (tree, contents) = (Arc::new(tree), LeasedLayer::files(&leased)?);
         let files = FileTree::new(Arc::clone(&tree) as _, Arc::new(contents));
-        Ok(Self { record, tree, files, _leased: (config, leased) })
+        Ok(Self { record, tree, files, verifies: false, _leased: config, layers: leased })
+    }
+
+    /// The same image, each content compared with its digest when it is first opened: one that
+    /// differs cannot be opened (`EIO` through a mount). `store` is the one that it was opened in.
+    ///
+    /// # Errors
+    /// `Store` for layers whose rows cannot be read.
+    pub fn verified(self, store: &Store) -> Result<Self> {
+        let layers = self.layers.iter().map(|layer| store.lower(layer));
+        let layers = layers.collect::<std::result::Result<_, _>>()?;
+        let contents = VerifiedContents::new(Arc::clone(self.files.contents()), layers);
+        let files = FileTree::new(Arc::clone(self.files.names()), Arc::new(contents));
+        Ok(Self { files, verifies: true, ..self })
     }
 
     /// The node at a path of the image, links followed inside of it; `None` if nothing is there.

@@ -25,6 +25,9 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     if args.backend()? == BackendArg::Userns && (args.rw || args.upper.is_some()) {
         anyhow::bail!("--backend userns has no writable layers; try --backend fuse");
     }
+    if args.verify && args.backend()? == BackendArg::Userns {
+        anyhow::bail!("--backend userns has the kernel read contents, so nothing can verify them");
+    }
     let store = args.lazy.ensure(context, &args.image)?;
     let image = OpenImage::open(&store, &args.image)?;
     let upper = match args.rw || args.upper.is_some() {
@@ -73,7 +76,11 @@ fn serve_in_kernel(
         BackendArg::Kernel if args.foreground => {
             anyhow::bail!("--foreground is for a daemon, and --backend kernel has none")
         }
+        BackendArg::Kernel if args.verify => {
+            anyhow::bail!("--verify is for a daemon: the kernel compares no digests")
+        }
         BackendArg::Auto if args.foreground => Some("--foreground"),
+        BackendArg::Auto if args.verify => Some("--verify"),
         BackendArg::Auto if request.profile != Profile::NoOpen => Some("--profile"),
         BackendArg::Auto | BackendArg::Kernel | BackendArg::Userns => None,
     };
@@ -109,7 +116,9 @@ fn open(
     args: &MountArgs,
     upper: Option<&str>,
 ) -> Result<(OpenImage, Option<NamedUpper>)> {
-    let image = context.open_image(&args.image)?;
+    let store = context.store()?;
+    let image = OpenImage::open(&store, &args.image)?;
+    let image = if args.verify { image.verified(&store)? } else { image };
     let Some(name) = upper else { return Ok((image, None)) };
     let upper = context.engine().uppers().find(name)?;
     Ok((image, Some(upper.with_context(|| format!("upper {name} is gone"))?)))

@@ -77,6 +77,10 @@ pub(crate) struct MountArgs {
     /// Stay in the foreground until it is unmounted
     #[arg(short, long)]
     pub(crate) foreground: bool,
+    /// Compare each content with its digest when it is first opened: one that was changed on the
+    /// disk gives EIO. A daemon serves the mount; what a writable layer has is not compared
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// How the daemon reads files
     #[arg(long, value_enum, default_value = "no-open")]
     pub(crate) profile: ProfileArg,
@@ -167,6 +171,7 @@ impl MountArgs {
             suid: self.suid,
             dev: self.dev,
             exec: !self.noexec,
+            verify: self.verify,
             threads: usize::from(self.threads),
             busy_poll: self.busy_poll == BusyPollArg::Auto,
             role: match (&self.daemon, self.foreground) {
@@ -200,8 +205,13 @@ impl MountRequest {
         if !self.busy_poll {
             args.extend(["--busy-poll", "off"].map(Into::into));
         }
-        for (flag, wanted) in [("--suid", self.suid), ("--dev", self.dev), ("--noexec", !self.exec)]
-        {
+        let flags = [
+            ("--suid", self.suid),
+            ("--dev", self.dev),
+            ("--noexec", !self.exec),
+            ("--verify", self.verify),
+        ];
+        for (flag, wanted) in flags {
             if wanted {
                 args.push(flag.into());
             }
@@ -236,6 +246,7 @@ mod tests {
             suid: true,
             dev: false,
             exec: false,
+            verify: true,
             threads: 3,
             busy_poll: false,
             names_only: true,

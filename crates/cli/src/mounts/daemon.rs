@@ -57,6 +57,8 @@ pub(crate) struct MountRequest {
     pub(crate) dev: bool,
     /// Allow running programs.
     pub(crate) exec: bool,
+    /// Compare contents with their digests.
+    pub(crate) verify: bool,
     /// How many threads answer.
     pub(crate) threads: usize,
     /// Poll for the next request while one caller asks one after another.
@@ -104,7 +106,8 @@ impl MountRequest {
                 dev: self.dev,
                 exec: self.exec,
                 fsname: format!("strata:{}", self.image),
-                threads: self.threads,
+                // Reading a large content whole takes long: the others go on meanwhile.
+                threads: if self.verify { self.threads.max(4) } else { self.threads },
                 busy_poll: self.busy_poll,
                 ..MountOptions::for_caller()
             },

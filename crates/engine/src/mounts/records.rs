@@ -48,7 +48,7 @@ pub struct MountRecord {
     pub started: u64,
     /// How files are read.
     pub profile: String,
-    /// `suid`, `dev`, `noexec`.
+    /// `suid`, `dev`, `noexec`, `verify`.
     pub options: Vec<String>,
     /// The writable layer on top.
     #[serde(default)]

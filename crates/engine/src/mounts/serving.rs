@@ -46,7 +46,12 @@ impl MountSettings {
         mountpoint: &Path,
     ) -> MountRecord {
         let options = &self.options;
-        let flags = [("suid", options.suid), ("dev", options.dev), ("noexec", !options.exec)];
+        let flags = [
+            ("suid", options.suid),
+            ("dev", options.dev),
+            ("noexec", !options.exec),
+            ("verify", image.verifies),
+        ];
         let profile = match options.profile {
             Profile::NoOpen => "no-open",
             Profile::Passthrough => "passthrough",
