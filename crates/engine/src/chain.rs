@@ -84,13 +84,26 @@ impl OpenChain {
     /// # Errors
     /// `KernelCannot` where only a daemon can show the tree; `Store`, `Erofs`.
     pub fn mount_names(&self, store: &Store, directory: &Path) -> Result<()> {
-        if let Some(why) = hindrance(store) {
-            return Err(Error::KernelCannot(why));
-        }
-        let names = open_names(store, &self.layers, &self.files)?;
+        let names = self.names(store)?;
         let cannot = |error: strata_kernel::Error| Error::KernelCannot(error.to_string());
         let mount = detached_erofs(&names).map_err(cannot)?;
         Ok(attach(&mount, &File::from(open_dir(directory)?))?)
+    }
+
+    /// Writes what [`OpenChain::mount_names`] would write first, so that it need not wait for it.
+    ///
+    /// # Errors
+    /// `KernelCannot` where only a daemon can show the tree; `Store`, `Erofs`.
+    pub fn write_names(&self, store: &Store) -> Result<()> {
+        self.names(store).map(drop)
+    }
+
+    /// The image of names.
+    fn names(&self, store: &Store) -> Result<File> {
+        match hindrance(store) {
+            Some(why) => Err(Error::KernelCannot(why)),
+            None => open_names(store, &self.layers, &self.files),
+        }
     }
 
     /// Serves the merged tree on a directory, for as long as this process runs: with all contents

@@ -35,8 +35,9 @@ pub(crate) struct Args {
     /// containerd's socket, for the diffs that it asks for
     #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
     pub(crate) containerd: PathBuf,
-    /// Seconds that layers stay which containerd has removed, for the next pull to find them; on a
-    /// disk that is nearly full they go at once
+    /// Seconds that layers stay which containerd has removed, for the next pull to find them, and
+    /// that the names of an image stay mounted after its last container; on a disk that is nearly
+    /// full they go at once
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) keep: u64,
     /// Where Prometheus asks for metrics: a port of loopback, as 127.0.0.1:9342, or a path

@@ -4,10 +4,11 @@
 //! error becomes a status in one place (`error.rs`).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use stratafs::PackedDiff;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::apply::{self, ContentStore, DescribedBlob};
 use crate::client::{Containerd, NewBlob};
@@ -15,6 +16,7 @@ use crate::differ::{self, DiffForm};
 use crate::error::{Error, Result};
 use crate::filter::SnapshotFilters;
 use crate::labels;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::places::SnapshotMount;
 use crate::snapshots::{LabelMask, Snapshots};
@@ -30,6 +32,16 @@ pub(crate) mod wire {
 }
 pub(crate) use wire::containerd as pb;
 
+/// How long nothing has to be put above a snapshot until it is the top of an image: a client that
+/// unpacks one layer after the other prepares the next one at once.
+const NOTHING_ABOVE: Duration = Duration::from_millis(100);
+
+/// Calls that take memory for a layer or a tree.
+const LARGE: [&str; 4] = ["Apply", "Commit", "Diff", "names"];
+
+/// How long after the last such call memory is given back: its thread has ended by then.
+const MEMORY_IDLE: Duration = Duration::from_secs(3);
+
 /// Snapshots in one message of a listing.
 const AT_ONCE: usize = 100;
 
@@ -40,6 +52,8 @@ pub(crate) struct Services {
     pub(crate) content: Arc<ContentStore>,
     pub(crate) containerd: Arc<Containerd>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How many calls have taken much memory.
+    pub(crate) large: Arc<AtomicU64>,
 }
 
 impl Services {
@@ -62,12 +76,38 @@ impl Services {
         if let Err(error) = &done {
             tracing::debug!("{what}: {error}");
         }
+        if LARGE.contains(&what) {
+            self.give_back_soon();
+        }
         Ok(done?)
+    }
+
+    /// Gives memory back unless there is another such call before.
+    fn give_back_soon(&self) {
+        let large = Arc::clone(&self.large);
+        let number = large.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::spawn(async move {
+            tokio::time::sleep(MEMORY_IDLE).await;
+            if large.load(Ordering::Relaxed) == number {
+                // It takes a moment. Nobody has to be told if it could not be done.
+                let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            }
+        });
     }
 
     /// Removes what has been kept for long enough.
     pub(crate) async fn sweep(&self) -> std::result::Result<(), Status> {
         self.run("sweep", |to| to.snapshots.cleanup()).await
+    }
+
+    /// Writes the names of an image that was pulled before its first container asks for them.
+    fn write_names_soon(&self, name: String) {
+        let services = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(NOTHING_ABOVE).await;
+            // Whoever needs them then writes them, and is told what is wrong.
+            let _ = services.run("names", move |to| to.snapshots.write_names(&name)).await;
+        });
     }
 
     async fn prepare(
@@ -79,8 +119,15 @@ impl Services {
     ) -> std::result::Result<Vec<pb::types::Mount>, Status> {
         let labels: Labels = labels.into_iter().collect();
         let what = if kind == SnapshotKind::View { "View" } else { "Prepare" };
+        let unpacked = labels.get(labels::REF).cloned();
         let work = move |to: &Self| to.snapshots.prepare(kind, &key, &parent, &labels);
-        Ok(self.run(what, work).await?.into_iter().map(to_wire).collect())
+        let prepared = self.run(what, work).await;
+        if let (Err(status), Some(name)) = (&prepared, unpacked)
+            && status.code() == Code::AlreadyExists
+        {
+            self.write_names_soon(name);
+        }
+        Ok(prepared?.into_iter().map(to_wire).collect())
     }
 }
 
@@ -163,8 +210,11 @@ impl api::snapshots_server::Snapshots for Services {
     async fn commit(&self, request: Request<api::CommitSnapshotRequest>) -> Answer<()> {
         let api::CommitSnapshotRequest { name, key, labels, .. } = request.into_inner();
         let labels: Labels = labels.into_iter().collect();
+        let committed = name.clone();
         let work = move |to: &Self| to.snapshots.commit(&name, &key, &labels);
-        Ok(Response::new(self.run("Commit", work).await?))
+        self.run("Commit", work).await?;
+        self.write_names_soon(committed);
+        Ok(Response::new(()))
     }
 
     async fn remove(&self, request: Request<api::RemoveSnapshotRequest>) -> Answer<()> {

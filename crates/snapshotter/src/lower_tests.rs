@@ -16,10 +16,15 @@ use crate::snapshots::Snapshots;
 use crate::state::{Labels, SnapshotKind};
 
 fn open(place: &Path) -> Snapshots {
+    open_keeping(place, Duration::ZERO)
+}
+
+/// What is not needed any more stays for that long.
+fn open_keeping(place: &Path, kept: Duration) -> Snapshots {
     let store = Store::open(&place.join("store")).unwrap();
     let (run, none) = (place.join("run"), PathBuf::from("/nonexistent"));
     let run = (run.as_path(), LowerBackend::Auto);
-    Snapshots::of_store(store, run, &none, Duration::ZERO, None).unwrap()
+    Snapshots::of_store(store, run, &none, kept, None).unwrap()
 }
 
 /// A layer of one file.
@@ -121,4 +126,58 @@ fn after_a_reboot_everything_is_mounted_again() {
     snapshots.remove("a").unwrap();
     snapshots.remove("v").unwrap();
     assert_eq!(fs::read_dir(&run).unwrap().count(), 0);
+}
+
+#[test]
+fn the_names_of_an_image_are_written_before_its_first_container() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let top = stack(&snapshots, 3);
+    let below = snapshots.stat(&top).unwrap().parent;
+    let written = || -> Vec<_> {
+        let trees = fs::read_dir(place.path().join("store/trees")).unwrap();
+        let paths = trees.map(|one| one.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "erofs")).collect()
+    };
+    // Above that one there is a layer, so no container will be.
+    snapshots.write_names(&below).unwrap();
+    assert_eq!(written(), Vec::<PathBuf>::new());
+    snapshots.write_names(&top).unwrap();
+    let [names] = &written()[..] else { panic!("{:?}", written()) };
+    let before = names.metadata().unwrap().modified().unwrap();
+
+    // The container takes what is there.
+    snapshots.prepare(SnapshotKind::Active, "a", &top, &Labels::new()).unwrap();
+    assert_eq!(names.metadata().unwrap().modified().unwrap(), before);
+    snapshots.write_names("a").unwrap();
+    snapshots.write_names("no such snapshot").unwrap();
+    assert_eq!(written().len(), 1);
+    snapshots.remove("a").unwrap();
+    snapshots.remove(&top).unwrap();
+    assert_eq!(written().len(), 0, "they go with the image");
+}
+
+#[test]
+fn names_stay_mounted_for_the_next_container_until_their_image_goes() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open_keeping(place.path(), Duration::from_secs(600));
+    let top = stack(&snapshots, 2);
+    let mounted = || fs::read_dir(place.path().join("run")).unwrap().count();
+    for key in ["a", "b"] {
+        snapshots.prepare(SnapshotKind::Active, key, &top, &Labels::new()).unwrap();
+        assert_eq!(mounted(), 1);
+        snapshots.remove(key).unwrap();
+        assert_eq!(mounted(), 1);
+    }
+    // They have not been idle for long enough.
+    snapshots.cleanup().unwrap();
+    assert_eq!(mounted(), 1);
+    snapshots.remove(&top).unwrap();
+    assert_eq!(mounted(), 0);
 }

@@ -30,6 +30,7 @@ mod keys;
 mod labels;
 #[cfg(test)]
 mod lower_tests;
+mod memory;
 mod metrics;
 mod naming;
 mod places;
@@ -48,6 +49,7 @@ use tracing_subscriber::EnvFilter;
 use args::{Args, SnapshotterCommand};
 
 fn main() -> ExitCode {
+    memory::keep_little();
     let args = Args::parse();
     let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()

@@ -10,7 +10,8 @@
 //!
 //! The names of a chain are one lower, however many layers it has. They are mounted before
 //! containerd is told of a mount that needs them, once for all snapshots above them, and taken out
-//! of sight when no snapshot is left that does; an overlayfs that uses them keeps them.
+//! of sight with their image, or when no snapshot has needed them for a while; an overlayfs that
+//! uses them keeps them.
 //!
 //! Invariants: a directory below RUN is mounted or not there, so a mount that would lack its lower
 //! fails instead of showing an empty one; paths are short and have none of `,`, `:` and `\`, so
@@ -21,7 +22,8 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use strata_tree::DiffId;
 use stratafs::{Error as EngineError, OpenChain, Store, chain_id, unmount_names};
@@ -29,6 +31,7 @@ use stratafs::{Error as EngineError, OpenChain, Store, chain_id, unmount_names};
 use crate::args::LowerBackend;
 use crate::daemon;
 use crate::error::{Error, IoDoing, Result};
+use crate::keys::Keys;
 use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
 
 /// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
@@ -46,6 +49,20 @@ pub(crate) struct SnapshotMount {
     pub(crate) options: Vec<String>,
 }
 
+/// Names that are mounted.
+struct ShownNames {
+    /// The snapshots that need them.
+    users: HashSet<SnapshotId>,
+    /// Since when nobody does.
+    idle: Instant,
+}
+
+impl Default for ShownNames {
+    fn default() -> Self {
+        Self { users: HashSet::new(), idle: Instant::now() }
+    }
+}
+
 /// The directories, and which names are mounted.
 pub(crate) struct SnapshotPlaces {
     root: PathBuf,
@@ -53,8 +70,9 @@ pub(crate) struct SnapshotPlaces {
     layers: PathBuf,
     run: PathBuf,
     backend: LowerBackend,
-    /// Names that are mounted, with the snapshots that need them.
-    users: Mutex<HashMap<PathBuf, HashSet<SnapshotId>>>,
+    /// Chains whose names are being written.
+    writing: Keys,
+    shown: Mutex<HashMap<PathBuf, ShownNames>>,
 }
 
 impl SnapshotPlaces {
@@ -73,7 +91,8 @@ impl SnapshotPlaces {
         }
         let run = run.canonicalize().doing(|| format!("cannot find {}", run.display()))?;
         let layers = root.join("layers");
-        Ok(Self { root: root.to_owned(), snapshots, layers, run, backend, users: Mutex::default() })
+        let (writing, shown) = (Keys::default(), Mutex::default());
+        Ok(Self { root: root.to_owned(), snapshots, layers, run, backend, writing, shown })
     }
 
     /// The upper of a snapshot.
@@ -235,7 +254,7 @@ impl SnapshotPlaces {
     /// Mounts the names of a chain unless they are, for the snapshot `id`.
     pub(crate) fn show_names(&self, store: &Store, id: SnapshotId, chain: &[DiffId]) -> Result<()> {
         let Some(place) = self.names(chain) else { return Ok(()) };
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown();
         if !is_mounted(&place)? {
             let doing = || format!("cannot make {}", place.display());
             match fs::create_dir(&place) {
@@ -249,11 +268,30 @@ impl SnapshotPlaces {
                 return Err(error);
             }
         }
-        users.entry(place).or_default().insert(id);
+        shown.entry(place).or_default().users.insert(id);
         Ok(())
     }
 
+    fn shown(&self) -> MutexGuard<'_, HashMap<PathBuf, ShownNames>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what mounting the names of a chain needs.
+    pub(crate) fn write_names(&self, store: &Store, chain: &[DiffId]) -> Result<()> {
+        let Some(id) = chain_id(chain) else { return Ok(()) };
+        let _turn = self.writing.lock(&id.hex());
+        let chain = OpenChain::open(store, chain)?;
+        match self.backend {
+            LowerBackend::Fuse => Ok(()),
+            LowerBackend::Auto => match chain.write_names(store) {
+                Ok(()) | Err(EngineError::KernelCannot(_)) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
     fn mount_names(&self, store: &Store, place: &Path, chain: &[DiffId]) -> Result<()> {
+        let _turn = chain_id(chain).map(|id| self.writing.lock(&id.hex()));
         let mounted = match self.backend {
             LowerBackend::Auto => OpenChain::open(store, chain)?.mount_names(store, place),
             LowerBackend::Fuse => Err(EngineError::KernelCannot("it is not asked to".to_owned())),
@@ -280,45 +318,76 @@ impl SnapshotPlaces {
         fs::File::open(&upper).and_then(|upper| upper.set_times(times)).doing(doing)
     }
 
-    /// The snapshot needs its names no more; those that no other needs are taken away.
-    pub(crate) fn release(&self, id: SnapshotId) -> Result<()> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unused = Vec::new();
-        users.retain(|place, of| {
-            if of.remove(&id) && of.is_empty() {
-                unused.push(place.clone());
+    /// The snapshot needs its names no more. Those that no other needs are taken away, or with
+    /// `keep` stay for the next one. Says whether it had any.
+    pub(crate) fn release(&self, id: SnapshotId, keep: bool) -> Result<bool> {
+        let mut shown = self.shown();
+        let mut its = HashSet::new();
+        for (place, names) in shown.iter_mut() {
+            if names.users.remove(&id) {
+                names.idle = Instant::now();
+                its.insert(place.clone());
             }
-            !of.is_empty()
-        });
-        unused.iter().try_for_each(|place| hide(place))
+        }
+        if !keep {
+            hide_some(&mut shown, |place, names| its.contains(place) && names.users.is_empty())?;
+        }
+        Ok(!its.is_empty())
+    }
+
+    /// Takes away names that nobody has needed for that long.
+    pub(crate) fn hide_idle(&self, after: Duration) -> Result<()> {
+        let unused =
+            |_: &Path, names: &ShownNames| names.users.is_empty() && names.idle.elapsed() >= after;
+        hide_some(&mut self.shown(), unused)
+    }
+
+    /// Takes away the names of a chain, unless somebody needs them.
+    pub(crate) fn hide_names(&self, chain: &[DiffId]) -> Result<()> {
+        let Some(its) = self.names(chain) else { return Ok(()) };
+        hide_some(&mut self.shown(), |place, names| place == its && names.users.is_empty())
     }
 
     /// A snapshot above the names that a lower of overlayfs, as given out here, begins with.
     pub(crate) fn above(&self, lower: &str) -> Option<SnapshotId> {
         let (names, _) = lower.split_once("::").unwrap_or((lower, ""));
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.get(Path::new(names))?.iter().next().copied()
+        self.shown().get(Path::new(names))?.users.iter().next().copied()
     }
 
     /// Whether the names of a chain are mounted for a snapshot.
     pub(crate) fn are_shown(&self, chain: &[DiffId]) -> bool {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        self.names(chain).is_some_and(|place| users.contains_key(&place))
+        let (shown, place) = (self.shown(), self.names(chain));
+        place.and_then(|place| shown.get(&place)).is_some_and(|names| !names.users.is_empty())
     }
 
     /// Takes away all names that no snapshot uses: what an earlier run left.
     pub(crate) fn hide_unused(&self) -> Result<()> {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.shown();
         let doing = || format!("cannot list {}", self.run.display());
         for entry in fs::read_dir(&self.run).doing(doing)? {
             let path = entry.doing(doing)?.path();
             let names = path.file_name().is_some_and(|name| name.len() == DIGITS);
-            if names && !users.contains_key(&path) {
+            if names && !shown.contains_key(&path) {
                 hide(&path)?;
             }
         }
         Ok(())
     }
+}
+
+fn hide_some(
+    shown: &mut HashMap<PathBuf, ShownNames>,
+    which: impl Fn(&Path, &ShownNames) -> bool,
+) -> Result<()> {
+    let mut gone = Vec::new();
+    shown.retain(|place, names| {
+        let stays = !which(place, names);
+        if !stays {
+            gone.push(place.clone());
+        }
+        stays
+    });
+    gone.iter().try_for_each(|place| hide(place))
 }
 
 fn hide(place: &Path) -> Result<()> {

@@ -48,6 +48,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
         content: Arc::new(ContentStore(args.content.clone())),
         containerd: Arc::new(Containerd(args.containerd.clone())),
         metrics: Arc::default(),
+        large: Arc::default(),
     };
     let listener = match inherited()? {
         Some(listener) => listener,

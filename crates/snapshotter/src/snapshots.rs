@@ -388,9 +388,11 @@ impl Snapshots {
             self.state().note_chain(chain, &below, &layers)?;
         }
         drop(lease);
-        self.places.release(id)?;
+        let unpack = labels::is_unpack(key);
+        let mounted = self.places.release(id, !unpack && self.keeps())?;
         self.step(CommitStep::Released);
-        if labels::is_unpack(key) {
+        // What was compiled for nothing but this unpack; unless it had to be mounted, it was not.
+        if mounted && unpack {
             self.drop_derived(&below)?;
         }
         self.places.remove_upper(id)
@@ -399,6 +401,11 @@ impl Snapshots {
     fn taking(&self) -> UpperTaking<'_> {
         let Self { store, places, state, holds, on_step, .. } = self;
         UpperTaking { store, places, state, holds, on_step: on_step.as_ref() }
+    }
+
+    /// Whether anything stays for later that no snapshot needs any more.
+    fn keeps(&self) -> bool {
+        !self.kept.is_zero()
     }
 
     fn step(&self, step: CommitStep) {
@@ -445,8 +452,9 @@ impl Snapshots {
             }
             (removed, chain)
         };
-        self.places.release(removed.id)?;
+        self.places.release(removed.id, self.keeps())?;
         if removed.kind == SnapshotKind::Committed {
+            self.places.hide_names(&chain)?;
             self.drop_derived(&chain)?;
         }
         self.places.remove_upper(removed.id)
@@ -457,6 +465,7 @@ impl Snapshots {
     pub(crate) fn cleanup(&self) -> Result<()> {
         self.fetched().remove_unused()?;
         let kept = if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept };
+        self.places.hide_idle(kept)?;
         let unneeded = self.state().take_unneeded(kept)?;
         let mut leased = Vec::new();
         for layer in &unneeded {
@@ -465,6 +474,22 @@ impl Snapshots {
         }
         naming::name_all(&self.state(), &self.holds)?;
         Ok(self.store.discard_unreferenced(leased)?)
+    }
+
+    /// Writes the names that the first container above a committed snapshot needs, unless there is
+    /// something above it: then it is not the top of an image, or they are there.
+    pub(crate) fn write_names(&self, name: &str) -> Result<()> {
+        let _alone = self.keys.lock(name);
+        let chain = {
+            let state = self.state();
+            let committed =
+                state.find(name)?.is_some_and(|one| one.kind == SnapshotKind::Committed);
+            if !committed || !state.children(name)?.is_empty() {
+                return Ok(());
+            }
+            state.chain(name)?
+        };
+        self.places.write_names(&self.store, &chain)
     }
 
     /// What there is, in numbers.
