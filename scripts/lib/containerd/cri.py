@@ -51,16 +51,28 @@ def fields(data):
             at += value
 
 
+class Cri:
+    """A connection to the plugin."""
+
+    def __init__(self, socket):
+        self.channel = grpc.insecure_channel(f"unix://{socket}")
+
+    def call(self, service, method, message=b""):
+        """The answer to a message."""
+        return self.channel.unary_unary(f"/runtime.v1.{service}/{method}")(message, timeout=300)
+
+    def pull(self, image):
+        """Pulls an image; its id."""
+        answer = self.call("ImageService", "PullImage", field(1, field(1, image)))
+        return next(value for number, value in fields(answer) if number == 1).decode()
+
+
 def main():
     socket, verb, *rest = sys.argv[1:]
-    channel = grpc.insecure_channel(f"unix://{socket}")
-
-    def call(service, method, message=b""):
-        return channel.unary_unary(f"/runtime.v1.{service}/{method}")(message, timeout=300)
-
+    cri = Cri(socket)
+    call = cri.call
     if verb == "pull":
-        answer = call("ImageService", "PullImage", field(1, field(1, rest[0])))
-        print(next(value for number, value in fields(answer) if number == 1).decode())
+        print(cri.pull(rest[0]))
     elif verb == "remove":
         call("ImageService", "RemoveImage", field(1, field(1, rest[0])))
     elif verb == "images":
