@@ -100,13 +100,14 @@ impl Services {
         self.run("sweep", |to| to.snapshots.cleanup()).await
     }
 
-    /// Writes the names of an image that was pulled before its first container asks for them.
-    fn write_names_soon(&self, name: String) {
+    /// Writes the names of an image that was pulled before its first container asks for them. `top`
+    /// says that the snapshot is known to be the last of its image.
+    fn write_names_soon(&self, name: String, top: bool) {
         let services = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(NOTHING_ABOVE).await;
             // Whoever needs them then writes them, and is told what is wrong.
-            let _ = services.run("names", move |to| to.snapshots.write_names(&name)).await;
+            let _ = services.run("names", move |to| to.snapshots.write_names(&name, top)).await;
         });
     }
 
@@ -119,13 +120,13 @@ impl Services {
     ) -> std::result::Result<Vec<pb::types::Mount>, Status> {
         let labels: Labels = labels.into_iter().collect();
         let what = if kind == SnapshotKind::View { "View" } else { "Prepare" };
-        let unpacked = labels.get(labels::REF).cloned();
+        let (unpacked, top) = (labels.get(labels::REF).cloned(), labels::is_top(&labels));
         let work = move |to: &Self| to.snapshots.prepare(kind, &key, &parent, &labels);
         let prepared = self.run(what, work).await;
         if let (Err(status), Some(name)) = (&prepared, unpacked)
             && status.code() == Code::AlreadyExists
         {
-            self.write_names_soon(name);
+            self.write_names_soon(name, top);
         }
         Ok(prepared?.into_iter().map(to_wire).collect())
     }
@@ -213,7 +214,7 @@ impl api::snapshots_server::Snapshots for Services {
         let committed = name.clone();
         let work = move |to: &Self| to.snapshots.commit(&name, &key, &labels);
         self.run("Commit", work).await?;
-        self.write_names_soon(committed);
+        self.write_names_soon(committed, false);
         Ok(Response::new(()))
     }
 

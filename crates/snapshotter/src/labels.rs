@@ -18,6 +18,8 @@ pub(crate) const GC_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 pub(crate) const CRI_IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
 /// By CRI: the digest of the layer's blob.
 pub(crate) const CRI_LAYER: &str = "containerd.io/snapshot/cri.layer-digest";
+/// By CRI: the digests of the blobs of this layer and those above it, with commas between.
+pub(crate) const CRI_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
 /// By CRI: the digest of the image's manifest.
 pub(crate) const CRI_MANIFEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 
@@ -34,6 +36,11 @@ pub(crate) fn is_unpack(key: &str) -> bool {
 pub(crate) fn unpacked_chain<'n>(key: &str, name: &'n str) -> Option<&'n str> {
     let chain = name.splitn(3, '/').last()?;
     (is_unpack(key) && chain.starts_with("sha256:")).then_some(chain)
+}
+
+/// Whether the labels say that the layer is the last of its image.
+pub(crate) fn is_top(labels: &Labels) -> bool {
+    labels.get(CRI_LAYER).is_some_and(|layer| labels.get(CRI_LAYERS) == Some(layer))
 }
 
 /// The namespace in a key.

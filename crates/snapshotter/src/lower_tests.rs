@@ -143,20 +143,24 @@ fn the_names_of_an_image_are_written_before_its_first_container() {
         paths.filter(|path| path.extension().is_some_and(|end| end == "erofs")).collect()
     };
     // Above that one there is a layer, so no container will be.
-    snapshots.write_names(&below).unwrap();
+    snapshots.write_names(&below, false).unwrap();
     assert_eq!(written(), Vec::<PathBuf>::new());
-    snapshots.write_names(&top).unwrap();
+    snapshots.write_names(&top, false).unwrap();
     let [names] = &written()[..] else { panic!("{:?}", written()) };
     let before = names.metadata().unwrap().modified().unwrap();
 
     // The container takes what is there.
     snapshots.prepare(SnapshotKind::Active, "a", &top, &Labels::new()).unwrap();
     assert_eq!(names.metadata().unwrap().modified().unwrap(), before);
-    snapshots.write_names("a").unwrap();
-    snapshots.write_names("no such snapshot").unwrap();
+    snapshots.write_names("a", true).unwrap();
+    snapshots.write_names("no such snapshot", true).unwrap();
     assert_eq!(written().len(), 1);
-    snapshots.remove("a").unwrap();
-    snapshots.remove(&top).unwrap();
+    // Another image ends there.
+    snapshots.write_names(&below, true).unwrap();
+    assert_eq!(written().len(), 2);
+    for snapshot in ["a", &top, &below] {
+        snapshots.remove(snapshot).unwrap();
+    }
     assert_eq!(written().len(), 0, "they go with the image");
 }
 

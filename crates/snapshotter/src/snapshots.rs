@@ -476,15 +476,15 @@ impl Snapshots {
         Ok(self.store.discard_unreferenced(leased)?)
     }
 
-    /// Writes the names that the first container above a committed snapshot needs, unless there is
-    /// something above it: then it is not the top of an image, or they are there.
-    pub(crate) fn write_names(&self, name: &str) -> Result<()> {
+    /// Writes the names that the first container above a committed snapshot needs. If there is
+    /// something above it, it is not the `top` of an image, unless that is known.
+    pub(crate) fn write_names(&self, name: &str, top: bool) -> Result<()> {
         let _alone = self.keys.lock(name);
         let chain = {
             let state = self.state();
             let committed =
                 state.find(name)?.is_some_and(|one| one.kind == SnapshotKind::Committed);
-            if !committed || !state.children(name)?.is_empty() {
+            if !committed || !top && !state.children(name)?.is_empty() {
                 return Ok(());
             }
             state.chain(name)?
