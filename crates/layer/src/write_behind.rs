@@ -10,14 +10,19 @@
 //! wait     until the batch with that ticket is written
 //! ```
 //!
-//! Invariants: at most two batches, of [`BYTES`] and one body each, are in memory; after an error
+//! Invariants: at most two batches, of [`BYTES`] and one body each, are in memory; all of them in
+//! this process have no more than a quarter of the descriptors that it may have; after an error
 //! nothing more is written, and whoever waits next is told of it; where no thread can be had, the
 //! batch is written at once.
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, IoContext, Result};
 use crate::stage::write_body;
@@ -27,6 +32,35 @@ const BYTES: usize = 256 << 10;
 /// or this many files: each is an open descriptor.
 const FILES: usize = 64;
 
+/// Files of all batches of this process.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How many of them there may be: layers are unpacked side by side, as many as there are
+/// processors.
+fn most_open() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let most = getrlimit(Resource::Nofile).current.map(|limit| limit / 4);
+        most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+    })
+}
+
+/// A file without its bytes, counted.
+struct EmptyFile(File);
+
+impl EmptyFile {
+    fn new(file: File) -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for EmptyFile {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The number of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WriteTicket(u64);
@@ -34,7 +68,7 @@ pub(crate) struct WriteTicket(u64);
 /// Files, with where the bytes of each end.
 #[derive(Default)]
 struct Batch {
-    files: Vec<(File, PathBuf, usize)>,
+    files: Vec<(EmptyFile, PathBuf, usize)>,
     bytes: Vec<u8>,
 }
 
@@ -43,7 +77,7 @@ impl Batch {
         let mut from = 0;
         for (file, path, to) in self.files.drain(..) {
             let bytes = self.bytes.get(from..to).unwrap_or_default();
-            write_body(&file, bytes).doing(|| format!("cannot write {}", path.display()))?;
+            write_body(&file.0, bytes).doing(|| format!("cannot write {}", path.display()))?;
             from = to;
         }
         self.bytes.clear();
@@ -90,9 +124,11 @@ impl WriteBehind {
     /// Takes bytes for a file that is empty. An error may be that of an earlier file.
     pub(crate) fn add(&mut self, file: File, path: PathBuf, bytes: &[u8]) -> Result<WriteTicket> {
         self.batch.bytes.extend_from_slice(bytes);
-        self.batch.files.push((file, path, self.batch.bytes.len()));
+        self.batch.files.push((EmptyFile::new(file), path, self.batch.bytes.len()));
         let ticket = WriteTicket(self.given + 1);
-        if self.batch.bytes.len() >= BYTES || self.batch.files.len() >= FILES {
+        if OPEN.load(Ordering::Relaxed) >= most_open() {
+            self.wait(ticket)?;
+        } else if self.batch.bytes.len() >= BYTES || self.batch.files.len() >= FILES {
             self.hand_over()?;
         }
         Ok(ticket)
