@@ -20,7 +20,6 @@ use strata_tree::{Entry, FlatTree, Follow, Kind, Lower, Node, TreePath, list, re
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::trees::open_tree;
-use crate::verified::VerifiedContents;
 
 /// Writes a tree as one tar, as `docker export` does. What a tar cannot hold is in the report.
 ///
@@ -65,9 +64,7 @@ impl OpenImage {
     /// # Errors
     /// `Store` for layers whose rows cannot be read.
     pub fn verified(self, store: &Store) -> Result<Self> {
-        let layers = self.layers.iter().map(|layer| store.lower(layer));
-        let layers = layers.collect::<std::result::Result<_, _>>()?;
-        let contents = VerifiedContents::new(Arc::clone(self.files.contents()), layers);
+        let contents = store.verified_files(&self.layers)?;
         let files = FileTree::new(Arc::clone(self.files.names()), Arc::new(contents));
         Ok(Self { files, verifies: true, ..self })
     }

@@ -104,7 +104,6 @@ mod mounts;
 mod quiet;
 mod trees;
 mod uppers;
-mod verified;
 
 pub use chain::{
     BeforeTaking, OpenChain, ServedChain, is_shown_upper, mount_hindrance, unmount_names,

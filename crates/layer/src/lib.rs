@@ -29,6 +29,7 @@ mod snapshot;
 mod stage;
 mod store;
 mod stored_layer;
+mod verified;
 mod write_behind;
 
 pub use error::{Error, IoContext, Result};
@@ -50,3 +51,4 @@ pub use store::{
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;
+pub use verified::VerifiedContents;

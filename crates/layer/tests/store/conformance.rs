@@ -23,9 +23,14 @@ fn a_stored_layer_conforms() {
         let store = place.open();
         let unpacked = unpack(&store, &tar_of(&spec)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let tree = Arc::new(store.lower(&unpacked.layer).unwrap());
-        let files = LeasedLayer::files(std::slice::from_ref(&unpacked.layer)).unwrap();
-        let tree = FileTree::new(tree, Arc::new(files));
-        check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+        let layers = std::slice::from_ref(&unpacked.layer);
+        let files = LeasedLayer::files(layers).unwrap();
+        let verified = store.verified_files(layers).unwrap();
+        let names = Arc::clone(&tree);
+        for tree in [FileTree::new(tree, Arc::new(files)), FileTree::new(names, Arc::new(verified))]
+        {
+            check(&spec, &tree).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+        }
         checked += 1;
     }
     assert_eq!(checked, 5);

@@ -12,9 +12,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use strata_content::{Content, Contents, Reader};
-use strata_layer::StoredLayer;
+use strata_content::{Content, Contents, Files, Reader};
 use strata_tree::{ContentDigest, ContentRef, Entry, Error, Lower, NodeId, Result};
+
+use crate::store::{LeasedLayer, Store};
+use crate::stored_layer::StoredLayer;
 
 /// How many bytes are read at once.
 const AT_ONCE: usize = 256 << 10;
@@ -23,18 +25,26 @@ const AT_ONCE: usize = 256 << 10;
 type Good = Arc<Mutex<bool>>;
 
 /// Contents of layers of the store. See the module.
-pub(crate) struct VerifiedContents {
-    contents: Arc<dyn Contents>,
+pub struct VerifiedContents {
+    contents: Files,
     layers: Vec<StoredLayer>,
     seen: Mutex<HashMap<(u32, NodeId), Good>>,
 }
 
-impl VerifiedContents {
-    /// `layers` are those of the contents, base first.
-    pub(crate) fn new(contents: Arc<dyn Contents>, layers: Vec<StoredLayer>) -> Self {
-        Self { contents, layers, seen: Mutex::default() }
+impl Store {
+    /// The contents of leased layers, base first, as [`LeasedLayer::files`] has them, each compared
+    /// with its digest: one that differs cannot be opened (`Io`, `EIO` through a mount).
+    ///
+    /// # Errors
+    /// As [`Store::lower`] and [`LeasedLayer::files`].
+    pub fn verified_files(&self, leased: &[LeasedLayer]) -> crate::Result<VerifiedContents> {
+        let layers = leased.iter().map(|layer| self.lower(layer)).collect::<crate::Result<_>>()?;
+        let contents = LeasedLayer::files(leased)?;
+        Ok(VerifiedContents { contents, layers, seen: Mutex::default() })
     }
+}
 
+impl VerifiedContents {
     /// The file that a reference names, and what it should hold.
     fn recorded(&self, which: &ContentRef) -> Result<(NodeId, ContentDigest)> {
         let layer = usize::try_from(which.layer).ok().and_then(|at| self.layers.get(at));
