@@ -30,7 +30,10 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ),
     ("overlay", &["content", "fuse", "tree", "union"]),
     // No program of strata contains it.
-    ("fuzz", &["diff", "image", "layer", "overlay", "registry", "tree"]),
+    (
+        "fuzz",
+        &["content", "diff", "image", "layer", "overlay", "registry", "tree", "trust", "union"],
+    ),
     ("snapshotter", &["engine", "layer", "tree"]),
     (
         "layer-store",

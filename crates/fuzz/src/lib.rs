@@ -12,7 +12,10 @@ mod archives;
 mod kit;
 mod layers;
 mod names;
+mod registries;
 mod stores;
+mod trusts;
+mod uppers;
 
 /// One reader.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub struct FuzzTarget {
 }
 
 /// All of them.
-pub const TARGETS: [FuzzTarget; 11] = [
+pub const TARGETS: [FuzzTarget; 16] = [
     FuzzTarget { name: "layer", most: 16 << 10, run: layers::layer },
     FuzzTarget { name: "members", most: 4 << 10, run: layers::members },
     FuzzTarget { name: "gzip", most: 4 << 10, run: layers::gzip },
@@ -35,6 +38,11 @@ pub const TARGETS: [FuzzTarget; 11] = [
     FuzzTarget { name: "manifest", most: 4 << 10, run: archives::manifest },
     FuzzTarget { name: "config", most: 4 << 10, run: archives::config },
     FuzzTarget { name: "reference", most: 512, run: names::reference },
+    FuzzTarget { name: "settings", most: 2 << 10, run: registries::settings },
+    FuzzTarget { name: "answer", most: 4 << 10, run: registries::answer },
+    FuzzTarget { name: "policy", most: 4 << 10, run: trusts::policy },
+    FuzzTarget { name: "signature", most: 8 << 10, run: trusts::signature },
+    FuzzTarget { name: "marks", most: 1 << 10, run: uppers::marks },
     FuzzTarget { name: "options", most: 512, run: names::options },
     FuzzTarget { name: "tree", most: 64 << 10, run: stores::tree },
     FuzzTarget { name: "index", most: 256 << 10, run: stores::index },
