@@ -7,9 +7,11 @@ use std::path::Path;
 use crate::project::{none, read, top};
 
 /// What each crate may depend on: the arrows of the design.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     // Tests alone may use it.
     ("testkit", &[]),
+    // It knows threads, and nothing of what they do.
+    ("confine", &[]),
     // It judges strata as it judges other programs.
     ("conform", &[]),
     ("tree", &[]),
@@ -22,13 +24,16 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("analysis", &["content", "diff", "image", "layer", "registry", "tree"]),
     ("facts", &["content", "diff", "image", "layer", "registry", "tree"]),
     ("image", &["content", "diff", "layer", "registry", "tree", "trust"]),
-    ("fuse", &["content", "tree", "union"]),
+    ("fuse", &["confine", "content", "tree", "union"]),
     ("kernel", &["content", "tree"]),
     (
         "engine",
-        &["content", "diff", "fuse", "image", "kernel", "layer", "registry", "tree", "union"],
+        &[
+            "confine", "content", "diff", "fuse", "image", "kernel", "layer", "registry", "tree",
+            "union",
+        ],
     ),
-    ("overlay", &["content", "fuse", "tree", "union"]),
+    ("overlay", &["confine", "content", "fuse", "tree", "union"]),
     // No program of strata contains it.
     (
         "fuzz",
@@ -37,12 +42,16 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("snapshotter", &["engine", "layer", "tree"]),
     (
         "layer-store",
-        &["content", "diff", "engine", "fuse", "image", "layer", "registry", "tree", "union"],
+        &[
+            "confine", "content", "diff", "engine", "fuse", "image", "layer", "registry", "tree",
+            "union",
+        ],
     ),
     (
         "cli",
         &[
             "analysis",
+            "confine",
             "content",
             "engine",
             "facts",

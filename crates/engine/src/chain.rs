@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -25,7 +25,7 @@ use strata_union::writable::{UnionOptions, UpperView};
 use crate::error::{Error, ErrorContext, Result, bail};
 use crate::mounts::kernel::{caller_hindrance, hindrance};
 use crate::mounts::table::MountLine;
-use crate::trees::{open_names, open_tree};
+use crate::trees::{confined_to_layers, open_names, open_tree};
 use crate::uppers::{diff_pipe, write_diff};
 
 /// Told of a layer that files of an upper are to be of, before it is published.
@@ -33,6 +33,8 @@ pub type BeforeTaking<'a> = dyn FnMut(&DiffId) -> std::io::Result<()> + Send + '
 
 /// Layers, leased, and their merged tree. See the module.
 pub struct OpenChain {
+    /// The store's directory.
+    root: PathBuf,
     layers: Vec<DiffId>,
     files: FileTree,
     facts: TreeFacts,
@@ -70,7 +72,8 @@ impl OpenChain {
         let contents = LeasedLayer::files(&leased)?;
         let facts = (&tree).into();
         let files = FileTree::new(Arc::new(tree), Arc::new(contents));
-        Ok(Self { layers: layers.to_vec(), files, facts, leased })
+        let root = store.root().to_owned();
+        Ok(Self { root, layers: layers.to_vec(), files, facts, leased })
     }
 
     /// The merged tree.
@@ -112,8 +115,10 @@ impl OpenChain {
     /// # Errors
     /// `Mount`.
     pub fn serve(self, directory: &Path) -> Result<ServedChain> {
+        let profile = Profile::Passthrough;
         let options = MountOptions {
-            profile: Profile::Passthrough,
+            profile,
+            confinement: confined_to_layers(&self.root, profile),
             suid: true,
             dev: true,
             fsname: "strata:layers".to_owned(),

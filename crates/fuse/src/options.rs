@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use strata_confine::Confinement;
 use strata_tree::FlatTree;
 
 use crate::ids::Ids;
@@ -98,6 +99,8 @@ pub struct MountOptions {
     pub busy_poll: bool,
     /// What the caller knows of the tree.
     pub facts: TreeFacts,
+    /// What the threads that answer keep; `None`: everything.
+    pub confinement: Option<Confinement>,
 }
 
 /// For an ordinary user: alone in the mount, and allowed to read everything in it.
@@ -122,6 +125,7 @@ impl Default for MountOptions {
             threads: 2,
             busy_poll: true,
             facts: TreeFacts::default(),
+            confinement: None,
         }
     }
 }

@@ -7,11 +7,13 @@
 //! thread of it is left; a session that is dropped takes its mount along.
 
 use std::error::Error as StdError;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use fuser::{BackgroundSession, Config, Filesystem, SessionACL};
+use strata_confine::Confinement;
 use strata_content::FileTree;
 use strata_tree::NodeId;
 use strata_union::writable::Union;
@@ -119,7 +121,7 @@ fn start(
     mount: &MountConnection,
     (mountpoint, cover): (&Path, Option<MountCover<'_>>),
     options: &MountOptions,
-    tell: impl FnOnce(fuser::Notifier),
+    tell: impl FnOnce(fuser::Notifier) + Send,
 ) -> Result<Session> {
     let point = Mountpoint::open(mountpoint)?;
     let connection = match &cover {
@@ -136,8 +138,9 @@ fn start(
     };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
-    let started = fuser::Session::from_fd(adapter, connection.device, acl, config);
-    let started = started.and_then(|session| {
+    let device = connection.device;
+    let started = confined(options.confinement.as_ref(), move || {
+        let session = fuser::Session::from_fd(adapter, device, acl, config)?;
         tell(session.notifier());
         session.spawn()
     });
@@ -166,6 +169,25 @@ fn start(
     set_readahead(device);
     let unmounter = Unmounter { path: point.path, device, over: mount.over() };
     Ok(Session { background: Some(background), unmounter })
+}
+
+/// Does `work` in a thread that has entered the confinement, as those then have that it starts.
+fn confined<T: Send>(
+    confinement: Option<&Confinement>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let Some(confinement) = confinement else { return work() };
+    std::thread::scope(|scope| {
+        let inside = || {
+            for kept in confinement.enter() {
+                tracing::info!("the threads that answer keep more than they need: {kept}");
+            }
+            work()
+        };
+        let thread = std::thread::Builder::new().name("confined".to_owned());
+        let ended = thread.spawn_scoped(scope, inside)?.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that starts others panicked")))
+    })
 }
 
 /// Only root may; for the others the kernel's default stays.

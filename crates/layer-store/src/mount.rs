@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use strata_confine::Confinement;
 use strata_content::{FileTree, Files, LayerDir};
 use strata_fuse::{Ids, Manner, MountOptions, Profile, Session};
 use strata_layer::Store;
@@ -57,6 +58,10 @@ impl LayerStore {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let layers = rustix::fs::open(&layers, flags, Mode::empty())
             .map_err(|errno| Error::Io { what: "cannot open layers/", source: errno.into() })?;
+        let confinement = match settings.pull {
+            Some(_) => Confinement::writer().fetching(),
+            None => Confinement::writer(),
+        };
         let fetch = settings.pull.map(fetch_from);
         let served = Arc::new(ServedLayers::new(store, settings.class, fetch));
         let files = Files::new(vec![LayerDir::new(layers, "the store")]);
@@ -73,6 +78,7 @@ impl LayerStore {
             fsname: "strata:layers".to_owned(),
             ids: settings.ids,
             threads: settings.threads,
+            confinement: Some(confinement),
             ..MountOptions::default()
         };
         let top = Arc::clone(&served) as _;

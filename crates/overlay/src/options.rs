@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::MountFlags;
+use strata_confine::Confinement;
 use strata_fuse::{IdMap, Ids, MountOptions, WritableOptions};
 use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 
@@ -414,6 +415,7 @@ impl OverlaySettings {
             static_nlink: self.static_nlink,
             threads: if self.single { 1 } else { 4 },
             busy_poll: !self.no_busy_poll,
+            confinement: Some(Confinement::writer()),
             ..MountOptions::default()
         };
         options.facts.has_xattrs = !self.no_xattrs;

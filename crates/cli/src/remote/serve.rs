@@ -1,7 +1,8 @@
 //! `strata serve`: the store as a registry on this machine.
 //!
 //! Invariants: it listens on a loopback address and on no other; the line that tells the address
-//! comes once it listens; a signal ends it when what is being answered is answered.
+//! comes once it listens; a signal ends it when what is being answered is answered; whoever answers
+//! can open nothing outside of the store.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use strata_confine::Confinement;
 use strata_image::{ServeEvent, serve};
 
 use crate::context::Context;
@@ -51,6 +53,10 @@ pub(crate) fn run(context: &Context, args: &ServeArgs, out: &mut impl Write) -> 
     std::thread::Builder::new().spawn(wait).context("cannot start a thread")?;
     writeln!(out, "Serving {} at http://{address}/v2/", context.root.display())?;
     out.flush()?;
+    // From here on strangers are answered, by this thread and those that it starts.
+    for kept in Confinement::server(vec![store.root().to_owned()]).enter() {
+        tracing::info!("the threads that answer keep more than they need: {kept}");
+    }
     let quiet = context.quiet;
     let listen = move |event: &ServeEvent| {
         if !quiet {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
+use strata_confine::Confinement;
 use strata_fuse::{Manner, MountOptions, Profile, Session, Unmounter, WritableOptions};
 use strata_union::writable::Union;
 
@@ -13,6 +14,7 @@ use super::records::{MountRecord, MountRecords, MountRegistration, USERNS, now};
 use super::{point, userns};
 use crate::error::Result;
 use crate::image::OpenImage;
+use crate::trees::confined_to_layers;
 use crate::uppers::{NamedUpper, UpperLease};
 
 /// How an image is to be mounted.
@@ -155,13 +157,17 @@ impl ServedMount {
                 (userns::serve(root, &image, &directory, options)?, None, None)
             }
             ServedFrom::Image => {
-                let options = MountOptions { facts: (&*image.tree).into(), ..options.clone() };
+                let confinement = confined_to_layers(root, options.profile);
+                let facts = (&*image.tree).into();
+                let options = MountOptions { facts, confinement, ..options.clone() };
                 (strata_fuse::serve(image.files.clone(), &directory, &options)?, None, None)
             }
             ServedFrom::Writable(writable) => {
                 // A copy-up takes long: the others go on meanwhile.
                 let threads = options.threads.max(4);
-                let mount = MountOptions { read_only: false, threads, ..options.clone() };
+                let confinement = Some(Confinement::writer());
+                let mount =
+                    MountOptions { read_only: false, threads, confinement, ..options.clone() };
                 let options = WritableOptions { mount, ..WritableOptions::default() };
                 let union = Arc::new(writable.union);
                 upper = Some(writable.upper.name);

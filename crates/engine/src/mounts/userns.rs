@@ -31,7 +31,7 @@ use strata_tree::{Device, Kind, Lower};
 use super::{namespaces, point};
 use crate::error::{Error, Result};
 use crate::image::OpenImage;
-use crate::trees::content_place;
+use crate::trees::{confined_to_layers, content_place};
 
 /// Why this process cannot mount so; `None` if it may try.
 pub(crate) fn hindrance() -> Option<String> {
@@ -81,7 +81,9 @@ pub(super) fn serve(
         };
         Ok(detached_overlay(&parts)?)
     };
-    let options = MountOptions { facts, default_permissions: checks, ..options.clone() };
+    let confinement = confined_to_layers(root, options.profile);
+    let options =
+        MountOptions { facts, default_permissions: checks, confinement, ..options.clone() };
     match strata_fuse::serve_below(tree, directory, &options, &mut cover) {
         Ok(session) => Ok(session),
         Err(strata_fuse::Error::Cover(error)) => Err(Error::KernelCannot(error.to_string())),
