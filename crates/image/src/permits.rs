@@ -28,6 +28,13 @@ impl Permits {
         Permit(self)
     }
 
+    /// One, if there is one now.
+    pub(crate) fn try_take(&self) -> Option<Permit<'_>> {
+        let mut free = self.free();
+        *free = free.checked_sub(1)?;
+        Some(Permit(self))
+    }
+
     fn free(&self) -> MutexGuard<'_, usize> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,3 +39,71 @@ fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
         drop(TcpStream::connect(address).unwrap());
     });
 }
+
+/// Many more clients than there may be connections ask for nothing, in all ways; one that asks is
+/// answered at once, not when their time is over.
+#[test]
+fn silent_clients_make_room_for_one_that_asks() {
+    const SILENT: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let shelf = Shelf { store: &store, made: Mutex::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = ServeBounds { connections: 8, head: Duration::from_secs(3600) };
+    let over = AtomicBool::new(false);
+    let stopped = || over.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| wire::accept(&shelf, &listener, &stopped, &|_| {}, bounds).unwrap());
+        let heads: [&[u8]; 4] = [
+            b"",
+            b"G",
+            b"GET /v2/ HTTP/1.1\r\nx: ",
+            b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ];
+        let mut silent = Vec::new();
+        for n in 0..SILENT {
+            let mut client = TcpStream::connect(address).unwrap();
+            // One that was ended already has made room.
+            let _ = client.write_all(heads[n % heads.len()]);
+            silent.push(client);
+        }
+        for _ in 0..3 {
+            let mut other = TcpStream::connect(address).unwrap();
+            other
+                .write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = String::new();
+            other.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+        over.store(true, Ordering::SeqCst);
+        drop(silent);
+        drop(TcpStream::connect(address).unwrap());
+    });
+}
+
+/// A head that never ends costs 16 KiB, and says so.
+#[test]
+fn a_head_without_end_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let shelf = Shelf { store: &store, made: Mutex::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let over = AtomicBool::new(false);
+    let stopped = || over.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let bounds = ServeBounds::default();
+        scope.spawn(move || wire::accept(&shelf, &listener, &stopped, &|_| {}, bounds).unwrap());
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+        // It is told to stop long before all of it is sent.
+        let _ = client.write_all(&vec![b'x'; 4 << 20]);
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+        over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(address).unwrap());
+    });
+}

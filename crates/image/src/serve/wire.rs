@@ -3,13 +3,14 @@
 //! Invariants: a head is at most 16 KiB and comes as a whole within a minute, however its bytes
 //! are spread over it, so that no client keeps a connection open for long without asking; a
 //! request with a body is answered and its connection ended, so that no body is ever taken for a
-//! request; at most 64 are open at a time, further ones wait; a shortage of the machine
-//! (descriptors, threads, memory) costs a connection, never the server.
+//! request; at most 64 are open at a time, and for one more the one ends that has kept us waiting
+//! for a head the longest, so that no number of silent clients keeps others out; a shortage of the
+//! machine (descriptors, threads, memory) costs a connection, never the server.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::permits::Permits;
@@ -71,7 +72,10 @@ pub(super) fn accept(
                 }
                 Err(error) => break Err(error),
             };
-            let permit = permits.take();
+            let permit = permits.try_take().unwrap_or_else(|| {
+                open.make_room();
+                permits.take()
+            });
             let opened = match open.add(&stream) {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -80,8 +84,8 @@ pub(super) fn accept(
                 }
             };
             let answer = move || {
-                let _both = (permit, opened);
-                if let Err(error) = connection(shelf, stream, stopped, listen, bounds.head) {
+                let _permit = permit;
+                if let Err(error) = connection(shelf, (stream, &opened), stopped, listen, bounds) {
                     tracing::debug!("a connection ended: {error}");
                 }
             };
@@ -104,33 +108,66 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// The connections that are open, so that they can be ended.
 #[derive(Default)]
-struct Open(Mutex<BTreeMap<u64, TcpStream>>);
+struct Open(Mutex<BTreeMap<u64, OpenConnection>>);
+
+struct OpenConnection {
+    stream: TcpStream,
+    /// Since when a request is awaited; `None` while one is answered.
+    waits: Option<Instant>,
+}
 
 struct Opened<'a>(&'a Open, u64);
 
 impl Open {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, OpenConnection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn add(&self, stream: &TcpStream) -> io::Result<Opened<'_>> {
         let stream = stream.try_clone()?;
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = streams.last_key_value().map_or(0, |(last, _)| last + 1);
-        streams.insert(number, stream);
+        let mut all = self.all();
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, OpenConnection { stream, waits: Some(Instant::now()) });
         Ok(Opened(self, number))
+    }
+
+    /// Ends the connection that has kept us waiting the longest. Its client, if it still wants
+    /// something, connects again.
+    fn make_room(&self) {
+        let mut all = self.all();
+        let waiting = all.values_mut().filter(|connection| connection.waits.is_some());
+        if let Some(connection) = waiting.min_by_key(|connection| connection.waits) {
+            connection.waits = None;
+            shut(&connection.stream, Shutdown::Both);
+        }
     }
 
     /// No further requests; what is being answered is.
     fn end(&self) {
-        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for stream in streams.values() {
-            if let Err(error) = stream.shutdown(Shutdown::Read) {
-                tracing::debug!("a connection is gone already: {error}");
-            }
+        for connection in self.all().values() {
+            shut(&connection.stream, Shutdown::Read);
+        }
+    }
+}
+
+fn shut(stream: &TcpStream, how: Shutdown) {
+    if let Err(error) = stream.shutdown(how) {
+        tracing::debug!("a connection is gone already: {error}");
+    }
+}
+
+impl Opened<'_> {
+    /// Notes whether a request is awaited from now on.
+    fn waits(&self, waits: bool) {
+        if let Some(connection) = self.0.all().get_mut(&self.1) {
+            connection.waits = waits.then(Instant::now);
         }
     }
 }
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.all().remove(&self.1);
     }
 }
 
@@ -146,17 +183,18 @@ struct Head {
 
 fn connection(
     shelf: &Shelf<'_>,
-    mut stream: TcpStream,
+    (mut stream, opened): (TcpStream, &Opened<'_>),
     stopped: &dyn Fn() -> bool,
     listen: &dyn Fn(&ServeEvent),
-    head_time: Duration,
+    bounds: ServeBounds,
 ) -> io::Result<()> {
     stream.set_write_timeout(Some(SILENCE))?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     while !stopped() {
-        let until = Instant::now() + head_time;
+        let until = Instant::now() + bounds.head;
         let Some(head) = read_head(&mut stream, &mut buffer, until)? else { return Ok(()) };
+        opened.waits(false);
         let (head, response) = match head {
             Ok(head) if !is_loopback(&head.host) => {
                 let response = Response::error(403, "DENIED", "this is for this machine alone");
@@ -184,8 +222,9 @@ fn connection(
         let is_head = method == "HEAD";
         listen(&ServeEvent { method, path, status: response.status });
         write_response(shelf, &stream, &response, is_head, close)?;
+        opened.waits(true);
         if close {
-            return linger(&mut stream, Instant::now() + head_time);
+            return linger(&mut stream, Instant::now() + bounds.head);
         }
     }
     Ok(())
