@@ -8,6 +8,7 @@ bench directory's `inputs/` for the next run; unfinished inputs are not kept.
 import json
 import os
 import shutil
+import tarfile
 
 import generate
 from measure import run
@@ -121,6 +122,28 @@ class Inputs:
                                                compress=False)]})
         return Image(name, self.make(name, layout))
 
+    def spread(self, image, strata, count):
+        """The tree of an image as another one of this many layers: directories are in each layer
+        that has something of them, everything else is dealt out one by one."""
+        name = "%s-in-%d" % (image.name, count)
+
+        def layout(path):
+            whole, made = path + ".tar", generate.Layout(path)
+            store = path + ".store"
+            reference = run(strata, "--root", store, "load", "-q", "-i", image.gzip).split()[-1]
+            run(strata, "--root", store, "-q", "export", "-o", whole, reference)
+            shutil.rmtree(store)
+            parts = [path + ".%d.tar" % number for number in range(count)]
+            deal(whole, parts)
+            layers = []
+            for part in parts:
+                with open(part, "rb") as file:
+                    layers.append(made.layer(iter(lambda: file.read(1 << 20), b"")))
+            for each in (whole, *parts):
+                os.unlink(each)
+            made.images({"latest": layers})
+        return Image(name, self.make(name, layout))
+
     def as_tar(self, layout):
         """A layout as one tar, for peers that read no directories."""
         name = os.path.basename(layout) + ".oci.tar"
@@ -129,3 +152,32 @@ class Inputs:
     def skopeo(self, *args):
         """Copies an image from one form to another."""
         run("skopeo", "--policy", self.policy, "copy", "-q", *args)
+
+
+def deal(whole, parts):
+    """Deals the members of a tar out to others; a hard link goes where its target is."""
+    outs = [tarfile.open(part, "w", format=tarfile.PAX_FORMAT) for part in parts]
+    dirs, have, place = {}, [set() for _ in parts], {}
+    with tarfile.open(whole) as tar:
+        for number, member in enumerate(tar):
+            name = member.name
+            if member.isdir():
+                dirs[name] = member
+                # One that stays empty is in the first.
+                at = 0
+            else:
+                at = place[member.linkname] if member.islnk() else number % len(parts)
+            place[name] = at
+            above = name.split("/")[:-1]
+            for depth in range(1, len(above) + 1):
+                path = "/".join(above[:depth])
+                if path in dirs and path not in have[at]:
+                    have[at].add(path)
+                    outs[at].addfile(dirs[path])
+            if not member.isdir():
+                outs[at].addfile(member, tar.extractfile(member) if member.isreg() else None)
+            elif name not in have[at]:
+                have[at].add(name)
+                outs[at].addfile(member)
+    for out in outs:
+        out.close()

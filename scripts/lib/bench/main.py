@@ -30,7 +30,7 @@ PARTS = {
     "import": (importing, ["gzip", "zstd", "docker", "rebuilt"]),
     "pull": (pulling, ["gzip", "zstd"]),
     "mount": (mounting, ["first-ls", "daemon"]),
-    "read": (reading, ["warm", "cold", "fresh", "big"]),
+    "read": (reading, ["warm", "cold", "fresh", "big", "lowers"]),
     "write": (writing, ["trees", "storm", "fio", "sqlite", "copy-up"]),
     "nodes": (nodes, ["pull", "snapshots"]),
     "growth": (growing, ["entries", "layers", "width", "links", "store"]),
@@ -70,6 +70,7 @@ def main():
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--peers")
+    parser.add_argument("--work", action="append", default=[])
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--directory", required=True)
     parser.add_argument("parts", nargs="*")
@@ -79,9 +80,11 @@ def main():
     root = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
     bench = Bench(args, root)
     measure.ONLY.update((args.peers or "").split(",") if args.peers else ())
-    kept = os.path.join(root, "target/bench-of-some" if args.peers else
+    measure.WORKS.extend(args.work)
+    some = args.peers or args.work
+    kept = os.path.join(root, "target/bench-of-some" if some else
                         "target/bench" if args.quick else "docs/benchmarks")
-    page = os.path.join(kept, "BENCHMARKS.md") if args.quick or args.peers else \
+    page = os.path.join(kept, "BENCHMARKS.md") if args.quick or some else \
         os.path.join(root, "docs/BENCHMARKS.md")
     if not args.report:
         wanted = wanted_sections(args.parts)

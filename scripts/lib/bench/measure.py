@@ -10,6 +10,7 @@ A case that fails is not run again, and the row says why; no failure is left out
 Peak memory comes from wait4(2) and is that of the largest process below the child; it cannot be
 less than the memory of this interpreter itself, about 12 MB.
 """
+import math
 import os
 import random
 import shutil
@@ -31,6 +32,29 @@ NOHUGEPAGE, POPULATE = 15, 23
 
 # The peers that are measured; all, if it is empty.
 ONLY = set()
+# What the names of the works contain that are measured, where a section has several.
+WORKS = []
+
+
+def wanted(work):
+    """Whether a work is to be measured."""
+    return not WORKS or any(text in work for text in WORKS)
+
+
+def paired(base, other):
+    """The ratio of samples that were taken in the same turn: its median, and the bounds between
+    which that lies with 95 % certainty, whatever the distribution (those of the sign test). None
+    for fewer samples than bound anything."""
+    ratios = sorted(b / a for a, b in zip(base, other))
+    count, below, at = len(ratios), 0.0, 0
+    while at < count // 2:
+        below += math.comb(count, at) / 2 ** count
+        if below > 0.025:
+            break
+        at += 1
+    if at == 0:
+        return None
+    return statistics.median(ratios), ratios[at - 1], ratios[count - at]
 
 
 class Failed(Exception):

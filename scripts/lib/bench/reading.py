@@ -6,14 +6,15 @@ new mount, while the host's page cache holds the mount's source files. Only the 
 The base of the ratios is the kernel's overlayfs.
 
 Lists of paths are made once from the overlayfs mount and used for every peer. `big` is an image
-with one big file, where strata runs in both of its profiles.
+with one big file, where strata runs in both of its profiles. `lowers` is the tree of the image in
+one layer and in twenty, warm and fresh.
 """
 import contextlib
 import os
 import shutil
 import stat
 
-from measure import drop_caches, interleave, read_all, sample, settle
+from measure import drop_caches, interleave, read_all, sample, settle, wanted
 from mounting import GREP
 from peers import EROFS_ABSENT, Peers
 
@@ -54,7 +55,7 @@ def works(bench, peers, paths):
     if not bench.quick:
         found["import pandas"] = ["chroot", ".", "/usr/bin/env", "PYTHONDONTWRITEBYTECODE=1",
                                   "PYTHONPATH=/app/lib", "python3", "/app/main.py"]
-    return found
+    return {work: command for work, command in found.items() if wanted(work)}
 
 
 def measure(bench, part, work, sections):
@@ -74,6 +75,13 @@ def measure(bench, part, work, sections):
                 commands = {"big file, sequential": [bench.client, "seq", "big"],
                             "big file, random": [bench.client, "rand", "big", str(count)]}
                 way(bench, part, peers, names, commands, "big")
+        elif section == "lowers":
+            for count in (1, 20):
+                image = bench.inputs.spread(bench.inputs.image(), bench.strata, count)
+                peers = Peers(bench, image, os.path.join(work, str(count)))
+                commands = works(bench, peers, lists(peers))
+                for state in ("warm", "fresh"):
+                    states[state](bench, part, peers, peers.names(), commands, section)
         else:
             peers = Peers(bench, bench.inputs.image(), work)
             commands = works(bench, peers, lists(peers))

@@ -12,6 +12,8 @@ import os
 import re
 import time
 
+from measure import paired
+
 
 class Part:
     """The rows of one part, on disk at PATH."""
@@ -43,6 +45,9 @@ class Part:
         figures = ["%s %s" % (peer, show(got["median"], unit)) for peer, got in peers.items()]
         figures += ["%s FAILED (%s)" % each for each in failed.items()]
         name = " ".join(word for word in (section, work, state, given) if word)
+        bounds = paired(*(got["samples"] for got in peers.values())) if len(peers) == 2 else None
+        if bounds:
+            figures.append("of it %.2f (%.2f to %.2f)" % bounds)
         print("  %-46s %s" % (name, ", ".join(figures)), flush=True)
 
     def save(self):

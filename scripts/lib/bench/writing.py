@@ -32,7 +32,7 @@ import time
 import generate
 from importing import used
 from measure import (Failed, drop_caches, forget_deleted, give_memory, interleave,
-                     interleave_many, read_all, run, sample, settle)
+                     interleave_many, read_all, run, sample, settle, wanted)
 from peers import Mount
 
 FIO = {
@@ -148,9 +148,10 @@ def measure(bench, part, work, sections):
 
 
 def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, given="",
-        reads=None, keep=True):
+        reads=None, keep=True, deletes=True):
     """A row: act(mount) in a new mount for each run, with what it `reads` in memory (default: all
-    but the big file). Uppers that would fill the disk are not kept until the end."""
+    but the big file). Uppers that would fill the disk are not kept until the end. Where what was
+    deleted costs nothing, for there is a journal or no disk, `deletes` is false."""
     repeat = repeat or bench.repeat
     reads = reads or (lowers.tree, lowers.archive, lowers.repository)
 
@@ -158,8 +159,11 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
         mount = lowers.mount(peer, below)
         try:
             stored = [lowers.store(below)] if peer == "strata kernel" else []
-            forget_deleted(*reads, *stored, bench.strata_overlay, bench.fuse_overlayfs_2,
-                           bench.client)
+            if deletes:
+                forget_deleted(*reads, *stored, bench.strata_overlay, bench.fuse_overlayfs_2,
+                               bench.client)
+            else:
+                settle()
             got = act(mount)
             return dict(got, daemon_cpu=mount.cpu(), upper_kb=used(mount.upper))
         finally:
@@ -179,6 +183,8 @@ def trees(bench, part, lowers):
     }
     read_all(lowers.tree)
     for work, command in works.items():
+        if not wanted(work):
+            continue
         if work == "unpack files":
             command = ["sh", "-ec", 'mkdir new && exec "$@" -C new', "sh", *command]
         one(bench, part, "trees", work, lowers, lambda m, c=command: sample(c, cwd=m.target))
@@ -187,6 +193,8 @@ def trees(bench, part, lowers):
 
 def listing(bench, part, lowers):
     """`find -ls` of a lower tree in which the owner of each file has changed, and of new files."""
+    if not wanted("find -ls"):
+        return
     uppers = {}
 
     def case(peer):
@@ -225,7 +233,8 @@ def storm(bench, part, lowers):
         os.makedirs(below, exist_ok=True)
         run("mount", *mount, below)
         try:
-            one(bench, part, "storm", name, lowers, act, below=below, repeat=repeat)
+            one(bench, part, "storm", name, lowers, act, below=below, repeat=repeat,
+                deletes=False)
         finally:
             lowers.images.pop(lowers.store(below), None)
             run("umount", below)
@@ -255,7 +264,7 @@ def fio(bench, part, lowers):
         finally:
             mount.end()
     give_memory()
-    for work in FIO:
+    for work in filter(wanted, FIO):
         got, failed = interleave(bench.repeat, {p: lambda p=p, w=work: case(p, w) for p in NAMES})
         part.row("fio", work, got, failed, "", "", repeat=bench.repeat)
     shutil.rmtree(first.upper)
