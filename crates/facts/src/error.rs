@@ -25,8 +25,8 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The writer of Parquet refused.
-    #[error("cannot write the table {table}: {source}")]
+    /// What writes or reads Parquet refused.
+    #[error("the table {table}: {source}")]
     Parquet {
         /// Which table.
         table: &'static str,

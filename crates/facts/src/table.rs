@@ -242,7 +242,8 @@ impl TableWriter {
         let name = self.table.name;
         let refused = |source| Error::Parquet { table: name, source };
         let buffer = self.file.into_inner().map_err(refused)?;
-        let unwritten = |source| Error::Io { doing: format!("cannot write {name}"), source };
+        let unwritten =
+            |source| Error::Io { doing: format!("cannot write the table {name}"), source };
         let file = buffer.into_inner().map_err(|error| unwritten(error.into_error()))?;
         file.sync_all().map_err(unwritten)?;
         let bytes = file.metadata().map_err(unwritten)?.len();

@@ -125,7 +125,7 @@ pub enum Error {
         why: String,
     },
     /// SQLite refused.
-    #[error("index.db: {0}")]
+    #[error("the store's index.db: {0}")]
     Sqlite(#[source] rusqlite::Error),
     /// A tree did not answer.
     #[error(transparent)]

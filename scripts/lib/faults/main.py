@@ -34,7 +34,7 @@ KINDS = {
                              "sendto,wait4,waitid,poll,ppoll,epoll_wait,fallocate,fsync"),
     "ENOMEM": ("error=ENOMEM", "mmap,mremap,openat,clone,clone3,mkdirat,linkat,newfstatat,"
                                "getdents64,fsopen,fsmount,mprotect"),
-    "KILL": ("signal=KILL", WRITES + ",unlinkat,unlink,rmdir,mount,umount2,move_mount,fsmount"),
+    "KILL": ("signal=KILL", WRITES + ",unlinkat,unlink,rmdir,mount,move_mount,fsmount"),
     "SHORT": None,
 }
 PATIENCE = 60
@@ -116,8 +116,10 @@ class Runs:
         if kind == "SHORT":
             return *self.run(command, LD_PRELOAD=self.work + "/short.so", STRATA_SHORT=str(n)), True
         log = self.work + "/log"
+        # strace 6.1 sends no signal where the kernel filters the calls for it.
+        filtered = [] if kind == "KILL" else ["--seccomp-bpf"]
         # With -q it tells who was killed.
-        status, said = self.run(command, "strace", "-f", "-q", "--seccomp-bpf", "-o", log,
+        status, said = self.run(command, "strace", "-f", "-q", *filtered, "-o", log,
                                 "-e", "trace=" + call,
                                 "-e", "inject=%s:%s:when=%d" % (call, KINDS[kind][0], n))
         with open(log, encoding="utf-8", errors="replace") as file:
@@ -244,6 +246,8 @@ def main():
                         wrong += 1
                         print("WRONG    %s, %s in %s %d: %s" % (command.name, kind, *point, verdict),
                               flush=True)
+                if points and seen["missed"] == len(points):
+                    raise SystemExit("faults: %s, %s: no point was reached" % (command.name, kind))
                 bad = len(points) - sum(seen.values())
                 tried += len(points) - seen["missed"]
                 print("%-8s %s, %s: %d of %d points, %d done, %d told, %d missed%s" % (

@@ -66,7 +66,8 @@ pub(crate) fn run_facts(context: &Context, args: &FactsArgs, out: &mut impl Writ
         )
     };
     bar.finish_and_clear();
-    let written = written?;
+    let written =
+        written.with_context(|| format!("cannot write facts to {}", args.output.display()))?;
     print(context, &options, &written, gathered.as_ref(), out)?;
     match gathered {
         Some(gathered) => args.from.end(gathered, &args.output, &options.place),

@@ -287,8 +287,16 @@ impl Walked {
     }
 }
 
+/// A path below the store, for messages.
+fn in_store(path: &Path) -> String {
+    match path.to_str() {
+        Some("" | ".") => "the store's directory".to_owned(),
+        _ => format!("{} in the store", path.display()),
+    }
+}
+
 fn names(root: BorrowedFd<'_>, dir: &Path) -> Result<Vec<PathBuf>> {
-    let doing = || format!("cannot list {}", dir.display());
+    let doing = || format!("cannot list {}", in_store(dir));
     let fd = open_beneath(root, dir, OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
     let mut names = Vec::new();
     for entry in Dir::read_from(&fd).doing(doing)? {
@@ -306,7 +314,7 @@ fn walk(root: BorrowedFd<'_>, paths: impl IntoIterator<Item = PathBuf>) -> Resul
     let mut walked = Walked::default();
     let mut todo = Vec::new();
     for path in paths {
-        let doing = || format!("cannot stat {}", path.display());
+        let doing = || format!("cannot stat {}", in_store(&path));
         match statat(root, &path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => walked.count(&stat, path, &mut todo),
             Err(Errno::NOENT) => {}
@@ -314,7 +322,7 @@ fn walk(root: BorrowedFd<'_>, paths: impl IntoIterator<Item = PathBuf>) -> Resul
         }
     }
     while let Some(dir) = todo.pop() {
-        let doing = || format!("cannot list {}", dir.display());
+        let doing = || format!("cannot list {}", in_store(&dir));
         let fd = match open_beneath(root, &dir, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => continue,
