@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use strata_tree::TreePath;
 
 use crate::error::{Error, IoContext, Result};
+use crate::measure::link_count;
 use crate::stage::{FILE_MODE, open_beneath, sync_filesystem};
 use crate::store::LeasedLayer;
 
@@ -86,7 +87,7 @@ impl GivenFiles {
                 continue;
             }
             let given = GivenFile::of(&stat);
-            let (seen, _) = names.entry(given.inode).or_insert((0, stat.st_nlink));
+            let (seen, _) = names.entry(given.inode).or_insert((0, link_count(stat.st_nlink)));
             *seen += 1;
             files.insert(path, given);
         }

@@ -61,6 +61,11 @@ pub(crate) fn space(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<Space>> {
     }
 }
 
+/// The links of an inode: stat(2) tells them in 32 bits on some processors, in 64 on others.
+pub(crate) fn link_count(told: impl Into<u64>) -> u64 {
+    told.into()
+}
+
 /// What a layer takes beside its contents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Frame {

@@ -29,7 +29,7 @@ use super::sharing::{Sharing, Usage};
 use crate::error::{IoContext, Result};
 use crate::index::shared::SharedIndex;
 use crate::index::{self, ImageRecord, images};
-use crate::measure::{Space, space};
+use crate::measure::{Space, link_count, space};
 use crate::stage::open_beneath;
 
 /// One layer's part.
@@ -355,7 +355,7 @@ impl Walked {
         } else if stat.st_nlink == 1 {
             self.files += space;
         } else {
-            let links = stat.st_nlink;
+            let links = link_count(stat.st_nlink);
             let inode = self.linked.entry((stat.st_dev, stat.st_ino));
             inode.or_insert(Linked { space, links, names: 0 }).names += 1;
         }
