@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Confinement   capabilities       files              programs   TCP       who takes it
-//! reader        none that counts   some, to be read   none       none      image mounts, without a
+//! reader        to read all        some, to be read   none       none      image mounts, without a
 //!                                                                          writable layer
 //! server        to read and write  some, as before    none       none      strata serve
 //! writer        those for files    all                all        none      writable mounts, layer
