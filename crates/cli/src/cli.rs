@@ -4,6 +4,7 @@
 //!
 //! Invariant: `--help`, completions and manual pages come from here and nowhere else.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -20,6 +21,15 @@ use crate::{explore, history, images, layer_store, look, mounts, remote, reuse, 
 #[command(name = "strata", version, disable_version_flag = true, disable_help_subcommand = true,
           after_help = START, max_term_width = 100)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) everywhere: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+// The options that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
     /// The store [default: $STRATA_ROOT, else /var/lib/stratafs for root and
     /// $XDG_DATA_HOME/stratafs for others]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath,
@@ -42,8 +52,6 @@ pub(crate) struct Cli {
     /// Print the version
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
     version: (),
-    #[command(subcommand)]
-    pub(crate) command: Command,
 }
 
 /// The heading of the options that every command takes.
@@ -138,6 +146,44 @@ pub(crate) struct HelpArgs {
     pub(crate) command: Vec<String>,
 }
 
+/// Commands that are run often, and what describes their arguments.
+const OFTEN: [(&str, fn(clap::Command) -> clap::Command); 8] = [
+    ("mount", mount::MountArgs::augment_args),
+    ("umount", mounts::UmountArgs::augment_args),
+    ("mounts", mounts::MountsArgs::augment_args),
+    ("ls", look::LsArgs::augment_args),
+    ("cat", look::CatArgs::augment_args),
+    ("stat", look::StatArgs::augment_args),
+    ("images", images::ImagesArgs::augment_args),
+    ("inspect", images::InspectArgs::augment_args),
+];
+
+/// The command that a line names: its first word that is no option, nor the value of one.
+pub(crate) fn named_command(args: &[OsString]) -> Option<&str> {
+    let mut words = args.iter().skip(1).map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        match word? {
+            "--root" | "--format" | "--progress" | "--log-level" => drop(words.next()),
+            option if option.starts_with('-') => {}
+            name => return Some(name),
+        }
+    }
+    None
+}
+
+/// The description of a line with this command and no other, for commands that are run often: that
+/// of all commands takes half of the time of a short one. `None` for the others. What it takes, the
+/// whole description takes, with the same meaning; help and messages are the whole one's.
+pub(crate) fn alone(name: &str) -> Option<clap::Command> {
+    let (name, augment) = OFTEN.iter().find(|(often, _)| *often == name)?;
+    let strata = clap::Command::new("strata")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .disable_help_subcommand(true);
+    let top = GlobalArgs::augment_args(strata);
+    Some(top.subcommand(augment(clap::Command::new(*name))))
+}
+
 impl Cli {
     /// The exit code of an error.
     pub(crate) fn trouble(&self) -> u8 {
@@ -147,5 +193,44 @@ impl Cli {
             | Command::Container(ContainerCommand::Diff(args)) => args.trouble(),
             _ => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_command_alone_takes_what_it_takes_among_all() {
+        let mut whole = Cli::command();
+        whole.build();
+        for (name, _) in OFTEN {
+            let mut one = alone(name).unwrap();
+            one.build();
+            let arguments = |top: &clap::Command| {
+                let command = top.find_subcommand(name).unwrap();
+                let all = command.get_arguments().filter(|arg| arg.get_id() != "help");
+                let mut all: Vec<String> = all.map(|arg| format!("{arg:?}")).collect();
+                all.sort();
+                all
+            };
+            assert_eq!(arguments(&one), arguments(&whole), "{name}");
+        }
+        assert!(alone("pull").is_none());
+    }
+
+    #[test]
+    fn the_command_of_a_line_is_found() {
+        let named = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            named_command(&words).map(str::to_owned)
+        };
+        assert_eq!(named("strata mount a b").as_deref(), Some("mount"));
+        assert_eq!(named("strata --root mount -q ls x").as_deref(), Some("ls"));
+        assert_eq!(named("strata --root=mount --format json images").as_deref(), Some("images"));
+        assert_eq!(named("strata --version"), None);
+        assert_eq!(named("strata --root"), None);
     }
 }

@@ -85,12 +85,7 @@ fn main() -> ExitCode {
         }
         None => (std::env::args_os().collect(), None),
     };
-    // The pages are made only for who reads them: they take a fifth of the time of a short command.
-    let found = parse(cli::Cli::command(), &args).or_else(|error| match error.kind() {
-        ErrorKind::DisplayVersion => Err(error),
-        _ => parse(pages::command(cli::Cli::command()), &args),
-    });
-    let cli = match found {
+    let cli = match parsed(&args) {
         Ok(cli) => cli,
         Err(mut error) => match elsewhere::explained(&mut error) {
             // Nobody is left to tell if this fails.
@@ -115,6 +110,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Reads a command line, with no more of the description than it takes. The pages are made only for
+/// who reads them: they take a fifth of the time of a short command.
+fn parsed(args: &[OsString]) -> Result<cli::Cli, clap::Error> {
+    let alone = cli::named_command(args).and_then(cli::alone);
+    if let Some(Ok(cli)) = alone.map(|command| parse(command, args)) {
+        return Ok(cli);
+    }
+    parse(cli::Cli::command(), args).or_else(|error| match error.kind() {
+        ErrorKind::DisplayVersion => Err(error),
+        _ => parse(pages::command(cli::Cli::command()), args),
+    })
+}
+
 fn parse(mut command: clap::Command, args: &[OsString]) -> Result<cli::Cli, clap::Error> {
     let found = command.try_get_matches_from_mut(args);
     let cli = found.and_then(|found| cli::Cli::from_arg_matches(&found));
@@ -122,7 +130,7 @@ fn parse(mut command: clap::Command, args: &[OsString]) -> Result<cli::Cli, clap
 }
 
 fn start_log(cli: &cli::Cli) {
-    let filter = match &cli.log_level {
+    let filter = match &cli.everywhere.log_level {
         Some(level) => tracing_subscriber::EnvFilter::new(level),
         None => tracing_subscriber::EnvFilter::try_from_default_env()
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),

@@ -28,16 +28,17 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
     let mut command = plain(cli.command);
     if let Command::Lint(args) = &mut command {
-        args.is_sarif = cli.format == Asked::Sarif;
+        args.is_sarif = cli.everywhere.format == Asked::Sarif;
     }
     let context = Context {
-        root: Context::root_or_default(cli.root)?,
-        format: format(&command, cli.format)?,
-        quiet: cli.quiet,
-        shown: if cli.quiet { ShowProgress::Nothing } else { cli.progress },
-        log_level: cli.log_level,
+        root: Context::root_or_default(cli.everywhere.root)?,
+        format: format(&command, cli.everywhere.format)?,
+        quiet: cli.everywhere.quiet,
+        shown: if cli.everywhere.quiet { ShowProgress::Nothing } else { cli.everywhere.progress },
+        log_level: cli.everywhere.log_level,
     };
-    if cli.progress == ShowProgress::Tty && !terminal && !std::io::stderr().is_terminal() {
+    if cli.everywhere.progress == ShowProgress::Tty && !terminal && !std::io::stderr().is_terminal()
+    {
         bail!("--progress tty wants a terminal; plain shows lines");
     }
     let mut out = BufWriter::new(Results(std::io::stdout()));
