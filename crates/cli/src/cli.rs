@@ -146,8 +146,11 @@ pub(crate) struct HelpArgs {
     pub(crate) command: Vec<String>,
 }
 
+/// Describes the arguments of a command.
+type Augment = fn(clap::Command) -> clap::Command;
+
 /// Commands that are run often, and what describes their arguments.
-const OFTEN: [(&str, fn(clap::Command) -> clap::Command); 8] = [
+const OFTEN: [(&str, Augment); 8] = [
     ("mount", mount::MountArgs::augment_args),
     ("umount", mounts::UmountArgs::augment_args),
     ("mounts", mounts::MountsArgs::augment_args),
