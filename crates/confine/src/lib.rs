@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, PathFdError, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -49,6 +49,9 @@ pub enum Error {
         /// Why.
         source: PathFdError,
     },
+    /// The kernel has no Landlock, or a container forbids to ask for it.
+    #[error("this kernel bounds neither files nor programs nor TCP: it has no Landlock")]
+    NoLandlock,
     /// The rules for files and the network.
     #[error("landlock: {0}")]
     Rules(#[from] RulesetError),
@@ -127,10 +130,16 @@ impl Confinement {
         self
     }
 
-    /// Gives up everything else, for this thread and those that it will start; tells what could
-    /// not be given up.
-    #[must_use]
-    pub fn enter(&self) -> Vec<Error> {
+    /// Gives up everything else, for this thread and those that it will start. What could not be
+    /// given up is logged, as information: most often the kernel has no Landlock.
+    pub fn enter(&self) {
+        for kept in self.give_up() {
+            tracing::info!("the threads that answer keep more than they need: {kept}");
+        }
+    }
+
+    /// The same; tells what could not be given up.
+    fn give_up(&self) -> Vec<Error> {
         let mut kept = Vec::new();
         let mut note = |result: Result<()>| kept.extend(result.err());
         note(system("no_new_privs", rustix::thread::set_no_new_privs(true)));
@@ -169,8 +178,11 @@ impl Confinement {
                 allow(rules.handle_access(files)?.create()?, beneath, all)?
             }
         };
-        rules.restrict_self()?;
-        Ok(())
+        match rules.restrict_self()?.ruleset {
+            RulesetStatus::NotEnforced => Err(Error::NoLandlock),
+            // An older kernel bounds what it knows.
+            RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
+        }
     }
 }
 

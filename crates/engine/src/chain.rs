@@ -115,10 +115,9 @@ impl OpenChain {
     /// # Errors
     /// `Mount`.
     pub fn serve(self, directory: &Path) -> Result<ServedChain> {
-        let profile = Profile::Passthrough;
         let options = MountOptions {
-            profile,
-            confinement: confined_to_layers(&self.root, profile),
+            profile: Profile::Passthrough,
+            confinement: Some(confined_to_layers(&self.root)),
             suid: true,
             dev: true,
             fsname: "strata:layers".to_owned(),

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use strata_confine::Confinement;
 use strata_content::FileTree;
-use strata_fuse::Profile;
 use strata_image::{BoxError, CheckedStore};
 use strata_kernel::NamesForm;
 use strata_layer::{LeasedLayer, Store, chain_id};
@@ -123,12 +122,8 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
 }
 
 /// What the threads of a mount keep that shows layers of the store at `root`, and is only read.
-pub(crate) fn confined_to_layers(root: &Path, profile: Profile) -> Option<Confinement> {
-    let reader = Confinement::reader(vec![root.join("layers")]);
-    Some(match profile {
-        Profile::NoOpen => reader,
-        Profile::Passthrough => reader.handing_over(),
-    })
+pub(crate) fn confined_to_layers(root: &Path) -> Confinement {
+    Confinement::reader(vec![root.join("layers")])
 }
 
 /// Where the contents of an image are below the store's `layers/`, as absolute paths.

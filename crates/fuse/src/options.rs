@@ -99,7 +99,7 @@ pub struct MountOptions {
     pub busy_poll: bool,
     /// What the caller knows of the tree.
     pub facts: TreeFacts,
-    /// What the threads that answer keep; `None`: everything.
+    /// What the threads that answer keep, besides what the profile requires; `None`: everything.
     pub confinement: Option<Confinement>,
 }
 

@@ -23,7 +23,7 @@ use crate::connection::MountConnection;
 use crate::error::{Error, Result};
 use crate::live_top::LiveTop;
 use crate::mounting::Mountpoint;
-use crate::options::{MountOptions, WritableOptions};
+use crate::options::{MountOptions, Profile, WritableOptions};
 use crate::readonly::ReadOnly;
 use crate::unmounting::{Manner, Unmounter, device_at};
 use crate::writable::Writable;
@@ -89,7 +89,10 @@ fn serve_tree(
         return Err(Error::RootNumber(tree.root().0));
     }
     let connection = MountConnection::new(options.threads);
-    let options = MountOptions { read_only: top.is_none(), ..options.clone() };
+    let mut options = MountOptions { read_only: top.is_none(), ..options.clone() };
+    if options.profile == Profile::Passthrough {
+        options.confinement = options.confinement.map(Confinement::handing_over);
+    }
     let tree = ReadOnly::new(tree, options.facts, options.ids.clone());
     let adapter = Adapter::new(tree, top, &options, connection.clone());
     start(adapter, &connection, place, &options, drop)
@@ -179,9 +182,7 @@ fn confined<T: Send>(
     let Some(confinement) = confinement else { return work() };
     std::thread::scope(|scope| {
         let inside = || {
-            for kept in confinement.enter() {
-                tracing::info!("the threads that answer keep more than they need: {kept}");
-            }
+            confinement.enter();
             work()
         };
         let thread = std::thread::Builder::new().name("confined".to_owned());

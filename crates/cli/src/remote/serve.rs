@@ -54,9 +54,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs, out: &mut impl Write) -> 
     writeln!(out, "Serving {} at http://{address}/v2/", context.root.display())?;
     out.flush()?;
     // From here on strangers are answered, by this thread and those that it starts.
-    for kept in Confinement::server(vec![store.root().to_owned()]).enter() {
-        tracing::info!("the threads that answer keep more than they need: {kept}");
-    }
+    Confinement::server(vec![store.root().to_owned()]).enter();
     let quiet = context.quiet;
     let listen = move |event: &ServeEvent| {
         if !quiet {

@@ -157,7 +157,7 @@ impl ServedMount {
                 (userns::serve(root, &image, &directory, options)?, None, None)
             }
             ServedFrom::Image => {
-                let confinement = confined_to_layers(root, options.profile);
+                let confinement = Some(confined_to_layers(root));
                 let facts = (&*image.tree).into();
                 let options = MountOptions { facts, confinement, ..options.clone() };
                 (strata_fuse::serve(image.files.clone(), &directory, &options)?, None, None)

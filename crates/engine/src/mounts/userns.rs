@@ -81,7 +81,7 @@ pub(super) fn serve(
         };
         Ok(detached_overlay(&parts)?)
     };
-    let confinement = confined_to_layers(root, options.profile);
+    let confinement = Some(confined_to_layers(root));
     let options =
         MountOptions { facts, default_permissions: checks, confinement, ..options.clone() };
     match strata_fuse::serve_below(tree, directory, &options, &mut cover) {
