@@ -4,14 +4,13 @@
 
 use std::fs;
 use std::io::Cursor;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use strata_image::{OpenSource, SourceLimits, SourceSpec};
 
-use crate::kit::in_memory;
+use crate::kit::{in_memory, path_of};
 
 /// Bounds that an input of some kilobytes can reach.
 fn bounds() -> SourceLimits {
@@ -45,7 +44,7 @@ fn open(path: &Path) {
 /// Any bytes as an archive.
 pub(crate) fn archive(data: &[u8]) {
     let file = in_memory(data);
-    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
+    open(&path_of(&file));
 }
 
 /// The directory of a layout whose other documents are right; one process has one.

@@ -4,6 +4,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
 use strata_layer::{Event, Progress};
@@ -26,4 +28,9 @@ pub(crate) fn in_memory(bytes: &[u8]) -> File {
     file.write_all(bytes).unwrap();
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
     file
+}
+
+/// A path by which such a file can be opened, as long as it is open.
+pub(crate) fn path_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -5,8 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,19 +14,18 @@ use strata_registry::{
 };
 use strata_tree::BlobDigest;
 
-use crate::kit::in_memory;
+use crate::kit::{in_memory, path_of};
 
 /// Any bytes as a `registries.conf`, a `daemon.json` or an `auth.json`.
 pub(crate) fn settings(data: &[u8]) {
     let file = in_memory(data);
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let path = Path::new(&path);
+    let path = path_of(&file);
     let mut settings = RegistrySettings::default();
-    let _ = settings.add_registries_conf(path);
-    settings.add_daemon_json(path);
+    let _ = settings.add_registries_conf(&path);
+    settings.add_daemon_json(&path);
     let listed = settings.mirrors();
     assert!(listed.iter().all(|info| matches!(info.scheme, "http" | "https")));
-    if let Ok(found) = Credentials::load(&[path.to_owned()]) {
+    if let Ok(found) = Credentials::load(&[path]) {
         for host in ["docker.io", "h.example", "localhost:5000"] {
             // No helper that a file names is to run here.
             if !data.windows(4).any(|word| word == b"cred") && !data.contains(&b'\\') {

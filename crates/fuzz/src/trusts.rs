@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -15,7 +14,7 @@ use strata_trust::{
     NoSignatures, Signature, TrustPolicy,
 };
 
-use crate::kit::in_memory;
+use crate::kit::{in_memory, path_of};
 
 /// A name in each kind of scope that a policy can have.
 const NAMES: [&str; 3] = ["h.example/team/app:1", "localhost:5000/a@sha256:", "docker.io/b:2"];
@@ -25,8 +24,7 @@ const MANIFEST: [u8; 32] = [0x5a; 32];
 
 fn load(bytes: &[u8]) -> Option<TrustPolicy> {
     let file = in_memory(bytes);
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    TrustPolicy::load(Path::new(&path), LookasideConfig::default(), Gpgv::default()).ok()
+    TrustPolicy::load(&path_of(&file), LookasideConfig::default(), Gpgv::default()).ok()
 }
 
 /// Any bytes as a `policy.json`.

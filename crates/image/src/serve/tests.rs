@@ -1,42 +1,67 @@
-//! A client that keeps a connection, with the bounds of the test.
+//! Clients that keep connections, with the bounds of the test.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
 
-/// The one connection that there may be comes free again though its client never falls silent.
-#[test]
-fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
+/// Serves an empty store with these bounds while `work` goes on.
+fn serving(bounds: ServeBounds, work: impl FnOnce(SocketAddr)) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let shelf = Shelf { store: &store, made: Mutex::default() };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let bounds = ServeBounds { connections: 1, head: Duration::from_millis(300) };
     let over = AtomicBool::new(false);
     let stopped = || over.load(Ordering::SeqCst);
     std::thread::scope(|scope| {
         scope.spawn(|| wire::accept(&shelf, &listener, &stopped, &|_| {}, bounds).unwrap());
+        work(address);
+        over.store(true, Ordering::SeqCst);
+        // It asks whether it is to stop after each connection.
+        drop(TcpStream::connect(address).unwrap());
+    });
+}
+
+/// Asks once, and is answered.
+fn assert_answered(address: SocketAddr) {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+/// The one connection that there may be comes free again though its client never falls silent.
+#[test]
+fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
+    let bounds = ServeBounds { connections: 1, head: Duration::from_millis(300) };
+    serving(bounds, |address| {
         let mut slow = TcpStream::connect(address).unwrap();
         slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
-        scope.spawn(move || {
+        std::thread::spawn(move || {
             while slow.write_all(b"x").is_ok() {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        let mut other = TcpStream::connect(address).unwrap();
-        other
-            .write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        other.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        over.store(true, Ordering::SeqCst);
-        // It asks whether it is to stop after each connection.
-        drop(TcpStream::connect(address).unwrap());
+        assert_answered(address);
+    });
+}
+
+/// Nobody else wants its place, and it is ended all the same.
+#[test]
+fn a_head_that_drips_has_its_time() {
+    let bounds = ServeBounds { connections: 8, head: Duration::from_millis(300) };
+    serving(bounds, |address| {
+        let mut slow = TcpStream::connect(address).unwrap();
+        slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+        let mut drips = (0..3000).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            slow.write_all(b"x")
+        });
+        assert!(drips.any(|written| written.is_err()), "it is never ended");
     });
 }
 
@@ -45,16 +70,8 @@ fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
 #[test]
 fn silent_clients_make_room_for_one_that_asks() {
     const SILENT: usize = 300;
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let shelf = Shelf { store: &store, made: Mutex::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let bounds = ServeBounds { connections: 8, head: Duration::from_secs(3600) };
-    let over = AtomicBool::new(false);
-    let stopped = || over.load(Ordering::SeqCst);
-    std::thread::scope(|scope| {
-        scope.spawn(|| wire::accept(&shelf, &listener, &stopped, &|_| {}, bounds).unwrap());
+    serving(bounds, |address| {
         let heads: [&[u8]; 4] = [
             b"",
             b"G",
@@ -69,33 +86,17 @@ fn silent_clients_make_room_for_one_that_asks() {
             silent.push(client);
         }
         for _ in 0..3 {
-            let mut other = TcpStream::connect(address).unwrap();
-            other
-                .write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                .unwrap();
-            let mut answer = String::new();
-            other.read_to_string(&mut answer).unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert_answered(address);
         }
-        over.store(true, Ordering::SeqCst);
         drop(silent);
-        drop(TcpStream::connect(address).unwrap());
     });
 }
 
 /// A head that never ends costs 16 KiB, and says so.
 #[test]
 fn a_head_without_end_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    let shelf = Shelf { store: &store, made: Mutex::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let over = AtomicBool::new(false);
-    let stopped = || over.load(Ordering::SeqCst);
-    std::thread::scope(|scope| {
-        let bounds = ServeBounds::default();
-        scope.spawn(move || wire::accept(&shelf, &listener, &stopped, &|_| {}, bounds).unwrap());
+    let bounds = ServeBounds::default();
+    serving(bounds, |address| {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
         // It is told to stop long before all of it is sent.
@@ -103,7 +104,5 @@ fn a_head_without_end_is_refused() {
         let mut answer = String::new();
         let _ = client.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
-        over.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(address).unwrap());
     });
 }
