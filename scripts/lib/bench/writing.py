@@ -152,6 +152,8 @@ def one(bench, part, section, work, lowers, act, *, below=None, repeat=None, giv
     """A row: act(mount) in a new mount for each run, with what it `reads` in memory (default: all
     but the big file). Uppers that would fill the disk are not kept until the end. Where what was
     deleted costs nothing, for there is a journal or no disk, `deletes` is false."""
+    if not wanted(work):
+        return
     repeat = repeat or bench.repeat
     reads = reads or (lowers.tree, lowers.archive, lowers.repository)
 
@@ -183,8 +185,6 @@ def trees(bench, part, lowers):
     }
     read_all(lowers.tree)
     for work, command in works.items():
-        if not wanted(work):
-            continue
         if work == "unpack files":
             command = ["sh", "-ec", 'mkdir new && exec "$@" -C new', "sh", *command]
         one(bench, part, "trees", work, lowers, lambda m, c=command: sample(c, cwd=m.target))
@@ -318,8 +318,8 @@ def copy_up(bench, part, lowers):
         finally:
             mount.end()
             shutil.rmtree(mount.upper)
-    rows, failed = interleave_many(bench.repeat, {
-        p: lambda p=p: case(p) for p in NAMES})
+    peers = NAMES if wanted("copy-up of the big file") else []
+    rows, failed = interleave_many(bench.repeat, {p: lambda p=p: case(p) for p in peers})
     size = "%d MiB" % (lowers.big >> 20)
     for work, got in rows.items():
         part.row("copy-up", work, got, failed, "", size, repeat=bench.repeat)
