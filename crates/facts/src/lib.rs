@@ -26,6 +26,7 @@ mod place;
 pub mod schema;
 mod table;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use strata_image::ImageConfig;
@@ -85,8 +86,30 @@ pub fn write(
     options: &FactsOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<WrittenFacts> {
-    let config = |id: &_| Ok(ImageConfig::of(store, id)?);
-    write_tables(&Snapshot::of(store)?, &config, dir, options, progress)
+    let (snapshot, configs) = loop {
+        let snapshot = Snapshot::of(store)?;
+        if let Some(configs) = configs(store, &snapshot)? {
+            break (snapshot, configs);
+        }
+    };
+    let config = |id: &ImageId| match configs.get(id) {
+        Some(config) => Ok(config.clone()),
+        None => Ok(ImageConfig::of(store, id)?),
+    };
+    write_tables(&snapshot, &config, dir, options, progress)
+}
+
+/// The configs of all images of a snapshot, which are not in the index; `None` if one of the
+/// images has been removed since the snapshot was taken.
+fn configs(store: &Store, snapshot: &Snapshot) -> Result<Option<HashMap<ImageId, ImageConfig>>> {
+    let mut configs = HashMap::new();
+    for image in snapshot.images()? {
+        match ImageConfig::of_listed(store, &image.id)? {
+            Some(config) => configs.insert(image.id, config),
+            None => return Ok(None),
+        };
+    }
+    Ok(Some(configs))
 }
 
 /// Gives the config of an image.

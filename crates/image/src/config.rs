@@ -259,6 +259,23 @@ impl ImageConfig {
         Self::parse_named(&bytes, "the store", &format!("config {id}"))
     }
 
+    /// The same, for an image of a list of all: `None` if another process has removed it since.
+    ///
+    /// # Errors
+    /// As [`ImageConfig::of`].
+    pub fn of_listed(store: &Store, id: &ImageId) -> Result<Option<Self>> {
+        match Self::of(store, id) {
+            Err(Error::Store(strata_layer::Error::NoBlob(_)))
+                if store.images().get(id)?.is_none() =>
+            {
+                Ok(None)
+            }
+            // It may have been removed and have come back.
+            Err(Error::Store(strata_layer::Error::NoBlob(_))) => Self::of(store, id).map(Some),
+            config => config.map(Some),
+        }
+    }
+
     /// The whole config of an image in the store, to be shown: keys have the specification's
     /// letters, and what Go takes, or no type holds, is there all the same.
     ///

@@ -51,6 +51,9 @@ pub enum Error {
     /// An image that is not in the store.
     #[error("image {0} is not in the store")]
     NoImage(ImageId),
+    /// An image that has not the names by which it was to be changed: another process was quicker.
+    #[error("image {0} has got or lost a name meanwhile; try again")]
+    Renamed(ImageId),
     /// A blob that is not in the store.
     #[error("blob {0} is not in the store; `strata fsck` tells what else is missing")]
     NoBlob(BlobDigest),

@@ -47,7 +47,8 @@ pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, Giving, HeldImage, HeldImages,
     HeldKind, HeldName, HeldNames, Hold, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
     LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, PackedBlobs, Problem, Removal,
-    SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, Unpacked, Usage, chain_id,
+    SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, TaggedImages, Unpacked, Usage,
+    chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

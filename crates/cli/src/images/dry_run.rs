@@ -40,7 +40,7 @@ pub(super) fn run(
             Ok(RmiEffect::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
                 failed.push(no_image(text));
             }
-            Ok(RmiEffect::Untag(names)) => {
+            Ok(RmiEffect::Untag(_, names)) => {
                 tags.retain(|(known, _)| !names.contains(known));
                 untagged.extend(names);
             }

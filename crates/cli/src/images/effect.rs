@@ -15,8 +15,8 @@ use super::{familiar, is_pin, split};
 
 /// What an argument asks for.
 pub(super) enum RmiEffect {
-    /// That these names go; the image has others.
-    Untag(Vec<String>),
+    /// That these names of the image go; it has others.
+    Untag(ImageId, Vec<String>),
     /// That the image goes, with all its names.
     Remove(ImageId),
 }
@@ -41,7 +41,7 @@ pub(super) fn asked(
             // As docker does it: the image stays, without a name, as long as an upper needs it.
             let kept = force && users.upper(&image.id).is_some();
             if kept || gone.len() < names.len() {
-                return Ok(RmiEffect::Untag(gone));
+                return Ok(RmiEffect::Untag(image.id, gone));
             }
         }
         None if tags_of_it().count() > 1 && !force => bail!(

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 use jiff::Timestamp;
 use strata_image::ImageConfig;
-use strata_layer::{ImageRecord, Store};
+use strata_layer::{ImageRecord, Store, TaggedImages};
 use strata_registry::Reference;
 use strata_tree::ImageId;
 
@@ -49,20 +49,25 @@ pub(crate) struct KnownImage {
 impl KnownImage {
     /// All images.
     pub(crate) fn all(store: &Store) -> Result<Vec<Self>> {
-        let tags = store.images().tags()?;
-        let images = store.images().all()?.into_iter();
-        images.map(|record| Self::new(store, record, &tags)).collect()
+        let TaggedImages { images, tags } = store.images().with_tags()?;
+        let mut known = Vec::new();
+        for record in images {
+            if let Some(config) = ImageConfig::of_listed(store, &record.id)? {
+                known.push(Self::new(config, record, &tags));
+            }
+        }
+        Ok(known)
     }
 
     /// One image.
     pub(crate) fn one(store: &Store, record: ImageRecord) -> Result<Self> {
-        Self::new(store, record, &store.images().tags()?)
+        let config = ImageConfig::of(store, &record.id)?;
+        Ok(Self::new(config, record, &store.images().tags()?))
     }
 
-    fn new(store: &Store, record: ImageRecord, tags: &[(String, ImageId)]) -> Result<Self> {
-        let config = ImageConfig::of(store, &record.id)?;
+    fn new(config: ImageConfig, record: ImageRecord, tags: &[(String, ImageId)]) -> Self {
         let tags = tags.iter().filter(|(_, id)| *id == record.id);
-        Ok(Self { tags: tags.map(|(name, _)| name.clone()).collect(), record, config })
+        Self { tags: tags.map(|(name, _)| name.clone()).collect(), record, config }
     }
 
     /// Repository and tag of each name; `<none>` twice if there is no name.

@@ -122,15 +122,21 @@ pub(super) fn prune(
         if !wanted || !meant || used.contains(&image.record.id) {
             continue;
         }
-        match store.images().remove(&image.record.id) {
+        let known: Vec<&str> = image.tags.iter().map(String::as_str).collect();
+        match store.images().remove_known(&image.record.id, &known) {
             Ok(layers) => {
                 pruned.untagged.extend(image.tags.iter().map(|name| familiar(name)));
                 pruned.deleted.push(image.record.id.to_string());
                 pruned.deleted.extend(layers.iter().map(ToString::to_string));
                 gone.extend(layers);
             }
-            // Somebody has begun to use it, or was quicker.
-            Err(LayerError::InUse { .. } | LayerError::Held { .. } | LayerError::NoImage(_)) => {}
+            // Somebody has begun to use it, has named it, or was quicker.
+            Err(
+                LayerError::InUse { .. }
+                | LayerError::Held { .. }
+                | LayerError::NoImage(_)
+                | LayerError::Renamed(_),
+            ) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -11,6 +11,7 @@ use clap::Args;
 use strata_image::resolve_image;
 use strata_layer::{Error as LayerError, Store};
 use strata_registry::Reference;
+use strata_tree::ImageId;
 
 use super::effect::{RmiEffect, asked, gone_by_name, names_of, shown};
 use super::familiar;
@@ -85,6 +86,8 @@ fn is_absent(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(strata_image::Error::NoImage { .. }))
 }
 
+/// Again, as long as others name the image or take a name away between the question what is to go
+/// and its going.
 fn remove(
     store: &Store,
     users: &Users,
@@ -92,15 +95,31 @@ fn remove(
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
+    loop {
+        match remove_as_named(store, users, text, force) {
+            Ok(lines) => return Ok(lines.iter().try_for_each(|line| writeln!(out, "{line}"))?),
+            Err(error) if is_renamed(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_renamed(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LayerError::Renamed(_)))
+}
+
+/// Gives what is to be said of it.
+fn remove_as_named(store: &Store, users: &Users, text: &str, force: bool) -> Result<Vec<String>> {
     let tags = store.images().tags()?;
     match asked(store, &tags, users, text, force)? {
-        RmiEffect::Untag(names) => untag(store, &names, out)?,
+        RmiEffect::Untag(id, names) => untag(store, &id, &names_of(&tags, &id), &names),
         RmiEffect::Remove(id) => {
-            let shown = shown(&tags, &id, text);
-            let freed = match (store.images().remove(&id), gone_by_name(&tags, &id, text)) {
+            let (shown, names) = (shown(&tags, &id, text), names_of(&tags, &id));
+            let removed = store.images().remove_known(&id, &names);
+            let freed = match (removed, gone_by_name(&tags, &id, text)) {
                 // The image stays, without a name, as long as it is in use.
-                (Err(error), Some(names)) if force && error.is_in_use() => {
-                    return untag(store, &names, out);
+                (Err(error), Some(gone)) if force && error.is_in_use() => {
+                    return untag(store, &id, &names, &gone);
                 }
                 (Err(error @ LayerError::InUse { .. }), _) => match users.mounted(&id) {
                     Some(how) => bail!("unable to delete {shown}: {how}"),
@@ -108,22 +127,16 @@ fn remove(
                 },
                 (freed, _) => freed.with_context(|| format!("unable to delete {shown}"))?,
             };
-            for name in names_of(&tags, &id) {
-                writeln!(out, "Untagged: {}", familiar(name))?;
-            }
-            writeln!(out, "Deleted: {id}")?;
-            for layer in freed {
-                writeln!(out, "Deleted: {layer}")?;
-            }
+            let mut lines: Vec<String> =
+                names.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
+            lines.push(format!("Deleted: {id}"));
+            lines.extend(freed.iter().map(|layer| format!("Deleted: {layer}")));
+            Ok(lines)
         }
     }
-    Ok(())
 }
 
-fn untag(store: &Store, names: &[String], out: &mut impl Write) -> Result<()> {
-    for name in names {
-        store.images().untag(name)?;
-        writeln!(out, "Untagged: {}", familiar(name))?;
-    }
-    Ok(())
+fn untag(store: &Store, id: &ImageId, known: &[&str], gone: &[String]) -> Result<Vec<String>> {
+    store.images().untag_of(id, known, gone)?;
+    Ok(gone.iter().map(|name| format!("Untagged: {}", familiar(name))).collect())
 }

@@ -196,7 +196,7 @@ pub(super) fn collect(
             Some((held, _)) => (None, vec![held.shown()]),
             None => {
                 let id = &records[*at].id;
-                (Some(ImageConfig::of(&store, id)?), names.get(id).cloned().unwrap_or_default())
+                (ImageConfig::of_listed(&store, id)?, names.get(id).cloned().unwrap_or_default())
             }
         };
         let config = config.as_ref();

@@ -3,6 +3,8 @@
 //! Invariants: an image is committed only while all its layers are leased and in the index; the
 //! copy is replaced, durably, before the commit, so it may name an image too many, never too few.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Transaction;
 use sha2::{Digest, Sha256};
 use strata_tree::{BlobDigest, ChainId, DiffId, ImageId};
@@ -26,6 +28,15 @@ pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
         chain = ChainId::from_bytes(Sha256::digest(text.as_bytes()).into());
     }
     Some(chain)
+}
+
+/// Images and tags of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedImages {
+    /// By id.
+    pub images: Vec<ImageRecord>,
+    /// Reference and image, by reference.
+    pub tags: Vec<(String, ImageId)>,
 }
 
 /// The images of a store, with their tags.
@@ -62,6 +73,16 @@ impl<'s> Images<'s> {
     /// `Sqlite`.
     pub fn tags(&self) -> Result<Vec<(String, ImageId)>> {
         images::tags(&self.index.lock().db)
+    }
+
+    /// All images and all tags, as they are at one moment.
+    ///
+    /// # Errors
+    /// `Sqlite`.
+    pub fn with_tags(&self) -> Result<TaggedImages> {
+        let index = self.index.lock();
+        let moment = index.db.unchecked_transaction()?;
+        Ok(TaggedImages { images: images::all(&moment)?, tags: images::tags(&moment)? })
     }
 
     /// Why an image was let in: its names that have a verdict, with it, sorted by name.
@@ -144,6 +165,17 @@ impl<'s> Images<'s> {
         self.change(|tx| images::untag(tx, reference))
     }
 
+    /// Takes names away from an image that has just the names `known`.
+    ///
+    /// # Errors
+    /// `Renamed` if it has others: then nothing was done.
+    pub fn untag_of(&self, id: &ImageId, known: &[&str], gone: &[String]) -> Result<()> {
+        self.change(|tx| {
+            require_names(tx, id, known)?;
+            gone.iter().try_for_each(|name| images::untag(tx, name).map(drop))
+        })
+    }
+
     /// Removes an image, its names, and the layers that no other image has and nobody holds;
     /// returns those, top first.
     ///
@@ -151,8 +183,26 @@ impl<'s> Images<'s> {
     /// `NoImage`; `InUse` if a mount leases the image or one of those layers: then nothing was
     /// done.
     pub fn remove(&self, id: &ImageId) -> Result<Vec<DiffId>> {
+        self.remove_if(id, |_| Ok(()))
+    }
+
+    /// The same for an image that has just the names `known`: one that somebody gave it meanwhile
+    /// is not lost.
+    ///
+    /// # Errors
+    /// As [`Images::remove`]; `Renamed` if it has other names: then nothing was done.
+    pub fn remove_known(&self, id: &ImageId, known: &[&str]) -> Result<Vec<DiffId>> {
+        self.remove_if(id, |tx| require_names(tx, id, known))
+    }
+
+    fn remove_if(
+        &self,
+        id: &ImageId,
+        may: impl FnOnce(&Transaction<'_>) -> Result<()>,
+    ) -> Result<Vec<DiffId>> {
         let config = self.dir.blob_path(&(*id).into());
         let (image, freed, locks, _config) = self.change(|tx| {
+            may(tx)?;
             let Some(image) = images::find(tx, id)? else { return Err(Error::NoImage(*id)) };
             let config = match lock_path(&config, Lock::SoonExclusive)? {
                 Locked::Busy => return Err(Error::InUse { what: format!("image {}", id.short()) }),
@@ -208,5 +258,15 @@ impl<'s> Images<'s> {
             true => Ok(()),
             false => remove_file_if_there(&self.dir.blob_path(blob)),
         }
+    }
+}
+
+/// Sees that an image has these names and no others.
+fn require_names(tx: &Transaction<'_>, id: &ImageId, known: &[&str]) -> Result<()> {
+    let tags = images::tags(tx)?;
+    let now = tags.iter().filter(|(_, image)| image == id).map(|(name, _)| name.as_str());
+    match now.collect::<BTreeSet<_>>() == known.iter().copied().collect() {
+        true => Ok(()),
+        false => Err(Error::Renamed(*id)),
     }
 }

@@ -82,7 +82,7 @@ pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
 pub use held_images::{HeldImage, HeldImages};
 pub use holds::{Hold, Holds};
-pub use images::{Images, chain_id};
+pub use images::{Images, TaggedImages, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};
 pub use names::{HeldKind, HeldName, HeldNames};

@@ -211,6 +211,27 @@ fn removing_all_images_frees_every_byte() {
 }
 
 #[test]
+fn a_name_that_came_meanwhile_is_not_lost() {
+    let place = TempStore::new();
+    let store = place.open();
+    let image = load(&store, "one", &[&files(&[("a", b"one")])]);
+    // Another process, after this one has asked for the names.
+    place.open().images().tag("two", &image).unwrap();
+    let renamed = |result: Error| matches!(result, Error::Renamed(id) if id == image);
+    assert!(renamed(store.images().remove_known(&image, &["one"]).unwrap_err()));
+    let one = ["one".to_owned()];
+    assert!(renamed(store.images().untag_of(&image, &["one"], &one).unwrap_err()));
+    let named = vec![("one".to_owned(), image), ("two".to_owned(), image)];
+    let all = store.images().with_tags().unwrap();
+    assert_eq!((all.images.len(), all.tags), (1, named));
+    store.images().untag_of(&image, &["two", "one"], &one).unwrap();
+    assert!(renamed(store.images().remove_known(&image, &["one", "two"]).unwrap_err()));
+    assert_eq!(store.images().remove_known(&image, &["two"]).unwrap().len(), 1);
+    drop(store);
+    assert_clean(&place.root());
+}
+
+#[test]
 fn shared_contents_stay_for_who_is_left() {
     let place = TempStore::new();
     let store = place.open();
