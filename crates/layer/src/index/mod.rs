@@ -120,6 +120,12 @@ impl Index {
         schema::version(&self.db)
     }
 
+    /// A number that changes when another connection has committed something
+    /// (sqlite.org/pragma.html, `data_version`).
+    pub(crate) fn changes_of_others(&self) -> Result<i64> {
+        Ok(self.db.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
     /// Closes it; the last one to do so has its log merged into `index.db`, durably.
     pub(crate) fn close(self) -> Result<()> {
         Ok(self.db.close().map_err(|(_, error)| error)?)

@@ -9,7 +9,7 @@
 //!    engines hold can be read.
 //!
 //! Invariants: without `repair` nothing is changed; garbage that a crash may leave is a note, not
-//! a problem. With it, what stays among the problems is what could not be mended.
+//! a problem, and neither is what other processes do meanwhile. With it, what stays among the problems is what could not be mended.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -73,8 +73,18 @@ impl Store {
     }
 }
 
+/// Looks a second time at what is wrong in a store that others have changed meanwhile: what a
+/// change of theirs explains is gone then.
 fn check(store: &Store, progress: &dyn Progress) -> Result<FsckReport> {
-    Checker::new(&store.dir, &store.index).check(progress)
+    let before = store.index.lock().changes_of_others()?;
+    let check = || Checker::new(&store.dir, &store.index).check(progress);
+    let first = check()?;
+    if first.problems.is_empty() || store.index.lock().changes_of_others()? == before {
+        return Ok(first);
+    }
+    let mut report = check()?;
+    report.problems.retain(|problem| first.problems.contains(problem));
+    Ok(report)
 }
 
 impl Checker<'_> {

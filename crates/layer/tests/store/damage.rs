@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use strata_layer::{Problem, Store, StoreOptions};
+use strata_layer::{Event, Problem, Progress, Store, StoreOptions};
 use strata_tree::DiffId;
 
 use crate::common::{
@@ -74,6 +74,45 @@ fn check(origin: &Path, set: &Set, name: &str, needle: &str, damage: impl Fn(&Pa
     fill(&root, set);
     assert_clean(&root);
     assert_eq!((dump(&root), contents(&root)), (clean.0, without_inodes(&clean.1)), "{name}");
+}
+
+/// Removes the image with two layers, once, when the check comes to a layer.
+struct Remover<'a>(&'a Path, std::sync::Once);
+
+impl Progress for Remover<'_> {
+    fn event(&self, _: &str, event: Event) {
+        if matches!(event, Event::Started { .. }) {
+            self.1.call_once(|| {
+                let store = Store::open(self.0).unwrap();
+                let (_, image) = store.images().tags().unwrap().pop().unwrap();
+                assert_eq!(store.images().remove(&image).unwrap().len(), 2);
+            });
+        }
+    }
+
+    fn warning(&self, _: &str, _: &str) {}
+}
+
+#[test]
+fn what_another_process_removes_meanwhile_is_no_damage() {
+    let (place, set) = (TempStore::in_memory(), set());
+    let root = place.root();
+    fill(&root, &set);
+    let remover = Remover(&root, std::sync::Once::new());
+    let report = Store::fsck(&root, false, StoreOptions::default(), &remover).unwrap();
+    assert!(remover.1.is_completed());
+    assert_eq!((report.problems, report.layers), (vec![], 1));
+
+    // What is damaged all the same is told.
+    fill(&root, &set);
+    flip(&layer_dir(&root, &diff_id(&set.alone)).join("diff/alone"), 0);
+    let remover = Remover(&root, std::sync::Once::new());
+    let report = Store::fsck(&root, false, StoreOptions::default(), &remover).unwrap();
+    assert!(!report.problems.is_empty());
+    assert!(report.problems.iter().all(|problem| match problem {
+        Problem::Layer { diff_id: layer, .. } => *layer == diff_id(&set.alone),
+        _ => false,
+    }));
 }
 
 type Files = std::collections::BTreeMap<PathBuf, (Vec<u8>, u64)>;
