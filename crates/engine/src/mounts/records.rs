@@ -7,13 +7,14 @@
 //! from before it starts. The kernel drops both however the daemon ends, so a file that can be
 //! locked belongs to a dead one.
 //!
-//! Invariants: a json file is complete and locked before it has its name; only [`clean`] and the
-//! daemon itself remove one; cleaning never touches what a living daemon holds.
+//! Invariants: a file counts as locked once its path leads to it after that; a json file is complete
+//! and locked before it has its name; only [`clean`] and the daemon itself remove one; cleaning never
+//! touches what a living daemon holds.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -187,15 +188,15 @@ impl MountRecords {
     /// # Errors
     /// `Doing`: it cannot be made.
     pub fn create_log(&self) -> Result<(String, PathBuf, File)> {
-        let name = Self::new_name();
-        let path = self.log(&name);
-        let create = || -> io::Result<File> {
-            let file = options().create_new(true).append(true).open(&path)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(file)
-        };
-        let file = create().with_context(|| format!("cannot create {}", path.display()))?;
-        Ok((name, path, file))
+        loop {
+            let name = Self::new_name();
+            let path = self.log(&name);
+            let created = create_locked(&path, options().append(true));
+            let created = created.with_context(|| format!("cannot create {}", path.display()))?;
+            if let Some(file) = created {
+                return Ok((name, path, file));
+            }
+        }
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -229,8 +230,12 @@ impl MountRecords {
         let (draft, json) =
             (self.dir.join(format!("{name}.new")), self.dir.join(format!("{name}.json")));
         let write = || -> io::Result<File> {
-            let mut file = options().create_new(true).open(&draft)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            let mut file = loop {
+                match create_locked(&draft, &mut options())? {
+                    Some(file) => break file,
+                    None => std::thread::yield_now(),
+                }
+            };
             file.write_all(&serde_json::to_vec(record)?)?;
             fs::rename(&draft, &json)?;
             Ok(file)
@@ -298,9 +303,9 @@ impl MountRecords {
                 }
                 Some(_) | None => continue,
             }
-            let free = File::open(&path)
-                .and_then(|file| try_lock(&file, FlockOperation::NonBlockingLockExclusive));
-            if free.unwrap_or(false) {
+            let Ok(file) = File::open(&path) else { continue };
+            let free = try_lock(&file, FlockOperation::NonBlockingLockExclusive);
+            if free.unwrap_or(false) && leads_to(&path, &file) {
                 remove(&path);
             }
         }
@@ -312,6 +317,28 @@ fn options() -> fs::OpenOptions {
     let mut options = File::options();
     options.read(true).write(true).create(true).mode(0o600);
     options
+}
+
+/// Makes a file that [`MountRecords::clean`] leaves alone; `None` if a cleaning process has taken it
+/// for one of the dead before it was locked.
+fn create_locked(path: &Path, options: &mut fs::OpenOptions) -> io::Result<Option<File>> {
+    let file = match options.create_new(true).open(path) {
+        Ok(file) => file,
+        // It is about to be removed: no two processes have one name.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let locked = try_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok((locked && leads_to(path, &file)).then_some(file))
+}
+
+/// Whether the path still leads to that file.
+fn leads_to(path: &Path, file: &File) -> bool {
+    let of = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (fs::symlink_metadata(path), file.metadata()) {
+        (Ok(there), Ok(own)) => of(there) == of(own),
+        _ => false,
+    }
 }
 
 /// Removes a file; one that is gone already is no error.
@@ -457,6 +484,27 @@ mod tests {
         assert_eq!(names(&registry), 1);
         drop(log);
         registry.clean().unwrap();
+        assert_eq!(names(&registry), 0);
+    }
+
+    #[test]
+    fn cleaning_leaves_alone_what_is_being_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = MountRecords::open(dir.path(), None).unwrap();
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                for _ in 0..500 {
+                    let (name, log, _file) = registry.create_log().unwrap();
+                    let held = registry.register(&name, &record("/x")).unwrap();
+                    assert!(log.exists() && held.json.exists());
+                    held.leave();
+                }
+            });
+            while !maker.is_finished() {
+                registry.clean().unwrap();
+            }
+            maker.join().unwrap();
+        });
         assert_eq!(names(&registry), 0);
     }
 
