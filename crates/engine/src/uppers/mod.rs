@@ -265,6 +265,8 @@ impl Uppers {
         let doing = || format!("cannot remove the upper {}", upper.name);
         // Renamed out of sight first: half an upper is never seen.
         fs::rename(&path, &gone).with_context(doing)?;
+        // It stays removed, whatever happens to the power.
+        fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).with_context(doing)?;
         fs::remove_dir_all(&gone).with_context(doing)
     }
 
