@@ -4,11 +4,9 @@
 usage: crashed.py STRATA-OVERLAY SEED COUNT
 
 Works in the current directory. The upper is on a file system of its own: ext4 and, where the
-machine has them, XFS and btrfs in turns. It is shut down without flushing its journal
-(EXT4_IOC_SHUTDOWN, which XFS knows by the same number), as by a power failure, and mounted again.
-btrfs cannot be shut down; its disk is a file of an ext4, and that is shut down: any part that was not flushed may be
-lost. The writer renames nothing there, for btrfs can lose the whiteout that a rename leaves, with
-overlayfs as well. Then
+machine has them, XFS and btrfs in turns (cutdisk.py). It is shut down without flushing its journal, as by a power
+failure, and mounted again. The writer renames nothing on btrfs, which can lose the whiteout that
+a rename leaves, with overlayfs as well. Then
 
 * a lower's file that was changed and synced has all bytes that were written;
 * a file that was changed and not synced has the lower's bytes, or new ones where it was written;
@@ -17,24 +15,21 @@ overlayfs as well. Then
 
 There are more crashes, up to five times COUNT, until one has cut a copy off.
 """
-import fcntl
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 from asoverlay import differences
+from cutdisk import BTRFS, CutDisk, makers, run
 from killed import mount, tree, write_all
 
 FILES, GROUP = 24, 4
 MARK = "trusted.overlay.strata.origin"
 UPPER, WORK = "disk/upper", "disk/work"
-EXT4, XFS, BTRFS = ["mkfs.ext4", "-F"], ["mkfs.xfs", "-f"], ["mkfs.btrfs", "-f", "-K"]
-SIZE = 1 << 30
-SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+SIZE = 1 << 29
 
 
 def read(path):
@@ -146,11 +141,10 @@ def attempt(overlay, seed):
         with open("lower/" + name, "wb") as file:
             file.write(old_bytes(name))
     before = tree("lower")
-    every = makers()
+    every = list(makers().values())
     maker = every[seed % len(every)]
-    image = new_image(maker)
-    run(*maker, "-q", image, stdout=subprocess.DEVNULL)
-    attach(image)
+    disk = CutDisk(".", maker, SIZE)
+    disk.make()
     for path in (UPPER, WORK):
         os.mkdir(path)
     os.sync()
@@ -165,15 +159,12 @@ def attempt(overlay, seed):
         while word not in read("journal"):
             time.sleep(0.0005)
         time.sleep(rng.random() * rng.choice([0, 0.02, 0.2]))
-        shut_down("host" if maker == BTRFS else "disk")
+        disk.shut_down()
         writer.kill()
         daemon.kill()
     daemon.wait()
     run("umount", "-l", "merged")
-    detach()
-    if maker == BTRFS:
-        run("mount", "-o", "loop", "host.img", "host")
-    attach(image)
+    disk.boot()
     count = cut_off()
     daemon = mount(overlay, options())
     left = os.listdir(WORK + "/work")
@@ -185,69 +176,17 @@ def attempt(overlay, seed):
     found = differences(UPPER, "lower", seen)
     assert not found, "%d differ from overlayfs:\n%s" % (len(found), "\n".join(found[:4]))
     assert tree("lower") == before, "the lower has changed"
-    detach()
+    disk.detach()
     for name in names(seed):
         os.unlink("lower/" + name)
     return count, synced
-
-
-def makers():
-    """The commands that make the file systems which this machine has."""
-    known = read("/proc/filesystems").split()
-    return [EXT4] + [maker for maker, name in ((XFS, b"xfs"), (BTRFS, b"btrfs"))
-                     if name in known and shutil.which(maker[0])]
-
-
-def new_image(maker):
-    """A file for a file system; for btrfs in one that can be shut down, `host`."""
-    name = "host.img" if maker == BTRFS else "disk.img"
-    with open(name, "wb") as image:
-        image.truncate(SIZE)
-    if maker != BTRFS:
-        return name
-    run(*EXT4, "-q", "host.img")
-    run("mount", "-o", "loop", "host.img", "host")
-    # All of it is written once, so that later writes change only bytes in the ext4.
-    with open("host/disk.img", "wb") as image:
-        for _ in range(SIZE // 2 >> 20):
-            image.write(bytes(1 << 20))
-        os.fsync(image.fileno())
-    return "host/disk.img"
-
-
-def attach(image):
-    # To discard would make holes in the file.
-    run("mount", "-o", "loop" + (",nodiscard" if image.startswith("host") else ""), image, "disk")
-
-
-def detach():
-    """Unmounts `disk` and, if it is mounted, `host`, which its loop device uses for a moment."""
-    run("umount", "disk")
-    for _ in range(100):
-        if not os.path.ismount("host"):
-            return
-        subprocess.run(["umount", "host"], stderr=subprocess.DEVNULL, check=False)
-        time.sleep(0.05)
-    raise OSError("host stays busy")
-
-
-def shut_down(where):
-    directory = os.open(where, os.O_RDONLY)
-    fcntl.ioctl(directory, SHUTDOWN, NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
-    os.close(directory)
 
 
 def options():
     return "lowerdir=lower,upperdir=%s,workdir=%s" % (UPPER, WORK)
 
 
-def run(*argv, **options):
-    subprocess.run(argv, check=True, **options)
-
-
 def main(overlay, seed, count):
-    os.mkdir("disk")
-    os.mkdir("host")
     number, cut, synced = 0, 0, 0
     try:
         while number < count or not cut and number < 5 * count:

@@ -20,11 +20,11 @@ def fixture(name):
 
 
 class Command:
-    """One command line of strata, or of sh with $S for strata. `half` are files that it makes and
-    that may stand there unfinished after a failure, with the reason."""
+    """One command line of strata, or of sh with "$@" for strata. What a `durable` one has done outlasts
+    a power failure: it changes the store, and makes nothing beside it."""
 
-    def __init__(self, name, *args, shell=None):
-        self.name, self.args, self.shell = name, args, shell
+    def __init__(self, name, *args, shell=None, durable=False):
+        self.name, self.args, self.shell, self.durable = name, args, shell, durable
 
     def line(self, strata, place):
         program = [strata, "--root", place + "/store"]
@@ -40,17 +40,17 @@ MOUNTED = ('"$@" -q mount {} ' + IMAGE + ' mnt || exit; {}; s=$?; "$@" -q umount
 LOOK = "ls mnt/bin > /dev/null && cat mnt/etc/passwd > /dev/null"
 
 COMMANDS = [
-    Command("load", "-q", "load", "-i", fixture("sparse.oci.tar")),
-    Command("load docker", "-q", "load", "-i", fixture("cases-podman.docker.tar")),
-    Command("load zstd", "-q", "load", "-i", fixture("cases-zstd.oci.tar")),
-    Command("import", "-q", "import", fixture("rootfs.tar.gz"), "stratafs.test/root:1"),
-    Command("pull", "-q", "pull", "{registry}/stratafs.test/cases:2"),
-    Command("commit", "-q", "commit", "work", "stratafs.test/made:1"),
-    Command("tag", "-q", "tag", IMAGE, "stratafs.test/tagged:1"),
-    Command("rmi", "-q", "rmi", "--force", OTHER),
-    Command("gc", "-q", "gc"),
-    Command("fsck", "-q", "fsck", "--repair"),
-    Command("rm", "-q", "rm", "work"),
+    Command("load", "-q", "load", "-i", fixture("sparse.oci.tar"), durable=True),
+    Command("load docker", "-q", "load", "-i", fixture("cases-podman.docker.tar"), durable=True),
+    Command("load zstd", "-q", "load", "-i", fixture("cases-zstd.oci.tar"), durable=True),
+    Command("import", "-q", "import", fixture("rootfs.tar.gz"), "stratafs.test/root:1", durable=True),
+    Command("pull", "-q", "pull", "{registry}/stratafs.test/cases:2", durable=True),
+    Command("commit", "-q", "commit", "work", "stratafs.test/made:1", durable=True),
+    Command("tag", "-q", "tag", IMAGE, "stratafs.test/tagged:1", durable=True),
+    Command("rmi", "-q", "rmi", "--force", OTHER, durable=True),
+    Command("gc", "-q", "gc", durable=True),
+    Command("fsck", "-q", "fsck", "--repair", durable=True),
+    Command("rm", "-q", "rm", "work", durable=True),
     Command("save", "-q", "save", "-o", "@/out/saved.tar", IMAGE),
     Command("export", "-q", "export", "-o", "@/out/tree.tar", IMAGE),
     Command("export erofs", "-q", "export", "--type", "erofs", "-o", "@/out/tree.erofs", IMAGE),

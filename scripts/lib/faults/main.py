@@ -7,6 +7,11 @@ leaves. Then for each chosen point a copy of the base runs with that call failin
   told    it failed, said why, and after that the same command succeeds
   WRONG   anything else; the reason is printed at once, with the command line that shows it
 
+For a command that changes the store there are also cuts: the place is on a disk of its own, whose power
+fails once the program was killed in its nth call (see cutdisk.py). What was there before is
+there and whole, and what the command said is done is there too: the last point is the cut after its
+end.
+
 A point is the name of a system call and a number: the nth call of that name of each thread fails.
 A run that makes fewer of them, for threads take their work in another order, has missed its point,
 which is counted. A fault in the dynamic linker, before the program runs, has the linker's message.
@@ -19,7 +24,9 @@ import signal
 import subprocess
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 from commands import COMMANDS, make_base, state, strata
+from cutdisk import LOG_FLUSH, NAMES as DISKS, NO_LOG_FLUSH, CutDisk, makers
 
 WRITES = ("write,pwrite64,writev,pwritev,openat,mkdirat,mkdir,linkat,link,symlinkat,symlink,rename,"
           "renameat,renameat2,fallocate,ftruncate,fsync,fdatasync,syncfs,copy_file_range,fsetxattr,"
@@ -37,6 +44,14 @@ KINDS = {
     "KILL": ("signal=KILL", WRITES + ",unlinkat,unlink,rmdir,mount,move_mount,fsmount"),
     "SHORT": None,
 }
+# The calls after which a disk may hold something else, or has to; the names of files and the flushes.
+CUT = ("signal=KILL", WRITES + ",unlinkat,unlink,rmdir")
+# What is lost of a disk, and which it is. btrfs has no journal that could be written first.
+CUTS = {"CUT-" + name: (name, NO_LOG_FLUSH) for name in DISKS}
+CUTS.update({"CUT-LOG-" + name: (name, LOG_FLUSH) for name in ("ext4", "xfs")})
+KINDS.update(dict.fromkeys(CUTS, CUT))
+DISK_SIZE = 320 << 20
+END = ("end", 1)
 PATIENCE = 60
 # What names a thing: a path, a reference, a digest, a device.
 NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|work\b|mnt\b|the store|daemon|descriptors|pipe")
@@ -50,11 +65,36 @@ class Runs:
         self.base = args.work + "/base"
         self.place = args.work + "/place"
         self.registry = None
+        # Whether a place is on a disk, and the file with the base on such a disk.
+        self.disk, self.kept = None, None
         make_base(self.strata, self.base)
+
+    def on_disk(self, cut):
+        """From now on each place is on a disk of that kind of cut; with None on none."""
+        self.clean()
+        if self.disk:
+            self.disk.detach()
+        self.place = self.work + "/place"
+        self.disk = self.kept = None
+        if cut:
+            # Short, for sockets are below it.
+            disk = CutDisk(self.work + "/cut", makers()[CUTS[cut][0]], DISK_SIZE)
+            disk.make()
+            self.place = disk.at("disk/place")
+            # Not a copy, whose directories may take other blocks than the index knows.
+            make_base(self.strata, self.place)
+            disk.detach(everything=False)
+            disk.copy_to(self.work + "/kept.img")
+            disk.attach()
+            self.disk, self.kept = disk, self.work + "/kept.img"
 
     def fresh(self):
         """A new copy of the base, with nothing of the last run in its way."""
         self.clean()
+        if self.disk:
+            self.disk.detach(everything=False)
+            self.disk.copy_from(self.kept)
+            return
         # Hard links of the store stay links.
         subprocess.run(["cp", "-a", self.base, self.place], check=True)
 
@@ -64,7 +104,8 @@ class Runs:
         for target in reversed(mounted):
             if target.startswith(self.place + "/"):
                 subprocess.run(["umount", "-l", target], check=False)
-        shutil.rmtree(self.place, ignore_errors=True)
+        if not self.disk:
+            shutil.rmtree(self.place, ignore_errors=True)
 
     def run(self, command, *before, **environment):
         """Runs a command in the place; (status, what it said), a hang as status None."""
@@ -81,6 +122,15 @@ class Runs:
                 child.communicate()
                 return None, "hangs for %d s" % PATIENCE
         return child.returncode, said
+
+    def without_faults(self, command):
+        """The states before a command and after it."""
+        self.fresh()
+        before = state(self.strata, self.place)
+        status, said = self.run(command)
+        if status:
+            raise SystemExit("faults: %s: %s" % (command.name, said))
+        return before, state(self.strata, self.place)
 
     def points_of(self, command, kind):
         """Every point of a run without a fault: the name of a call, and the how manieth it is for
@@ -108,16 +158,19 @@ class Runs:
                 seen[name] = max(count, seen.get(name, 0))
         if status:
             raise SystemExit("faults: %s without a fault: %s" % (command.name, said))
-        return [(name, n) for name, count in seen.items() for n in range(1, count + 1)]
+        points = [(name, n) for name, count in seen.items() for n in range(1, count + 1)]
+        return points + [END] if self.disk else points
 
     def faulty(self, command, kind, point):
         """The run with one call failing: (status, said, whether it came to that call)."""
         call, n = point
+        if point == END:
+            return *self.run(command), True
         if kind == "SHORT":
             return *self.run(command, LD_PRELOAD=self.work + "/short.so", STRATA_SHORT=str(n)), True
         log = self.work + "/log"
         # strace 6.1 sends no signal where the kernel filters the calls for it.
-        filtered = [] if kind == "KILL" else ["--seccomp-bpf"]
+        filtered = [] if kind == "KILL" or self.disk else ["--seccomp-bpf"]
         # With -q it tells who was killed.
         status, said = self.run(command, "strace", "-f", "-q", *filtered, "-o", log,
                                 "-e", "trace=" + call,
@@ -134,6 +187,9 @@ class Runs:
         status, said, reached = self.faulty(command, kind, point)
         if not reached and status is not None:
             return "missed"
+        if self.disk:
+            self.disk.shut_down(CUTS[kind][1])
+            self.disk.boot()
         # Without memory for a thread's own stack, std ends the program by itself.
         if "panicked at" in said and "/std/src/sys/" not in said:
             return "panics: " + said.strip()[-300:]
@@ -151,7 +207,7 @@ class Runs:
         now = state(self.strata, self.place)
         if status == 0:
             return "done" if now == wanted else "says that it succeeded: %s" % differs(wanted, now)
-        killed = kind == "KILL" or status < 0 or status in (137, 134)
+        killed = kind == "KILL" or self.disk or status < 0 or status in (137, 134)
         if not killed and not (NAMES.search(said) or "loading shared" in said):
             return "its message names nothing: %r" % said.strip()[-300:]
         for name, item in (("images", now["images"]), ("uppers", now["uppers"])):
@@ -220,6 +276,8 @@ def main():
     parser.add_argument("--command", action="append")
     parser.add_argument("--fault", action="append", choices=list(KINDS))
     args = parser.parse_args()
+    kinds = args.fault or [kind for kind in KINDS
+                           if kind not in CUTS or CUTS[kind][0] in makers()]
     runs, wrong, tried = Runs(args), 0, 0
     serve = subprocess.Popen([args.strata, "--root", runs.base + "/store", "serve", "--listen",
                               "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
@@ -228,13 +286,14 @@ def main():
         for command in COMMANDS:
             if args.command and command.name not in args.command:
                 continue
-            runs.fresh()
-            before = state(args.strata, runs.place)
-            status, said = runs.run(command)
-            if status:
-                raise SystemExit("faults: %s: %s" % (command.name, said))
-            wanted = state(args.strata, runs.place)
-            for kind in args.fault or KINDS:
+            runs.on_disk(None)
+            before, wanted = runs.without_faults(command)
+            for kind in kinds:
+                if kind in CUTS and not command.durable:
+                    continue
+                if kind in CUTS:
+                    runs.on_disk(kind)
+                    before, wanted = runs.without_faults(command)
                 every = runs.points_of(command, kind)
                 seen = {"done": 0, "told": 0, "missed": 0}
                 points = [every[n] for n in chosen(len(every), args.points)]
@@ -256,7 +315,7 @@ def main():
                     flush=True)
     finally:
         serve.terminate()
-        runs.clean()
+        runs.on_disk(None)
     print("%d points tried, %d of them wrong" % (tried, wrong))
     sys.exit(1 if wrong else 0)
 
