@@ -9,8 +9,9 @@ use strata_image::{
     save,
 };
 use strata_layer::{Event, Progress, Store};
-use strata_testkit::digest;
 use strata_testkit::layout::{CONFIG, LAYER, Layout, MANIFEST, named, tar_of};
+use strata_testkit::{digest, fixture};
+use strata_tree::BlobDigest;
 
 struct Silent;
 
@@ -140,4 +141,19 @@ fn what_go_refuses_is_refused() {
         assert!(error.contains(why), "{why}: {error}");
     }
     assert_eq!(store.layers().unwrap(), []);
+}
+
+#[test]
+fn an_image_that_went_after_it_was_listed_has_no_config() {
+    let (_dir, store) = store();
+    let id = take(&store, &fixture("busybox-gzip.oci.tar")).unwrap()[0].id;
+    let config = ImageConfig::of_listed(&store, &id).unwrap().unwrap();
+    assert_eq!(config.id(), id);
+    // A config that is gone while the image is there is a fault of the store.
+    let blob = store.root().join("blobs/sha256").join(BlobDigest::from(id).hex());
+    std::fs::rename(&blob, blob.with_extension("away")).unwrap();
+    ImageConfig::of_listed(&store, &id).unwrap_err();
+    std::fs::rename(blob.with_extension("away"), &blob).unwrap();
+    store.images().remove(&id).unwrap();
+    assert_eq!(ImageConfig::of_listed(&store, &id).unwrap(), None);
 }

@@ -17,7 +17,6 @@ use strata_layer::{Event, LeasedLayer, Progress, Store};
 use strata_registry::Reference;
 use strata_testkit::layout::{CONFIG, LAYER, Layout, named, tar_of, with};
 use strata_testkit::{digest, fixture};
-use strata_tree::BlobDigest;
 
 /// Keeps what happened to each layer.
 #[derive(Default)]
@@ -236,21 +235,6 @@ fn every_fixture_loads_under_its_names() {
             assert_eq!(ids, ids_in_list(&fixture(file)), "{file}");
         }
     }
-}
-
-#[test]
-fn an_image_that_went_after_it_was_listed_has_no_config() {
-    let fresh = fresh();
-    let id = fresh.load(&fixture("busybox-gzip.oci.tar")).unwrap()[0].id;
-    let config = ImageConfig::of_listed(&fresh.store, &id).unwrap().unwrap();
-    assert_eq!(config.id(), id);
-    // A config that is gone while the image is there is a fault of the store.
-    let blob = fresh.store.root().join("blobs/sha256").join(BlobDigest::from(id).hex());
-    std::fs::rename(&blob, blob.with_extension("away")).unwrap();
-    ImageConfig::of_listed(&fresh.store, &id).unwrap_err();
-    std::fs::rename(blob.with_extension("away"), &blob).unwrap();
-    fresh.store.images().remove(&id).unwrap();
-    assert_eq!(ImageConfig::of_listed(&fresh.store, &id).unwrap(), None);
 }
 
 #[test]
