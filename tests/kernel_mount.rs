@@ -384,6 +384,47 @@ fn auto_says_what_it_takes_and_why() {
 }
 
 /// As mount(8) runs it, with the arguments that it gives.
+/// Whether a process makes names of this store ahead.
+fn makes_names_ahead(sandbox: &Sandbox) -> bool {
+    let store = text(sandbox.path()).as_bytes();
+    let of_store = |line: &Vec<u8>| {
+        line.windows(11).any(|word| word == b"names-ahead")
+            && line.windows(store.len()).any(|word| word == store)
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|one| fs::read(one.path().join("cmdline")).ok());
+    lines.any(|line| of_store(&line))
+}
+
+#[test]
+fn names_are_made_ahead_as_long_as_the_mount_lives() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    let many = (0..20_000).fold(Tar::default(), |tar, number| {
+        tar.add(Head::new(b'0', format!("{}/{number}", number % 90).as_bytes()), b"")
+    });
+    fs::write(sandbox.path().join("many.tar"), many.end()).unwrap();
+    sandbox.ok(&["import", "many.tar", "many:1"]);
+    mount(&sandbox, &["many:1", "mnt"]);
+    let one = std::thread::available_parallelism().unwrap().get() == 1;
+    assert_ne!(makes_names_ahead(&sandbox), one);
+    // Nothing of the store is open once it is unmounted.
+    sandbox.ok(&["umount", "mnt"]);
+    assert!(!makes_names_ahead(&sandbox));
+
+    mount(&sandbox, &["many:1", "mnt"]);
+    rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
+    let since = std::time::Instant::now();
+    while makes_names_ahead(&sandbox) {
+        assert!(since.elapsed().as_secs() < 20, "it goes on without the mount");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    sandbox.ok(&["rmi", "many:1"]);
+}
+
 #[test]
 fn mount_8_mounts_an_image() {
     if !needs::root_and_fuse() {

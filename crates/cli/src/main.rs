@@ -66,6 +66,11 @@ fn verifier() -> ExitCode {
 }
 
 fn main() -> ExitCode {
+    match mounts::answer(std::env::args_os()) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
     match complete::answer(cli::Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,

@@ -15,7 +15,7 @@ use strata_registry::{Reference, Registries};
 
 use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
-use crate::mounts::kernel::{self, KernelTop};
+use crate::mounts::kernel::{self, KernelMount, KernelTop};
 use crate::mounts::{
     MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow,
     Unmounted, list, point, umount,
@@ -185,8 +185,8 @@ impl Engine {
         )
     }
 
-    /// Has the kernel mount an image by itself, with a writable layer on top if one is given; gives
-    /// the mountpoint. No process serves the mount: it lives until it is unmounted. For root, and
+    /// Has the kernel mount an image by itself, with a writable layer on top if one is given. No
+    /// process serves the mount: it lives until it is unmounted. For root, and
     /// Linux 6.13 or later.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl Engine {
         image: &OpenImage,
         upper: Option<NamedUpper>,
         settings: &MountSettings,
-    ) -> Result<PathBuf> {
+    ) -> Result<KernelMount> {
         self.mount_in_kernel_from(&self.store()?, image, upper, settings)
     }
 
@@ -211,7 +211,7 @@ impl Engine {
         image: &OpenImage,
         upper: Option<NamedUpper>,
         settings: &MountSettings,
-    ) -> Result<PathBuf> {
+    ) -> Result<KernelMount> {
         let uppers = self.uppers();
         let top = match upper {
             None => None,

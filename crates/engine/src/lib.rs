@@ -112,8 +112,8 @@ pub use engine::{Engine, copy, import, load, pull, refuse_inside};
 pub use error::{Error, Result};
 pub use image::{OpenImage, write_tar};
 pub use mounts::{
-    Ender, MountInfo, MountRecord, MountRecords, MountRegistration, MountSettings, MountStatus,
-    ServedMount, UnmountHow, Unmounted, holds_names, shown,
+    Ender, KernelMount, MountInfo, MountRecord, MountRecords, MountRegistration, MountSettings,
+    MountStatus, NamesAhead, ServedMount, UnmountHow, Unmounted, holds_names, shown,
 };
 pub use quiet::Quiet;
 pub use trees::open_tree;

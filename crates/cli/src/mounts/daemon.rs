@@ -126,7 +126,9 @@ pub(crate) fn mount_in_kernel(
 ) -> stratafs::Result<()> {
     request.engine.made_mount_records()?.clean()?;
     let hides = stratafs::holds_names(&request.directory);
-    request.engine.mount_in_kernel_from(store, &image, upper, &request.settings(None))?;
+    let settings = request.settings(None);
+    let mount = request.engine.mount_in_kernel_from(store, &image, upper, &settings)?;
+    super::ahead::start(mount.names);
     if hides {
         note_hidden(&request.directory);
     }

@@ -2,10 +2,12 @@
 //!
 //! `strata mount` runs itself once more as a daemon (`daemon`), which serves one mount through the
 //! engine and is in its records as long as it lives; `strata mounts` shows the records (`list`),
-//! `strata umount` takes a mount away and waits for its daemon.
+//! `strata umount` takes a mount away and waits for its daemon. Beside a new mount that the kernel
+//! serves `ahead` is at work for a moment.
 //!
 //! Invariant: nothing here knows the store: the caller hands in the image.
 
+mod ahead;
 mod args;
 mod daemon;
 mod list;
@@ -15,6 +17,7 @@ use std::io::Write;
 use anyhow::Result;
 use stratafs::{Engine, UnmountHow, Unmounted};
 
+pub(crate) use ahead::answer;
 pub(crate) use args::{BackendArg, MountArgs, MountsArgs, UmountArgs};
 pub(crate) use daemon::{MountRequest, explained, mount, mount_in_kernel};
 

@@ -22,7 +22,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use strata_kernel::{OverlayParts, attach, detached_erofs, detached_overlay, empty_image};
+use strata_kernel::{
+    OverlayParts, attach, detached_erofs, detached_overlay, empty_image, names_ahead,
+};
 use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
 use strata_tree::dialect::XattrClass;
 
@@ -36,6 +38,9 @@ use crate::uppers::{NamedUpper, UpperLease};
 
 /// How much of an image of names is read ahead, in bytes: all of it but for very large ones.
 const READ_AHEAD: u64 = 32 << 20;
+
+/// How many names are made ahead, at most: a second of the kernel's work.
+const NAMES_AHEAD: u64 = 200_000;
 
 /// A writable layer for such a mount: its names in the store, and the right to write it.
 pub(crate) struct KernelTop {
@@ -72,6 +77,40 @@ pub(crate) fn caller_hindrance() -> Option<String> {
     }
 }
 
+/// A mount that the kernel serves.
+#[derive(Debug)]
+pub struct KernelMount {
+    /// Where it is: absolute, without links.
+    pub directory: PathBuf,
+    /// Its names, to be made before somebody asks for them.
+    pub names: NamesAhead,
+}
+
+/// The names of a mount that the kernel serves. A first walk of the mount waits for the kernel to
+/// make them one by one; with [`NamesAhead::make`] another thread or process does that meanwhile.
+#[derive(Debug)]
+pub struct NamesAhead {
+    /// The root of the names.
+    pub names: OwnedFd,
+    /// The record of the mount, locked: who unmounts waits until it is closed, so that nothing of
+    /// the store is open then.
+    pub record: OwnedFd,
+    /// The lease of the mount.
+    pub lease: PathBuf,
+}
+
+impl NamesAhead {
+    /// Has the kernel make the names, [`NAMES_AHEAD`] at most, as long as the mount lives; gives
+    /// their number.
+    pub fn make(self) -> u64 {
+        let mut lives = || KernelLeases::is_kept(&self.lease).unwrap_or(false);
+        match lives() {
+            true => names_ahead(self.names.as_fd(), NAMES_AHEAD, &mut lives),
+            false => 0,
+        }
+    }
+}
+
 /// Mounts an image; returns where. The mount outlives this process.
 ///
 /// # Errors
@@ -83,7 +122,7 @@ pub(crate) fn mount(
     image: &OpenImage,
     top: Option<KernelTop>,
     settings: &MountSettings,
-) -> Result<PathBuf> {
+) -> Result<KernelMount> {
     if let Some(why) = hindrance(store) {
         return Err(Error::KernelCannot(why));
     }
@@ -108,26 +147,29 @@ pub(crate) fn mount(
     let (record, layers) = (&image.record, image.record.layers.clone());
     let of = KernelLease { image: record.id, layers, upper };
     let lease = leases.make(&name, &of, block)?;
-    let made = assemble(store, &lease, &names, top.as_ref(), settings).and_then(|overlay| {
-        show(records, &name, image, top.as_ref(), settings, &directory, overlay)
+    let made = assemble(store, &lease, &names, top.as_ref(), settings).and_then(|made| {
+        let (overlay, names) = made;
+        let shown = show(records, &name, image, top.as_ref(), settings, &directory, overlay);
+        shown.map(|record| (names, record.into()))
     });
     if made.is_err() {
         records.forget(&name);
     }
-    made?;
+    let (names, record) = made?;
+    let names = NamesAhead { names, record, lease: leases.path(&name) };
     // The mount has the upper from now on.
     drop((alone, lease, top));
-    Ok(directory)
+    Ok(KernelMount { directory, names })
 }
 
-/// Makes the mount, attached nowhere.
+/// Makes the mount, attached nowhere; gives it, and that of its names.
 fn assemble(
     store: &Store,
     lease: &File,
     names: &File,
     top: Option<&KernelTop>,
     settings: &MountSettings,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, OwnedFd)> {
     let cannot = |error: strata_kernel::Error| Error::KernelCannot(error.to_string());
     // A file system without leases could not say later whether the mount lives.
     if let Err(errno) = strata_tree::is_open_elsewhere(lease) {
@@ -155,10 +197,11 @@ fn assemble(
         dev: options.dev,
         exec: options.exec,
     };
-    detached_overlay(&parts).map_err(cannot)
+    let overlay = detached_overlay(&parts).map_err(cannot)?;
+    Ok((overlay, names))
 }
 
-/// Records the mount and attaches it.
+/// Records the mount and attaches it; gives the record, locked.
 fn show(
     records: &MountRecords,
     name: &str,
@@ -167,14 +210,15 @@ fn show(
     settings: &MountSettings,
     directory: &Path,
     overlay: OwnedFd,
-) -> Result<()> {
+) -> Result<File> {
     let device = rustix::fs::fstat(&overlay)?.st_dev;
     let upper = top.map(|top| top.upper.name.as_str());
     let mut record = settings.record(image, upper, directory);
     record.backend = Some(KERNEL.to_owned());
     record.pid = 0;
     record.device = Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
-    records.write(name, &record)?;
+    let record = records.write(name, &record)?;
     let place = point::open_dir(directory)?;
-    Ok(attach(&overlay, &place.into())?)
+    attach(&overlay, &place.into())?;
+    Ok(record)
 }

@@ -23,6 +23,7 @@ pub(crate) mod table;
 pub(crate) mod umount;
 pub(crate) mod userns;
 
+pub use kernel::{KernelMount, NamesAhead};
 pub use list::{MountInfo, MountStatus};
 pub use point::{holds_names, shown};
 pub use records::{MountRecord, MountRecords, MountRegistration};

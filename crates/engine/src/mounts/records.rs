@@ -1,15 +1,16 @@
 //! The records of mounts: `ROOT/mounts/NAME.json` and `NAME.log`, one pair for each daemon. If the
 //! store cannot be written, they are in the cache directory.
 //!
-//! A mount that the kernel serves has `NAME.json` and `NAME.lease` (see `kernel`).
+//! A mount that the kernel serves has `NAME.json` and `NAME.lease` (see `kernel`); its json file is
+//! locked while its names are made ahead.
 //!
 //! A daemon holds an exclusive lock on its json file as long as it lives, and its log is locked
 //! from before it starts. The kernel drops both however the daemon ends, so a file that can be
 //! locked belongs to a dead one.
 //!
-//! Invariants: a file counts as locked once its path leads to it after that; a json file is complete
-//! and locked before it has its name; only [`clean`] and the daemon itself remove one; cleaning never
-//! touches what a living daemon holds.
+//! Invariants: a file counts as locked once its path leads to it after that; a json file is
+//! complete and locked before it has its name; only [`clean`] and the daemon itself remove one;
+//! cleaning never touches what a living daemon holds.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -212,12 +213,13 @@ impl MountRecords {
         Ok(MountRegistration { json, log: self.log(name), _lock: lock })
     }
 
-    /// Writes the record of a mount that no process serves.
+    /// Writes the record of a mount that no process serves. As long as the file is open, who
+    /// unmounts waits.
     ///
     /// # Errors
     /// `Doing`: it cannot be written.
-    pub(crate) fn write(&self, name: &str, record: &MountRecord) -> Result<()> {
-        self.write_locked(name, record).map(drop)
+    pub(crate) fn write(&self, name: &str, record: &MountRecord) -> Result<File> {
+        self.write_locked(name, record).map(|(_, file)| file)
     }
 
     /// Removes the record and the lease of a mount that did not come to be.
@@ -319,8 +321,8 @@ fn options() -> fs::OpenOptions {
     options
 }
 
-/// Makes a file that [`MountRecords::clean`] leaves alone; `None` if a cleaning process has taken it
-/// for one of the dead before it was locked.
+/// Makes a file that [`MountRecords::clean`] leaves alone; `None` if a cleaning process has taken
+/// it for one of the dead before it was locked.
 fn create_locked(path: &Path, options: &mut fs::OpenOptions) -> io::Result<Option<File>> {
     let file = match options.create_new(true).open(path) {
         Ok(file) => file,
@@ -388,12 +390,14 @@ impl KnownMount {
         self.json.with_extension("lease")
     }
 
-    /// Whether its daemon is dead, or the kernel has ended it. `file` is the record.
+    /// Whether its daemon is dead, or the kernel has ended it and nobody makes its names ahead.
+    /// `file` is the record.
     fn is_over(&self, file: &File) -> bool {
-        match self.is_of_kernel() {
+        let ended = || match self.is_of_kernel() {
             true => KernelLeases::is_kept(&self.lease()).is_ok_and(|kept| !kept),
-            false => try_lock(file, FlockOperation::NonBlockingLockShared).unwrap_or(false),
-        }
+            false => true,
+        };
+        ended() && try_lock(file, FlockOperation::NonBlockingLockShared).unwrap_or(false)
     }
 
     /// Waits until the daemon is dead; `false` if it still lives after `limit`.
