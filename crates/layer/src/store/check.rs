@@ -9,7 +9,8 @@
 //!    engines hold can be read.
 //!
 //! Invariants: without `repair` nothing is changed; garbage that a crash may leave is a note, not
-//! a problem, and neither is what other processes do meanwhile. With it, what stays among the problems is what could not be mended.
+//! a problem, and neither is what other processes do meanwhile. With it, what stays among the
+//! problems is what could not be mended.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
