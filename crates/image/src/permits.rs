@@ -3,6 +3,7 @@
 //! Invariant: there are never more [`Permit`]s than the [`Permits`] were made for.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Rights to do it.
 #[derive(Debug)]
@@ -26,6 +27,14 @@ impl Permits {
         let free = self.back.wait_while(self.free(), |free| *free == 0);
         *free.unwrap_or_else(PoisonError::into_inner) -= 1;
         Permit(self)
+    }
+
+    /// One, if there is one by then.
+    pub(crate) fn take_within(&self, limit: Duration) -> Option<Permit<'_>> {
+        let free = self.back.wait_timeout_while(self.free(), limit, |free| *free == 0);
+        let (mut free, _) = free.unwrap_or_else(PoisonError::into_inner);
+        *free = free.checked_sub(1)?;
+        Some(Permit(self))
     }
 
     /// One, if there is one now.

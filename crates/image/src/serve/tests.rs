@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use super::*;
 
+fn bounds(connections: usize, head: Duration) -> ServeBounds {
+    ServeBounds { connections, head, stalled: Duration::from_secs(3600) }
+}
+
 /// Serves an empty store with these bounds while `work` goes on.
 fn serving(bounds: ServeBounds, work: impl FnOnce(SocketAddr)) {
     let dir = tempfile::tempdir().unwrap();
@@ -28,6 +32,7 @@ fn serving(bounds: ServeBounds, work: impl FnOnce(SocketAddr)) {
 /// Asks once, and is answered.
 fn assert_answered(address: SocketAddr) {
     let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
@@ -37,7 +42,7 @@ fn assert_answered(address: SocketAddr) {
 /// The one connection that there may be comes free again though its client never falls silent.
 #[test]
 fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
-    let bounds = ServeBounds { connections: 1, head: Duration::from_millis(300) };
+    let bounds = bounds(1, Duration::from_millis(300));
     serving(bounds, |address| {
         let mut slow = TcpStream::connect(address).unwrap();
         slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
@@ -53,7 +58,7 @@ fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
 /// Nobody else wants its place, and it is ended all the same.
 #[test]
 fn a_head_that_drips_has_its_time() {
-    let bounds = ServeBounds { connections: 8, head: Duration::from_millis(300) };
+    let bounds = bounds(8, Duration::from_millis(300));
     serving(bounds, |address| {
         let mut slow = TcpStream::connect(address).unwrap();
         slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
@@ -70,7 +75,7 @@ fn a_head_that_drips_has_its_time() {
 #[test]
 fn silent_clients_make_room_for_one_that_asks() {
     const SILENT: usize = 300;
-    let bounds = ServeBounds { connections: 8, head: Duration::from_secs(3600) };
+    let bounds = bounds(8, Duration::from_secs(3600));
     serving(bounds, |address| {
         let heads: [&[u8]; 4] = [
             b"",
@@ -89,6 +94,31 @@ fn silent_clients_make_room_for_one_that_asks() {
             assert_answered(address);
         }
         drop(silent);
+    });
+}
+
+/// Clients that ask and ask, and never take an answer, fill all places; one that does is answered.
+#[test]
+fn clients_that_take_no_answers_make_room() {
+    let bounds = ServeBounds {
+        stalled: Duration::from_millis(300),
+        ..bounds(3, ServeBounds::default().head)
+    };
+    serving(bounds, |address| {
+        let ask = b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+        let asking: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for mut client in &asking {
+                let ask = &ask;
+                scope.spawn(move || while client.write_all(ask).is_ok() {});
+            }
+            // Until they have no room left for answers.
+            std::thread::sleep(Duration::from_secs(1));
+            assert_answered(address);
+            asking
+                .iter()
+                .for_each(|client| client.shutdown(std::net::Shutdown::Both).unwrap_or(()));
+        });
     });
 }
 

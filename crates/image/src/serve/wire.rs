@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 /// How long nobody is accepted when the machine is short of descriptors or memory.
 const SHORTAGE: Duration = Duration::from_millis(50);
+/// How long one that is to make room has for that, before another one is asked to.
+const ROOM: Duration = Duration::from_millis(100);
 
 /// What clients may use of this server.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +39,13 @@ pub(super) struct ServeBounds {
     pub(super) connections: usize,
     /// How long the whole head of a request may take, from the end of the request before on.
     pub(super) head: Duration,
+    /// How long a client may take nothing of its answer while others wait for its place.
+    pub(super) stalled: Duration,
 }
 
 impl Default for ServeBounds {
     fn default() -> Self {
-        Self { connections: 64, head: Duration::from_secs(60) }
+        Self { connections: 64, head: Duration::from_secs(60), stalled: Duration::from_secs(10) }
     }
 }
 
@@ -72,10 +76,12 @@ pub(super) fn accept(
                 }
                 Err(error) => break Err(error),
             };
-            let permit = permits.try_take().unwrap_or_else(|| {
-                open.make_room();
-                permits.take()
-            });
+            let mut permit = permits.try_take();
+            while permit.is_none() && !stopped() {
+                open.make_room(bounds.stalled);
+                permit = permits.take_within(ROOM);
+            }
+            let Some(permit) = permit else { break Ok(()) };
             let opened = match open.add(&stream) {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -112,8 +118,18 @@ struct Open(Mutex<BTreeMap<u64, OpenConnection>>);
 
 struct OpenConnection {
     stream: TcpStream,
-    /// Since when a request is awaited; `None` while one is answered.
-    waits: Option<Instant>,
+    state: ConnectionState,
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy)]
+enum ConnectionState {
+    /// A request is awaited, since then.
+    Waits(Instant),
+    /// One is answered; then the client took something of the answer.
+    Answers(Instant),
+    /// It was ended to make room.
+    Ended,
 }
 
 struct Opened<'a>(&'a Open, u64);
@@ -127,17 +143,27 @@ impl Open {
         let stream = stream.try_clone()?;
         let mut all = self.all();
         let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
-        all.insert(number, OpenConnection { stream, waits: Some(Instant::now()) });
+        all.insert(
+            number,
+            OpenConnection { stream, state: ConnectionState::Waits(Instant::now()) },
+        );
         Ok(Opened(self, number))
     }
 
-    /// Ends the connection that has kept us waiting the longest. Its client, if it still wants
+    /// Ends the connection that has kept us waiting the longest: with a request, or, if none does,
+    /// by taking nothing of its answer for as long as `stalled`. Its client, if it still wants
     /// something, connects again.
-    fn make_room(&self) {
+    fn make_room(&self, stalled: Duration) {
         let mut all = self.all();
-        let waiting = all.values_mut().filter(|connection| connection.waits.is_some());
-        if let Some(connection) = waiting.min_by_key(|connection| connection.waits) {
-            connection.waits = None;
+        let longest = all.values_mut().filter_map(|connection| match connection.state {
+            ConnectionState::Waits(since) => Some(((0, since), connection)),
+            ConnectionState::Answers(since) if since.elapsed() >= stalled => {
+                Some(((1, since), connection))
+            }
+            ConnectionState::Answers(_) | ConnectionState::Ended => None,
+        });
+        if let Some((_, connection)) = longest.min_by_key(|(rank, _)| *rank) {
+            connection.state = ConnectionState::Ended;
             shut(&connection.stream, Shutdown::Both);
         }
     }
@@ -157,10 +183,10 @@ fn shut(stream: &TcpStream, how: Shutdown) {
 }
 
 impl Opened<'_> {
-    /// Notes whether a request is awaited from now on.
-    fn waits(&self, waits: bool) {
+    /// Notes what the connection is at from now on.
+    fn is_at(&self, state: ConnectionState) {
         if let Some(connection) = self.0.all().get_mut(&self.1) {
-            connection.waits = waits.then(Instant::now);
+            connection.state = state;
         }
     }
 }
@@ -194,7 +220,7 @@ fn connection(
     while !stopped() {
         let until = Instant::now() + bounds.head;
         let Some(head) = read_head(&mut stream, &mut buffer, until)? else { return Ok(()) };
-        opened.waits(false);
+        opened.is_at(ConnectionState::Answers(Instant::now()));
         let (head, response) = match head {
             Ok(head) if !is_loopback(&head.host) => {
                 let response = Response::error(403, "DENIED", "this is for this machine alone");
@@ -221,8 +247,8 @@ fn connection(
         let Head { method, path, .. } = head;
         let is_head = method == "HEAD";
         listen(&ServeEvent { method, path, status: response.status });
-        write_response(shelf, &stream, &response, is_head, close)?;
-        opened.waits(true);
+        write_response(shelf, Answer(&stream, opened), &response, is_head, close)?;
+        opened.is_at(ConnectionState::Waits(Instant::now()));
         if close {
             return linger(&mut stream, Instant::now() + bounds.head);
         }
@@ -305,9 +331,24 @@ fn head_of(request: &httparse::Request<'_, '_>) -> Result<Head, ()> {
     })
 }
 
+/// What is sent of an answer; it is noted when the client takes something.
+struct Answer<'a>(&'a TcpStream, &'a Opened<'a>);
+
+impl Write for Answer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.0.write(bytes)?;
+        self.1.is_at(ConnectionState::Answers(Instant::now()));
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 fn write_response(
     shelf: &Shelf<'_>,
-    stream: &TcpStream,
+    stream: Answer<'_>,
     response: &Response,
     is_head: bool,
     close: bool,
