@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 
 use crate::snapshots::Snapshots;
 use crate::state::SnapshotKind;
@@ -25,6 +26,10 @@ const BOUNDS: [f64; 8] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 /// How long a reader may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Readers at a time: every user of the machine can connect to a port, and containerd's calls need
+/// descriptors too.
+const READERS: usize = 64;
 
 /// Bytes of a request that are read: what it asks for does not matter.
 const REQUEST: usize = 8192;
@@ -118,6 +123,11 @@ fn line(text: &mut String, name: &str, labels: &str, value: f64) {
     let _ = writeln!(text, "strata_snapshotter_{name}{labels} {value}");
 }
 
+/// A connection of either kind.
+trait Talk: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Talk for T {}
+
 /// Where metrics are asked for.
 pub(crate) enum MetricsPlace {
     Port(TcpListener),
@@ -140,24 +150,32 @@ impl MetricsPlace {
         Ok(Self::Port(TcpListener::bind(port).await.with_context(doing)?))
     }
 
-    /// Answers, for ever.
+    /// Answers, for ever, [`READERS`] at a time.
     pub(crate) async fn serve(self, metrics: Arc<Metrics>, snapshots: Arc<Snapshots>) {
-        loop {
-            let (metrics, snapshots) = (Arc::clone(&metrics), Arc::clone(&snapshots));
-            match &self {
+        let readers = Arc::new(Semaphore::new(READERS));
+        // It is never closed.
+        while let Ok(place) = Arc::clone(&readers).acquire_owned().await {
+            let stream: Box<dyn Talk> = match &self {
                 Self::Port(listener) => match listener.accept().await {
-                    Ok((stream, _)) => {
-                        tokio::spawn(answer(stream, metrics, snapshots));
+                    Ok((stream, _)) => Box::new(stream),
+                    Err(error) => {
+                        refused(&error).await;
+                        continue;
                     }
-                    Err(error) => refused(&error).await,
                 },
                 Self::Socket(listener) => match listener.accept().await {
-                    Ok((stream, _)) => {
-                        tokio::spawn(answer(stream, metrics, snapshots));
+                    Ok((stream, _)) => Box::new(stream),
+                    Err(error) => {
+                        refused(&error).await;
+                        continue;
                     }
-                    Err(error) => refused(&error).await,
                 },
-            }
+            };
+            let (metrics, snapshots) = (Arc::clone(&metrics), Arc::clone(&snapshots));
+            tokio::spawn(async move {
+                answer(stream, metrics, snapshots).await;
+                drop(place);
+            });
         }
     }
 }
@@ -226,5 +244,33 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }
+    }
+
+    /// Many more silent clients than there may be readers take no more descriptors than those.
+    #[tokio::test]
+    async fn silent_clients_take_few_descriptors() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = stratafs::Store::open(&dir.path().join("store")).unwrap();
+        let (run, none) = (dir.path().join("run"), Path::new("/nonexistent"));
+        let run = (run.as_path(), crate::args::LowerBackend::Auto);
+        let snapshots = Snapshots::of_store(store, run, none, Duration::ZERO, None).unwrap();
+        let path = dir.path().join("metrics.sock");
+        let place = MetricsPlace::open(path.to_str().unwrap()).await.unwrap();
+        tokio::spawn(place.serve(Arc::default(), Arc::new(snapshots)));
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        let mut silent = Vec::new();
+        for _ in 0..2 * READERS {
+            silent.push(tokio::net::UnixStream::connect(&path).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        assert!(open() - before <= 3 * READERS + 8, "{} descriptors", open() - before);
+        drop(silent);
+        // The places come free again.
+        let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }
