@@ -26,7 +26,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::given::GivenFiles;
 use crate::index::Index;
 use crate::index::contents::Sources;
-use crate::offered::OfferedContents;
+use crate::offered::{OfferTaker, OfferedContents};
 use crate::read_ahead::ReadAhead;
 use crate::stage::{Linked, Stage, StagePath, open_beneath};
 use crate::write_behind::{WriteBehind, WriteTicket};
@@ -120,6 +120,7 @@ pub(crate) struct Staging<'s> {
     early: EarlySync,
     store: BorrowedFd<'s>,
     offered: &'s OfferedContents,
+    _taker: OfferTaker<'s>,
     given: Option<&'s GivenFiles>,
 }
 
@@ -147,6 +148,7 @@ impl<'s> Staging<'s> {
         let shared = Arc::new(shared.doing(|| "cannot duplicate a descriptor".into())?);
         let (sources, ahead, early) = (Sources::default(), ReadAhead::new(), EarlySync::new());
         let (behind, unwritten, last) = (WriteBehind::default(), HashMap::new(), None);
+        let _taker = offered.taker();
         Ok(Self {
             behind,
             unwritten,
@@ -159,6 +161,7 @@ impl<'s> Staging<'s> {
             early,
             store,
             offered,
+            _taker,
             given,
         })
     }
@@ -201,7 +204,7 @@ impl<'s> Staging<'s> {
         self.unwritten.retain(|digest, body| {
             let waits = body.ticket > written;
             if !waits {
-                offered.offer(*digest, shared, body.place.path());
+                offered.offer(*digest, shared, &body.place);
             }
             waits
         });
@@ -352,7 +355,7 @@ impl BodyTarget for Staging<'_> {
         {
             return;
         }
-        self.offered.offer(digest, &self.shared, place.path());
+        self.offered.offer(digest, &self.shared, place);
     }
 
     fn withdraw(&mut self, digest: &ContentDigest, place: &StagePath) {

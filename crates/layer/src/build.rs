@@ -46,17 +46,18 @@ pub(crate) struct LocalContent {
     pub member: u64,
 }
 
+/// There is one for each file, so what few have is apart.
 struct BodyRecord {
     /// Stored bytes.
     len: u64,
     /// For sparse files: where they go.
-    pieces: Option<Vec<(u64, u64)>>,
+    pieces: Option<Box<[(u64, u64)]>>,
     of: BodyOf,
 }
 
 enum BodyOf {
     File(FileId),
-    Loose(StagePath),
+    Loose(Box<StagePath>),
 }
 
 /// Books of a layer that has been read to its end.
@@ -174,7 +175,7 @@ impl<T: BodyTarget> Build<T> {
             Placed::Nothing | Placed::Link { .. } => {
                 let place = self.target.unused_shadow();
                 self.content(&content, &place, reader, buffer)?;
-                self.note_body(content, BodyOf::Loose(place));
+                self.note_body(content, BodyOf::Loose(Box::new(place)));
             }
         }
         Ok(())
@@ -183,7 +184,11 @@ impl<T: BodyTarget> Build<T> {
     fn note_body(&mut self, content: BodyLayout, of: BodyOf) {
         let len = content.stored();
         if len > 0 {
-            self.bodies.push(BodyRecord { len, pieces: content.pieces, of });
+            self.bodies.push(BodyRecord {
+                len,
+                pieces: content.pieces.map(Vec::into_boxed_slice),
+                of,
+            });
         }
     }
 
@@ -220,6 +225,7 @@ impl<T: BodyTarget> Build<T> {
         };
         let LocalContent { digest, size, source, .. } = self.locals[content.local].clone();
         let place = StagePath::Diff(to.clone());
+        self.latest.entry(digest).or_insert(content.local);
         let local = match self.link_known(&digest, size, &place)? {
             Some(local) => local,
             None => {
@@ -343,6 +349,8 @@ impl<T: BodyTarget> Build<T> {
 
     /// Settles what had to wait for the end.
     pub(crate) fn finish(mut self) -> Result<(Built, T)> {
+        // No body comes any more. A link that waited for its file finds it by the file.
+        self.latest = HashMap::new();
         let (files, locals) = (&self.files, &self.locals);
         let digest = |file: FileId| {
             let content = files.get(file.index()).copied().flatten();
@@ -409,7 +417,7 @@ impl Built {
             };
             table.push(match (path, &body.pieces) {
                 (Some(path), None) => StoredBody::File(path.clone(), body.len),
-                (Some(path), Some(pieces)) => StoredBody::Sparse(path.clone(), pieces.clone()),
+                (Some(path), Some(pieces)) => StoredBody::Sparse(path.clone(), pieces.to_vec()),
                 (None, _) => {
                     inline.push(body);
                     StoredBody::Inline(body.len)
@@ -422,7 +430,7 @@ impl Built {
             for body in &inline {
                 let place = match &body.of {
                     BodyOf::File(file) => StagePath::Shadow(file.index() as u64),
-                    BodyOf::Loose(place) => place.clone(),
+                    BodyOf::Loose(place) => StagePath::clone(place),
                 };
                 let file = stage.open(&place)?;
                 let whole = [(0, body.len)];

@@ -1,5 +1,6 @@
 //! Contents that running unpacks of this process have written and not yet published: each offers
-//! them to the others, which link to them.
+//! them to the others, which link to them. One that is alone offers nothing; what another one that
+//! begins later writes once more is linked when it is published.
 //!
 //! Invariants: what is offered is at its path, because whoever moves it away withdraws it first and
 //! a link is made under the lock; a stage whose contents are forgotten is kept open by none of
@@ -8,25 +9,48 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strata_tree::ContentDigest;
+
+use crate::stage::StagePath;
 
 /// A file: the directory of its stage, and its path below that.
 type Offer = (Arc<OwnedFd>, PathBuf);
 
 /// All of them, by digest.
 #[derive(Default)]
-pub(crate) struct OfferedContents(Mutex<HashMap<ContentDigest, Offer>>);
+pub(crate) struct OfferedContents {
+    contents: Mutex<HashMap<ContentDigest, Offer>>,
+    unpacks: AtomicUsize,
+}
+
+/// An unpack that may take what others offer.
+pub(crate) struct OfferTaker<'o>(&'o OfferedContents);
+
+impl Drop for OfferTaker<'_> {
+    fn drop(&mut self) {
+        self.0.unpacks.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl OfferedContents {
     fn all(&self) -> MutexGuard<'_, HashMap<ContentDigest, Offer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers the file at `path` below `stage`.
-    pub(crate) fn offer(&self, digest: ContentDigest, stage: &Arc<OwnedFd>, path: PathBuf) {
-        self.all().insert(digest, (Arc::clone(stage), path));
+    /// From now on, as long as this lives, there is one more to offer something to.
+    pub(crate) fn taker(&self) -> OfferTaker<'_> {
+        self.unpacks.fetch_add(1, Ordering::Relaxed);
+        OfferTaker(self)
+    }
+
+    /// Offers the file at `path` below `stage`, if there is another unpack.
+    pub(crate) fn offer(&self, digest: ContentDigest, stage: &Arc<OwnedFd>, path: &StagePath) {
+        if self.unpacks.load(Ordering::Relaxed) > 1 {
+            self.all().insert(digest, (Arc::clone(stage), path.path()));
+        }
     }
 
     /// Offers the file at `path` below `stage` no more: it is about to leave that path.

@@ -3,7 +3,7 @@
 //! Invariants: see [`EntryRow`]; a whiteout of a name that the layer has vanishes (the layer's own
 //! entry replaces the lower one) or, for a directory, makes it opaque.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
 
@@ -46,7 +46,17 @@ impl Draft {
             |file: FileId| matches!(self.files[file.index()].kind, FileKind::Regular { .. });
         let linked = linked.into_iter().filter(|(file, ..)| regular(*file)).collect();
         let mut out = Finished { linked, ..Finished::default() };
-        let mut first_name: HashMap<FileId, NodeId> = HashMap::new();
+        // Each of these is as large as it gets: to grow takes what was there once more.
+        let names: usize =
+            self.dirs.iter().map(|dir| dir.children.len() + dir.whiteouts.len()).sum();
+        out.rows.reserve_exact(names + 1);
+        out.regular.reserve_exact(names);
+        let mut first_name: Vec<Option<NodeId>> = vec![None; self.files.len()];
+        // Links into lower layers are looked for among the names; without any, names that have a
+        // row are not needed any more.
+        let waits = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
+        let has_links = self.dirs.iter().any(|dir| dir.children.values().any(waits));
+        let root_subdirs = self.subdirs(ROOT);
         let root_meta = self.dir_meta(ROOT, 0);
         self.warn_of_attributes(&TreePath::root(), &root_meta, Holder::FileOrDirectory);
         out.rows.push(EntryRow {
@@ -59,6 +69,9 @@ impl Draft {
         let mut queue = VecDeque::from([(ROOT, NodeId::ROOT, TreePath::root())]);
         while let Some((dir, node, path)) = queue.pop_front() {
             let items = self.items(dir);
+            if !has_links {
+                self.dirs[dir.0].children.clear();
+            }
             let first = out.rows.len() as u64 + 1;
             if let RowKind::Directory { first: f, children, .. } =
                 &mut out.rows[node.0 as usize - 1].kind
@@ -91,10 +104,10 @@ impl Draft {
                         if regular {
                             out.regular.push((out.rows.len(), here.clone(), file));
                         }
-                        if let Some(primary) = first_name.get(&file) {
-                            (RowKind::HardLink(*primary), None, Some(position))
+                        if let Some(primary) = first_name[file.index()] {
+                            (RowKind::HardLink(primary), None, Some(position))
                         } else {
-                            first_name.insert(file, id);
+                            first_name[file.index()] = Some(id);
                             let (kind, size) = file_kind(&node.kind, file, content)?;
                             let meta = meta(&node.facts, size, node.names);
                             let holder =
@@ -108,9 +121,8 @@ impl Draft {
                 out.rows.push(EntryRow { parent: node, name, kind, meta, position });
             }
         }
-        let subdirs = self.subdirs(ROOT);
         if let Some(root) = &mut out.rows[0].meta {
-            root.nlink = 2 + subdirs;
+            root.nlink = 2 + root_subdirs;
         }
         out.warnings = self.warnings;
         Ok(out)
