@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
 
 use super::attributes::{Holder, too_much};
-use super::{DirId, Draft, FileId, FileKind, MemberFacts, ROOT, Slot};
+use super::{DirId, Draft, FileId, FileKind, FileNode, MemberFacts, ROOT, Slot};
 use crate::error::{Error, Result};
 use crate::rows::{EntryRow, Meta, RowKind};
 
@@ -42,9 +42,8 @@ impl Draft {
         content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
     ) -> Result<Finished> {
         let linked = self.settle_links()?;
-        let regular =
-            |file: FileId| matches!(self.files[file.index()].kind, FileKind::Regular { .. });
-        let linked = linked.into_iter().filter(|(file, ..)| regular(*file)).collect();
+        let is_regular = |file: FileId| regular(&self.files[file.index()]);
+        let linked = linked.into_iter().filter(|(file, ..)| is_regular(*file)).collect();
         let mut out = Finished { linked, ..Finished::default() };
         // Each of these is as large as it gets: to grow takes what was there once more.
         let names: usize =
@@ -52,10 +51,7 @@ impl Draft {
         out.rows.reserve_exact(names + 1);
         out.regular.reserve_exact(names);
         let mut first_name: Vec<Option<NodeId>> = vec![None; self.files.len()];
-        // Links into lower layers are looked for among the names; without any, names that have a
-        // row are not needed any more.
-        let waits = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
-        let has_links = self.dirs.iter().any(|dir| dir.children.values().any(waits));
+        let has_links = self.has_waiting_links();
         let root_subdirs = self.subdirs(ROOT);
         let root_meta = self.dir_meta(ROOT, 0);
         self.warn_of_attributes(&TreePath::root(), &root_meta, Holder::FileOrDirectory);
@@ -69,6 +65,7 @@ impl Draft {
         let mut queue = VecDeque::from([(ROOT, NodeId::ROOT, TreePath::root())]);
         while let Some((dir, node, path)) = queue.pop_front() {
             let items = self.items(dir);
+            // Links into lower layers are looked for among the names; nothing else is.
             if !has_links {
                 self.dirs[dir.0].children.clear();
             }
@@ -99,22 +96,12 @@ impl Draft {
                         (kind, Some(meta), self.dirs[child.0].position)
                     }
                     Item::File(file, position) => {
-                        let node = &self.files[file.index()];
-                        let regular = matches!(node.kind, FileKind::Regular { .. });
-                        if regular {
+                        if regular(&self.files[file.index()]) {
                             out.regular.push((out.rows.len(), here.clone(), file));
                         }
-                        if let Some(primary) = first_name[file.index()] {
-                            (RowKind::HardLink(primary), None, Some(position))
-                        } else {
-                            first_name[file.index()] = Some(id);
-                            let (kind, size) = file_kind(&node.kind, file, content)?;
-                            let meta = meta(&node.facts, size, node.names);
-                            let holder =
-                                if regular { Holder::FileOrDirectory } else { Holder::Other };
-                            self.warn_of_attributes(&here, &meta, holder);
-                            (kind, Some(meta), Some(position))
-                        }
+                        let first = &mut first_name[file.index()];
+                        let (kind, meta) = self.file_row(file, (first, id), &here, content)?;
+                        (kind, meta, Some(position))
                     }
                 };
                 let name = name.as_bytes().into();
@@ -126,6 +113,31 @@ impl Draft {
         }
         out.warnings = self.warnings;
         Ok(out)
+    }
+
+    fn has_waiting_links(&self) -> bool {
+        let waits = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
+        self.dirs.iter().any(|dir| dir.children.values().any(waits))
+    }
+
+    /// What a name of a file is, as the row `id`: its inode, or a further name of the `first` one.
+    fn file_row(
+        &mut self,
+        file: FileId,
+        (first, id): (&mut Option<NodeId>, NodeId),
+        here: &TreePath,
+        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
+    ) -> Result<(RowKind, Option<Meta>)> {
+        if let Some(primary) = first {
+            return Ok((RowKind::HardLink(*primary), None));
+        }
+        *first = Some(id);
+        let node = &self.files[file.index()];
+        let (kind, size) = file_kind(&node.kind, file, content)?;
+        let meta = meta(&node.facts, size, node.names);
+        let holder = if regular(node) { Holder::FileOrDirectory } else { Holder::Other };
+        self.warn_of_attributes(here, &meta, holder);
+        Ok((kind, Some(meta)))
     }
 
     /// Warns of attributes that nothing but the store can hold.
@@ -207,6 +219,10 @@ impl Draft {
             }
         }
     }
+}
+
+fn regular(node: &FileNode) -> bool {
+    matches!(node.kind, FileKind::Regular { .. })
 }
 
 fn meta(facts: &MemberFacts, size: u64, nlink: u32) -> Meta {
