@@ -29,6 +29,9 @@ use strata_layer::KernelLeases;
 use super::point;
 use crate::error::{ErrorContext, Result};
 
+/// How often a draft is made that others take for one of the dead.
+const TRIES: u32 = 1000;
+
 /// What a record calls a mount that the kernel serves.
 pub(crate) const KERNEL: &str = "kernel";
 /// What it calls one whose daemon has the names alone.
@@ -232,10 +235,12 @@ impl MountRecords {
         let (draft, json) =
             (self.dir.join(format!("{name}.new")), self.dir.join(format!("{name}.json")));
         let write = || -> io::Result<File> {
+            let mut tries = 0..TRIES;
             let mut file = loop {
-                match create_locked(&draft, &mut options())? {
-                    Some(file) => break file,
-                    None => std::thread::yield_now(),
+                match (create_locked(&draft, &mut options())?, tries.next()) {
+                    (Some(file), _) => break file,
+                    (None, Some(_)) => std::thread::sleep(Duration::from_millis(1)),
+                    (None, None) => return Err(io::ErrorKind::AlreadyExists.into()),
                 }
             };
             file.write_all(&serde_json::to_vec(record)?)?;
