@@ -1,6 +1,7 @@
 //! Lists what the reader of tars finds in files, for `scripts/differential`.
 //!
-//! The model: each file gives a line for each member, in the order of the archive, and one for its end:
+//! The model: each file gives a line for each member, in the order of the archive, and one for its
+//! end:
 //!
 //! ```text
 //! member  KIND PERM UID GID SECONDS.NANOSECONDS SIZE DEVICE NAME LINK DIGEST    names in hex
