@@ -100,7 +100,7 @@ pub struct NamesAhead {
 }
 
 impl NamesAhead {
-    /// Has the kernel make the names, [`NAMES_AHEAD`] at most, as long as the mount lives; gives
+    /// Has the kernel make the names, 200,000 at most, as long as the mount lives; gives
     /// their number.
     pub fn make(self) -> u64 {
         let mut lives = || KernelLeases::is_kept(&self.lease).unwrap_or(false);
