@@ -92,9 +92,9 @@ pub fn write(
             break (snapshot, configs);
         }
     };
-    let config = |id: &ImageId| match configs.get(id) {
-        Some(config) => Ok(config.clone()),
-        None => Ok(ImageConfig::of(store, id)?),
+    let config = |id: &ImageId| {
+        let config = configs.get(id).cloned();
+        config.ok_or_else(|| strata_layer::Error::NoImage(*id).into())
     };
     write_tables(&snapshot, &config, dir, options, progress)
 }

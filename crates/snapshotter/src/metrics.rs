@@ -150,32 +150,26 @@ impl MetricsPlace {
         Ok(Self::Port(TcpListener::bind(port).await.with_context(doing)?))
     }
 
+    async fn accept(&self) -> std::io::Result<Box<dyn Talk>> {
+        Ok(match self {
+            Self::Port(listener) => Box::new(listener.accept().await?.0),
+            Self::Socket(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+
     /// Answers, for ever, [`READERS`] at a time.
     pub(crate) async fn serve(self, metrics: Arc<Metrics>, snapshots: Arc<Snapshots>) {
         let readers = Arc::new(Semaphore::new(READERS));
         // It is never closed.
         while let Ok(place) = Arc::clone(&readers).acquire_owned().await {
-            let stream: Box<dyn Talk> = match &self {
-                Self::Port(listener) => match listener.accept().await {
-                    Ok((stream, _)) => Box::new(stream),
-                    Err(error) => {
-                        refused(&error).await;
-                        continue;
-                    }
-                },
-                Self::Socket(listener) => match listener.accept().await {
-                    Ok((stream, _)) => Box::new(stream),
-                    Err(error) => {
-                        refused(&error).await;
-                        continue;
-                    }
-                },
-            };
             let (metrics, snapshots) = (Arc::clone(&metrics), Arc::clone(&snapshots));
-            tokio::spawn(async move {
-                answer(stream, metrics, snapshots).await;
-                drop(place);
-            });
+            match self.accept().await {
+                Ok(stream) => drop(tokio::spawn(async move {
+                    answer(stream, metrics, snapshots).await;
+                    drop(place);
+                })),
+                Err(error) => refused(&error).await,
+            }
         }
     }
 }

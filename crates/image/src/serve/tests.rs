@@ -39,13 +39,19 @@ fn assert_answered(address: SocketAddr) {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }
 
+/// A client in the middle of its head.
+fn half_asking(address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+    client
+}
+
 /// The one connection that there may be comes free again though its client never falls silent.
 #[test]
 fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
     let bounds = bounds(1, Duration::from_millis(300));
     serving(bounds, |address| {
-        let mut slow = TcpStream::connect(address).unwrap();
-        slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+        let mut slow = half_asking(address);
         std::thread::spawn(move || {
             while slow.write_all(b"x").is_ok() {
                 std::thread::sleep(Duration::from_millis(10));
@@ -60,8 +66,7 @@ fn a_client_that_drips_its_head_does_not_keep_the_others_waiting() {
 fn a_head_that_drips_has_its_time() {
     let bounds = bounds(8, Duration::from_millis(300));
     serving(bounds, |address| {
-        let mut slow = TcpStream::connect(address).unwrap();
-        slow.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+        let mut slow = half_asking(address);
         let mut drips = (0..3000).map(|_| {
             std::thread::sleep(Duration::from_millis(10));
             slow.write_all(b"x")
@@ -127,8 +132,7 @@ fn clients_that_take_no_answers_make_room() {
 fn a_head_without_end_is_refused() {
     let bounds = ServeBounds::default();
     serving(bounds, |address| {
-        let mut client = TcpStream::connect(address).unwrap();
-        client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+        let mut client = half_asking(address);
         // It is told to stop long before all of it is sent.
         let _ = client.write_all(&vec![b'x'; 4 << 20]);
         let mut answer = String::new();

@@ -237,24 +237,26 @@ impl Checker<'_> {
                 self.report.notes.push(format!("{} {what}", path.display()));
             }
         }
-        // A tree goes with the last image that has it, which may be now.
         for (_, path) in self.dir.list("trees")? {
-            if path.to_string_lossy().ends_with(NAMES_ENDING) {
-                let fault = names_images::fault(&path);
-                let problem = |what| Problem::Tree { path: path.clone(), what };
-                self.report.problems.extend(fault.filter(|_| path.exists()).map(problem));
-                continue;
-            }
-            let tree = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
-                let tree = FlatTree::open(file, path.display().to_string());
-                tree.and_then(|tree| tree.verify()).map_err(|error| error.to_string())
-            });
-            if let Err(what) = tree
-                && path.exists()
-            {
+            let fault = match path.to_string_lossy().ends_with(NAMES_ENDING) {
+                true => names_images::fault(&path),
+                false => tree_fault(&path),
+            };
+            // A tree goes with the last image that has it, which may be now.
+            if let Some(what) = fault.filter(|_| path.exists()) {
                 self.report.problems.push(Problem::Tree { path, what });
             }
         }
         Ok(())
     }
+}
+
+/// What is wrong with a compiled tree; `None` if nothing is.
+fn tree_fault(path: &Path) -> Option<String> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return Some(error.to_string()),
+    };
+    let tree = FlatTree::open(file, path.display().to_string());
+    tree.and_then(|tree| tree.verify()).err().map(|error| error.to_string())
 }
