@@ -22,6 +22,12 @@ def run(*argv, **options):
     subprocess.run(argv, check=True, **options)
 
 
+def new_file(path, size):
+    """An empty file of that many bytes, all of them holes."""
+    with open(path, "wb") as image:
+        image.truncate(size)
+
+
 def makers():
     """The commands that make the file systems which this machine has, by their names."""
     with open("/proc/filesystems", encoding="ascii") as file:
@@ -50,7 +56,7 @@ class CutDisk:
         if self.maker == BTRFS:
             self._new_host()
         else:
-            self._new_file(self.image)
+            new_file(self.image, self.size)
         run(*self.maker, "-q", self.image, stdout=subprocess.DEVNULL)
         self.attach()
 
@@ -103,14 +109,8 @@ class CutDisk:
             time.sleep(0.05)
         raise OSError("host stays busy")
 
-    def _new_file(self, path):
-        with open(path, "wb") as image:
-            image.truncate(self.size)
-
     def _new_host(self):
-        self._new_file(self.at("host.img"))
-        with open(self.at("host.img"), "r+b") as image:
-            image.truncate(2 * self.size)
+        new_file(self.at("host.img"), 2 * self.size)
         run(*EXT4, "-q", self.at("host.img"))
         run("mount", "-o", "loop", self.at("host.img"), self.at("host"))
         # All of it is written once, so that later writes change only bytes in the ext4.

@@ -28,6 +28,13 @@ def images(program, store):
     return {"%(repository)s:%(tag)s" % row: row["id"] for row in rows}, documents
 
 
+def files_of(archive):
+    """{path: bytes} of the files in a tar."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {info.name.removeprefix("./"): tar.extractfile(info).read()
+                for info in tar if info.isreg()}
+
+
 def files(store):
     """{path: digest} of all files, and the sets of paths that are one inode."""
     seen, inodes = {}, collections.defaultdict(set)
@@ -53,9 +60,7 @@ def compare(program, work, names):
     assert blobs == documents, "blobs %s" % (blobs ^ documents)
     assert set(ids) == set(names), "names %s" % (set(ids) ^ set(names))
     for name, tree in names.items():
-        with tarfile.open(fileobj=io.BytesIO(strata(program, store, "-q", "export", name))) as tar:
-            seen = {info.name.removeprefix("./"): tar.extractfile(info).read()
-                    for info in tar if info.isreg()}
+        seen = files_of(strata(program, store, "-q", "export", name))
         assert seen == tree, "%s has another tree" % name
     for name in sorted(names):
         saved = strata(program, store, "-q", "save", name)

@@ -7,7 +7,6 @@ run, with the seed.
 """
 import argparse
 import collections
-import io
 import json
 import os
 import random
@@ -19,7 +18,7 @@ import tarfile
 import threading
 import time
 
-from left import compare
+from left import compare, files_of
 from pool import IMAGES, Pool
 
 PATIENCE = 120
@@ -84,13 +83,11 @@ class Worker:
         status, _, said = self.strata("-q", *words, kill=kill)
         if status == 0:
             self.names = names
-            return True
-        if status is None:
+        elif status is None:
             self.after_kill(words, names)
-            return False
-        require(any(word in said for word in HELD), *words, "ended with", status, said)
-        self.counts["in use"] += 1
-        return False
+        else:
+            require(any(word in said for word in HELD), *words, "ended with", status, said)
+            self.counts["in use"] += 1
 
     def after_kill(self, words, names):
         """What was wanted is there, or what was before. A name that stands for either is taken away."""
@@ -146,9 +143,7 @@ class Worker:
         require(out == content, name, path, "has other bytes")
 
     def do_export(self, name):
-        with tarfile.open(fileobj=io.BytesIO(self.must("-q", "export", name))) as tar:
-            seen = {info.name.removeprefix("./"): tar.extractfile(info).read()
-                    for info in tar if info.isreg()}
+        seen = files_of(self.must("-q", "export", name))
         require(seen == self.names[name], "export of", name, "has another tree")
 
     def do_save(self, name):
