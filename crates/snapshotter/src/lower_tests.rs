@@ -129,6 +129,43 @@ fn after_a_reboot_everything_is_mounted_again() {
 }
 
 #[test]
+fn directories_that_a_power_cut_took_are_there_again() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let top = stack(&snapshots, 1);
+    for (key, kind) in [("a", SnapshotKind::Active), ("v", SnapshotKind::View)] {
+        snapshots.prepare(kind, key, &top, &Labels::new()).unwrap();
+    }
+    snapshots.prepare(SnapshotKind::Active, "written", "", &Labels::new()).unwrap();
+    let uppers = place.path().join("store/containerd/snapshots");
+    let of = |key: &str| uppers.join(snapshots.stat(key).unwrap().id.0.to_string());
+    let (a, v, written) = (of("a"), of("v"), of("written"));
+    drop(snapshots);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions();
+    let modes = [mode(&a), mode(&a.join("fs")), mode(&a.join("work")), mode(&v)];
+    fs::write(written.join("fs/text"), "stays").unwrap();
+    fs::remove_dir(written.join("work")).unwrap();
+    for dir in [&a, &v] {
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    let snapshots = open(place.path());
+    assert_eq!([mode(&a), mode(&a.join("fs")), mode(&a.join("work")), mode(&v)], modes);
+    assert!(!v.join("work").exists());
+    assert_eq!(fs::read_to_string(written.join("fs/text")).unwrap(), "stays");
+    let at = place.path().join("at");
+    mount(&snapshots.mounts("a").unwrap(), &at);
+    assert_eq!(fs::read_to_string(at.join("file-0")).unwrap(), "0");
+    unmount_names(&at).unwrap();
+    for key in ["a", "v", "written"] {
+        snapshots.remove(key).unwrap();
+    }
+}
+
+#[test]
 fn the_names_of_an_image_are_written_before_its_first_container() {
     if !needs::root() {
         return;

@@ -32,7 +32,7 @@ use crate::args::LowerBackend;
 use crate::daemon;
 use crate::error::{Error, IoDoing, Result};
 use crate::keys::Keys;
-use crate::state::{SnapshotId, SnapshotKind, SnapshotUsage};
+use crate::state::{SnapshotId, SnapshotKind, SnapshotRow, SnapshotUsage};
 
 /// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
 const DIGITS: usize = 24;
@@ -106,26 +106,37 @@ impl SnapshotPlaces {
 
     /// Makes the directories of a snapshot.
     pub(crate) fn make_upper(&self, id: SnapshotId, kind: SnapshotKind) -> Result<()> {
+        // What a crash left before its row was there.
+        self.remove_upper(id)?;
+        self.make_missing(id, kind).map(|_| ())
+    }
+
+    /// Has a snapshot's names mounted after a start, and its directories made if they are not
+    /// there: after a power cut the record may know of a snapshot whose directories had not
+    /// reached the disk. Nothing had been written there then.
+    pub(crate) fn show_again(
+        &self,
+        store: &Store,
+        snapshot: &SnapshotRow,
+        chain: &[DiffId],
+    ) -> Result<()> {
+        self.show_names(store, snapshot.id, chain)?;
+        match self.make_missing(snapshot.id, snapshot.kind)? {
+            true => self.adopt_root(snapshot.id, chain),
+            false => Ok(()),
+        }
+    }
+
+    /// Says whether the upper was one of them.
+    fn make_missing(&self, id: SnapshotId, kind: SnapshotKind) -> Result<bool> {
         let dir = self.dir(id);
-        let doing = || format!("cannot make {}", dir.display());
-        match fs::create_dir(&dir) {
-            Ok(()) => {}
-            // What a crash left before its row was there.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_dir_all(&dir).doing(doing)?;
-                fs::create_dir(&dir).doing(doing)?;
-            }
-            Err(error) => return Err(error).doing(doing),
+        let upper = make_dir(&dir, 0o700).and_then(|_| make_dir(&self.upper(id), 0o755));
+        let upper = upper.doing(|| format!("cannot make {}", dir.display()))?;
+        if kind == SnapshotKind::Active {
+            let work = make_dir(&dir.join("work"), 0o711);
+            work.doing(|| format!("cannot make the work directory in {}", dir.display()))?;
         }
-        fs::set_permissions(&dir, Permissions::from_mode(0o700)).doing(doing)?;
-        let work = (kind == SnapshotKind::Active).then_some(("work", 0o711));
-        for (name, mode) in [("fs", 0o755)].into_iter().chain(work) {
-            let path = dir.join(name);
-            fs::create_dir(&path).doing(doing)?;
-            // Whatever the umask says.
-            fs::set_permissions(&path, Permissions::from_mode(mode)).doing(doing)?;
-        }
-        Ok(())
+        Ok(upper)
     }
 
     /// Removes the directories of a snapshot that is no more.
@@ -388,6 +399,16 @@ fn hide_some(
         stays
     });
     gone.iter().try_for_each(|place| hide(place))
+}
+
+/// Makes a directory with that mode, whatever the umask says, unless it is there; says whether it
+/// was not.
+fn make_dir(dir: &Path, mode: u32) -> std::io::Result<bool> {
+    match fs::create_dir(dir) {
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(mode)).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn hide(place: &Path) -> Result<()> {

@@ -140,7 +140,7 @@ impl Snapshots {
         for one in all.iter().filter(|one| one.kind != SnapshotKind::Committed) {
             let chain = self.state().chain(&one.name)?;
             // One that cannot be shown must not keep the others from it.
-            if let Err(error) = self.places.show_names(&self.store, one.id, &chain) {
+            if let Err(error) = self.places.show_again(&self.store, one, &chain) {
                 tracing::error!("snapshot {}: {error}", one.name);
             }
         }

@@ -154,6 +154,10 @@ PRAGMA user_version = 1;
 const COLUMNS: &str = "s.id, s.name, coalesce(p.name, ''), s.kind, s.created, s.updated, s.labels,
     s.layers, s.bytes, s.inodes FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent";
 
+/// Pages of the log until it is begun anew. To sync a log that grows the file system writes its own
+/// journal too: it is short, so that it is overwritten as a rule.
+const LOG_PAGES: u32 = 128;
+
 /// The record, open.
 pub(crate) struct State {
     db: Connection,
@@ -165,6 +169,7 @@ impl State {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         db.pragma_update(None, "foreign_keys", true)?;
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if version > 1 {
