@@ -84,6 +84,40 @@ fn files_in(sandbox: &Sandbox, dir: &str) -> Vec<String> {
 }
 
 #[test]
+fn digests_are_required_or_the_mount_is_refused() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = busybox();
+    sandbox.dir("mnt");
+    let sealed = fs::write(sandbox.path().join("probe"), "x").and_then(|()| {
+        let probe = fs::File::open(sandbox.path().join("probe"))?;
+        Ok(strata_tree::seal_with_verity(&probe)?)
+    });
+    let args = ["mount", "--backend", "kernel", "--verity", IMAGE, "mnt"];
+    if sealed.is_ok() {
+        sandbox.ok(&args);
+        let shown = seen(&sandbox.path().join("mnt"));
+        assert!(shown.len() > 20);
+        sandbox.ok(&["umount", "mnt"]);
+    } else {
+        let error = sandbox.fails(&args);
+        for part in ["cannot seal /", "fs-verity", "tune2fs", "--verify", IMAGE] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(!sandbox.ok(&["mounts"]).contains("mnt"));
+    }
+    let error = sandbox.fails(&["mount", "--verity", "--backend", "fuse", IMAGE, "mnt"]);
+    assert!(error.contains("--backend kernel"), "{error}");
+    // It is a fact that does no harm where nobody asks for it.
+    let rootfs = strata_testkit::fixture("rootfs.tar.gz");
+    sandbox.ok(&["import", "--verity", text(&rootfs), "a:1"]);
+    mount(&sandbox, &["a:1", "mnt"]);
+    sandbox.ok(&["umount", "mnt"]);
+    sandbox.ok(&["fsck"]);
+}
+
+#[test]
 fn it_shows_what_the_daemon_shows() {
     if !needs::root_and_fuse() {
         return;

@@ -148,15 +148,15 @@ impl Context {
     /// # Errors
     /// As [`Context::store`].
     pub(crate) fn made_store(&self) -> Result<Store> {
-        self.store_within(Limits::default())
+        self.store_within(Limits::default(), false)
     }
 
-    /// The same, for reading layers within `limits`.
+    /// The same, for reading layers within `limits`; with `verity` their files are sealed.
     ///
     /// # Errors
     /// As [`Context::store`].
-    pub(crate) fn store_within(&self, limits: Limits) -> Result<Store> {
-        self.opened(self.engine().with_limits(limits).made_store())
+    pub(crate) fn store_within(&self, limits: Limits, verity: bool) -> Result<Store> {
+        self.opened(self.engine().with_limits(limits).with_verity(verity).made_store())
     }
 
     /// How every store is opened.

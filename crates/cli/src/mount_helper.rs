@@ -151,7 +151,9 @@ impl Arguments {
                     writable = true;
                     own.extend(["--upper".into(), name.to_owned()]);
                 }
-                ("suid" | "dev" | "noexec" | "verify", None) => own.push(format!("--{key}").into()),
+                ("suid" | "dev" | "noexec" | "verify" | "verity", None) => {
+                    own.push(format!("--{key}").into());
+                }
                 ("backend" | "profile" | "threads" | "busy-poll", Some(value)) => {
                     own.extend([format!("--{key}").into(), value.to_owned()]);
                 }

@@ -29,12 +29,13 @@ pub struct Engine {
     root: PathBuf,
     cache: Option<PathBuf>,
     limits: Limits,
+    verity: bool,
 }
 
 impl Engine {
     /// The store at `root`, which need not be there yet. Nothing is opened.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), cache: None, limits: Limits::default() }
+        Self { root: root.into(), cache: None, limits: Limits::default(), verity: false }
     }
 
     /// The directory for compiled trees and records of mounts that cannot be written to the store.
@@ -50,6 +51,12 @@ impl Engine {
         Self { limits, ..self }
     }
 
+    /// Finds out the fs-verity digests of what comes in, and seals its files where that can be.
+    #[must_use]
+    pub fn with_verity(self, verity: bool) -> Self {
+        Self { verity, ..self }
+    }
+
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -57,7 +64,8 @@ impl Engine {
 
     /// How the store is opened, for a caller that opens it itself.
     pub fn store_options(&self) -> StoreOptions {
-        StoreOptions { limits: self.limits, on_step: None, elsewhere: self.cache.clone() }
+        let Self { limits, verity, cache: elsewhere, .. } = self.clone();
+        StoreOptions { limits, verity, on_step: None, elsewhere }
     }
 
     /// Opens the store that is there; read-only if it cannot be written.

@@ -69,6 +69,11 @@ impl OpenImage {
         Ok(Self { files, verifies: true, ..self })
     }
 
+    /// Its layers, base first.
+    pub(crate) fn layers(&self) -> &[LeasedLayer] {
+        &self.layers
+    }
+
     /// The node at a path of the image, links followed inside of it; `None` if nothing is there.
     ///
     /// # Errors

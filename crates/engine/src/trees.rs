@@ -12,11 +12,11 @@ use strata_confine::Confinement;
 use strata_content::FileTree;
 use strata_image::{BoxError, CheckedStore};
 use strata_kernel::NamesForm;
-use strata_layer::{LeasedLayer, Store, chain_id};
-use strata_tree::{ContentRef, DiffId, FlatTree, Lower};
+use strata_layer::{LeasedLayer, NamesKind, Store, Verity, chain_id};
+use strata_tree::{ChainId, ContentRef, DiffId, FlatTree, Lower, VerityDigest};
 use strata_union::Stack;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorContext, Result};
 
 /// Contents of up to this many bytes stand in an image of names.
 const INSIDE: u64 = 1024;
@@ -104,13 +104,45 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
     let Some(chain) = chain_id(layers) else {
         return Err(Error::KernelCannot("the image has no layers".to_owned()));
     };
-    let images = store.names_images();
-    if let Some(file) = images.open(&chain)? {
+    if let Some(file) = store.names_images().open(&chain, NamesKind::Any)? {
         return Ok(file);
     }
+    put_names(store, (layers, &chain), tree, NamesKind::Any, None)
+}
+
+/// The same with the fs-verity digest of each content: all files of the image are sealed with
+/// fs-verity then, the image of names too.
+///
+/// # Errors
+/// As [`open_names`]; `Store` with `NoFsVerity`.
+pub(crate) fn open_sealed_names(
+    store: &Store,
+    layers: &[DiffId],
+    tree: &FileTree,
+    leased: &[LeasedLayer],
+) -> Result<File> {
+    let Some(chain) = chain_id(layers) else { return open_names(store, layers, tree) };
+    let digests = Verity::of(store).require(leased)?;
+    let verity = |content: &ContentRef| digests.get(content.digest.as_ref()?).copied();
+    let names = match store.names_images().open(&chain, NamesKind::Sealed)? {
+        Some(file) => file,
+        None => put_names(store, (layers, &chain), tree, NamesKind::Sealed, Some(&verity))?,
+    };
+    let sealed = strata_tree::seal_with_verity(&names);
+    sealed.with_context(|| "cannot seal the image of names with fs-verity".to_owned())?;
+    Ok(names)
+}
+
+fn put_names(
+    store: &Store,
+    (layers, chain): (&[DiffId], &ChainId),
+    tree: &FileTree,
+    kind: NamesKind,
+    verity: Option<&dyn Fn(&ContentRef) -> Option<VerityDigest>>,
+) -> Result<File> {
     let place = content_place(layers);
-    let form = NamesForm { place: &place, inside: INSIDE, identity: *chain.as_bytes() };
-    images.put(&chain, |file| {
+    let form = NamesForm { place: &place, inside: INSIDE, verity, identity: *chain.as_bytes() };
+    store.names_images().put(chain, kind, |file| {
         let written = strata_kernel::write_names(tree, &form, file)?;
         match written.dropped.first() {
             Some(one) => {

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! P metacopy    ""                     the bytes of this file are in a data-only lower layer
+//!               0 36 0 1 DIGEST        the same, with the 32 bytes of their fs-verity digest
 //! P redirect    "/<diff id>/diff/..."  and this is their path there
 //! P overlay.X                          what the tree itself calls P X
 //! ```
 //!
 //! P is `trusted.overlay.`, or `user.overlay.` in a user namespace (overlayfs.rst, "Data-only
-//! lower layers", "userxattr"). [`MarkedTree`] puts the marks on a tree that is asked name by name;
-//! an image of names has them written into it.
+//! lower layers", "userxattr", "fs-verity support"; `struct ovl_metacopy` in the kernel's
+//! fs/overlayfs/overlayfs.h: version, length, flags, algorithm, digest). [`MarkedTree`] puts the
+//! marks on a tree that is asked name by name; an image of names has them written into it.
 //!
 //! Invariant: what the tree itself has of overlayfs' attributes is escaped before marks are added,
 //! so no attribute of a tree is taken for a mark (overlayfs.rst, "Nesting overlayfs mounts").
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use strata_tree::dialect::{Mark, XattrClass};
 use strata_tree::{
     ByHandle, ContentRef, Continues, DirEntry, Entry, FileHandle, Kind, Lower, Name, Node, NodeId,
-    Result, Xattr,
+    Result, VerityDigest, Xattr,
 };
 
 /// The longest path that the kernel looks up, without its NUL (`PATH_MAX`).
@@ -36,11 +38,20 @@ pub(crate) fn escaped(class: XattrClass, all: Vec<Xattr>) -> Vec<Xattr> {
     all.into_iter().map(escape).collect()
 }
 
-/// The marks of a file whose content is at `place`; `None` if no path that long can be looked up.
-pub(crate) fn marks(class: XattrClass, place: Vec<u8>) -> Option<[Xattr; 2]> {
+/// The marks of a file whose content is at `place`, and has that digest; `None` if no path that
+/// long can be looked up.
+pub(crate) fn marks(
+    class: XattrClass,
+    place: Vec<u8>,
+    verity: Option<&VerityDigest>,
+) -> Option<[Xattr; 2]> {
     let mark = |mark| class.name(mark).as_bytes().to_vec();
+    let metacopy = match verity {
+        Some(digest) => [&[0, 36, 0, 1][..], digest.as_bytes()].concat(),
+        None => Vec::new(),
+    };
     (place.len() <= LONGEST)
-        .then(|| [(mark(Mark::Metacopy), Vec::new()), (mark(Mark::Redirect), place)])
+        .then(|| [(mark(Mark::Metacopy), metacopy), (mark(Mark::Redirect), place)])
 }
 
 /// Where a content is below the data-only lower, as an absolute path.
@@ -103,7 +114,7 @@ impl Lower for MarkedTree {
         let stat = self.tree.node(node)?.stat;
         if stat.kind == Kind::Regular && stat.size > 0 {
             let place = (self.place)(&self.tree.content(node)?);
-            all.extend(marks(self.class, place).into_iter().flatten());
+            all.extend(marks(self.class, place, None).into_iter().flatten());
             all.sort();
         }
         Ok(all)

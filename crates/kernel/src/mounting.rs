@@ -52,6 +52,9 @@ pub struct OverlayParts<'a> {
     pub data: &'a [BorrowedFd<'a>],
     /// The upper and the work directory; without them the mount is read-only.
     pub upper: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// Open no content that the names have no fs-verity digest of, or that is not sealed with
+    /// fs-verity, or has another digest (`EIO`; overlayfs.rst, "fs-verity support", Linux 6.6).
+    pub verity: bool,
     /// What the mount table shows as the source.
     pub source: &'a str,
     /// Honour set-user-id bits.
@@ -79,6 +82,9 @@ pub fn detached_overlay(parts: &OverlayParts<'_>) -> Result<OwnedFd> {
         }
         // It excludes these two. From Linux 6.16 on, lowers refer to data-only ones without them.
         XattrClass::User => context.flag("userxattr")?,
+    }
+    if parts.verity {
+        context.set("verity", "require")?;
     }
     // An index would refuse uppers that were begun above another lower, and strata keeps one of
     // its own.

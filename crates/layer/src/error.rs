@@ -100,6 +100,12 @@ pub enum Error {
     /// The store cannot be written here.
     #[error("the store is read-only here, so nothing in it can be changed")]
     ReadOnly,
+    /// fs-verity was required.
+    #[error(
+        "{0}: the kernel (FS_VERITY) or the file system has no fs-verity (ext4: `tune2fs -O \
+         verity`); `strata mount --verify` compares digests without it"
+    )]
+    NoFsVerity(String),
     /// A later strata wrote this store.
     #[error("the store has format {found}, this strata knows up to {newest}; use a newer strata")]
     NewerStore {

@@ -30,6 +30,7 @@ mod stage;
 mod store;
 mod stored_layer;
 mod verified;
+mod verity;
 mod write_behind;
 
 pub use error::{Error, IoContext, Result};
@@ -46,9 +47,9 @@ pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, Giving, HeldImage, HeldImages,
     HeldKind, HeldName, HeldNames, Hold, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
-    LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, PackedBlobs, Problem, Removal,
-    SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, TaggedImages, Unpacked, Usage,
-    chain_id,
+    LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, NamesKind, PackedBlobs, Problem,
+    Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, TaggedImages, Unpacked,
+    Usage, Verity, chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

@@ -154,8 +154,8 @@ PRAGMA user_version = 1;
 const COLUMNS: &str = "s.id, s.name, coalesce(p.name, ''), s.kind, s.created, s.updated, s.labels,
     s.layers, s.bytes, s.inodes FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent";
 
-/// Pages of the log until it is begun anew. To sync a log that grows the file system writes its own
-/// journal too: it is short, so that it is overwritten as a rule.
+/// Pages of the log until it is written from its beginning again. To sync a log that grows the file
+/// system writes its own journal too: it is short, so that it is overwritten as a rule.
 const LOG_PAGES: u32 = 128;
 
 /// The record, open.

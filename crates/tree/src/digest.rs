@@ -111,6 +111,11 @@ digest_type! {
     ContentDigest
 }
 
+digest_type! {
+    /// The fs-verity digest of the bytes of one regular file, by sha256 (Linux, fsverity.rst).
+    VerityDigest
+}
+
 /// An image id is the digest of the config blob.
 impl From<ImageId> for BlobDigest {
     fn from(id: ImageId) -> Self {

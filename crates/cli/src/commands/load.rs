@@ -44,6 +44,10 @@ pub(crate) struct LoadArgs {
     jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     trust: TrustArgs,
+    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
+    /// where kernel and file system can: `strata mount --verity` then has less to do
+    #[arg(long)]
+    verity: bool,
     #[command(flatten)]
     layer_limits: LayerLimitArgs,
     #[command(flatten)]
@@ -73,6 +77,10 @@ pub(crate) struct ImportArgs {
     /// The creation time, for reproducible image ids [default: now]
     #[arg(long, value_name = "TIME")]
     created: Option<jiff::Timestamp>,
+    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
+    /// where kernel and file system can: `strata mount --verity` then has less to do
+    #[arg(long)]
+    verity: bool,
     #[command(flatten)]
     layer_limits: LayerLimitArgs,
 }
@@ -83,7 +91,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
     }
     let trust = args.trust.trust()?;
-    let store = context.store_within(args.layer_limits.limits())?;
+    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
     let spec: SourceSpec = input.parse().context("cannot load")?;
     let listener = progress::listener(context.shown);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
@@ -107,7 +115,7 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
             args.tar.display()
         );
     }
-    let store = context.store_within(args.layer_limits.limits())?;
+    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
     let listener = progress::listener(context.shown);
     let options = ImportOptions {
         created: args.created,

@@ -28,6 +28,9 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     if args.verify && args.backend()? == BackendArg::Userns {
         anyhow::bail!("--backend userns has the kernel read contents, so nothing can verify them");
     }
+    if args.verity && matches!(args.backend()?, BackendArg::Userns | BackendArg::Fuse) {
+        anyhow::bail!("--verity has the kernel compare contents, so it is for --backend kernel");
+    }
     let store = args.lazy.ensure(context, &args.image)?;
     let image = OpenImage::open(&store, &args.image)?;
     let upper = match args.rw || args.upper.is_some() {
@@ -81,7 +84,7 @@ fn serve_in_kernel(
         }
         BackendArg::Auto if args.foreground => Some("--foreground"),
         BackendArg::Auto if args.verify => Some("--verify"),
-        BackendArg::Auto if request.profile != Profile::NoOpen => Some("--profile"),
+        BackendArg::Auto if request.profile != Profile::NoOpen && !args.verity => Some("--profile"),
         BackendArg::Auto | BackendArg::Kernel | BackendArg::Userns => None,
     };
     let mounted = match daemon {
@@ -90,7 +93,9 @@ fn serve_in_kernel(
     };
     let said = match (&mounted, backend) {
         (Ok(()), _) => "the kernel serves it: names from an EROFS image".to_owned(),
-        (Err(stratafs::Error::KernelCannot(why)), BackendArg::Auto | BackendArg::Fuse) => {
+        (Err(stratafs::Error::KernelCannot(why)), BackendArg::Auto | BackendArg::Fuse)
+            if !args.verity =>
+        {
             format!("a daemon serves it through FUSE: {why}")
         }
         (Err(_), _) => {

@@ -81,6 +81,11 @@ pub(crate) struct MountArgs {
     /// disk gives EIO. A daemon serves the mount; what a writable layer has is not compared
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Have the kernel compare each content with its fs-verity digest: what was changed on the disk
+    /// gives EIO. Needs fs-verity in the kernel and in the file system of the store (ext4: `tune2fs
+    /// -O verity`); the kernel serves the mount
+    #[arg(long, conflicts_with_all = ["verify", "foreground"])]
+    pub(crate) verity: bool,
     /// How the daemon reads files
     #[arg(long, value_enum, default_value = "no-open")]
     pub(crate) profile: ProfileArg,
@@ -172,6 +177,7 @@ impl MountArgs {
             dev: self.dev,
             exec: !self.noexec,
             verify: self.verify,
+            verity: self.verity,
             threads: usize::from(self.threads),
             busy_poll: self.busy_poll == BusyPollArg::Auto,
             role: match (&self.daemon, self.foreground) {
@@ -247,6 +253,7 @@ mod tests {
             dev: false,
             exec: false,
             verify: true,
+            verity: false,
             threads: 3,
             busy_poll: false,
             names_only: true,

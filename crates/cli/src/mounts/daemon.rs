@@ -59,6 +59,8 @@ pub(crate) struct MountRequest {
     pub(crate) exec: bool,
     /// Compare contents with their digests.
     pub(crate) verify: bool,
+    /// Have the kernel compare contents with their fs-verity digests.
+    pub(crate) verity: bool,
     /// How many threads answer.
     pub(crate) threads: usize,
     /// Poll for the next request while one caller asks one after another.
@@ -100,6 +102,7 @@ impl MountRequest {
             directory: self.directory.clone(),
             reference: self.image.clone(),
             name,
+            verity: self.verity,
             options: MountOptions {
                 profile: self.profile,
                 suid: self.suid,
@@ -142,7 +145,11 @@ pub(crate) fn explained(request: &MountRequest, error: stratafs::Error) -> anyho
     let at = format!("cannot mount {} on {}", request.image, stratafs::shown(&request.directory));
     match error {
         stratafs::Error::KernelCannot(_) => {
-            anyhow::Error::from(error).context(format!("{at}; try --backend fuse"))
+            let instead = if request.verity { "--verify" } else { "--backend fuse" };
+            anyhow::Error::from(error).context(format!("{at}; try {instead}"))
+        }
+        stratafs::Error::Store(strata_layer::Error::NoFsVerity(_)) => {
+            anyhow::Error::from(error).context(at)
         }
         stratafs::Error::Mount(
             Fuse::Kernel { .. }

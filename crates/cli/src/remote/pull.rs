@@ -45,6 +45,10 @@ pub(crate) struct PullArgs {
     trust: TrustArgs,
     #[command(flatten)]
     registry: RegistryArgs,
+    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
+    /// where kernel and file system can: `strata mount --verity` then has less to do
+    #[arg(long)]
+    verity: bool,
     #[command(flatten)]
     layer_limits: LayerLimitArgs,
     /// Bytes of one index, manifest or config [default: 4194304]
@@ -106,7 +110,7 @@ fn bare_name(text: &str) -> std::result::Result<String, String> {
 pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
     let trust = args.trust.trust()?;
-    let store = context.store_within(args.layer_limits.limits())?;
+    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
     let registries = args.registry.registries(context)?;
     let fetched = |name: &RegistryName| {
         // One for each image: the layers of the one before stay as they are.

@@ -33,7 +33,7 @@ use super::serving::MountSettings;
 use super::{namespaces, point};
 use crate::error::{Error, Result};
 use crate::image::OpenImage;
-use crate::trees::open_names;
+use crate::trees::{open_names, open_sealed_names};
 use crate::uppers::{NamedUpper, UpperLease};
 
 /// How much of an image of names is read ahead, in bytes: all of it but for very large ones.
@@ -131,7 +131,11 @@ pub(crate) fn mount(
             format!("upper {} keeps owners and modes apart, for it is a user's", top.upper.name);
         return Err(Error::KernelCannot(why));
     }
-    let names = open_names(store, &image.record.layers, &image.files)?;
+    let layers = &image.record.layers;
+    let names = match settings.verity {
+        true => open_sealed_names(store, layers, &image.files, image.layers())?,
+        false => open_names(store, layers, &image.files)?,
+    };
     // On a cold disk one long read is faster than many short ones. It is a hint, and may fail.
     let _ = rustix::fs::fadvise(&names, 0, NonZeroU64::new(READ_AHEAD), Advice::WillNeed);
     // Two mounts at one place: the second one waits here, and then sees the first.
@@ -192,6 +196,7 @@ fn assemble(
         names: names.as_fd(),
         data: &[contents.as_fd(), lease.as_fd()],
         upper: upper.as_ref().map(|(upper, work)| (upper.as_fd(), work.as_fd())),
+        verity: settings.verity,
         source: &options.fsname,
         suid: options.suid,
         dev: options.dev,

@@ -26,6 +26,9 @@ pub struct MountSettings {
     pub reference: String,
     /// The name of the record; without it a new one.
     pub name: Option<String>,
+    /// The kernel is to compare each content with its fs-verity digest; for
+    /// [`Engine::mount_in_kernel`](crate::Engine::mount_in_kernel) alone.
+    pub verity: bool,
     /// The options of the mount, and how files are read.
     pub options: MountOptions,
 }
@@ -37,6 +40,7 @@ impl MountSettings {
             directory: directory.into(),
             reference: String::new(),
             name: None,
+            verity: false,
             options: MountOptions::for_caller(),
         }
     }
@@ -53,6 +57,7 @@ impl MountSettings {
             ("dev", options.dev),
             ("noexec", !options.exec),
             ("verify", image.verifies),
+            ("verity", self.verity),
         ];
         let profile = match options.profile {
             Profile::NoOpen => "no-open",

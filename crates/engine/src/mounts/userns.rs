@@ -74,6 +74,7 @@ pub(super) fn serve(
             names: below.as_fd(),
             data: &[contents.as_fd()],
             upper: None,
+            verity: false,
             source: &options.fsname,
             suid: options.suid,
             dev: options.dev,

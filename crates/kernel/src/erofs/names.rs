@@ -4,7 +4,7 @@
 //! (see [`crate::marks`]).
 
 use strata_tree::dialect::XattrClass;
-use strata_tree::{ContentRef, Xattr};
+use strata_tree::{ContentRef, VerityDigest, Xattr};
 
 use crate::marks;
 
@@ -14,6 +14,9 @@ pub struct NamesForm<'a> {
     pub place: &'a dyn Fn(&ContentRef) -> Vec<u8>,
     /// Contents of up to this many bytes stand in the image itself.
     pub inside: u64,
+    /// The fs-verity digest of a content, for an overlayfs that is asked to compare it
+    /// ([`OverlayParts::verity`](crate::OverlayParts)).
+    pub verity: Option<&'a dyn Fn(&ContentRef) -> Option<VerityDigest>>,
     /// What the image's UUID is made of, unlike that of other trees.
     pub identity: [u8; 32],
 }
@@ -36,6 +39,7 @@ impl NamesForm<'_> {
         if content.size <= self.inside {
             return None;
         }
-        marks::marks(XattrClass::Trusted, (self.place)(content))
+        let verity = self.verity.and_then(|verity| verity(content));
+        marks::marks(XattrClass::Trusted, (self.place)(content), verity.as_ref())
     }
 }

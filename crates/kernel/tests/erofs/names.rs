@@ -17,7 +17,7 @@ use strata_kernel::{NamesForm, OverlayParts, WrittenImage};
 use strata_testkit::needs;
 use strata_tree::conformance::merged_specs;
 use strata_tree::dialect::XattrClass;
-use strata_tree::{ContentRef, Device, Item, Kind, Spec};
+use strata_tree::{ContentRef, Device, Item, Kind, Spec, VerityDigest};
 
 use super::{kernel, reader, trees};
 
@@ -29,6 +29,10 @@ struct Names {
 
 /// Writes the names of a spec; contents of up to `inside` bytes stand in the image.
 fn write(spec: &Spec, inside: u64) -> Names {
+    write_with(spec, inside, None)
+}
+
+fn write_with(spec: &Spec, inside: u64, verity: Option<VerityDigest>) -> Names {
     let tree = in_memory(spec).unwrap();
     let elsewhere = RefCell::new(HashMap::new());
     let place = |which: &ContentRef| {
@@ -44,7 +48,8 @@ fn write(spec: &Spec, inside: u64) -> Names {
         place
     };
     let file = tempfile::NamedTempFile::new().unwrap();
-    let form = NamesForm { place: &place, inside, identity: [7; 32] };
+    let digest = |_: &ContentRef| verity;
+    let form = NamesForm { place: &place, inside, verity: Some(&digest), identity: [7; 32] };
     let said = strata_kernel::write_names(&tree, &form, file.as_file()).unwrap();
     let written = super::Written { file, said };
     Names { written, elsewhere: elsewhere.into_inner() }
@@ -67,6 +72,14 @@ impl Names {
         if !needs::root() {
             return Ok(());
         }
+        self.mounted_with(false, |point| kernel::compare_tree(spec, point))
+    }
+
+    fn mounted_with<T>(
+        &self,
+        verity: bool,
+        look: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Result<T, String> {
         let dir = tempfile::tempdir().unwrap();
         let (data, point) = (dir.path().join("data"), dir.path().join("point"));
         fs::create_dir_all(&data).unwrap();
@@ -76,12 +89,12 @@ impl Names {
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             fs::write(at, bytes).unwrap();
         }
-        self.mount(&data, &point).map_err(|error| error.to_string())?;
+        self.mount(&data, &point, verity).map_err(|error| error.to_string())?;
         let mounted = kernel::Mounted(&point);
-        kernel::compare_tree(spec, mounted.0)
+        look(mounted.0)
     }
 
-    fn mount(&self, data: &Path, point: &Path) -> strata_kernel::Result<()> {
+    fn mount(&self, data: &Path, point: &Path, verity: bool) -> strata_kernel::Result<()> {
         let names = strata_kernel::detached_erofs(&self.written.file.reopen().unwrap())?;
         let data = File::open(data).unwrap();
         let parts = OverlayParts {
@@ -89,6 +102,7 @@ impl Names {
             names: names.as_fd(),
             data: &[data.as_fd()],
             upper: None,
+            verity,
             source: "test",
             suid: true,
             dev: true,
@@ -137,6 +151,31 @@ proptest! {
         prop_assert_eq!(names.mounted(&spec), Ok(()));
         prop_assert!(write(&spec, inside).written.bytes() == names.written.bytes());
     }
+}
+
+#[test]
+fn the_kernel_compares_contents_where_it_is_asked_to() {
+    if !needs::root() {
+        return;
+    }
+    let spec = Spec::new().file("elsewhere", "not sealed").file("empty", "").dir("d");
+    let read = |point: &Path| {
+        let errno = |error: std::io::Error| error.raw_os_error();
+        let read = |name| fs::read_to_string(point.join(name)).map_err(errno);
+        Ok((read("elsewhere"), read("empty")))
+    };
+    let refused = Some(rustix::io::Errno::IO.raw_os_error());
+    let digest = VerityDigest::from_bytes([7; 32]);
+    let (with, without) = (write_with(&spec, 0, Some(digest)), write(&spec, 0));
+    for names in [&with, &without] {
+        // A file that is not sealed has no digest, and neither has a name without one.
+        assert_eq!(names.mounted_with(true, read).unwrap(), (Err(refused), Ok(String::new())));
+        names.mounted(&spec).unwrap();
+    }
+    assert!(with.written.accepted());
+    let image = with.written.bytes();
+    let mark = [&[0, 36, 0, 1][..], &[7; 32]].concat();
+    assert_eq!(image.windows(mark.len()).filter(|part| *part == mark).count(), 1);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(crate) mod named;
 pub(crate) mod rows;
 mod schema;
 pub(crate) mod shared;
+pub(crate) mod verity;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

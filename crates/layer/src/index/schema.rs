@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { statements: ACCOUNTS, fill: accounts::fill },
     Migration { statements: LOWER_LINKS, fill: |_, _| Ok(()) },
     Migration { statements: VERDICTS, fill: |_, _| Ok(()) },
+    Migration { statements: VERITY, fill: |_, _| Ok(()) },
 ];
 
 pub(super) const FIRST: &str = "
@@ -119,6 +120,11 @@ CREATE INDEX entries_lower_links ON entries (layer) WHERE kind = 8;
 /// Why an image was let in under a name, as whoever judged it wrote it down.
 const VERDICTS: &str = "
 ALTER TABLE tags ADD COLUMN verdict TEXT;
+";
+
+/// What fs-verity has as the digest of a content, where somebody has wanted to know.
+const VERITY: &str = "
+ALTER TABLE contents ADD COLUMN verity BLOB CHECK (verity IS NULL OR length(verity) = 32);
 ";
 
 /// The version of a database that has had all migrations.

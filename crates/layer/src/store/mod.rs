@@ -63,6 +63,7 @@ mod sharing;
 mod steps;
 mod sweep;
 mod unpack;
+mod verity;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ pub use images::{Images, TaggedImages, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use leases::{LeasedImage, LeasedLayer};
 pub use names::{HeldKind, HeldName, HeldNames};
-pub use names_images::NamesImages;
+pub use names_images::{NamesImages, NamesKind};
 pub use packed::PackedBlobs;
 pub use publish::Unpacked;
 pub use removal::Removal;
@@ -94,12 +95,15 @@ pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
 pub use steps::{Step, StepHook};
 pub(crate) use unpack::verify;
 pub use unpack::{Giving, LayerInput};
+pub use verity::Verity;
 
 /// How to open a store.
 #[derive(Clone, Default)]
 pub struct StoreOptions {
     /// Bounds on what a layer may ask for.
     pub limits: Limits,
+    /// Find out the fs-verity digests of layers that are unpacked, and seal their files.
+    pub verity: bool,
     /// Called at every step.
     pub on_step: Option<StepHook>,
     /// A directory, which need not be there, for what a store that cannot be written has no room
@@ -114,12 +118,13 @@ pub struct Store {
     offered: OfferedContents,
     limits: Limits,
     elsewhere: Option<PathBuf>,
+    seals: bool,
 }
 
 impl Store {
     fn assemble(dir: StoreDir, index: SharedIndex, options: StoreOptions) -> Self {
-        let StoreOptions { limits, elsewhere, on_step: _ } = options;
-        Self { dir, index, offered: OfferedContents::default(), limits, elsewhere }
+        let StoreOptions { limits, elsewhere, verity: seals, on_step: _ } = options;
+        Self { dir, index, offered: OfferedContents::default(), limits, elsewhere, seals }
     }
 
     /// The store's directory.

@@ -3,7 +3,8 @@
 //! ```text
 //! trees/<chain id>.erofs    what the writer made, whole blocks of 4,096 bytes
 //!                           seal, the last block: "strata names 1\n", the chain id, "\n",
-//!                           the sha256 of all before the seal, "\n", zeros
+//!                           the sha256 of all before the seal, "\n", "fs-verity\n" if it has
+//!                           the fs-verity digest of each content, zeros
 //! ```
 //!
 //! The seal lies behind the end that the image itself names, so the kernel does not see it.
@@ -27,6 +28,25 @@ const SEAL: usize = 4096;
 /// The form of what is written; another number is another file.
 const VERSION: &str = "strata names 1";
 
+/// Which image of names is wanted, or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamesKind {
+    /// One that need not have fs-verity digests.
+    Any,
+    /// One that has the fs-verity digest of each content.
+    Sealed,
+}
+
+impl NamesKind {
+    /// The seal's line.
+    const fn line(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::Sealed => "fs-verity\n",
+        }
+    }
+}
+
 /// The images of names of a store.
 pub struct NamesImages<'s>(pub(super) &'s StoreDir);
 
@@ -40,7 +60,7 @@ impl NamesImages<'_> {
     ///
     /// # Errors
     /// `Io`.
-    pub fn open(&self, chain: &ChainId) -> Result<Option<File>> {
+    pub fn open(&self, chain: &ChainId, kind: NamesKind) -> Result<Option<File>> {
         let path = self.path(chain);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -48,7 +68,8 @@ impl NamesImages<'_> {
             Err(error) => return Err(error).doing(|| format!("cannot open {}", path.display())),
         };
         let sealed = seal_of(&file).doing(|| format!("cannot read {}", path.display()))?;
-        let right = sealed.is_some_and(|(_, text)| text.starts_with(&head(chain)));
+        let right = sealed
+            .is_some_and(|(_, text)| text.starts_with(&head(chain)) && text.ends_with(kind.line()));
         Ok(right.then_some(file))
     }
 
@@ -59,6 +80,7 @@ impl NamesImages<'_> {
     pub fn put<E: From<Error>>(
         &self,
         chain: &ChainId,
+        kind: NamesKind,
         write: impl FnOnce(&File) -> std::result::Result<(), E>,
     ) -> std::result::Result<File, E> {
         let target = self.path(chain);
@@ -67,7 +89,7 @@ impl NamesImages<'_> {
             write(file)?;
             let end = file.metadata().doing(doing)?.len().next_multiple_of(SEAL as u64);
             let digest = digest(file, end).doing(doing)?;
-            let mut seal = format!("{}{digest}\n", head(chain)).into_bytes();
+            let mut seal = format!("{}{digest}\n{}", head(chain), kind.line()).into_bytes();
             seal.resize(SEAL, 0);
             Ok(file.write_all_at(&seal, end).doing(doing)?)
         })?;

@@ -17,6 +17,7 @@ use super::dir::StoreDir;
 use super::leases::LeasedLayer;
 use super::publish::{Unpacked, publish};
 use super::steps::Step;
+use super::verity::Verity;
 use crate::body_target::Staging;
 use crate::build::Build;
 use crate::error::{Error, IoContext, Result};
@@ -74,7 +75,11 @@ impl Store {
             label: input.label.clone(),
             progress,
         };
-        unpack.in_turn(input, None)
+        let unpacked = unpack.in_turn(input, None)?;
+        if self.seals {
+            Verity::of(self).fill(&unpacked.layer)?;
+        }
+        Ok(unpacked)
     }
 
     /// The same of a layer whose files, where they are new, are taken in place of being written.
