@@ -11,9 +11,9 @@ use std::sync::Arc;
 use strata_confine::Confinement;
 use strata_content::FileTree;
 use strata_image::{BoxError, CheckedStore};
-use strata_kernel::NamesForm;
+use strata_kernel::{NamesForm, VerityOf};
 use strata_layer::{LeasedLayer, NamesKind, Store, Verity, chain_id};
-use strata_tree::{ChainId, ContentRef, DiffId, FlatTree, Lower, VerityDigest};
+use strata_tree::{ChainId, ContentRef, DiffId, FlatTree, Lower};
 use strata_union::Stack;
 
 use crate::error::{Error, ErrorContext, Result};
@@ -138,7 +138,7 @@ fn put_names(
     (layers, chain): (&[DiffId], &ChainId),
     tree: &FileTree,
     kind: NamesKind,
-    verity: Option<&dyn Fn(&ContentRef) -> Option<VerityDigest>>,
+    verity: Option<&VerityOf<'_>>,
 ) -> Result<File> {
     let place = content_place(layers);
     let form = NamesForm { place: &place, inside: INSIDE, verity, identity: *chain.as_bytes() };

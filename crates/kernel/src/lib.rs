@@ -18,7 +18,9 @@ mod marks;
 mod mounting;
 
 pub use ahead::names_ahead;
-pub use erofs::{Dropped, NamesForm, WrittenImage, empty_image, write as write_erofs, write_names};
+pub use erofs::{
+    Dropped, NamesForm, VerityOf, WrittenImage, empty_image, write as write_erofs, write_names,
+};
 pub use error::{Error, Result};
 pub use marks::MarkedTree;
 pub use mounting::{OverlayParts, attach, detached_erofs, detached_overlay};

@@ -32,7 +32,7 @@ use self::directory::DirName;
 use self::format::{
     BLOCK, CHUNK_FORMAT, Core, DataLayout, HOLE, INODES, SLOT, SUPER, Superblock, entry_type,
 };
-pub use self::names::NamesForm;
+pub use self::names::{NamesForm, VerityOf};
 use self::plan::{NodeBody, Plan, Planned};
 use self::space::InodeSpace;
 use self::window::Window;

@@ -8,6 +8,9 @@ use strata_tree::{ContentRef, VerityDigest, Xattr};
 
 use crate::marks;
 
+/// Gives the fs-verity digest of a content, if it is known.
+pub type VerityOf<'a> = dyn Fn(&ContentRef) -> Option<VerityDigest> + 'a;
+
 /// How an image of names refers to contents.
 pub struct NamesForm<'a> {
     /// The absolute path of a content below the data-only lower.
@@ -16,7 +19,7 @@ pub struct NamesForm<'a> {
     pub inside: u64,
     /// The fs-verity digest of a content, for an overlayfs that is asked to compare it
     /// ([`OverlayParts::verity`](crate::OverlayParts)).
-    pub verity: Option<&'a dyn Fn(&ContentRef) -> Option<VerityDigest>>,
+    pub verity: Option<&'a VerityOf<'a>>,
     /// What the image's UUID is made of, unlike that of other trees.
     pub identity: [u8; 32],
 }
