@@ -15,11 +15,14 @@ use strata_tree::{ContentDigest, TreePath};
 
 use crate::body_target::{BodyTarget, LinkedTo};
 use crate::error::{Error, IoContext, Result};
+use crate::locals::Locals;
+pub(crate) use crate::locals::{LocalContent, LocalId};
 use crate::stage::{Stage, StagePath};
 use strata_diff::Limits;
 use strata_diff::body::{BodyLayout, CHUNK, copy_range, digest, fill};
 use strata_diff::draft::{Draft, Effects, FileId, FileKind, Finished, MemberFacts, Placed};
 use strata_diff::headers::{BodySink, StoredBody, StreamWriter};
+use strata_diff::rows::path_of;
 use strata_diff::stream::Hashed;
 use strata_diff::tar::{DiffReader, Member, MemberKind, RawSink};
 
@@ -29,35 +32,41 @@ const SMALL: u64 = 4 << 20;
 /// The bytes of one inode.
 #[derive(Debug, Clone, Copy)]
 struct FileContent {
-    local: usize,
+    local: LocalId,
     hidden: bool,
 }
 
-/// One inode of stored bytes that this layer uses.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalContent {
-    pub digest: ContentDigest,
-    pub size: u64,
-    /// The row that it was linked from.
-    pub known: Option<i64>,
-    /// One of its names in the stage.
-    pub source: StagePath,
-    /// The number of the member of the tar whose body it is.
-    pub member: u64,
+/// There is one for each file, so what few have is apart.
+enum BodyRecord {
+    /// All stored bytes of a file.
+    Whole {
+        len: u64,
+        file: FileId,
+    },
+    Other(Box<OtherBody>),
 }
 
-/// There is one for each file, so what few have is apart.
-struct BodyRecord {
+struct OtherBody {
     /// Stored bytes.
     len: u64,
     /// For sparse files: where they go.
-    pieces: Option<Box<[(u64, u64)]>>,
+    pieces: Option<Vec<(u64, u64)>>,
     of: BodyOf,
 }
 
 enum BodyOf {
     File(FileId),
-    Loose(Box<StagePath>),
+    Loose(StagePath),
+}
+
+impl BodyRecord {
+    fn new(content: BodyLayout, of: BodyOf) -> Self {
+        let len = content.stored();
+        match (content.pieces, of) {
+            (None, BodyOf::File(file)) => Self::Whole { len, file },
+            (pieces, of) => Self::Other(Box::new(OtherBody { len, pieces, of })),
+        }
+    }
 }
 
 /// Books of a layer that has been read to its end.
@@ -67,7 +76,7 @@ pub(crate) struct Built {
     files: Vec<Option<FileContent>>,
     /// Hard links whose bytes are another copy than their inode's: the file system allowed the
     /// first no further name.
-    apart: HashMap<TreePath, usize>,
+    apart: HashMap<TreePath, LocalId>,
     bodies: Vec<BodyRecord>,
 }
 
@@ -77,9 +86,8 @@ pub(crate) struct Build<T> {
     limits: Limits,
     draft: Draft,
     files: Vec<Option<FileContent>>,
-    locals: Vec<LocalContent>,
-    latest: HashMap<ContentDigest, usize>,
-    apart: HashMap<TreePath, usize>,
+    locals: Locals,
+    apart: HashMap<TreePath, LocalId>,
     bodies: Vec<BodyRecord>,
     logical: u64,
     /// The number of the member that is being read.
@@ -94,8 +102,7 @@ impl<T: BodyTarget> Build<T> {
             limits,
             draft: Draft::new(label, limits),
             files: Vec::new(),
-            locals: Vec::new(),
-            latest: HashMap::new(),
+            locals: Locals::default(),
             apart: HashMap::new(),
             bodies: Vec::new(),
             logical: 0,
@@ -161,11 +168,7 @@ impl<T: BodyTarget> Build<T> {
         let content = BodyLayout { logical: member.size, pieces: member.sparse };
         match placed {
             Placed::File { file, path, hidden } => {
-                let place = if hidden {
-                    StagePath::Shadow(file.index() as u64)
-                } else {
-                    StagePath::Diff(path)
-                };
+                let place = if hidden { shadow(&file) } else { StagePath::Diff(path) };
                 let local = self.content(&content, &place, reader, buffer)?;
                 self.files.resize(file.index() + 1, None);
                 self.files[file.index()] = Some(FileContent { local, hidden });
@@ -175,20 +178,15 @@ impl<T: BodyTarget> Build<T> {
             Placed::Nothing | Placed::Link { .. } => {
                 let place = self.target.unused_shadow();
                 self.content(&content, &place, reader, buffer)?;
-                self.note_body(content, BodyOf::Loose(Box::new(place)));
+                self.note_body(content, BodyOf::Loose(place));
             }
         }
         Ok(())
     }
 
     fn note_body(&mut self, content: BodyLayout, of: BodyOf) {
-        let len = content.stored();
-        if len > 0 {
-            self.bodies.push(BodyRecord {
-                len,
-                pieces: content.pieces.map(Vec::into_boxed_slice),
-                of,
-            });
+        if content.stored() > 0 {
+            self.bodies.push(BodyRecord::new(content, of));
         }
     }
 
@@ -198,8 +196,7 @@ impl<T: BodyTarget> Build<T> {
             let Some(content) = self.files.get(file.index()).copied().flatten() else { continue };
             let local = self.apart.remove(&path).unwrap_or(content.local);
             let place = StagePath::Diff(path);
-            let local = &mut self.locals[local];
-            let is_source = local.source == place;
+            let is_source = *self.locals.source(local) == place;
             let shadow = if last && !content.hidden {
                 StagePath::Shadow(file.index() as u64)
             } else if is_source {
@@ -209,8 +206,8 @@ impl<T: BodyTarget> Build<T> {
                 continue;
             };
             if is_source {
-                self.target.withdraw(&local.digest, &place);
-                local.source = shadow.clone();
+                self.target.withdraw(&self.locals.get(local).digest, &place);
+                self.locals.set_source(local, shadow.clone());
             }
             self.target.rename(&place, &shadow)?;
         }
@@ -223,14 +220,14 @@ impl<T: BodyTarget> Build<T> {
         let Some(content) = self.files.get(file.index()).copied().flatten() else {
             return Ok(()); // A symlink or device: it has no bytes.
         };
-        let LocalContent { digest, size, source, .. } = self.locals[content.local].clone();
+        let LocalContent { digest, size, .. } = *self.locals.get(content.local);
         let place = StagePath::Diff(to.clone());
-        self.latest.entry(digest).or_insert(content.local);
+        self.locals.find_also(content.local);
         let local = match self.link_known(&digest, size, &place)? {
             Some(local) => local,
             None => {
-                self.target.copy_own(&source, &place)?;
-                self.fresh(digest, size, &place)
+                self.target.copy_own(self.locals.source(content.local), &place)?;
+                self.fresh(digest, size, &place)?
             }
         };
         if local != content.local {
@@ -246,7 +243,7 @@ impl<T: BodyTarget> Build<T> {
         place: &StagePath,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
         buffer: &mut Vec<u8>,
-    ) -> Result<usize> {
+    ) -> Result<LocalId> {
         self.bound(content, reader.offset())?;
         if content.stored() > 0 {
             let label = &self.label;
@@ -270,7 +267,7 @@ impl<T: BodyTarget> Build<T> {
             return Ok(local);
         }
         self.target.write(place, bytes)?;
-        Ok(self.fresh(digest, content.logical, place))
+        self.fresh(digest, content.logical, place)
     }
 
     /// Too large for memory: written aside, then kept or dropped for what is there.
@@ -279,7 +276,7 @@ impl<T: BodyTarget> Build<T> {
         content: &BodyLayout,
         place: &StagePath,
         reader: &mut DiffReader<&mut Hashed<R>, S>,
-    ) -> Result<usize> {
+    ) -> Result<LocalId> {
         let large = self.target.begin_large(place, content.logical)?;
         let mut chunk = vec![0; CHUNK];
         let digest = digest(content, reader, |reader, mut at, end| {
@@ -294,7 +291,7 @@ impl<T: BodyTarget> Build<T> {
         T::end_large(&large, content.logical)?;
         let known = self.link_known(&digest, content.logical, place)?;
         self.target.place_large(large, known.is_none().then_some(place))?;
-        Ok(known.unwrap_or_else(|| self.fresh(digest, content.logical, place)))
+        known.map_or_else(|| self.fresh(digest, content.logical, place), Ok)
     }
 
     /// Links `place` to a file that has those bytes, if there is one that takes a further link.
@@ -303,18 +300,18 @@ impl<T: BodyTarget> Build<T> {
         digest: &ContentDigest,
         size: u64,
         place: &StagePath,
-    ) -> Result<Option<usize>> {
-        let local = self.latest.get(digest).copied();
-        let own = local.map(|local| &self.locals[local].source);
-        Ok(match self.target.link(digest, own, place)? {
-            LinkedTo::Own => local,
-            LinkedTo::Other(row) => Some(self.add(*digest, size, row, place)),
-            LinkedTo::Cloned => Some(self.fresh(*digest, size, place)),
-            LinkedTo::Nothing => None,
-        })
+    ) -> Result<Option<LocalId>> {
+        let local = self.locals.latest(digest);
+        let own = local.map(|local| self.locals.source(local));
+        match self.target.link(digest, own, place)? {
+            LinkedTo::Own => Ok(local),
+            LinkedTo::Other(row) => self.add(*digest, size, row, place).map(Some),
+            LinkedTo::Cloned => self.fresh(*digest, size, place).map(Some),
+            LinkedTo::Nothing => Ok(None),
+        }
     }
 
-    fn fresh(&mut self, digest: ContentDigest, size: u64, place: &StagePath) -> usize {
+    fn fresh(&mut self, digest: ContentDigest, size: u64, place: &StagePath) -> Result<LocalId> {
         self.target.offer(digest, place);
         self.add(digest, size, None, place)
     }
@@ -325,12 +322,9 @@ impl<T: BodyTarget> Build<T> {
         size: u64,
         known: Option<i64>,
         place: &StagePath,
-    ) -> usize {
-        let local = self.locals.len();
-        let member = self.position;
-        self.locals.push(LocalContent { digest, size, known, source: place.clone(), member });
-        self.latest.insert(digest, local);
-        local
+    ) -> Result<LocalId> {
+        let content = LocalContent { digest, size, known, member: self.position };
+        self.locals.add(content, place.clone())
     }
 
     fn bound(&mut self, content: &BodyLayout, offset: u64) -> Result<()> {
@@ -350,48 +344,59 @@ impl<T: BodyTarget> Build<T> {
     /// Settles what had to wait for the end.
     pub(crate) fn finish(mut self) -> Result<(Built, T)> {
         // No body comes any more. A link that waited for its file finds it by the file.
-        self.latest = HashMap::new();
-        let (files, locals) = (&self.files, &self.locals);
-        let digest = |file: FileId| {
-            let content = files.get(file.index()).copied().flatten();
-            content.map(|content| locals[content.local].digest).ok_or_else(|| {
-                strata_diff::Error::damaged("the draft of a layer", "a file without content")
-            })
-        };
+        self.locals.forget_latest();
         let draft = std::mem::replace(&mut self.draft, Draft::new("", self.limits));
-        let finished = draft.finish(&digest)?;
-        for (file, to) in &finished.linked {
+        let settled = draft.settle()?;
+        for (file, to) in settled.linked() {
             self.link(*file, to)?;
         }
         let Self { files, locals, apart, bodies, target, .. } = self;
+        let locals = locals.settled();
+        let digest = |file: FileId| {
+            let content = files.get(file.index()).copied().flatten();
+            content.map(|content| locals[content.local.index()].digest).ok_or_else(|| {
+                strata_diff::Error::damaged("the draft of a layer", "a file without content")
+            })
+        };
+        let finished = settled.finish(&digest)?;
         Ok((Built { finished, locals, files, apart, bodies }, target))
     }
 }
 
 impl Built {
+    /// The image path of a row.
+    pub(crate) fn path_of(&self, row: usize) -> TreePath {
+        path_of(&self.finished.rows, row)
+    }
+
     /// Of each row the local content, if it is a name of a regular file.
-    pub(crate) fn locals_by_row(&self) -> Vec<Option<usize>> {
+    pub(crate) fn locals_by_row(&self) -> Vec<Option<LocalId>> {
         let mut locals = vec![None; self.finished.rows.len()];
-        for (row, path, file) in &self.finished.regular {
-            locals[*row] = self.local_of(path, *file);
+        for (local, row) in self.names() {
+            locals[row] = Some(local);
         }
         locals
     }
 
-    /// Every image path of every local content; none if only replaced members had it.
-    pub(crate) fn paths_by_local(&self) -> Vec<Vec<&TreePath>> {
-        let mut paths = vec![Vec::new(); self.locals.len()];
-        for (_, path, file) in &self.finished.regular {
-            if let Some(local) = self.local_of(path, *file) {
-                paths[local].push(path);
-            }
-        }
-        paths
+    /// Every local content that has a name with the row of each of its names, sorted.
+    pub(crate) fn names_by_local(&self) -> Vec<(LocalId, usize)> {
+        let mut names: Vec<_> = self.names().collect();
+        names.sort_unstable();
+        names
     }
 
-    fn local_of(&self, path: &TreePath, file: FileId) -> Option<usize> {
+    fn names(&self) -> impl Iterator<Item = (LocalId, usize)> {
+        let regular = self.finished.regular.iter();
+        regular.filter_map(|(row, file)| Some((self.local_of(*row, *file)?, *row)))
+    }
+
+    fn local_of(&self, row: usize, file: FileId) -> Option<LocalId> {
         let content = self.files.get(file.index()).copied().flatten()?;
-        Some(self.apart.get(path).copied().unwrap_or(content.local))
+        let apart = match self.apart.is_empty() {
+            true => None,
+            false => self.apart.get(&self.path_of(row)).copied(),
+        };
+        Some(apart.unwrap_or(content.local))
     }
 
     /// Bytes of its regular files, each inode once.
@@ -404,41 +409,52 @@ impl Built {
 
     /// Writes `headers.zst` into the stage; gives its size in bytes.
     pub(crate) fn write_headers(&self, stage: &mut Stage, stream: StreamWriter) -> Result<u64> {
-        let mut surviving: HashMap<FileId, &TreePath> = HashMap::new();
-        for (_, path, file) in &self.finished.regular {
-            surviving.entry(*file).or_insert(path);
+        // Of each file the first name that there is at the end.
+        let mut surviving = vec![None; self.files.len()];
+        for (row, file) in self.finished.regular.iter().rev() {
+            if let Some(name) = surviving.get_mut(file.index()) {
+                *name = Some(*row);
+            }
         }
-        let mut table = Vec::new();
-        let mut inline = Vec::new();
-        for body in &self.bodies {
-            let path = match &body.of {
-                BodyOf::File(file) => surviving.get(file).copied(),
-                BodyOf::Loose(_) => None,
-            };
-            table.push(match (path, &body.pieces) {
-                (Some(path), None) => StoredBody::File(path.clone(), body.len),
-                (Some(path), Some(pieces)) => StoredBody::Sparse(path.clone(), pieces.to_vec()),
-                (None, _) => {
-                    inline.push(body);
-                    StoredBody::Inline(body.len)
-                }
-            });
-        }
+        let survives = |file: &FileId| surviving.get(file.index()).copied().flatten();
+        let stored = self.bodies.iter().map(|body| match body {
+            BodyRecord::Whole { len, file } => match survives(file) {
+                Some(row) => StoredBody::File(self.path_of(row), *len),
+                None => StoredBody::Inline(*len),
+            },
+            BodyRecord::Other(body) => match (&body.of, &body.pieces) {
+                (BodyOf::File(file), Some(pieces)) => match survives(file) {
+                    Some(row) => StoredBody::Sparse(self.path_of(row), pieces.clone()),
+                    None => StoredBody::Inline(body.len),
+                },
+                _ => StoredBody::Inline(body.len),
+            },
+        });
         let mut out = stage.create_beside("headers.zst")?;
         let stage = &*stage;
-        stream.finish(&table, &mut out, &mut |frame| {
-            for body in &inline {
-                let place = match &body.of {
-                    BodyOf::File(file) => StagePath::Shadow(file.index() as u64),
-                    BodyOf::Loose(place) => StagePath::clone(place),
+        stream.finish(stored, &mut out, &mut |frame| {
+            for body in &self.bodies {
+                let (place, len, pieces) = match body {
+                    BodyRecord::Whole { file, .. } if survives(file).is_some() => continue,
+                    BodyRecord::Whole { len, file } => (shadow(file), *len, None),
+                    BodyRecord::Other(body) => match &body.of {
+                        BodyOf::File(file) if survives(file).is_some() => continue,
+                        BodyOf::File(file) => (shadow(file), body.len, body.pieces.as_deref()),
+                        BodyOf::Loose(place) => (place.clone(), body.len, body.pieces.as_deref()),
+                    },
                 };
                 let file = stage.open(&place)?;
-                let whole = [(0, body.len)];
-                for (offset, len) in body.pieces.as_deref().unwrap_or(&whole) {
+                let whole = [(0, len)];
+                for (offset, len) in pieces.unwrap_or(&whole) {
                     copy_range(&file, *offset, *len, frame)?;
                 }
             }
             Ok(())
         })
     }
+}
+
+/// Where a file without a name is.
+fn shadow(file: &FileId) -> StagePath {
+    StagePath::Shadow(file.index() as u64)
 }

@@ -177,13 +177,15 @@ fn insert(db: &Connection, built: &Built, facts: &StreamFacts) -> Result<()> {
     let mut ids: Vec<Option<i64>> = vec![None; built.locals.len()];
     let by_row = built.locals_by_row();
     // Contents that only replaced members had have no name, and so no row.
-    for at in by_row.iter().flatten() {
-        if ids[*at].is_none() {
-            let local = &built.locals[*at];
-            ids[*at] = Some(content(db, &local.digest, local.size)?);
+    for at in by_row.iter().flatten().map(|local| local.index()) {
+        if ids[at].is_none() {
+            let local = &built.locals[at];
+            ids[at] = Some(content(db, &local.digest, local.size)?);
         }
     }
-    rows::insert(db, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))
+    rows::insert(db, layer, &built.finished.rows, |row| {
+        by_row[row].and_then(|local| ids[local.index()])
+    })
 }
 
 /// The number of a content, new or known.

@@ -19,6 +19,7 @@ mod index;
 mod inspect;
 mod layout;
 mod ledger;
+mod locals;
 mod lock;
 mod measure;
 mod offered;

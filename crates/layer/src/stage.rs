@@ -326,13 +326,17 @@ impl Stage {
         }
     }
 
-    /// Makes every other of `paths` a name of the file at `keep` again.
-    pub(crate) fn relink_own(&mut self, keep: &StagePath, paths: &[&TreePath]) -> Result<()> {
+    /// Makes every other of `places` a name of the file at `keep` again.
+    pub(crate) fn relink_own(
+        &mut self,
+        keep: &StagePath,
+        places: impl Iterator<Item = StagePath>,
+    ) -> Result<()> {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
-        for path in paths {
-            let place = StagePath::Diff((*path).clone());
+        for place in places {
             if place != *keep && !self.relink(root.as_fd(), &keep.path(), &place)? {
-                return Err(Errno::MLINK).doing(|| format!("cannot link {path} back"));
+                let path = place.path();
+                return Err(Errno::MLINK).doing(|| format!("cannot link {} back", path.display()));
             }
         }
         Ok(())

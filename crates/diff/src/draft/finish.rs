@@ -17,10 +17,8 @@ use crate::rows::{EntryRow, Meta, RowKind};
 pub struct Finished {
     /// As the index keeps them; contents are asked of the caller by [`FileId`].
     pub rows: Vec<EntryRow>,
-    /// For every row that is a regular file, and for every further name of one: path and inode.
-    pub regular: Vec<(usize, TreePath, FileId)>,
-    /// Links settled at the end: inode and new name. Only regular files.
-    pub linked: Vec<(FileId, TreePath)>,
+    /// For every row that is a regular file, and for every further name of one: its inode.
+    pub regular: Vec<(usize, FileId)>,
     /// What a person should know, one line each.
     pub warnings: Vec<String>,
 }
@@ -32,19 +30,47 @@ enum Item {
     Whiteout,
 }
 
-impl Draft {
+/// A draft of which every link has found its inode, or leads into a lower layer.
+#[derive(Debug)]
+pub struct SettledDraft {
+    draft: Draft,
+    linked: Vec<(FileId, TreePath)>,
+}
+
+impl SettledDraft {
+    /// Links that had waited: inode and new name. Only regular files.
+    pub fn linked(&self) -> &[(FileId, TreePath)] {
+        &self.linked
+    }
+
     /// Ends the draft. `content` gives the digest of each regular inode.
     ///
     /// # Errors
-    /// `Rule` for links that lead nowhere.
+    /// `Rule` for links in a circle; those of `content`.
     pub fn finish(
+        self,
+        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
+    ) -> Result<Finished> {
+        self.draft.finish(content)
+    }
+}
+
+impl Draft {
+    /// Settles the links that wait: no member comes any more.
+    ///
+    /// # Errors
+    /// `Rule` for links that lead nowhere.
+    pub fn settle(mut self) -> Result<SettledDraft> {
+        let mut linked = self.settle_links()?;
+        linked.retain(|(file, _)| regular(&self.files[file.index()]));
+        Ok(SettledDraft { draft: self, linked })
+    }
+
+    fn finish(
         mut self,
         content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
     ) -> Result<Finished> {
-        let linked = self.settle_links()?;
-        let is_regular = |file: FileId| regular(&self.files[file.index()]);
-        let linked = linked.into_iter().filter(|(file, ..)| is_regular(*file)).collect();
-        let mut out = Finished { linked, ..Finished::default() };
+        let mut out = Finished::default();
         // Each of these is as large as it gets: to grow takes what was there once more.
         let names: usize =
             self.dirs.iter().map(|dir| dir.children.len() + dir.whiteouts.len()).sum();
@@ -97,7 +123,7 @@ impl Draft {
                     }
                     Item::File(file, position) => {
                         if regular(&self.files[file.index()]) {
-                            out.regular.push((out.rows.len(), here.clone(), file));
+                            out.regular.push((out.rows.len(), file));
                         }
                         let first = &mut first_name[file.index()];
                         let (kind, meta) = self.file_row(file, (first, id), &here, content)?;
@@ -116,7 +142,7 @@ impl Draft {
     }
 
     fn has_waiting_links(&self) -> bool {
-        let waits = |slot: &Slot| matches!(slot, Slot::Waiting { .. });
+        let waits = |slot: &Slot| matches!(slot, Slot::Waiting(_));
         self.dirs.iter().any(|dir| dir.children.values().any(waits))
     }
 
@@ -166,7 +192,7 @@ impl Draft {
                 let item = match slot {
                     Slot::Dir(dir) => Item::Dir(*dir),
                     Slot::File { file, position } => Item::File(*file, *position),
-                    Slot::Waiting { target, position } => Item::Waiting(target.clone(), *position),
+                    Slot::Waiting(link) => Item::Waiting(link.target.clone(), link.position),
                 };
                 (name.clone(), node.whiteouts.contains(name), item)
             })

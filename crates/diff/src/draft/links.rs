@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use strata_tree::{Name, Presence, TreePath};
 
-use super::{DirId, Draft, Effects, FileId, MemberPlace, Placed, ROOT, Slot};
+use super::{DirId, Draft, Effects, FileId, MemberPlace, Placed, ROOT, Slot, WaitingLink};
 use crate::error::{Error, Result};
 
 /// What this layer has at a link's target.
@@ -73,7 +73,8 @@ impl Draft {
             )),
             LinkTarget::Waiting if target == path => Ok(Placed::Nothing),
             LinkTarget::Waiting | LinkTarget::Absent | LinkTarget::Hidden => {
-                self.put(&path, Slot::Waiting { target, position }, effects)?;
+                let link = WaitingLink { target, position };
+                self.put(&path, Slot::Waiting(Box::new(link)), effects)?;
                 Ok(Placed::Nothing)
             }
         }
@@ -99,7 +100,7 @@ impl Draft {
         for name in parent.names() {
             match self.step(dir, name) {
                 Ok(Slot::Dir(next)) => dir = *next,
-                Ok(Slot::File { .. } | Slot::Waiting { .. }) => return LinkTarget::Hidden,
+                Ok(Slot::File { .. } | Slot::Waiting(_)) => return LinkTarget::Hidden,
                 Err(absent) => return absent,
             }
         }
@@ -113,7 +114,7 @@ impl Draft {
             }
             Ok(Slot::Dir(_)) => LinkTarget::Directory,
             Ok(Slot::File { file, .. }) => LinkTarget::File(*file),
-            Ok(Slot::Waiting { .. }) => LinkTarget::Waiting,
+            Ok(Slot::Waiting(_)) => LinkTarget::Waiting,
             Err(absent) => absent,
         }
     }
@@ -143,9 +144,9 @@ impl Draft {
                 let path = path.join(name.as_name());
                 match slot {
                     Slot::Dir(dir) => todo.push((*dir, path)),
-                    Slot::Waiting { target, position } => {
-                        waiting.insert(path.clone(), (target.clone(), *position));
-                        order.push((*position, path));
+                    Slot::Waiting(link) => {
+                        waiting.insert(path.clone(), (link.target.clone(), link.position));
+                        order.push((link.position, path));
                     }
                     Slot::File { .. } => {}
                 }
@@ -216,11 +217,11 @@ impl Draft {
         for name in parent.names() {
             match self.dirs[dir.0].children.get(name.as_bytes())? {
                 Slot::Dir(next) => dir = *next,
-                Slot::File { .. } | Slot::Waiting { .. } => return None,
+                Slot::File { .. } | Slot::Waiting(_) => return None,
             }
         }
         match self.dirs[dir.0].children.get(last.as_bytes())? {
-            Slot::Waiting { target, .. } => Some(target),
+            Slot::Waiting(link) => Some(&link.target),
             Slot::Dir(_) | Slot::File { .. } => None,
         }
     }

@@ -25,7 +25,7 @@ use strata_tree::{Device, Name, NameBuf, Presence, Timestamp, TreePath, Xattr};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-pub use finish::Finished;
+pub use finish::{Finished, SettledDraft};
 
 /// A directory in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,15 @@ enum Slot {
         file: FileId,
         position: u64,
     },
-    /// A hard link whose target no member has given yet.
-    Waiting {
-        target: TreePath,
-        position: u64,
-    },
+    /// A hard link whose target no member has given yet. Few links are: there is a slot for each
+    /// name, so it is small.
+    Waiting(Box<WaitingLink>),
+}
+
+#[derive(Debug, Clone)]
+struct WaitingLink {
+    target: TreePath,
+    position: u64,
 }
 
 /// What must follow on disk, in this order.
@@ -201,7 +205,7 @@ impl Draft {
                 let parent = self.make_dirs(&parent, Presence::Implied, effects)?;
                 match self.dirs[parent.0].children.get(name.as_bytes()) {
                     Some(Slot::Dir(dir)) => *dir,
-                    Some(Slot::File { .. } | Slot::Waiting { .. }) => {
+                    Some(Slot::File { .. } | Slot::Waiting(_)) => {
                         self.warn_replaced(&path);
                         self.remove(parent, name, &path, effects);
                         self.add_dir(parent, name, &path, Presence::Explicit, effects)
@@ -287,7 +291,7 @@ impl Draft {
                     self.strengthen(known, presence, &here, effects);
                     known
                 }
-                Some(Slot::File { .. } | Slot::Waiting { .. }) => {
+                Some(Slot::File { .. } | Slot::Waiting(_)) => {
                     self.warn_replaced(&here);
                     self.remove(dir, name, &here, effects);
                     self.add_dir(dir, name, &here, presence, effects)
@@ -338,7 +342,7 @@ impl Draft {
     /// Takes a name away, with everything below it.
     fn remove(&mut self, dir: DirId, name: Name<'_>, path: &TreePath, effects: &mut Effects) {
         let Some(slot) = self.dirs[dir.0].children.remove(name.as_bytes()) else { return };
-        if matches!(slot, Slot::File { .. } | Slot::Waiting { .. }) {
+        if matches!(slot, Slot::File { .. } | Slot::Waiting(_)) {
             // It hid what lower layers have here, and a directory in its place goes on to do so.
             self.dirs[dir.0].whiteouts.insert(name.to_owned());
         }
@@ -346,7 +350,7 @@ impl Draft {
         let mut gone = Vec::new();
         while let Some((slot, path)) = todo.pop() {
             match slot {
-                Slot::Waiting { .. } => {}
+                Slot::Waiting(_) => {}
                 Slot::File { file, .. } => {
                     let node = &mut self.files[file.0];
                     node.names -= 1;

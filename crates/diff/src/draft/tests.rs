@@ -76,7 +76,7 @@ fn draft_with(members: &[&str], limits: Limits) -> Result<Vec<String>> {
     for (position, text) in members.iter().enumerate() {
         member(&mut draft, text, position as u64)?;
     }
-    let finished = draft.finish(&|_| Ok(ContentDigest::from_bytes([0; 32])))?;
+    let finished = draft.settle()?.finish(&|_| Ok(ContentDigest::from_bytes([0; 32])))?;
     Ok(show(&finished.rows))
 }
 
@@ -206,7 +206,13 @@ fn many_whiteouts_and_opaque_marks_are_near_linear() {
             let kind = FileKind::Regular { size: 0 };
             draft.file(path.as_bytes(), kind, facts(), i, &mut effects).unwrap();
         }
-        draft.finish(&|_| Ok(ContentDigest::from_bytes([0; 32]))).unwrap().rows.len() as u64
+        draft
+            .settle()
+            .unwrap()
+            .finish(&|_| Ok(ContentDigest::from_bytes([0; 32])))
+            .unwrap()
+            .rows
+            .len() as u64
     };
     // 100,000 of each finish within the test runner's patience only if each is cheap.
     assert_eq!(time(100_000), 1 + 100 + 100_000 + 100_000);

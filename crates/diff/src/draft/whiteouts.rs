@@ -97,7 +97,7 @@ impl Draft {
             here.push(name);
             dir = match self.dirs[dir.0].children.get(name.as_bytes()) {
                 Some(Slot::Dir(known)) => *known,
-                Some(Slot::File { .. } | Slot::Waiting { .. }) => return Ok(None),
+                Some(Slot::File { .. } | Slot::Waiting(_)) => return Ok(None),
                 None => self.add_dir(dir, name, &here, Presence::Phantom, &mut effects),
             };
         }

@@ -100,14 +100,14 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Ends the stream and writes the whole file to `out`; `inline` writes the bytes of the inline
-    /// bodies, in order. Returns the size of the file in bytes.
+    /// Ends the stream and writes the whole file to `out`: `bodies`, as many as it says, are those of
+    /// the tar in order, and `inline` writes the bytes of the inline ones, in order. Returns the size of the file in bytes.
     ///
     /// # Errors
     /// `Io`, and what `inline` says.
     pub fn finish<E: From<Error>>(
         mut self,
-        bodies: &[StoredBody],
+        bodies: impl ExactSizeIterator<Item = StoredBody>,
         out: &mut File,
         inline: &mut dyn FnMut(&mut dyn Write) -> std::result::Result<(), E>,
     ) -> std::result::Result<u64, E> {
@@ -117,12 +117,12 @@ impl StreamWriter {
         let mut stream = buffered.into_inner().map_err(|e| e.into_error()).doing(doing)?;
         out.write_all(&[0; PREAMBLE as usize]).doing(doing)?;
         let mut table = zstd::Encoder::new(&mut *out, LEVEL).doing(doing)?;
-        write_table(bodies, &mut table).doing(doing)?;
+        let has_inline = write_table(bodies, &mut table).doing(doing)?;
         table.finish().doing(doing)?;
         let table_end = out.stream_position().doing(doing)?;
         stream.seek(SeekFrom::Start(0)).doing(doing)?;
         let stream_len = io::copy(&mut stream, out).doing(doing)?;
-        if bodies.iter().any(|body| matches!(body, StoredBody::Inline(_))) {
+        if has_inline {
             let mut frame = zstd::Encoder::new(&mut *out, LEVEL).doing(doing)?;
             inline(&mut frame)?;
             frame.finish().doing(doing)?;
@@ -198,7 +198,12 @@ pub fn verify(headers: &File) -> Result<()> {
     Ok(())
 }
 
-fn write_table(bodies: &[StoredBody], out: &mut impl Write) -> io::Result<()> {
+/// Says whether one of them is inline.
+fn write_table(
+    bodies: impl ExactSizeIterator<Item = StoredBody>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let mut has_inline = false;
     let path = |out: &mut dyn Write, path: &TreePath| {
         out.write_all(&(path.as_bytes().len() as u32).to_le_bytes())?;
         out.write_all(path.as_bytes())
@@ -208,12 +213,12 @@ fn write_table(bodies: &[StoredBody], out: &mut impl Write) -> io::Result<()> {
         match body {
             StoredBody::File(at, len) => {
                 out.write_all(&[0])?;
-                path(out, at)?;
+                path(out, &at)?;
                 out.write_all(&len.to_le_bytes())?;
             }
             StoredBody::Sparse(at, pieces) => {
                 out.write_all(&[1])?;
-                path(out, at)?;
+                path(out, &at)?;
                 out.write_all(&(pieces.len() as u32).to_le_bytes())?;
                 for (offset, len) in pieces {
                     out.write_all(&offset.to_le_bytes())?;
@@ -221,12 +226,13 @@ fn write_table(bodies: &[StoredBody], out: &mut impl Write) -> io::Result<()> {
                 }
             }
             StoredBody::Inline(len) => {
+                has_inline = true;
                 out.write_all(&[2])?;
                 out.write_all(&len.to_le_bytes())?;
             }
         }
     }
-    Ok(())
+    Ok(has_inline)
 }
 
 /// A part of a file with a position of its own.

@@ -8,7 +8,7 @@
 //! Invariant: at commit, each digest of the layer has one inode in the store, unless the file
 //! system allows that inode no further link.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -16,12 +16,12 @@ use rusqlite::Connection;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use strata_diff::stream::StreamFacts;
-use strata_tree::{TreePath, rename_new};
+use strata_tree::{ContentDigest, rename_new};
 
 use super::dir::StoreDir;
 use super::leases::LeasedLayer;
 use super::steps::Step;
-use crate::build::{Built, LocalContent};
+use crate::build::{Built, LocalContent, LocalId};
 use crate::error::{Error, IoContext, Result};
 use crate::index::contents::Sources;
 use crate::index::holders::NewHolder;
@@ -49,35 +49,74 @@ enum Reconciled {
 }
 
 /// A content of the stage.
+#[derive(Clone, Copy)]
 struct StagedContent<'b> {
+    built: &'b Built,
     content: &'b LocalContent,
-    /// Its names.
-    paths: Vec<&'b TreePath>,
+    /// Its names, by row.
+    names: &'b [(LocalId, usize)],
     /// Blocks of 512 bytes that it takes, once it is measured.
     blocks: Option<u64>,
 }
 
-impl<'b> StagedContent<'b> {
-    /// All that a layer has. Those that the index had not are as a rule new, and measured: here
-    /// no other writer has to wait for it.
-    fn all(built: &'b Built, stage: &mut Stage) -> Result<Vec<Self>> {
-        let mut all = Vec::with_capacity(built.locals.len());
-        for (content, paths) in built.locals.iter().zip(built.paths_by_local()) {
-            let mut staged = Self { content, paths, blocks: None };
-            if content.known.is_none() {
-                staged.blocks = Some(staged.measure(stage)?);
-            }
-            all.push(staged);
-        }
-        Ok(all)
+impl StagedContent<'_> {
+    fn places(&self) -> impl Iterator<Item = StagePath> {
+        self.names.iter().map(|(_, row)| StagePath::Diff(self.built.path_of(*row)))
     }
 
     /// Measures the content at the first of its names.
     fn measure(&self, stage: &mut Stage) -> Result<u64> {
-        let place = self.paths.first().map(|path| StagePath::Diff((*path).clone()));
-        let space = place.map(|place| stage.space(&place)).transpose()?.flatten();
+        let space = self.places().next().map(|place| stage.space(&place)).transpose()?.flatten();
         Ok(space.unwrap_or_default().blocks)
     }
+}
+
+/// The contents that a stage brings. There may be millions: of each there is a name and its blocks.
+struct StagedContents<'b> {
+    built: &'b Built,
+    names: Vec<(LocalId, usize)>,
+    blocks: Vec<Option<u64>>,
+    /// Digests that more than one of them have.
+    repeated: HashSet<ContentDigest>,
+}
+
+impl<'b> StagedContents<'b> {
+    /// All that a layer has. Those that the index had not are as a rule new, and measured: here
+    /// no other writer has to wait for it.
+    fn new(built: &'b Built, stage: &mut Stage) -> Result<Self> {
+        let blocks = vec![None; built.locals.len()];
+        let repeated = repeated(&built.locals);
+        let mut all = Self { built, names: built.names_by_local(), blocks, repeated };
+        let mut blocks = Vec::with_capacity(built.locals.len());
+        for staged in all.each() {
+            blocks.push(match staged.content.known {
+                None => Some(staged.measure(stage)?),
+                Some(_) => None,
+            });
+        }
+        all.blocks = blocks;
+        Ok(all)
+    }
+
+    fn each(&self) -> impl Iterator<Item = StagedContent<'_>> {
+        let mut rest = &self.names[..];
+        self.built.locals.iter().zip(&self.blocks).enumerate().map(
+            move |(at, (content, blocks))| {
+                let (names, others) =
+                    rest.split_at(rest.partition_point(|(local, _)| local.index() <= at));
+                rest = others;
+                StagedContent { built: self.built, content, names, blocks: *blocks }
+            },
+        )
+    }
+}
+
+fn repeated(locals: &[LocalContent]) -> HashSet<ContentDigest> {
+    let mut order: Vec<u32> = (0..locals.len()).filter_map(|at| u32::try_from(at).ok()).collect();
+    let digest = |at: u32| &locals[at as usize].digest;
+    order.sort_unstable_by_key(|at| digest(*at));
+    let pairs = order.windows(2).filter(|pair| digest(pair[0]) == digest(pair[1]));
+    pairs.map(|pair| *digest(pair[0])).collect()
 }
 
 /// Contents of a stage on their way into the index.
@@ -93,12 +132,12 @@ struct NewContents<'p> {
 
 impl NewContents<'_> {
     /// Gives each content its row.
-    fn add_all(&mut self, all: &[StagedContent<'_>]) -> Result<Vec<Option<i64>>> {
-        let mut ids = Vec::with_capacity(all.len());
+    fn add_all(&mut self, all: &StagedContents<'_>) -> Result<Vec<Option<i64>>> {
+        let mut ids = Vec::with_capacity(all.blocks.len());
         let mut ours = HashMap::new();
-        for staged in all {
+        for staged in all.each() {
             // Contents that only replaced members had are in headers.zst and nowhere else.
-            if staged.paths.is_empty() {
+            if staged.names.is_empty() {
                 ids.push(None);
                 continue;
             }
@@ -107,16 +146,18 @@ impl NewContents<'_> {
                 // A further copy of ours: the one before it has all the names that it can have.
                 Some(copy) => {
                     *copy += 1;
-                    self.insert(staged, *copy)?
+                    self.insert(&staged, *copy)?
                 }
-                None => match self.reconcile(staged)? {
+                None => match self.reconcile(&staged)? {
                     Reconciled::Known(id) => {
                         self.added.note_known(id);
                         id
                     }
                     Reconciled::Copy(copy) => {
-                        ours.insert(digest, copy);
-                        self.insert(staged, copy)?
+                        if all.repeated.contains(&digest) {
+                            ours.insert(digest, copy);
+                        }
+                        self.insert(&staged, copy)?
                     }
                 },
             };
@@ -127,7 +168,7 @@ impl NewContents<'_> {
 
     /// Finds the row of one content.
     fn reconcile(&mut self, staged: &StagedContent<'_>) -> Result<Reconciled> {
-        let StagedContent { content, paths, .. } = staged;
+        let content = staged.content;
         if let Some(known) = content.known
             && contents::exists(self.db, known)?
         {
@@ -136,19 +177,17 @@ impl NewContents<'_> {
         let Some(source) = Sources::default().find(self.db, &content.digest)? else {
             return Ok(Reconciled::Copy(0));
         };
-        if let Some(first) = paths.first()
-            && self.same_inode(&source.path, first)?
+        if let Some(first) = staged.places().next()
+            && self.same_inode(&source.path, &first)?
         {
             return Ok(Reconciled::Known(source.id));
         }
-        for path in paths {
-            let place = StagePath::Diff((*path).clone());
+        for place in staged.places() {
             if !self.stage.relink(self.store, &source.path, &place)? {
                 // No further link to be had: from here on ours is the copy to link to. Names that
                 // were moved already go back to one inode.
-                if let Some(last) = paths.last() {
-                    let last = StagePath::Diff((*last).clone());
-                    self.stage.relink_own(&last, paths)?;
+                if let Some(last) = staged.places().last() {
+                    self.stage.relink_own(&last, staged.places())?;
                 }
                 return Ok(Reconciled::Copy(source.copy + 1));
             }
@@ -157,14 +196,14 @@ impl NewContents<'_> {
         Ok(Reconciled::Known(source.id))
     }
 
-    fn same_inode(&self, source: &Path, path: &TreePath) -> Result<bool> {
+    fn same_inode(&self, source: &Path, place: &StagePath) -> Result<bool> {
         let flags = rustix::fs::OFlags::RDONLY;
         let Ok(theirs) = open_beneath(self.store, source, flags) else {
             return Ok(false);
         };
-        let ours = self.stage.open(&StagePath::Diff(path.clone()))?;
-        let stat =
-            |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).doing(|| format!("cannot stat {path}"));
+        let ours = self.stage.open(place)?;
+        let doing = || format!("cannot stat {}", place.path().display());
+        let stat = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).doing(doing);
         let (ours, theirs) = (stat(&ours)?, stat(&theirs)?);
         Ok((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
     }
@@ -191,7 +230,7 @@ pub(super) fn publish(
     let diff_id = facts.diff_id;
     // The stage is synced, so what is in it takes now what it will take.
     let frame = frame(stage.root(), &built.finished.rows)?;
-    let staged = StagedContent::all(built, &mut stage)?;
+    let staged = StagedContents::new(built, &mut stage)?;
     let by_row = built.locals_by_row();
     let record = LayerRecord {
         id: 0,
@@ -218,7 +257,9 @@ pub(super) fn publish(
         NewContents { db: &tx, store: dir.fd(), stage: &mut stage, added, relinked: false };
     let ids = new.add_all(&staged)?;
     let NewContents { added, relinked, .. } = new;
-    rows::insert(&tx, layer, &built.finished.rows, |row| by_row[row].and_then(|at| ids[at]))?;
+    rows::insert(&tx, layer, &built.finished.rows, |row| {
+        by_row[row].and_then(|local| ids[local.index()])
+    })?;
     added.settle(&tx)?;
     if relinked {
         sync_filesystem(stage.root())?;

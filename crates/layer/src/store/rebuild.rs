@@ -220,9 +220,10 @@ fn insert_derived(
     let built = &derived.built;
     let locals = built.locals_by_row();
     let (mut ids, mut own) = (HashMap::new(), HashSet::new());
-    for (row, path, _) in &built.finished.regular {
-        let Some(local) = locals[*row].map(|local| &built.locals[local]) else { continue };
-        let file = leased.open(path)?;
+    for (row, _) in &built.finished.regular {
+        let Some(local) = locals[*row].map(|local| &built.locals[local.index()]) else { continue };
+        let path = built.path_of(*row);
+        let file = leased.open(&path)?;
         let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
         let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
         let id = match seen.ids.get(&(local.digest, inode)) {
