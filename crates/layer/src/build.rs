@@ -196,7 +196,7 @@ impl<T: BodyTarget> Build<T> {
             let Some(content) = self.files.get(file.index()).copied().flatten() else { continue };
             let local = self.apart.remove(&path).unwrap_or(content.local);
             let place = StagePath::Diff(path);
-            let is_source = *self.locals.source(local) == place;
+            let is_source = self.locals.source(local) == place;
             let shadow = if last && !content.hidden {
                 StagePath::Shadow(file.index() as u64)
             } else if is_source {
@@ -207,7 +207,7 @@ impl<T: BodyTarget> Build<T> {
             };
             if is_source {
                 self.target.withdraw(&self.locals.get(local).digest, &place);
-                self.locals.set_source(local, shadow.clone());
+                self.locals.set_source(local, &shadow);
             }
             self.target.rename(&place, &shadow)?;
         }
@@ -226,7 +226,7 @@ impl<T: BodyTarget> Build<T> {
         let local = match self.link_known(&digest, size, &place)? {
             Some(local) => local,
             None => {
-                self.target.copy_own(self.locals.source(content.local), &place)?;
+                self.target.copy_own(&self.locals.source(content.local), &place)?;
                 self.fresh(digest, size, &place)?
             }
         };
@@ -303,7 +303,7 @@ impl<T: BodyTarget> Build<T> {
     ) -> Result<Option<LocalId>> {
         let local = self.locals.latest(digest);
         let own = local.map(|local| self.locals.source(local));
-        match self.target.link(digest, own, place)? {
+        match self.target.link(digest, own.as_ref(), place)? {
             LinkedTo::Own => Ok(local),
             LinkedTo::Other(row) => self.add(*digest, size, row, place).map(Some),
             LinkedTo::Cloned => self.fresh(*digest, size, place).map(Some),

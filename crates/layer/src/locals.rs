@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use strata_tree::ContentDigest;
+use strata_tree::{ContentDigest, TreePath};
 
 use crate::error::{Error, Result};
 use crate::stage::StagePath;
@@ -46,9 +46,59 @@ pub(crate) struct LocalContent {
 #[derive(Default)]
 pub(crate) struct Locals {
     all: Vec<LocalContent>,
-    /// One of the names of each in the stage.
-    sources: Vec<StagePath>,
+    sources: Sources,
     latest: HashMap<u64, LocalId>,
+}
+
+/// One of the names of each content in the stage, one after the other: what is in one piece goes back
+/// to the system as soon as it is not needed any more, and single ones leave holes.
+#[derive(Default)]
+struct Sources {
+    /// `/` and a path below the stage, `#` and the number of a shadow, or nothing.
+    bytes: Vec<u8>,
+    /// Where each begins, and ends.
+    places: Vec<(u64, u32)>,
+}
+
+impl Sources {
+    fn put(&mut self, source: &StagePath) -> (u64, u32) {
+        let from = self.bytes.len();
+        match source {
+            StagePath::Diff(path) => {
+                self.bytes.push(b'/');
+                self.bytes.extend_from_slice(path.as_bytes());
+            }
+            StagePath::Shadow(number) => {
+                self.bytes.push(b'#');
+                self.bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            StagePath::Relink => {}
+        }
+        (from as u64, (self.bytes.len() - from) as u32)
+    }
+
+    fn push(&mut self, source: &StagePath) {
+        let place = self.put(source);
+        self.places.push(place);
+    }
+
+    fn set(&mut self, at: usize, source: &StagePath) {
+        self.places[at] = self.put(source);
+    }
+
+    fn get(&self, at: usize) -> StagePath {
+        let (from, length) = self.places[at];
+        match &self.bytes[from as usize..][..length as usize] {
+            [b'/', path @ ..] => {
+                // It was one when it was put here.
+                StagePath::Diff(TreePath::clamped(path).unwrap_or_else(|_| TreePath::root()))
+            }
+            [b'#', number @ ..] => {
+                StagePath::Shadow(number.first_chunk().map_or(0, |n| u64::from_le_bytes(*n)))
+            }
+            _ => StagePath::Relink,
+        }
+    }
 }
 
 fn key(digest: &ContentDigest) -> u64 {
@@ -61,7 +111,7 @@ impl Locals {
         let id = LocalId::of(self.all.len())?;
         self.latest.insert(key(&content.digest), id);
         self.all.push(content);
-        self.sources.push(source);
+        self.sources.push(&source);
         Ok(id)
     }
 
@@ -70,12 +120,12 @@ impl Locals {
     }
 
     /// One of its names in the stage.
-    pub(crate) fn source(&self, id: LocalId) -> &StagePath {
-        &self.sources[id.index()]
+    pub(crate) fn source(&self, id: LocalId) -> StagePath {
+        self.sources.get(id.index())
     }
 
-    pub(crate) fn set_source(&mut self, id: LocalId, source: StagePath) {
-        self.sources[id.index()] = source;
+    pub(crate) fn set_source(&mut self, id: LocalId, source: &StagePath) {
+        self.sources.set(id.index(), source);
     }
 
     /// The latest one of that digest.
@@ -119,6 +169,12 @@ mod tests {
         let digest = |id| locals.get(id).digest;
         assert_eq!(locals.latest(&digest(two)), Some(again));
         assert_eq!(locals.latest(&digest(one)), None);
-        assert_eq!(locals.source(one), &StagePath::Shadow(1));
+        assert_eq!(locals.source(one), StagePath::Shadow(1));
+        let path = TreePath::clamped(b"a/b").unwrap();
+        for source in [StagePath::Diff(path), StagePath::Shadow(0x2f), StagePath::Relink] {
+            locals.set_source(two, &source);
+            assert_eq!(locals.source(two), source);
+        }
+        assert_eq!(locals.source(again), StagePath::Shadow(2));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
 
 use super::attributes::{Holder, too_much};
-use super::{DirId, Draft, FileId, FileKind, FileNode, MemberFacts, ROOT, Slot};
+use super::{DirId, Draft, FileFacts, FileId, FileKind, FileNode, MemberFacts, ROOT, Slot};
 use crate::error::{Error, Result};
 use crate::rows::{EntryRow, Meta, RowKind};
 
@@ -160,7 +160,9 @@ impl Draft {
         *first = Some(id);
         let node = &self.files[file.index()];
         let (kind, size) = file_kind(&node.kind, file, content)?;
-        let meta = meta(&node.facts, size, node.names);
+        let FileFacts { perm, uid, gid, mtime, ref xattrs } = node.facts;
+        let xattrs = xattrs.as_deref().cloned().unwrap_or_default();
+        let meta = Meta { perm, uid, gid, size, nlink: node.names, mtime, xattrs };
         let holder = if regular(node) { Holder::FileOrDirectory } else { Holder::Other };
         self.warn_of_attributes(here, &meta, holder);
         Ok((kind, Some(meta)))

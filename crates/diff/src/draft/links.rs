@@ -88,7 +88,7 @@ impl Draft {
         effects: &mut Effects,
     ) -> Result<Placed> {
         // Counted first: replacing `path` must not take the inode's last name away.
-        self.files[file.0].names += 1;
+        self.files[file.index()].names += 1;
         self.put(&path, Slot::File { file, position }, effects)?;
         Ok(Placed::Link { file, path })
     }
@@ -165,7 +165,7 @@ impl Draft {
             while let Some((link, target, position)) = chain.pop() {
                 match self.target(&target) {
                     LinkTarget::File(file) => {
-                        self.files[file.0].names += 1;
+                        self.files[file.index()].names += 1;
                         self.set_slot(&link, Slot::File { file, position });
                         settled.push((file, link));
                     }

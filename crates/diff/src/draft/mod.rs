@@ -33,12 +33,12 @@ pub struct DirId(usize);
 
 /// An inode that is no directory, in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId(usize);
+pub struct FileId(u32);
 
 impl FileId {
     /// Its number in the arena, from 0.
     pub fn index(self) -> usize {
-        self.0
+        self.0 as usize
     }
 }
 
@@ -87,9 +87,27 @@ struct DirNode {
 
 #[derive(Debug)]
 struct FileNode {
-    facts: MemberFacts,
+    facts: FileFacts,
     kind: FileKind,
     names: u32,
+}
+
+/// [`MemberFacts`] of a file. There may be millions, and few have attributes.
+#[derive(Debug)]
+struct FileFacts {
+    perm: u16,
+    uid: u32,
+    gid: u32,
+    mtime: Timestamp,
+    xattrs: Option<Box<Vec<Xattr>>>,
+}
+
+impl From<MemberFacts> for FileFacts {
+    fn from(facts: MemberFacts) -> Self {
+        let MemberFacts { perm, uid, gid, mtime, xattrs } = facts;
+        let xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+        Self { perm, uid, gid, mtime, xattrs }
+    }
 }
 
 /// What a name points to.
@@ -236,7 +254,7 @@ impl Draft {
         let path = match self.classify(raw, false)? {
             MemberPlace::Plain(path) => path,
             MemberPlace::Hidden(path) => {
-                let file = self.add_file(kind, facts);
+                let file = self.add_file(kind, facts)?;
                 self.hidden.insert(path.clone(), file);
                 return Ok(Placed::File { file, path, hidden: true });
             }
@@ -249,9 +267,9 @@ impl Draft {
                 return Ok(Placed::Nothing);
             }
         };
-        let file = self.add_file(kind, facts);
+        let file = self.add_file(kind, facts)?;
         self.put(&path, Slot::File { file, position }, effects)?;
-        self.files[file.0].names += 1;
+        self.files[file.index()].names += 1;
         Ok(Placed::File { file, path, hidden: false })
     }
 
@@ -269,9 +287,13 @@ impl Draft {
         Ok(())
     }
 
-    fn add_file(&mut self, kind: FileKind, facts: MemberFacts) -> FileId {
-        self.files.push(FileNode { facts, kind, names: 0 });
-        FileId(self.files.len() - 1)
+    fn add_file(&mut self, kind: FileKind, facts: MemberFacts) -> Result<FileId> {
+        let Ok(number) = u32::try_from(self.files.len()) else {
+            let (layer, limit) = (self.label.clone(), u64::from(u32::MAX));
+            return Err(Error::Limit { layer, what: "members", limit, option: "--max-entries" });
+        };
+        self.files.push(FileNode { facts: facts.into(), kind, names: 0 });
+        Ok(FileId(number))
     }
 
     /// Finds or makes the directory `path`; what is in its way and no directory is replaced.
@@ -352,7 +374,7 @@ impl Draft {
             match slot {
                 Slot::Waiting(_) => {}
                 Slot::File { file, .. } => {
-                    let node = &mut self.files[file.0];
+                    let node = &mut self.files[file.index()];
                     node.names -= 1;
                     if matches!(node.kind, FileKind::Regular { .. }) {
                         effects.removed.push((path, file, node.names == 0));
