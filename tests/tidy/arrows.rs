@@ -39,7 +39,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
         "fuzz",
         &["content", "diff", "image", "layer", "overlay", "registry", "tree", "trust", "union"],
     ),
-    ("snapshotter", &["engine", "layer", "tree"]),
+    ("snapshotter", &["confine", "engine", "layer", "tree"]),
     (
         "layer-store",
         &[

@@ -7,12 +7,16 @@
 //! server        to read and write  some, as before    none       none      strata serve
 //! writer        those for files    all                all        none      writable mounts, layer
 //!                                                                          stores
+//! mounter       the same           all                all        all       strata-snapshotter
 //! ```
 //!
 //! A confinement holds for the thread that enters it and for those that this thread starts. Other
 //! threads of the process keep what they have: the one that unmounts needs it. So it stops what a
 //! request makes a serving thread do, a path that leads out of the store say; it does not hold code
 //! that a stranger runs inside of the process.
+//!
+//! A mounter changes the mount table, which Landlock refuses to every thread that has entered any
+//! of its rules: it gives up capabilities alone.
 //!
 //! Files, programs and TCP are Landlock's (landlock(7); Linux 5.13, and 6.7 for TCP), where the
 //! kernel has it. Every thread that enters can gain nothing by running programs (`no_new_privs`,
@@ -78,6 +82,8 @@ enum Reach {
     Reading(Vec<PathBuf>),
     /// Those beneath the directories.
     Beneath(Vec<PathBuf>),
+    /// All, and file systems can be mounted.
+    Mounts,
 }
 
 impl Confinement {
@@ -123,6 +129,11 @@ impl Confinement {
         Self { capabilities, files: Reach::All, tcp: false }
     }
 
+    /// For processes that mount file systems and start other programs.
+    pub fn mounter() -> Self {
+        Self { files: Reach::Mounts, tcp: true, ..Self::writer() }
+    }
+
     /// The same, and registries can be asked.
     #[must_use]
     pub fn fetching(mut self) -> Self {
@@ -160,6 +171,9 @@ impl Confinement {
 
     /// Has Landlock refuse files, programs and TCP.
     fn restrict(&self) -> Result<()> {
+        if matches!(self.files, Reach::Mounts) {
+            return Ok(());
+        }
         let files = AccessFs::from_all(KNOWN);
         let mut rules = Ruleset::default().scope(Scope::AbstractUnixSocket)?;
         if !self.tcp {
@@ -168,7 +182,7 @@ impl Confinement {
         let rules = match &self.files {
             // A rule about files would refuse links between directories, and files that are not
             // below `/`, such as those of a mount that is shown nowhere.
-            Reach::All => rules.create()?,
+            Reach::All | Reach::Mounts => rules.create()?,
             Reach::Reading(beneath) => {
                 let read = AccessFs::ReadFile | AccessFs::ReadDir;
                 allow(rules.handle_access(files)?.create()?, beneath, read)?

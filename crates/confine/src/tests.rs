@@ -169,6 +169,30 @@ fn a_writer_does_to_files_what_it_did_before() {
     });
 }
 
+#[test]
+fn a_mounter_mounts_and_so_do_the_programs_that_it_runs() {
+    if !strata_testkit::needs::root() {
+        return;
+    }
+    let world = World::new();
+    let at = world.path("in");
+    inside(&Confinement::mounter(), || {
+        rustix::mount::mount_bind(&at, &at).unwrap();
+        let run = |program: &str, args: &[&Path]| {
+            let run = Command::new(program).args(args).output().unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+            String::from_utf8(run.stdout).unwrap()
+        };
+        run("umount", &[&at]);
+        // What a program could have of its own, it has no more than the thread.
+        let status = run("cat", &[Path::new("/proc/self/status")]);
+        let line = status.lines().find(|line| line.starts_with("CapEff:")).unwrap();
+        let has = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+        assert_eq!(has & !Confinement::mounter().capabilities.bits(), 0, "{line}");
+        assert!(TcpListener::bind("127.0.0.1:0").is_ok());
+    });
+}
+
 /// The capabilities of the thread that asks.
 fn effective() -> CapabilitySet {
     rustix::thread::capabilities(None).unwrap().effective

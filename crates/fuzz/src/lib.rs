@@ -29,7 +29,7 @@ pub struct FuzzTarget {
 }
 
 /// All of them.
-pub const TARGETS: [FuzzTarget; 16] = [
+pub const TARGETS: [FuzzTarget; 17] = [
     FuzzTarget { name: "layer", most: 16 << 10, run: layers::layer },
     FuzzTarget { name: "members", most: 4 << 10, run: layers::members },
     FuzzTarget { name: "gzip", most: 4 << 10, run: layers::gzip },
@@ -45,6 +45,7 @@ pub const TARGETS: [FuzzTarget; 16] = [
     FuzzTarget { name: "marks", most: 1 << 10, run: uppers::marks },
     FuzzTarget { name: "options", most: 512, run: names::options },
     FuzzTarget { name: "tree", most: 64 << 10, run: stores::tree },
+    FuzzTarget { name: "sealed", most: 1 << 10, run: stores::sealed },
     FuzzTarget { name: "index", most: 256 << 10, run: stores::index },
 ];
 

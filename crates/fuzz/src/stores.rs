@@ -1,10 +1,12 @@
 //! What a damaged disk makes of a store's own files.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-use strata_layer::{LayerInput, Store, StoreOptions};
-use strata_tree::{FlatTree, Lower, MemTree, Spec, TreePath, compile, list};
+use strata_layer::{Error, LayerInput, NamesKind, Store, StoreOptions, chain_id};
+use strata_tree::{ChainId, DiffId, FlatTree, Lower, MemTree, Spec, TreePath, compile, list};
 
 use crate::kit::{Nobody, in_memory};
 
@@ -60,7 +62,7 @@ pub(crate) fn tree(data: &[u8]) {
         let file = in_memory(b"");
         compile(&tree, &file).unwrap();
         let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
+        file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     });
     let file = in_memory(&damaged(whole, data));
@@ -79,22 +81,63 @@ pub(crate) fn tree(data: &[u8]) {
     }
 }
 
+/// A store with one layer, in memory.
+#[allow(clippy::unwrap_used)]
+fn store() -> (tempfile::TempDir, DiffId) {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let tar = vec![0; 1024];
+    let input = LayerInput {
+        label: "fuzz".to_owned(),
+        diff_id: None,
+        blob: None,
+        reader: Box::new(std::io::Cursor::new(tar)),
+    };
+    let layer = *store.unpack(input, &Nobody).unwrap().layer.diff_id();
+    (dir, layer)
+}
+
+/// An image of names, damaged: what is opened has its seal, and a check of the store says what has
+/// another digest. Its inside is the kernel's to read.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn sealed(data: &[u8]) {
+    static WHOLE: OnceLock<(tempfile::TempDir, ChainId, Vec<u8>)> = OnceLock::new();
+    let (dir, chain, whole) = WHOLE.get_or_init(|| {
+        let (dir, layer) = store();
+        let chain = chain_id(&[layer]).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let images = store.names_images();
+        let write = |file: &File| {
+            file.write_all_at(&[7; 5000], 0).unwrap();
+            Ok::<_, Error>(())
+        };
+        images.put(&chain, NamesKind::Sealed, write).unwrap();
+        let bytes = std::fs::read(images.path(&chain)).unwrap();
+        (dir, chain, bytes)
+    });
+    let store = Store::open(dir.path()).unwrap();
+    let (images, bytes) = (store.names_images(), damaged(whole, data));
+    let path = images.path(chain);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    for kind in [NamesKind::Any, NamesKind::Sealed] {
+        if images.open(chain, kind).is_ok_and(|found| found.is_some()) {
+            let seal = &bytes[bytes.len() - 4096..];
+            assert!(seal.starts_with(format!("strata names 1\n{chain}\n").as_bytes()));
+        }
+    }
+    let report = Store::fsck(dir.path(), false, StoreOptions::default(), &Nobody).unwrap();
+    let before_seal = whole.len() - 4096;
+    let same = bytes.get(..before_seal) == whole.get(..before_seal);
+    assert!(same || !report.problems.is_empty(), "a damaged image passes");
+}
+
 /// `index.db`, damaged: opening, listing, and a check of the store.
 #[allow(clippy::unwrap_used)]
 pub(crate) fn index(data: &[u8]) {
     static WHOLE: OnceLock<(tempfile::TempDir, Vec<u8>)> = OnceLock::new();
     let (dir, whole) = WHOLE.get_or_init(|| {
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let tar = vec![0; 1024];
-        let input = LayerInput {
-            label: "fuzz".to_owned(),
-            diff_id: None,
-            blob: None,
-            reader: Box::new(std::io::Cursor::new(tar)),
-        };
-        store.unpack(input, &Nobody).unwrap();
-        drop(store);
+        let (dir, _) = store();
         let bytes = std::fs::read(dir.path().join("index.db")).unwrap();
         (dir, bytes)
     });

@@ -50,8 +50,8 @@ pub(crate) struct Locals {
     latest: HashMap<u64, LocalId>,
 }
 
-/// One of the names of each content in the stage, one after the other: what is in one piece goes back
-/// to the system as soon as it is not needed any more, and single ones leave holes.
+/// One of the names of each content in the stage, one after the other: what is in one piece goes
+/// back to the system as soon as it is not needed any more, and single ones leave holes.
 #[derive(Default)]
 struct Sources {
     /// `/` and a path below the stage, `#` and the number of a shadow, or nothing.

@@ -1,7 +1,8 @@
 //! The socket, the runtime, and the end.
 //!
 //! Invariants: the socket is there, and systemd told of it, only when every call can be answered;
-//! SIGTERM and SIGINT end the program once the calls that are being answered are; mounts stay.
+//! SIGTERM and SIGINT end the program once the calls that are being answered are; mounts stay;
+//! nothing is answered before what is not needed was given up.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Resource;
+use strata_confine::Confinement;
 use stratafs::Engine;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -72,6 +74,8 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
         if args.keep > 0 {
             tokio::spawn(sweep(services.clone()));
         }
+        // The threads that work are started from here on, and so are other programs.
+        Confinement::mounter().enter();
         tell_systemd("READY=1");
         let end = async move {
             tokio::select! {

@@ -155,8 +155,8 @@ const COLUMNS: &str = "s.id, s.name, coalesce(p.name, ''), s.kind, s.created, s.
     s.layers, s.bytes, s.inodes FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent";
 
 /// Pages of the log until it is written from its beginning again. To sync a log that grows the file
-/// system writes its own journal too: it is short, so that it is overwritten as a rule.
-const LOG_PAGES: u32 = 128;
+/// system writes its own journal too, so it has its size from the start.
+const LOG_PAGES: u32 = 512;
 
 /// The record, open.
 pub(crate) struct State {
@@ -177,6 +177,12 @@ impl State {
             return Err(Error::Damaged(why));
         }
         db.execute_batch(SCHEMA)?;
+        db.execute_batch(&format!(
+            "DROP TABLE IF EXISTS filling;
+             CREATE TABLE filling (bytes BLOB);
+             INSERT INTO filling VALUES (zeroblob({LOG_PAGES} * 4096));
+             DROP TABLE filling;"
+        ))?;
         Ok(Self { db })
     }
 

@@ -161,7 +161,7 @@ impl Draft {
         let node = &self.files[file.index()];
         let (kind, size) = file_kind(&node.kind, file, content)?;
         let FileFacts { perm, uid, gid, mtime, ref xattrs } = node.facts;
-        let xattrs = xattrs.as_deref().cloned().unwrap_or_default();
+        let xattrs = xattrs.as_deref().map(|all| all.0.clone()).unwrap_or_default();
         let meta = Meta { perm, uid, gid, size, nlink: node.names, mtime, xattrs };
         let holder = if regular(node) { Holder::FileOrDirectory } else { Holder::Other };
         self.warn_of_attributes(here, &meta, holder);

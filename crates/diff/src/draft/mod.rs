@@ -99,13 +99,16 @@ struct FileFacts {
     uid: u32,
     gid: u32,
     mtime: Timestamp,
-    xattrs: Option<Box<Vec<Xattr>>>,
+    xattrs: Option<Box<FileXattrs>>,
 }
+
+#[derive(Debug)]
+struct FileXattrs(Vec<Xattr>);
 
 impl From<MemberFacts> for FileFacts {
     fn from(facts: MemberFacts) -> Self {
         let MemberFacts { perm, uid, gid, mtime, xattrs } = facts;
-        let xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+        let xattrs = (!xattrs.is_empty()).then(|| Box::new(FileXattrs(xattrs)));
         Self { perm, uid, gid, mtime, xattrs }
     }
 }

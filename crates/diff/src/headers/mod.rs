@@ -100,8 +100,8 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Ends the stream and writes the whole file to `out`: `bodies`, as many as it says, are those of
-    /// the tar in order, and `inline` writes the bytes of the inline ones, in order. Returns the size of the file in bytes.
+    /// Ends the stream and writes the whole file to `out`: `bodies`, as many as it says, are those
+    /// of the tar in order, and `inline` writes the bytes of the inline ones. Returns the size of the file in bytes.
     ///
     /// # Errors
     /// `Io`, and what `inline` says.
