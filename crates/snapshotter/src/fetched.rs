@@ -33,7 +33,7 @@ impl FetchedImages<'_> {
 
     /// Fetches an image, which containerd asks for as `name`, notes it, and gives what `found` then
     /// says of it. Where `is_there` says that it came meanwhile, or it could not be had lately, it
-    /// is not fetched.
+    /// is not fetched; nor where too many are waited for.
     pub(crate) fn fetch(
         &self,
         image: &str,
@@ -41,6 +41,10 @@ impl FetchedImages<'_> {
         is_there: impl Fn() -> bool,
         found: impl FnOnce() -> Result<bool>,
     ) -> Result<bool> {
+        let Some(_place) = self.fetcher.place() else {
+            tracing::info!("{image} is left to containerd: others are being fetched");
+            return Ok(false);
+        };
         let _turn = self.fetcher.turn(image);
         if !is_there() && !self.fetcher.failed_lately(image) {
             let before: Vec<ImageId> =

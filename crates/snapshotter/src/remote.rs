@@ -7,12 +7,13 @@
 //! certificates and logins, and its memory goes with it.
 //!
 //! Invariants: one image is fetched once at a time; a failure is no error of the snapshot, for
-//! containerd then fetches the layer by itself, and is not tried again within a minute.
+//! containerd then fetches the layer by itself, and is not tried again within a minute; a registry
+//! that is slow for ever keeps [`WAITING`] calls waiting at most, and no other one.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,25 @@ use crate::state::Labels;
 /// How long a failure counts.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// Calls that may wait for registries at once. Others of containerd's need threads too.
+pub(crate) const WAITING: usize = 8;
+
+/// The right of a call to wait for a registry.
+pub(crate) struct FetchPlace<'f>(&'f AtomicUsize);
+
+impl Drop for FetchPlace<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Fetches images.
 pub(crate) struct Fetcher {
     /// The program `strata`.
     program: PathBuf,
     root: PathBuf,
     turns: Keys,
+    waiting: AtomicUsize,
     failed: Mutex<HashMap<String, Instant>>,
     /// Images that were fetched, and that were not.
     counts: [AtomicU64; 2],
@@ -42,6 +56,7 @@ impl Fetcher {
             program,
             root,
             turns: Keys::default(),
+            waiting: AtomicUsize::new(0),
             failed: Mutex::default(),
             counts: Default::default(),
         }
@@ -59,6 +74,13 @@ impl Fetcher {
             _ => bare,
         };
         Some(format!("{bare}@{manifest}"))
+    }
+
+    /// A place to wait for a registry; `None` if all are taken.
+    pub(crate) fn place(&self) -> Option<FetchPlace<'_>> {
+        let place = FetchPlace(&self.waiting);
+        // If it is one too many, it goes at once.
+        (self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING).then_some(place)
     }
 
     /// Waits until nobody else fetches that image.
@@ -129,6 +151,19 @@ impl Fetcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_calls_wait_for_registries_and_the_others_do_not() {
+        let fetcher = Fetcher::new(PathBuf::new(), PathBuf::new());
+        let mut places: Vec<_> = std::iter::from_fn(|| fetcher.place()).take(100).collect();
+        assert_eq!(places.len(), WAITING);
+        assert!(fetcher.place().is_none());
+        places.pop();
+        places.push(fetcher.place().unwrap());
+        assert!(fetcher.place().is_none());
+        drop(places);
+        assert!(fetcher.place().is_some());
+    }
 
     #[test]
     fn an_image_is_named_by_its_manifest() {

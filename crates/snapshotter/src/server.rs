@@ -25,6 +25,7 @@ use crate::grpc::pb::services::diff::v1::diff_server::DiffServer;
 use crate::grpc::pb::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use crate::import::GivenImageArgs;
 use crate::metrics::MetricsPlace;
+use crate::remote::WAITING;
 use crate::snapshots::Snapshots;
 use crate::socket::{inherited, listen};
 
@@ -34,8 +35,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How often layers are looked for that are to go.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// How many calls are worked on at once.
-const THREADS: usize = 16;
+/// How many calls are worked on at once: more than may wait for registries.
+const THREADS: usize = 2 * WAITING;
 
 /// Serves until a signal ends it.
 pub(crate) fn serve(args: &Args) -> Result<()> {

@@ -101,7 +101,8 @@ impl StreamWriter {
     }
 
     /// Ends the stream and writes the whole file to `out`: `bodies`, as many as it says, are those
-    /// of the tar in order, and `inline` writes the bytes of the inline ones. Returns the size of the file in bytes.
+    /// of the tar in order, and `inline` writes the bytes of the inline ones. Returns the size of
+    /// the file in bytes.
     ///
     /// # Errors
     /// `Io`, and what `inline` says.
