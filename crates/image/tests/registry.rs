@@ -113,6 +113,32 @@ fn a_silent_server_is_left_and_asked_again() {
 }
 
 #[test]
+fn a_server_that_drips_is_left() {
+    let (registry, name) = one();
+    let client = Client::new();
+    let timeouts = Timeouts { stall: Duration::from_millis(200), ..Timeouts::default() };
+    let pull = || client.pull_with(&name, RegistryOptions { timeouts, ..client.options() });
+    // What came quickly is not asked for again.
+    registry.rule(|seen| if is_big(seen) { How::Drip(100_000) } else { How::Well });
+    pull().unwrap();
+    let client = Client::new();
+    let pull = || client.pull_with(&name, RegistryOptions { timeouts, ..client.options() });
+    registry.rule(|seen| if is_big(seen) { How::Drip(0) } else { How::Well });
+    let error = pull().unwrap_err().to_string();
+    assert!(error.contains("layer 2 of 3") && error.contains("no answer in time"), "{error}");
+    client.assert_empty();
+    registry.rule(|seen| match seen.path.contains("/manifests/") {
+        true => How::Drip(1),
+        false => How::Well,
+    });
+    let error = pull().unwrap_err().to_string();
+    assert!(error.contains("no answer in time"), "{error}");
+    client.assert_empty();
+    registry.rule(|_| How::Well);
+    pull().unwrap();
+}
+
+#[test]
 fn what_is_not_as_promised_is_not_kept() {
     let cases: [(&str, How, &str); 8] = [
         ("cut", How::Cut(0), "the connection broke off"),

@@ -22,6 +22,7 @@ use ureq::{Agent, Proxy, SendBody};
 use crate::address::{Scheme, Url};
 use crate::error::{BAD_PROXY, EndpointError, SILENT, UNKNOWN_HOST};
 use crate::hosts::HostPattern;
+use crate::least_pace::LeastPace;
 use crate::pace::Pace;
 
 /// Redirects that one request may take.
@@ -37,7 +38,8 @@ pub struct Timeouts {
     /// For the first byte of an answer; ten times that for a body that was sent, for a registry
     /// may put much together before it answers.
     pub answer: Duration,
-    /// Between any two bytes of a body, in either direction.
+    /// Between any two bytes of a body, in either direction; a body of an answer that brings less
+    /// than 8 KiB in twice that time is given up, too.
     pub stall: Duration,
 }
 
@@ -103,6 +105,7 @@ pub(crate) struct HttpResponse {
     /// Where it came from in the end.
     pub(crate) url: Url,
     body: ureq::Body,
+    stall: Duration,
 }
 
 impl HttpResponse {
@@ -117,9 +120,13 @@ impl HttpResponse {
         self.header("content-encoding").is_some_and(|how| how.trim().eq_ignore_ascii_case("gzip"))
     }
 
+    fn into_paced(self) -> LeastPace<ureq::BodyReader<'static>> {
+        LeastPace::new(self.body.into_reader(), self.stall.saturating_mul(2))
+    }
+
     /// The body as it comes.
     pub(crate) fn into_reader(self) -> Box<dyn Read + Send> {
-        Box::new(self.body.into_reader())
+        Box::new(self.into_paced())
     }
 
     /// The whole body, of at most `most` bytes.
@@ -127,7 +134,7 @@ impl HttpResponse {
         let mut bytes = Vec::new();
         let url = self.url.to_string();
         // A length that the server names itself is no reason to reserve memory.
-        let mut reader = self.body.into_reader().take(most.saturating_add(1));
+        let mut reader = self.into_paced().take(most.saturating_add(1));
         reader.read_to_end(&mut bytes).map_err(|error| broken(&error))?;
         if bytes.len() as u64 > most {
             return Err(EndpointError::Failed(format!("{url} is larger than {most} bytes")));
@@ -151,7 +158,7 @@ impl HttpResponse {
         let status = self.status;
         let mut text = Vec::new();
         // Where the explanation cannot be read, the status alone has to do.
-        let read = self.body.into_reader().take(ERROR_BYTES).read_to_end(&mut text);
+        let read = self.into_paced().take(ERROR_BYTES).read_to_end(&mut text);
         let said = read.ok().and_then(|_| serde_json::from_slice::<Errors>(&text).ok());
         let said = said.and_then(|said| said.errors.into_iter().next());
         let detail = match said {
@@ -304,6 +311,7 @@ impl Http {
             headers: head.headers,
             url: url.clone(),
             body,
+            stall: self.timeouts.stall,
         })
     }
 }

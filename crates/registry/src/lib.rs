@@ -25,6 +25,7 @@ mod health;
 mod helper;
 mod hosts;
 mod http;
+mod least_pace;
 mod null;
 mod pace;
 mod places;

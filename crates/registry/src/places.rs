@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::error::{Attempt, EndpointError, RegistryError};
 use crate::health::Health;
 use crate::http::{HttpResponse, broken};
+use crate::least_pace::LEAST;
 
 /// Failures of one connection after another that a blob may have at one endpoint, progress or not.
 const BREAKS: u32 = 100;
@@ -133,7 +134,16 @@ impl Places {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         blobs.entry(digest).or_default().used.clear();
         drop(blobs);
-        BlobReader { places: self, digest, size, offset: 0, body: None, failures: 0, breaks: 0 }
+        BlobReader {
+            places: self,
+            digest,
+            size,
+            offset: 0,
+            body: None,
+            fresh: 0,
+            failures: 0,
+            breaks: 0,
+        }
     }
 
     /// The bytes that were read of a blob are wrong: those that gave them are not asked again.
@@ -198,6 +208,8 @@ pub struct BlobReader<'a> {
     size: u64,
     offset: u64,
     body: Option<(usize, Box<dyn Read + Send>)>,
+    /// Bytes since the last break.
+    fresh: u64,
     failures: u32,
     breaks: u32,
 }
@@ -271,6 +283,7 @@ impl BlobReader<'_> {
     /// One connection failed: wait, or give this endpoint up.
     fn failed(&mut self, at: usize, why: EndpointError) {
         self.body = None;
+        self.fresh = 0;
         self.failures += 1;
         self.breaks += 1;
         let client = &self.places.clients[at];
@@ -303,7 +316,11 @@ impl Read for BlobReader<'_> {
                 Ok(0) => self.failed(at, broken(&io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => {
                     self.offset += n as u64;
-                    self.failures = 0;
+                    self.fresh += n as u64;
+                    // Some bytes are no progress: a server could go on like that for ever.
+                    if self.fresh >= LEAST {
+                        self.failures = 0;
+                    }
                     return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

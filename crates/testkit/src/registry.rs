@@ -13,6 +13,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::digest;
 
@@ -47,6 +48,8 @@ pub enum How {
     Cut(usize),
     /// The same, but the connection stays and nothing comes any more.
     Stall(usize),
+    /// The same, and then a byte comes every 20 ms.
+    Drip(usize),
     /// One byte of the body is another.
     Flip,
     /// This many more bytes are promised than come.
@@ -324,7 +327,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     };
     let (mut length, mut sent) = (right.body.len(), right.body.len());
     match how {
-        How::Cut(bytes) | How::Stall(bytes) => sent = bytes.min(sent),
+        How::Cut(bytes) | How::Stall(bytes) | How::Drip(bytes) => sent = bytes.min(sent),
         How::Promise(bytes) => length += bytes,
         How::Shorter(bytes) => {
             sent = sent.saturating_sub(bytes);
@@ -355,6 +358,13 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     if matches!(how, How::Stall(_)) {
         // Until the client has had enough.
         let _ = reader.read(&mut [0; 1])?;
+    }
+    if matches!(how, How::Drip(_)) {
+        for byte in &right.body[sent..] {
+            std::thread::sleep(Duration::from_millis(20));
+            out.write_all(&[*byte])?;
+            out.flush()?;
+        }
     }
     stream.shutdown(Shutdown::Both)
 }

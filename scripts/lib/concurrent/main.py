@@ -24,7 +24,7 @@ from pool import IMAGES, Pool
 PATIENCE = 120
 COMMITS = ["commit:%d" % number for number in range(4)]
 # What is said of an image that somebody uses: a running command, a mount, an upper.
-HELD = ["in use", "is mounted", "on top of it"]
+HELD = ["in use", "is mounted", "not mounted any more", "on top of it"]
 
 
 class Wrong(Exception):
