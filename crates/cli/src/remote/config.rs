@@ -46,7 +46,8 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     answer_timeout: u64,
-    /// Seconds between any two bytes of a transfer
+    /// Seconds between any two bytes of a transfer; less than 8 KiB in twice that time is too slow
+    /// as well
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,
