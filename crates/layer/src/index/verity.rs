@@ -21,12 +21,14 @@ pub(crate) struct ContentFile {
     pub(crate) size: u64,
     /// One of its names in the layer.
     pub(crate) path: TreePath,
+    /// Its fs-verity digest, where that is known.
+    pub(crate) verity: Option<VerityDigest>,
 }
 
 /// The contents of a layer, each once, with a name; with `all` also those that have a digest.
 pub(crate) fn contents_of(db: &Connection, layer: &DiffId, all: bool) -> Result<Vec<ContentFile>> {
     let mut statement = db.prepare_cached(
-        "SELECT contents.id, digest, contents.size, layer, parent, name FROM entries
+        "SELECT contents.id, digest, contents.size, layer, parent, name, verity FROM entries
          JOIN contents ON contents.id = entries.content
          WHERE layer = (SELECT id FROM layers WHERE diff_id = ?1) AND (?2 OR verity IS NULL)
          GROUP BY contents.id",
@@ -40,6 +42,7 @@ pub(crate) fn contents_of(db: &Connection, layer: &DiffId, all: bool) -> Result<
             digest: ContentDigest::from_bytes(row.get(1)?),
             size: row.get::<_, i64>(2)? as u64,
             path: path_of(db, layer, parent, &name)?,
+            verity: row.get::<_, Option<_>>(6)?.map(VerityDigest::from_bytes),
         });
     }
     Ok(found)

@@ -24,7 +24,7 @@ use super::fsck_report::{FsckReport, Problem};
 use super::leases::LeasedLayer;
 use super::mend::Mender;
 use super::rebuild::{derive, rebuild};
-use super::{Store, StoreOptions, check_index};
+use super::{Store, StoreOptions, check_index, verity};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
 use crate::index::{self, LayerRecord, rows};
@@ -150,6 +150,9 @@ impl Checker<'_> {
                     wrong.iter().for_each(|what| index_problem(&mut self.report, what));
                 }
                 self.check_inodes(&leased, stored, content_ids);
+                for what in verity::faults(self.index, &leased, &mut self.sealed)? {
+                    index_problem(&mut self.report, &what);
+                }
             }
         }
         derived.map(|_| ())

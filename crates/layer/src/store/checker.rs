@@ -2,7 +2,7 @@
 //!
 //! Invariants: it changes nothing in the store; what it finds wrong is in its report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use strata_tree::ContentDigest;
 
@@ -17,6 +17,8 @@ pub(super) struct Checker<'s> {
     pub(super) report: FsckReport,
     /// The digest of each inode that was read.
     pub(super) digests: HashMap<(u64, u64), ContentDigest>,
+    /// Contents whose fs-verity digest was compared.
+    pub(super) sealed: HashSet<i64>,
     /// The inode of each content that was met, and its blocks.
     pub(super) inodes: HashMap<i64, ((u64, u64), u64)>,
 }
@@ -28,6 +30,7 @@ impl<'s> Checker<'s> {
             index,
             report: FsckReport::default(),
             digests: HashMap::new(),
+            sealed: HashSet::new(),
             inodes: HashMap::new(),
         }
     }

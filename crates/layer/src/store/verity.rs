@@ -3,7 +3,7 @@
 //! Invariants: a digest in the index is that of the bytes that the content's own digest names, for
 //! it is made of a file that this was compared with; a file that cannot be sealed is as it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use rustix::fs::OFlags;
@@ -83,6 +83,28 @@ impl<'s> Verity<'s> {
         }
         Ok(digests)
     }
+}
+
+/// What is wrong with the digests in the index that a layer's contents have, `known` ones left out.
+/// A file that has not its bytes is another fault.
+pub(super) fn faults(
+    index: &SharedIndex,
+    layer: &LeasedLayer,
+    known: &mut HashSet<i64>,
+) -> Result<Vec<String>> {
+    let all = verity::contents_of(&index.lock().db, layer.diff_id(), true)?;
+    let mut faults = Vec::new();
+    for one in all {
+        let Some(said) = one.verity.filter(|_| known.insert(one.id)) else { continue };
+        let actual = open(layer, &one).and_then(|file| checked_digest(layer, &one, &file));
+        if let Ok(actual) = actual
+            && actual != said
+        {
+            let ContentFile { id, path, .. } = &one;
+            faults.push(format!("content {id} ({path}): fs-verity {said}, should be {actual}"));
+        }
+    }
+    Ok(faults)
 }
 
 fn sealing(layer: &LeasedLayer, one: &ContentFile) -> String {
@@ -196,6 +218,26 @@ mod tests {
         let options = StoreOptions { verity: true, ..StoreOptions::default() };
         let store = Store::open_with(dir.path(), options).unwrap();
         let layer = unpack(&store, &[("a", "one"), ("b", "two")]);
+        assert_eq!(known(&store, &layer), of(&["one", "two"]));
+    }
+
+    #[test]
+    fn a_wrong_digest_is_found_and_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { verity: true, ..StoreOptions::default() };
+        let store = Store::open_with(dir.path(), options).unwrap();
+        let layer = *unpack(&store, &[("a", "one"), ("b", "two")]).diff_id();
+        let check = |repair| Store::fsck(dir.path(), repair, StoreOptions::default(), &Silent);
+        assert_eq!(check(false).unwrap().problems, []);
+        let wrong = "UPDATE contents SET verity = zeroblob(32) WHERE size = 3 AND id = 1";
+        assert_eq!(store.index().lock().db.execute(wrong, []).unwrap(), 1);
+        let [problem] = &check(false).unwrap().problems[..] else { panic!("one is wrong") };
+        assert!(problem.to_string().contains("fs-verity sha256:0000"), "{problem}");
+        drop(store);
+        assert_eq!(check(true).unwrap().problems, []);
+        let store = Store::open(dir.path()).unwrap();
+        let layer = store.lease(&layer).unwrap().unwrap();
+        Verity::of(&store).fill(&layer).unwrap();
         assert_eq!(known(&store, &layer), of(&["one", "two"]));
     }
 
