@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use strata_layer::{Limits, Store, StoreOptions};
 use stratafs::{Engine, OpenImage};
 
+use crate::limits::NewLayerArgs;
 use crate::progress::ShowProgress;
 
 /// How listings are printed.
@@ -148,15 +149,16 @@ impl Context {
     /// # Errors
     /// As [`Context::store`].
     pub(crate) fn made_store(&self) -> Result<Store> {
-        self.store_within(Limits::default(), false)
+        self.opened(self.engine().made_store())
     }
 
-    /// The same, for reading layers within `limits`; with `verity` their files are sealed.
+    /// The same, for layers that come in as `new` says.
     ///
     /// # Errors
     /// As [`Context::store`].
-    pub(crate) fn store_within(&self, limits: Limits, verity: bool) -> Result<Store> {
-        self.opened(self.engine().with_limits(limits).with_verity(verity).made_store())
+    pub(crate) fn store_for(&self, new: &NewLayerArgs) -> Result<Store> {
+        let engine = self.engine().with_limits(new.limits.limits()).with_verity(new.verity);
+        self.opened(engine.made_store())
     }
 
     /// How every store is opened.

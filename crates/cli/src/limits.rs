@@ -49,6 +49,17 @@ impl LayerLimitArgs {
     }
 }
 
+/// How layers that come into the store are read, and what is done with their files.
+#[derive(Debug, Args)]
+pub(crate) struct NewLayerArgs {
+    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
+    /// where kernel and file system can: `strata mount --verity` then has less to do
+    #[arg(long)]
+    pub(crate) verity: bool,
+    #[command(flatten)]
+    pub(crate) limits: LayerLimitArgs,
+}
+
 /// Bounds on what the archive or layout around the layers may ask for.
 #[derive(Debug, Args)]
 #[command(next_help_heading = SOURCES)]

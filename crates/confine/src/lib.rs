@@ -171,18 +171,16 @@ impl Confinement {
 
     /// Has Landlock refuse files, programs and TCP.
     fn restrict(&self) -> Result<()> {
-        if matches!(self.files, Reach::Mounts) {
-            return Ok(());
-        }
         let files = AccessFs::from_all(KNOWN);
         let mut rules = Ruleset::default().scope(Scope::AbstractUnixSocket)?;
         if !self.tcp {
             rules = rules.handle_access(AccessNet::from_all(KNOWN))?;
         }
         let rules = match &self.files {
+            Reach::Mounts => return Ok(()),
             // A rule about files would refuse links between directories, and files that are not
             // below `/`, such as those of a mount that is shown nowhere.
-            Reach::All | Reach::Mounts => rules.create()?,
+            Reach::All => rules.create()?,
             Reach::Reading(beneath) => {
                 let read = AccessFs::ReadFile | AccessFs::ReadDir;
                 allow(rules.handle_access(files)?.create()?, beneath, read)?

@@ -107,7 +107,7 @@ pub(crate) fn open_names(store: &Store, layers: &[DiffId], tree: &FileTree) -> R
     if let Some(file) = store.names_images().open(&chain, NamesKind::Any)? {
         return Ok(file);
     }
-    put_names(store, (layers, &chain), tree, NamesKind::Any, None)
+    put_names(store, (layers, &chain), tree, None)
 }
 
 /// The same with the fs-verity digest of each content: all files of the image are sealed with
@@ -126,7 +126,7 @@ pub(crate) fn open_sealed_names(
     let verity = |content: &ContentRef| digests.get(content.digest.as_ref()?).copied();
     let names = match store.names_images().open(&chain, NamesKind::Sealed)? {
         Some(file) => file,
-        None => put_names(store, (layers, &chain), tree, NamesKind::Sealed, Some(&verity))?,
+        None => put_names(store, (layers, &chain), tree, Some(&verity))?,
     };
     let sealed = strata_tree::seal_with_verity(&names);
     sealed.with_context(|| "cannot seal the image of names with fs-verity".to_owned())?;
@@ -137,9 +137,9 @@ fn put_names(
     store: &Store,
     (layers, chain): (&[DiffId], &ChainId),
     tree: &FileTree,
-    kind: NamesKind,
     verity: Option<&VerityOf<'_>>,
 ) -> Result<File> {
+    let kind = verity.map_or(NamesKind::Any, |_| NamesKind::Sealed);
     let place = content_place(layers);
     let form = NamesForm { place: &place, inside: INSIDE, verity, identity: *chain.as_bytes() };
     store.names_images().put(chain, kind, |file| {

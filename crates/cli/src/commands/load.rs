@@ -13,7 +13,7 @@ use strata_image::{ConfigChange, ImportOptions, LoadOptions, Loaded, Platform, S
 use strata_registry::Reference;
 
 use crate::context::Context;
-use crate::limits::{LayerLimitArgs, SourceLimitArgs};
+use crate::limits::{NewLayerArgs, SourceLimitArgs};
 use crate::progress;
 use crate::trust::TrustArgs;
 
@@ -44,12 +44,8 @@ pub(crate) struct LoadArgs {
     jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     trust: TrustArgs,
-    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
-    /// where kernel and file system can: `strata mount --verity` then has less to do
-    #[arg(long)]
-    verity: bool,
     #[command(flatten)]
-    layer_limits: LayerLimitArgs,
+    layers: NewLayerArgs,
     #[command(flatten)]
     source_limits: SourceLimitArgs,
 }
@@ -77,12 +73,8 @@ pub(crate) struct ImportArgs {
     /// The creation time, for reproducible image ids [default: now]
     #[arg(long, value_name = "TIME")]
     created: Option<jiff::Timestamp>,
-    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
-    /// where kernel and file system can: `strata mount --verity` then has less to do
-    #[arg(long)]
-    verity: bool,
     #[command(flatten)]
-    layer_limits: LayerLimitArgs,
+    layers: NewLayerArgs,
 }
 
 pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
@@ -91,7 +83,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         bail!("standard input is a terminal; name an archive with -i FILE, or pipe one in");
     }
     let trust = args.trust.trust()?;
-    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
+    let store = context.store_for(&args.layers)?;
     let spec: SourceSpec = input.parse().context("cannot load")?;
     let listener = progress::listener(context.shown);
     let show = |loaded: &Loaded| print_loaded(context, loaded);
@@ -101,7 +93,7 @@ pub(crate) fn run_load(context: &Context, args: &LoadArgs) -> Result<()> {
         threads: args.jobs,
         trust: Some(&trust),
         on_loaded: Some(&show),
-        limits: args.source_limits.limits(&args.layer_limits),
+        limits: args.source_limits.limits(&args.layers.limits),
     };
     // The error names the archive itself, or the image.
     stratafs::load(&store, &spec, options, &*listener).context("cannot load")?;
@@ -115,7 +107,7 @@ pub(crate) fn run_import(context: &Context, args: &ImportArgs) -> Result<()> {
             args.tar.display()
         );
     }
-    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
+    let store = context.store_for(&args.layers)?;
     let listener = progress::listener(context.shown);
     let options = ImportOptions {
         created: args.created,

@@ -18,7 +18,7 @@ use strata_trust::TrustPolicy;
 use super::config::RegistryArgs;
 use super::transfer::{Stream, Transfer};
 use crate::context::Context;
-use crate::limits::LayerLimitArgs;
+use crate::limits::NewLayerArgs;
 use crate::trust::TrustArgs;
 
 /// Fetch an image from a registry
@@ -45,12 +45,8 @@ pub(crate) struct PullArgs {
     trust: TrustArgs,
     #[command(flatten)]
     registry: RegistryArgs,
-    /// Find out the fs-verity digest of each new content, and seal the store's files with fs-verity
-    /// where kernel and file system can: `strata mount --verity` then has less to do
-    #[arg(long)]
-    verity: bool,
     #[command(flatten)]
-    layer_limits: LayerLimitArgs,
+    layers: NewLayerArgs,
     /// Bytes of one index, manifest or config [default: 4194304]
     #[arg(long, value_name = "BYTES", help_heading = "Limits on untrusted documents")]
     max_manifest_bytes: Option<u64>,
@@ -110,7 +106,7 @@ fn bare_name(text: &str) -> std::result::Result<String, String> {
 pub(crate) fn run(context: &Context, args: &PullArgs) -> Result<()> {
     let reference = &args.name.reference;
     let trust = args.trust.trust()?;
-    let store = context.store_within(args.layer_limits.limits(), args.verity)?;
+    let store = context.store_for(&args.layers)?;
     let registries = args.registry.registries(context)?;
     let fetched = |name: &RegistryName| {
         // One for each image: the layers of the one before stay as they are.

@@ -3,8 +3,6 @@
 //! Invariant: a digest is a fact about the bytes, so a row of `contents` without one is no fault:
 //! it is found out when somebody wants it.
 
-use std::collections::HashMap;
-
 use rusqlite::Connection;
 use strata_tree::{ContentDigest, DiffId, TreePath, VerityDigest};
 
@@ -25,15 +23,15 @@ pub(crate) struct ContentFile {
     pub(crate) verity: Option<VerityDigest>,
 }
 
-/// The contents of a layer, each once, with a name; with `all` also those that have a digest.
-pub(crate) fn contents_of(db: &Connection, layer: &DiffId, all: bool) -> Result<Vec<ContentFile>> {
+/// The contents of a layer, each once, with a name.
+pub(crate) fn contents_of(db: &Connection, layer: &DiffId) -> Result<Vec<ContentFile>> {
     let mut statement = db.prepare_cached(
         "SELECT contents.id, digest, contents.size, layer, parent, name, verity FROM entries
          JOIN contents ON contents.id = entries.content
-         WHERE layer = (SELECT id FROM layers WHERE diff_id = ?1) AND (?2 OR verity IS NULL)
+         WHERE layer = (SELECT id FROM layers WHERE diff_id = ?1)
          GROUP BY contents.id",
     )?;
-    let mut rows = statement.query((layer.as_bytes(), all))?;
+    let mut rows = statement.query([layer.as_bytes()])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (layer, parent, name): (i64, i64, Vec<u8>) = (row.get(3)?, row.get(4)?, row.get(5)?);
@@ -52,24 +50,5 @@ pub(crate) fn contents_of(db: &Connection, layer: &DiffId, all: bool) -> Result<
 pub(crate) fn put(db: &Connection, id: i64, digest: &VerityDigest) -> Result<()> {
     let mut statement = db.prepare_cached("UPDATE contents SET verity = ?2 WHERE id = ?1")?;
     statement.execute((id, digest.as_bytes()))?;
-    Ok(())
-}
-
-/// The digests that are known of a layer's contents.
-pub(crate) fn known(
-    db: &Connection,
-    layer: &DiffId,
-    into: &mut HashMap<ContentDigest, VerityDigest>,
-) -> Result<()> {
-    let mut statement = db.prepare_cached(
-        "SELECT DISTINCT digest, verity FROM entries
-         JOIN contents ON contents.id = entries.content
-         WHERE layer = (SELECT id FROM layers WHERE diff_id = ?1) AND verity IS NOT NULL",
-    )?;
-    let mut rows = statement.query([layer.as_bytes()])?;
-    while let Some(row) = rows.next()? {
-        let digest = ContentDigest::from_bytes(row.get(0)?);
-        into.insert(digest, VerityDigest::from_bytes(row.get(1)?));
-    }
     Ok(())
 }

@@ -49,14 +49,11 @@ enum Reconciled {
 }
 
 /// A content of the stage.
-#[derive(Clone, Copy)]
 struct StagedContent<'b> {
     built: &'b Built,
     content: &'b LocalContent,
     /// Its names, by row.
     names: &'b [(LocalId, usize)],
-    /// Blocks of 512 bytes that it takes, once it is measured.
-    blocks: Option<u64>,
 }
 
 impl StagedContent<'_> {
@@ -71,43 +68,37 @@ impl StagedContent<'_> {
     }
 }
 
-/// The contents that a stage brings. There may be millions: of each there is a name and its blocks.
+/// The contents that a stage brings. There may be millions: of each there are its names.
 struct StagedContents<'b> {
     built: &'b Built,
     names: Vec<(LocalId, usize)>,
-    blocks: Vec<Option<u64>>,
     /// Digests that more than one of them have.
     repeated: HashSet<ContentDigest>,
 }
 
 impl<'b> StagedContents<'b> {
-    /// All that a layer has. Those that the index had not are as a rule new, and measured: here
-    /// no other writer has to wait for it.
-    fn new(built: &'b Built, stage: &mut Stage) -> Result<Self> {
-        let blocks = vec![None; built.locals.len()];
-        let repeated = repeated(&built.locals);
-        let mut all = Self { built, names: built.names_by_local(), blocks, repeated };
-        let mut blocks = Vec::with_capacity(built.locals.len());
-        for staged in all.each() {
-            blocks.push(match staged.content.known {
-                None => Some(staged.measure(stage)?),
-                Some(_) => None,
-            });
-        }
-        all.blocks = blocks;
-        Ok(all)
+    fn new(built: &'b Built) -> Self {
+        Self { built, names: built.names_by_local(), repeated: repeated(&built.locals) }
+    }
+
+    /// The blocks of 512 bytes that each takes which the index had not: those are as a rule new,
+    /// and measured here, where no other writer has to wait for it.
+    fn measure(&self, stage: &mut Stage) -> Result<Vec<Option<u64>>> {
+        let measured = |staged: StagedContent<'_>| match staged.content.known {
+            None => staged.measure(stage).map(Some),
+            Some(_) => Ok(None),
+        };
+        self.each().map(measured).collect()
     }
 
     fn each(&self) -> impl Iterator<Item = StagedContent<'_>> {
         let mut rest = &self.names[..];
-        self.built.locals.iter().zip(&self.blocks).enumerate().map(
-            move |(at, (content, blocks))| {
-                let (names, others) =
-                    rest.split_at(rest.partition_point(|(local, _)| local.index() <= at));
-                rest = others;
-                StagedContent { built: self.built, content, names, blocks: *blocks }
-            },
-        )
+        self.built.locals.iter().enumerate().map(move |(at, content)| {
+            let (names, others) =
+                rest.split_at(rest.partition_point(|(local, _)| local.index() <= at));
+            rest = others;
+            StagedContent { built: self.built, content, names }
+        })
     }
 }
 
@@ -131,11 +122,15 @@ struct NewContents<'p> {
 }
 
 impl NewContents<'_> {
-    /// Gives each content its row.
-    fn add_all(&mut self, all: &StagedContents<'_>) -> Result<Vec<Option<i64>>> {
-        let mut ids = Vec::with_capacity(all.blocks.len());
+    /// Gives each content its row; `blocks` are those that were measured.
+    fn add_all(
+        &mut self,
+        all: &StagedContents<'_>,
+        blocks: &[Option<u64>],
+    ) -> Result<Vec<Option<i64>>> {
+        let mut ids = Vec::with_capacity(blocks.len());
         let mut ours = HashMap::new();
-        for staged in all.each() {
+        for (staged, blocks) in all.each().zip(blocks) {
             // Contents that only replaced members had are in headers.zst and nowhere else.
             if staged.names.is_empty() {
                 ids.push(None);
@@ -146,7 +141,7 @@ impl NewContents<'_> {
                 // A further copy of ours: the one before it has all the names that it can have.
                 Some(copy) => {
                     *copy += 1;
-                    self.insert(&staged, *copy)?
+                    self.insert(&staged, *blocks, *copy)?
                 }
                 None => match self.reconcile(&staged)? {
                     Reconciled::Known(id) => {
@@ -157,7 +152,7 @@ impl NewContents<'_> {
                         if all.repeated.contains(&digest) {
                             ours.insert(digest, copy);
                         }
-                        self.insert(&staged, copy)?
+                        self.insert(&staged, *blocks, copy)?
                     }
                 },
             };
@@ -209,8 +204,13 @@ impl NewContents<'_> {
     }
 
     /// Adds a content to the index, which nobody else has done.
-    fn insert(&mut self, staged: &StagedContent<'_>, copy: i64) -> Result<i64> {
-        let blocks = staged.blocks.map_or_else(|| staged.measure(self.stage), Ok)?;
+    fn insert(
+        &mut self,
+        staged: &StagedContent<'_>,
+        blocks: Option<u64>,
+        copy: i64,
+    ) -> Result<i64> {
+        let blocks = blocks.map_or_else(|| staged.measure(self.stage), Ok)?;
         let StagedContent { content, .. } = staged;
         self.added.note_new(content.size, blocks);
         let own = self.added.own;
@@ -230,7 +230,8 @@ pub(super) fn publish(
     let diff_id = facts.diff_id;
     // The stage is synced, so what is in it takes now what it will take.
     let frame = frame(stage.root(), &built.finished.rows)?;
-    let staged = StagedContents::new(built, &mut stage)?;
+    let staged = StagedContents::new(built);
+    let blocks = staged.measure(&mut stage)?;
     let by_row = built.locals_by_row();
     let record = LayerRecord {
         id: 0,
@@ -255,7 +256,7 @@ pub(super) fn publish(
     let added = NewHolder::new(&tx, layer)?;
     let mut new =
         NewContents { db: &tx, store: dir.fd(), stage: &mut stage, added, relinked: false };
-    let ids = new.add_all(&staged)?;
+    let ids = new.add_all(&staged, &blocks)?;
     let NewContents { added, relinked, .. } = new;
     rows::insert(&tx, layer, &built.finished.rows, |row| {
         by_row[row].and_then(|local| ids[local.index()])

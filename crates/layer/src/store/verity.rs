@@ -38,25 +38,9 @@ impl<'s> Verity<'s> {
     /// # Errors
     /// `Io`, `Sqlite`; `Damaged` for a file that has not the bytes that it should have.
     pub fn fill(&self, layer: &LeasedLayer) -> Result<()> {
-        let unknown = verity::contents_of(&self.0.lock().db, layer.diff_id(), false)?;
-        for some in unknown.chunks(AT_ONCE) {
-            let mut found = Vec::with_capacity(some.len());
-            for one in some {
-                let file = open(layer, one)?;
-                found.push((one.id, checked_digest(layer, one, &file)?));
-                match seal_with_verity(&file) {
-                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOTTY) => {}
-                    Err(errno) => return Err(errno).doing(|| sealing(layer, one)),
-                }
-            }
-            let mut index = self.0.lock();
-            let tx = index.write()?;
-            for (id, digest) in found {
-                verity::put(&tx, id, &digest)?;
-            }
-            tx.commit()?;
-        }
-        Ok(())
+        let mut unknown = verity::contents_of(&self.0.lock().db, layer.diff_id())?;
+        unknown.retain(|one| one.verity.is_none());
+        self.seal(layer, &unknown, false).map(|_| ())
     }
 
     /// The digests of all contents of these layers, whose files are all sealed then: the kernel can
@@ -67,19 +51,52 @@ impl<'s> Verity<'s> {
     pub fn require(&self, layers: &[LeasedLayer]) -> Result<HashMap<ContentDigest, VerityDigest>> {
         let mut digests = HashMap::new();
         for layer in layers {
-            let all = verity::contents_of(&self.0.lock().db, layer.diff_id(), true)?;
-            // The first one tells whether there is fs-verity here, before all are read.
-            for one in &all {
-                match seal_with_verity(open(layer, one)?) {
+            let all = verity::contents_of(&self.0.lock().db, layer.diff_id())?;
+            let known = self.seal(layer, &all, true)?;
+            digests.extend(all.iter().map(|one| one.digest).zip(known));
+        }
+        Ok(digests)
+    }
+
+    /// Seals contents of a layer, and gives the digest of each; those that were not known are
+    /// noted. What cannot be sealed is an error where that is `required`, before anything is read.
+    fn seal(
+        &self,
+        layer: &LeasedLayer,
+        all: &[ContentFile],
+        required: bool,
+    ) -> Result<Vec<VerityDigest>> {
+        let mut digests = Vec::with_capacity(all.len());
+        for some in all.chunks(AT_ONCE) {
+            let mut new = Vec::new();
+            for one in some {
+                let file = open(layer, one)?;
+                match seal_with_verity(&file) {
                     Ok(()) => {}
+                    Err(Errno::OPNOTSUPP | Errno::NOTTY) if !required => {}
                     Err(Errno::OPNOTSUPP | Errno::NOTTY) => {
                         return Err(Error::NoFsVerity(sealing(layer, one)));
                     }
                     Err(errno) => return Err(errno).doing(|| sealing(layer, one)),
                 }
+                digests.push(match one.verity {
+                    Some(known) => known,
+                    None => {
+                        let found = checked_digest(layer, one, &file)?;
+                        new.push((one.id, found));
+                        found
+                    }
+                });
             }
-            self.fill(layer)?;
-            verity::known(&self.0.lock().db, layer.diff_id(), &mut digests)?;
+            if new.is_empty() {
+                continue;
+            }
+            let mut index = self.0.lock();
+            let tx = index.write()?;
+            for (id, digest) in new {
+                verity::put(&tx, id, &digest)?;
+            }
+            tx.commit()?;
         }
         Ok(digests)
     }
@@ -92,7 +109,7 @@ pub(super) fn faults(
     layer: &LeasedLayer,
     known: &mut HashSet<i64>,
 ) -> Result<Vec<String>> {
-    let all = verity::contents_of(&index.lock().db, layer.diff_id(), true)?;
+    let all = verity::contents_of(&index.lock().db, layer.diff_id())?;
     let mut faults = Vec::new();
     for one in all {
         let Some(said) = one.verity.filter(|_| known.insert(one.id)) else { continue };
@@ -179,9 +196,9 @@ mod tests {
     }
 
     fn known(store: &Store, layer: &LeasedLayer) -> Vec<(ContentDigest, VerityDigest)> {
-        let mut found = HashMap::new();
-        verity::known(&store.index().lock().db, layer.diff_id(), &mut found).unwrap();
-        let mut found: Vec<_> = found.into_iter().collect();
+        let all = verity::contents_of(&store.index().lock().db, layer.diff_id()).unwrap();
+        let mut found: Vec<_> =
+            all.iter().filter_map(|one| Some((one.digest, one.verity?))).collect();
         found.sort();
         found
     }
