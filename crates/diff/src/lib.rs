@@ -32,6 +32,7 @@ pub mod headers;
 mod limits;
 pub mod rows;
 pub mod sha256;
+pub mod spill;
 pub mod stream;
 pub mod tar;
 
