@@ -65,7 +65,7 @@ impl Engine {
     /// How the store is opened, for a caller that opens it itself.
     pub fn store_options(&self) -> StoreOptions {
         let Self { limits, verity, cache: elsewhere, .. } = self.clone();
-        StoreOptions { limits, verity, on_step: None, elsewhere }
+        StoreOptions { limits, verity, memory: None, on_step: None, elsewhere }
     }
 
     /// Opens the store that is there; read-only if it cannot be written.

@@ -1,12 +1,14 @@
 //! Layers: a compressed or plain tar, up to the tree that it makes.
 //!
-//! Invariant: what is accepted is accepted again with the same result, and in any form of
-//! compression.
+//! Invariant: what is accepted is accepted again with the same result, in any form of compression,
+//! and where there is no memory to note anything.
 
 use std::io::{Cursor, Write};
+use std::sync::Arc;
 
 use strata_diff::Limits;
 use strata_diff::headers::verify;
+use strata_diff::spill::{Room, SpillSpace};
 use strata_layer::{InspectedLayer, LayerInput, inspect};
 
 use crate::kit::{Nobody, in_memory};
@@ -16,16 +18,21 @@ fn bounds() -> Limits {
     Limits { entries: 1000, layer_bytes: 4 << 20, ..Limits::default() }
 }
 
-fn read(bytes: &[u8]) -> Option<InspectedLayer> {
+fn read(bytes: &[u8], scratch: &Arc<SpillSpace>) -> Option<InspectedLayer> {
     let reader = Box::new(Cursor::new(bytes.to_vec()));
     let input = LayerInput { label: "fuzz".to_owned(), diff_id: None, blob: None, reader };
-    inspect(input, &bounds(), &Nobody).ok()
+    inspect(input, &bounds(), scratch, &Nobody).ok()
+}
+
+/// All that is noted goes to a file.
+fn no_memory() -> Arc<SpillSpace> {
+    SpillSpace::new(&Room::new(0), 0, || Ok(in_memory(&[])))
 }
 
 /// Any bytes as a layer.
 pub(crate) fn layer(data: &[u8]) {
-    if let Some(found) = read(data) {
-        assert_eq!(read(data), Some(found), "read twice");
+    if let Some(found) = read(data, &SpillSpace::unbounded()) {
+        assert_eq!(read(data, &no_memory()), Some(found), "read twice");
     }
 }
 
@@ -81,14 +88,14 @@ pub(crate) fn members(data: &[u8]) {
         tar.resize(tar.len().next_multiple_of(512), 0);
     }
     tar.resize(tar.len() + 1024, 0);
-    let plain = read(&tar);
+    let plain = read(&tar, &SpillSpace::unbounded());
     let found = plain.as_ref().map(|found| (found.entries, found.apparent));
     let mut stored = gzip_stored(&tar);
-    let packed = read(&stored);
+    let packed = read(&stored, &no_memory());
     assert_eq!(packed.map(|found| (found.entries, found.apparent)), found, "plain and packed");
     // An end that is missing is never taken for an end.
     stored.truncate(stored.len() - 9);
-    assert_eq!(read(&stored), None, "cut off");
+    assert_eq!(read(&stored, &SpillSpace::unbounded()), None, "cut off");
 }
 
 /// A pax record of a path or a link's target, or of an attribute.

@@ -4,80 +4,36 @@
 //! already has those bytes or write it. The books are the same whatever the target is, which is how
 //! fsck and rebuild derive a layer's rows again.
 //!
-//! Invariants: at most [`SMALL`] bytes of a body are in memory; a body that no path holds any
-//! more stays in the stage's shadows until `headers.zst` has it; `bodies` has one record for each
-//! body that is not empty, in tar order.
+//! Invariants: at most [`SMALL`] bytes of a body are in memory, and of the books no more than their
+//! [`SpillSpace`] says; a body that no path holds any more stays in the stage's shadows until
+//! `headers.zst` has it.
 
-use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 
 use strata_tree::{ContentDigest, TreePath};
 
 use crate::body_target::{BodyTarget, LinkedTo};
+use crate::books::{BodyOf, BodyRecord, Books};
 use crate::error::{Error, IoContext, Result};
-use crate::locals::Locals;
 pub(crate) use crate::locals::{LocalContent, LocalId};
 use crate::stage::{Stage, StagePath};
 use strata_diff::Limits;
 use strata_diff::body::{BodyLayout, CHUNK, copy_range, digest, fill};
-use strata_diff::draft::{Draft, Effects, FileId, FileKind, Finished, MemberFacts, Placed};
+use strata_diff::draft::{Draft, DraftRows, Effects, FileId, FileKind, MemberFacts, Placed};
 use strata_diff::headers::{BodySink, StoredBody, StreamWriter};
-use strata_diff::rows::path_of;
+use strata_diff::rows::EntryRow;
+use strata_diff::spill::SpillSpace;
 use strata_diff::stream::Hashed;
 use strata_diff::tar::{DiffReader, Member, MemberKind, RawSink};
 
 /// Bodies up to this size in bytes are read whole, hashed, and written only if they are new.
 const SMALL: u64 = 4 << 20;
 
-/// The bytes of one inode.
-#[derive(Debug, Clone, Copy)]
-struct FileContent {
-    local: LocalId,
-    hidden: bool,
-}
-
-/// There is one for each file, so what few have is apart.
-enum BodyRecord {
-    /// All stored bytes of a file.
-    Whole {
-        len: u64,
-        file: FileId,
-    },
-    Other(Box<OtherBody>),
-}
-
-struct OtherBody {
-    /// Stored bytes.
-    len: u64,
-    /// For sparse files: where they go.
-    pieces: Option<Vec<(u64, u64)>>,
-    of: BodyOf,
-}
-
-enum BodyOf {
-    File(FileId),
-    Loose(StagePath),
-}
-
-impl BodyRecord {
-    fn new(content: BodyLayout, of: BodyOf) -> Self {
-        let len = content.stored();
-        match (content.pieces, of) {
-            (None, BodyOf::File(file)) => Self::Whole { len, file },
-            (pieces, of) => Self::Other(Box::new(OtherBody { len, pieces, of })),
-        }
-    }
-}
-
 /// Books of a layer that has been read to its end.
 pub(crate) struct Built {
-    pub finished: Finished,
-    pub locals: Vec<LocalContent>,
-    files: Vec<Option<FileContent>>,
-    /// Hard links whose bytes are another copy than their inode's: the file system allowed the
-    /// first no further name.
-    apart: HashMap<TreePath, LocalId>,
-    bodies: Vec<BodyRecord>,
+    pub rows: DraftRows,
+    pub books: Books,
 }
 
 /// The work.
@@ -85,10 +41,7 @@ pub(crate) struct Build<T> {
     label: String,
     limits: Limits,
     draft: Draft,
-    files: Vec<Option<FileContent>>,
-    locals: Locals,
-    apart: HashMap<TreePath, LocalId>,
-    bodies: Vec<BodyRecord>,
+    books: Books,
     logical: u64,
     /// The number of the member that is being read.
     position: u64,
@@ -96,19 +49,22 @@ pub(crate) struct Build<T> {
 }
 
 impl<T: BodyTarget> Build<T> {
-    pub(crate) fn new(label: &str, limits: Limits, target: T) -> Self {
-        Self {
+    /// `scratch` is where the books are kept.
+    pub(crate) fn new(
+        label: &str,
+        limits: Limits,
+        target: T,
+        scratch: &Arc<SpillSpace>,
+    ) -> Result<Self> {
+        Ok(Self {
             label: label.to_owned(),
             limits,
-            draft: Draft::new(label, limits),
-            files: Vec::new(),
-            locals: Locals::default(),
-            apart: HashMap::new(),
-            bodies: Vec::new(),
+            draft: Draft::new(label, limits, scratch)?,
+            books: Books::new(scratch),
             logical: 0,
             position: 0,
             target,
-        }
+        })
     }
 
     /// Reads the tar to the end of its members.
@@ -170,35 +126,27 @@ impl<T: BodyTarget> Build<T> {
             Placed::File { file, path, hidden } => {
                 let place = if hidden { shadow(&file) } else { StagePath::Diff(path) };
                 let local = self.content(&content, &place, reader, buffer)?;
-                self.files.resize(file.index() + 1, None);
-                self.files[file.index()] = Some(FileContent { local, hidden });
-                self.note_body(content, BodyOf::File(file));
+                self.books.note(file, local, hidden)?;
+                self.books.note_body(content, BodyOf::File(file))
             }
             // A whiteout with bytes in it: only the exact tar needs them.
             Placed::Nothing | Placed::Link { .. } => {
                 let place = self.target.unused_shadow();
                 self.content(&content, &place, reader, buffer)?;
-                self.note_body(content, BodyOf::Loose(place));
+                self.books.note_body(content, BodyOf::Loose(place))
             }
-        }
-        Ok(())
-    }
-
-    fn note_body(&mut self, content: BodyLayout, of: BodyOf) {
-        if content.stored() > 0 {
-            self.bodies.push(BodyRecord::new(content, of));
         }
     }
 
     /// Does what a member's placing asks for.
     fn follow(&mut self, effects: Effects) -> Result<()> {
         for (path, file, last) in effects.removed {
-            let Some(content) = self.files.get(file.index()).copied().flatten() else { continue };
-            let local = self.apart.remove(&path).unwrap_or(content.local);
+            let Some((local, hidden)) = self.books.of(file)? else { continue };
+            let local = self.books.apart.remove(&path).unwrap_or(local);
             let place = StagePath::Diff(path);
-            let is_source = self.locals.source(local) == place;
-            let shadow = if last && !content.hidden {
-                StagePath::Shadow(file.index() as u64)
+            let is_source = self.books.locals.source(local)? == place;
+            let shadow = if last && !hidden {
+                StagePath::Shadow(u64::from(file.number()))
             } else if is_source {
                 self.target.unused_shadow()
             } else {
@@ -206,8 +154,8 @@ impl<T: BodyTarget> Build<T> {
                 continue;
             };
             if is_source {
-                self.target.withdraw(&self.locals.get(local).digest, &place);
-                self.locals.set_source(local, &shadow);
+                self.target.withdraw(&self.books.locals.get(local)?.digest, &place);
+                self.books.locals.set_source(local, &shadow)?;
             }
             self.target.rename(&place, &shadow)?;
         }
@@ -217,21 +165,20 @@ impl<T: BodyTarget> Build<T> {
 
     /// Gives an inode's bytes a further name.
     fn link(&mut self, file: FileId, to: &TreePath) -> Result<()> {
-        let Some(content) = self.files.get(file.index()).copied().flatten() else {
+        let Some((own, _)) = self.books.of(file)? else {
             return Ok(()); // A symlink or device: it has no bytes.
         };
-        let LocalContent { digest, size, .. } = *self.locals.get(content.local);
+        let LocalContent { digest, size, .. } = self.books.locals.get(own)?;
         let place = StagePath::Diff(to.clone());
-        self.locals.find_also(content.local);
         let local = match self.link_known(&digest, size, &place)? {
             Some(local) => local,
             None => {
-                self.target.copy_own(&self.locals.source(content.local), &place)?;
+                self.target.copy_own(&self.books.locals.source(own)?, &place)?;
                 self.fresh(digest, size, &place)?
             }
         };
-        if local != content.local {
-            self.apart.insert(to.clone(), local);
+        if local != own {
+            self.books.apart.insert(to.clone(), local);
         }
         Ok(())
     }
@@ -301,8 +248,8 @@ impl<T: BodyTarget> Build<T> {
         size: u64,
         place: &StagePath,
     ) -> Result<Option<LocalId>> {
-        let local = self.locals.latest(digest);
-        let own = local.map(|local| self.locals.source(local));
+        let local = self.books.locals.latest(digest)?;
+        let own = local.map(|local| self.books.locals.source(local)).transpose()?;
         match self.target.link(digest, own.as_ref(), place)? {
             LinkedTo::Own => Ok(local),
             LinkedTo::Other(row) => self.add(*digest, size, row, place).map(Some),
@@ -324,7 +271,7 @@ impl<T: BodyTarget> Build<T> {
         place: &StagePath,
     ) -> Result<LocalId> {
         let content = LocalContent { digest, size, known, member: self.position };
-        self.locals.add(content, place.clone())
+        self.books.locals.add(content, place)
     }
 
     fn bound(&mut self, content: &BodyLayout, offset: u64) -> Result<()> {
@@ -343,105 +290,90 @@ impl<T: BodyTarget> Build<T> {
 
     /// Settles what had to wait for the end.
     pub(crate) fn finish(mut self) -> Result<(Built, T)> {
-        // No body comes any more. A link that waited for its file finds it by the file.
-        self.locals.forget_latest();
-        let draft = std::mem::replace(&mut self.draft, Draft::new("", self.limits));
-        let settled = draft.settle()?;
+        let draft = Draft::new("", self.limits, &self.books.scratch)?;
+        let settled = std::mem::replace(&mut self.draft, draft).settle()?;
         for (file, to) in settled.linked() {
             self.link(*file, to)?;
         }
-        let Self { files, locals, apart, bodies, target, .. } = self;
-        let locals = locals.settled();
-        let digest = |file: FileId| {
-            let content = files.get(file.index()).copied().flatten();
-            content.map(|content| locals[content.local.index()].digest).ok_or_else(|| {
-                strata_diff::Error::damaged("the draft of a layer", "a file without content")
-            })
-        };
-        let finished = settled.finish(&digest)?;
-        Ok((Built { finished, locals, files, apart, bodies }, target))
+        let Self { books, target, .. } = self;
+        Ok((Built { rows: settled.finish()?, books }, target))
     }
 }
 
 impl Built {
-    /// The image path of a row.
-    pub(crate) fn path_of(&self, row: usize) -> TreePath {
-        path_of(&self.finished.rows, row)
-    }
-
-    /// Of each row the local content, if it is a name of a regular file.
-    pub(crate) fn locals_by_row(&self) -> Vec<Option<LocalId>> {
-        let mut locals = vec![None; self.finished.rows.len()];
-        for (local, row) in self.names() {
-            locals[row] = Some(local);
-        }
-        locals
-    }
-
-    /// Every local content that has a name with the row of each of its names, sorted.
-    pub(crate) fn names_by_local(&self) -> Vec<(LocalId, usize)> {
-        let mut names: Vec<_> = self.names().collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn names(&self) -> impl Iterator<Item = (LocalId, usize)> {
-        let regular = self.finished.regular.iter();
-        regular.filter_map(|(row, file)| Some((self.local_of(*row, *file)?, *row)))
-    }
-
-    fn local_of(&self, row: usize, file: FileId) -> Option<LocalId> {
-        let content = self.files.get(file.index()).copied().flatten()?;
-        let apart = match self.apart.is_empty() {
-            true => None,
-            false => self.apart.get(&self.path_of(row)).copied(),
+    /// A row, as the index keeps it.
+    pub(crate) fn row(&self, at: u64) -> Result<EntryRow> {
+        let digest = |file: FileId| {
+            let Some((local, _)) = self.books.of(file)? else {
+                return Err(Error::damaged("the draft of a layer", "a file without content"));
+            };
+            Ok(self.books.locals.get(local)?.digest)
         };
-        Some(apart.unwrap_or(content.local))
+        self.rows.row(at, digest)
     }
 
-    /// Bytes of its regular files, each inode once.
-    pub(crate) fn apparent(&self) -> u64 {
-        let rows = self.finished.rows.iter();
-        let regular =
-            rows.filter(|row| matches!(row.kind, crate::index::rows::RowKind::Regular(_)));
-        regular.filter_map(|row| row.meta.as_ref()).map(|meta| meta.size).sum()
+    /// All rows.
+    pub(crate) fn all_rows(&self) -> Result<Vec<EntryRow>> {
+        (0..self.rows.count()).map(|at| self.row(at)).collect()
+    }
+
+    /// Its directories, those left out that only whiteouts imply.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = Result<TreePath>> {
+        (1..self.rows.count()).filter_map(|row| match self.rows.is_dir(row) {
+            Ok(true) => Some(self.rows.path(row).map_err(Error::from)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+
+    /// The content of a row, if it is a name of a regular file.
+    pub(crate) fn local_of(&self, row: u64) -> Result<Option<LocalId>> {
+        let Some(file) = self.rows.regular(row)? else { return Ok(None) };
+        let Some((local, _)) = self.books.of(file)? else { return Ok(None) };
+        let apart = match self.books.apart.is_empty() {
+            true => None,
+            false => self.books.apart.get(&self.rows.path(row)?).copied(),
+        };
+        Ok(Some(apart.unwrap_or(local)))
     }
 
     /// Writes `headers.zst` into the stage; gives its size in bytes.
     pub(crate) fn write_headers(&self, stage: &mut Stage, stream: StreamWriter) -> Result<u64> {
+        let books = &self.books;
         // Of each file the first name that there is at the end.
-        let mut surviving = vec![None; self.files.len()];
-        for (row, file) in self.finished.regular.iter().rev() {
-            if let Some(name) = surviving.get_mut(file.index()) {
-                *name = Some(*row);
-            }
-        }
-        let survives = |file: &FileId| surviving.get(file.index()).copied().flatten();
-        let stored = self.bodies.iter().map(|body| match body {
-            BodyRecord::Whole { len, file } => match survives(file) {
-                Some(row) => StoredBody::File(self.path_of(row), *len),
-                None => StoredBody::Inline(*len),
-            },
-            BodyRecord::Other(body) => match (&body.of, &body.pieces) {
-                (BodyOf::File(file), Some(pieces)) => match survives(file) {
-                    Some(row) => StoredBody::Sparse(self.path_of(row), pieces.clone()),
-                    None => StoredBody::Inline(body.len),
+        let name = |file: FileId| {
+            let row = self.rows.first_row(file)?;
+            Ok::<_, Error>(row.map(|row| self.rows.path(row)).transpose()?)
+        };
+        let stored = (0..books.bodies.len()).map(|at| {
+            let BodyRecord { len, file, other } = books.bodies.get(at)?;
+            Ok(match books.others.get(other as usize) {
+                None => match name(FileId::of_number(file))? {
+                    Some(path) => StoredBody::File(path, len),
+                    None => StoredBody::Inline(len),
                 },
-                _ => StoredBody::Inline(body.len),
-            },
+                Some(body) => match (&body.of, &body.pieces) {
+                    (BodyOf::File(file), Some(pieces)) => match name(*file)? {
+                        Some(path) => StoredBody::Sparse(path, pieces.clone()),
+                        None => StoredBody::Inline(body.len),
+                    },
+                    _ => StoredBody::Inline(body.len),
+                },
+            })
         });
         let mut out = stage.create_beside("headers.zst")?;
         let stage = &*stage;
-        stream.finish(stored, &mut out, &mut |frame| {
-            for body in &self.bodies {
-                let (place, len, pieces) = match body {
-                    BodyRecord::Whole { file, .. } if survives(file).is_some() => continue,
-                    BodyRecord::Whole { len, file } => (shadow(file), *len, None),
-                    BodyRecord::Other(body) => match &body.of {
-                        BodyOf::File(file) if survives(file).is_some() => continue,
-                        BodyOf::File(file) => (shadow(file), body.len, body.pieces.as_deref()),
-                        BodyOf::Loose(place) => (place.clone(), body.len, body.pieces.as_deref()),
-                    },
+        stream.finish(books.bodies.len(), stored, &mut out, &mut |frame| {
+            for at in 0..books.bodies.len() {
+                let BodyRecord { len, file, other } = books.bodies.get(at)?;
+                let (of, len, pieces) = match books.others.get(other as usize) {
+                    None => (&BodyOf::File(FileId::of_number(file)), len, None),
+                    Some(body) => (&body.of, body.len, body.pieces.as_deref()),
+                };
+                let place = match of {
+                    BodyOf::File(file) if self.rows.first_row(*file)?.is_some() => continue,
+                    BodyOf::File(file) => shadow(file),
+                    BodyOf::Loose(place) => place.clone(),
                 };
                 let file = stage.open(&place)?;
                 let whole = [(0, len)];
@@ -456,5 +388,5 @@ impl Built {
 
 /// Where a file without a name is.
 fn shadow(file: &FileId) -> StagePath {
-    StagePath::Shadow(file.index() as u64)
+    StagePath::Shadow(u64::from(file.number()))
 }

@@ -1,20 +1,21 @@
 //! [`inspect`]: reads a layer as a load would, and keeps nothing of it.
 //!
 //! Invariants: an inspected layer has just the contents that the store would have after loading
-//! it; its bytes were verified as a load verifies them. Memory: a draft of one layer, and 72
-//! bytes a content.
+//! it; its bytes were verified as a load verifies them. In memory is what its [`SpillSpace`]
+//! says, and 72 bytes a content.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use strata_diff::headers::Keeper;
-use strata_diff::rows::RowKind;
+use strata_diff::spill::SpillSpace;
 use strata_diff::stream::StreamFacts;
 use strata_diff::tar::DiffReader;
 use strata_diff::{Limits, stream};
 use strata_tree::{ContentDigest, DiffId};
 
 use crate::body_target::Discarded;
-use crate::build::{Build, Built};
+use crate::build::{Build, Built, LocalContent};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Progress};
 use crate::store::{LayerInput, verify};
@@ -45,36 +46,38 @@ pub struct InspectedContent {
     pub member: u64,
 }
 
-/// Reads and verifies a layer.
+/// Reads and verifies a layer, of which `scratch` keeps what has to wait for its end.
 ///
 /// # Errors
 /// Those of [`crate::Store::unpack`] that the input is the cause of.
 pub fn inspect(
     input: LayerInput<'_>,
     limits: &Limits,
+    scratch: &Arc<SpillSpace>,
     progress: &dyn Progress,
 ) -> Result<InspectedLayer> {
-    let (built, facts) = read_layer(input, limits, progress)?;
+    let (built, facts) = read_layer(input, limits, scratch, progress)?;
     // Only what still has a name at the end.
-    let rows = built.finished.rows.iter();
-    let named: HashSet<&ContentDigest> = rows
-        .filter_map(|row| match &row.kind {
-            RowKind::Regular(digest) => Some(digest),
-            _ => None,
-        })
-        .collect();
-    let (mut known, mut contents) = (HashSet::new(), Vec::new());
-    for local in built.locals.iter().filter(|local| named.contains(&local.digest)) {
-        if known.insert(local.digest) {
-            let (digest, size, member) = (local.digest, local.size, local.member);
+    let mut named = HashSet::new();
+    let locals = &built.books.locals;
+    for row in 0..built.rows.count() {
+        if let Some(local) = built.local_of(row)? {
+            named.insert(locals.get(local)?.digest);
+        }
+    }
+    let mut contents = Vec::new();
+    for id in locals.ids() {
+        let LocalContent { digest, size, member, .. } = locals.get(id?)?;
+        // The first of each digest.
+        if named.remove(&digest) {
             contents.push(InspectedContent { digest, size, member });
         }
     }
     Ok(InspectedLayer {
         diff_id: facts.diff_id,
         diff_size: facts.diff_size,
-        entries: built.finished.rows.len() as u64 - 1,
-        apparent: built.apparent(),
+        entries: built.rows.count() - 1,
+        apparent: built.rows.apparent()?,
         contents,
     })
 }
@@ -86,13 +89,14 @@ pub fn inspect(
 pub(crate) fn read_layer(
     input: LayerInput<'_>,
     limits: &Limits,
+    scratch: &Arc<SpillSpace>,
     progress: &dyn Progress,
 ) -> Result<(Built, StreamFacts)> {
     let LayerInput { label, diff_id, blob, reader } = input;
     progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
     let report = |bytes| progress.event(&label, Event::Read { bytes });
     let (build, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
-        let mut build = Build::new(&label, *limits, Discarded);
+        let mut build = Build::new(&label, *limits, Discarded, scratch)?;
         let mut reader = DiffReader::new(tar, label.clone(), *limits, Keeper(None));
         build.read(&mut reader)?;
         reader.finish()?;

@@ -21,16 +21,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 use rustix::io::Errno;
 use strata_diff::Limits;
+use strata_diff::spill::Spill;
 use strata_diff::stream::StreamFacts;
 use strata_tree::{BlobDigest, ContentDigest, DiffId};
 
-use crate::build::Built;
+use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, ImageRecord, Index, LayerRecord, images, rows};
 use crate::inspect::read_layer;
 use crate::lock::{Lock, flock};
 use crate::measure::Space;
 use crate::progress::Progress;
+use crate::scratch::BooksMemory;
 use crate::snapshot::Snapshot;
 use crate::store::LayerInput;
 
@@ -49,6 +51,8 @@ DROP INDEX IF EXISTS entries_lower_links;
 pub struct Ledger {
     path: PathBuf,
     index: Mutex<Index>,
+    memory: BooksMemory,
+    dir: PathBuf,
     /// Locked as long as this is open.
     _lock: File,
 }
@@ -71,7 +75,8 @@ impl Ledger {
         index.db.pragma_update(None, "synchronous", "NORMAL")?;
         index.db.pragma_update(None, "foreign_keys", false)?;
         index.db.execute_batch(OWN)?;
-        Ok(Self { path, index: Mutex::new(index), _lock: lock })
+        let (index, memory) = (Mutex::new(index), BooksMemory::default());
+        Ok(Self { path, index, memory, dir: dir.to_owned(), _lock: lock })
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -98,7 +103,7 @@ impl Ledger {
         limits: &Limits,
         progress: &dyn Progress,
     ) -> Result<DiffId> {
-        let (built, facts) = read_layer(input, limits, progress)?;
+        let (built, facts) = read_layer(input, limits, &self.memory.scratch(&self.dir), progress)?;
         let mut index = self.lock();
         let tx = index.write()?;
         if index::find_layer(&tx, &facts.diff_id)?.is_none() {
@@ -168,23 +173,25 @@ fn insert(db: &Connection, built: &Built, facts: &StreamFacts) -> Result<()> {
             diff_id: facts.diff_id,
             diff_size: facts.diff_size,
             headers_size: 0,
-            entries: built.finished.rows.len() as u64 - 1,
-            apparent: built.apparent(),
+            entries: built.rows.count() - 1,
+            apparent: built.rows.apparent()?,
             headers_blocks: 0,
             directories: Space::default(),
         },
     )?;
-    let mut ids: Vec<Option<i64>> = vec![None; built.locals.len()];
-    let by_row = built.locals_by_row();
-    // Contents that only replaced members had have no name, and so no row.
-    for at in by_row.iter().flatten().map(|local| local.index()) {
-        if ids[at].is_none() {
-            let local = &built.locals[at];
-            ids[at] = Some(content(db, &local.digest, local.size)?);
+    let locals = &built.books.locals;
+    // SQLite numbers rows from 1.
+    let mut ids = Spill::filled(&built.books.scratch, 6, locals.count(), 0i64);
+    rows::insert(db, layer, built.rows.count(), |row| {
+        // Contents that only replaced members had have no name, and so no row.
+        let Some(local) = built.local_of(row)? else { return Ok((built.row(row)?, None)) };
+        let mut id = ids.get(local.index())?;
+        if id == 0 {
+            let LocalContent { digest, size, .. } = locals.get(local)?;
+            id = content(db, &digest, size)?;
+            ids.set(local.index(), id)?;
         }
-    }
-    rows::insert(db, layer, &built.finished.rows, |row| {
-        by_row[row].and_then(|local| ids[local.index()])
+        Ok((built.row(row)?, Some(id)))
     })
 }
 

@@ -10,6 +10,7 @@
 //! data; nothing of a refused input stays.
 
 mod body_target;
+mod books;
 mod build;
 pub mod checkout;
 mod early_sync;
@@ -26,6 +27,7 @@ mod offered;
 mod progress;
 mod read_ahead;
 mod reader;
+mod scratch;
 mod snapshot;
 mod stage;
 mod store;

@@ -1,15 +1,21 @@
 //! The contents of a layer that is being read: one record for each inode of stored bytes.
 //!
-//! There are as many as files, so a record is small: the place of a content in the stage is kept
-//! only as long as members come ([`Locals`]), for a link to it may; and the latest content of a
-//! digest is found by the first eight bytes of the digest.
+//! ```text
+//! records   digest, size, where it came from, and what publishing finds out of it
+//! sources   one of its names in the stage: `/` and a path, `#` and the number of a shadow, nothing
+//! latest    digest -> the latest content with it
+//! ```
 //!
-//! Invariant: what [`Locals::latest`] finds has that digest. It may miss one, where another digest
-//! begins with the same bytes; then the bytes are stored once more.
+//! There are as many as files, so all of it is in [`Spill`]s.
+//!
+//! Invariant: each knows the one before it with the same digest; few have one.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
+use strata_diff::record;
+use strata_diff::spill::{Spill, SpillSpace, SpillTexts, Table};
 use strata_tree::{ContentDigest, TreePath};
 
 use crate::error::{Error, Result};
@@ -20,14 +26,24 @@ use crate::stage::StagePath;
 pub(crate) struct LocalId(NonZeroU32);
 
 impl LocalId {
-    fn of(index: usize) -> Result<Self> {
+    fn of(index: u64) -> Result<Self> {
         let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
         number.map(Self).ok_or_else(|| Error::damaged("a layer", "it has more than 2^32 files"))
     }
 
     /// From 0.
-    pub(crate) fn index(self) -> usize {
-        self.0.get() as usize - 1
+    pub(crate) fn index(self) -> u64 {
+        u64::from(self.0.get()) - 1
+    }
+
+    /// As a number that is 0 where there is none.
+    pub(crate) fn to_number(this: Option<Self>) -> u32 {
+        this.map_or(0, |id| id.0.get())
+    }
+
+    /// Of such a number.
+    pub(crate) fn of_number(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
     }
 }
 
@@ -42,53 +58,91 @@ pub(crate) struct LocalContent {
     pub member: u64,
 }
 
+record! {
+    struct LocalRecord {
+        digest: [u8; 32],
+        size: u64,
+        known: i64,
+        member: u64,
+        before: u32,
+        source: u64,
+    }
+}
+
+/// SQLite numbers rows from 1.
+const NO_ROW: i64 = 0;
+
 /// All of them. See the module.
-#[derive(Default)]
 pub(crate) struct Locals {
-    all: Vec<LocalContent>,
-    sources: Sources,
-    latest: HashMap<u64, LocalId>,
+    all: Spill<LocalRecord>,
+    sources: SpillTexts,
+    latest: Table,
+    hash: RandomState,
 }
 
-/// One of the names of each content in the stage, one after the other: what is in one piece goes
-/// back to the system as soon as it is not needed any more, and single ones leave holes.
-#[derive(Default)]
-struct Sources {
-    /// `/` and a path below the stage, `#` and the number of a shadow, or nothing.
-    bytes: Vec<u8>,
-    /// Where each begins, and ends.
-    places: Vec<(u64, u32)>,
+fn text(source: &StagePath) -> Vec<u8> {
+    match source {
+        StagePath::Diff(path) => [b"/", path.as_bytes()].concat(),
+        StagePath::Shadow(number) => [b"#".as_slice(), &number.to_le_bytes()].concat(),
+        StagePath::Relink => Vec::new(),
+    }
 }
 
-impl Sources {
-    fn put(&mut self, source: &StagePath) -> (u64, u32) {
-        let from = self.bytes.len();
-        match source {
-            StagePath::Diff(path) => {
-                self.bytes.push(b'/');
-                self.bytes.extend_from_slice(path.as_bytes());
-            }
-            StagePath::Shadow(number) => {
-                self.bytes.push(b'#');
-                self.bytes.extend_from_slice(&number.to_le_bytes());
-            }
-            StagePath::Relink => {}
+impl Locals {
+    pub(crate) fn new(scratch: &Arc<SpillSpace>) -> Self {
+        Self {
+            all: Spill::new(scratch, 17),
+            sources: SpillTexts::new(scratch, 5),
+            latest: Table::new(scratch, 12),
+            hash: RandomState::new(),
         }
-        (from as u64, (self.bytes.len() - from) as u32)
     }
 
-    fn push(&mut self, source: &StagePath) {
-        let place = self.put(source);
-        self.places.push(place);
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.all.len()
     }
 
-    fn set(&mut self, at: usize, source: &StagePath) {
-        self.places[at] = self.put(source);
+    /// All of their numbers.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Result<LocalId>> + use<> {
+        (0..self.all.len()).map(LocalId::of)
     }
 
-    fn get(&self, at: usize) -> StagePath {
-        let (from, length) = self.places[at];
-        match &self.bytes[from as usize..][..length as usize] {
+    fn place(&self, digest: &ContentDigest) -> Result<strata_diff::spill::TablePlace> {
+        let hash = (self.hash.hash_one(digest) >> 32) as u32;
+        let is = |at| Ok(self.all.get(u64::from(at))?.digest == *digest.as_bytes());
+        Ok(self.latest.find(hash, is)?)
+    }
+
+    /// Adds one, which is the latest of its digest.
+    pub(crate) fn add(&mut self, content: LocalContent, source: &StagePath) -> Result<LocalId> {
+        let LocalContent { digest, size, known, member } = content;
+        let id = LocalId::of(self.all.len())?;
+        let place = self.place(&digest)?;
+        let before = place.number.map_or(0, |before| before + 1);
+        let source = self.sources.put(&text(source))?;
+        let digest = *digest.as_bytes();
+        let known = known.unwrap_or(NO_ROW);
+        self.all.push(LocalRecord { digest, size, known, member, before, source })?;
+        self.latest.put(place, id.0.get() - 1)?;
+        Ok(id)
+    }
+
+    pub(crate) fn get(&self, id: LocalId) -> Result<LocalContent> {
+        let LocalRecord { digest, size, known, member, .. } = self.all.get(id.index())?;
+        let known = (known != NO_ROW).then_some(known);
+        Ok(LocalContent { digest: ContentDigest::from_bytes(digest), size, known, member })
+    }
+
+    /// The one before it with the same digest.
+    pub(crate) fn before(&self, id: LocalId) -> Result<Option<LocalId>> {
+        Ok(LocalId::of_number(self.all.get(id.index())?.before))
+    }
+
+    /// One of its names in the stage.
+    pub(crate) fn source(&self, id: LocalId) -> Result<StagePath> {
+        let text = self.sources.get(self.all.get(id.index())?.source)?;
+        Ok(match text.as_slice() {
             [b'/', path @ ..] => {
                 // It was one when it was put here.
                 StagePath::Diff(TreePath::clamped(path).unwrap_or_else(|_| TreePath::root()))
@@ -97,84 +151,60 @@ impl Sources {
                 StagePath::Shadow(number.first_chunk().map_or(0, |n| u64::from_le_bytes(*n)))
             }
             _ => StagePath::Relink,
-        }
-    }
-}
-
-fn key(digest: &ContentDigest) -> u64 {
-    digest.as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
-}
-
-impl Locals {
-    /// Adds one, which is the latest of its digest.
-    pub(crate) fn add(&mut self, content: LocalContent, source: StagePath) -> Result<LocalId> {
-        let id = LocalId::of(self.all.len())?;
-        self.latest.insert(key(&content.digest), id);
-        self.all.push(content);
-        self.sources.push(&source);
-        Ok(id)
+        })
     }
 
-    pub(crate) fn get(&self, id: LocalId) -> &LocalContent {
-        &self.all[id.index()]
-    }
-
-    /// One of its names in the stage.
-    pub(crate) fn source(&self, id: LocalId) -> StagePath {
-        self.sources.get(id.index())
-    }
-
-    pub(crate) fn set_source(&mut self, id: LocalId, source: &StagePath) {
-        self.sources.set(id.index(), source);
+    pub(crate) fn set_source(&mut self, id: LocalId, source: &StagePath) -> Result<()> {
+        let source = self.sources.put(&text(source))?;
+        Ok(self.all.update(id.index(), |record| record.source = source)?)
     }
 
     /// The latest one of that digest.
-    pub(crate) fn latest(&self, digest: &ContentDigest) -> Option<LocalId> {
-        let found = self.latest.get(&key(digest)).copied();
-        found.filter(|id| self.get(*id).digest == *digest)
-    }
-
-    /// Has `id` found by its digest, unless another one is.
-    pub(crate) fn find_also(&mut self, id: LocalId) {
-        let key = key(&self.get(id).digest);
-        self.latest.entry(key).or_insert(id);
-    }
-
-    /// No member comes any more: none is found by its digest from now on.
-    pub(crate) fn forget_latest(&mut self) {
-        self.latest = HashMap::new();
-    }
-
-    /// What is left of them when every name is in its place.
-    pub(crate) fn settled(self) -> Vec<LocalContent> {
-        self.all
+    pub(crate) fn latest(&self, digest: &ContentDigest) -> Result<Option<LocalId>> {
+        let found = self.place(digest)?.number;
+        found.map(|at| LocalId::of(u64::from(at))).transpose()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use strata_diff::spill::Room;
+
     use super::*;
 
     #[test]
-    fn digests_that_begin_alike_are_not_taken_for_each_other() {
-        let mut locals = Locals::default();
-        let mut add = |last: u8| {
-            let mut digest = [7; 32];
-            digest[31] = last;
-            let digest = ContentDigest::from_bytes(digest);
-            let content = LocalContent { digest, size: 1, known: None, member: u64::from(last) };
-            locals.add(content, StagePath::Shadow(u64::from(last))).unwrap()
-        };
-        let (one, two, again) = (add(1), add(2), add(2));
-        let digest = |id| locals.get(id).digest;
-        assert_eq!(locals.latest(&digest(two)), Some(again));
-        assert_eq!(locals.latest(&digest(one)), None);
-        assert_eq!(locals.source(one), StagePath::Shadow(1));
-        let path = TreePath::clamped(b"a/b").unwrap();
-        for source in [StagePath::Diff(path), StagePath::Shadow(0x2f), StagePath::Relink] {
-            locals.set_source(two, &source);
-            assert_eq!(locals.source(two), source);
+    fn the_latest_of_a_digest_is_found_and_knows_the_one_before() {
+        for scratch in
+            [SpillSpace::unbounded(), SpillSpace::new(&Room::new(1), 1, tempfile::tempfile)]
+        {
+            let mut locals = Locals::new(&scratch);
+            let mut add = |last: u32| {
+                let mut digest = [7; 32];
+                digest[28..].copy_from_slice(&last.to_le_bytes());
+                let digest = ContentDigest::from_bytes(digest);
+                let known = (last == 2).then_some(9);
+                let content = LocalContent { digest, size: 1, known, member: u64::from(last) };
+                locals.add(content, &StagePath::Shadow(u64::from(last))).unwrap()
+            };
+            let (one, two) = (add(1), add(2));
+            for other in 3..2000 {
+                add(other);
+            }
+            let again = add(2);
+            let digest = |id| locals.get(id).unwrap().digest;
+            assert_eq!(locals.latest(&digest(two)).unwrap(), Some(again));
+            assert_eq!(locals.latest(&digest(one)).unwrap(), Some(one));
+            assert_eq!(locals.before(again).unwrap(), Some(two));
+            assert_eq!(locals.before(two).unwrap(), None);
+            assert_eq!(locals.get(two).unwrap().known, Some(9));
+            assert_eq!(locals.get(one).unwrap().known, None);
+            assert_eq!(locals.source(one).unwrap(), StagePath::Shadow(1));
+            let path = TreePath::clamped(b"a/b").unwrap();
+            for source in [StagePath::Diff(path), StagePath::Shadow(0x2f), StagePath::Relink] {
+                locals.set_source(two, &source).unwrap();
+                assert_eq!(locals.source(two).unwrap(), source);
+            }
+            assert_eq!(locals.source(again).unwrap(), StagePath::Shadow(2));
         }
-        assert_eq!(locals.source(again), StagePath::Shadow(2));
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
+use strata_tree::TreePath;
 
 use crate::error::{IoContext, Result};
-use crate::index::rows::{EntryRow, RowKind, directories};
 use crate::layout::diff_path;
 
 /// What something takes.
@@ -75,23 +75,21 @@ pub(crate) struct Frame {
     pub directories: Space,
 }
 
-/// Measures a layer directory by the rows of its layer; what is missing takes nothing.
+/// Measures a layer directory with the directories that it has; what is missing takes nothing.
 ///
 /// # Errors
-/// `Io`.
-pub(crate) fn frame(layer: BorrowedFd<'_>, rows: &[EntryRow]) -> Result<Frame> {
-    let directories = directories(rows).filter_map(|(path, _, row)| match &row.kind {
-        RowKind::Directory { marks, .. } if marks.presence != strata_tree::Presence::Phantom => {
-            Some(diff_path(&path))
-        }
-        _ => None,
-    });
+/// `Io`; those of `directories`.
+pub(crate) fn frame(
+    layer: BorrowedFd<'_>,
+    directories: impl Iterator<Item = Result<TreePath>>,
+) -> Result<Frame> {
+    let below = directories.map(|path| path.map(|path| diff_path(&path)));
     let mut frame = Frame {
         headers: space(layer, Path::new("headers.zst"))?.unwrap_or_default(),
         directories: Space::default(),
     };
-    for path in [PathBuf::new(), PathBuf::from("diff")].into_iter().chain(directories) {
-        frame.directories += space(layer, &path)?.unwrap_or_default();
+    for path in [PathBuf::new(), PathBuf::from("diff")].into_iter().map(Ok).chain(below) {
+        frame.directories += space(layer, &path?)?.unwrap_or_default();
     }
     Ok(frame)
 }

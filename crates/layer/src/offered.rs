@@ -1,6 +1,6 @@
 //! Contents that running unpacks of this process have written and not yet published: each offers
-//! them to the others, which link to them. One that is alone offers nothing; what another one that
-//! begins later writes once more is linked when it is published.
+//! them to the others, which link to them. One that is alone offers nothing, and there is a bound
+//! on all offers; what another one writes once more is linked when it is published.
 //!
 //! Invariants: what is offered is at its path, because whoever moves it away withdraws it first and
 //! a link is made under the lock; a stage whose contents are forgotten is kept open by none of
@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strata_tree::ContentDigest;
 
 use crate::stage::StagePath;
+
+/// Contents that are offered at a time, at most.
+const MOST: usize = 1 << 16;
 
 /// A file: the directory of its stage, and its path below that.
 type Offer = (Arc<OwnedFd>, PathBuf);
@@ -49,7 +52,10 @@ impl OfferedContents {
     /// Offers the file at `path` below `stage`, if there is another unpack.
     pub(crate) fn offer(&self, digest: ContentDigest, stage: &Arc<OwnedFd>, path: &StagePath) {
         if self.unpacks.load(Ordering::Relaxed) > 1 {
-            self.all().insert(digest, (Arc::clone(stage), path.path()));
+            let mut all = self.all();
+            if all.len() < MOST {
+                all.insert(digest, (Arc::clone(stage), path.path()));
+            }
         }
     }
 

@@ -330,10 +330,11 @@ impl Stage {
     pub(crate) fn relink_own(
         &mut self,
         keep: &StagePath,
-        places: impl Iterator<Item = StagePath>,
+        places: impl Iterator<Item = Result<StagePath>>,
     ) -> Result<()> {
         let root = self.root.try_clone().doing(|| "cannot duplicate a descriptor".to_owned())?;
         for place in places {
+            let place = place?;
             if place != *keep && !self.relink(root.as_fd(), &keep.path(), &place)? {
                 let path = place.path();
                 return Err(Errno::MLINK).doing(|| format!("cannot link {} back", path.display()));

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
+use strata_diff::spill::SpillSpace;
 use strata_diff::tar::{DiffReader, MemberKind, RawSink};
 use strata_diff::{Limits, stream};
 use strata_layer::{InspectedLayer, IoContext, LayerInput, Progress, Result, inspect};
@@ -43,7 +44,7 @@ pub fn survey_layer(
     progress: &dyn Progress,
 ) -> Result<SurveyedLayer> {
     let InspectedLayer { diff_id, diff_size, entries, apparent, contents } =
-        inspect(input, limits, progress)?;
+        inspect(input, limits, &SpillSpace::unbounded(), progress)?;
     let members = contents.iter().map(|one| (one.digest, one.member)).collect();
     let contents = contents.into_iter().map(|one| (one.digest, one.size)).collect();
     let contents = LayerContents { diff_id, apparent, contents };

@@ -1,34 +1,17 @@
 //! From a draft to rows: what every name of the layer is, numbered breadth first.
 //!
-//! Invariants: see [`EntryRow`]; a whiteout of a name that the layer has vanishes (the layer's own
-//! entry replaces the lower one) or, for a directory, makes it opaque.
+//! Invariants: see [`EntryRow`](crate::rows::EntryRow); a whiteout of a name that the layer has
+//! vanishes (the layer's own entry replaces the lower one) or, for a directory, makes it opaque.
 
-use std::collections::VecDeque;
-
-use strata_tree::{DirMarks, NodeId, Presence, Stat, TreePath};
+use strata_tree::{TreePath, Xattr};
 
 use super::attributes::{Holder, too_much};
-use super::{DirId, Draft, FileFacts, FileId, FileKind, FileNode, MemberFacts, ROOT, Slot};
+use super::records::{NameId, Slot};
+use super::rows::{DraftRows, RowItem};
+use super::sorted::append_sorted;
+use super::{Draft, FileId};
 use crate::error::{Error, Result};
-use crate::rows::{EntryRow, Meta, RowKind};
-
-/// A layer's rows before the contents are known.
-#[derive(Debug, Default)]
-pub struct Finished {
-    /// As the index keeps them; contents are asked of the caller by [`FileId`].
-    pub rows: Vec<EntryRow>,
-    /// For every row that is a regular file, and for every further name of one: its inode.
-    pub regular: Vec<(usize, FileId)>,
-    /// What a person should know, one line each.
-    pub warnings: Vec<String>,
-}
-
-enum Item {
-    Dir(DirId),
-    File(FileId, u64),
-    Waiting(TreePath, u64),
-    Whiteout,
-}
+use crate::spill::Spill;
 
 /// A draft of which every link has found its inode, or leads into a lower layer.
 #[derive(Debug)]
@@ -43,15 +26,12 @@ impl SettledDraft {
         &self.linked
     }
 
-    /// Ends the draft. `content` gives the digest of each regular inode.
+    /// Ends the draft.
     ///
     /// # Errors
-    /// `Rule` for links in a circle; those of `content`.
-    pub fn finish(
-        self,
-        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
-    ) -> Result<Finished> {
-        self.draft.finish(content)
+    /// `Rule` for links in a circle.
+    pub fn finish(self) -> Result<DraftRows> {
+        self.draft.finish()
     }
 }
 
@@ -61,119 +41,82 @@ impl Draft {
     /// # Errors
     /// `Rule` for links that lead nowhere.
     pub fn settle(mut self) -> Result<SettledDraft> {
-        let mut linked = self.settle_links()?;
-        linked.retain(|(file, _)| regular(&self.files[file.index()]));
+        let mut linked = Vec::new();
+        for (file, path) in self.settle_links()? {
+            if self.nodes.file(file)?.is_regular() {
+                linked.push((file, path));
+            }
+        }
         Ok(SettledDraft { draft: self, linked })
     }
 
-    fn finish(
-        mut self,
-        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
-    ) -> Result<Finished> {
-        let mut out = Finished::default();
-        // Each of these is as large as it gets: to grow takes what was there once more.
-        let names: usize =
-            self.dirs.iter().map(|dir| dir.children.len() + dir.whiteouts.len()).sum();
-        out.rows.reserve_exact(names + 1);
-        out.regular.reserve_exact(names);
-        let mut first_name: Vec<Option<NodeId>> = vec![None; self.files.len()];
-        let has_links = self.has_waiting_links();
-        let root_subdirs = self.subdirs(ROOT);
-        let root_meta = self.dir_meta(ROOT, 0);
-        self.warn_of_attributes(&TreePath::root(), &root_meta, Holder::FileOrDirectory);
-        out.rows.push(EntryRow {
-            parent: NodeId::ROOT,
-            name: Box::default(),
-            kind: self.dir_kind(ROOT, false),
-            meta: Some(root_meta),
-            position: self.dirs[0].position,
-        });
-        let mut queue = VecDeque::from([(ROOT, NodeId::ROOT, TreePath::root())]);
-        while let Some((dir, node, path)) = queue.pop_front() {
-            let items = self.items(dir);
-            // Links into lower layers are looked for among the names; nothing else is.
-            if !has_links {
-                self.dirs[dir.0].children.clear();
+    fn finish(mut self) -> Result<DraftRows> {
+        let mut order = Spill::new(&self.nodes.scratch, 4);
+        order.push(0)?;
+        self.note(0, NameId(0))?;
+        let mut at = 0;
+        // The rows are their own queue: the children of each directory come to their end.
+        while at < order.len() {
+            if let RowItem::Dir { dir, .. } = self.item(NameId(order.get(at)?))? {
+                let first = order.len();
+                append_sorted(&self.nodes, dir, &mut order)?;
+                let mut subdirs = 0;
+                for row in first..order.len() {
+                    let id = NameId(order.get(row)?);
+                    self.note(row, id)?;
+                    subdirs += u32::from(matches!(self.nodes.name(id)?.slot, Some(Slot::Dir(_))));
+                }
+                self.nodes.set_rows(dir, at, (first, order.len() - first, subdirs))?;
             }
-            let first = out.rows.len() as u64 + 1;
-            if let RowKind::Directory { first: f, children, .. } =
-                &mut out.rows[node.0 as usize - 1].kind
-                && !items.is_empty()
-            {
-                (*f, *children) = (first, items.len() as u64);
-            }
-            for (name, hidden_below, item) in items {
-                let id = NodeId(out.rows.len() as u64 + 1);
-                let here = path.join(name.as_name());
-                let (kind, meta, position) = match item {
-                    Item::Whiteout => (RowKind::Whiteout, None, None),
-                    Item::Waiting(target, position) => {
-                        let target = self.below(&target).ok_or_else(|| {
-                            Error::rule(&self.label, &here, "hard links form a circle")
-                        })?;
-                        (RowKind::LowerLink(target), None, Some(position))
-                    }
-                    Item::Dir(child) => {
-                        let kind = self.dir_kind(child, hidden_below);
-                        let subdirs = self.subdirs(child);
-                        let meta = self.dir_meta(child, subdirs);
-                        self.warn_of_attributes(&here, &meta, Holder::FileOrDirectory);
-                        queue.push_back((child, id, here));
-                        (kind, Some(meta), self.dirs[child.0].position)
-                    }
-                    Item::File(file, position) => {
-                        if regular(&self.files[file.index()]) {
-                            out.regular.push((out.rows.len(), file));
-                        }
-                        let first = &mut first_name[file.index()];
-                        let (kind, meta) = self.file_row(file, (first, id), &here, content)?;
-                        (kind, meta, Some(position))
-                    }
-                };
-                let name = name.as_bytes().into();
-                out.rows.push(EntryRow { parent: node, name, kind, meta, position });
-            }
+            at += 1;
         }
-        if let Some(root) = &mut out.rows[0].meta {
-            root.nlink = 2 + root_subdirs;
-        }
-        out.warnings = self.warnings;
-        Ok(out)
+        let warnings = std::mem::take(&mut self.warnings);
+        Ok(DraftRows::new(self, order, warnings))
     }
 
-    fn has_waiting_links(&self) -> bool {
-        let waits = |slot: &Slot| matches!(slot, Slot::Waiting(_));
-        self.dirs.iter().any(|dir| dir.children.values().any(waits))
+    /// Notes which row a name has, and what a person should know of it.
+    fn note(&mut self, row: u64, id: NameId) -> Result<()> {
+        match self.item(id)? {
+            RowItem::Dir { dir, .. } => {
+                let dir = self.nodes.dir(dir)?;
+                let facts = self.nodes.description(&dir)?;
+                let xattrs = facts.map(|facts| facts.xattrs).unwrap_or_default();
+                self.warn_of_attributes(id, &xattrs, Holder::FileOrDirectory)
+            }
+            RowItem::File { file, .. } => {
+                let node = self.nodes.file(file)?;
+                if node.row.is_some() {
+                    return Ok(());
+                }
+                self.nodes.note_row(file, row)?;
+                let holder =
+                    if node.is_regular() { Holder::FileOrDirectory } else { Holder::Other };
+                self.warn_of_attributes(id, &self.nodes.file_facts(&node)?.xattrs, holder)
+            }
+            RowItem::Waiting { target, .. } => {
+                let target = self.nodes.get_path(target)?;
+                match self.below(&target)? {
+                    Some(_) => Ok(()),
+                    None => Err(self.circle(id)?),
+                }
+            }
+            RowItem::Whiteout => Ok(()),
+        }
     }
 
-    /// What a name of a file is, as the row `id`: its inode, or a further name of the `first` one.
-    fn file_row(
-        &mut self,
-        file: FileId,
-        (first, id): (&mut Option<NodeId>, NodeId),
-        here: &TreePath,
-        content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
-    ) -> Result<(RowKind, Option<Meta>)> {
-        if let Some(primary) = first {
-            return Ok((RowKind::HardLink(*primary), None));
-        }
-        *first = Some(id);
-        let node = &self.files[file.index()];
-        let (kind, size) = file_kind(&node.kind, file, content)?;
-        let FileFacts { perm, uid, gid, mtime, ref xattrs } = node.facts;
-        let xattrs = xattrs.as_deref().map(|all| all.0.clone()).unwrap_or_default();
-        let meta = Meta { perm, uid, gid, size, nlink: node.names, mtime, xattrs };
-        let holder = if regular(node) { Holder::FileOrDirectory } else { Holder::Other };
-        self.warn_of_attributes(here, &meta, holder);
-        Ok((kind, Some(meta)))
+    /// The error of a link into a lower layer that leads to itself.
+    pub(super) fn circle(&self, id: NameId) -> Result<Error> {
+        Ok(Error::rule(&self.label, &self.nodes.path(id)?, "hard links form a circle"))
     }
 
     /// Warns of attributes that nothing but the store can hold.
-    fn warn_of_attributes(&mut self, path: &TreePath, meta: &Meta, holder: Holder) {
-        if meta.xattrs.is_empty() {
-            return;
+    fn warn_of_attributes(&mut self, id: NameId, xattrs: &[Xattr], holder: Holder) -> Result<()> {
+        let told = if xattrs.is_empty() { Vec::new() } else { too_much(xattrs, holder) };
+        if told.is_empty() {
+            return Ok(());
         }
-        for what in too_much(&meta.xattrs, holder) {
+        let path = self.nodes.path(id)?;
+        for what in told {
             self.warn(|| {
                 format!(
                     "{path}: {what}; it is kept, but a file that is unpacked or copied up to be \
@@ -181,100 +124,6 @@ impl Draft {
                 )
             });
         }
+        Ok(())
     }
-
-    /// The directory's names in order, whiteouts among them; `true`: the layer hides what lower
-    /// layers have under a name that is its own directory.
-    fn items(&self, dir: DirId) -> Vec<(strata_tree::NameBuf, bool, Item)> {
-        let node = &self.dirs[dir.0];
-        let mut items: Vec<_> = node
-            .children
-            .iter()
-            .map(|(name, slot)| {
-                let item = match slot {
-                    Slot::Dir(dir) => Item::Dir(*dir),
-                    Slot::File { file, position } => Item::File(*file, *position),
-                    Slot::Waiting(link) => Item::Waiting(link.target.clone(), link.position),
-                };
-                (name.clone(), node.whiteouts.contains(name), item)
-            })
-            .collect();
-        let hidden = node.whiteouts.iter().filter(|name| !node.children.contains_key(*name));
-        items.extend(hidden.map(|name| (name.clone(), false, Item::Whiteout)));
-        // A directory that only whiteouts imply, itself whited out, says just that.
-        for (_, hidden_below, item) in &mut items {
-            if let Item::Dir(dir) = item
-                && *hidden_below
-                && self.dirs[dir.0].presence == Presence::Phantom
-            {
-                *item = Item::Whiteout;
-            }
-        }
-        items.sort_by(|a, b| a.0.cmp(&b.0));
-        items
-    }
-
-    fn subdirs(&self, dir: DirId) -> u32 {
-        let dirs = self.dirs[dir.0].children.values();
-        dirs.filter(|slot| matches!(slot, Slot::Dir(_))).count() as u32
-    }
-
-    fn dir_kind(&self, dir: DirId, hidden_below: bool) -> RowKind {
-        let node = &self.dirs[dir.0];
-        // Nothing below shows through, so there are no metadata to take from there.
-        let presence = match node.presence {
-            Presence::Implied if hidden_below => Presence::Explicit,
-            presence => presence,
-        };
-        let marks = DirMarks { opaque: node.opaque || hidden_below, presence };
-        RowKind::Directory { marks, first: 0, children: 0 }
-    }
-
-    fn dir_meta(&self, dir: DirId, subdirs: u32) -> Meta {
-        match &self.dirs[dir.0].facts {
-            Some(facts) => meta(facts, 0, 2 + subdirs),
-            None => {
-                let stat = Stat::unstated_dir();
-                Meta {
-                    perm: stat.perm,
-                    uid: stat.uid,
-                    gid: stat.gid,
-                    size: 0,
-                    nlink: 2 + subdirs,
-                    mtime: stat.mtime,
-                    xattrs: Vec::new(),
-                }
-            }
-        }
-    }
-}
-
-fn regular(node: &FileNode) -> bool {
-    matches!(node.kind, FileKind::Regular { .. })
-}
-
-fn meta(facts: &MemberFacts, size: u64, nlink: u32) -> Meta {
-    Meta {
-        perm: facts.perm,
-        uid: facts.uid,
-        gid: facts.gid,
-        size,
-        nlink,
-        mtime: facts.mtime,
-        xattrs: facts.xattrs.clone(),
-    }
-}
-
-fn file_kind(
-    kind: &FileKind,
-    file: FileId,
-    content: &dyn Fn(FileId) -> Result<strata_tree::ContentDigest>,
-) -> Result<(RowKind, u64)> {
-    Ok(match kind {
-        FileKind::Regular { size } => (RowKind::Regular(content(file)?), *size),
-        FileKind::Symlink(to) => (RowKind::Symlink(to.clone()), to.len() as u64),
-        FileKind::CharDevice(device) => (RowKind::CharDevice(*device), 0),
-        FileKind::BlockDevice(device) => (RowKind::BlockDevice(*device), 0),
-        FileKind::Fifo => (RowKind::Fifo, 0),
-    })
 }

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 
 use strata_tree::{Name, Presence, TreePath};
 
-use super::{DirId, Draft, Effects, FileId, MemberPlace, Placed, ROOT, Slot, WaitingLink};
+use super::records::NameId;
+use super::{DirId, Draft, Effects, FileId, MemberPlace, Placed, ROOT, Slot};
 use crate::error::{Error, Result};
 
 /// What this layer has at a link's target.
@@ -62,7 +63,7 @@ impl Draft {
                 return Err(Error::rule(&self.label, &path, "hard link to a whiteout"));
             }
         };
-        match self.target(&target) {
+        match self.target(&target)? {
             // GNU tar and others write a file's second occurrence as a link to itself.
             LinkTarget::File(_) if target == path => Ok(Placed::Nothing),
             LinkTarget::File(file) => self.name_file(file, path, position, effects),
@@ -73,8 +74,9 @@ impl Draft {
             )),
             LinkTarget::Waiting if target == path => Ok(Placed::Nothing),
             LinkTarget::Waiting | LinkTarget::Absent | LinkTarget::Hidden => {
-                let link = WaitingLink { target, position };
-                self.put(&path, Slot::Waiting(Box::new(link)), effects)?;
+                let target = self.nodes.put_path(&target)?;
+                self.links_waited = true;
+                self.put(&path, Slot::Waiting { target, position }, effects)?;
                 Ok(Placed::Nothing)
             }
         }
@@ -88,68 +90,65 @@ impl Draft {
         effects: &mut Effects,
     ) -> Result<Placed> {
         // Counted first: replacing `path` must not take the inode's last name away.
-        self.files[file.index()].names += 1;
+        self.nodes.add_name(file)?;
         self.put(&path, Slot::File { file, position }, effects)?;
         Ok(Placed::Link { file, path })
     }
 
     /// What this layer has at `path`.
-    pub(super) fn target(&self, path: &TreePath) -> LinkTarget {
-        let Some((parent, last)) = path.split_last() else { return LinkTarget::Directory };
+    pub(super) fn target(&self, path: &TreePath) -> Result<LinkTarget> {
+        let Some((parent, last)) = path.split_last() else { return Ok(LinkTarget::Directory) };
         let mut dir = ROOT;
         for name in parent.names() {
-            match self.step(dir, name) {
-                Ok(Slot::Dir(next)) => dir = *next,
-                Ok(Slot::File { .. } | Slot::Waiting(_)) => return LinkTarget::Hidden,
-                Err(absent) => return absent,
+            match self.nodes.slot(dir, name)? {
+                Some(Slot::Dir(next)) => dir = next,
+                Some(Slot::File { .. } | Slot::Waiting { .. }) => return Ok(LinkTarget::Hidden),
+                None => return self.missing(dir, name),
             }
         }
-        match self.step(dir, last) {
+        Ok(match self.nodes.slot(dir, last)? {
             // Whiteouts stand there and nothing else: a lower layer may have a file.
-            Ok(Slot::Dir(found)) if self.dirs[found.0].presence == Presence::Phantom => {
-                match self.hides(dir, last) {
-                    true => LinkTarget::Hidden,
-                    false => LinkTarget::Absent,
-                }
+            Some(Slot::Dir(found)) if self.nodes.dir(found)?.presence == Presence::Phantom => {
+                self.missing(dir, last)?
             }
-            Ok(Slot::Dir(_)) => LinkTarget::Directory,
-            Ok(Slot::File { file, .. }) => LinkTarget::File(*file),
-            Ok(Slot::Waiting(_)) => LinkTarget::Waiting,
-            Err(absent) => absent,
-        }
+            Some(Slot::Dir(_)) => LinkTarget::Directory,
+            Some(Slot::File { file, .. }) => LinkTarget::File(file),
+            Some(Slot::Waiting { .. }) => LinkTarget::Waiting,
+            None => self.missing(dir, last)?,
+        })
     }
 
-    fn step(&self, dir: DirId, name: Name<'_>) -> std::result::Result<&Slot, LinkTarget> {
-        let node = &self.dirs[dir.0];
-        match node.children.get(name.as_bytes()) {
-            Some(slot) => Ok(slot),
-            None if self.hides(dir, name) => Err(LinkTarget::Hidden),
-            None => Err(LinkTarget::Absent),
-        }
-    }
-
-    /// Whether lower layers' entry of that name does not show.
-    fn hides(&self, dir: DirId, name: Name<'_>) -> bool {
-        let node = &self.dirs[dir.0];
-        node.opaque || node.whiteouts.contains(name.as_bytes())
+    /// What a name is that the layer has not.
+    fn missing(&self, dir: DirId, name: Name<'_>) -> Result<LinkTarget> {
+        Ok(match self.nodes.hides(dir, name)? {
+            true => LinkTarget::Hidden,
+            false => LinkTarget::Absent,
+        })
     }
 
     /// Settles every waiting link; returns those that became names of this layer's inodes.
     pub(super) fn settle_links(&mut self) -> Result<Vec<(FileId, TreePath)>> {
+        if !self.links_waited {
+            return Ok(Vec::new());
+        }
         let mut waiting: HashMap<TreePath, (TreePath, u64)> = HashMap::new();
         let mut order = Vec::new();
-        let mut todo = vec![(ROOT, TreePath::root())];
-        while let Some((dir, path)) = todo.pop() {
-            for (name, slot) in &self.dirs[dir.0].children {
-                let path = path.join(name.as_name());
-                match slot {
-                    Slot::Dir(dir) => todo.push((*dir, path)),
-                    Slot::Waiting(link) => {
-                        waiting.insert(path.clone(), (link.target.clone(), link.position));
-                        order.push((link.position, path));
-                    }
-                    Slot::File { .. } => {}
+        let mut todo = vec![ROOT];
+        while let Some(dir) = todo.pop() {
+            let nodes = &self.nodes;
+            let mut found: Vec<(NameId, u64, u64)> = Vec::new();
+            nodes.each_name(dir, |id, name| {
+                match name.slot {
+                    Some(Slot::Dir(dir)) => todo.push(dir),
+                    Some(Slot::Waiting { target, position }) => found.push((id, target, position)),
+                    Some(Slot::File { .. }) | None => {}
                 }
+                Ok(())
+            })?;
+            for (id, target, position) in found {
+                let path = nodes.path(id)?;
+                waiting.insert(path.clone(), (nodes.get_path(target)?, position));
+                order.push((position, path));
             }
         }
         order.sort();
@@ -163,15 +162,15 @@ impl Draft {
                 at = target;
             }
             while let Some((link, target, position)) = chain.pop() {
-                match self.target(&target) {
+                match self.target(&target)? {
                     LinkTarget::File(file) => {
-                        self.files[file.index()].names += 1;
-                        self.set_slot(&link, Slot::File { file, position });
+                        self.nodes.add_name(file)?;
+                        self.set_slot(&link, Slot::File { file, position })?;
                         settled.push((file, link));
                     }
                     LinkTarget::Absent => {}
                     // The target waits for good: it is a link into a lower layer, so is this.
-                    LinkTarget::Waiting if self.leads_below(&target) => {}
+                    LinkTarget::Waiting if self.leads_below(&target)? => {}
                     LinkTarget::Waiting => {
                         let rule = format!("hard link to {target}: the links form a circle");
                         return Err(Error::rule(&self.label, &link, rule));
@@ -193,51 +192,53 @@ impl Draft {
     }
 
     /// Whether a chain of waiting links ends at a path of which this layer says nothing.
-    fn leads_below(&self, path: &TreePath) -> bool {
-        self.below(path).is_some()
+    fn leads_below(&self, path: &TreePath) -> Result<bool> {
+        Ok(self.below(path)?.is_some())
     }
 
     /// The path in lower layers at which a chain of waiting links ends.
-    pub(super) fn below(&self, path: &TreePath) -> Option<TreePath> {
+    pub(super) fn below(&self, path: &TreePath) -> Result<Option<TreePath>> {
         let mut at = path.clone();
-        for _ in 0..=self.files.len() + self.dirs.len() + MAX_CHAIN {
-            match self.waiting_target(&at) {
+        for _ in 0..=self.nodes.inodes() + MAX_CHAIN {
+            match self.waiting_target(&at)? {
                 // A link to its own path: the lower layer's file of that name stays visible.
-                Some(next) if *next == at => return Some(at),
-                Some(next) => at = next.clone(),
-                None => return matches!(self.target(&at), LinkTarget::Absent).then_some(at),
+                Some(next) if next == at => return Ok(Some(at)),
+                Some(next) => at = next,
+                None => {
+                    let absent = matches!(self.target(&at)?, LinkTarget::Absent);
+                    return Ok(absent.then_some(at));
+                }
             }
         }
-        None
+        Ok(None)
     }
 
-    fn waiting_target(&self, path: &TreePath) -> Option<&TreePath> {
-        let (parent, last) = path.split_last()?;
-        let mut dir = ROOT;
-        for name in parent.names() {
-            match self.dirs[dir.0].children.get(name.as_bytes())? {
-                Slot::Dir(next) => dir = *next,
-                Slot::File { .. } | Slot::Waiting(_) => return None,
-            }
-        }
-        match self.dirs[dir.0].children.get(last.as_bytes())? {
-            Slot::Waiting(link) => Some(&link.target),
-            Slot::Dir(_) | Slot::File { .. } => None,
+    fn waiting_target(&self, path: &TreePath) -> Result<Option<TreePath>> {
+        let Some((parent, last)) = path.split_last() else { return Ok(None) };
+        let Some(dir) = self.known_dir(&parent)? else { return Ok(None) };
+        match self.nodes.slot(dir, last)? {
+            Some(Slot::Waiting { target, .. }) => self.nodes.get_path(target).map(Some),
+            Some(Slot::Dir(_) | Slot::File { .. }) | None => Ok(None),
         }
     }
 
-    fn set_slot(&mut self, path: &TreePath, slot: Slot) {
-        let Some((parent, last)) = path.split_last() else { return };
+    fn known_dir(&self, path: &TreePath) -> Result<Option<DirId>> {
         let mut dir = ROOT;
-        for name in parent.names() {
-            let Some(Slot::Dir(next)) = self.dirs[dir.0].children.get(name.as_bytes()) else {
-                return;
-            };
-            dir = *next;
+        for name in path.names() {
+            let Some(Slot::Dir(next)) = self.nodes.slot(dir, name)? else { return Ok(None) };
+            dir = next;
         }
-        self.dirs[dir.0].children.insert(last.to_owned(), slot);
+        Ok(Some(dir))
+    }
+
+    fn set_slot(&mut self, path: &TreePath, slot: Slot) -> Result<()> {
+        let Some((parent, last)) = path.split_last() else { return Ok(()) };
+        if let Some(dir) = self.known_dir(&parent)? {
+            self.nodes.point(dir, last, slot)?;
+        }
+        Ok(())
     }
 }
 
 /// Longer chains of links into lower layers are refused; real tars have chains of one.
-const MAX_CHAIN: usize = 64;
+const MAX_CHAIN: u64 = 64;

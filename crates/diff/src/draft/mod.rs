@@ -1,9 +1,9 @@
-//! A layer being read: members of a tar applied, in order, to a tree in memory.
+//! A layer being read: members of a tar applied, in order, to a tree.
 //!
-//! The draft decides what every path of a layer is; it does no I/O. [`Draft`] holds directories
-//! and inodes in two arenas; a name points into one of them. What the disk must do to follow is
-//! returned as [`Effects`]. `finish` resolves what had to wait for the whole tar: hard links
-//! before their targets, whiteouts of names that the same layer has.
+//! The draft decides what every path of a layer is. [`Draft`] holds names, directories and inodes
+//! ([`nodes`]), in memory as long as there is enough of it. What the disk must do to follow is
+//! returned as [`Effects`]. `settle` and `finish` resolve what had to wait for the whole tar: hard
+//! links before their targets, whiteouts of names that the same layer has.
 //!
 //! The rules (OCI image-spec layer.md; where it is silent, docs/SEMANTICS.md):
 //! * a whiteout touches lower layers only, wherever it stands in the tar;
@@ -11,34 +11,49 @@
 //! * no link is followed when a member is placed.
 //!
 //! Invariants: directory 0 is the root; a path never leaves it; cost per member is logarithmic in
-//! the directory's size, and replacing a subtree costs no more than adding it did.
+//! the directory's size, and replacing a subtree costs no more than adding it did; memory does not
+//! grow with the layer, but for links that wait and for what one member replaces.
 
 mod attributes;
 mod finish;
 mod links;
+mod nodes;
+mod records;
+mod rows;
+mod sorted;
 mod whiteouts;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strata_tree::{Device, Name, NameBuf, Presence, Timestamp, TreePath, Xattr};
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::spill::SpillSpace;
+use nodes::Nodes;
+use records::Slot;
 
-pub use finish::{Finished, SettledDraft};
+pub use finish::SettledDraft;
+pub use rows::DraftRows;
 
-/// A directory in the arena.
+/// A directory of a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirId(usize);
+pub struct DirId(u32);
 
-/// An inode that is no directory, in the arena.
+/// An inode of a draft that is no directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(u32);
 
 impl FileId {
-    /// Its number in the arena, from 0.
-    pub fn index(self) -> usize {
-        self.0 as usize
+    /// Its number, from 0 in the order of their members.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The inode of that number.
+    pub fn of_number(number: u32) -> Self {
+        Self(number)
     }
 }
 
@@ -73,63 +88,6 @@ pub enum FileKind {
     BlockDevice(Device),
     /// A named pipe.
     Fifo,
-}
-
-#[derive(Debug)]
-struct DirNode {
-    facts: Option<MemberFacts>,
-    presence: Presence,
-    opaque: bool,
-    children: BTreeMap<NameBuf, Slot>,
-    whiteouts: BTreeSet<NameBuf>,
-    position: Option<u64>,
-}
-
-#[derive(Debug)]
-struct FileNode {
-    facts: FileFacts,
-    kind: FileKind,
-    names: u32,
-}
-
-/// [`MemberFacts`] of a file. There may be millions, and few have attributes.
-#[derive(Debug)]
-struct FileFacts {
-    perm: u16,
-    uid: u32,
-    gid: u32,
-    mtime: Timestamp,
-    xattrs: Option<Box<FileXattrs>>,
-}
-
-#[derive(Debug)]
-struct FileXattrs(Vec<Xattr>);
-
-impl From<MemberFacts> for FileFacts {
-    fn from(facts: MemberFacts) -> Self {
-        let MemberFacts { perm, uid, gid, mtime, xattrs } = facts;
-        let xattrs = (!xattrs.is_empty()).then(|| Box::new(FileXattrs(xattrs)));
-        Self { perm, uid, gid, mtime, xattrs }
-    }
-}
-
-/// What a name points to.
-#[derive(Debug, Clone)]
-enum Slot {
-    Dir(DirId),
-    File {
-        file: FileId,
-        position: u64,
-    },
-    /// A hard link whose target no member has given yet. Few links are: there is a slot for each
-    /// name, so it is small.
-    Waiting(Box<WaitingLink>),
-}
-
-#[derive(Debug, Clone)]
-struct WaitingLink {
-    target: TreePath,
-    position: u64,
 }
 
 /// What must follow on disk, in this order.
@@ -171,10 +129,11 @@ pub enum Placed {
 pub struct Draft {
     label: String,
     limits: Limits,
-    dirs: Vec<DirNode>,
-    files: Vec<FileNode>,
+    nodes: Nodes,
     /// AUFS' link store, `.wh..wh.plnk` and the like: link targets that are never shown.
     hidden: BTreeMap<TreePath, FileId>,
+    /// Whether a link has ever waited.
+    links_waited: bool,
     /// What a person should know, the first hundred.
     warnings: Vec<String>,
 }
@@ -182,24 +141,19 @@ pub struct Draft {
 const ROOT: DirId = DirId(0);
 
 impl Draft {
-    /// The empty layer, which errors call `label`.
-    pub fn new(label: &str, limits: Limits) -> Self {
-        let root = DirNode {
-            facts: None,
-            presence: Presence::Implied,
-            opaque: false,
-            children: BTreeMap::new(),
-            whiteouts: BTreeSet::new(),
-            position: None,
-        };
-        Self {
+    /// The empty layer, which errors call `label`; its names are kept in `scratch`.
+    ///
+    /// # Errors
+    /// `Io` from the scratch file, as of all that follows.
+    pub fn new(label: &str, limits: Limits, scratch: &Arc<SpillSpace>) -> Result<Self> {
+        Ok(Self {
             label: label.to_owned(),
             limits,
-            dirs: vec![root],
-            files: Vec::new(),
+            nodes: Nodes::new(scratch)?,
             hidden: BTreeMap::new(),
+            links_waited: false,
             warnings: Vec::new(),
-        }
+        })
     }
 
     /// A directory member: new, or new metadata of a known one.
@@ -224,22 +178,19 @@ impl Draft {
             None => ROOT,
             Some((parent, name)) => {
                 let parent = self.make_dirs(&parent, Presence::Implied, effects)?;
-                match self.dirs[parent.0].children.get(name.as_bytes()) {
-                    Some(Slot::Dir(dir)) => *dir,
-                    Some(Slot::File { .. } | Slot::Waiting(_)) => {
+                match self.nodes.slot(parent, name)? {
+                    Some(Slot::Dir(dir)) => dir,
+                    Some(Slot::File { .. } | Slot::Waiting { .. }) => {
                         self.warn_replaced(&path);
-                        self.remove(parent, name, &path, effects);
-                        self.add_dir(parent, name, &path, Presence::Explicit, effects)
+                        self.remove(parent, name, &path, effects)?;
+                        self.add_dir(parent, name, &path, Presence::Explicit, effects)?
                     }
-                    None => self.add_dir(parent, name, &path, Presence::Explicit, effects),
+                    None => self.add_dir(parent, name, &path, Presence::Explicit, effects)?,
                 }
             }
         };
-        self.strengthen(dir, Presence::Explicit, &path, effects);
-        let node = &mut self.dirs[dir.0];
-        node.facts = Some(facts);
-        node.position = Some(position);
-        Ok(())
+        self.strengthen(dir, Presence::Explicit, &path, effects)?;
+        self.nodes.describe(dir, &facts, position)
     }
 
     /// A member that is an inode of its own: regular file, symlink, device, fifo.
@@ -257,7 +208,7 @@ impl Draft {
         let path = match self.classify(raw, false)? {
             MemberPlace::Plain(path) => path,
             MemberPlace::Hidden(path) => {
-                let file = self.add_file(kind, facts)?;
+                let file = self.nodes.add_file(&kind, &facts)?;
                 self.hidden.insert(path.clone(), file);
                 return Ok(Placed::File { file, path, hidden: true });
             }
@@ -270,9 +221,9 @@ impl Draft {
                 return Ok(Placed::Nothing);
             }
         };
-        let file = self.add_file(kind, facts)?;
+        let file = self.nodes.add_file(&kind, &facts)?;
         self.put(&path, Slot::File { file, position }, effects)?;
-        self.files[file.index()].names += 1;
+        self.nodes.add_name(file)?;
         Ok(Placed::File { file, path, hidden: false })
     }
 
@@ -282,21 +233,12 @@ impl Draft {
             return Err(Error::rule(&self.label, path, "the root must be a directory"));
         };
         let dir = self.make_dirs(&parent, Presence::Implied, effects)?;
-        if self.dirs[dir.0].children.contains_key(name.as_bytes()) {
+        if self.nodes.slot(dir, name)?.is_some() {
             self.warn_replaced(path);
-            self.remove(dir, name, path, effects);
+            self.remove(dir, name, path, effects)?;
         }
-        self.dirs[dir.0].children.insert(name.to_owned(), slot);
+        self.nodes.point(dir, name, slot)?;
         Ok(())
-    }
-
-    fn add_file(&mut self, kind: FileKind, facts: MemberFacts) -> Result<FileId> {
-        let Ok(number) = u32::try_from(self.files.len()) else {
-            let (layer, limit) = (self.label.clone(), u64::from(u32::MAX));
-            return Err(Error::Limit { layer, what: "members", limit, option: "--max-entries" });
-        };
-        self.files.push(FileNode { facts: facts.into(), kind, names: 0 });
-        Ok(FileId(number))
     }
 
     /// Finds or makes the directory `path`; what is in its way and no directory is replaced.
@@ -310,18 +252,17 @@ impl Draft {
         let mut here = TreePath::root();
         for name in path.names() {
             here.push(name);
-            dir = match self.dirs[dir.0].children.get(name.as_bytes()) {
+            dir = match self.nodes.slot(dir, name)? {
                 Some(Slot::Dir(known)) => {
-                    let known = *known;
-                    self.strengthen(known, presence, &here, effects);
+                    self.strengthen(known, presence, &here, effects)?;
                     known
                 }
-                Some(Slot::File { .. } | Slot::Waiting(_)) => {
+                Some(Slot::File { .. } | Slot::Waiting { .. }) => {
                     self.warn_replaced(&here);
-                    self.remove(dir, name, &here, effects);
-                    self.add_dir(dir, name, &here, presence, effects)
+                    self.remove(dir, name, &here, effects)?;
+                    self.add_dir(dir, name, &here, presence, effects)?
                 }
-                None => self.add_dir(dir, name, &here, presence, effects),
+                None => self.add_dir(dir, name, &here, presence, effects)?,
             };
         }
         Ok(dir)
@@ -334,61 +275,66 @@ impl Draft {
         path: &TreePath,
         presence: Presence,
         effects: &mut Effects,
-    ) -> DirId {
-        let id = DirId(self.dirs.len());
-        self.dirs.push(DirNode {
-            facts: None,
-            presence,
-            opaque: false,
-            children: BTreeMap::new(),
-            whiteouts: BTreeSet::new(),
-            position: None,
-        });
-        self.dirs[parent.0].children.insert(name.to_owned(), Slot::Dir(id));
+    ) -> Result<DirId> {
+        let dir = self.nodes.add_dir(parent, name, presence)?;
         if presence != Presence::Phantom {
             effects.made_dirs.push(path.clone());
         }
-        id
+        Ok(dir)
     }
 
     /// A phantom becomes real once something real is in it; an implied one once it is described.
-    fn strengthen(&mut self, dir: DirId, to: Presence, path: &TreePath, effects: &mut Effects) {
-        let node = &mut self.dirs[dir.0];
-        match (node.presence, to) {
+    fn strengthen(
+        &mut self,
+        dir: DirId,
+        to: Presence,
+        path: &TreePath,
+        effects: &mut Effects,
+    ) -> Result<()> {
+        match (self.nodes.dir(dir)?.presence, to) {
             (Presence::Phantom, Presence::Implied | Presence::Explicit) => {
                 effects.made_dirs.push(path.clone());
-                node.presence = to;
+                self.nodes.set_presence(dir, to)
             }
-            (Presence::Implied, Presence::Explicit) => node.presence = to,
-            (Presence::Explicit | Presence::Implied | Presence::Phantom, _) => {}
+            (Presence::Implied, Presence::Explicit) => self.nodes.set_presence(dir, to),
+            (Presence::Explicit | Presence::Implied | Presence::Phantom, _) => Ok(()),
         }
     }
 
     /// Takes a name away, with everything below it.
-    fn remove(&mut self, dir: DirId, name: Name<'_>, path: &TreePath, effects: &mut Effects) {
-        let Some(slot) = self.dirs[dir.0].children.remove(name.as_bytes()) else { return };
-        if matches!(slot, Slot::File { .. } | Slot::Waiting(_)) {
+    fn remove(
+        &mut self,
+        dir: DirId,
+        name: Name<'_>,
+        path: &TreePath,
+        effects: &mut Effects,
+    ) -> Result<()> {
+        let Some(slot) = self.nodes.take(dir, name)? else { return Ok(()) };
+        if matches!(slot, Slot::File { .. } | Slot::Waiting { .. }) {
             // It hid what lower layers have here, and a directory in its place goes on to do so.
-            self.dirs[dir.0].whiteouts.insert(name.to_owned());
+            self.nodes.hide(dir, name.as_bytes())?;
         }
         let mut todo = vec![(slot, path.clone())];
         let mut gone = Vec::new();
         while let Some((slot, path)) = todo.pop() {
             match slot {
-                Slot::Waiting(_) => {}
+                Slot::Waiting { .. } => {}
                 Slot::File { file, .. } => {
-                    let node = &mut self.files[file.index()];
-                    node.names -= 1;
-                    if matches!(node.kind, FileKind::Regular { .. }) {
-                        effects.removed.push((path, file, node.names == 0));
+                    let left = self.nodes.drop_name(file)?;
+                    if self.nodes.file(file)?.is_regular() {
+                        effects.removed.push((path, file, left == 0));
                     }
                 }
                 Slot::Dir(dir) => {
-                    let node = &mut self.dirs[dir.0];
-                    for (name, child) in std::mem::take(&mut node.children) {
-                        todo.push((child, path.join(name.as_name())));
-                    }
-                    if node.presence != Presence::Phantom {
+                    // Nothing leads here any more, so what its names point to may stay.
+                    let nodes = &self.nodes;
+                    nodes.each_name(dir, |_, name| {
+                        if let Some(slot) = name.slot {
+                            todo.push((slot, path.join(nodes.text_of(&name)?.as_name())));
+                        }
+                        Ok(())
+                    })?;
+                    if nodes.dir(dir)?.presence != Presence::Phantom {
                         gone.push(path);
                     }
                 }
@@ -396,6 +342,7 @@ impl Draft {
         }
         gone.reverse();
         effects.removed_dirs.extend(gone);
+        Ok(())
     }
 
     fn warn_replaced(&mut self, path: &TreePath) {

@@ -75,14 +75,14 @@ impl Draft {
 
     pub(super) fn whiteout(&mut self, parent: &TreePath, name: &NameBuf) -> Result<()> {
         if let Some(dir) = self.phantom_dirs(parent)? {
-            self.dirs[dir.0].whiteouts.insert(name.clone());
+            self.nodes.hide(dir, name.as_bytes())?;
         }
         Ok(())
     }
 
     pub(super) fn opaque(&mut self, path: &TreePath) -> Result<()> {
         if let Some(dir) = self.phantom_dirs(path)? {
-            self.dirs[dir.0].opaque = true;
+            self.nodes.set_opaque(dir)?;
         }
         Ok(())
     }
@@ -95,10 +95,10 @@ impl Draft {
         let mut effects = Effects::default();
         for name in path.names() {
             here.push(name);
-            dir = match self.dirs[dir.0].children.get(name.as_bytes()) {
-                Some(Slot::Dir(known)) => *known,
-                Some(Slot::File { .. } | Slot::Waiting(_)) => return Ok(None),
-                None => self.add_dir(dir, name, &here, Presence::Phantom, &mut effects),
+            dir = match self.nodes.slot(dir, name)? {
+                Some(Slot::Dir(known)) => known,
+                Some(Slot::File { .. } | Slot::Waiting { .. }) => return Ok(None),
+                None => self.add_dir(dir, name, &here, Presence::Phantom, &mut effects)?,
             };
         }
         Ok(Some(dir))

@@ -100,15 +100,16 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Ends the stream and writes the whole file to `out`: `bodies`, as many as it says, are those
-    /// of the tar in order, and `inline` writes the bytes of the inline ones. Returns the size of
+    /// Ends the stream and writes the whole file to `out`: `bodies`, `count` of them, are those of
+    /// the tar in order, and `inline` writes the bytes of the inline ones. Returns the size of
     /// the file in bytes.
     ///
     /// # Errors
-    /// `Io`, and what `inline` says.
+    /// `Io`, and what `bodies` and `inline` say.
     pub fn finish<E: From<Error>>(
         mut self,
-        bodies: impl ExactSizeIterator<Item = StoredBody>,
+        count: u64,
+        bodies: impl Iterator<Item = std::result::Result<StoredBody, E>>,
         out: &mut File,
         inline: &mut dyn FnMut(&mut dyn Write) -> std::result::Result<(), E>,
     ) -> std::result::Result<u64, E> {
@@ -118,7 +119,13 @@ impl StreamWriter {
         let mut stream = buffered.into_inner().map_err(|e| e.into_error()).doing(doing)?;
         out.write_all(&[0; PREAMBLE as usize]).doing(doing)?;
         let mut table = zstd::Encoder::new(&mut *out, LEVEL).doing(doing)?;
-        let has_inline = write_table(bodies, &mut table).doing(doing)?;
+        let mut has_inline = false;
+        table.write_all(&count.to_le_bytes()).doing(doing)?;
+        for body in bodies {
+            let body = body?;
+            has_inline |= matches!(body, StoredBody::Inline(_));
+            write_body(&body, &mut table).doing(doing)?;
+        }
         table.finish().doing(doing)?;
         let table_end = out.stream_position().doing(doing)?;
         stream.seek(SeekFrom::Start(0)).doing(doing)?;
@@ -199,41 +206,32 @@ pub fn verify(headers: &File) -> Result<()> {
     Ok(())
 }
 
-/// Says whether one of them is inline.
-fn write_table(
-    bodies: impl ExactSizeIterator<Item = StoredBody>,
-    out: &mut impl Write,
-) -> io::Result<bool> {
-    let mut has_inline = false;
+fn write_body(body: &StoredBody, out: &mut impl Write) -> io::Result<()> {
     let path = |out: &mut dyn Write, path: &TreePath| {
         out.write_all(&(path.as_bytes().len() as u32).to_le_bytes())?;
         out.write_all(path.as_bytes())
     };
-    out.write_all(&(bodies.len() as u64).to_le_bytes())?;
-    for body in bodies {
-        match body {
-            StoredBody::File(at, len) => {
-                out.write_all(&[0])?;
-                path(out, &at)?;
+    match body {
+        StoredBody::File(at, len) => {
+            out.write_all(&[0])?;
+            path(out, at)?;
+            out.write_all(&len.to_le_bytes())
+        }
+        StoredBody::Sparse(at, pieces) => {
+            out.write_all(&[1])?;
+            path(out, at)?;
+            out.write_all(&(pieces.len() as u32).to_le_bytes())?;
+            for (offset, len) in pieces {
+                out.write_all(&offset.to_le_bytes())?;
                 out.write_all(&len.to_le_bytes())?;
             }
-            StoredBody::Sparse(at, pieces) => {
-                out.write_all(&[1])?;
-                path(out, &at)?;
-                out.write_all(&(pieces.len() as u32).to_le_bytes())?;
-                for (offset, len) in pieces {
-                    out.write_all(&offset.to_le_bytes())?;
-                    out.write_all(&len.to_le_bytes())?;
-                }
-            }
-            StoredBody::Inline(len) => {
-                has_inline = true;
-                out.write_all(&[2])?;
-                out.write_all(&len.to_le_bytes())?;
-            }
+            Ok(())
+        }
+        StoredBody::Inline(len) => {
+            out.write_all(&[2])?;
+            out.write_all(&len.to_le_bytes())
         }
     }
-    Ok(has_inline)
 }
 
 /// A part of a file with a position of its own.

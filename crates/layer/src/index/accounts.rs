@@ -9,6 +9,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use strata_tree::Presence;
 
 use super::layer_records::layers;
 use super::{holders, rows};
@@ -33,7 +34,13 @@ pub(super) fn fill(db: &Connection, root: &Path) -> Result<()> {
         };
         let dir = std::os::fd::AsFd::as_fd(&dir);
         let (rows, contents) = rows::select(db, layer.id)?;
-        let found = frame(dir, &rows)?;
+        let directories = rows::directories(&rows).filter_map(|(path, _, row)| match &row.kind {
+            rows::RowKind::Directory { marks, .. } if marks.presence != Presence::Phantom => {
+                Some(Ok(path))
+            }
+            _ => None,
+        });
+        let found = frame(dir, directories)?;
         frame_of.execute((
             layer.id,
             found.headers.blocks as i64,

@@ -80,24 +80,26 @@ fn decode_xattrs(mut bytes: &[u8]) -> Option<Vec<Xattr>> {
     Some(out)
 }
 
-/// Writes all rows of a layer; `content` gives the `contents.id` of row `i` if it is regular.
+/// Writes `count` rows of a layer: `row` gives each, and its `contents.id` if it is a name of a
+/// regular file.
 ///
 /// # Errors
-/// Whatever SQLite says.
+/// Whatever SQLite or `row` says.
 pub(crate) fn insert(
     db: &Connection,
     layer: i64,
-    rows: &[EntryRow],
-    content: impl Fn(usize) -> Option<i64>,
+    count: u64,
+    mut row: impl FnMut(u64) -> Result<(EntryRow, Option<i64>)>,
 ) -> Result<()> {
     let mut statement = db.prepare_cached(
         "INSERT INTO entries VALUES
          (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)",
     )?;
-    for (i, row) in rows.iter().enumerate() {
+    for i in 0..count {
+        let (row, content) = row(i)?;
         let xattrs = row.meta.as_ref().and_then(|meta| encode_xattrs(&meta.xattrs));
-        let mut columns = columns(layer, i, row, xattrs.as_deref());
-        columns[CONTENT] = integer(content(i));
+        let mut columns = columns(layer, i as usize, &row, xattrs.as_deref());
+        columns[CONTENT] = integer(content);
         statement.execute(params_from_iter(columns.map(ToSqlOutput::Borrowed)))?;
     }
     Ok(())

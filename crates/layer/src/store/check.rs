@@ -23,7 +23,7 @@ use super::checker::Checker;
 use super::fsck_report::{FsckReport, Problem};
 use super::leases::LeasedLayer;
 use super::mend::Mender;
-use super::rebuild::{derive, rebuild};
+use super::rebuild::{Derived, derive, rebuild};
 use super::{Store, StoreOptions, check_index, verity};
 use crate::error::{Error, IoContext, Result};
 use crate::index::rows::{EntryRow, with_paths};
@@ -128,9 +128,10 @@ impl Checker<'_> {
             report.index_problem(format!("layer {}: {what}", record.diff_id));
         };
         let stored = rows::select(&self.index.lock().db, record.id);
-        let derived = derive(&leased);
+        let derived =
+            derive(&leased).and_then(|Derived { built, record }| Ok((built.all_rows()?, record)));
         let rows = match (&stored, &derived) {
-            (_, Ok(derived)) => &derived.built.finished.rows,
+            (_, Ok((rows, _))) => rows,
             (Ok((rows, _)), Err(_)) => rows,
             (Err(_), Err(_)) => &Vec::new(),
         };
@@ -138,15 +139,14 @@ impl Checker<'_> {
         match &stored {
             Err(error) => index_problem(&mut self.report, &error.to_string()),
             Ok((stored, content_ids)) => {
-                if let Ok(derived) = &derived {
-                    let derived_rows = &derived.built.finished.rows;
+                if let Ok((derived_rows, derived)) = &derived {
                     let mut wrong = differences(stored, derived_rows);
                     if wrong.is_empty() {
                         let unlike = rows::unlike(&self.index.lock().db, record.id, derived_rows)?;
                         wrong = named(&unlike, derived_rows);
                     }
                     wrong.iter().for_each(|what| index_problem(&mut self.report, what));
-                    let wrong = wrong_numbers(record, &derived.record);
+                    let wrong = wrong_numbers(record, derived);
                     wrong.iter().for_each(|what| index_problem(&mut self.report, what));
                 }
                 self.check_inodes(&leased, stored, content_ids);

@@ -6,9 +6,11 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use strata_diff::spill::SpillSpace;
 use strata_tree::{BlobDigest, ChainId, DiffId};
 
 use super::kernel_leases::KernelLeases;
@@ -16,6 +18,7 @@ use super::steps::{Step, StepHook};
 use crate::error::{IoContext, Result};
 use crate::layout::layer_path;
 use crate::lock::{Lock, flock};
+use crate::scratch::BooksMemory;
 
 /// What the names of images of names end with.
 pub(super) const NAMES_ENDING: &str = ".erofs";
@@ -27,6 +30,7 @@ pub(crate) struct StoreDir {
     root: PathBuf,
     fd: OwnedFd,
     on_step: Option<StepHook>,
+    memory: BooksMemory,
 }
 
 impl StoreDir {
@@ -52,13 +56,23 @@ impl StoreDir {
             }
         }
         let fd = open(root).doing(doing)?;
-        Ok(Self { root: root.to_owned(), fd, on_step })
+        Ok(Self { root: root.to_owned(), fd, on_step, memory: BooksMemory::default() })
     }
 
     /// Opens the store's directory as it is.
     pub(super) fn open(root: &Path, on_step: Option<StepHook>) -> Result<Self> {
         let fd = open(root).doing(|| format!("cannot open the store at {}", root.display()))?;
-        Ok(Self { root: root.to_owned(), fd, on_step })
+        Ok(Self { root: root.to_owned(), fd, on_step, memory: BooksMemory::default() })
+    }
+
+    /// Where the books of a layer are kept while it is unpacked.
+    pub(super) fn scratch(&self) -> Arc<SpillSpace> {
+        self.memory.scratch(&self.staging())
+    }
+
+    /// Sets the memory for that, before a layer is unpacked.
+    pub(super) fn set_memory(&mut self, memory: BooksMemory) {
+        self.memory = memory;
     }
 
     /// Locks it, for as long as this lives.

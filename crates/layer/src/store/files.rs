@@ -7,12 +7,10 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-
 use super::dir::StoreDir;
-use super::sweep::remove_file_if_there;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, flock, still_there};
+use crate::scratch::scratch_file;
 
 impl StoreDir {
     /// A new file in `staging/`, locked as long as it is open.
@@ -53,24 +51,8 @@ impl StoreDir {
 
     /// An unnamed file in `staging/`, gone when it is closed.
     pub(super) fn scratch_file(&self) -> Result<File> {
-        let dir = self.staging();
-        let doing = || format!("cannot make a file in {}", dir.display());
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600)) {
-            Ok(fd) => Ok(fd.into()),
-            // A file system without O_TMPFILE: made with a name, which is taken away at once.
-            Err(_) => {
-                let path = dir.join(format!("scratch-{}-{:p}", std::process::id(), &flags));
-                let file = File::options()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(&path)
-                    .doing(doing)?;
-                remove_file_if_there(&path)?;
-                Ok(file)
-            }
-        }
+        let staging = self.staging();
+        scratch_file(&staging).doing(|| format!("cannot make a file in {}", staging.display()))
     }
 
     /// Puts what is derived in its place, in one step that readers of an older one do not notice.

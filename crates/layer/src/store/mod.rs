@@ -75,6 +75,7 @@ use crate::error::Result;
 use crate::index::shared::SharedIndex;
 use crate::index::{self, LayerRecord};
 use crate::offered::OfferedContents;
+use crate::scratch::BooksMemory;
 
 pub use accounts::Accounts;
 pub use df::{Disk, DiskUsage, LayerUsage};
@@ -104,6 +105,9 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// Find out the fs-verity digests of layers that are unpacked, and seal their files.
     pub verity: bool,
+    /// Bytes of memory for what is noted of the layers that are unpacked at a time; what is beyond
+    /// them goes to a file in `staging/`. 48 MiB where it is not said.
+    pub memory: Option<usize>,
     /// Called at every step.
     pub on_step: Option<StepHook>,
     /// A directory, which need not be there, for what a store that cannot be written has no room
@@ -122,8 +126,11 @@ pub struct Store {
 }
 
 impl Store {
-    fn assemble(dir: StoreDir, index: SharedIndex, options: StoreOptions) -> Self {
-        let StoreOptions { limits, elsewhere, verity: seals, on_step: _ } = options;
+    fn assemble(mut dir: StoreDir, index: SharedIndex, options: StoreOptions) -> Self {
+        let StoreOptions { limits, elsewhere, verity: seals, memory, on_step: _ } = options;
+        if let Some(memory) = memory {
+            dir.set_memory(BooksMemory::of(memory));
+        }
         Self { dir, index, offered: OfferedContents::default(), limits, elsewhere, seals }
     }
 

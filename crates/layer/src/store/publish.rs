@@ -8,15 +8,17 @@
 //! Invariant: at commit, each digest of the layer has one inode in the store, unless the file
 //! system allows that inode no further link.
 
-use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use rustix::fs::CWD;
 use rustix::io::Errno;
+use strata_diff::record;
+use strata_diff::spill::{Spill, SpillSpace};
 use strata_diff::stream::StreamFacts;
-use strata_tree::{ContentDigest, rename_new};
+use strata_tree::rename_new;
 
 use super::dir::StoreDir;
 use super::leases::LeasedLayer;
@@ -48,122 +50,139 @@ enum Reconciled {
     Copy(i64),
 }
 
-/// A content of the stage.
-struct StagedContent<'b> {
-    built: &'b Built,
-    content: &'b LocalContent,
-    /// Its names, by row.
-    names: &'b [(LocalId, usize)],
-}
-
-impl StagedContent<'_> {
-    fn places(&self) -> impl Iterator<Item = StagePath> {
-        self.names.iter().map(|(_, row)| StagePath::Diff(self.built.path_of(*row)))
-    }
-
-    /// Measures the content at the first of its names.
-    fn measure(&self, stage: &mut Stage) -> Result<u64> {
-        let space = self.places().next().map(|place| stage.space(&place)).transpose()?.flatten();
-        Ok(space.unwrap_or_default().blocks)
+record! {
+    /// What is found out of a content of the stage.
+    struct StagedRecord {
+        /// The row of its first name.
+        name: u32,
+        /// Blocks of 512 bytes that it takes, if that was measured.
+        blocks: u64,
+        /// Its row, if it has one.
+        id: i64,
+        /// Which copy it is of its digest, if it is one that this layer has brought.
+        copy: i64,
     }
 }
 
-/// The contents that a stage brings. There may be millions: of each there are its names.
+/// No row of a layer, none of the index, no blocks, no copy.
+const NO_NAME: u32 = u32::MAX;
+const NO_ID: i64 = 0;
+const UNMEASURED: u64 = u64::MAX;
+const NO_COPY: i64 = -1;
+
+/// The contents that a stage brings, each with its names. There may be millions.
 struct StagedContents<'b> {
     built: &'b Built,
-    names: Vec<(LocalId, usize)>,
-    /// Digests that more than one of them have.
-    repeated: HashSet<ContentDigest>,
+    all: Spill<StagedRecord>,
+    /// Of each row the next one of the same content.
+    next: Spill<u32>,
 }
 
 impl<'b> StagedContents<'b> {
-    fn new(built: &'b Built) -> Self {
-        Self { built, names: built.names_by_local(), repeated: repeated(&built.locals) }
+    fn new(built: &'b Built, scratch: &Arc<SpillSpace>) -> Result<Self> {
+        let (locals, rows) = (built.books.locals.count(), built.rows.count());
+        let none = StagedRecord { name: NO_NAME, blocks: UNMEASURED, id: NO_ID, copy: NO_COPY };
+        let mut all = Spill::filled(scratch, 6, locals, none);
+        let mut next = Spill::filled(scratch, 4, rows, NO_NAME);
+        // From behind, so that the names of each come in their order.
+        for row in (0..rows).rev() {
+            let Some(local) = built.local_of(row)? else { continue };
+            let after = all
+                .update(local.index(), |staged| std::mem::replace(&mut staged.name, row as u32))?;
+            next.set(row, after)?;
+        }
+        Ok(Self { built, all, next })
     }
 
-    /// The blocks of 512 bytes that each takes which the index had not: those are as a rule new,
-    /// and measured here, where no other writer has to wait for it.
-    fn measure(&self, stage: &mut Stage) -> Result<Vec<Option<u64>>> {
-        let measured = |staged: StagedContent<'_>| match staged.content.known {
-            None => staged.measure(stage).map(Some),
-            Some(_) => Ok(None),
-        };
-        self.each().map(measured).collect()
-    }
-
-    fn each(&self) -> impl Iterator<Item = StagedContent<'_>> {
-        let mut rest = &self.names[..];
-        self.built.locals.iter().enumerate().map(move |(at, content)| {
-            let (names, others) =
-                rest.split_at(rest.partition_point(|(local, _)| local.index() <= at));
-            rest = others;
-            StagedContent { built: self.built, content, names }
+    /// Where the names of a content are.
+    fn places(&self, local: LocalId) -> Result<impl Iterator<Item = Result<StagePath>>> {
+        let mut row = self.all.get(local.index())?.name;
+        Ok(std::iter::from_fn(move || {
+            let at = (row != NO_NAME).then_some(u64::from(row))?;
+            let place = self.built.rows.path(at).map(StagePath::Diff);
+            Some(self.next.get(at).and_then(|next| {
+                row = next;
+                place
+            }))
         })
+        .map(|place| Ok(place?)))
     }
-}
 
-fn repeated(locals: &[LocalContent]) -> HashSet<ContentDigest> {
-    let mut order: Vec<u32> = (0..locals.len()).filter_map(|at| u32::try_from(at).ok()).collect();
-    let digest = |at: u32| &locals[at as usize].digest;
-    order.sort_unstable_by_key(|at| digest(*at));
-    let pairs = order.windows(2).filter(|pair| digest(pair[0]) == digest(pair[1]));
-    pairs.map(|pair| *digest(pair[0])).collect()
+    fn first_place(&self, local: LocalId) -> Result<Option<StagePath>> {
+        self.places(local)?.next().transpose()
+    }
+
+    /// Measures a content at the first of its names: blocks of 512 bytes.
+    fn measured(&self, local: LocalId, stage: &mut Stage) -> Result<u64> {
+        let space = self.first_place(local)?.map(|place| stage.space(&place)).transpose()?;
+        Ok(space.flatten().unwrap_or_default().blocks)
+    }
+
+    /// Measures what the index had not: those are as a rule new, and measured here, where no other
+    /// writer has to wait for it.
+    fn measure(&mut self, stage: &mut Stage) -> Result<()> {
+        for local in self.built.books.locals.ids() {
+            let local = local?;
+            if self.built.books.locals.get(local)?.known.is_none() {
+                let blocks = self.measured(local, stage)?;
+                self.all.update(local.index(), |staged| staged.blocks = blocks)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The row of a content in the index.
+    fn id(&self, local: LocalId) -> Result<Option<i64>> {
+        let id = self.all.get(local.index())?.id;
+        Ok((id != NO_ID).then_some(id))
+    }
 }
 
 /// Contents of a stage on their way into the index.
-struct NewContents<'p> {
+struct NewContents<'p, 'b> {
     db: &'p Connection,
     /// The store's directory.
     store: BorrowedFd<'p>,
     stage: &'p mut Stage,
+    staged: &'p mut StagedContents<'b>,
     added: NewHolder,
     /// A name changed its inode.
     relinked: bool,
 }
 
-impl NewContents<'_> {
-    /// Gives each content its row; `blocks` are those that were measured.
-    fn add_all(
-        &mut self,
-        all: &StagedContents<'_>,
-        blocks: &[Option<u64>],
-    ) -> Result<Vec<Option<i64>>> {
-        let mut ids = Vec::with_capacity(blocks.len());
-        let mut ours = HashMap::new();
-        for (staged, blocks) in all.each().zip(blocks) {
+impl NewContents<'_, '_> {
+    /// Gives each content its row.
+    fn add_all(&mut self) -> Result<()> {
+        let built = self.staged.built;
+        for local in built.books.locals.ids() {
+            let local = local?;
+            let before = match built.books.locals.before(local)? {
+                Some(before) => self.staged.all.get(before.index())?.copy,
+                None => NO_COPY,
+            };
             // Contents that only replaced members had are in headers.zst and nowhere else.
-            if staged.names.is_empty() {
-                ids.push(None);
-                continue;
-            }
-            let digest = staged.content.digest;
-            let id = match ours.get_mut(&digest) {
+            let (id, copy) = match self.staged.all.get(local.index())?.name {
+                NO_NAME => (NO_ID, before),
                 // A further copy of ours: the one before it has all the names that it can have.
-                Some(copy) => {
-                    *copy += 1;
-                    self.insert(&staged, *blocks, *copy)?
-                }
-                None => match self.reconcile(&staged)? {
+                _ if before != NO_COPY => (self.insert(local, before + 1)?, before + 1),
+                _ => match self.reconcile(local)? {
                     Reconciled::Known(id) => {
                         self.added.note_known(id);
-                        id
+                        (id, NO_COPY)
                     }
-                    Reconciled::Copy(copy) => {
-                        if all.repeated.contains(&digest) {
-                            ours.insert(digest, copy);
-                        }
-                        self.insert(&staged, *blocks, copy)?
-                    }
+                    Reconciled::Copy(copy) => (self.insert(local, copy)?, copy),
                 },
             };
-            ids.push(Some(id));
+            self.staged.all.update(local.index(), |staged| {
+                (staged.id, staged.copy) = (id, copy);
+            })?;
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// Finds the row of one content.
-    fn reconcile(&mut self, staged: &StagedContent<'_>) -> Result<Reconciled> {
-        let content = staged.content;
+    fn reconcile(&mut self, local: LocalId) -> Result<Reconciled> {
+        let content = self.staged.built.books.locals.get(local)?;
         if let Some(known) = content.known
             && contents::exists(self.db, known)?
         {
@@ -172,17 +191,17 @@ impl NewContents<'_> {
         let Some(source) = Sources::default().find(self.db, &content.digest)? else {
             return Ok(Reconciled::Copy(0));
         };
-        if let Some(first) = staged.places().next()
+        if let Some(first) = self.staged.first_place(local)?
             && self.same_inode(&source.path, &first)?
         {
             return Ok(Reconciled::Known(source.id));
         }
-        for place in staged.places() {
-            if !self.stage.relink(self.store, &source.path, &place)? {
+        for place in self.staged.places(local)? {
+            if !self.stage.relink(self.store, &source.path, &place?)? {
                 // No further link to be had: from here on ours is the copy to link to. Names that
                 // were moved already go back to one inode.
-                if let Some(last) = staged.places().last() {
-                    self.stage.relink_own(&last, staged.places())?;
+                if let Some(last) = self.staged.places(local)?.last().transpose()? {
+                    self.stage.relink_own(&last, self.staged.places(local)?)?;
                 }
                 return Ok(Reconciled::Copy(source.copy + 1));
             }
@@ -204,17 +223,14 @@ impl NewContents<'_> {
     }
 
     /// Adds a content to the index, which nobody else has done.
-    fn insert(
-        &mut self,
-        staged: &StagedContent<'_>,
-        blocks: Option<u64>,
-        copy: i64,
-    ) -> Result<i64> {
-        let blocks = blocks.map_or_else(|| staged.measure(self.stage), Ok)?;
-        let StagedContent { content, .. } = staged;
-        self.added.note_new(content.size, blocks);
-        let own = self.added.own;
-        contents::insert(self.db, &content.digest, copy, content.size, blocks, own)
+    fn insert(&mut self, local: LocalId, copy: i64) -> Result<i64> {
+        let blocks = match self.staged.all.get(local.index())?.blocks {
+            UNMEASURED => self.staged.measured(local, self.stage)?,
+            blocks => blocks,
+        };
+        let LocalContent { digest, size, .. } = self.staged.built.books.locals.get(local)?;
+        self.added.note_new(size, blocks);
+        contents::insert(self.db, &digest, copy, size, blocks, self.added.own)
     }
 }
 
@@ -229,17 +245,16 @@ pub(super) fn publish(
 ) -> Result<Unpacked> {
     let diff_id = facts.diff_id;
     // The stage is synced, so what is in it takes now what it will take.
-    let frame = frame(stage.root(), &built.finished.rows)?;
-    let staged = StagedContents::new(built);
-    let blocks = staged.measure(&mut stage)?;
-    let by_row = built.locals_by_row();
+    let frame = frame(stage.root(), built.directories())?;
+    let mut staged = StagedContents::new(built, &built.books.scratch)?;
+    staged.measure(&mut stage)?;
     let record = LayerRecord {
         id: 0,
         diff_id,
         diff_size: facts.diff_size,
         headers_size,
-        entries: built.finished.rows.len() as u64 - 1,
-        apparent: built.apparent(),
+        entries: built.rows.count() - 1,
+        apparent: built.rows.apparent()?,
         headers_blocks: frame.headers.blocks,
         directories: frame.directories,
     };
@@ -254,12 +269,20 @@ pub(super) fn publish(
     }
     let layer = index::insert_layer(&tx, &record)?;
     let added = NewHolder::new(&tx, layer)?;
-    let mut new =
-        NewContents { db: &tx, store: dir.fd(), stage: &mut stage, added, relinked: false };
-    let ids = new.add_all(&staged, &blocks)?;
+    let mut new = NewContents {
+        db: &tx,
+        store: dir.fd(),
+        stage: &mut stage,
+        staged: &mut staged,
+        added,
+        relinked: false,
+    };
+    new.add_all()?;
     let NewContents { added, relinked, .. } = new;
-    rows::insert(&tx, layer, &built.finished.rows, |row| {
-        by_row[row].and_then(|local| ids[local.index()])
+    rows::insert(&tx, layer, built.rows.count(), |row| {
+        let local = built.local_of(row)?;
+        let id = local.map(|local| staged.id(local)).transpose()?.flatten();
+        Ok((built.row(row)?, id))
     })?;
     added.settle(&tx)?;
     if relinked {

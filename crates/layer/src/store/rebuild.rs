@@ -14,6 +14,7 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 use strata_diff::Limits;
 use strata_diff::headers::{self, DiffStream, Keeper};
+use strata_diff::spill::SpillSpace;
 use strata_diff::stream::Hashed;
 use strata_diff::tar::DiffReader;
 use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
@@ -55,7 +56,7 @@ pub(super) fn derive(leased: &LeasedLayer) -> Result<Derived> {
     let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
     let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
     let label = leased.diff_id().to_string();
-    let mut build = Build::new(&label, Limits::NONE, Discarded);
+    let mut build = Build::new(&label, Limits::NONE, Discarded, &SpillSpace::unbounded())?;
     let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
     build.read(&mut reader)?;
     reader.finish()?;
@@ -67,14 +68,14 @@ pub(super) fn derive(leased: &LeasedLayer) -> Result<Derived> {
         ));
     }
     let (built, _) = build.finish()?;
-    let frame = frame(leased.dir(), &built.finished.rows)?;
+    let frame = frame(leased.dir(), built.directories())?;
     let record = LayerRecord {
         id: 0,
         diff_id: *leased.diff_id(),
         diff_size,
         headers_size,
-        entries: built.finished.rows.len() as u64 - 1,
-        apparent: built.apparent(),
+        entries: built.rows.count() - 1,
+        apparent: built.rows.apparent()?,
         headers_blocks: frame.headers.blocks,
         directories: frame.directories,
     };
@@ -218,11 +219,11 @@ fn insert_derived(
     let layer = index::insert_layer(db, &derived.record)?;
     let mut added = NewHolder::new(db, layer)?;
     let built = &derived.built;
-    let locals = built.locals_by_row();
     let (mut ids, mut own) = (HashMap::new(), HashSet::new());
-    for (row, _) in &built.finished.regular {
-        let Some(local) = locals[*row].map(|local| &built.locals[local.index()]) else { continue };
-        let path = built.path_of(*row);
+    for row in 0..built.rows.count() {
+        let Some(local) = built.local_of(row)? else { continue };
+        let local = built.books.locals.get(local)?;
+        let path = built.rows.path(row)?;
         let file = leased.open(&path)?;
         let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
         let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
@@ -244,8 +245,9 @@ fn insert_derived(
                 id
             }
         };
-        ids.insert(*row, id);
+        ids.insert(row, id);
     }
-    rows::insert(db, layer, &built.finished.rows, |row| ids.get(&row).copied())?;
+    let count = built.rows.count();
+    rows::insert(db, layer, count, |row| Ok((built.row(row)?, ids.get(&row).copied())))?;
     added.settle(db)
 }

@@ -138,14 +138,14 @@ impl Unpack<'_> {
         let index = Index::open_existing(&self.dir.index())?;
         let staging = Staging::new(stage, index, self.dir.fd(), self.offered, given)?;
         let shared = staging.shared();
-        let mut build = Build::new(&self.label, *self.limits, staging);
+        let mut build = Build::new(&self.label, *self.limits, staging, &self.dir.scratch())?;
         let filled = self.fill(&mut build, reader).and_then(|filled| {
             verify(&self.label, &filled.0, blob, diff_id)?;
             Ok(filled)
         });
         let published = filled.and_then(|(facts, keeper)| {
             let (built, staging) = build.finish()?;
-            for warning in &built.finished.warnings {
+            for warning in built.rows.warnings() {
                 self.progress.warning(&self.label, warning);
             }
             let mut stage = staging.into_stage()?;

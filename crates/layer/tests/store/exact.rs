@@ -1,7 +1,11 @@
 //! What goes in comes out: every kind of layer, as its exact tar. (The images of tests/fixtures
 //! are in crates/image/tests/exact.rs, the odd header forms in the tests of the diff reader.)
 
-use crate::common::{TempStore, assert_clean, diff_id, members, unpack};
+use strata_layer::{Store, StoreOptions};
+
+use crate::common::{
+    TempStore, assert_clean, assert_one_inode_each, diff_id, dump, members, stored_files, unpack,
+};
 use strata_testkit::tars::{Head, Tar};
 
 /// Layers in which bodies end up elsewhere than where the tar has them.
@@ -80,4 +84,54 @@ fn each_alone_too() {
         drop((unpacked, store));
         assert_clean(&place.root());
     }
+}
+
+/// Several pages of everything that is noted of a layer, and what refers to what is long past.
+fn many() -> Vec<u8> {
+    let mut tar = Tar::default();
+    for n in 0..4000u32 {
+        let name = format!("d{}/file-{n:05}", n * 7919 % 13);
+        let body = format!("content {}", n % 1500);
+        let attributes = format!("value {n}").into_bytes();
+        if n % 40 == 0 {
+            tar = tar.pax(&[("SCHILY.xattr.user.x", &attributes)]);
+        }
+        tar = match n % 11 {
+            7 => tar.add(Head::new(b'2', name.as_bytes()).link(b"nowhere"), b""),
+            8 => tar.add(Head::new(b'1', name.as_bytes()).link(b"d0/file-00000"), b""),
+            9 => tar.add(Head::new(b'1', name.as_bytes()).link(b"late"), b""),
+            _ => tar.file(name.as_bytes(), body.as_bytes()),
+        };
+    }
+    for n in (0..4000u32).step_by(97) {
+        let name = format!("d{}/file-{n:05}", n * 7919 % 13);
+        tar = tar.file(name.as_bytes(), b"replaced");
+    }
+    tar.file(b"late", b"content 3").file(b"d5", b"a file").file(b"d6/.wh.gone", b"").end()
+}
+
+/// What is noted of a layer goes to a file and comes back, and nobody can tell.
+#[test]
+fn a_layer_without_memory_is_the_same_layer() {
+    let (tight, roomy) = (TempStore::in_memory(), TempStore::in_memory());
+    let options = StoreOptions { memory: Some(0), ..StoreOptions::default() };
+    let without = Store::open_with(&tight.root(), options).unwrap();
+    let with = roomy.open();
+    let mut all = layers();
+    all.push(("many", many()));
+    for (name, tar) in all {
+        let unpacked = unpack(&without, &tar).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut out = Vec::new();
+        unpacked.layer.write_diff(&mut out).unwrap();
+        assert!(out == tar, "{name}: another tar came back");
+        unpack(&with, &tar).unwrap();
+    }
+    drop((without, with));
+    assert_clean(&tight.root());
+    assert_eq!(dump(&tight.root()), dump(&roomy.root()));
+    assert_eq!(assert_one_inode_each(&tight.root()), assert_one_inode_each(&roomy.root()));
+    let bytes = |place: &TempStore| -> Vec<_> {
+        stored_files(&place.root()).into_iter().map(|(path, (bytes, _))| (path, bytes)).collect()
+    };
+    assert!(bytes(&tight) == bytes(&roomy), "files differ");
 }
