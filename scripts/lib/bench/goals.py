@@ -105,6 +105,8 @@ GOALS = [
     Goal("command to first ls, first mount", "mount", "first-ls", None, "first", 0.100),
     Goal("daemon, resident memory", "mount", "daemon", "resident memory", None, 10 * 1024),
     Goal("daemon, anonymous memory", "mount", "daemon", "anonymous memory", None, 4 * 1024),
+    Goal("peak memory of a load, any size", "growth", None, "load", None, 100 * 1024,
+         field="peak_kb"),
     Goal("daemon, resident memory, any size", "growth", None, "resident memory", None, 10 * 1024),
     Goal("daemon, anonymous memory, any size", "growth", None, "anonymous memory", None, 4 * 1024),
     Goal("every kind of write, of the faster fuse-overlayfs", "write", None, None, None, 1.0,

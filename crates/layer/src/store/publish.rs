@@ -99,11 +99,10 @@ impl<'b> StagedContents<'b> {
         let mut row = self.all.get(local.index())?.name;
         Ok(std::iter::from_fn(move || {
             let at = (row != NO_NAME).then_some(u64::from(row))?;
-            let place = self.built.rows.path(at).map(StagePath::Diff);
-            Some(self.next.get(at).and_then(|next| {
-                row = next;
-                place
-            }))
+            let next = self.next.get(at);
+            // After an error nothing more comes.
+            row = next.as_ref().copied().unwrap_or(NO_NAME);
+            Some(next.and_then(|_| self.built.rows.path(at)).map(StagePath::Diff))
         })
         .map(|place| Ok(place?)))
     }
