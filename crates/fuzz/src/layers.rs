@@ -26,7 +26,7 @@ fn read(bytes: &[u8], scratch: &Arc<SpillSpace>) -> Option<InspectedLayer> {
 
 /// All that is noted goes to a file.
 fn no_memory() -> Arc<SpillSpace> {
-    SpillSpace::new(&Room::new(0), 0, || Ok(in_memory(&[])))
+    SpillSpace::new(&Room::new(0), 0, "memory", || Ok(in_memory(&[])))
 }
 
 /// Any bytes as a layer.

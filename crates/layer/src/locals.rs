@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_latest_of_a_digest_is_found_and_knows_the_one_before() {
         for scratch in
-            [SpillSpace::unbounded(), SpillSpace::new(&Room::new(1), 1, tempfile::tempfile)]
+            [SpillSpace::unbounded(), SpillSpace::new(&Room::new(1), 1, "tmp", tempfile::tempfile)]
         {
             let mut locals = Locals::new(&scratch);
             let mut add = |last: u32| {

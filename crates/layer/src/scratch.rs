@@ -31,8 +31,8 @@ impl BooksMemory {
 
     /// For one layer: a large one leaves some to others. The file is made in `dir`.
     pub(crate) fn scratch(&self, dir: &Path) -> Arc<SpillSpace> {
-        let dir = dir.to_owned();
-        SpillSpace::new(&self.room, self.bytes / 4 * 3, move || scratch_file(&dir))
+        let (dir, place) = (dir.to_owned(), dir.display().to_string());
+        SpillSpace::new(&self.room, self.bytes / 4 * 3, place, move || scratch_file(&dir))
     }
 }
 

@@ -81,7 +81,8 @@ fn show(rows: &[EntryRow]) -> Vec<String> {
 fn draft_with(members: &[&str], limits: Limits) -> Result<Vec<String>> {
     let in_memory = show(&rows_of(members, limits, &SpillSpace::unbounded())?);
     // Where there is no memory to speak of, names go to the file and come back.
-    let spilt = rows_of(members, limits, &SpillSpace::new(&Room::new(1), 1, tempfile::tempfile))?;
+    let spilt =
+        rows_of(members, limits, &SpillSpace::new(&Room::new(1), 1, "tmp", tempfile::tempfile))?;
     assert_eq!(show(&spilt), in_memory);
     Ok(in_memory)
 }
@@ -289,7 +290,7 @@ proptest::proptest! {
         let lines = kept(&lines);
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let limits = Limits::default();
-        let tight = SpillSpace::new(&Room::new(1), 1, tempfile::tempfile);
+        let tight = SpillSpace::new(&Room::new(1), 1, "tmp", tempfile::tempfile);
         let (with, without) =
             (rows_of(&lines, limits, &SpillSpace::unbounded()), rows_of(&lines, limits, &tight));
         match (with, without) {

@@ -66,6 +66,8 @@ pub struct SpillSpace {
     room: Arc<Room>,
     /// Bytes of that, at most.
     memory: usize,
+    /// Where the file is, for people.
+    place: String,
     file: Mutex<ScratchFile>,
 }
 
@@ -83,25 +85,29 @@ impl std::fmt::Debug for SpillSpace {
     }
 }
 
-fn doing() -> String {
-    "cannot keep the names of a layer in a scratch file".to_owned()
-}
-
 impl SpillSpace {
     /// That many bytes of the room; `make` is asked for the file, once, when they are used up.
+    /// Errors say that it is in `place`.
     pub fn new(
         room: &Arc<Room>,
         memory: usize,
+        place: impl Into<String>,
         make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let file = ScratchFile { make: Some(Box::new(make)), file: None, pages: 0 };
-        Arc::new(Self { room: Arc::clone(room), memory, file: Mutex::new(file) })
+        let (room, file) = (Arc::clone(room), Mutex::new(file));
+        Arc::new(Self { room, memory, place: place.into(), file })
     }
 
     /// As much memory as is needed.
     pub fn unbounded() -> Arc<Self> {
         let file = ScratchFile { make: None, file: None, pages: 0 };
-        Arc::new(Self { room: Room::new(usize::MAX), memory: usize::MAX, file: Mutex::new(file) })
+        let (room, file) = (Room::new(usize::MAX), Mutex::new(file));
+        Arc::new(Self { room, memory: usize::MAX, place: String::new(), file })
+    }
+
+    fn doing(&self) -> String {
+        format!("cannot keep what is noted of a layer in a file in {}", self.place)
     }
 
     /// Bytes of memory.
@@ -115,11 +121,11 @@ impl SpillSpace {
         let ScratchFile { make, file, pages } = &mut *inner;
         let file = match (file, make) {
             (Some(file), _) => file,
-            (none, Some(make)) => none.insert(make().doing(doing)?),
+            (none, Some(make)) => none.insert(make().doing(|| self.doing())?),
             (None, None) => return Err(Error::damaged("a layer's scratch", "there is no file")),
         };
         let at = place.unwrap_or(*pages);
-        file.write_all_at(page, u64::from(at) * PAGE as u64).doing(doing)?;
+        file.write_all_at(page, u64::from(at) * PAGE as u64).doing(|| self.doing())?;
         if place.is_none() {
             *pages = pages.checked_add(1).ok_or_else(|| too_many("pages"))?;
         }
@@ -130,7 +136,7 @@ impl SpillSpace {
         let inner = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let file = inner.file.as_ref();
         let file = file.ok_or_else(|| Error::damaged("a layer's scratch", "there is no file"))?;
-        file.read_exact_at(page, u64::from(at) * PAGE as u64).doing(doing)
+        file.read_exact_at(page, u64::from(at) * PAGE as u64).doing(|| self.doing())
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Room, Spill, SpillSpace, SpillTexts, Table};
 
 /// Memory for next to nothing, so that every page leaves it soon.
 fn tight() -> Arc<SpillSpace> {
-    SpillSpace::new(&Room::new(1), 1, tempfile::tempfile)
+    SpillSpace::new(&Room::new(1), 1, "tmp", tempfile::tempfile)
 }
 
 crate::record! {
@@ -37,7 +37,7 @@ fn records_come_back_from_the_file() {
 #[test]
 fn no_file_is_made_as_long_as_memory_lasts() {
     let never = || -> std::io::Result<std::fs::File> { panic!("a file was asked for") };
-    let scratch = SpillSpace::new(&Room::new(8 << 20), 8 << 20, never);
+    let scratch = SpillSpace::new(&Room::new(8 << 20), 8 << 20, "tmp", never);
     let mut all = Spill::new(&scratch, 50);
     for n in 0..500_000u64 {
         all.push(n).unwrap();
@@ -48,7 +48,7 @@ fn no_file_is_made_as_long_as_memory_lasts() {
 #[test]
 fn room_is_shared_and_given_back() {
     let room = Room::new(1 << 20);
-    let scratch = || SpillSpace::new(&room, 1 << 20, tempfile::tempfile);
+    let scratch = || SpillSpace::new(&room, 1 << 20, "tmp", tempfile::tempfile);
     let filled = |scratch: &Arc<SpillSpace>| {
         let mut all = Spill::new(scratch, 100);
         for n in 0..1_000_000u64 {
@@ -67,10 +67,10 @@ fn room_is_shared_and_given_back() {
 #[test]
 fn a_full_disk_is_an_error_and_no_more() {
     let full = || Err(std::io::Error::from_raw_os_error(28));
-    let mut all = Spill::new(&SpillSpace::new(&Room::new(1), 1, full), 10);
+    let mut all = Spill::new(&SpillSpace::new(&Room::new(1), 1, "tmp", full), 10);
     let failed = (0..100_000u64).find_map(|n| all.push(n).err());
     let told = failed.expect("an error").to_string();
-    assert!(told.contains("scratch file") && told.contains("No space left"), "{told}");
+    assert!(told.contains("in a file in tmp") && told.contains("No space left"), "{told}");
     assert_eq!(all.get(0).unwrap(), 0);
 }
 
