@@ -3,12 +3,12 @@
 //! Invariant: what is accepted is accepted again with the same result, in any form of compression,
 //! and where there is no memory to note anything.
 
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 use std::sync::Arc;
 
-use strata_diff::Limits;
 use strata_diff::headers::verify;
 use strata_diff::spill::{Room, SpillSpace};
+use strata_diff::{Limits, stream};
 use strata_layer::{InspectedLayer, LayerInput, inspect};
 
 use crate::kit::{Nobody, in_memory};
@@ -69,8 +69,24 @@ const NAMES: [&str; 16] = [
     ".",
 ];
 
+/// The tar that an input of the target `layer` or `members` means; `None` if it is none that can
+/// be had.
+pub fn tar_in(target: &str, data: &[u8]) -> Option<Vec<u8>> {
+    if target == "members" {
+        return Some(tar_of_members(data));
+    }
+    let input = Box::new(Cursor::new(data.to_vec()));
+    let read = |tar: &mut stream::TarStream| {
+        let mut bytes = Vec::new();
+        tar.read_to_end(&mut bytes)
+            .map(|_| bytes)
+            .map_err(|error| strata_layer::Error::io("cannot read", error))
+    };
+    stream::decompress(input, "fuzz", &bounds(), &|_| {}, read).ok().map(|(tar, _)| tar)
+}
+
 /// Members with right checksums out of few names, so that they meet: four bytes say which.
-pub(crate) fn members(data: &[u8]) {
+fn tar_of_members(data: &[u8]) -> Vec<u8> {
     let mut tar = Vec::new();
     for one in data.chunks_exact(4) {
         let (kind, name, link, size) = (one[0], one[1], one[2], usize::from(one[3]));
@@ -88,6 +104,12 @@ pub(crate) fn members(data: &[u8]) {
         tar.resize(tar.len().next_multiple_of(512), 0);
     }
     tar.resize(tar.len() + 1024, 0);
+    tar
+}
+
+/// Such members, plain and packed.
+pub(crate) fn members(data: &[u8]) {
+    let tar = tar_of_members(data);
     let plain = read(&tar, &SpillSpace::unbounded());
     let found = plain.as_ref().map(|found| (found.entries, found.apparent));
     let mut stored = gzip_stored(&tar);

@@ -17,6 +17,8 @@ mod stores;
 mod trusts;
 mod uppers;
 
+pub use layers::tar_in;
+
 /// One reader.
 #[derive(Debug)]
 pub struct FuzzTarget {
