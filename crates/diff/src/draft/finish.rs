@@ -10,7 +10,7 @@ use super::records::{NameId, Slot};
 use super::rows::{DraftRows, RowItem};
 use super::sorted::append_sorted;
 use super::{Draft, FileId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::spill::Spill;
 
 /// A draft of which every link has found its inode, or leads into a lower layer.
@@ -29,7 +29,7 @@ impl SettledDraft {
     /// Ends the draft.
     ///
     /// # Errors
-    /// `Rule` for links in a circle.
+    /// `Io`.
     pub fn finish(self) -> Result<DraftRows> {
         self.draft.finish()
     }
@@ -39,7 +39,7 @@ impl Draft {
     /// Settles the links that wait: no member comes any more.
     ///
     /// # Errors
-    /// `Rule` for links that lead nowhere.
+    /// `Rule` for links that lead nowhere, or in a circle.
     pub fn settle(mut self) -> Result<SettledDraft> {
         let mut linked = Vec::new();
         for (file, path) in self.settle_links()? {
@@ -93,20 +93,8 @@ impl Draft {
                     if node.is_regular() { Holder::FileOrDirectory } else { Holder::Other };
                 self.warn_of_attributes(id, &self.nodes.file_facts(&node)?.xattrs, holder)
             }
-            RowItem::Waiting { target, .. } => {
-                let target = self.nodes.get_path(target)?;
-                match self.below(&target)? {
-                    Some(_) => Ok(()),
-                    None => Err(self.circle(id)?),
-                }
-            }
-            RowItem::Whiteout => Ok(()),
+            RowItem::Waiting { .. } | RowItem::Whiteout => Ok(()),
         }
-    }
-
-    /// The error of a link into a lower layer that leads to itself.
-    pub(super) fn circle(&self, id: NameId) -> Result<Error> {
-        Ok(Error::rule(&self.label, &self.nodes.path(id)?, "hard links form a circle"))
     }
 
     /// Warns of attributes that nothing but the store can hold.

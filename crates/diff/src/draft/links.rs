@@ -5,7 +5,8 @@
 //! not hide that path, becomes a link into the lower layers (the merge resolves it).
 //!
 //! Invariants: targets are resolved component by component, no symbolic link is followed; a link
-//! never targets a directory; chains of waiting links end, cycles are refused.
+//! never targets a directory; cycles are refused; a link that waits when all are settled waits for
+//! the path in the lower layers to which its chain leads.
 
 use std::collections::HashMap;
 
@@ -161,6 +162,14 @@ impl Draft {
                 chain.push((at, target.clone(), position));
                 at = target;
             }
+            // A link to its own path is no circle: the lower layer's file of that name stays.
+            let again = chain.iter().position(|(link, ..)| *link == at);
+            if let Some((link, target, _)) = chain.last()
+                && again.is_some_and(|again| again + 1 < chain.len())
+            {
+                let rule = format!("hard link to {target}: the links form a circle");
+                return Err(Error::rule(&self.label, link, rule));
+            }
             while let Some((link, target, position)) = chain.pop() {
                 match self.target(&target)? {
                     LinkTarget::File(file) => {
@@ -169,11 +178,12 @@ impl Draft {
                         settled.push((file, link));
                     }
                     LinkTarget::Absent => {}
-                    // The target waits for good: it is a link into a lower layer, so is this.
-                    LinkTarget::Waiting if self.leads_below(&target)? => {}
+                    // The target waits for good: it leads into a lower layer, and so does this, to
+                    // the same path.
                     LinkTarget::Waiting => {
-                        let rule = format!("hard link to {target}: the links form a circle");
-                        return Err(Error::rule(&self.label, &link, rule));
+                        if let Some(target) = self.waiting_for(&target)? {
+                            self.set_slot(&link, Slot::Waiting { target, position })?;
+                        }
                     }
                     LinkTarget::Hidden => {
                         let rule = format!(
@@ -191,33 +201,12 @@ impl Draft {
         Ok(settled)
     }
 
-    /// Whether a chain of waiting links ends at a path of which this layer says nothing.
-    fn leads_below(&self, path: &TreePath) -> Result<bool> {
-        Ok(self.below(path)?.is_some())
-    }
-
-    /// The path in lower layers at which a chain of waiting links ends.
-    pub(super) fn below(&self, path: &TreePath) -> Result<Option<TreePath>> {
-        let mut at = path.clone();
-        for _ in 0..=self.nodes.inodes() + MAX_CHAIN {
-            match self.waiting_target(&at)? {
-                // A link to its own path: the lower layer's file of that name stays visible.
-                Some(next) if next == at => return Ok(Some(at)),
-                Some(next) => at = next,
-                None => {
-                    let absent = matches!(self.target(&at)?, LinkTarget::Absent);
-                    return Ok(absent.then_some(at));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn waiting_target(&self, path: &TreePath) -> Result<Option<TreePath>> {
+    /// Where the text of the path is for which a link waits.
+    fn waiting_for(&self, path: &TreePath) -> Result<Option<u64>> {
         let Some((parent, last)) = path.split_last() else { return Ok(None) };
         let Some(dir) = self.known_dir(&parent)? else { return Ok(None) };
         match self.nodes.slot(dir, last)? {
-            Some(Slot::Waiting { target, .. }) => self.nodes.get_path(target).map(Some),
+            Some(Slot::Waiting { target, .. }) => Ok(Some(target)),
             Some(Slot::Dir(_) | Slot::File { .. }) | None => Ok(None),
         }
     }
@@ -239,6 +228,3 @@ impl Draft {
         Ok(())
     }
 }
-
-/// Longer chains of links into lower layers are refused; real tars have chains of one.
-const MAX_CHAIN: u64 = 64;

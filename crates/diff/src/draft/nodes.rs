@@ -289,11 +289,6 @@ impl Nodes {
         })
     }
 
-    /// Directories, and inodes that are none: those that are gone too.
-    pub(super) fn inodes(&self) -> u64 {
-        self.dirs.len() + self.files.len()
-    }
-
     /// Bytes of all regular inodes that have a row.
     pub(super) fn apparent(&self) -> Result<u64> {
         let mut sum = 0;

@@ -144,9 +144,7 @@ impl DraftRows {
         let (kind, meta, position) = match self.draft.item_of(&name)? {
             RowItem::Whiteout => (RowKind::Whiteout, None, None),
             RowItem::Waiting { target, position } => {
-                let below = self.draft.below(&nodes.get_path(target)?)?;
-                let Some(below) = below else { return Err(self.draft.circle(id)?.into()) };
-                (RowKind::LowerLink(below), None, Some(position))
+                (RowKind::LowerLink(nodes.get_path(target)?), None, Some(position))
             }
             RowItem::Dir { dir, hides } => {
                 let (kind, meta, position) = self.dir(dir, hides)?;

@@ -149,6 +149,7 @@ accepted! {
         => ["/?", "/b = lower /low", "/c = lower /low"];
     a_hard_link_to_a_lower_file_below_which_a_whiteout_stands: ["f low/.wh.x", "h b => low"]
         => ["/?", "/b = lower /low", "/low/??", "/low/x gone"];
+    a_link_to_a_link_to_itself: ["h b => a", "h a => a"] => ["/?", "/a = lower /a", "/b = lower /a"];
     a_hard_link_to_itself: ["f a", "h a => a"] => ["/?", "/a 0"];
     a_link_outlives_its_replaced_target: ["f a", "h b => a", "f a"] => ["/?", "/a 2", "/b 0"];
     a_hard_link_through_dots_and_slashes: ["f x/a", "h b => ../../x//./a"]
@@ -195,6 +196,7 @@ refused! {
     a_hard_link_to_a_later_directory: ["h b => a", "d a"] => "which is a directory";
     a_hard_link_to_the_root: ["h b => ."] => "which is a directory";
     a_circle_of_links: ["h a => b", "h b => a"] => "circle";
+    a_link_into_a_circle: ["h a => b", "h b => c", "h c => d", "h d => b"] => "circle";
     the_root_as_a_symlink: ["s . -> etc"] => "the root must be a directory";
     the_root_as_a_file: ["f ./"] => "the root must be a directory";
     the_root_as_a_hard_link: ["f a", "h / => a"] => "the root must be a directory";
@@ -230,6 +232,19 @@ fn many_whiteouts_and_opaque_marks_are_near_linear() {
     };
     // 100,000 of each finish within the test runner's patience only if each is cheap.
     assert_eq!(time(100_000), 1 + 100 + 100_000 + 100_000);
+}
+
+/// Each link of a chain into a lower layer once took as many steps as the chain has links.
+#[test]
+fn a_long_chain_of_links_is_near_linear() {
+    let n = 50_000;
+    let mut lines: Vec<String> = (0..n).map(|i| format!("f f{i}")).collect();
+    lines.extend((0..n).map(|i| format!("h l{i:05} => l{:05}", i + 1)));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let rows = rows_of(&lines, Limits::default(), &SpillSpace::unbounded()).unwrap();
+    assert_eq!(rows.len(), 1 + 2 * n);
+    let end = RowKind::LowerLink(strata_tree::TreePath::clamped(b"l50000").unwrap());
+    assert_eq!(rows.iter().filter(|row| row.kind == end).count(), n);
 }
 
 #[test]
