@@ -97,8 +97,7 @@ impl Books {
         while self.files.len() < u64::from(file.number()) {
             self.files.push(FileContent::NONE)?;
         }
-        let (local, hidden) = (LocalId::to_number(Some(local)), u8::from(hidden));
-        self.files.push(FileContent { local, hidden })?;
+        self.files.push(FileContent { local: local.number(), hidden: u8::from(hidden) })?;
         Ok(())
     }
 

@@ -36,12 +36,12 @@ impl LocalId {
         u64::from(self.0.get()) - 1
     }
 
-    /// As a number that is 0 where there is none.
-    pub(crate) fn to_number(this: Option<Self>) -> u32 {
-        this.map_or(0, |id| id.0.get())
+    /// From 1.
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
     }
 
-    /// Of such a number.
+    /// Of such a number; none is 0.
     pub(crate) fn of_number(number: u32) -> Option<Self> {
         NonZeroU32::new(number).map(Self)
     }
@@ -124,7 +124,7 @@ impl Locals {
         let digest = *digest.as_bytes();
         let known = known.unwrap_or(NO_ROW);
         self.all.push(LocalRecord { digest, size, known, member, before, source })?;
-        self.latest.put(place, id.0.get() - 1)?;
+        self.latest.put(place, id.number() - 1)?;
         Ok(id)
     }
 
