@@ -6,8 +6,8 @@
 /// The bounds; `Default` is generous for real images and far below what hurts a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Members of one tar (`--max-entries`). About 250 bytes each while unpacking: of memory as
-    /// long as there is enough, then of the scratch file.
+    /// Members of one tar (`--max-entries`), and half of the names that they make. About 250 bytes
+    /// each while unpacking: of memory as long as there is enough, then of the scratch file.
     pub entries: u64,
     /// Components of one path (`--max-depth`).
     pub depth: u64,

@@ -49,8 +49,8 @@ pub(crate) trait BodyTarget {
     /// A body too large for memory, on its way.
     type Large;
 
-    /// A place without an image path that nothing else uses.
-    fn unused_shadow(&mut self) -> StagePath;
+    /// The number of a shadow that nothing else uses.
+    fn unused_shadow(&mut self) -> u64;
 
     /// Makes a directory at an image path.
     fn make_dir(&mut self, path: &TreePath) -> Result<()>;
@@ -227,7 +227,7 @@ fn doing() -> String {
 impl BodyTarget for Staging<'_> {
     type Large = LargeBody;
 
-    fn unused_shadow(&mut self) -> StagePath {
+    fn unused_shadow(&mut self) -> u64 {
         self.stage.unused_shadow()
     }
 
@@ -373,8 +373,8 @@ pub(crate) struct Discarded;
 impl BodyTarget for Discarded {
     type Large = ();
 
-    fn unused_shadow(&mut self) -> StagePath {
-        StagePath::Shadow(0)
+    fn unused_shadow(&mut self) -> u64 {
+        0
     }
 
     fn make_dir(&mut self, _: &TreePath) -> Result<()> {

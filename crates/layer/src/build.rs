@@ -14,13 +14,15 @@ use std::sync::Arc;
 use strata_tree::{ContentDigest, TreePath};
 
 use crate::body_target::{BodyTarget, LinkedTo};
-use crate::books::{BodyOf, BodyRecord, Books};
+use crate::books::{BodyOf, Books, StoredPieces};
 use crate::error::{Error, IoContext, Result};
 pub(crate) use crate::locals::{LocalContent, LocalId};
 use crate::stage::{Stage, StagePath};
 use strata_diff::Limits;
 use strata_diff::body::{BodyLayout, CHUNK, copy_range, digest, fill};
-use strata_diff::draft::{Draft, DraftRows, Effects, FileId, FileKind, MemberFacts, Placed};
+use strata_diff::draft::{
+    Draft, DraftRows, Effects, FileId, FileKind, MemberFacts, NameId, Placed, RemovedName,
+};
 use strata_diff::headers::{BodySink, StoredBody, StreamWriter};
 use strata_diff::rows::EntryRow;
 use strata_diff::spill::SpillSpace;
@@ -104,8 +106,8 @@ impl<T: BodyTarget> Build<T> {
             MemberKind::HardLink { target } => {
                 let placed = self.draft.link(raw, &target, position, &mut effects)?;
                 self.follow(effects)?;
-                if let Placed::Link { file, path } = placed {
-                    self.link(file, &path)?;
+                if let Placed::Link { file, name, path } = placed {
+                    self.link(file, name, &path)?;
                 }
                 return Ok(());
             }
@@ -124,31 +126,33 @@ impl<T: BodyTarget> Build<T> {
         let content = BodyLayout { logical: member.size, pieces: member.sparse };
         match placed {
             Placed::File { file, path, hidden } => {
-                let place = if hidden { shadow(&file) } else { StagePath::Diff(path) };
+                let of = BodyOf::File(file);
+                let place = if hidden { of.shadow() } else { StagePath::Diff(path) };
                 let local = self.content(&content, &place, reader, buffer)?;
                 self.books.note(file, local, hidden)?;
-                self.books.note_body(content, BodyOf::File(file))
+                self.books.note_body(content, of)
             }
             // A whiteout with bytes in it: only the exact tar needs them.
             Placed::Nothing | Placed::Link { .. } => {
-                let place = self.target.unused_shadow();
-                self.content(&content, &place, reader, buffer)?;
-                self.books.note_body(content, BodyOf::Loose(place))
+                let of = BodyOf::Loose(self.target.unused_shadow());
+                self.content(&content, &of.shadow(), reader, buffer)?;
+                self.books.note_body(content, of)
             }
         }
     }
 
     /// Does what a member's placing asks for.
     fn follow(&mut self, effects: Effects) -> Result<()> {
-        for (path, file, last) in effects.removed {
+        for RemovedName { name, file, last } in effects.removed {
             let Some((local, hidden)) = self.books.of(file)? else { continue };
-            let local = self.books.apart.remove(&path).unwrap_or(local);
-            let place = StagePath::Diff(path);
+            let local = self.books.apart(name)?.unwrap_or(local);
+            self.books.set_apart(name, None)?;
+            let place = StagePath::Diff(self.draft.path(name)?);
             let is_source = self.books.locals.source(local)? == place;
             let shadow = if last && !hidden {
-                StagePath::Shadow(u64::from(file.number()))
+                BodyOf::File(file).shadow()
             } else if is_source {
-                self.target.unused_shadow()
+                StagePath::Shadow(self.target.unused_shadow())
             } else {
                 self.target.remove(&place)?;
                 continue;
@@ -159,12 +163,14 @@ impl<T: BodyTarget> Build<T> {
             }
             self.target.rename(&place, &shadow)?;
         }
-        effects.removed_dirs.iter().try_for_each(|path| self.target.remove_dir(path))?;
+        for name in effects.removed_dirs {
+            self.target.remove_dir(&self.draft.path(name)?)?;
+        }
         effects.made_dirs.iter().try_for_each(|path| self.target.make_dir(path))
     }
 
     /// Gives an inode's bytes a further name.
-    fn link(&mut self, file: FileId, to: &TreePath) -> Result<()> {
+    fn link(&mut self, file: FileId, name: NameId, to: &TreePath) -> Result<()> {
         let Some((own, _)) = self.books.of(file)? else {
             return Ok(()); // A symlink or device: it has no bytes.
         };
@@ -178,7 +184,7 @@ impl<T: BodyTarget> Build<T> {
             }
         };
         if local != own {
-            self.books.apart.insert(to.clone(), local);
+            self.books.set_apart(name, Some(local))?;
         }
         Ok(())
     }
@@ -292,8 +298,9 @@ impl<T: BodyTarget> Build<T> {
     pub(crate) fn finish(mut self) -> Result<(Built, T)> {
         let draft = Draft::new("", self.limits, &self.books.scratch)?;
         let settled = std::mem::replace(&mut self.draft, draft).settle()?;
-        for (file, to) in settled.linked() {
-            self.link(*file, to)?;
+        for linked in settled.linked() {
+            let (file, name, to) = linked?;
+            self.link(file, name, &to)?;
         }
         let Self { books, target, .. } = self;
         Ok((Built { rows: settled.finish()?, books }, target))
@@ -330,11 +337,7 @@ impl Built {
     pub(crate) fn local_of(&self, row: u64) -> Result<Option<LocalId>> {
         let Some(file) = self.rows.regular(row)? else { return Ok(None) };
         let Some((local, _)) = self.books.of(file)? else { return Ok(None) };
-        let apart = match self.books.apart.is_empty() {
-            true => None,
-            false => self.books.apart.get(&self.rows.path(row)?).copied(),
-        };
-        Ok(Some(apart.unwrap_or(local)))
+        Ok(Some(self.books.apart(self.rows.name(row)?)?.unwrap_or(local)))
     }
 
     /// Writes `headers.zst` into the stage; gives its size in bytes.
@@ -345,48 +348,34 @@ impl Built {
             let row = self.rows.first_row(file)?;
             Ok::<_, Error>(row.map(|row| self.rows.path(row)).transpose()?)
         };
-        let stored = (0..books.bodies.len()).map(|at| {
-            let BodyRecord { len, file, other } = books.bodies.get(at)?;
-            Ok(match books.others.get(other as usize) {
-                None => match name(FileId::of_number(file))? {
-                    Some(path) => StoredBody::File(path, len),
-                    None => StoredBody::Inline(len),
-                },
-                Some(body) => match (&body.of, &body.pieces) {
-                    (BodyOf::File(file), Some(pieces)) => match name(*file)? {
-                        Some(path) => StoredBody::Sparse(path, pieces.clone()),
-                        None => StoredBody::Inline(body.len),
-                    },
-                    _ => StoredBody::Inline(body.len),
-                },
+        let stored = (0..books.bodies()).map(|at| {
+            let StoredPieces { len, of, pieces } = books.body(at)?;
+            let path = match of {
+                BodyOf::File(file) => name(file)?,
+                BodyOf::Loose(_) => None,
+            };
+            Ok(match (path, pieces) {
+                (Some(path), None) => StoredBody::File(path, len),
+                (Some(path), Some(pieces)) => StoredBody::Sparse(path, pieces),
+                (None, _) => StoredBody::Inline(len),
             })
         });
         let mut out = stage.create_beside("headers.zst")?;
         let stage = &*stage;
-        stream.finish(books.bodies.len(), stored, &mut out, &mut |frame| {
-            for at in 0..books.bodies.len() {
-                let BodyRecord { len, file, other } = books.bodies.get(at)?;
-                let (of, len, pieces) = match books.others.get(other as usize) {
-                    None => (&BodyOf::File(FileId::of_number(file)), len, None),
-                    Some(body) => (&body.of, body.len, body.pieces.as_deref()),
-                };
-                let place = match of {
-                    BodyOf::File(file) if self.rows.first_row(*file)?.is_some() => continue,
-                    BodyOf::File(file) => shadow(file),
-                    BodyOf::Loose(place) => place.clone(),
-                };
-                let file = stage.open(&place)?;
-                let whole = [(0, len)];
-                for (offset, len) in pieces.unwrap_or(&whole) {
-                    copy_range(&file, *offset, *len, frame)?;
+        stream.finish(books.bodies(), stored, &mut out, &mut |frame| {
+            for at in 0..books.bodies() {
+                let StoredPieces { len, of, pieces } = books.body(at)?;
+                if let BodyOf::File(file) = of
+                    && self.rows.first_row(file)?.is_some()
+                {
+                    continue;
+                }
+                let file = stage.open(&of.shadow())?;
+                for (offset, len) in pieces.unwrap_or_else(|| vec![(0, len)]) {
+                    copy_range(&file, offset, len, frame)?;
                 }
             }
             Ok(())
         })
     }
-}
-
-/// Where a file without a name is.
-fn shadow(file: &FileId) -> StagePath {
-    StagePath::Shadow(u64::from(file.number()))
 }

@@ -147,17 +147,17 @@ impl Stage {
 
     /// A new file for a body too large for memory; [`Stage::rename`] gives it its place.
     pub(crate) fn temporary(&mut self) -> Result<(StagePath, File)> {
-        let place = self.unused_shadow();
+        let place = StagePath::Shadow(self.unused_shadow());
         let file = self.create(&place.path())?;
         Ok((place, file))
     }
 
-    /// A place without an image path that nothing else uses.
-    pub(crate) fn unused_shadow(&mut self) -> StagePath {
+    /// The number of a shadow that nothing else uses.
+    pub(crate) fn unused_shadow(&mut self) -> u64 {
         // Counted from the top, so that they never meet the numbers of inodes.
-        let place = StagePath::Shadow(u64::MAX - self.next_temporary);
+        let number = u64::MAX - self.next_temporary;
         self.next_temporary += 1;
-        place
+        number
     }
 
     fn create(&mut self, path: &Path) -> Result<File> {

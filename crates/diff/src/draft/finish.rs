@@ -6,10 +6,10 @@
 use strata_tree::{TreePath, Xattr};
 
 use super::attributes::{Holder, too_much};
-use super::records::{NameId, Slot};
+use super::records::Slot;
 use super::rows::{DraftRows, RowItem};
 use super::sorted::append_sorted;
-use super::{Draft, FileId};
+use super::{Draft, FileId, NameId};
 use crate::error::Result;
 use crate::spill::Spill;
 
@@ -17,13 +17,23 @@ use crate::spill::Spill;
 #[derive(Debug)]
 pub struct SettledDraft {
     draft: Draft,
-    linked: Vec<(FileId, TreePath)>,
+    linked: Spill<u32>,
 }
 
 impl SettledDraft {
-    /// Links that had waited: inode and new name. Only regular files.
-    pub fn linked(&self) -> &[(FileId, TreePath)] {
-        &self.linked
+    /// Links that had waited: inode, new name, and the path of that. Only regular files.
+    pub fn linked(&self) -> impl Iterator<Item = Result<(FileId, NameId, TreePath)>> {
+        (0..self.linked.len()).filter_map(|at| self.link(at).transpose())
+    }
+
+    fn link(&self, at: u64) -> Result<Option<(FileId, NameId, TreePath)>> {
+        let (nodes, id) = (&self.draft.nodes, NameId(self.linked.get(at)?));
+        match nodes.name(id)?.slot {
+            Some(Slot::File { file, .. }) if nodes.file(file)?.is_regular() => {
+                Ok(Some((file, id, nodes.path(id)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Ends the draft.
@@ -41,12 +51,7 @@ impl Draft {
     /// # Errors
     /// `Rule` for links that lead nowhere, or in a circle.
     pub fn settle(mut self) -> Result<SettledDraft> {
-        let mut linked = Vec::new();
-        for (file, path) in self.settle_links()? {
-            if self.nodes.file(file)?.is_regular() {
-                linked.push((file, path));
-            }
-        }
+        let linked = self.settle_links()?;
         Ok(SettledDraft { draft: self, linked })
     }
 

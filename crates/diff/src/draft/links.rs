@@ -8,13 +8,12 @@
 //! never targets a directory; cycles are refused; a link that waits when all are settled waits for
 //! the path in the lower layers to which its chain leads.
 
-use std::collections::HashMap;
-
 use strata_tree::{Name, Presence, TreePath};
 
-use super::records::NameId;
-use super::{DirId, Draft, Effects, FileId, MemberPlace, Placed, ROOT, Slot};
+use super::records::Settling;
+use super::{DirId, Draft, Effects, FileId, MemberPlace, NameId, Placed, ROOT, Slot};
 use crate::error::{Error, Result};
+use crate::spill::Spill;
 
 /// What this layer has at a link's target.
 pub(super) enum LinkTarget {
@@ -51,7 +50,7 @@ impl Draft {
         let target = match self.classify(raw_target, false)? {
             MemberPlace::Plain(target) => target,
             MemberPlace::Hidden(target) => {
-                let Some(file) = self.hidden.get(&target).copied() else {
+                let Some(file) = self.nodes.hidden(&target)? else {
                     return Err(Error::rule(
                         &self.label,
                         &path,
@@ -77,7 +76,8 @@ impl Draft {
             LinkTarget::Waiting | LinkTarget::Absent | LinkTarget::Hidden => {
                 let target = self.nodes.put_path(&target)?;
                 self.links_waited = true;
-                self.put(&path, Slot::Waiting { target, position }, effects)?;
+                let settling = Settling::Unknown;
+                self.put(&path, Slot::Waiting { target, position, settling }, effects)?;
                 Ok(Placed::Nothing)
             }
         }
@@ -92,8 +92,8 @@ impl Draft {
     ) -> Result<Placed> {
         // Counted first: replacing `path` must not take the inode's last name away.
         self.nodes.add_name(file)?;
-        self.put(&path, Slot::File { file, position }, effects)?;
-        Ok(Placed::Link { file, path })
+        let name = self.put(&path, Slot::File { file, position }, effects)?;
+        Ok(Placed::Link { file, name, path })
     }
 
     /// What this layer has at `path`.
@@ -127,104 +127,98 @@ impl Draft {
         })
     }
 
-    /// Settles every waiting link; returns those that became names of this layer's inodes.
-    pub(super) fn settle_links(&mut self) -> Result<Vec<(FileId, TreePath)>> {
+    /// Settles every waiting link; gives those that became names of this layer's inodes.
+    pub(super) fn settle_links(&mut self) -> Result<Spill<u32>> {
+        let mut settled = Spill::new(&self.nodes.scratch, 2);
         if !self.links_waited {
-            return Ok(Vec::new());
+            return Ok(settled);
         }
-        let mut waiting: HashMap<TreePath, (TreePath, u64)> = HashMap::new();
-        let mut order = Vec::new();
-        let mut todo = vec![ROOT];
-        while let Some(dir) = todo.pop() {
-            let nodes = &self.nodes;
-            let mut found: Vec<(NameId, u64, u64)> = Vec::new();
-            nodes.each_name(dir, |id, name| {
+        let mut dirs = Spill::new(&self.nodes.scratch, 1);
+        dirs.push(ROOT.0)?;
+        let mut at = 0;
+        while at < dirs.len() {
+            let mut next = self.nodes.first_name(DirId(dirs.get(at)?))?;
+            at += 1;
+            while let Some(id) = next {
+                let name = self.nodes.name(id)?;
+                next = name.next;
                 match name.slot {
-                    Some(Slot::Dir(dir)) => todo.push(dir),
-                    Some(Slot::Waiting { target, position }) => found.push((id, target, position)),
+                    Some(Slot::Dir(dir)) => drop(dirs.push(dir.0)?),
+                    Some(Slot::Waiting { .. }) => self.settle_chain(id, &mut settled)?,
                     Some(Slot::File { .. }) | None => {}
-                }
-                Ok(())
-            })?;
-            for (id, target, position) in found {
-                let path = nodes.path(id)?;
-                waiting.insert(path.clone(), (nodes.get_path(target)?, position));
-                order.push((position, path));
-            }
-        }
-        order.sort();
-        let mut settled = Vec::new();
-        for (_, link) in order {
-            // Chains are followed link by link and settled from their end, each link once.
-            let mut chain = Vec::new();
-            let mut at = link;
-            while let Some((target, position)) = waiting.remove(&at) {
-                chain.push((at, target.clone(), position));
-                at = target;
-            }
-            // A link to its own path is no circle: the lower layer's file of that name stays.
-            let again = chain.iter().position(|(link, ..)| *link == at);
-            if let Some((link, target, _)) = chain.last()
-                && again.is_some_and(|again| again + 1 < chain.len())
-            {
-                let rule = format!("hard link to {target}: the links form a circle");
-                return Err(Error::rule(&self.label, link, rule));
-            }
-            while let Some((link, target, position)) = chain.pop() {
-                match self.target(&target)? {
-                    LinkTarget::File(file) => {
-                        self.nodes.add_name(file)?;
-                        self.set_slot(&link, Slot::File { file, position })?;
-                        settled.push((file, link));
-                    }
-                    LinkTarget::Absent => {}
-                    // The target waits for good: it leads into a lower layer, and so does this, to
-                    // the same path.
-                    LinkTarget::Waiting => {
-                        if let Some(target) = self.waiting_for(&target)? {
-                            self.set_slot(&link, Slot::Waiting { target, position })?;
-                        }
-                    }
-                    LinkTarget::Hidden => {
-                        let rule = format!(
-                            "hard link to {target}, which this layer hides and does not have"
-                        );
-                        return Err(Error::rule(&self.label, &link, rule));
-                    }
-                    LinkTarget::Directory => {
-                        let rule = format!("hard link to {target}, which is a directory");
-                        return Err(Error::rule(&self.label, &link, rule));
-                    }
                 }
             }
         }
         Ok(settled)
     }
 
-    /// Where the text of the path is for which a link waits.
-    fn waiting_for(&self, path: &TreePath) -> Result<Option<u64>> {
-        let Some((parent, last)) = path.split_last() else { return Ok(None) };
-        let Some(dir) = self.known_dir(&parent)? else { return Ok(None) };
-        match self.nodes.slot(dir, last)? {
-            Some(Slot::Waiting { target, .. }) => Ok(Some(target)),
-            Some(Slot::Dir(_) | Slot::File { .. }) | None => Ok(None),
+    /// Follows a chain of waiting links, and settles it from its end, each link once.
+    fn settle_chain(&mut self, first: NameId, settled: &mut Spill<u32>) -> Result<()> {
+        let mut chain = Spill::new(&self.nodes.scratch, 1);
+        let mut at = Some(first);
+        while let Some(id) = at {
+            let Some(Slot::Waiting { target, position, settling }) = self.nodes.name(id)?.slot
+            else {
+                break;
+            };
+            match settling {
+                Settling::Known => break,
+                // A link to its own path is no circle: the lower layer's file of that name stays.
+                Settling::Followed if chain.get(chain.len() - 1)? == id.0 => break,
+                Settling::Followed => {
+                    let (path, target) = (self.nodes.path(id)?, self.nodes.get_path(target)?);
+                    let rule = format!("hard link to {target}: the links form a circle");
+                    return Err(Error::rule(&self.label, &path, rule));
+                }
+                Settling::Unknown => {}
+            }
+            let settling = Settling::Followed;
+            self.nodes.set_slot(id, Slot::Waiting { target, position, settling })?;
+            chain.push(id.0)?;
+            at = self.nodes.at(&self.nodes.get_path(target)?)?;
         }
-    }
-
-    fn known_dir(&self, path: &TreePath) -> Result<Option<DirId>> {
-        let mut dir = ROOT;
-        for name in path.names() {
-            let Some(Slot::Dir(next)) = self.nodes.slot(dir, name)? else { return Ok(None) };
-            dir = next;
-        }
-        Ok(Some(dir))
-    }
-
-    fn set_slot(&mut self, path: &TreePath, slot: Slot) -> Result<()> {
-        let Some((parent, last)) = path.split_last() else { return Ok(()) };
-        if let Some(dir) = self.known_dir(&parent)? {
-            self.nodes.point(dir, last, slot)?;
+        for at in (0..chain.len()).rev() {
+            let id = NameId(chain.get(at)?);
+            if self.settle_link(id)? {
+                settled.push(id.0)?;
+            }
         }
         Ok(())
+    }
+
+    /// Settles a link whose target is settled; says whether it is a name of an inode now.
+    fn settle_link(&mut self, id: NameId) -> Result<bool> {
+        let Some(Slot::Waiting { target, position, .. }) = self.nodes.name(id)?.slot else {
+            return Ok(false);
+        };
+        let path = self.nodes.get_path(target)?;
+        let refused = |what: &str| {
+            let rule = format!("hard link to {path}, {what}");
+            Ok::<_, Error>(Error::rule(&self.label, &self.nodes.path(id)?, rule))
+        };
+        let target = match self.target(&path)? {
+            LinkTarget::File(file) => {
+                self.nodes.add_name(file)?;
+                self.nodes.set_slot(id, Slot::File { file, position })?;
+                return Ok(true);
+            }
+            LinkTarget::Absent => target,
+            // The target waits for good: it leads into a lower layer, and so does this, to the
+            // same path.
+            LinkTarget::Waiting => match self.nodes.at(&path)? {
+                Some(other) => match self.nodes.name(other)?.slot {
+                    Some(Slot::Waiting { target, .. }) => target,
+                    Some(Slot::Dir(_) | Slot::File { .. }) | None => target,
+                },
+                None => target,
+            },
+            LinkTarget::Hidden => {
+                return Err(refused("which this layer hides and does not have")?);
+            }
+            LinkTarget::Directory => return Err(refused("which is a directory")?),
+        };
+        let settling = Settling::Known;
+        self.nodes.set_slot(id, Slot::Waiting { target, position, settling })?;
+        Ok(false)
     }
 }

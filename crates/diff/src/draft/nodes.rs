@@ -10,8 +10,10 @@
 //!
 //! All of it is in [`Spill`]s, so that it may be larger than memory.
 //!
-//! Invariants: a name is never taken out, only what it points to; name 0 is the root's own, and
-//! directory 0 the root; each directory's names are one chain, in which each is once.
+//! Invariants: a name is never taken out, only what it points to, so its path can be asked for
+//! when it is gone; name 0 is the root's own, and directory 0 the root; directory 1 is in no
+//! other, and has what is never shown, under its whole path; each directory's names are one chain,
+//! in which each is once.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -20,11 +22,16 @@ use strata_tree::{Device, Name, NameBuf, Presence, Timestamp, TreePath, Xattr};
 
 use super::records::{
     BLOCK, CHAR, DirNode, DirRecord, FIFO, FactsRecord, FileNode, FileRecord, NONE, NOTHING,
-    NameId, NameNode, NameRecord, REGULAR, SYMLINK, Slot, presence_number,
+    NameNode, NameRecord, REGULAR, SYMLINK, Slot, presence_number,
 };
-use super::{DirId, FileId, FileKind, MemberFacts};
+use super::{DirId, FileId, FileKind, MemberFacts, NameId};
 use crate::error::{Error, Result};
 use crate::spill::{Spill, SpillSpace, SpillTexts, Table, TablePlace};
+
+/// Names that a layer may have beyond twice its members.
+const IMPLIED: u64 = 2048;
+/// The directory of what is never shown.
+const HIDDEN: DirId = DirId(1);
 
 /// All of it.
 #[derive(Debug)]
@@ -36,11 +43,14 @@ pub(super) struct Nodes {
     table: Table,
     hash: RandomState,
     pub(super) scratch: Arc<SpillSpace>,
+    /// What errors call the layer, and how many names it may have.
+    layer: String,
+    most: u64,
 }
 
 impl Nodes {
     /// The root alone, which nobody has described.
-    pub(super) fn new(scratch: &Arc<SpillSpace>) -> Result<Self> {
+    pub(super) fn new(scratch: &Arc<SpillSpace>, layer: &str, entries: u64) -> Result<Self> {
         let mut nodes = Self {
             names: Spill::new(scratch, 14),
             dirs: Spill::new(scratch, 5),
@@ -49,6 +59,9 @@ impl Nodes {
             table: Table::new(scratch, 14),
             hash: RandomState::new(),
             scratch: Arc::clone(scratch),
+            layer: layer.to_owned(),
+            // A member may make a thousand directories; a tar has hardly more than it names.
+            most: entries.saturating_mul(2).saturating_add(IMPLIED),
         };
         let text = nodes.texts.put(b"")?;
         let root = Slot::Dir(DirId(0)).parts();
@@ -61,7 +74,9 @@ impl Nodes {
             value: root.1,
             position: root.2,
         })?;
-        nodes.dirs.push(DirRecord::new(Presence::Implied, NameId(0)))?;
+        for _ in [DirId(0), HIDDEN] {
+            nodes.dirs.push(DirRecord::new(Presence::Implied, NameId(0)))?;
+        }
         Ok(nodes)
     }
 
@@ -84,6 +99,11 @@ impl Nodes {
         let place = self.place(dir, name)?;
         if let Some(number) = place.number {
             return Ok(NameId(number));
+        }
+        if self.names.len() > self.most {
+            let (layer, limit, option) = (self.layer.clone(), self.most, "--max-entries");
+            let what = "names, with the directories that members imply";
+            return Err(Error::Limit { layer, what, limit, option });
         }
         let number = number(self.names.len(), "names")?;
         let text = self.texts.put(name)?;
@@ -121,21 +141,53 @@ impl Nodes {
     /// Points a directory's name to `slot`.
     pub(super) fn point(&mut self, dir: DirId, name: Name<'_>, slot: Slot) -> Result<NameId> {
         let id = self.find_or_add(dir, name.as_bytes())?;
-        let parts = slot.parts();
-        self.names.update(u64::from(id.0), |record| {
-            (record.kind, record.value, record.position) = parts;
-        })?;
+        self.set_slot(id, slot)?;
         Ok(id)
     }
 
-    /// Lets a directory's name point to nothing; gives what it pointed to.
-    pub(super) fn take(&mut self, dir: DirId, name: Name<'_>) -> Result<Option<Slot>> {
-        let Some(id) = self.find(dir, name.as_bytes())? else { return Ok(None) };
+    /// Points a name to `slot`.
+    pub(super) fn set_slot(&mut self, id: NameId, slot: Slot) -> Result<()> {
+        let parts = slot.parts();
         self.names.update(u64::from(id.0), |record| {
+            (record.kind, record.value, record.position) = parts;
+        })
+    }
+
+    /// Lets a directory's name point to nothing; gives what it pointed to.
+    pub(super) fn take(&mut self, dir: DirId, name: Name<'_>) -> Result<Option<(NameId, Slot)>> {
+        let Some(id) = self.find(dir, name.as_bytes())? else { return Ok(None) };
+        let taken = self.names.update(u64::from(id.0), |record| {
             let slot = Slot::of(record.kind, record.value, record.position);
             record.kind = 0;
             slot
-        })
+        })?;
+        Ok(taken.map(|slot| (id, slot)))
+    }
+
+    /// The name that is at a path of directories.
+    pub(super) fn at(&self, path: &TreePath) -> Result<Option<NameId>> {
+        let Some((parent, last)) = path.split_last() else { return Ok(None) };
+        let mut dir = DirId(0);
+        for name in parent.names() {
+            let Some(Slot::Dir(next)) = self.slot(dir, name)? else { return Ok(None) };
+            dir = next;
+        }
+        self.find(dir, last.as_bytes())
+    }
+
+    /// Notes a file that is never shown, at its whole path.
+    pub(super) fn put_hidden(&mut self, path: &TreePath, file: FileId) -> Result<()> {
+        let id = self.find_or_add(HIDDEN, path.as_bytes())?;
+        self.set_slot(id, Slot::File { file, position: 0 })
+    }
+
+    /// The file that is never shown at that path.
+    pub(super) fn hidden(&self, path: &TreePath) -> Result<Option<FileId>> {
+        let Some(id) = self.find(HIDDEN, path.as_bytes())? else { return Ok(None) };
+        match self.name(id)?.slot {
+            Some(Slot::File { file, .. }) => Ok(Some(file)),
+            Some(Slot::Dir(_) | Slot::Waiting { .. }) | None => Ok(None),
+        }
     }
 
     /// From now on what lower layers have under that name does not show.
@@ -155,14 +207,19 @@ impl Nodes {
         }
     }
 
+    /// The first of a directory's names; each knows the next.
+    pub(super) fn first_name(&self, dir: DirId) -> Result<Option<NameId>> {
+        let chain = self.dirs.get(u64::from(dir.0))?.chain;
+        Ok((chain != NONE).then_some(NameId(chain)))
+    }
+
     /// Hands over a directory's names, those that point to nothing too, in no order.
     pub(super) fn each_name(
         &self,
         dir: DirId,
         mut take: impl FnMut(NameId, NameNode) -> Result<()>,
     ) -> Result<()> {
-        let chain = self.dirs.get(u64::from(dir.0))?.chain;
-        let mut next = (chain != NONE).then_some(NameId(chain));
+        let mut next = self.first_name(dir)?;
         while let Some(id) = next {
             let name = self.name(id)?;
             next = name.next;

@@ -5,7 +5,7 @@
 
 use strata_tree::Presence;
 
-use super::{DirId, FileId};
+use super::{DirId, FileId, NameId};
 use crate::record;
 
 /// No name, no row.
@@ -62,10 +62,6 @@ record! {
     }
 }
 
-/// A name of a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NameId(pub u32);
-
 /// What a name points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
@@ -78,7 +74,19 @@ pub(super) enum Slot {
     Waiting {
         target: u64,
         position: u64,
+        settling: Settling,
     },
+}
+
+/// How far the end of a waiting link is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settling {
+    /// Nobody has looked.
+    Unknown,
+    /// It is being followed.
+    Followed,
+    /// The target is a path of lower layers.
+    Known,
 }
 
 /// What is known of a name.
@@ -129,13 +137,22 @@ pub(super) const FIFO: u8 = 4;
 pub(super) const DIR: u8 = 1;
 pub(super) const FILE: u8 = 2;
 pub(super) const WAITING: u8 = 3;
+pub(super) const FOLLOWED: u8 = 4;
+pub(super) const SETTLED: u8 = 5;
 
 impl Slot {
     pub(super) fn parts(self) -> (u8, u64, u64) {
         match self {
             Self::Dir(dir) => (DIR, u64::from(dir.0), NOTHING),
             Self::File { file, position } => (FILE, u64::from(file.0), position),
-            Self::Waiting { target, position } => (WAITING, target, position),
+            Self::Waiting { target, position, settling } => {
+                let kind = match settling {
+                    Settling::Unknown => WAITING,
+                    Settling::Followed => FOLLOWED,
+                    Settling::Known => SETTLED,
+                };
+                (kind, target, position)
+            }
         }
     }
 
@@ -143,7 +160,11 @@ impl Slot {
         match kind {
             DIR => Some(Self::Dir(DirId(value as u32))),
             FILE => Some(Self::File { file: FileId(value as u32), position }),
-            WAITING => Some(Self::Waiting { target: value, position }),
+            WAITING => Some(Self::Waiting { target: value, position, settling: Settling::Unknown }),
+            FOLLOWED => {
+                Some(Self::Waiting { target: value, position, settling: Settling::Followed })
+            }
+            SETTLED => Some(Self::Waiting { target: value, position, settling: Settling::Known }),
             _ => None,
         }
     }

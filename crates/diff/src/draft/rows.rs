@@ -5,8 +5,8 @@
 
 use strata_tree::{ContentDigest, DirMarks, NodeId, Presence, Stat, TreePath};
 
-use super::records::{NameId, NameNode, Slot};
-use super::{DirId, Draft, FileId, FileKind, MemberFacts};
+use super::records::{NameNode, Slot};
+use super::{DirId, Draft, FileId, FileKind, MemberFacts, NameId};
 use crate::error::{Error, Result};
 use crate::rows::{EntryRow, Meta, RowKind};
 use crate::spill::Spill;
@@ -54,7 +54,7 @@ impl Draft {
             }
             Some(Slot::Dir(dir)) => RowItem::Dir { dir, hides: name.hidden },
             Some(Slot::File { file, position }) => RowItem::File { file, position },
-            Some(Slot::Waiting { target, position }) => RowItem::Waiting { target, position },
+            Some(Slot::Waiting { target, position, .. }) => RowItem::Waiting { target, position },
             None => RowItem::Whiteout,
         })
     }
@@ -75,14 +75,18 @@ impl DraftRows {
         self.order.len()
     }
 
-    fn name(&self, row: u64) -> Result<NameId> {
+    /// The name of a row.
+    ///
+    /// # Errors
+    /// `Io` from the scratch file, as of all that follows.
+    pub fn name(&self, row: u64) -> Result<NameId> {
         Ok(NameId(self.order.get(row)?))
     }
 
     /// The path of a row.
     ///
     /// # Errors
-    /// `Io` from the scratch file, as of all that follows.
+    /// `Io`.
     pub fn path(&self, row: u64) -> Result<TreePath> {
         self.draft.nodes.path(self.name(row)?)
     }

@@ -9,9 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::DirId;
 use super::nodes::Nodes;
-use super::records::NameId;
+use super::{DirId, NameId};
 use crate::error::Result;
 use crate::spill::Spill;
 

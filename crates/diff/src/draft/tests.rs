@@ -149,7 +149,8 @@ accepted! {
         => ["/?", "/b = lower /low", "/c = lower /low"];
     a_hard_link_to_a_lower_file_below_which_a_whiteout_stands: ["f low/.wh.x", "h b => low"]
         => ["/?", "/b = lower /low", "/low/??", "/low/x gone"];
-    a_link_to_a_link_to_itself: ["h b => a", "h a => a"] => ["/?", "/a = lower /a", "/b = lower /a"];
+    a_link_to_a_link_to_itself: ["h b => a", "h a => a"]
+        => ["/?", "/a = lower /a", "/b = lower /a"];
     a_hard_link_to_itself: ["f a", "h a => a"] => ["/?", "/a 0"];
     a_link_outlives_its_replaced_target: ["f a", "h b => a", "f a"] => ["/?", "/a 2", "/b 0"];
     a_hard_link_through_dots_and_slashes: ["f x/a", "h b => ../../x//./a"]
@@ -214,6 +215,18 @@ fn depth_and_path_length_are_bounded_and_say_so() {
     assert!(error.contains("--max-path"), "{error}");
 }
 
+/// One member can make a thousand directories, and a whiteout not one on the disk.
+#[test]
+fn implied_directories_are_bounded_and_say_so() {
+    let limits = Limits { entries: 10, ..Limits::default() };
+    let deep = |n: u32| format!("f {n}/{}.wh.x", "a/".repeat(500));
+    let lines: Vec<String> = (0..10).map(deep).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert!(draft_with(&lines[..4], limits).is_ok());
+    let error = draft_with(&lines, limits).unwrap_err().to_string();
+    assert!(error.contains("more than 2068 names") && error.contains("--max-entries"), "{error}");
+}
+
 /// Counts steps, not seconds: the work for n whiteouts must not be n times n.
 #[test]
 fn many_whiteouts_and_opaque_marks_are_near_linear() {
@@ -258,15 +271,15 @@ fn effects_follow_what_happened() {
         draft.file(path.as_bytes(), kind, facts(), position, &mut effects).unwrap();
         effects
     };
-    let shown = |paths: &[strata_tree::TreePath]| -> Vec<String> {
-        paths.iter().map(ToString::to_string).collect()
-    };
     let first = place(&mut draft, "f a/b/c", 0);
-    assert_eq!(shown(&first.made_dirs), ["/a", "/a/b"]);
+    let made: Vec<_> = first.made_dirs.iter().map(ToString::to_string).collect();
+    assert_eq!(made, ["/a", "/a/b"]);
     let second = place(&mut draft, "f a", 1);
-    assert_eq!(shown(&second.removed_dirs), ["/a/b", "/a"]);
+    let gone = second.removed_dirs.iter().map(|name| draft.path(*name).unwrap().to_string());
+    assert_eq!(gone.collect::<Vec<_>>(), ["/a/b", "/a"]);
     assert_eq!(second.removed.len(), 1);
-    assert!(second.removed[0].2, "the inode had no other name");
+    assert_eq!(draft.path(second.removed[0].name).unwrap().to_string(), "/a/b/c");
+    assert!(second.removed[0].last, "the inode had no other name");
 }
 
 /// Members that meet each other: few names, three levels, every kind.

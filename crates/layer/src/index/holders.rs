@@ -88,14 +88,15 @@ pub(crate) struct NewHolder {
     /// The set of this layer alone: that of its new contents.
     pub own: i64,
     new: Sum,
-    known: Vec<i64>,
+    /// Whether there is a known one, in the table `temp.held`: there may be millions.
+    has_known: bool,
 }
 
 impl NewHolder {
     /// For a layer whose row is in the index.
     pub(crate) fn new(db: &Connection, layer: i64) -> Result<Self> {
         let own = insert(db, &[layer], Sum::default())?;
-        Ok(Self { layer, own, new: Sum::default(), known: Vec::new() })
+        Ok(Self { layer, own, new: Sum::default(), has_known: false })
     }
 
     /// Notes a content that was inserted with the set [`NewHolder::own`].
@@ -104,8 +105,14 @@ impl NewHolder {
     }
 
     /// Notes a content that other layers hold.
-    pub(crate) fn note_known(&mut self, content: i64) {
-        self.known.push(content);
+    pub(crate) fn note_known(&mut self, db: &Connection, content: i64) -> Result<()> {
+        if !std::mem::replace(&mut self.has_known, true) {
+            temporary(db)?;
+        }
+        let mut statement =
+            db.prepare_cached("INSERT OR IGNORE INTO temp.held (content) VALUES (?1)")?;
+        statement.execute([content])?;
+        Ok(())
     }
 
     /// Moves the known contents into sets with this layer, and writes all sums.
@@ -114,14 +121,8 @@ impl NewHolder {
             0 => delete(db, self.own)?,
             _ => grow(db, self.own, self.new)?,
         }
-        if self.known.is_empty() {
+        if !self.has_known {
             return Ok(());
-        }
-        temporary(db)?;
-        let mut statement =
-            db.prepare_cached("INSERT OR IGNORE INTO temp.held (content) VALUES (?1)")?;
-        for content in &self.known {
-            statement.execute([content])?;
         }
         for (set, moving) in touched(db)? {
             let (mut layers, all) = get(db, set)?;

@@ -166,7 +166,7 @@ impl NewContents<'_, '_> {
                 _ if before != NO_COPY => (self.insert(local, before + 1)?, before + 1),
                 _ => match self.reconcile(local)? {
                     Reconciled::Known(id) => {
-                        self.added.note_known(id);
+                        self.added.note_known(self.db, id)?;
                         (id, NO_COPY)
                     }
                     Reconciled::Copy(copy) => (self.insert(local, copy)?, copy),

@@ -231,7 +231,7 @@ fn insert_derived(
             // Another name within this layer, or that of another layer.
             Some(id) if own.contains(id) => *id,
             Some(id) => {
-                added.note_known(*id);
+                added.note_known(db, *id)?;
                 *id
             }
             None => {
