@@ -1,7 +1,7 @@
 //! A layer being read: members of a tar applied, in order, to a tree.
 //!
 //! The draft decides what every path of a layer is. [`Draft`] holds names, directories and inodes
-//! ([`nodes`]), in memory as long as there is enough of it. What the disk must do to follow is
+//! (`nodes.rs`), in memory as long as there is enough of it. What the disk must do to follow is
 //! returned as [`Effects`]. `settle` and `finish` resolve what had to wait for the whole tar: hard
 //! links before their targets, whiteouts of names that the same layer has.
 //!
