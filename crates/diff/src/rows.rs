@@ -111,23 +111,6 @@ pub fn directories(rows: &[EntryRow]) -> impl Iterator<Item = (TreePath, usize, 
     paths(rows, |row| matches!(row.kind, RowKind::Directory { .. }))
 }
 
-/// The path of one row; what makes no sense in its parents is left out.
-pub fn path_of(rows: &[EntryRow], row: usize) -> TreePath {
-    let mut names = Vec::new();
-    let mut at = row;
-    // Parents come first, so this ends.
-    while let Some(entry) = rows.get(at).filter(|_| at > 0) {
-        names.push(&entry.name);
-        let up = (entry.parent.0 as usize).saturating_sub(1);
-        at = if up < at { up } else { 0 };
-    }
-    let mut path = TreePath::root();
-    for name in names.into_iter().rev().filter_map(|name| Name::new(name).ok()) {
-        path.push(name);
-    }
-    path
-}
-
 fn paths(
     rows: &[EntryRow],
     wanted: impl Fn(&EntryRow) -> bool,

@@ -47,12 +47,14 @@ DROP INDEX IF EXISTS entries_content;
 DROP INDEX IF EXISTS entries_lower_links;
 ";
 
+/// The index, in the directory of a ledger.
+const INDEX: &str = "index.db";
+
 /// The index.
 pub struct Ledger {
-    path: PathBuf,
+    dir: PathBuf,
     index: Mutex<Index>,
     memory: BooksMemory,
-    dir: PathBuf,
     /// Locked as long as this is open.
     _lock: File,
 }
@@ -69,14 +71,13 @@ impl Ledger {
             Err(Errno::WOULDBLOCK) => return Err(Error::LedgerInUse(dir.to_owned())),
             locked => locked.doing(|| format!("cannot lock {}", dir.display()))?,
         }
-        let path = dir.join("index.db");
-        let index = Index::open(&path)?;
+        let index = Index::open(&dir.join(INDEX))?;
         // A power cut may take the last layers, which are read again then.
         index.db.pragma_update(None, "synchronous", "NORMAL")?;
         index.db.pragma_update(None, "foreign_keys", false)?;
         index.db.execute_batch(OWN)?;
         let (index, memory) = (Mutex::new(index), BooksMemory::default());
-        Ok(Self { path, index, memory, dir: dir.to_owned(), _lock: lock })
+        Ok(Self { dir: dir.to_owned(), index, memory, _lock: lock })
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -160,7 +161,7 @@ impl Ledger {
     /// # Errors
     /// `Sqlite`.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::of_ledger(Index::open_existing(&self.path)?)
+        Snapshot::of_ledger(Index::open_existing(&self.dir.join(INDEX))?)
     }
 }
 

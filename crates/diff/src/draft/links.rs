@@ -18,7 +18,8 @@ use crate::spill::Spill;
 /// What this layer has at a link's target.
 pub(super) enum LinkTarget {
     File(FileId),
-    Waiting,
+    /// A link that waits: where the text of its target is.
+    Waiting(u64),
     /// The layer says nothing of that path: a lower layer may have it.
     Absent,
     /// The layer hides the path in lower layers.
@@ -72,8 +73,8 @@ impl Draft {
                 &path,
                 format!("hard link to {target}, which is a directory"),
             )),
-            LinkTarget::Waiting if target == path => Ok(Placed::Nothing),
-            LinkTarget::Waiting | LinkTarget::Absent | LinkTarget::Hidden => {
+            LinkTarget::Waiting(_) if target == path => Ok(Placed::Nothing),
+            LinkTarget::Waiting(_) | LinkTarget::Absent | LinkTarget::Hidden => {
                 let target = self.nodes.put_path(&target)?;
                 self.links_waited = true;
                 let settling = Settling::Unknown;
@@ -114,7 +115,7 @@ impl Draft {
             }
             Some(Slot::Dir(_)) => LinkTarget::Directory,
             Some(Slot::File { file, .. }) => LinkTarget::File(file),
-            Some(Slot::Waiting { .. }) => LinkTarget::Waiting,
+            Some(Slot::Waiting { target, .. }) => LinkTarget::Waiting(target),
             None => self.missing(dir, last)?,
         })
     }
@@ -205,13 +206,7 @@ impl Draft {
             LinkTarget::Absent => target,
             // The target waits for good: it leads into a lower layer, and so does this, to the
             // same path.
-            LinkTarget::Waiting => match self.nodes.at(&path)? {
-                Some(other) => match self.nodes.name(other)?.slot {
-                    Some(Slot::Waiting { target, .. }) => target,
-                    Some(Slot::Dir(_) | Slot::File { .. }) | None => target,
-                },
-                None => target,
-            },
+            LinkTarget::Waiting(target) => target,
             LinkTarget::Hidden => {
                 return Err(refused("which this layer hides and does not have")?);
             }
