@@ -127,6 +127,11 @@ impl Renaming {
             Some(target) => self.protected.may_take(to.0, target)?,
             None => self.protected.may_fill(to.0)?,
         }
+        // Both before either is copied up: a rename that is refused leaves the upper as it was.
+        self.may_move(&source)?;
+        if let (Some(target), RenameMode::Exchange) = (&target, mode) {
+            self.may_move(target)?;
+        }
         self.prepare(&source)?;
         match (&target, mode) {
             (Some(target), RenameMode::Exchange) => self.prepare(target)?,
@@ -164,16 +169,21 @@ impl Renaming {
         Ok(())
     }
 
-    /// Brings what will move into the upper.
-    fn prepare(&self, found: &NodeState) -> Result<()> {
-        if !found.kind.is_dir() {
-            return self.copies.copy_up(found.id, CopyStage::Meta, None).map(drop);
-        }
-        let merged = self.table.see(found.id)?.found.lower.is_some();
-        if merged && self.no_redirect {
+    /// A directory that a lower has moves by a redirect alone: otherwise `EXDEV`.
+    fn may_move(&self, found: &NodeState) -> Result<()> {
+        let by_redirect = found.kind.is_dir() && self.table.see(found.id)?.found.lower.is_some();
+        if by_redirect && self.no_redirect {
             return Err(Error::Refused(Errno::XDEV));
         }
-        self.copies.raise_dirs(found.id)
+        Ok(())
+    }
+
+    /// Brings what will move into the upper.
+    fn prepare(&self, found: &NodeState) -> Result<()> {
+        if found.kind.is_dir() {
+            return self.copies.raise_dirs(found.id);
+        }
+        self.copies.copy_up(found.id, CopyStage::Meta, None).map(drop)
     }
 
     fn end<'a>(&self, dir: NodeId, name: Name<'a>) -> Result<End<'a>> {

@@ -202,3 +202,20 @@ fn a_mapped_write_leaves_capabilities_and_a_write_does_not() {
     file.write(1, b"written").unwrap();
     assert_eq!(union.xattr(id, CAPABILITY).unwrap(), None);
 }
+
+/// As overlayfs does, which asks of both before it copies one up.
+#[test]
+fn an_exchange_that_is_refused_copies_nothing_up() {
+    use crate::writable::{Error, RenameMode, UnionOptions};
+    use rustix::io::Errno;
+    let world = World::new(
+        Spec::new().file("file", b"one").dir("dir").file("dir/in", b"two"),
+        UnionOptions { no_redirect: true, ..options() },
+    );
+    let (file, dir) = ((NodeId::ROOT, &b"file"[..]), (NodeId::ROOT, &b"dir"[..]));
+    for (from, to) in [(file, dir), (dir, file)] {
+        let refused = world.union().rename(from, to, RenameMode::Exchange, false);
+        assert!(matches!(refused, Err(Error::Refused(Errno::XDEV))), "{refused:?}");
+        assert_eq!(std::fs::read_dir(world.upper()).unwrap().count(), 0);
+    }
+}
