@@ -37,7 +37,10 @@ const ARROWS: [(&str, &[&str]); 21] = [
     // No program of strata contains it.
     (
         "fuzz",
-        &["content", "diff", "image", "layer", "overlay", "registry", "tree", "trust", "union"],
+        &[
+            "content", "diff", "engine", "image", "layer", "overlay", "registry", "tree", "trust",
+            "union",
+        ],
     ),
     ("snapshotter", &["confine", "engine", "layer", "tree"]),
     (

@@ -13,6 +13,7 @@ mod kit;
 mod layers;
 mod names;
 mod registries;
+mod rows;
 mod stores;
 mod trusts;
 mod uppers;
@@ -31,7 +32,7 @@ pub struct FuzzTarget {
 }
 
 /// All of them.
-pub const TARGETS: [FuzzTarget; 17] = [
+pub const TARGETS: [FuzzTarget; 18] = [
     FuzzTarget { name: "layer", most: 16 << 10, run: layers::layer },
     FuzzTarget { name: "members", most: 4 << 10, run: layers::members },
     FuzzTarget { name: "gzip", most: 4 << 10, run: layers::gzip },
@@ -49,6 +50,7 @@ pub const TARGETS: [FuzzTarget; 17] = [
     FuzzTarget { name: "tree", most: 64 << 10, run: stores::tree },
     FuzzTarget { name: "sealed", most: 1 << 10, run: stores::sealed },
     FuzzTarget { name: "index", most: 256 << 10, run: stores::index },
+    FuzzTarget { name: "rows", most: 128, run: rows::rows },
 ];
 
 /// The target of a name.

@@ -133,8 +133,8 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
-    /// SQLite refused.
-    #[error("the store's index.db: {0}")]
+    /// SQLite refused, or a row holds what no strata writes.
+    #[error("the store's index.db: {0}{out}", out = way_out(.0))]
     Sqlite(#[source] rusqlite::Error),
     /// A tree did not answer.
     #[error(transparent)]
@@ -147,6 +147,21 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+/// What to do where the file is the cause.
+fn way_out(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::{Error as Sqlite, ErrorCode};
+    let damaged = match error {
+        Sqlite::SqliteFailure(failure, _) => {
+            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        }
+        Sqlite::IntegralValueOutOfRange(..)
+        | Sqlite::InvalidColumnType(..)
+        | Sqlite::FromSqlConversionFailure(..) => true,
+        _ => false,
+    };
+    if damaged { "; run `strata fsck`" } else { "" }
 }
 
 /// `SQLITE_IOERR_SHMSIZE`: no room for the memory that connections share.

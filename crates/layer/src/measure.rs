@@ -23,10 +23,20 @@ pub struct Space {
     pub blocks: u64,
 }
 
+/// Adds a number that the index says, which in a damaged one may be any: not past the largest.
+pub(crate) fn add(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number);
+}
+
+/// The sum of such numbers.
+pub(crate) fn total(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}
+
 impl std::ops::AddAssign for Space {
     fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.blocks += other.blocks;
+        add(&mut self.bytes, other.bytes);
+        add(&mut self.blocks, other.blocks);
     }
 }
 

@@ -271,7 +271,7 @@ impl IndexReader<'_> {
             while let Some(row) = rows.next()? {
                 let (node, content) = (row.get(0)?, row.get(1)?);
                 if seen.insert(content) {
-                    let size = row.get::<_, i64>(2)? as u64;
+                    let size: u64 = row.get(2)?;
                     found.push(NamedContent { size, layer, node, content });
                 }
             }

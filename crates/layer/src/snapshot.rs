@@ -79,7 +79,7 @@ impl Snapshot {
             let mut statement = index.db.prepare("SELECT id, copy FROM contents WHERE copy > 0")?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                copies.insert(row.get(0)?, row.get::<_, i64>(1)? as u64);
+                copies.insert(row.get(0)?, row.get(1)?);
             }
         }
         if of_ledger {
@@ -172,11 +172,10 @@ impl Snapshot {
 }
 
 fn content(row: &rusqlite::Row<'_>) -> rusqlite::Result<SnapshotContent> {
-    let number = |at| row.get::<_, i64>(at).map(|number| number as u64);
     Ok(SnapshotContent {
         digest: ContentDigest::from_bytes(row.get(0)?),
-        copy: number(1)?,
-        size: number(2)?,
-        blocks: number(3)?,
+        copy: row.get(1)?,
+        size: row.get(2)?,
+        blocks: row.get(3)?,
     })
 }

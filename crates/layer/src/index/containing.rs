@@ -70,7 +70,7 @@ pub(crate) fn names(db: &Connection, ids: &[i64]) -> Result<u64> {
     )?;
     let mut names = 0;
     for id in ids {
-        names += statement.query_row([id], |row| row.get::<_, i64>(0))? as u64;
+        names += statement.query_row([id], |row| row.get::<_, u64>(0))?;
     }
     Ok(names)
 }

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
+use crate::measure::add;
 
 /// A number of contents with their bytes and blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,9 +35,9 @@ pub(crate) struct Sum {
 
 impl Sum {
     pub(crate) fn add(&mut self, other: Self) {
-        self.files += other.files;
-        self.bytes += other.bytes;
-        self.blocks += other.blocks;
+        add(&mut self.files, other.files);
+        add(&mut self.bytes, other.bytes);
+        add(&mut self.blocks, other.blocks);
     }
 }
 
@@ -205,8 +206,7 @@ fn touched(db: &Connection) -> Result<Vec<(i64, Sum)>> {
 }
 
 fn sum(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Sum> {
-    let number = |at| row.get::<_, i64>(at).map(|n| n as u64);
-    Ok(Sum { files: number(at)?, bytes: number(at + 1)?, blocks: number(at + 2)? })
+    Ok(Sum { files: row.get(at)?, bytes: row.get(at + 1)?, blocks: row.get(at + 2)? })
 }
 
 fn get(db: &Connection, set: i64) -> Result<(Vec<i64>, Sum)> {
@@ -301,8 +301,8 @@ pub(crate) fn derive(
             if let Some((content, sum, set)) = current {
                 each(content, sum, set, &layers);
             }
-            let (bytes, blocks) = (row.get::<_, i64>(2)? as u64, row.get::<_, i64>(3)? as u64);
-            current = Some((id, Sum { files: 1, bytes, blocks }, row.get(4)?));
+            let sum = Sum { files: 1, bytes: row.get(2)?, blocks: row.get(3)? };
+            current = Some((id, sum, row.get(4)?));
             layers.clear();
         }
         let layer: i64 = row.get(1)?;

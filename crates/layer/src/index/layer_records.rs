@@ -31,16 +31,15 @@ pub struct LayerRecord {
 }
 
 fn layer_record(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRecord> {
-    let size = |i| row.get::<_, i64>(i).map(|v| v as u64);
     Ok(LayerRecord {
         id: row.get(0)?,
         diff_id: DiffId::from_bytes(row.get(1)?),
-        diff_size: size(2)?,
-        headers_size: size(3)?,
-        entries: size(4)?,
-        apparent: size(5)?,
-        headers_blocks: size(6)?,
-        directories: Space { bytes: size(7)?, blocks: size(8)? },
+        diff_size: row.get(2)?,
+        headers_size: row.get(3)?,
+        entries: row.get(4)?,
+        apparent: row.get(5)?,
+        headers_blocks: row.get(6)?,
+        directories: Space { bytes: row.get(7)?, blocks: row.get(8)? },
     })
 }
 

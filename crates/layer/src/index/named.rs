@@ -103,11 +103,11 @@ pub(crate) fn most(connect: Connect<'_>, limit: usize) -> Result<MostNamed> {
 /// What sharing can save at most, in bytes.
 fn bound(row: &Row) -> u64 {
     let copies = u64::from(row.copy > 0 || row.names >= MAY_HAVE_COPIES);
-    row.size * (row.names - 1 + copies)
+    row.size.saturating_mul(row.names - 1 + copies)
 }
 
 fn saved(one: &Named) -> u64 {
-    one.size * one.files.saturating_sub(1)
+    one.size.saturating_mul(one.files.saturating_sub(1))
 }
 
 /// What comes first. The last word is the digest's: numbers of contents differ between stores that
@@ -128,8 +128,8 @@ fn repeated(db: &Connection, (from, to): (i64, i64)) -> Result<Vec<Row>> {
     let rows = statement.query_map([from, to], |row| {
         Ok(Row {
             content: ContentDigest::from_bytes(row.get(0)?),
-            size: row.get::<_, i64>(1)? as u64,
-            names: row.get::<_, i64>(2)? as u64,
+            size: row.get(1)?,
+            names: row.get(2)?,
             copy: row.get(3)?,
         })
     })?;
@@ -162,9 +162,8 @@ fn exactly(db: &Connection, row: Row) -> Result<Named> {
         db.prepare_cached("SELECT count(*), count(target) FROM entries WHERE content = ?1")?;
     let (mut names, mut links) = (0, 0);
     for id in &ids {
-        let (n, l) = statement.query_row([id], |row| {
-            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
-        })?;
+        let (n, l) =
+            statement.query_row([id], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?)))?;
         names += n;
         links += l;
     }

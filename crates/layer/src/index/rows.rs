@@ -297,7 +297,7 @@ fn parse(row: &Row<'_>) -> rusqlite::Result<Option<EntryRow>> {
         )
     };
     let link = || row.get::<_, Option<Vec<u8>>>(12);
-    let unsigned = |i| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(i)?.map(|v| v as u64));
+    let unsigned = |i| row.get::<_, Option<u64>>(i);
     let kind = match row.get::<_, i64>(3)? {
         KIND_REGULAR => row
             .get::<_, Option<[u8; 32]>>(20)?

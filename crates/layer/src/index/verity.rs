@@ -38,7 +38,7 @@ pub(crate) fn contents_of(db: &Connection, layer: &DiffId) -> Result<Vec<Content
         found.push(ContentFile {
             id: row.get(0)?,
             digest: ContentDigest::from_bytes(row.get(1)?),
-            size: row.get::<_, i64>(2)? as u64,
+            size: row.get(2)?,
             path: path_of(db, layer, parent, &name)?,
             verity: row.get::<_, Option<_>>(6)?.map(VerityDigest::from_bytes),
         });

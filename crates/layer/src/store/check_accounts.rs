@@ -33,8 +33,7 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
     let mut stored: HashMap<i64, (Option<Vec<i64>>, Sum)> = HashMap::new();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let number = |at| row.get::<_, i64>(at).map(|n| n as u64);
-        let sum = Sum { files: number(2)?, bytes: number(3)?, blocks: number(4)? };
+        let sum = Sum { files: row.get(2)?, bytes: row.get(3)?, blocks: row.get(4)? };
         stored.insert(row.get(0)?, (holders::decode(&row.get::<_, Vec<u8>>(1)?), sum));
     }
     let mut wrong = Vec::new();
@@ -74,9 +73,9 @@ fn wrong_blocks(db: &Connection, inodes: &HashMap<i64, ((u64, u64), u64)>) -> Re
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();
     while let Some(row) = rows.next()? {
-        let (content, blocks): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (content, blocks): (i64, u64) = (row.get(0)?, row.get(1)?);
         let Some((_, real)) = inodes.get(&content) else { continue };
-        if *real != blocks as u64 {
+        if *real != blocks {
             let digest = digest(db, content)?;
             wrong.push(format!("content {digest}: {blocks} blocks, should be {real}"));
         }

@@ -29,7 +29,7 @@ use super::sharing::{Sharing, Usage};
 use crate::error::{IoContext, Result};
 use crate::index::shared::SharedIndex;
 use crate::index::{self, ImageRecord, images};
-use crate::measure::{Space, link_count, space};
+use crate::measure::{Space, link_count, space, total};
 use crate::stage::open_beneath;
 
 /// One layer's part.
@@ -162,8 +162,8 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
         .collect();
     let groups = || sharing.groups.iter();
     let contents = Space {
-        bytes: groups().map(|group| group.bytes).sum(),
-        blocks: groups().map(|group| group.blocks).sum(),
+        bytes: total(groups().map(|group| group.bytes)),
+        blocks: total(groups().map(|group| group.blocks)),
     };
     let mut engines = HeldImages::of(dir)?.beside(&images);
     let came: HashMap<DiffId, i64> =
@@ -175,13 +175,13 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
     let (mut of_images, unheld) = sharing.all(&holders);
     let of_engines = of_images.split_off(images.len());
     Ok(DiskUsage {
-        entries: layers.iter().map(|layer| layer.entries).sum(),
-        files: groups().map(|group| group.files).sum(),
-        apparent: of_images.iter().chain(&of_engines).map(|usage| usage.apparent).sum::<u64>()
-            + unheld.apparent,
-        layered: layers.iter().map(|layer| layer.usage.layered).sum(),
+        entries: total(layers.iter().map(|layer| layer.entries)),
+        files: total(groups().map(|group| group.files)),
+        apparent: total(of_images.iter().chain(&of_engines).map(|usage| usage.apparent))
+            .saturating_add(unheld.apparent),
+        layered: total(layers.iter().map(|layer| layer.usage.layered)),
         stored: contents.bytes,
-        shared: groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes).sum(),
+        shared: total(groups().filter(|group| group.layers.len() > 1).map(|group| group.bytes)),
         engines: engines.into_iter().zip(of_engines).collect(),
         unheld,
         disk: disk(dir, contents, &layers)?,
@@ -248,7 +248,7 @@ fn leftovers(store: &StoreDir, layers: &[LayerUsage]) -> Result<Space> {
 pub(super) fn bytes_on_disk(store: &StoreDir) -> Result<u64> {
     let dirs = ["layers", "blobs", "trees", "staging", "trash"];
     let walked = walk(store.fd(), dirs.map(PathBuf::from))?;
-    Ok((walked.total().bytes) - walked.directories.bytes)
+    Ok(walked.total().bytes - walked.directories.bytes)
 }
 
 /// What the index takes now.

@@ -21,6 +21,7 @@ use strata_tree::DiffId;
 use crate::error::Result;
 use crate::index::holders::{self, Sum};
 use crate::index::{self, ImageRecord};
+use crate::measure::{add, total};
 
 /// Contents that exactly the same layers hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,14 +113,14 @@ fn give(parts: &mut [Usage], owners: impl Iterator<Item = usize>, n: u64, held: 
     for (rank, owner) in owners.enumerate() {
         let part = &mut parts[owner];
         let share = |all: u64| all / n + u64::from((rank as u64) < all % n);
-        part.files += all.files;
-        part.stored += all.bytes;
-        part.blocks.stored += all.blocks;
-        part.attributed += share(all.bytes);
-        part.blocks.attributed += share(all.blocks);
+        add(&mut part.files, all.files);
+        add(&mut part.stored, all.bytes);
+        add(&mut part.blocks.stored, all.blocks);
+        add(&mut part.attributed, share(all.bytes));
+        add(&mut part.blocks.attributed, share(all.blocks));
         if n == 1 {
-            part.unique += alone.bytes;
-            part.blocks.unique += alone.blocks;
+            add(&mut part.unique, alone.bytes);
+            add(&mut part.blocks.unique, alone.blocks);
         }
         part.shared = part.stored - part.unique;
         part.blocks.shared = part.blocks.stored - part.blocks.unique;
@@ -160,23 +161,25 @@ impl Sharing {
         let stacks = self.stacks(chosen.iter().filter_map(|at| images.get(*at)));
         let parts = || chosen.iter().filter_map(|at| parts.get(*at));
         let mut all = Usage {
-            apparent: parts().map(|part| part.apparent).sum(),
-            layered: stacks.iter().zip(&self.apparent).map(|(n, bytes)| n * bytes).sum(),
-            attributed: parts().map(|part| part.attributed).sum(),
+            apparent: total(parts().map(|part| part.apparent)),
+            layered: total(
+                stacks.iter().zip(&self.apparent).map(|(n, bytes)| n.saturating_mul(*bytes)),
+            ),
+            attributed: total(parts().map(|part| part.attributed)),
             ..Usage::default()
         };
-        all.blocks.attributed = parts().map(|part| part.blocks.attributed).sum();
+        all.blocks.attributed = total(parts().map(|part| part.blocks.attributed));
         for (owners, held) in &by {
             let inside = ones(owners).filter(|owner| chosen.contains(owner)).count();
             if inside == 0 {
                 continue;
             }
-            all.files += held.all.files;
-            all.stored += held.all.bytes;
-            all.blocks.stored += held.all.blocks;
+            add(&mut all.files, held.all.files);
+            add(&mut all.stored, held.all.bytes);
+            add(&mut all.blocks.stored, held.all.blocks);
             if inside == ones(owners).count() {
-                all.unique += held.alone.bytes;
-                all.blocks.unique += held.alone.blocks;
+                add(&mut all.unique, held.alone.bytes);
+                add(&mut all.blocks.unique, held.alone.blocks);
             }
         }
         all.shared = all.stored - all.unique;
@@ -188,7 +191,7 @@ impl Sharing {
         let positions = self.positions();
         let apparent = |image: &ImageRecord| {
             let known = image.layers.iter().filter_map(|layer| positions.get(layer));
-            known.map(|at| self.apparent[*at]).sum()
+            total(known.map(|at| self.apparent[*at]))
         };
         let parts = images.iter().map(apparent);
         let mut parts: Vec<Usage> = parts
@@ -215,7 +218,7 @@ impl Sharing {
     fn rest(&self, images: &[ImageRecord], by: &HashMap<Bits, Held>) -> Usage {
         let stacks = self.stacks(images.iter());
         let loose = stacks.iter().zip(&self.apparent).filter(|(n, _)| **n == 0);
-        let apparent = loose.map(|(_, bytes)| bytes).sum();
+        let apparent = total(loose.map(|(_, bytes)| *bytes));
         let mut part = [Usage { apparent, layered: apparent, ..Usage::default() }];
         if let Some(Held { all, .. }) = by.get(&vec![0; images.len().div_ceil(64)]) {
             give(&mut part, [0].into_iter(), 1, &Held { all: *all, alone: *all });
@@ -233,7 +236,7 @@ impl Sharing {
         let mut parts: Vec<Usage> = known
             .map(|(bytes, n)| Usage {
                 apparent: *bytes,
-                layered: bytes * (*n).max(1),
+                layered: bytes.saturating_mul((*n).max(1)),
                 ..Usage::default()
             })
             .collect();
@@ -249,9 +252,9 @@ impl Sharing {
         let goes: Vec<bool> = self.layers.iter().map(|layer| layers.contains(layer)).collect();
         let mut all = SharedGroup { layers: Vec::new(), files: 0, bytes: 0, blocks: 0 };
         for group in self.groups.iter().filter(|group| group.layers.iter().all(|at| goes[*at])) {
-            all.files += group.files;
-            all.bytes += group.bytes;
-            all.blocks += group.blocks;
+            add(&mut all.files, group.files);
+            add(&mut all.bytes, group.bytes);
+            add(&mut all.blocks, group.blocks);
         }
         all.layers = (0..goes.len()).filter(|at| goes[*at]).collect();
         all

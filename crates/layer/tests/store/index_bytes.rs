@@ -285,3 +285,36 @@ fn wrong_facts_are_found() {
         assert_eq!(dump(&root), before, "{name}");
     }
 }
+
+/// Found by the fuzz target `rows`: taken as a number without a sign it is larger than any disk.
+#[test]
+fn a_number_below_zero_is_damage_and_the_error_has_the_way_out() {
+    for change in ["UPDATE holders SET bytes = -5", "UPDATE layers SET apparent = -5"] {
+        let place = TempStore::in_memory();
+        let root = place.root();
+        fill(&root);
+        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+        db.execute_batch(change).unwrap();
+        drop(db);
+        let store = Store::open_existing(&root, StoreOptions::default()).unwrap();
+        let error = store.accounts().disk_usage().unwrap_err().to_string();
+        assert!(error.contains("-5") && error.ends_with("run `strata fsck`"), "{error}");
+    }
+}
+
+/// Each number can be, their sum cannot.
+#[test]
+fn numbers_that_do_not_add_up_are_no_crash() {
+    let place = TempStore::in_memory();
+    let root = place.root();
+    fill(&root);
+    let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    db.execute_batch("UPDATE holders SET bytes = 9223372036854775807").unwrap();
+    db.execute_batch("UPDATE layers SET apparent = 9223372036854775807").unwrap();
+    drop(db);
+    let store = Store::open_existing(&root, StoreOptions::default()).unwrap();
+    let usage = store.accounts().disk_usage().unwrap();
+    assert!(usage.layers.len() > 2, "{}", usage.layers.len());
+    assert_eq!((usage.stored, usage.apparent), (u64::MAX, u64::MAX));
+    assert!(!fsck(&root).problems.is_empty());
+}
