@@ -163,7 +163,10 @@ impl NewContents<'_, '_> {
             let (id, copy) = match self.staged.all.get(local.index())?.name {
                 NO_NAME => (NO_ID, before),
                 // A further copy of ours: the one before it has all the names that it can have.
-                _ if before != NO_COPY => (self.insert(local, before + 1)?, before + 1),
+                _ if before != NO_COPY => {
+                    let copy = before.saturating_add(1);
+                    (self.insert(local, copy)?, copy)
+                }
                 _ => match self.reconcile(local)? {
                     Reconciled::Known(id) => {
                         self.added.note_known(self.db, id)?;
@@ -202,7 +205,7 @@ impl NewContents<'_, '_> {
                 if let Some(last) = self.staged.places(local)?.last().transpose()? {
                     self.stage.relink_own(&last, self.staged.places(local)?)?;
                 }
-                return Ok(Reconciled::Copy(source.copy + 1));
+                return Ok(Reconciled::Copy(source.copy.saturating_add(1)));
             }
             self.relinked = true;
         }

@@ -225,6 +225,8 @@ fn wrong_facts_are_found() {
             "sizes of a layer",
             "UPDATE layers SET headers_size = 1 WHERE id = (SELECT max(id) FROM layers)",
         ),
+        ("number of a copy", "UPDATE contents SET copy = 99"),
+        ("number below zero of a copy", "UPDATE contents SET copy = -1"),
         (
             "blocks of a content",
             "UPDATE contents SET blocks = blocks + 8 WHERE id = (SELECT max(id) FROM contents)",
