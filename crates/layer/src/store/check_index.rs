@@ -181,6 +181,11 @@ impl Checker<'_> {
                 "SELECT count(*) FROM contents WHERE copy < 0 OR copy >= id",
             ),
             (
+                "images have layers in places that they do not have",
+                "SELECT count(*) FROM (SELECT 1 FROM image_layers GROUP BY image
+                    HAVING min(position) <> 0 OR max(position) <> count(*) - 1)",
+            ),
+            (
                 "counters are wrong",
                 "SELECT count(*) FROM (SELECT 'layers' AS name, max(id) AS id FROM layers
                                  UNION SELECT 'contents', max(id) FROM contents) AS used

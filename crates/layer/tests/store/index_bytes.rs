@@ -266,6 +266,7 @@ fn wrong_facts_are_found() {
         ("tag", "UPDATE tags SET reference = 'one:2' WHERE reference = 'one:1'"),
         ("tag of another", "UPDATE tags SET image = (SELECT max(id) FROM images)"),
         ("order of layers", "UPDATE image_layers SET position = 9 - position"),
+        ("gap in the layers", "UPDATE image_layers SET position = 9 WHERE position = 1"),
         ("manifest", "UPDATE images SET manifest = NULL"),
         ("counter", "UPDATE sqlite_sequence SET seq = 1"),
         ("counter gone", "DELETE FROM sqlite_sequence WHERE name = 'contents'"),
