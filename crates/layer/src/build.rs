@@ -319,11 +319,6 @@ impl Built {
         self.rows.row(at, digest)
     }
 
-    /// All rows.
-    pub(crate) fn all_rows(&self) -> Result<Vec<EntryRow>> {
-        (0..self.rows.count()).map(|at| self.row(at)).collect()
-    }
-
     /// Its directories, those left out that only whiteouts imply.
     pub(crate) fn directories(&self) -> impl Iterator<Item = Result<TreePath>> {
         (1..self.rows.count()).filter_map(|row| match self.rows.is_dir(row) {

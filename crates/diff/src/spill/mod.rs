@@ -12,8 +12,8 @@
 //! time take their memory from one [`Room`].
 //!
 //! Invariants: what was set last is what is got, wherever it was meanwhile; in memory are no more
-//! pages than the share and the room hold (two at least); a page is written when it leaves memory
-//! changed.
+//! pages than the share and the room hold (two at least, and those that the file did not take, where
+//! that is allowed); a page is written when it leaves memory changed.
 
 mod record;
 mod table;
@@ -68,6 +68,8 @@ pub struct SpillSpace {
     memory: usize,
     /// Where the file is, for people.
     place: String,
+    /// Whether a page stays in memory if the file takes none.
+    or_memory: bool,
     file: Mutex<ScratchFile>,
 }
 
@@ -94,16 +96,36 @@ impl SpillSpace {
         place: impl Into<String>,
         make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Arc::new(Self::of(room, memory, place.into(), make))
+    }
+
+    /// The same for what must be done where the disk is full or cannot be written, too: what the
+    /// file does not take stays in memory.
+    pub fn or_memory(
+        room: &Arc<Room>,
+        memory: usize,
+        make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { or_memory: true, ..Self::of(room, memory, String::new(), make) })
+    }
+
+    fn of(
+        room: &Arc<Room>,
+        memory: usize,
+        place: String,
+        make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
+    ) -> Self {
         let file = ScratchFile { make: Some(Box::new(make)), file: None, pages: 0 };
         let (room, file) = (Arc::clone(room), Mutex::new(file));
-        Arc::new(Self { room, memory, place: place.into(), file })
+        Self { room, memory, place, or_memory: false, file }
     }
 
     /// As much memory as is needed.
     pub fn unbounded() -> Arc<Self> {
         let file = ScratchFile { make: None, file: None, pages: 0 };
         let (room, file) = (Room::new(usize::MAX), Mutex::new(file));
-        Arc::new(Self { room, memory: usize::MAX, place: String::new(), file })
+        let place = String::new();
+        Arc::new(Self { room, memory: usize::MAX, place, or_memory: false, file })
     }
 
     fn doing(&self) -> String {
@@ -170,8 +192,8 @@ pub struct Spill<T> {
 
 impl<T> Drop for Spill<T> {
     fn drop(&mut self) {
-        let Pages { frames, frame, .. } = self.pages.get_mut();
-        self.scratch.room.give(frames.len().saturating_sub(FEWEST) * *frame);
+        let Pages { taken, frame, .. } = self.pages.get_mut();
+        self.scratch.room.give(*taken * *frame);
     }
 }
 
@@ -185,6 +207,8 @@ struct Pages<T> {
     frames: Vec<Frame<T>>,
     /// Frames that memory holds.
     most: usize,
+    /// Those that the room gave.
+    taken: usize,
     /// The frame that leaves next, if it was not used.
     hand: usize,
 }
@@ -217,7 +241,7 @@ impl<T: Record> Spill<T> {
         let most = share / Self::FRAME;
         let places = vec![Place::default(); (length as usize).div_ceil(Self::EACH)];
         let (frame, frames) = (Self::FRAME, Vec::new());
-        let pages = Pages { frame, length, blank, places, frames, most, hand: 0 };
+        let pages = Pages { frame, length, blank, places, frames, most, taken: 0, hand: 0 };
         Self { scratch: Arc::clone(scratch), pages: RefCell::new(pages) }
     }
 
@@ -354,13 +378,20 @@ impl<T: Record> Pages<T> {
         Ok(at)
     }
 
+    fn new_frame(&mut self) -> usize {
+        let records = Vec::with_capacity(Spill::<T>::EACH);
+        self.frames.push(Frame { page: 0, records, changed: false, used: false });
+        self.frames.len() - 1
+    }
+
     /// An empty frame.
     fn vacate(&mut self, scratch: &SpillSpace) -> Result<usize> {
-        let few = self.frames.len() < FEWEST;
-        if few || self.frames.len() < self.most && scratch.room.take(Spill::<T>::FRAME) {
-            let records = Vec::with_capacity(Spill::<T>::EACH);
-            self.frames.push(Frame { page: 0, records, changed: false, used: false });
-            return Ok(self.frames.len() - 1);
+        if self.frames.len() < FEWEST {
+            return Ok(self.new_frame());
+        }
+        if self.frames.len() < self.most && scratch.room.take(Spill::<T>::FRAME) {
+            self.taken += 1;
+            return Ok(self.new_frame());
         }
         while std::mem::take(&mut self.frames[self.hand].used) {
             self.hand = (self.hand + 1) % self.frames.len();
@@ -376,7 +407,11 @@ impl<T: Record> Pages<T> {
                 for (record, bytes) in frame.records.iter().zip(bytes.chunks_exact_mut(T::BYTES)) {
                     record.put(bytes);
                 }
-                place.written = Some(scratch.write(place.written, &bytes)?);
+                match scratch.write(place.written, &bytes) {
+                    Ok(written) => place.written = Some(written),
+                    Err(_) if scratch.or_memory => return Ok(self.new_frame()),
+                    Err(error) => return Err(error),
+                }
             }
             place.frame = None;
         }

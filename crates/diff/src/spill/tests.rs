@@ -75,6 +75,20 @@ fn a_full_disk_is_an_error_and_no_more() {
 }
 
 #[test]
+fn what_a_full_disk_does_not_take_stays_in_memory_where_that_is_allowed() {
+    let full = || Err(std::io::Error::from_raw_os_error(28));
+    let room = Room::new(1 << 16);
+    let mut all = Spill::new(&SpillSpace::or_memory(&room, 1 << 16, full), 50);
+    for n in 0..100_000u64 {
+        all.push(n).unwrap();
+    }
+    all.set(7, 70).unwrap();
+    assert!((0..100_000).all(|n| all.get(n).unwrap() == if n == 7 { 70 } else { n }));
+    drop(all);
+    assert_eq!(room.0.load(std::sync::atomic::Ordering::Relaxed), 1 << 16);
+}
+
+#[test]
 fn a_table_finds_what_it_has_though_hashes_meet() {
     let mut table = Table::new(&tight(), 10);
     let words: Vec<u64> = (0..5000).map(|n| n * 7).collect();

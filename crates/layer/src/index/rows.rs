@@ -183,34 +183,43 @@ fn columns<'a>(
 }
 
 /// Whether the row is a name of a regular file.
-fn has_content(rows: &[EntryRow], row: &EntryRow) -> bool {
-    let target = match &row.kind {
-        RowKind::HardLink(target) => rows.get((target.0 as usize).wrapping_sub(1)),
-        _ => Some(row),
-    };
-    target.is_some_and(|row| matches!(row.kind, RowKind::Regular(_)))
+fn has_content(rows: &dyn Fn(u64) -> Result<EntryRow>, row: &EntryRow) -> Result<bool> {
+    Ok(match &row.kind {
+        RowKind::HardLink(target) => {
+            matches!(rows(target.0.wrapping_sub(1))?.kind, RowKind::Regular(_))
+        }
+        kind => matches!(kind, RowKind::Regular(_)),
+    })
 }
 
-/// The numbers of stored rows that are not, column by column, what [`insert`] writes for `rows`,
-/// contents aside: [`select`] reads two encodings of one fact as the same, this does not.
+/// The numbers of stored rows, `most` of them at most, that are not, column by column, what
+/// [`insert`] writes for the `count` rows, contents aside: [`each`] reads two encodings of one fact
+/// as the same, this does not.
 ///
 /// # Errors
-/// Whatever SQLite says.
-pub(crate) fn unlike(db: &Connection, layer: i64, rows: &[EntryRow]) -> Result<Vec<usize>> {
+/// Those of `rows`; whatever SQLite says.
+pub(crate) fn unlike(
+    db: &Connection,
+    layer: i64,
+    count: u64,
+    rows: &dyn Fn(u64) -> Result<EntryRow>,
+    most: usize,
+) -> Result<Vec<u64>> {
     let mut statement =
         db.prepare_cached("SELECT * FROM entries WHERE layer = ?1 ORDER BY node")?;
     let mut found = statement.query([layer])?;
     let mut unlike = Vec::new();
-    for (i, row) in rows.iter().enumerate() {
-        let Some(stored) = found.next()? else {
-            unlike.extend(i..rows.len());
+    for i in 0..count {
+        let Some(stored) = found.next()?.filter(|_| unlike.len() < most) else {
             break;
         };
+        let row = rows(i)?;
         let xattrs = row.meta.as_ref().and_then(|meta| encode_xattrs(&meta.xattrs));
-        for (at, expected) in columns(layer, i, row, xattrs.as_deref()).into_iter().enumerate() {
+        let columns = columns(layer, i as usize, &row, xattrs.as_deref());
+        for (at, expected) in columns.into_iter().enumerate() {
             let right = match (at, stored.get_ref(at)?) {
-                (CONTENT, ValueRef::Integer(_)) => has_content(rows, row),
-                (CONTENT, actual) => actual == ValueRef::Null && !has_content(rows, row),
+                (CONTENT, ValueRef::Integer(_)) => has_content(rows, &row)?,
+                (CONTENT, actual) => actual == ValueRef::Null && !has_content(rows, &row)?,
                 (_, actual) => actual == expected,
             };
             if !right {

@@ -23,15 +23,21 @@ pub(crate) struct ContentFile {
     pub(crate) verity: Option<VerityDigest>,
 }
 
-/// The contents of a layer, each once, with a name.
-pub(crate) fn contents_of(db: &Connection, layer: &DiffId) -> Result<Vec<ContentFile>> {
+/// The contents of a layer, each once, with a name; of those alone whose fs-verity digest is known,
+/// where `known` is.
+pub(crate) fn contents_of(
+    db: &Connection,
+    layer: &DiffId,
+    known: bool,
+) -> Result<Vec<ContentFile>> {
     let mut statement = db.prepare_cached(
         "SELECT contents.id, digest, contents.size, layer, parent, name, verity FROM entries
          JOIN contents ON contents.id = entries.content
          WHERE layer = (SELECT id FROM layers WHERE diff_id = ?1)
+           AND (verity IS NOT NULL OR NOT ?2)
          GROUP BY contents.id",
     )?;
-    let mut rows = statement.query([layer.as_bytes()])?;
+    let mut rows = statement.query((layer.as_bytes(), known))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (layer, parent, name): (i64, i64, Vec<u8>) = (row.get(3)?, row.get(4)?, row.get(5)?);

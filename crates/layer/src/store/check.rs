@@ -12,21 +12,22 @@
 //! a problem, and neither is what other processes do meanwhile. With it, what stays among the
 //! problems is what could not be mended.
 
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use strata_tree::TreePath;
+use strata_tree::{DiffId, TreePath};
 
 use super::check_accounts::wrong_numbers;
-use super::checker::Checker;
+use super::checker::{Checker, MetContent};
 use super::fsck_report::{FsckReport, Problem};
+use super::layer_rows::LayerRows;
 use super::leases::LeasedLayer;
 use super::mend::Mender;
 use super::rebuild::{Derived, derive, rebuild};
 use super::{Store, StoreOptions, check_index, verity};
+use crate::build::Built;
 use crate::error::{Error, IoContext, Result};
-use crate::index::rows::{EntryRow, with_paths};
+use crate::index::rows::with_paths;
 use crate::index::{self, LayerRecord, rows};
 use crate::progress::{Event, Progress};
 
@@ -124,73 +125,138 @@ impl Checker<'_> {
         let Some(leased) = LeasedLayer::take(self.dir, self.index, &record.diff_id)? else {
             return Err(Error::NoLayer(record.diff_id));
         };
-        let index_problem = |report: &mut FsckReport, what: &str| {
-            report.index_problem(format!("layer {}: {what}", record.diff_id));
-        };
-        let stored = rows::select(&self.index.lock().db, record.id);
-        let derived =
-            derive(&leased).and_then(|Derived { built, record }| Ok((built.all_rows()?, record)));
-        let rows = match (&stored, &derived) {
-            (_, Ok((rows, _))) => rows,
-            (Ok((rows, _)), Err(_)) => rows,
-            (Err(_), Err(_)) => &Vec::new(),
-        };
-        self.check_files(&leased, rows)?;
-        match &stored {
-            Err(error) => index_problem(&mut self.report, &error.to_string()),
-            Ok((stored, content_ids)) => {
-                if let Ok((derived_rows, derived)) = &derived {
-                    let mut wrong = differences(stored, derived_rows);
-                    if wrong.is_empty() {
-                        let unlike = rows::unlike(&self.index.lock().db, record.id, derived_rows)?;
-                        wrong = named(&unlike, derived_rows);
-                    }
-                    wrong.iter().for_each(|what| index_problem(&mut self.report, what));
-                    let wrong = wrong_numbers(record, derived);
-                    wrong.iter().for_each(|what| index_problem(&mut self.report, what));
-                }
-                self.check_inodes(&leased, stored, content_ids);
-                for what in verity::faults(self.index, &leased, &mut self.sealed)? {
-                    index_problem(&mut self.report, &what);
-                }
+        let wrong = match derive(&leased, &self.dir.scratch_for_check()) {
+            Ok(derived) => self.check_derived(&leased, record, &derived)?,
+            Err(error) => {
+                self.check_stored(&leased, record)?;
+                return Err(error);
             }
+        };
+        self.index_problems(&record.diff_id, wrong);
+        Ok(())
+    }
+
+    fn index_problems(&mut self, diff_id: &DiffId, wrong: impl IntoIterator<Item = String>) {
+        for what in wrong {
+            self.report.index_problem(format!("layer {diff_id}: {what}"));
         }
-        derived.map(|_| ())
+    }
+
+    /// What is wrong with the rows of a layer whose directory says what they should be.
+    fn check_derived(
+        &mut self,
+        leased: &LeasedLayer,
+        record: &LayerRecord,
+        derived: &Derived,
+    ) -> Result<Vec<String>> {
+        let built = &derived.built;
+        self.check_files(leased, &LayerRows::Derived(built))?;
+        let mut wrong = match self.differences(leased, record.id, built) {
+            Ok(wrong) => wrong,
+            Err(Fault::Stored(error)) => return Ok(vec![error.to_string()]),
+            Err(Fault::Derived(error)) => return Err(error),
+        };
+        if wrong.is_empty() {
+            let (db, row) = (&self.index.lock().db, |at| built.row(at));
+            let unlike = rows::unlike(db, record.id, built.rows.count(), &row, MOST)?;
+            wrong = unlike.iter().map(|at| wrong_row(built, *at)).collect::<Result<_>>()?;
+        }
+        wrong.extend(wrong_numbers(record, &derived.record));
+        wrong.extend(verity::faults(self.index, leased, &mut self.sealed)?);
+        Ok(wrong)
+    }
+
+    /// The rows of the index against those of the directory: the first few that differ. What is
+    /// the same is compared with the files: names of one content must be one inode.
+    fn differences(
+        &mut self,
+        leased: &LeasedLayer,
+        layer: i64,
+        built: &Built,
+    ) -> std::result::Result<Vec<String>, Fault> {
+        let (mut stored, count, mut wrong) = (0, built.rows.count(), Vec::new());
+        let index = self.index;
+        rows::each(&index.lock().db, layer, &mut |row, content| {
+            let at = stored;
+            stored += 1;
+            if at >= count {
+                return Ok(());
+            }
+            if row != built.row(at).map_err(Fault::Derived)? {
+                if wrong.len() < MOST {
+                    wrong.push(wrong_row(built, at).map_err(Fault::Derived)?);
+                }
+                return Ok(());
+            }
+            let Some(content) = content else { return Ok(()) };
+            let path = built.rows.path(at).map_err(|error| Fault::Derived(error.into()))?;
+            self.check_inode(leased, &path, content).map_err(Fault::Derived)
+        })?;
+        if stored != count {
+            return Ok(vec![format!("{stored} rows, should be {count}")]);
+        }
+        Ok(wrong)
+    }
+
+    /// A layer whose directory does not say what it should be: what the index says stands in.
+    fn check_stored(&mut self, leased: &LeasedLayer, record: &LayerRecord) -> Result<()> {
+        let stored = rows::select(&self.index.lock().db, record.id);
+        let none = Vec::new();
+        let rows = stored.as_ref().map_or(&none, |(rows, _)| rows);
+        self.check_files(leased, &LayerRows::Stored(rows))?;
+        let wrong = match &stored {
+            Err(error) => vec![error.to_string()],
+            Ok((rows, contents)) => {
+                for (path, at, _) in with_paths(rows) {
+                    if let Some(content) = contents.get(at).copied().flatten() {
+                        self.check_inode(leased, &path, content)?;
+                    }
+                }
+                verity::faults(self.index, leased, &mut self.sealed)?
+            }
+        };
+        self.index_problems(&record.diff_id, wrong);
+        Ok(())
     }
 
     /// Names of one content must be one inode.
-    fn check_inodes(&mut self, leased: &LeasedLayer, rows: &[EntryRow], contents: &[Option<i64>]) {
-        for (path, at, _) in with_paths(rows) {
-            let Some(id) = contents.get(at).copied().flatten() else { continue };
-            let Ok(meta) = leased.open(&path).and_then(|f| f.metadata().doing(|| path.to_string()))
-            else {
-                continue; // Told already.
-            };
-            let inode = (meta.dev(), meta.ino());
-            if self.inodes.entry(id).or_insert((inode, meta.blocks())).0 != inode {
-                let what = format!("{path} is not the inode of its content {id}");
-                self.report.index_problem(format!("layer {}: {what}", leased.diff_id()));
-            }
+    fn check_inode(&mut self, leased: &LeasedLayer, path: &TreePath, id: i64) -> Result<()> {
+        let Ok(meta) = leased.open(path).and_then(|f| f.metadata().doing(|| path.to_string()))
+        else {
+            return Ok(()); // Told already.
+        };
+        let (device, inode, blocks) = (meta.dev(), meta.ino(), meta.blocks());
+        let now = MetContent { id, device, inode, blocks };
+        let met = self.met.find_or_put(id, |met| met.id == id, now)?;
+        if (met.device, met.inode) != (device, inode) {
+            let what = format!("{path} is not the inode of its content {id}");
+            self.index_problems(leased.diff_id(), [what]);
         }
+        Ok(())
     }
 }
 
-/// What differs between the index' rows and those derived from the directory, the first few.
-fn differences(stored: &[EntryRow], derived: &[EntryRow]) -> Vec<String> {
-    if stored.len() != derived.len() {
-        return vec![format!("{} rows, should be {}", stored.len(), derived.len())];
-    }
-    let rows = stored.iter().zip(derived).enumerate().filter(|(_, (a, b))| a != b);
-    named(&rows.map(|(at, _)| at).collect::<Vec<_>>(), derived)
+/// Where a comparison failed.
+enum Fault {
+    /// In the index.
+    Stored(Error),
+    /// In what was derived.
+    Derived(Error),
 }
 
-/// Says of which paths the rows are wrong, the first few.
-fn named(wrong: &[usize], rows: &[EntryRow]) -> Vec<String> {
-    const MOST: usize = 8;
-    let paths: HashMap<usize, TreePath> = match wrong {
-        [] => HashMap::new(),
-        _ => with_paths(rows).map(|(path, at, _)| (at, path)).collect(),
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stored(error)
+    }
+}
+
+/// Wrong rows of a layer that are named.
+const MOST: usize = 8;
+
+fn wrong_row(built: &Built, at: u64) -> Result<String> {
+    let path = match at {
+        0 => "/".to_owned(),
+        _ => built.rows.path(at)?.to_string(),
     };
-    let path = |at| paths.get(at).map_or("/".to_owned(), ToString::to_string);
-    wrong.iter().take(MOST).map(|at| format!("the row of {} is wrong", path(at))).collect()
+    Ok(format!("the row of {path} is wrong"))
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use strata_tree::ContentDigest;
 
-use super::checker::Checker;
+use super::checker::{Checker, MetContent, Remembered};
 use crate::error::Result;
 use crate::index::LayerRecord;
 use crate::index::holders::{self, Sum};
@@ -22,7 +22,7 @@ impl Checker<'_> {
         let index = self.index.lock();
         let mut wrong = Vec::new();
         wrong.extend(wrong_sets(&index.db)?.into_iter().take(MOST));
-        wrong.extend(wrong_blocks(&index.db, &self.inodes)?.into_iter().take(MOST));
+        wrong.extend(wrong_blocks(&index.db, &self.met)?.into_iter().take(MOST));
         wrong.into_iter().for_each(|what| self.report.index_problem(what));
         Ok(())
     }
@@ -43,7 +43,8 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
         let known = set.and_then(|set| Some((set, stored.get(&set)?.0.as_deref()?)));
         match known {
             Some((set, of_set)) if of_set == layers => sums.entry(set).or_default().add(one),
-            Some(_) | None => lost.push((content, layers.to_vec())),
+            Some(_) | None if lost.len() < MOST => lost.push((content, layers.to_vec())),
+            Some(_) | None => {}
         }
     })?;
     for (content, layers) in lost.iter().take(MOST) {
@@ -68,14 +69,15 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-fn wrong_blocks(db: &Connection, inodes: &HashMap<i64, ((u64, u64), u64)>) -> Result<Vec<String>> {
+fn wrong_blocks(db: &Connection, met: &Remembered<MetContent>) -> Result<Vec<String>> {
     let mut statement = db.prepare("SELECT id, blocks FROM contents ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();
     while let Some(row) = rows.next()? {
         let (content, blocks): (i64, u64) = (row.get(0)?, row.get(1)?);
-        let Some((_, real)) = inodes.get(&content) else { continue };
-        if *real != blocks {
+        let Some(found) = met.find(content, |met| met.id == content)? else { continue };
+        let real = found.blocks;
+        if real != blocks && wrong.len() < MOST {
             let digest = digest(db, content)?;
             wrong.push(format!("content {digest}: {blocks} blocks, should be {real}"));
         }

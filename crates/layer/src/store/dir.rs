@@ -70,6 +70,11 @@ impl StoreDir {
         self.memory.scratch(&self.staging())
     }
 
+    /// Where is kept what a check notes of a layer, or of all.
+    pub(super) fn scratch_for_check(&self) -> Arc<SpillSpace> {
+        self.memory.scratch_for_check(&self.staging())
+    }
+
     /// Sets the memory for that, before a layer is unpacked.
     pub(super) fn set_memory(&mut self, memory: BooksMemory) {
         self.memory = memory;

@@ -6,10 +6,10 @@
 //! Invariants: only layers whose rebuilt diff has their diff id enter the index; the new one is
 //! complete and durable before it replaces the old; nobody has the store open meanwhile.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use strata_diff::Limits;
@@ -17,7 +17,7 @@ use strata_diff::headers::{self, DiffStream, Keeper};
 use strata_diff::spill::SpillSpace;
 use strata_diff::stream::Hashed;
 use strata_diff::tar::DiffReader;
-use strata_tree::{BlobDigest, ContentDigest, DiffId, ImageId, TreePath};
+use strata_tree::{BlobDigest, DiffId, ImageId, TreePath};
 
 use super::dir::StoreDir;
 use super::fsck_report::FsckReport;
@@ -26,7 +26,7 @@ use super::listing::{Found, ImageList, ListedImage, Listing};
 use super::new_index::NewIndex;
 use super::steps::{Step, StepHook};
 use crate::body_target::Discarded;
-use crate::build::{Build, Built};
+use crate::build::{Build, Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
 use crate::index::holders::NewHolder;
 use crate::index::{self, ImageRecord, LayerRecord, contents, images, rows};
@@ -40,23 +40,25 @@ pub(super) struct Derived {
     pub record: LayerRecord,
 }
 
-/// The inodes of contents seen so far: digest and inode number to `contents.id`, and the number
-/// of copies of each digest.
-#[derive(Default)]
-struct Seen {
-    ids: HashMap<(ContentDigest, u64), i64>,
-    copies: HashMap<ContentDigest, i64>,
-}
+/// The inodes of contents that were met: there may be millions. A savepoint has it, too.
+const INODES: &str = "
+CREATE TEMP TABLE inodes (
+    inode   INTEGER NOT NULL,
+    digest  BLOB NOT NULL,
+    content INTEGER NOT NULL,  -- contents.id
+    PRIMARY KEY (inode, digest)
+) WITHOUT ROWID;
+";
 
-/// Reads a layer back from its directory.
-pub(super) fn derive(leased: &LeasedLayer) -> Result<Derived> {
+/// Reads a layer back from its directory; what is noted meanwhile is in `scratch`.
+pub(super) fn derive(leased: &LeasedLayer, scratch: &Arc<SpillSpace>) -> Result<Derived> {
     let headers = leased.headers()?;
     headers::verify(&headers)?;
     let headers_size = headers.metadata().doing(|| "cannot stat headers.zst".into())?.len();
     let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
     let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
     let label = leased.diff_id().to_string();
-    let mut build = Build::new(&label, Limits::NONE, Discarded, &SpillSpace::unbounded())?;
+    let mut build = Build::new(&label, Limits::NONE, Discarded, scratch)?;
     let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
     build.read(&mut reader)?;
     reader.finish()?;
@@ -124,16 +126,16 @@ fn insert_layers(
     progress: &dyn Progress,
     report: &mut FsckReport,
 ) -> Result<()> {
-    let mut seen = Seen::default();
+    tx.execute_batch(INODES)?;
     for (name, path) in dir.list("layers")? {
         let Ok(diff_id) = DiffId::from_hex(&name) else { continue };
         let label = diff_id.short();
         progress.event(&label, Event::Started { total: None });
         let Locked::Held(lock) = lock_path(&path, Lock::Shared)? else { continue };
         let leased = LeasedLayer::new(diff_id, lock);
-        let inserted = derive(&leased).and_then(|derived| {
+        let inserted = derive(&leased, &dir.scratch()).and_then(|derived| {
             let part = tx.savepoint()?;
-            insert_derived(&part, &leased, &derived, &mut seen)?;
+            insert_derived(&part, &leased, &derived)?;
             Ok(part.commit()?)
         });
         match inserted {
@@ -210,44 +212,52 @@ fn restore_image(
 }
 
 /// Adds a derived layer whose files already lie in `layers/`.
-fn insert_derived(
-    db: &Connection,
-    leased: &LeasedLayer,
-    derived: &Derived,
-    seen: &mut Seen,
-) -> Result<()> {
+fn insert_derived(db: &Connection, leased: &LeasedLayer, derived: &Derived) -> Result<()> {
     let layer = index::insert_layer(db, &derived.record)?;
     let mut added = NewHolder::new(db, layer)?;
     let built = &derived.built;
-    let (mut ids, mut own) = (HashMap::new(), HashSet::new());
-    for row in 0..built.rows.count() {
-        let Some(local) = built.local_of(row)? else { continue };
-        let local = built.books.locals.get(local)?;
-        let path = built.rows.path(row)?;
-        let file = leased.open(&path)?;
-        let stat = fstat(&file).doing(|| format!("cannot stat {path}"))?;
-        let (inode, blocks) = (stat.st_ino, stat.st_blocks as u64);
-        let id = match seen.ids.get(&(local.digest, inode)) {
-            // Another name within this layer, or that of another layer.
-            Some(id) if own.contains(id) => *id,
-            Some(id) => {
-                added.note_known(db, *id)?;
-                *id
-            }
-            None => {
-                let copy = seen.copies.entry(local.digest).or_insert(-1);
-                *copy += 1;
-                let (digest, size) = (&local.digest, local.size);
-                let id = contents::insert(db, digest, *copy, size, blocks, added.own)?;
-                added.note_new(size, blocks);
-                own.insert(id);
-                seen.ids.insert((local.digest, inode), id);
-                id
-            }
-        };
-        ids.insert(row, id);
-    }
-    let count = built.rows.count();
-    rows::insert(db, layer, count, |row| Ok((built.row(row)?, ids.get(&row).copied())))?;
+    rows::insert(db, layer, built.rows.count(), |row| {
+        Ok((built.row(row)?, content_of(db, leased, built, row, &mut added)?))
+    })?;
     added.settle(db)
+}
+
+/// The `contents.id` of a row, if it is a name of a regular file.
+fn content_of(
+    db: &Connection,
+    leased: &LeasedLayer,
+    built: &Built,
+    row: u64,
+    added: &mut NewHolder,
+) -> Result<Option<i64>> {
+    let Some(local) = built.local_of(row)? else { return Ok(None) };
+    let LocalContent { digest, size, .. } = built.books.locals.get(local)?;
+    let path = built.rows.path(row)?;
+    let stat = fstat(&leased.open(&path)?).doing(|| format!("cannot stat {path}"))?;
+    let (inode, blocks) = (stat.st_ino.cast_signed(), stat.st_blocks as u64);
+    let known: Option<(i64, Option<i64>)> = db
+        .prepare_cached(
+            "SELECT content, holders FROM temp.inodes JOIN contents ON contents.id = content
+             WHERE inode = ?1 AND inodes.digest = ?2",
+        )?
+        .query_row((inode, digest.as_bytes()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((id, holders)) = known {
+        // Of another layer, or a further name within this one.
+        if holders != Some(added.own) {
+            added.note_known(db, id)?;
+        }
+        return Ok(Some(id));
+    }
+    let copy = db
+        .prepare_cached("SELECT coalesce(max(copy), -1) + 1 FROM contents WHERE digest = ?1")?
+        .query_row([digest.as_bytes()], |row| row.get(0))?;
+    let id = contents::insert(db, &digest, copy, size, blocks, added.own)?;
+    added.note_new(size, blocks);
+    db.prepare_cached("INSERT INTO temp.inodes VALUES (?1, ?2, ?3)")?.execute((
+        inode,
+        digest.as_bytes(),
+        id,
+    ))?;
+    Ok(Some(id))
 }

@@ -38,7 +38,7 @@ impl<'s> Verity<'s> {
     /// # Errors
     /// `Io`, `Sqlite`; `Damaged` for a file that has not the bytes that it should have.
     pub fn fill(&self, layer: &LeasedLayer) -> Result<()> {
-        let mut unknown = verity::contents_of(&self.0.lock().db, layer.diff_id())?;
+        let mut unknown = verity::contents_of(&self.0.lock().db, layer.diff_id(), false)?;
         unknown.retain(|one| one.verity.is_none());
         self.seal(layer, &unknown, false).map(|_| ())
     }
@@ -51,7 +51,7 @@ impl<'s> Verity<'s> {
     pub fn require(&self, layers: &[LeasedLayer]) -> Result<HashMap<ContentDigest, VerityDigest>> {
         let mut digests = HashMap::new();
         for layer in layers {
-            let all = verity::contents_of(&self.0.lock().db, layer.diff_id())?;
+            let all = verity::contents_of(&self.0.lock().db, layer.diff_id(), false)?;
             let known = self.seal(layer, &all, true)?;
             digests.extend(all.iter().map(|one| one.digest).zip(known));
         }
@@ -109,7 +109,7 @@ pub(super) fn faults(
     layer: &LeasedLayer,
     known: &mut HashSet<i64>,
 ) -> Result<Vec<String>> {
-    let all = verity::contents_of(&index.lock().db, layer.diff_id())?;
+    let all = verity::contents_of(&index.lock().db, layer.diff_id(), true)?;
     let mut faults = Vec::new();
     for one in all {
         let Some(said) = one.verity.filter(|_| known.insert(one.id)) else { continue };
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn known(store: &Store, layer: &LeasedLayer) -> Vec<(ContentDigest, VerityDigest)> {
-        let all = verity::contents_of(&store.index().lock().db, layer.diff_id()).unwrap();
+        let all = verity::contents_of(&store.index().lock().db, layer.diff_id(), false).unwrap();
         let mut found: Vec<_> =
             all.iter().filter_map(|one| Some((one.digest, one.verity?))).collect();
         found.sort();

@@ -53,6 +53,9 @@ fn check(origin: &Path, set: &Set, name: &str, needle: &str, damage: impl Fn(&Pa
     let clean = (dump(&root), stored_files(&root));
     damage(&root);
     let report = fsck(&root);
+    let little = StoreOptions { memory: Some(1), ..StoreOptions::default() };
+    let again = Store::fsck(&root, false, little, &Silent).unwrap();
+    assert_eq!(again, report, "{name}: with no memory to speak of");
     let text: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     assert!(text.iter().any(|text| text.contains(needle)), "{name}: {needle} not in {text:?}");
     assert!(

@@ -281,7 +281,11 @@ fn wrong_facts_are_found() {
         let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
         db.execute_batch(&format!("PRAGMA foreign_keys = OFF; {change}")).unwrap();
         drop(db);
-        assert!(!fsck(&root).problems.is_empty(), "{name}");
+        let found = fsck(&root);
+        assert!(!found.problems.is_empty(), "{name}");
+        let little = StoreOptions { memory: Some(1), ..StoreOptions::default() };
+        let again = Store::fsck(&root, false, little, &Silent).unwrap();
+        assert_eq!(again, found, "{name}: with no memory to speak of");
         let report = Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
         assert_eq!(report.problems, [], "{name}");
         assert_clean(&root);
