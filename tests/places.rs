@@ -302,3 +302,40 @@ fn nothing_panics_where_it_cannot_print() {
         }
     }
 }
+
+/// With few descriptors a check cannot be done, which says nothing of what is stored.
+#[test]
+fn a_repair_with_few_descriptors_takes_nothing_out() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.path().join("store");
+    let archive = fixture("busybox-gzip.oci.tar");
+    let (loaded, said) = run(&sandbox, &root, "load", &["-i", archive.to_str().unwrap()]);
+    assert!(loaded, "{said}");
+    let shown = || strata(&sandbox, &root, "images", &[]).output().unwrap().stdout;
+    let before = shown();
+    assert!(!before.is_empty(), "an id is shown");
+    let (mut failed, mut mended) = (0, 0);
+    for descriptors in 4..40 {
+        for rebuilds in [false, true] {
+            if rebuilds {
+                fs::write(root.join("index.db"), "").unwrap();
+            }
+            let line = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+            let repair = strata(&sandbox, &root, "fsck", &["--repair"]);
+            let mut few = Command::new("sh");
+            few.args(["-c", &line]).arg(repair.get_program()).args(repair.get_args());
+            let done = few.stdin(Stdio::null()).output().unwrap();
+            let said = String::from_utf8_lossy(&done.stderr).into_owned()
+                + &String::from_utf8_lossy(&done.stdout);
+            assert!(!said.contains("taken out"), "{descriptors}: {said}");
+            failed += usize::from(!done.status.success());
+            mended += usize::from(done.status.success());
+            if !done.status.success() {
+                let (done, said) = run(&sandbox, &root, "fsck", &["--repair"]);
+                assert!(done, "{descriptors}: {said}");
+            }
+            assert_eq!(shown(), before, "{descriptors}: {said}");
+        }
+    }
+    assert!(failed > 4 && mended > 4, "{failed} {mended}");
+}

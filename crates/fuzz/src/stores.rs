@@ -56,7 +56,8 @@ fn as_if_written_so(tree: &mut [u8]) {
 }
 
 /// A compiled tree, damaged, or where bytes are left over written wrong: every node, name,
-/// attribute and content reference is asked for. One that passes the check answers all of it.
+/// attribute and content reference is asked for. Of one that passes the check, every node and
+/// directory can be read.
 #[allow(clippy::unwrap_used)]
 pub(crate) fn tree(data: &[u8]) {
     static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();

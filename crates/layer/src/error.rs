@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use strata_diff::tar::DiffError;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
@@ -206,7 +207,58 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
+/// Errors of the operating system that a damaged disk or directory may be the cause of. The others
+/// (no memory, no descriptors, no room) come from outside, and what is stored may be whole.
+const OF_DAMAGE: [Errno; 12] = [
+    Errno::NOENT,
+    Errno::NOTDIR,
+    Errno::ISDIR,
+    Errno::LOOP,
+    Errno::NAMETOOLONG,
+    Errno::XDEV,
+    Errno::NXIO,
+    Errno::IO,
+    Errno::UCLEAN,
+    Errno::BADMSG,
+    Errno::ACCESS,
+    Errno::PERM,
+];
+
+/// The error of the operating system in one of another, wherever it was wrapped.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        if let Some(code) = io.and_then(std::io::Error::raw_os_error) {
+            return Some(Errno::from_raw_os_error(code));
+        }
+        next = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Looks a second time where the operating system refused: what is taken for damage is taken out.
+///
+/// # Errors
+/// Those of the second look.
+pub(crate) fn second_look<T>(mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    match look() {
+        Err(error) if os_error(&error).is_some() => look(),
+        done => done,
+    }
+}
+
 impl Error {
+    /// Whether what is stored may be damaged, in whose place this came. Only that is a reason to
+    /// take something out.
+    pub(crate) fn may_be_damage(&self) -> bool {
+        let outside = matches!(self, Self::Sqlite(_) | Self::Full | Self::ReadOnly);
+        !outside && os_error(self).is_none_or(|errno| OF_DAMAGE.contains(&errno))
+    }
+
     /// Whether there is no room left, so that freeing some may help.
     pub fn is_full(&self) -> bool {
         match self {
@@ -269,5 +321,48 @@ pub trait IoContext<T> {
 impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::io(what(), source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn wrapped(errno: Errno) -> Error {
+        let inner = Error::io("cannot open it", io::Error::from(errno));
+        let outer = io::Error::other(io::Error::other(inner));
+        Error::from(strata_diff::Error::Io { what: "cannot read".to_owned(), source: outer })
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_no_damage_however_it_is_wrapped() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::INTR] {
+            assert!(!wrapped(errno).may_be_damage(), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::NOENT, Errno::UCLEAN] {
+            assert!(wrapped(errno).may_be_damage(), "{errno}");
+        }
+        assert!(Error::damaged("a layer", "its digest").may_be_damage());
+        assert!(!Error::Full.may_be_damage() && !Error::ReadOnly.may_be_damage());
+        // A file that ends too early has no number.
+        assert!(Error::io("x", io::Error::from(io::ErrorKind::UnexpectedEof)).may_be_damage());
+    }
+
+    #[test]
+    fn a_second_look_is_for_refusals_alone() {
+        let mut looks = 0;
+        let done = second_look(|| {
+            looks += 1;
+            if looks == 1 { Err(wrapped(Errno::MFILE)) } else { Ok(looks) }
+        });
+        assert_eq!(done.unwrap(), 2);
+        let mut looks = 0;
+        let done: Result<()> = second_look(|| {
+            looks += 1;
+            Err(Error::damaged("a layer", "its digest"))
+        });
+        assert!(done.is_err() && looks == 1);
     }
 }

@@ -32,8 +32,9 @@ impl BooksMemory {
     /// The same for what a check notes of a layer, or of all: half of the memory, and the check
     /// goes on where the disk is full, or cannot be written.
     pub(crate) fn scratch_for_check(&self, dir: &Path) -> Arc<SpillSpace> {
-        let (dir, memory) = (dir.to_owned(), self.bytes / 2);
-        SpillSpace::or_memory(&Room::new(memory), memory, move || scratch_file(&dir))
+        let (dir, place) = (dir.to_owned(), dir.display().to_string());
+        let memory = self.bytes / 2;
+        SpillSpace::or_memory(&Room::new(memory), memory, place, move || scratch_file(&dir))
     }
 
     /// For one layer: a large one leaves some to others. The file is made in `dir`.

@@ -21,10 +21,12 @@ def fixture(name):
 
 class Command:
     """One command line of strata, or of sh with "$@" for strata. What a `durable` one has done outlasts
-    a power failure: it changes the store, and makes nothing beside it."""
+    a power failure: it changes the store, and makes nothing beside it. One that `mends` begins with a
+    store that is damaged; until it succeeds, so is the store."""
 
-    def __init__(self, name, *args, shell=None, durable=False):
-        self.name, self.args, self.shell, self.durable = name, args, shell, durable
+    def __init__(self, name, *args, shell=None, durable=False, mends=False):
+        self.name, self.args, self.shell = name, args, shell
+        self.durable, self.mends = durable, mends
 
     def line(self, strata, place):
         program = [strata, "--root", place + "/store"]
@@ -50,6 +52,7 @@ COMMANDS = [
     Command("rmi", "-q", "rmi", "--force", OTHER, durable=True),
     Command("gc", "-q", "gc", durable=True),
     Command("fsck", "-q", "fsck", "--repair", durable=True),
+    Command("rebuild", shell=': > store/index.db && "$@" -q fsck --repair', durable=True, mends=True),
     Command("rm", "-q", "rm", "work", durable=True),
     Command("save", "-q", "save", "-o", "@/out/saved.tar", IMAGE),
     Command("export", "-q", "export", "-o", "@/out/tree.tar", IMAGE),

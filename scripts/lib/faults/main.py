@@ -200,6 +200,11 @@ class Runs:
             return "says that it succeeded, and left mounts: %s" % left
         if left:
             subprocess.run(["umount", "-l", *left], check=False)
+        killed = kind == "KILL" or self.disk or status < 0 or status in (137, 134)
+        if status and not killed and not (NAMES.search(said) or "loading shared" in said):
+            return "its message names nothing: %r" % said.strip()[-300:]
+        if status and command.mends:
+            return self.again(command, wanted, said)
         try:
             strata(self.strata, self.place, "-q", "fsck")
         except RuntimeError as error:
@@ -207,9 +212,6 @@ class Runs:
         now = state(self.strata, self.place)
         if status == 0:
             return "done" if now == wanted else "says that it succeeded: %s" % differs(wanted, now)
-        killed = kind == "KILL" or self.disk or status < 0 or status in (137, 134)
-        if not killed and not (NAMES.search(said) or "loading shared" in said):
-            return "its message names nothing: %r" % said.strip()[-300:]
         for name, item in (("images", now["images"]), ("uppers", now["uppers"])):
             if not killed and item not in (before[name], wanted[name]):
                 return "left neither the old nor the new %s: %s" % (name, differs(wanted, now))

@@ -12,8 +12,8 @@
 //! time take their memory from one [`Room`].
 //!
 //! Invariants: what was set last is what is got, wherever it was meanwhile; in memory are no more
-//! pages than the share and the room hold (two at least, and those that the file did not take, where
-//! that is allowed); a page is written when it leaves memory changed.
+//! pages than the share and the room hold (two at least, and those that the file did not take,
+//! where that is allowed); a page is written when it leaves memory changed.
 
 mod record;
 mod table;
@@ -79,6 +79,8 @@ struct ScratchFile {
     file: Option<File>,
     /// Pages that it has.
     pages: u32,
+    /// It took no page once, and is asked for none any more.
+    refused: bool,
 }
 
 impl std::fmt::Debug for SpillSpace {
@@ -104,9 +106,10 @@ impl SpillSpace {
     pub fn or_memory(
         room: &Arc<Room>,
         memory: usize,
+        place: impl Into<String>,
         make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { or_memory: true, ..Self::of(room, memory, String::new(), make) })
+        Arc::new(Self { or_memory: true, ..Self::of(room, memory, place.into(), make) })
     }
 
     fn of(
@@ -115,14 +118,14 @@ impl SpillSpace {
         place: String,
         make: impl Fn() -> io::Result<File> + Send + Sync + 'static,
     ) -> Self {
-        let file = ScratchFile { make: Some(Box::new(make)), file: None, pages: 0 };
+        let file = ScratchFile { make: Some(Box::new(make)), file: None, pages: 0, refused: false };
         let (room, file) = (Arc::clone(room), Mutex::new(file));
         Self { room, memory, place, or_memory: false, file }
     }
 
     /// As much memory as is needed.
     pub fn unbounded() -> Arc<Self> {
-        let file = ScratchFile { make: None, file: None, pages: 0 };
+        let file = ScratchFile { make: None, file: None, pages: 0, refused: false };
         let (room, file) = (Room::new(usize::MAX), Mutex::new(file));
         let place = String::new();
         Arc::new(Self { room, memory: usize::MAX, place, or_memory: false, file })
@@ -137,10 +140,24 @@ impl SpillSpace {
         self.memory
     }
 
-    /// Writes a page to its place, or to a new one; gives the place.
-    fn write(&self, place: Option<u32>, page: &[u8]) -> Result<u32> {
+    /// Writes a page to its place, or to a new one; gives the place, or nothing where the page has
+    /// to stay in memory.
+    fn write(&self, place: Option<u32>, page: &[u8]) -> Result<Option<u32>> {
         let mut inner = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let ScratchFile { make, file, pages } = &mut *inner;
+        if inner.refused {
+            return Ok(None);
+        }
+        match self.write_to(&mut inner, place, page) {
+            Err(_) if self.or_memory => {
+                inner.refused = true;
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn write_to(&self, inner: &mut ScratchFile, place: Option<u32>, page: &[u8]) -> Result<u32> {
+        let ScratchFile { make, file, pages, .. } = inner;
         let file = match (file, make) {
             (Some(file), _) => file,
             (none, Some(make)) => none.insert(make().doing(|| self.doing())?),
@@ -407,10 +424,9 @@ impl<T: Record> Pages<T> {
                 for (record, bytes) in frame.records.iter().zip(bytes.chunks_exact_mut(T::BYTES)) {
                     record.put(bytes);
                 }
-                match scratch.write(place.written, &bytes) {
-                    Ok(written) => place.written = Some(written),
-                    Err(_) if scratch.or_memory => return Ok(self.new_frame()),
-                    Err(error) => return Err(error),
+                match scratch.write(place.written, &bytes)? {
+                    Some(written) => place.written = Some(written),
+                    None => return Ok(self.new_frame()),
                 }
             }
             place.frame = None;

@@ -78,7 +78,7 @@ fn a_full_disk_is_an_error_and_no_more() {
 fn what_a_full_disk_does_not_take_stays_in_memory_where_that_is_allowed() {
     let full = || Err(std::io::Error::from_raw_os_error(28));
     let room = Room::new(1 << 16);
-    let mut all = Spill::new(&SpillSpace::or_memory(&room, 1 << 16, full), 50);
+    let mut all = Spill::new(&SpillSpace::or_memory(&room, 1 << 16, "tmp", full), 50);
     for n in 0..100_000u64 {
         all.push(n).unwrap();
     }

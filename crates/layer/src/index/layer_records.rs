@@ -59,6 +59,13 @@ pub(crate) fn layers(db: &Connection) -> Result<Vec<LayerRecord>> {
     Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
+/// The numbers of all layers, oldest first: each can be asked for by itself, whatever the others say.
+pub(crate) fn layer_ids(db: &Connection) -> Result<Vec<DiffId>> {
+    let mut statement = db.prepare_cached("SELECT diff_id FROM layers ORDER BY id")?;
+    let rows = statement.query_map([], |row| Ok(DiffId::from_bytes(row.get(0)?)))?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
+
 /// Adds a layer; its rows follow with [`super::rows::insert`].
 pub(crate) fn insert_layer(db: &Connection, layer: &LayerRecord) -> Result<i64> {
     db.execute(

@@ -30,7 +30,7 @@ use crate::error::{Error, IoContext, Result};
 
 pub use images::ImageRecord;
 pub use layer_records::LayerRecord;
-pub(crate) use layer_records::{find_layer, insert_layer, layers, remove_layer};
+pub(crate) use layer_records::{find_layer, insert_layer, layer_ids, layers, remove_layer};
 pub(crate) use schema::NEWEST;
 
 /// How long a writer waits for another before it gives up.

@@ -287,12 +287,15 @@ pub(crate) fn one(db: &Connection, layer: i64, node: NodeId) -> Result<Option<En
 /// A row that should have the number `expected`, and the number of its content.
 fn read(row: &Row<'_>, layer: i64, expected: i64) -> Result<(EntryRow, Option<i64>)> {
     let node: i64 = row.get(0)?;
-    let parsed = if node == expected { parse(row)? } else { None };
-    let Some(parsed) = parsed else {
-        return Err(Error::damaged(
-            "index.db",
-            format!("the row of layer {layer}, node {node} (expected {expected})"),
-        ));
+    let damaged = |why: String| {
+        let what = format!("the row of layer {layer}, node {node} (expected {expected})");
+        Error::damaged("index.db", what + &why)
+    };
+    let parsed = match parse(row) {
+        Ok(Some(parsed)) if node == expected => parsed,
+        Ok(_) => return Err(damaged(String::new())),
+        Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(error.into()),
+        Err(error) => return Err(damaged(format!(": {error}"))),
     };
     Ok((parsed, row.get(14)?))
 }

@@ -26,7 +26,7 @@ use super::mend::Mender;
 use super::rebuild::{Derived, derive, rebuild};
 use super::{Store, StoreOptions, check_index, verity};
 use crate::build::Built;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result, second_look};
 use crate::index::rows::with_paths;
 use crate::index::{self, LayerRecord, rows};
 use crate::progress::{Event, Progress};
@@ -63,7 +63,7 @@ impl Store {
         report.problems = others;
         if !index.is_empty() {
             let mut rebuilt = FsckReport::default();
-            rebuild(root, options.on_step.clone(), progress, &mut rebuilt)?;
+            rebuild(root, &options, progress, &mut rebuilt)?;
             repaired.extend(index.iter().map(|problem| format!("{problem}: rebuilt")));
             repaired.extend(rebuilt.repaired);
             report = check(&Self::open_with(root, options.clone())?, progress)?;
@@ -103,22 +103,53 @@ impl Checker<'_> {
 
     fn check_all(&mut self, progress: &dyn Progress) -> Result<()> {
         self.check_sqlite()?;
-        let records = index::layers(&self.index.lock().db)?;
-        for record in records {
-            let label = record.diff_id.short();
+        let layers = index::layer_ids(&self.index.lock().db)?;
+        for diff_id in layers {
+            let label = diff_id.short();
             progress.event(&label, Event::Started { total: None });
-            match self.check_layer(&record) {
-                Ok(()) => {}
-                Err(error @ Error::Sqlite(_)) => return Err(error),
-                Err(error) => self.report.layer_problem(&record.diff_id, error.to_string()),
+            let record = index::find_layer(&self.index.lock().db, &diff_id);
+            match record {
+                Ok(Some(record)) => self.look_at(&record)?,
+                // It has gone meanwhile.
+                Ok(None) => continue,
+                Err(error) => self.index_problems(&diff_id, [check_index::damage(error)?]),
             }
             self.report.layers += 1;
             progress.event(&label, Event::Done);
         }
-        self.check_accounts()?;
-        self.check_images()?;
-        self.check_holds()?;
-        self.check_leftovers()
+        // Each by itself: what one cannot read hides nothing from the others.
+        for step in
+            [Self::check_accounts, Self::check_images, Self::check_holds, Self::check_leftovers]
+        {
+            if let Err(error) = step(self) {
+                self.report.index_problem(check_index::damage(error)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a layer, a second time where the operating system refused something.
+    ///
+    /// # Errors
+    /// What says nothing of the layer: the check could not be done.
+    fn look_at(&mut self, record: &LayerRecord) -> Result<()> {
+        let before = (self.report.problems.len(), self.report.files);
+        let looked = second_look(|| {
+            self.report.problems.truncate(before.0);
+            self.report.files = before.1;
+            self.check_layer(record)
+        });
+        match looked {
+            Err(error) if error.may_be_damage() => {
+                self.report.layer_problem(&record.diff_id, error.to_string());
+                Ok(())
+            }
+            Err(error @ Error::Sqlite(_)) => {
+                self.index_problems(&record.diff_id, [check_index::damage(error)?]);
+                Ok(())
+            }
+            looked => looked,
+        }
     }
 
     fn check_layer(&mut self, record: &LayerRecord) -> Result<()> {
@@ -254,9 +285,5 @@ impl From<Error> for Fault {
 const MOST: usize = 8;
 
 fn wrong_row(built: &Built, at: u64) -> Result<String> {
-    let path = match at {
-        0 => "/".to_owned(),
-        _ => built.rows.path(at)?.to_string(),
-    };
-    Ok(format!("the row of {path} is wrong"))
+    Ok(format!("the row of {} is wrong", built.rows.path(at)?))
 }

@@ -22,7 +22,7 @@ impl Checker<'_> {
         let index = self.index.lock();
         let mut wrong = Vec::new();
         wrong.extend(wrong_sets(&index.db)?.into_iter().take(MOST));
-        wrong.extend(wrong_blocks(&index.db, &self.met)?.into_iter().take(MOST));
+        wrong.extend(wrong_blocks(&index.db, &self.met)?);
         wrong.into_iter().for_each(|what| self.report.index_problem(what));
         Ok(())
     }
@@ -47,7 +47,7 @@ fn wrong_sets(db: &Connection) -> Result<Vec<String>> {
             Some(_) | None => {}
         }
     })?;
-    for (content, layers) in lost.iter().take(MOST) {
+    for (content, layers) in &lost {
         let digest = digest(db, *content)?;
         let set: Vec<String> = layers.iter().map(ToString::to_string).collect();
         let set = set.join(", ");
@@ -73,11 +73,11 @@ fn wrong_blocks(db: &Connection, met: &Remembered<MetContent>) -> Result<Vec<Str
     let mut statement = db.prepare("SELECT id, blocks FROM contents ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = rows.next()?.filter(|_| wrong.len() < MOST) {
         let (content, blocks): (i64, u64) = (row.get(0)?, row.get(1)?);
         let Some(found) = met.find(content, |met| met.id == content)? else { continue };
         let real = found.blocks;
-        if real != blocks && wrong.len() < MOST {
+        if real != blocks {
             let digest = digest(db, content)?;
             wrong.push(format!("content {digest}: {blocks} blocks, should be {real}"));
         }

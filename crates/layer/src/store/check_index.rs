@@ -22,7 +22,7 @@ use super::dir::{NAMES_ENDING, has_layers};
 use super::fsck_report::Problem;
 use super::listing::{Found, ImageList, Listing};
 use super::names_images;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result, second_look};
 use crate::index::{self, Index, NEWEST, PAGE, images};
 
 /// Bytes of the header that never change: offset and value ("Database File Format", section 1.3).
@@ -211,7 +211,7 @@ impl Checker<'_> {
     pub(super) fn check_images(&mut self) -> Result<()> {
         let expected = ImageList::of(&self.index.lock().db)?;
         let state = expected.state();
-        match Listing::read(&self.dir.listing()) {
+        match second_look(|| Listing::read(&self.dir.listing()))? {
             Found::Listing(listing) if listing.images == expected => {}
             Found::Listing(listing) if listing.is_ahead_of(&state) => {
                 self.report.notes.push("images.json has a change that a crash kept out".to_owned());
@@ -227,9 +227,13 @@ impl Checker<'_> {
         for image in images {
             let blobs = [Some(BlobDigest::from(image.id)), image.manifest];
             for digest in blobs.into_iter().flatten() {
-                if let Err(error) = self.dir.blob(&digest) {
-                    let what = error.to_string();
-                    self.report.problems.push(Problem::Image { id: image.id, what });
+                match second_look(|| self.dir.blob(&digest)) {
+                    Ok(_) => {}
+                    Err(error) if error.may_be_damage() => {
+                        let what = error.to_string();
+                        self.report.problems.push(Problem::Image { id: image.id, what });
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -45,7 +45,7 @@ impl LayerRows<'_> {
     }
 
     /// What a directory should have, by name.
-    pub(super) fn below(&self, row: u64) -> Result<impl Iterator<Item = Result<Named>>> {
+    pub(super) fn below(&self, row: u64) -> Result<impl Iterator<Item = Result<ExpectedName>>> {
         let children = match self.row(row)?.map(|row| row.kind) {
             Some(RowKind::Directory { first, children, .. }) if children > 0 => {
                 let first = first.saturating_sub(1);
@@ -57,7 +57,7 @@ impl LayerRows<'_> {
     }
 
     /// What a row asks for, if it asks for anything.
-    fn named(&self, at: u64) -> Result<Option<Named>> {
+    fn named(&self, at: u64) -> Result<Option<ExpectedName>> {
         let Some(row) = self.row(at)? else { return Ok(None) };
         let expected = match &row.kind {
             RowKind::Directory { marks, .. } => {
@@ -73,7 +73,7 @@ impl LayerRows<'_> {
 }
 
 /// A name, and what must be there.
-pub(super) type Named = (Box<[u8]>, Expected);
+pub(super) type ExpectedName = (Box<[u8]>, Expected);
 
 fn content(row: &EntryRow) -> Option<Expected> {
     match &row.kind {

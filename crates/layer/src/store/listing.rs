@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId};
 
-use crate::error::Result;
+use crate::error::{Error, IoContext, Result};
 use crate::index::images;
 
 /// The file.
@@ -113,13 +113,21 @@ impl Listing {
     }
 
     /// Reads the file.
-    pub(super) fn read(path: &Path) -> Found {
-        let text = match std::fs::read(path) {
+    ///
+    /// # Errors
+    /// `Io` that says nothing of the file.
+    pub(super) fn read(path: &Path) -> Result<Found> {
+        let text = match std::fs::read(path).doing(|| format!("cannot read {}", path.display())) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Found::Absent,
-            Err(error) => return Found::Damaged(error.to_string(), None),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Found::Absent);
+            }
+            Err(error) if error.may_be_damage() => {
+                return Ok(Found::Damaged(error.to_string(), None));
+            }
+            Err(error) => return Err(error),
         };
-        match serde_json::from_slice::<Self>(&text) {
+        Ok(match serde_json::from_slice::<Self>(&text) {
             Ok(listing) if listing.sha256 != Self::digest(&listing.images, &listing.replaces) => {
                 let what = "its checksum does not fit".to_owned();
                 Found::Damaged(what, Some(listing.images))
@@ -130,6 +138,6 @@ impl Listing {
             }
             Ok(listing) => Found::Listing(listing),
             Err(error) => Found::Damaged(error.to_string(), None),
-        }
+        })
     }
 }

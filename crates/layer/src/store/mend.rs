@@ -117,7 +117,7 @@ impl<'s> Mender<'s> {
         let tx = index.write()?;
         let images = ImageList::of(&tx)?;
         let path = self.dir.listing();
-        match Listing::read(&path) {
+        match Listing::read(&path)? {
             Found::Listing(listing) if listing.images == images => return Ok(()),
             Found::Absent if images == ImageList::default() => return Ok(()),
             Found::Listing(_) | Found::Absent | Found::Damaged(..) => {}

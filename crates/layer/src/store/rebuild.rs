@@ -19,20 +19,22 @@ use strata_diff::stream::Hashed;
 use strata_diff::tar::DiffReader;
 use strata_tree::{BlobDigest, DiffId, ImageId, TreePath};
 
+use super::StoreOptions;
 use super::dir::StoreDir;
 use super::fsck_report::FsckReport;
 use super::leases::LeasedLayer;
 use super::listing::{Found, ImageList, ListedImage, Listing};
 use super::new_index::NewIndex;
-use super::steps::{Step, StepHook};
+use super::steps::Step;
 use crate::body_target::Discarded;
 use crate::build::{Build, Built, LocalContent};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result, second_look};
 use crate::index::holders::NewHolder;
 use crate::index::{self, ImageRecord, LayerRecord, contents, images, rows};
 use crate::lock::{Lock, Locked, lock_path};
 use crate::measure::frame;
 use crate::progress::{Event, Progress};
+use crate::scratch::BooksMemory;
 
 /// A layer as its directory has it.
 pub(super) struct Derived {
@@ -91,11 +93,14 @@ pub(super) fn derive(leased: &LeasedLayer, scratch: &Arc<SpillSpace>) -> Result<
 /// `InUse` if somebody has the store open; `Io`, `Sqlite`.
 pub(super) fn rebuild(
     root: &Path,
-    on_step: Option<StepHook>,
+    options: &StoreOptions,
     progress: &dyn Progress,
     report: &mut FsckReport,
 ) -> Result<()> {
-    let dir = StoreDir::make(root, on_step)?;
+    let mut dir = StoreDir::make(root, options.on_step.clone())?;
+    if let Some(memory) = options.memory {
+        dir.set_memory(BooksMemory::of(memory));
+    }
     match dir.lock(Lock::TryExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -133,19 +138,20 @@ fn insert_layers(
         progress.event(&label, Event::Started { total: None });
         let Locked::Held(lock) = lock_path(&path, Lock::Shared)? else { continue };
         let leased = LeasedLayer::new(diff_id, lock);
-        let inserted = derive(&leased, &dir.scratch()).and_then(|derived| {
+        let inserted = second_look(|| {
+            let derived = derive(&leased, &dir.scratch_for_check())?;
             let part = tx.savepoint()?;
             insert_derived(&part, &leased, &derived)?;
             Ok(part.commit()?)
         });
-        match inserted {
-            Ok(()) => report.repaired.push(format!("layer {diff_id}: in the index again")),
-            Err(error @ Error::Sqlite(_)) => return Err(error),
-            Err(error) => {
-                let what = format!("layer {diff_id}: {error}: taken out; load it again");
-                report.repaired.push(what);
+        let what = match inserted {
+            Ok(()) => format!("layer {diff_id}: in the index again"),
+            Err(error) if error.may_be_damage() => {
+                format!("layer {diff_id}: {error}: taken out; load it again")
             }
-        }
+            Err(error) => return Err(error),
+        };
+        report.repaired.push(what);
         progress.event(&label, Event::Done);
     }
     Ok(())
@@ -153,7 +159,7 @@ fn insert_layers(
 
 /// Lists the images of `images.json` again, as far as their layers and blobs are there.
 fn restore_images(dir: &StoreDir, db: &Connection, report: &mut FsckReport) -> Result<()> {
-    let images = match Listing::read(&dir.listing()) {
+    let images = match second_look(|| Listing::read(&dir.listing()))? {
         Found::Listing(listing) => listing.images,
         Found::Absent => {
             report.repaired.push("images.json: is gone too; load the images again".to_owned());
@@ -169,44 +175,42 @@ fn restore_images(dir: &StoreDir, db: &Connection, report: &mut FsckReport) -> R
         }
     };
     for listed in images.0 {
-        match restore_image(dir, db, &listed) {
-            Ok(()) => report.repaired.push(format!("image {}: listed again", listed.id)),
-            Err(why) => {
-                let what = format!("image {}: taken out: {why}; load it again", listed.id);
-                report.repaired.push(what);
+        let what = match second_look(|| restore_image(dir, db, &listed)) {
+            Ok(()) => format!("image {}: listed again", listed.id),
+            Err(error) if error.may_be_damage() => {
+                format!("image {}: taken out: {error}; load it again", listed.id)
             }
-        }
+            Err(error) => return Err(error),
+        };
+        report.repaired.push(what);
     }
     Ok(())
 }
 
-fn restore_image(
-    dir: &StoreDir,
-    db: &Connection,
-    listed: &ListedImage,
-) -> std::result::Result<(), String> {
-    let text = |error: Error| error.to_string();
-    let digest = |error: strata_tree::DigestError| error.to_string();
+fn restore_image(dir: &StoreDir, db: &Connection, listed: &ListedImage) -> Result<()> {
+    let digest = |error: strata_tree::DigestError| {
+        Error::damaged("images.json", format!("image {}: {error}", listed.id))
+    };
     let id: ImageId = listed.id.parse().map_err(digest)?;
-    dir.blob(&id.into()).map_err(text)?;
+    dir.blob(&id.into())?;
     let manifest = match &listed.manifest {
         Some(manifest) => Some(manifest.parse::<BlobDigest>().map_err(digest)?),
         None => None,
     };
     if let Some(manifest) = &manifest {
-        dir.blob(manifest).map_err(text)?;
+        dir.blob(manifest)?;
     }
     let layers = listed.layers.iter().map(|layer| layer.parse());
     let layers = layers.collect::<std::result::Result<Vec<DiffId>, _>>().map_err(digest)?;
     for layer in &layers {
-        if index::find_layer(db, layer).map_err(text)?.is_none() {
-            return Err(Error::NoLayer(*layer).to_string());
+        if index::find_layer(db, layer)?.is_none() {
+            return Err(Error::NoLayer(*layer));
         }
     }
-    images::put(db, &ImageRecord { id, manifest, layers }).map_err(text)?;
+    images::put(db, &ImageRecord { id, manifest, layers })?;
     for reference in &listed.tags {
         let verdict = listed.verdicts.get(reference).map(String::as_str);
-        images::tag(db, reference, &id, verdict).map_err(text)?;
+        images::tag(db, reference, &id, verdict)?;
     }
     Ok(())
 }

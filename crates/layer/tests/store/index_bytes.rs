@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::Path;
 
-use strata_layer::{Store, StoreOptions};
+use strata_layer::{Problem, Store, StoreOptions};
 
 use crate::common::{Silent, TempStore, assert_clean, dump, files, fsck, load, members};
 use crate::pages::{PAGE, Rows, used};
@@ -284,9 +284,9 @@ fn wrong_facts_are_found() {
         let found = fsck(&root);
         assert!(!found.problems.is_empty(), "{name}");
         let little = StoreOptions { memory: Some(1), ..StoreOptions::default() };
-        let again = Store::fsck(&root, false, little, &Silent).unwrap();
+        let again = Store::fsck(&root, false, little.clone(), &Silent).unwrap();
         assert_eq!(again, found, "{name}: with no memory to speak of");
-        let report = Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        let report = Store::fsck(&root, true, little, &Silent).unwrap();
         assert_eq!(report.problems, [], "{name}");
         assert_clean(&root);
         assert_eq!(dump(&root), before, "{name}");
@@ -324,4 +324,28 @@ fn numbers_that_do_not_add_up_are_no_crash() {
     assert!(usage.layers.len() > 2, "{}", usage.layers.len());
     assert_eq!((usage.stored, usage.apparent), (u64::MAX, u64::MAX));
     assert!(!fsck(&root).problems.is_empty());
+}
+
+/// What one number hides from is looked at still.
+#[test]
+fn a_number_below_zero_hides_nothing_else() {
+    for change in [
+        "UPDATE layers SET apparent = -5",
+        "UPDATE holders SET bytes = -5",
+        "UPDATE contents SET blocks = -5",
+        "UPDATE entries SET nlink = -5",
+    ] {
+        let place = TempStore::in_memory();
+        let root = place.root();
+        fill(&root);
+        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+        db.execute_batch(change).unwrap();
+        drop(db);
+        fs::remove_file(root.join("images.json")).unwrap();
+        let problems = fsck(&root).problems;
+        let of = |listing: bool| {
+            problems.iter().filter(|one| matches!(one, Problem::Listing(_)) == listing).count()
+        };
+        assert!(of(true) == 1 && of(false) > 0, "{change}: {problems:?}");
+    }
 }

@@ -127,7 +127,7 @@ impl Renaming {
             Some(target) => self.protected.may_take(to.0, target)?,
             None => self.protected.may_fill(to.0)?,
         }
-        // Both before either is copied up: a rename that is refused leaves the upper as it was.
+        // Both before either is copied up: what cannot move leaves the upper as it was.
         self.may_move(&source)?;
         if let (Some(target), RenameMode::Exchange) = (&target, mode) {
             self.may_move(target)?;
