@@ -59,7 +59,7 @@ pub(crate) fn layers(db: &Connection) -> Result<Vec<LayerRecord>> {
     Ok(rows.collect::<std::result::Result<_, _>>()?)
 }
 
-/// The numbers of all layers, oldest first: each can be asked for by itself, whatever the others say.
+/// The diff ids of all layers, oldest first: each can be asked for by itself, whatever others say.
 pub(crate) fn layer_ids(db: &Connection) -> Result<Vec<DiffId>> {
     let mut statement = db.prepare_cached("SELECT diff_id FROM layers ORDER BY id")?;
     let rows = statement.query_map([], |row| Ok(DiffId::from_bytes(row.get(0)?)))?;

@@ -4,9 +4,9 @@
 //! schema are compared with what strata writes, and rows (elsewhere) column by column. No check
 //! sees bytes that mean nothing: unallocated ones inside pages, pages on the free list, the
 //! version number of the SQLite that wrote last (96..100), keys of inner pages that separate the
-//! same rows, counters of `sqlite_sequence` that are larger than they need be, the place in a row of
-//! a column that is the row's own number, and which copy of its bytes a content is, as long as that
-//! can be: the ones before it may be gone.
+//! same rows, counters of `sqlite_sequence` that are larger than they need be, the place in a row
+//! of a column that is the row's own number, and which copy of its bytes a content is, as long as
+//! that can be: the ones before it may be gone.
 //!
 //! Invariant: a damaged index is a problem that is reported, never an error that ends the check.
 

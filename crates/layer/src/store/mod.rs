@@ -106,8 +106,9 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// Find out the fs-verity digests of layers that are unpacked, and seal their files.
     pub verity: bool,
-    /// Bytes of memory for what is noted of the layers that are unpacked at a time, or of those that
-    /// are checked; what is beyond them goes to a file in `staging/`. 48 MiB where it is not said.
+    /// Bytes of memory for what is noted of the layers that are unpacked at a time, or of those
+    /// that are checked; what is beyond them goes to a file in `staging/`. 48 MiB where it is not
+    /// said.
     pub memory: Option<usize>,
     /// Called at every step.
     pub on_step: Option<StepHook>,
