@@ -88,11 +88,11 @@ class CutDisk:
         os.close(directory)
 
     def detach(self, everything=True):
-        """Unmounts the disk and, with `everything`, its host, which its loop device uses for a
-        moment."""
-        run("umount", self.at("disk"))
+        """Unmounts the disk and, with `everything`, its host. The kernel uses the disk a moment longer
+        than a process that was killed, and its loop device uses the host."""
+        self._umount("disk")
         if everything and os.path.ismount(self.at("host")):
-            self._detach_host()
+            self._umount("host")
 
     def boot(self):
         """Mounts the disk again after `shut_down`, as the next start of the machine would."""
@@ -101,13 +101,13 @@ class CutDisk:
             run("mount", "-o", "loop", self.at("host.img"), self.at("host"))
         self.attach()
 
-    def _detach_host(self):
+    def _umount(self, what):
         for _ in range(100):
-            if subprocess.run(["umount", self.at("host")], stderr=subprocess.DEVNULL,
+            if subprocess.run(["umount", self.at(what)], stderr=subprocess.DEVNULL,
                               check=False).returncode == 0:
                 return
             time.sleep(0.05)
-        raise OSError("host stays busy")
+        raise OSError("%s stays busy" % self.at(what))
 
     def _new_host(self):
         new_file(self.at("host.img"), 2 * self.size)

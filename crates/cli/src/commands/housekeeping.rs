@@ -31,15 +31,15 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
     let options = context.options(args.limits.limits());
     let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
     print_report(context, &report, out)?;
-    let left = report.problems.len();
-    if left > 0 && !args.repair {
-        let noun = if left == 1 { "problem" } else { "problems" };
-        bail!("{left} {noun}; --repair mends what can be mended");
+    let Some(first) = report.problems.first() else { return Ok(()) };
+    let count = match report.problems.len() {
+        1 => "1 problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    if !args.repair {
+        bail!("{count}, the first is {first}; --repair mends what can be mended");
     }
-    if left > 0 {
-        bail!("{left} problems are left; unmount what is in use and repair again");
-    }
-    Ok(())
+    bail!("{count} left, the first is {first}; unmount what is in use and repair again");
 }
 
 fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) -> Result<()> {
