@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy, SendBody};
 
 use crate::address::{Scheme, Url};
 use crate::error::{BAD_PROXY, EndpointError, SILENT, UNKNOWN_HOST};
 use crate::hosts::HostPattern;
 use crate::least_pace::LeastPace;
+use crate::lookup::TimedLookup;
 use crate::pace::Pace;
 
 /// Redirects that one request may take.
@@ -216,7 +218,7 @@ impl Http {
             .disable_verification(!verify)
             .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
             .build();
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -228,8 +230,8 @@ impl Http {
             .timeout_recv_response(Some(self.timeouts.answer))
             .timeout_per_read(Some(self.timeouts.stall))
             .timeout_per_write(Some(self.timeouts.stall))
-            .build()
-            .new_agent();
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::new(), TimedLookup);
         agents.insert(key, agent.clone());
         Ok(agent)
     }

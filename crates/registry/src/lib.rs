@@ -26,6 +26,7 @@ mod helper;
 mod hosts;
 mod http;
 mod least_pace;
+mod lookup;
 mod null;
 mod pace;
 mod places;
