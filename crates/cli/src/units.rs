@@ -38,6 +38,11 @@ fn of_digits(bytes: u64, significant: usize) -> String {
     format!("{text}{}", UNITS[unit])
 }
 
+/// `1 layer`, `2 layers`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `16.7%`: one digit, and never nothing for something.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let percent = if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 };

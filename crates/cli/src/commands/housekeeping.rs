@@ -32,10 +32,7 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
     let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
     print_report(context, &report, out)?;
     let Some(first) = report.problems.first() else { return Ok(()) };
-    let count = match report.problems.len() {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
+    let count = units::counted(report.problems.len() as u64, "problem");
     if !args.repair {
         bail!("{count}, the first is {first}; --repair mends what can be mended");
     }

@@ -11,6 +11,7 @@ use strata_analysis::reuse::{Added, Held, Matrix, Relative, held};
 use super::ReuseArgs;
 use super::chunks::written;
 use super::facts::ReuseFacts;
+use crate::units::counted;
 use crate::{table, units};
 
 /// The most images whose pairs are shown where no terminal says how wide it is.
@@ -66,10 +67,6 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
         None => "-".to_owned(),
         Some(tenths) => format!("{}.{}%", tenths / 10, tenths % 10),
     }
-}
-
-fn counted(n: u64, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 fn levels(facts: &ReuseFacts, args: &ReuseArgs, out: &mut impl Write) -> Result<()> {

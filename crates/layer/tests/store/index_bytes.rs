@@ -199,6 +199,12 @@ fn an_index_that_was_made_with_larger_pages_is_sound() {
     assert_clean(&root);
 }
 
+/// Changes the index of a store, against its own rules too.
+fn execute(root: &Path, change: &str) {
+    let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    db.execute_batch(&format!("PRAGMA foreign_keys = OFF; {change}")).unwrap();
+}
+
 /// Facts that are wrong in the index, though the database is sound.
 #[test]
 fn wrong_facts_are_found() {
@@ -278,9 +284,7 @@ fn wrong_facts_are_found() {
         let root = place.root();
         fill(&root);
         let before = dump(&root);
-        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
-        db.execute_batch(&format!("PRAGMA foreign_keys = OFF; {change}")).unwrap();
-        drop(db);
+        execute(&root, change);
         let found = fsck(&root);
         assert!(!found.problems.is_empty(), "{name}");
         let little = StoreOptions { memory: Some(1), ..StoreOptions::default() };
@@ -300,9 +304,7 @@ fn a_number_below_zero_is_damage_and_the_error_has_the_way_out() {
         let place = TempStore::in_memory();
         let root = place.root();
         fill(&root);
-        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
-        db.execute_batch(change).unwrap();
-        drop(db);
+        execute(&root, change);
         let store = Store::open_existing(&root, StoreOptions::default()).unwrap();
         let error = store.accounts().disk_usage().unwrap_err().to_string();
         assert!(error.contains("-5") && error.ends_with("run `strata fsck`"), "{error}");
@@ -315,10 +317,8 @@ fn numbers_that_do_not_add_up_are_no_crash() {
     let place = TempStore::in_memory();
     let root = place.root();
     fill(&root);
-    let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
-    db.execute_batch("UPDATE holders SET bytes = 9223372036854775807").unwrap();
-    db.execute_batch("UPDATE layers SET apparent = 9223372036854775807").unwrap();
-    drop(db);
+    execute(&root, "UPDATE holders SET bytes = 9223372036854775807");
+    execute(&root, "UPDATE layers SET apparent = 9223372036854775807");
     let store = Store::open_existing(&root, StoreOptions::default()).unwrap();
     let usage = store.accounts().disk_usage().unwrap();
     assert!(usage.layers.len() > 2, "{}", usage.layers.len());
@@ -338,9 +338,7 @@ fn a_number_below_zero_hides_nothing_else() {
         let place = TempStore::in_memory();
         let root = place.root();
         fill(&root);
-        let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
-        db.execute_batch(change).unwrap();
-        drop(db);
+        execute(&root, change);
         fs::remove_file(root.join("images.json")).unwrap();
         let problems = fsck(&root).problems;
         let of = |listing: bool| {

@@ -17,7 +17,7 @@ use ratatui::widgets::{Block, BorderType, Clear};
 use strata_analysis::image_tree::SpanChange;
 
 use super::model::{Cover, Model, PromptKind};
-use crate::units::{percent, size};
+use crate::units::{counted, percent, size};
 
 /// How things look.
 #[derive(Debug, Clone, Copy)]
@@ -165,9 +165,4 @@ fn shortened(text: &str, room: usize) -> String {
         short.push('…');
     }
     short
-}
-
-/// `1 layer`, `2 layers`.
-fn counted(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
