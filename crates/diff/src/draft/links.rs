@@ -4,11 +4,12 @@
 //! the tar is read, what still waits either finds its target in this layer or, if this layer does
 //! not hide that path, becomes a link into the lower layers (the merge resolves it).
 //!
-//! Invariants: targets are resolved component by component, no symbolic link is followed; a link
+//! Invariants: targets are resolved component by component, no symbolic link is followed; what
+//! the layer hides is no target, though it has directories of that name itself; a link
 //! never targets a directory; cycles are refused; a link that waits when all are settled waits for
 //! the path in the lower layers to which its chain leads.
 
-use strata_tree::{Name, Presence, TreePath};
+use strata_tree::{Presence, TreePath};
 
 use super::records::Settling;
 use super::{DirId, Draft, Effects, FileId, MemberPlace, NameId, Placed, ROOT, Slot};
@@ -18,13 +19,23 @@ use crate::spill::Spill;
 /// What this layer has at a link's target.
 pub(super) enum LinkTarget {
     File(FileId),
-    /// A link that waits: where the text of its target is.
-    Waiting(u64),
+    /// A link that waits: where the text of its target is, and whether the layer hides its own
+    /// path in lower layers.
+    Waiting {
+        target: u64,
+        hidden: bool,
+    },
     /// The layer says nothing of that path: a lower layer may have it.
     Absent,
     /// The layer hides the path in lower layers.
     Hidden,
     Directory,
+}
+
+impl LinkTarget {
+    fn missing(hidden: bool) -> Self {
+        if hidden { Self::Hidden } else { Self::Absent }
+    }
 }
 
 impl Draft {
@@ -73,8 +84,8 @@ impl Draft {
                 &path,
                 format!("hard link to {target}, which is a directory"),
             )),
-            LinkTarget::Waiting(_) if target == path => Ok(Placed::Nothing),
-            LinkTarget::Waiting(_) | LinkTarget::Absent | LinkTarget::Hidden => {
+            LinkTarget::Waiting { .. } if target == path => Ok(Placed::Nothing),
+            LinkTarget::Waiting { .. } | LinkTarget::Absent | LinkTarget::Hidden => {
                 let target = self.nodes.put_path(&target)?;
                 self.links_waited = true;
                 let settling = Settling::Unknown;
@@ -97,34 +108,31 @@ impl Draft {
         Ok(Placed::Link { file, name, path })
     }
 
-    /// What this layer has at `path`.
+    /// What this layer has at `path`. What it hides, it hides with all that is below, also where
+    /// it has directories of that name itself.
     pub(super) fn target(&self, path: &TreePath) -> Result<LinkTarget> {
         let Some((parent, last)) = path.split_last() else { return Ok(LinkTarget::Directory) };
-        let mut dir = ROOT;
+        let (mut dir, mut hidden) = (ROOT, false);
         for name in parent.names() {
-            match self.nodes.slot(dir, name)? {
+            let (slot, hides) = self.nodes.look(dir, name)?;
+            hidden |= hides;
+            match slot {
                 Some(Slot::Dir(next)) => dir = next,
                 Some(Slot::File { .. } | Slot::Waiting { .. }) => return Ok(LinkTarget::Hidden),
-                None => return self.missing(dir, name),
+                None => return Ok(LinkTarget::missing(hidden)),
             }
         }
-        Ok(match self.nodes.slot(dir, last)? {
+        let (slot, hides) = self.nodes.look(dir, last)?;
+        hidden |= hides;
+        Ok(match slot {
             // Whiteouts stand there and nothing else: a lower layer may have a file.
             Some(Slot::Dir(found)) if self.nodes.dir(found)?.presence == Presence::Phantom => {
-                self.missing(dir, last)?
+                LinkTarget::missing(hidden)
             }
             Some(Slot::Dir(_)) => LinkTarget::Directory,
             Some(Slot::File { file, .. }) => LinkTarget::File(file),
-            Some(Slot::Waiting { target, .. }) => LinkTarget::Waiting(target),
-            None => self.missing(dir, last)?,
-        })
-    }
-
-    /// What a name is that the layer has not.
-    fn missing(&self, dir: DirId, name: Name<'_>) -> Result<LinkTarget> {
-        Ok(match self.nodes.hides(dir, name)? {
-            true => LinkTarget::Hidden,
-            false => LinkTarget::Absent,
+            Some(Slot::Waiting { target, .. }) => LinkTarget::Waiting { target, hidden },
+            None => LinkTarget::missing(hidden),
         })
     }
 
@@ -206,8 +214,12 @@ impl Draft {
             LinkTarget::Absent => target,
             // The target waits for good: it leads into a lower layer, and so does this, to the
             // same path.
-            LinkTarget::Waiting(target) => target,
-            LinkTarget::Hidden => {
+            LinkTarget::Waiting { target: end, hidden }
+                if !hidden || self.nodes.get_path(end)? != path =>
+            {
+                end
+            }
+            LinkTarget::Waiting { .. } | LinkTarget::Hidden => {
                 return Err(refused("which this layer hides and does not have")?);
             }
             LinkTarget::Directory => return Err(refused("which is a directory")?),

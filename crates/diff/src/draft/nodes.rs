@@ -196,15 +196,13 @@ impl Nodes {
         self.names.update(u64::from(id.0), |record| record.hidden = 1)
     }
 
-    /// Whether what lower layers have under that name does not show.
-    pub(super) fn hides(&self, dir: DirId, name: Name<'_>) -> Result<bool> {
-        if self.dir(dir)?.opaque {
-            return Ok(true);
-        }
-        match self.find(dir, name.as_bytes())? {
-            Some(id) => Ok(self.name(id)?.hidden),
-            None => Ok(false),
-        }
+    /// What a directory's name points to, and whether what lower layers have under that name
+    /// does not show.
+    pub(super) fn look(&self, dir: DirId, name: Name<'_>) -> Result<(Option<Slot>, bool)> {
+        let opaque = self.dir(dir)?.opaque;
+        let Some(id) = self.find(dir, name.as_bytes())? else { return Ok((None, opaque)) };
+        let found = self.name(id)?;
+        Ok((found.slot, opaque || found.hidden))
     }
 
     /// The first of a directory's names; each knows the next.

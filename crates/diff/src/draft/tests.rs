@@ -151,6 +151,10 @@ accepted! {
         => ["/?", "/b = lower /low", "/low/??", "/low/x gone"];
     a_link_to_a_link_to_itself: ["h b => a", "h a => a"]
         => ["/?", "/a = lower /a", "/b = lower /a"];
+    a_link_to_what_is_hidden_and_made_again: ["f .wh.a", "f a/x", "h b => a/x"]
+        => ["/?", "/a/ opaque", "/b 1", "/a/x = /b"];
+    a_hidden_name_that_is_a_link_into_a_lower_layer: ["f .wh.a", "h a => low", "h b => a"]
+        => ["/?", "/a = lower /low", "/b = lower /low"];
     a_hard_link_to_itself: ["f a", "h a => a"] => ["/?", "/a 0"];
     a_link_outlives_its_replaced_target: ["f a", "h b => a", "f a"] => ["/?", "/a 2", "/b 0"];
     a_hard_link_through_dots_and_slashes: ["f x/a", "h b => ../../x//./a"]
@@ -191,6 +195,21 @@ refused! {
     a_file_below_a_whiteout: ["f .wh.foo/x"] => "a whiteout may not be a directory";
     a_link_to_a_file_that_this_layer_hides: ["f .wh.foo", "h hl => foo"] => "this layer hides";
     a_link_below_an_opaque_directory: ["d a", "f a/.wh..wh..opq", "h hl => a/x"]
+        => "this layer hides";
+    a_link_below_a_directory_that_an_own_one_hides: ["f .wh.a", "d a", "h hl => a/x"]
+        => "this layer hides";
+    a_link_below_a_directory_of_an_opaque_one:
+        ["d a", "f a/.wh..wh..opq", "d a/b", "h hl => a/b/x"] => "this layer hides";
+    a_link_below_a_directory_that_replaces_a_file: ["f a", "d a", "h hl => a/x"]
+        => "this layer hides";
+    a_link_two_below_a_hidden_directory: ["f a/.wh.b", "d a/b", "d a/b/c", "h hl => a/b/x"]
+        => "this layer hides";
+    a_link_below_a_hidden_directory_of_whiteouts: ["f .wh.a", "f a/.wh.b", "h hl => a/x"]
+        => "this layer hides";
+    a_link_to_itself_that_the_layer_hides: ["f .wh.f", "h f => f"] => "this layer hides";
+    a_link_to_itself_below_what_the_layer_hides: ["h a/f => a/f", "f .wh.a"]
+        => "this layer hides";
+    a_link_to_a_hidden_link_to_itself: ["h b => f", "h f => f", "f .wh.f"]
         => "this layer hides";
     a_link_below_an_own_file: ["f a", "h hl => a/x"] => "this layer hides";
     a_hard_link_to_a_directory: ["d a", "h b => a"] => "which is a directory";
