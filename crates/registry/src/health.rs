@@ -4,7 +4,8 @@
 //! until which a host is passed over, in seconds since 1970.
 //!
 //! Invariants: it only ever changes the order in which endpoints are asked, never whether the
-//! last one is; a missing, damaged or unwritable file means that nothing is remembered.
+//! last one is; a missing, damaged or unwritable file means that nothing is remembered; no host is
+//! passed over for longer than that while, even if the clock was wrong when it was written down.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -43,7 +44,7 @@ impl Health {
     /// Until when a host is passed over, in seconds since 1970.
     pub(crate) fn down_until(&self, host: &str) -> Option<u64> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.down.get(host).copied().filter(|until| *until > now())
+        state.down.get(host).copied().filter(|until| counts(*until))
     }
 
     /// A host did not answer.
@@ -69,8 +70,7 @@ impl Health {
             *state = read(path);
         }
         change(&mut state);
-        let now = now();
-        state.down.retain(|_, until| *until > now);
+        state.down.retain(|_, until| counts(*until));
         if let Some(path) = &self.path
             && let Err(error) = write(path, &state)
         {
@@ -90,6 +90,12 @@ fn write(path: &Path, state: &State) -> std::io::Result<()> {
     file.write_all(&serde_json::to_vec(state)?)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Whether a host is passed over until then: a time further off was written by another clock.
+fn counts(until: u64) -> bool {
+    let now = now();
+    (now + 1..=now + PASS_OVER.as_secs()).contains(&until)
 }
 
 fn now() -> u64 {
@@ -118,12 +124,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (text, down) in [
             (r#"{"down":{"a.io":5}}"#, false),
-            (r#"{"down":{"a.io":99999999999}}"#, true),
+            (&format!(r#"{{"down":{{"a.io":{}}}}}"#, now() + 60), true),
+            (r#"{"down":{"a.io":99999999999}}"#, false),
             ("{", false),
             (r#"{"down":[]}"#, false),
         ] {
             std::fs::write(dir.path().join(FILE), text).unwrap();
-            assert_eq!(Health::of_store(dir.path()).down_until("a.io").is_some(), down, "{text}");
+            let health = Health::of_store(dir.path());
+            assert_eq!(health.down_until("a.io").is_some(), down, "{text}");
+            // What does not count goes when the file is written next.
+            health.down("b.io");
+            let kept = read(&dir.path().join(FILE)).down;
+            assert_eq!(kept.contains_key("a.io"), down, "{text}");
         }
     }
 }
