@@ -14,6 +14,7 @@
 //! a time uses the absolute canary, and removes it.
 
 use std::fs::{self, DirBuilder, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -51,9 +52,12 @@ struct Ground {
 impl Ground {
     fn new(case: &Case, unpacker: &Unpacker) -> Result<Self> {
         // Short, for podman takes no directory of more than 50 bytes for what it keeps of a run.
-        let name = format!("conform.{}-", std::process::id());
-        let number = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
-        let dir = tempfile::Builder::new().prefix(&name).suffix(&number).rand_bytes(0).tempdir();
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        // A run that was killed leaves its directory, and another process gets its id. No capital
+        // letters, which tempfile would draw too: some unpackers make a name of the path.
+        let drawn = RandomState::new().hash_one(number) & 0xffff;
+        let name = format!("conform.{}-{number}-{drawn:04x}", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
         let ground = Self { dir: at("the directory of a run", dir)? };
         for dir in [ground.out(), ground.path("work")] {
             at(dir.display(), fs::create_dir_all(&dir))?;
@@ -79,8 +83,8 @@ impl Ground {
 
     /// Everything that must stay as it is, without times of directories: `out` may be made again.
     fn surroundings(&self) -> Result<Vec<TreeEntry>> {
-        let mut all = seen::tree(&self.path("around"), Some(&self.out()))?;
-        let mut far = seen::tree(Path::new(CANARY), None)?;
+        let mut all = within(&self.path("around"), Some(&self.out()))?;
+        let mut far = within(Path::new(CANARY), None)?;
         for entry in &mut far {
             entry.path = [CANARY.as_bytes(), b"/", &entry.path].concat();
             entry.inode = entry.path.clone();
@@ -113,6 +117,17 @@ impl Ground {
         let here = self.dir.path().display().to_string();
         let line: String = line.replace(&here, "").chars().take(300).collect();
         line.trim().escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+    }
+}
+
+/// All that is in a directory; nothing where there is none any more, for then all of it is gone.
+fn within(top: &Path, but: Option<&Path>) -> Result<Vec<TreeEntry>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::symlink_metadata(top) {
+        Ok(facts) if facts.is_dir() => seen::tree(top, but),
+        Ok(_) => Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(Vec::new()),
+        Err(error) => at(top.display(), Err(error)),
     }
 }
 
@@ -173,8 +188,9 @@ impl AbsoluteCanary {
 
 impl Drop for AbsoluteCanary {
     fn drop(&mut self) {
-        // A failure leaves a directory in /tmp, which the next run takes over.
-        let _ = fs::remove_dir_all(CANARY);
+        // A failure leaves a directory in /tmp, which the next run takes over. What an unpacker put
+        // in its place would be in the way.
+        let _ = fs::remove_dir_all(CANARY).or_else(|_| fs::remove_file(CANARY));
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
@@ -234,10 +250,13 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     let cleaned = cleaning.and_then(|child| wait(child, timeout));
     unmount(&ground.out());
     drop(canary);
-    cleaned?;
     let changes = changes(&before, &after?);
-    let conduct = if changes.is_empty() { conduct? } else { Conduct::Escaped(changes) };
-    Ok(judge(case, &conduct, powers))
+    if !changes.is_empty() {
+        // Also where nothing is left to clean.
+        return Ok(judge(case, &Conduct::Escaped(changes), powers));
+    }
+    cleaned?;
+    Ok(judge(case, &conduct?, powers))
 }
 
 fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> Result<Conduct> {

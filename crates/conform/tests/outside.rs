@@ -79,6 +79,11 @@ fn every_change_around_the_root_is_caught() {
         "echo x > /tmp/strata-conform-canary/keep",
         "rm /tmp/strata-conform-canary/keep",
         "chmod 777 /tmp/strata-conform-canary",
+        "rm -r /tmp/strata-conform-canary",
+        "rm -r /tmp/strata-conform-canary; touch /tmp/strata-conform-canary",
+        "rm -r /tmp/strata-conform-canary; ln -s / /tmp/strata-conform-canary",
+        "rm -r $(dirname $(dirname %out))",
+        "rm -r $(dirname $(dirname $(dirname %out)))",
         "ln /tmp/strata-conform-canary/keep %out/stolen; chmod 777 %out/stolen",
         "echo x > %out/../canary/keep",
         "mkdir %out/../../canary/new",
@@ -152,6 +157,17 @@ fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
     assert!(said.contains("refuses an image of one file: no"), "{said}");
     assert_eq!(conform(&["layers", "--unpacker", "nobody"]).status.code(), Some(2));
     assert_eq!(conform(&["layers", "--case", "absent"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_umask_of_the_caller_does_not_matter() {
+    let script = "umask 077; exec \"$0\" layers --unpacker \"$1\"";
+    let unpacker = "echo the umask is $(umask) >&2; exit 1; %layout %out";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_strata-conform"), unpacker]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the umask is 0022"), "{said}");
 }
 
 #[test]
