@@ -110,12 +110,13 @@ struct Field<'de> {
 impl<'de> Field<'de> {
     /// What Go has after it read one value after the other into the same field.
     fn again(&mut self, value: &'de Json) -> Result<(), Error> {
-        let is_null = |node: &Json| matches!(node.0, Node::Null);
-        if is_null(value) && !self.values.iter().all(|one| is_null(one)) {
+        // The first tells for all.
+        let Some(first) = self.values.first() else { return Ok(()) };
+        if value.is_null() && !first.is_null() {
             // A pointer or list is emptied, a string or struct stays as it is.
             return Err(Error::custom(format!("{} stands there twice, then as null", self.name)));
         }
-        match self.values.iter().all(|one| one.is_object()) && value.is_object() {
+        match first.is_object() && value.is_object() {
             true => self.values.push(value),
             false => self.values = vec![value],
         }

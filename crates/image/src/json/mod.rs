@@ -20,6 +20,8 @@
 mod de;
 mod read;
 
+use std::collections::HashMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -131,6 +133,13 @@ impl Json {
         }
     }
 
+    /// Leaves of an object only the fields whose keys `keep` takes; nothing happens to what is no
+    /// object.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        let Node::Object(fields) = &mut self.0 else { return };
+        fields.retain(|(key, _)| keep(key));
+    }
+
     /// Writes it without blanks.
     pub fn to_bytes(&self) -> Vec<u8> {
         enum JsonPart<'a> {
@@ -211,11 +220,14 @@ impl Json {
     pub fn named(&mut self, names: &[&str]) {
         let Node::Object(fields) = &mut self.0 else { return };
         let mut known: Vec<(String, Self)> = Vec::new();
+        // A document may have as many keys as it has room for.
+        let mut places = HashMap::new();
         for (key, mut value) in std::mem::take(fields) {
             let exact = names.iter().find(|name| **name == key);
             let name = exact.or_else(|| names.iter().find(|name| folds(name, &key)));
             let key = name.map_or(key, |name| (*name).to_owned());
-            match known.iter_mut().find(|(have, _)| *have == key) {
+            let at = *places.entry(key.clone()).or_insert(known.len());
+            match known.get_mut(at) {
                 Some((_, before)) => match (&mut before.0, &mut value.0) {
                     (Node::Object(first), Node::Object(second)) => first.append(second),
                     _ => *before = value,
