@@ -26,7 +26,7 @@ use strata_tree::{BlobDigest, DiffId};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::json::{self, Json};
-use crate::manifest::{Described, new_manifest};
+use crate::manifest::{Described, new_manifest, set_blob};
 use crate::media::{self, MediaKind};
 use crate::oci::{manifest_parts, media_type_of};
 use crate::pack::{LayerPacking, pack, packing_of, repacked};
@@ -230,9 +230,8 @@ impl Origin {
                 continue;
             }
             exact = false;
-            entry.set("digest", Json::text(blob.digest.to_string()));
-            entry.set("size", Json::number(blob.size));
-            entry.set("mediaType", Json::text(repacked(&was.media_type, blob.packing)));
+            let media_type = repacked(&was.media_type, blob.packing);
+            set_blob(entry, &Described { media_type, digest: blob.digest, size: blob.size });
         }
         match exact {
             true => Ok((self.bytes.clone(), own, true)),
