@@ -1,12 +1,17 @@
 //! Into an OCI layout directory.
 //!
 //! Invariants: a blob has its name only once it is complete and right; `index.json` is replaced
-//! whole, last, and keeps what it has but the image of the same name.
+//! whole, last, and keeps what it has but the image of the same name, also where several copies
+//! go into one layout at a time. Of two repositories' images with one tag each keeps its entry; a
+//! reader that knows the tag alone finds both.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use strata_tree::BlobDigest;
 
@@ -18,6 +23,10 @@ use crate::limits::SourceLimits;
 use crate::push::{PushEvent, PushListener};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const WHOLE_NAME: &str = "io.containerd.image.name";
+/// How long another copy may take to write the index.
+const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(60) };
 
 /// Writes an image into the layout at `root`, which is made if it is not there.
 ///
@@ -61,8 +70,40 @@ pub(crate) fn write(
         })?;
     }
     replace(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(writing)?;
-    let index = index(root, image, &digest, name)?;
+    list(root, descriptors(image, &digest, name))
+}
+
+/// Puts entries into the index.
+fn list(root: &Path, own: Vec<Value>) -> Result<()> {
+    let writing = |error| Error::io(format!("writing {}", shown(root)), error);
+    let _lock = lock(root)?;
+    let index = index(root, own)?;
     replace(&root.join("index.json"), index.to_string().as_bytes()).map_err(writing)
+}
+
+/// Keeps other copies from the index, until it is dropped.
+fn lock(root: &Path) -> Result<File> {
+    let locking = |error| Error::io(format!("locking {}", shown(root)), error);
+    let dir = File::open(root).map_err(locking)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let why = "another process keeps the directory locked; copy again when it is done";
+                return Err(locking(io::Error::new(io::ErrorKind::WouldBlock, why)));
+            }
+            Ok(()) => return Ok(dir),
+            // A file system without locks: a copy that is alone there needs none.
+            Err(error) => {
+                tracing::debug!("{} is not locked: {error}", shown(root));
+                return Ok(dir);
+            }
+        }
+    }
 }
 
 fn has(root: &Path, digest: &BlobDigest, size: u64) -> bool {
@@ -118,13 +159,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The index with the image in it.
-fn index(
-    root: &Path,
-    image: &Outbound<'_>,
-    digest: &BlobDigest,
-    name: Option<&str>,
-) -> Result<Value> {
+/// The index with these entries in it.
+fn index(root: &Path, own: Vec<Value>) -> Result<Value> {
     let path = root.join("index.json");
     let mut index = match File::open(&path) {
         Ok(file) => {
@@ -143,15 +179,32 @@ fn index(
     let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
         return Err(Error::document(&shown(root), "index.json", "it has no list of manifests"));
     };
-    let own = descriptors(image, digest, name);
-    manifests.retain(|known| {
-        !own.iter().any(|one| match one["annotations"].get(REF_NAME) {
-            Some(name) => known["annotations"].get(REF_NAME) == Some(name),
-            None => known["digest"] == one["digest"],
-        })
-    });
-    manifests.extend(own);
+    manifests.retain(|known| !own.iter().any(|one| gives_way(known, one)));
+    for one in own {
+        // What is there under a name needs no entry without one.
+        let there = |known: &Value| known["digest"] == one["digest"];
+        if annotation(&one, REF_NAME).is_some() || !manifests.iter().any(there) {
+            manifests.push(one);
+        }
+    }
     Ok(index)
+}
+
+/// Whether an entry of the index goes where another comes: it has the same name, or it is the same
+/// and neither has one. A tag alone is the same name as far as nothing says of which repository.
+fn gives_way(known: &Value, one: &Value) -> bool {
+    let all =
+        [known, one].map(|entry| (annotation(entry, REF_NAME), annotation(entry, WHOLE_NAME)));
+    match all {
+        [(_, Some(a)), (_, Some(b))] => a == b,
+        [(Some(a), _), (Some(b), _)] => a == b,
+        [(None, None), (None, None)] => known["digest"] == one["digest"],
+        [_, _] => false,
+    }
+}
+
+fn annotation<'v>(entry: &'v Value, key: &str) -> Option<&'v str> {
+    entry["annotations"].get(key)?.as_str().filter(|text| !text.is_empty())
 }
 
 /// The image as an index names it: once for each of its names, or once without; and what stands
@@ -171,7 +224,7 @@ pub(super) fn descriptors(
         let mut one = plain.clone();
         let mut annotations = json!({ REF_NAME: tag });
         if let Some(whole) = whole {
-            annotations["io.containerd.image.name"] = json!(whole.to_string());
+            annotations[WHOLE_NAME] = json!(whole.to_string());
         }
         one["annotations"] = annotations;
         one
@@ -179,4 +232,86 @@ pub(super) fn descriptors(
     let mut all: Vec<Value> = if names.is_empty() { vec![plain] } else { named.collect() };
     all.extend(image.beside.iter().flat_map(Companions::descriptors));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(digest: &str, name: Option<&str>, whole: Option<&str>) -> Value {
+        let mut one = json!({ "digest": digest, "size": 1 });
+        for (key, text) in [(REF_NAME, name), (WHOLE_NAME, whole)] {
+            if let Some(text) = text {
+                one["annotations"][key] = json!(text);
+            }
+        }
+        one
+    }
+
+    /// The index as `DIGEST NAME WHOLE`.
+    fn listed(root: &Path) -> Vec<String> {
+        let index: Value =
+            serde_json::from_slice(&fs::read(root.join("index.json")).unwrap()).unwrap();
+        let entries = index["manifests"].as_array().unwrap().iter();
+        let shown = |one: &Value| {
+            let (name, whole) = (annotation(one, REF_NAME), annotation(one, WHOLE_NAME));
+            let digest = one["digest"].as_str().unwrap();
+            format!("{digest} {} {}", name.unwrap_or("-"), whole.unwrap_or("-"))
+        };
+        entries.map(shown).collect()
+    }
+
+    #[test]
+    fn an_entry_gives_way_to_its_own_name_alone() {
+        let (a, b) = (Some("h.io/a:1"), Some("h.io/b:1"));
+        let cases: [(&[Value], &[&str]); 7] = [
+            // One tag of two repositories, and the second again.
+            (
+                &[entry("x", Some("1"), a), entry("y", Some("1"), b), entry("z", Some("1"), b)],
+                &["x 1 h.io/a:1", "z 1 h.io/b:1"],
+            ),
+            // One name, with the tag as its text and without.
+            (&[entry("x", Some("1"), a), entry("y", a, a)], &["y h.io/a:1 h.io/a:1"]),
+            // What other tools write, which know the tag alone.
+            (&[entry("x", Some("1"), None), entry("y", Some("1"), a)], &["y 1 h.io/a:1"]),
+            (&[entry("x", Some("1"), a), entry("y", Some("1"), None)], &["y 1 -"]),
+            // Without a name: it takes none away, and does not stand there twice.
+            (&[entry("x", Some("v1"), None), entry("x", None, None)], &["x v1 -"]),
+            (&[entry("x", None, None), entry("x", None, None)], &["x - -"]),
+            (
+                &[entry("x", None, None), entry("y", None, None), entry("x", Some("v1"), None)],
+                &["x - -", "y - -", "x v1 -"],
+            ),
+        ];
+        for (entries, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            for one in entries {
+                list(dir.path(), vec![one.clone()]).unwrap();
+            }
+            assert_eq!(listed(dir.path()), expected);
+        }
+    }
+
+    #[test]
+    fn of_two_copies_at_a_time_the_index_has_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        list(root, vec![entry("x", Some("1"), None)]).unwrap();
+        std::thread::scope(|scope| {
+            let held = lock(root).unwrap();
+            let other = scope.spawn(|| list(root, vec![entry("z", Some("3"), None)]));
+            // The other one comes in between, if it can.
+            std::thread::sleep(Duration::from_millis(200));
+            let index = index(root, vec![entry("y", Some("2"), None)]).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            replace(&root.join("index.json"), index.to_string().as_bytes()).unwrap();
+            drop(held);
+            other.join().unwrap().unwrap();
+        });
+        assert_eq!(listed(root).len(), 3, "{:?}", listed(root));
+        // Nobody waits for ever.
+        let _held = lock(root).unwrap();
+        let error = list(root, vec![entry("z", Some("3"), None)]).unwrap_err().to_string();
+        assert!(error.contains("another process keeps the directory locked"), "{error}");
+    }
 }
