@@ -7,8 +7,14 @@
 
 mod client;
 
-use client::{Client, one, quick};
+use std::collections::HashMap;
+
+use client::{Client, Warnings, offer, one, quick};
+use serde_json::{Value, json};
+use strata_image::{CheckedStore, CopyOptions, Error, Listeners, Location, Target, copy};
 use strata_registry::{Registries, RegistryOptions};
+use strata_testkit::digest;
+use strata_testkit::layout::{INDEX, MANIFEST};
 use strata_testkit::registry::{Answer, How, Registry, Seen};
 
 /// A registry's answer to a manifest by tag, with one header changed or left out.
@@ -206,4 +212,105 @@ fn a_silent_registry_is_given_up() {
         let error = Registries::new(options()).search(host, "x", 10).unwrap_err();
         assert!(error.to_string().contains("no answer in time"), "{error}");
     }
+}
+
+/// Puts a manifest beside the image of the digest `subject`; gives its entry in a list.
+fn refer(registry: &Registry, subject: &str, number: usize) -> Value {
+    let config = registry.blob("team/x", b"{}");
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": config,
+                       "size": 2});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/x", "layers": [],
+        "config": empty, "annotations": {"number": number.to_string()},
+        "subject": {"mediaType": MANIFEST, "digest": subject, "size": 1},
+    });
+    let bytes = manifest.to_string().into_bytes();
+    let digest = digest(&bytes);
+    registry.manifest("team/x", &digest, MANIFEST, &bytes);
+    json!({"mediaType": MANIFEST, "digest": digest, "size": bytes.len()})
+}
+
+/// A registry that lists these by their subjects, ten a page.
+fn lists(registry: &Registry, all: HashMap<String, Vec<Value>>) {
+    registry.rule(move |seen: &Seen| {
+        let Some((path, rest)) = seen.path.split_once("/referrers/") else { return How::Well };
+        let (subject, query) = rest.split_once("?from=").unwrap_or((rest, "0"));
+        let listed = all.get(subject).map(Vec::as_slice).unwrap_or_default();
+        let from: usize = query.parse().unwrap();
+        let page = &listed[from..(from + 10).min(listed.len())];
+        let answer = Answer::new(200)
+            .header("content-type", INDEX)
+            .body(json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": page}).to_string());
+        match from + 10 < listed.len() {
+            true => {
+                let next = format!("<{path}/referrers/{subject}?from={}>; rel=\"next\"", from + 10);
+                answer.header("link", next).how()
+            }
+            false => answer.how(),
+        }
+    });
+}
+
+/// How many entries a layout has after a copy of the image and what stands beside it.
+fn carried(client: &Client, options: RegistryOptions, name: &str) -> Result<usize, Error> {
+    let path = client.dir.path().join("out");
+    let listeners = Listeners { pulling: &Warnings::default(), pushing: &|_, _| {} };
+    copy(
+        CheckedStore::unchecked(&client.store),
+        &Registries::new(options),
+        &Location::Registry(name.parse().unwrap()),
+        Target::Layout { path: path.clone(), name: None },
+        &CopyOptions { with_signatures: true, ..CopyOptions::default() },
+        &listeners,
+    )?;
+    let index = std::fs::read(path.join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    Ok(index["manifests"].as_array().unwrap().len())
+}
+
+#[test]
+fn all_that_refers_to_an_image_goes_along_or_it_is_said() {
+    let (registry, name) = one();
+    let image = digest(&registry.stored_manifest("team/x", "1").unwrap());
+    let beside = |count: usize| (0..count).map(|number| refer(&registry, &image, number)).collect();
+    lists(&registry, HashMap::from([(image.clone(), beside(25))]));
+    let client = Client::new();
+    assert_eq!(carried(&client, client.options(), &name).unwrap(), 26);
+    lists(&registry, HashMap::from([(image.clone(), beside(129))]));
+    let error = carried(&client, client.options(), &name).unwrap_err().to_string();
+    assert!(error.contains("the number of manifests beside the image is more than 128"), "{error}");
+
+    // Signatures of signatures.
+    let mut row = HashMap::new();
+    let mut subject = image;
+    for (expected, number) in [(Some(2), 1000), (Some(3), 1001), (Some(4), 1002), (None, 1003)] {
+        let entry = refer(&registry, &subject, number);
+        let next = entry["digest"].as_str().unwrap().to_owned();
+        row.insert(std::mem::replace(&mut subject, next), vec![entry]);
+        lists(&registry, row.clone());
+        let client = Client::new();
+        match (carried(&client, client.options(), &name), expected) {
+            (Ok(count), Some(expected)) => assert_eq!(count, expected),
+            (Err(error), None) => assert!(error.to_string().contains("in a row"), "{error}"),
+            (other, _) => panic!("{number}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_mirror_that_lists_no_referrers_does_not_answer_for_the_origin() {
+    let (mirror, origin) = (Registry::new(), Registry::new());
+    offer(&mirror, "team/x", "1");
+    let image = offer(&origin, "team/x", "1");
+    lists(&origin, HashMap::from([(image.clone(), vec![refer(&origin, &image, 1)])]));
+    let client = Client::new();
+    let conf = format!(
+        "[[registry]]\nprefix='example.com'\nlocation='{}'\ninsecure=true\n\
+         [[registry.mirror]]\nlocation='{}'\ninsecure=true\n",
+        origin.host(),
+        mirror.host(),
+    );
+    let options = client.settings(&conf);
+    assert_eq!(carried(&client, options, "example.com/team/x:1").unwrap(), 2);
+    assert_eq!(mirror.count("GET", "/referrers/"), 2, "{:?}", mirror.seen());
 }

@@ -315,10 +315,17 @@ impl Client {
         }
     }
 
-    /// What the registry has at a path, whatever the answer.
-    pub(crate) fn get(&self, path: &str) -> Result<HttpResponse, EndpointError> {
+    /// What the registry has at a path, of the media type `accept` if one is given; whatever the
+    /// answer.
+    pub(crate) fn get(
+        &self,
+        path: &str,
+        accept: Option<&str>,
+    ) -> Result<HttpResponse, EndpointError> {
         let url = self.base_with_retry()?.at(path);
-        self.request(self.call(Method::GET, url, RequestBody::Empty))
+        let mut call = self.call(Method::GET, url, RequestBody::Empty);
+        call.headers.extend(accept.map(|accept| ("accept", accept.to_owned())));
+        self.request(call)
     }
 
     /// A manifest by tag or digest, of at most `most` bytes.
@@ -361,8 +368,9 @@ impl Client {
         }
     }
 
-    /// The index of the manifests that refer to one, of at most `most` bytes; `None` where the
-    /// registry does not know the question (distribution specification 1.1, "Listing Referrers").
+    /// The pages of the index of the manifests that refer to one, of at most `most` bytes in all;
+    /// `None` where the registry does not know the question (distribution specification 1.1,
+    /// "Listing Referrers").
     ///
     /// # Errors
     /// What the registry said.
@@ -370,18 +378,28 @@ impl Client {
         &self,
         subject: BlobDigest,
         most: u64,
-    ) -> Result<Option<Vec<u8>>, EndpointError> {
-        let url = self.url(&format!("referrers/{subject}"))?;
-        let mut call = self.call(Method::GET, url, RequestBody::Empty);
-        call.headers.push(("accept", REFERRERS.to_owned()));
-        let answer = self.request(call)?;
-        let media_type = answer.header("content-type").unwrap_or_default();
-        match answer.status {
-            // A page for people is no answer.
-            200 if media_type.starts_with(REFERRERS) => Ok(Some(answer.bytes(most)?)),
-            200 | 400 | 404 | 405 | 501 => Ok(None),
-            _ => Err(answer.refusal()),
-        }
+    ) -> Result<Option<Vec<Vec<u8>>>, EndpointError> {
+        let first = format!("/v2/{}/referrers/{subject}", self.endpoint.repository);
+        let (mut pages, mut left, mut unknown) = (Vec::new(), most, false);
+        self.each_page(&first, Some(REFERRERS), |answer| {
+            let media_type = answer.header("content-type").unwrap_or_default();
+            match answer.status {
+                200 if media_type.starts_with(REFERRERS) => {
+                    let page = answer.bytes(left)?;
+                    left -= page.len() as u64;
+                    pages.push(page);
+                    Ok(true)
+                }
+                // A page for people is no answer; after a first page it is no end either.
+                200 | 400 | 404 | 405 | 501 if pages.is_empty() => {
+                    unknown = true;
+                    Ok(false)
+                }
+                200 => Err(EndpointError::Failed("a page of its list is no index".to_owned())),
+                _ => Err(answer.refusal()),
+            }
+        })?;
+        Ok((!unknown).then_some(pages))
     }
 
     /// Whether a manifest is there, and which.

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::address::Url;
 use crate::client::Client;
 use crate::error::{EndpointError, RegistryError, Result};
+use crate::http::HttpResponse;
 use crate::reference::{Reference, Tag};
 use crate::registries::Registries;
 
@@ -73,7 +74,7 @@ impl Registries {
         let client = self.whole(if host == HUB { HUB_SEARCH } else { host }, host)?;
         let refused = |why| RegistryError::one(what.as_str(), client.label(), why);
         let path = format!("/v1/search?q={}&n={limit}", crate::address::escape(term));
-        let found = client.get(&path).and_then(|answer| match answer.status {
+        let found = client.get(&path, None).and_then(|answer| match answer.status {
             200 => answer.bytes(PAGE_BYTES),
             _ => Err(answer.refusal()),
         });
@@ -171,21 +172,35 @@ type Told = std::result::Result<(), EndpointError>;
 impl Client {
     /// Reads page after page until `take` has enough.
     fn pages(&self, first: &str, mut take: impl FnMut(Page) -> bool) -> Told {
-        let mut path = first.to_owned();
-        let mut seen = HashSet::from([path.clone()]);
-        for _ in 0..PAGES {
-            let answer = self.get(&path)?;
+        self.each_page(first, None, |answer| {
             if answer.status != 200 {
                 return Err(answer.refusal());
             }
+            let page = serde_json::from_slice(&answer.bytes(PAGE_BYTES)?)
+                .map_err(|_| EndpointError::Failed("its answer is no list".to_owned()))?;
+            Ok(take(page))
+        })
+    }
+
+    /// Asks for page after page, until `take`, which reads them, has enough.
+    ///
+    /// # Errors
+    /// Those of `take`; `Failed` for a link that leads nowhere, and for too many pages.
+    pub(crate) fn each_page(
+        &self,
+        first: &str,
+        accept: Option<&str>,
+        mut take: impl FnMut(HttpResponse) -> std::result::Result<bool, EndpointError>,
+    ) -> Told {
+        let mut path = first.to_owned();
+        let mut seen = HashSet::from([path.clone()]);
+        for _ in 0..PAGES {
+            let answer = self.get(&path, accept)?;
             let links = answer.headers.get_all("link");
             let link = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_of);
-            let next = link.map(|link| page_at(&answer.url, link)).transpose()?;
-            let bytes = answer.bytes(PAGE_BYTES)?;
-            let page = serde_json::from_slice(&bytes)
-                .map_err(|_| EndpointError::Failed("its answer is no list".to_owned()))?;
-            let more = take(page);
-            match next.filter(|_| more) {
+            let next = link.map(|link| page_at(&answer.url, link));
+            let more = take(answer)?;
+            match next.filter(|_| more).transpose()? {
                 Some(next) if !seen.insert(next.clone()) => {
                     let why = "a page of its list names a page before it as the next one";
                     return Err(EndpointError::Failed(why.to_owned()));

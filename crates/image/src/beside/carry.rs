@@ -1,13 +1,14 @@
 //! What stands beside an image, on its way to another place.
 //!
-//! Invariants: everything goes byte for byte, so every digest stays; blobs are in memory one at a
-//! time and bounded; a manifest comes after its blobs, and the image's name after all of them.
+//! Invariants: everything goes byte for byte, so every digest stays; all of it goes or there is an
+//! error; blobs are in memory one at a time and bounded; a manifest comes after its blobs, and the
+//! image's name after all of them.
 
 use serde_json::{Value, json};
 use strata_registry::{Client, EndpointError, ManifestName};
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, ENDINGS, tag_of};
+use super::{Beside, COUNT_MAX, Companion, ENDINGS, Referring, tag_of};
 use crate::error::{Error, Result};
 use crate::media::OCI_INDEX;
 
@@ -39,26 +40,35 @@ pub(crate) fn companions<'a>(
     for ending in ENDINGS {
         all.extend(side.tagged(&format!("{}.{ending}", tag_of(manifest)))?);
     }
+    let too_much = |what: &str, limit: usize| Error::Limit {
+        label: side.label().to_owned(),
+        what: what.to_owned(),
+        limit: limit as u64,
+        option: "--signatures none",
+    };
     let mut subjects = vec![manifest];
-    for _ in 0..DEPTH {
+    for depth in 0.. {
         let mut next = Vec::new();
         for subject in subjects {
-            for found in side.referrers(subject)? {
+            let Referring { found, is_cut } = side.referrers(subject)?;
+            for found in found {
                 if all.iter().all(|known| known.digest != found.digest) {
                     next.push(found.digest);
                     all.push(found);
                 }
             }
+            if is_cut || all.len() > COUNT_MAX {
+                return Err(too_much("the number of manifests beside the image", COUNT_MAX));
+            }
+        }
+        if next.is_empty() {
+            break;
+        }
+        if depth == DEPTH {
+            let what = "the number of manifests in a row that sign or describe each other";
+            return Err(too_much(what, DEPTH));
         }
         subjects = next;
-    }
-    if all.len() > COUNT_MAX {
-        return Err(Error::Limit {
-            label: side.label().to_owned(),
-            what: format!("the number of manifests beside the image, {},", all.len()),
-            limit: COUNT_MAX as u64,
-            option: "--signatures none",
-        });
     }
     Ok(Companions { side, of: manifest, all })
 }

@@ -4,7 +4,7 @@
 
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, checked};
+use super::{Beside, COUNT_MAX, Companion, Referring, checked};
 use crate::error::{Error, Result};
 use crate::media::MediaKind;
 use crate::oci::{self, Descriptor};
@@ -46,19 +46,24 @@ impl Beside for LayoutSide<'_> {
         entry.map_or(Ok(None), |entry| self.manifest(entry, Some(tag)))
     }
 
-    fn referrers(&self, subject: BlobDigest) -> Result<Vec<Companion>> {
-        let mut found = Vec::new();
+    fn referrers(&self, subject: BlobDigest) -> Result<Referring> {
+        let mut referring = Referring::default();
         for entry in &self.index {
             let kind = MediaKind::of(&entry.media_type);
             if !matches!(kind, MediaKind::Manifest | MediaKind::Unsaid) {
                 continue;
             }
             let Some(companion) = self.manifest(entry, None)? else { continue };
-            if companion.is_about(subject) && found.len() < COUNT_MAX {
-                found.push(companion);
+            if !companion.is_about(subject) {
+                continue;
             }
+            if referring.found.len() == COUNT_MAX {
+                referring.is_cut = true;
+                break;
+            }
+            referring.found.push(companion);
         }
-        Ok(found)
+        Ok(referring)
     }
 
     fn bytes(&self, what: &Descriptor, most: u64) -> Result<Vec<u8>> {

@@ -52,6 +52,15 @@ pub(crate) struct Companion {
     pub(crate) parts: CompanionParts,
 }
 
+/// Manifests that refer to another.
+#[derive(Debug, Default)]
+pub(crate) struct Referring {
+    /// Not more than [`COUNT_MAX`].
+    pub(crate) found: Vec<Companion>,
+    /// There are others, which nobody looked at.
+    pub(crate) is_cut: bool,
+}
+
 /// What its manifest says.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,7 +92,7 @@ pub(crate) trait Beside {
     ///
     /// # Errors
     /// As [`Beside::tagged`].
-    fn referrers(&self, subject: BlobDigest) -> Result<Vec<Companion>>;
+    fn referrers(&self, subject: BlobDigest) -> Result<Referring>;
 
     /// A blob of at most `most` bytes, verified.
     ///
@@ -155,7 +164,8 @@ fn signatures(side: &dyn Beside, manifest: BlobDigest) -> Result<Vec<Signature>>
     let mut found = Vec::new();
     let mut all: Vec<Companion> =
         side.tagged(&format!("{}.sig", tag_of(manifest)))?.into_iter().collect();
-    all.extend(side.referrers(manifest)?);
+    // Of many any may be the one that is asked for, and where none is the image is refused.
+    all.extend(side.referrers(manifest)?.found);
     for companion in all {
         let is_tagged = companion.tag.is_some();
         for layer in &companion.parts.layers {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use strata_registry::{EndpointError, ManifestName, Places, RegistryError, or_default};
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, checked, tag_of};
+use super::{Beside, COUNT_MAX, Companion, Referring, checked, tag_of};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::oci::Descriptor;
@@ -43,16 +43,19 @@ impl<'a> RegistrySide<'a> {
         }
     }
 
-    /// The index of what refers to a manifest.
-    fn index(&self, subject: BlobDigest) -> Result<Option<Vec<u8>>> {
-        let asked = self.places.first(&self.label, |client| client.referrers(subject, self.most));
+    /// The index of what refers to a manifest, in pages.
+    fn index(&self, subject: BlobDigest) -> Result<Vec<Vec<u8>>> {
+        let asked = self.places.first(&self.label, |client| {
+            // A mirror that does not know the question is no answer for the others.
+            let unknown = || EndpointError::NotFound("it lists no referrers".to_owned());
+            client.referrers(subject, self.most)?.ok_or_else(unknown)
+        });
         match asked {
-            Ok(Some(index)) => Ok(Some(index)),
-            Ok(None) => {
+            Ok(pages) => Ok(pages),
+            Err(error) if is_absent(&error) => {
                 let name = ManifestName::Tag(tag_of(subject));
-                Ok(self.get(&name)?.map(|(_, bytes)| bytes))
+                Ok(self.get(&name)?.map(|(_, bytes)| bytes).into_iter().collect())
             }
-            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -74,13 +77,17 @@ impl Beside for RegistrySide<'_> {
             .transpose()
     }
 
-    fn referrers(&self, subject: BlobDigest) -> Result<Vec<Companion>> {
-        let Some(bytes) = self.index(subject)? else { return Ok(Vec::new()) };
+    fn referrers(&self, subject: BlobDigest) -> Result<Referring> {
         let name = format!("the referrers of {subject}");
-        let index: Referrers = json::from_slice(&bytes)
-            .map_err(|error| Error::document(&self.label, &name, error.to_string()))?;
+        let mut listed = Vec::new();
+        for page in self.index(subject)? {
+            let page: Referrers = json::from_slice(&page)
+                .map_err(|error| Error::document(&self.label, &name, error.to_string()))?;
+            listed.extend(page.manifests);
+        }
+        let is_cut = listed.len() > COUNT_MAX;
         let mut found = Vec::new();
-        for entry in index.manifests.iter().take(COUNT_MAX) {
+        for entry in listed.iter().take(COUNT_MAX) {
             let digest = entry.check(&self.label, &name)?;
             let Some((digest, bytes)) = self.get(&ManifestName::Digest(digest))? else { continue };
             let companion = Companion::read(&self.label, None, digest, bytes)?;
@@ -89,7 +96,7 @@ impl Beside for RegistrySide<'_> {
                 found.push(companion);
             }
         }
-        Ok(found)
+        Ok(Referring { found, is_cut })
     }
 
     fn bytes(&self, what: &Descriptor, most: u64) -> Result<Vec<u8>> {
