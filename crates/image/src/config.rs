@@ -297,6 +297,15 @@ impl ImageConfig {
         Ok(document.to_value())
     }
 
+    /// Bytes of memory that it takes, about: lists of next to nothing take many times the bytes
+    /// that they are written in.
+    pub(crate) fn weight(&self) -> usize {
+        const LABEL: usize = size_of::<String>() + size_of::<Text>() + 48;
+        let diff_ids = self.diff_ids.len() * (size_of::<DiffId>() + size_of::<String>() + 71);
+        let steps = self.raw.history.len() * size_of::<RawStep>();
+        diff_ids + steps + self.raw.config.labels.len() * LABEL
+    }
+
     /// The image's id: the digest of the config's bytes.
     pub fn id(&self) -> ImageId {
         self.id

@@ -18,7 +18,7 @@ use strata_tree::{BlobDigest, TreePath};
 use crate::config::ImageConfig;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::found::{FoundImage, FoundLayer, Wanted};
+use crate::found::{FoundImage, FoundLayer, FoundRoom, Wanted};
 use crate::json::Json;
 use crate::media::MediaKind;
 use crate::oci::Descriptor;
@@ -158,6 +158,7 @@ pub(crate) fn find(
     wanted: &Wanted<'_>,
     items: &[&DockerItem],
     known: &mut BTreeSet<String>,
+    room: &mut FoundRoom<'_>,
 ) -> Result<Vec<FoundImage>> {
     let mut all: Vec<FoundImage> = Vec::new();
     for item in items {
@@ -194,6 +195,7 @@ pub(crate) fn find(
             verdict: None,
         };
         image.add_names(names);
+        room.take(&image)?;
         all.push(image);
     }
     Ok(all)

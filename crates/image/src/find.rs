@@ -12,7 +12,7 @@ use strata_registry::Reference;
 
 use crate::docker::{self, DockerItem};
 use crate::error::{Error, Result};
-use crate::found::{FoundImage, Wanted, listed};
+use crate::found::{FoundImage, FoundRoom, Wanted, listed};
 use crate::oci::{self, Descriptor};
 use crate::platform::{Platform, Rank};
 use crate::source::{ImageSource, path_of};
@@ -79,8 +79,9 @@ fn of_both(
         [] => HashSet::new(),
         _ => oci::all_configs(source, &index)?,
     };
+    let mut room = FoundRoom::new(&source.label, &source.limits);
     let oci::ListedImages { images: mut found, artifact } =
-        oci::find(source, wanted, index, known)?;
+        oci::find(source, wanted, index, known, &mut room)?;
     let mut further = Vec::new();
     for item in items {
         if found.is_empty() && covered.is_empty() {
@@ -93,7 +94,7 @@ fn of_both(
         match at {
             // Docker 25.0 began with manifests that name no layer.
             Some(at) if !found[at].is_whole() && found[at].has_as_many(item.layer_count()) => {
-                let mut instead = docker::find(source, wanted, &[item], known)?;
+                let mut instead = docker::find(source, wanted, &[item], known, &mut room)?;
                 if let [image] = instead.as_mut_slice() {
                     let theirs = std::mem::replace(&mut image.names, found[at].names.clone());
                     image.add_names(theirs);
@@ -111,7 +112,7 @@ fn of_both(
     if wanted.spec.list() == Some(List::Oci) {
         further.clear();
     }
-    let further = docker::find(source, wanted, &further, known)?;
+    let further = docker::find(source, wanted, &further, known, &mut room)?;
     for image in &further {
         let taken = |name: &&Reference| found.iter().any(|other| other.names.contains(name));
         if let Some(name) = image.names.iter().find(taken) {
@@ -131,7 +132,10 @@ fn add_manifests(source: &ImageSource, platform: Option<&Platform>, found: &mut 
     let all = SourceSpec::path(std::path::Path::new(&source.label));
     let wanted = Wanted { spec: &all, platform };
     let Ok(Some(index)) = oci::read_index(source) else { return };
-    let Ok(listed) = oci::find(source, &wanted, index, &mut BTreeSet::new()) else { return };
+    let mut room = FoundRoom::new(&source.label, &source.limits);
+    let Ok(listed) = oci::find(source, &wanted, index, &mut BTreeSet::new(), &mut room) else {
+        return;
+    };
     for image in found {
         let same = |other: &&FoundImage| {
             other.config.id() == image.config.id() && other.layers.len() == image.layers.len()

@@ -10,6 +10,7 @@ use strata_trust::TrustVerdict;
 
 use crate::config::ImageConfig;
 use crate::error::{Error, Result};
+use crate::limits::SourceLimits;
 use crate::media::MediaKind;
 use crate::platform::Platform;
 use crate::spec::SourceSpec;
@@ -78,12 +79,52 @@ impl FoundImage {
         self.config.diff_ids().len() == layers
     }
 
+    /// Bytes of memory that it takes, about.
+    fn weight(&self) -> u64 {
+        let documents = self.manifest.as_ref().map_or(0, Vec::len) + self.raw_config.len();
+        let read = self.config.weight() + self.layers.len() * size_of::<FoundLayer>();
+        (documents + read) as u64
+    }
+
     pub(crate) fn add_names(&mut self, names: impl IntoIterator<Item = Reference>) {
         for name in names {
             if !self.names.contains(&name) {
                 self.names.push(name);
             }
         }
+    }
+}
+
+/// The memory that the images of one source may still take, all of which are found before the
+/// first is loaded.
+pub(crate) struct FoundRoom<'a> {
+    label: &'a str,
+    most: u64,
+    held: u64,
+}
+
+impl<'a> FoundRoom<'a> {
+    pub(crate) fn new(label: &'a str, limits: &SourceLimits) -> Self {
+        Self { label, most: limits.held_bytes, held: 0 }
+    }
+
+    /// Makes room for one more image. The first always has it: the bound of each document is
+    /// bound enough.
+    ///
+    /// # Errors
+    /// `Document`.
+    pub(crate) fn take(&mut self, image: &FoundImage) -> Result<()> {
+        let before = self.held;
+        self.held = before.saturating_add(image.weight());
+        if before == 0 || self.held <= self.most {
+            return Ok(());
+        }
+        let why = format!(
+            "the manifests and configs of its images take more than {} bytes of memory together; \
+             name one image at a time ({}:NAME)",
+            self.most, self.label
+        );
+        Err(Error::document(self.label, "its list of images", why))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every bound is checked before the memory or disk that it bounds is used.
 
-/// The bounds, each with the option of `strata load` that sets it.
+/// The bounds, each with the option of `strata load` that sets it, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceLimits {
     /// Bytes of one index, manifest or config (`--max-manifest-bytes`).
@@ -16,6 +16,8 @@ pub struct SourceLimits {
     pub expansion: u64,
     /// Images in one source (`--max-images`).
     pub images: u64,
+    /// Bytes of memory that the manifests and configs of several images of one source may take.
+    pub held_bytes: u64,
 }
 
 impl Default for SourceLimits {
@@ -26,6 +28,7 @@ impl Default for SourceLimits {
             archive_bytes: 256 << 30,
             expansion: 2000,
             images: 1000,
+            held_bytes: 256 << 20,
         }
     }
 }

@@ -18,7 +18,7 @@ use strata_tree::BlobDigest;
 
 use crate::config::ImageConfig;
 use crate::error::{Error, Result};
-use crate::found::{FoundImage, FoundLayer, Wanted, listed};
+use crate::found::{FoundImage, FoundLayer, FoundRoom, Wanted, listed};
 use crate::json::{self, Json};
 use crate::limits;
 use crate::media::MediaKind;
@@ -215,6 +215,7 @@ pub(crate) fn find(
     wanted: &Wanted<'_>,
     index: Vec<Descriptor>,
     known: &mut BTreeSet<String>,
+    room: &mut FoundRoom<'_>,
 ) -> Result<ListedImages> {
     let mut all: Vec<FoundImage> = Vec::new();
     let mut artifact = None;
@@ -230,10 +231,14 @@ pub(crate) fn find(
             let at = all.iter().position(|known| {
                 known.config.id() == image.config.id() && known.manifest == image.manifest
             });
-            let at = at.unwrap_or_else(|| {
-                all.push(*image);
-                all.len() - 1
-            });
+            let at = match at {
+                Some(at) => at,
+                None => {
+                    room.take(&image)?;
+                    all.push(*image);
+                    all.len() - 1
+                }
+            };
             all[at].add_names(name.clone());
         }
     }

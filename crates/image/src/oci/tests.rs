@@ -88,6 +88,34 @@ fn several_images_and_names_stay_apart_and_one_can_be_chosen() {
 }
 
 #[test]
+fn many_images_take_no_more_memory_than_is_said() {
+    let layout = Layout::new("set");
+    let image = |n: &str| {
+        let steps = vec![json!({}); 100];
+        let layer = tar_of(&[("a", n)]);
+        let rootfs = json!({"type": "layers", "diff_ids": [digest(&layer)]});
+        let config = json!({"os": "linux", "rootfs": rootfs, "history": steps});
+        let config = layout.blob(CONFIG, config.to_string());
+        named(&layout.manifest(&config, &[layout.blob(LAYER, &layer)]), n)
+    };
+    layout.index(&[image("1"), image("2"), image("3")]);
+    let find = |only: Option<&str>, held_bytes| {
+        let spec = SourceSpec::path(layout.root());
+        let spec = only.map_or(spec.clone(), |only| spec.only(only));
+        let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
+        let limits = SourceLimits { held_bytes, ..SourceLimits::default() };
+        let source = ImageSource::open(&spec, &scratch, &limits).unwrap();
+        let found = find::find(&source, &Wanted { spec: &spec, platform: None });
+        found.map(|found| found.len()).map_err(|error| error.to_string())
+    };
+    // A hundred steps of nothing are 300 bytes, and some thousands when they are read.
+    assert_eq!(find(None, 40_000), Ok(3));
+    let error = find(None, 10_000).unwrap_err();
+    assert!(error.contains("take more than 10000 bytes of memory together; name one"), "{error}");
+    assert_eq!(find(Some("2"), 1), Ok(1));
+}
+
+#[test]
 fn a_platform_is_chosen_from_a_nested_index() {
     let layout = Layout::new("multi");
     let image = |n: &str, platform: &str| {
