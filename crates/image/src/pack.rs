@@ -97,7 +97,7 @@ impl Read for At<'_> {
 /// `Store` if the layer is damaged; `Io`.
 pub(crate) fn pack(store: &Store, layer: &LeasedLayer, packing: LayerPacking) -> Result<Packed> {
     let what = format!("packing layer {}", layer.diff_id());
-    pack_from(store, packing, &what, &mut |out| write_checked(layer, out))
+    pack_from(store, packing, &what, &mut |out| write_checked(layer, out).map(drop))
 }
 
 /// Packs what `write` writes; `what` is said of failures.
@@ -179,9 +179,14 @@ pub fn pack_layer(store: &Store, layer: &LeasedLayer, packing: LayerPacking) -> 
     Ok(PackedDiff { diff_id: *layer.diff_id(), digest, size, file })
 }
 
-fn write_checked(layer: &LeasedLayer, out: &mut dyn Write) -> Result<()> {
+/// Writes a layer's diff, and checks on the way that it is what its name says; gives its size in
+/// bytes.
+///
+/// # Errors
+/// `Store` or `Document` if the layer is damaged, which is known when all is written; `Io`.
+pub(crate) fn write_checked(layer: &LeasedLayer, out: &mut dyn Write) -> Result<u64> {
     let mut out = Hashed { inner: out, hasher: Sha256::new(), size: 0 };
-    layer.write_diff(&mut out)?;
+    let written = layer.write_diff(&mut out)?;
     let actual = DiffId::from_bytes(out.hasher.finalize().into());
     if actual != *layer.diff_id() {
         return Err(Error::document(
@@ -190,7 +195,7 @@ fn write_checked(layer: &LeasedLayer, out: &mut dyn Write) -> Result<()> {
             format!("its diff is {actual} now; run `strata fsck`"),
         ));
     }
-    Ok(())
+    Ok(written)
 }
 
 struct Hashed<W> {

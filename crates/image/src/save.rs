@@ -22,6 +22,7 @@ use tar::{EntryType, Header};
 use crate::derive::manifest_of;
 use crate::error::{Error, Result};
 use crate::media::OCI_MANIFEST;
+use crate::pack::write_checked;
 
 /// Bytes of a tar's block.
 const BLOCK: usize = 512;
@@ -154,7 +155,7 @@ impl<'a> ImageTar<'a> {
         }
         let size = store.layer(&diff_id)?.ok_or(strata_layer::Error::NoLayer(diff_id))?.diff_size;
         self.header(&path, EntryType::Regular, size)?;
-        let written = layer.write_diff(self.out)?;
+        let written = write_checked(layer, self.out)?;
         if written != size {
             let what = format!("layer {diff_id} has {written} bytes, the index says {size}");
             return Err(Error::io("writing the archive", std::io::Error::other(what)));

@@ -48,6 +48,41 @@ fn layout(config: &[u8], manifest: &[u8]) -> (Layout, String) {
     (layout, id)
 }
 
+/// The length alone was compared, so an archive that nobody can load was a success.
+#[test]
+fn a_damaged_layer_is_not_saved() {
+    let (dir, store) = store();
+    let (layout, id) = layout(br#"{"os":"linux","rootfs":{"diff_ids":["DIFF"]}}"#, PLAIN);
+    let loaded = take(&store, layout.root()).unwrap();
+    let image = strata_image::resolve_image(&store, &id).unwrap();
+    let save = || {
+        let (mut out, saved) = (Vec::new(), Saved { image: image.clone(), names: vec![] });
+        save(&store, &[saved], &mut out).map_err(|error| error.to_string())?;
+        Ok::<_, String>(out)
+    };
+    let whole = save().unwrap();
+    let layer = loaded[0].layers[0].diff_id;
+    let layer = dir.path().join("store/layers").join(layer.hex());
+    let mut refused = Vec::new();
+    for name in ["diff/a", "headers.zst"] {
+        let path = layer.join(name);
+        let was = std::fs::read(&path).unwrap();
+        for at in 0..was.len() {
+            let mut damaged = was.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            match save() {
+                Ok(saved) => assert!(saved == whole, "byte {at} of {name}"),
+                Err(error) => refused.push((name, error)),
+            }
+        }
+        std::fs::write(&path, &was).unwrap();
+    }
+    assert!(refused.iter().any(|(name, _)| *name == "diff/a"));
+    assert!(refused.len() > 40, "{refused:?}");
+    save().unwrap();
+}
+
 const PLAIN: &[u8] = br#"{"schemaVersion":2,"config":CONFIG,"layers":[LAYER]}"#;
 
 #[test]
