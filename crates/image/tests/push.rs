@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use client::{Client, attempts, big, layers, one};
 use strata_image::{Error, PushEvent, PushOptions, push, resolve_image};
 use strata_registry::{EndpointError, Registries};
-use strata_testkit::layout::{LAYER, Layout};
+use strata_testkit::layout::{LAYER, Layout, tar_of};
 use strata_testkit::registry::{Answer, How, Registry, Seen};
 
 #[derive(Default)]
@@ -105,6 +105,79 @@ fn a_push_that_is_not_allowed_says_so() {
     assert_eq!(registry.stored_manifest("b/x", "1"), None);
     let pinned = format!("{}/b/x@{}", registry.host(), big());
     assert!(matches!(push_to(&client, &name, &pinned), Err(Error::NameWithDigest(_))));
+}
+
+/// An image may say of a blob that it is a layer that the store has, and nobody has looked.
+#[test]
+fn a_manifest_is_not_believed_which_blob_a_layer_is() {
+    let client = Client::new();
+    let near = Registry::new();
+    let tar = tar_of(&[("f", "the layer")]);
+    let foreign = tar_of(&[("f", "another")]);
+    let pack = |tar: &[u8], level| zstd::encode_all(tar, level).unwrap();
+    let layout = Layout::new("claims");
+    let config = layout.config(&[&tar, &tar], "linux/amd64");
+    let blob = layout.blob(&format!("{LAYER}+zstd"), pack(&tar, 3));
+    let other = layout.blob(&format!("{LAYER}+zstd"), pack(&foreign, 3));
+    layout.index(&[layout.manifest(&config, &[blob.clone(), other.clone()])]);
+    near.layout(layout.root(), "claims", "1");
+    let name = format!("{}/claims:1", near.host());
+    client.pull(&name).unwrap();
+    // The target has the blob that the second layer is said to be.
+    let there = format!("{}/claims:2", near.host());
+    push_to(&client, &name, &there).unwrap();
+    let put = near.stored_manifest("claims", "2").unwrap();
+    let text = String::from_utf8(put).unwrap();
+    let has =
+        |descriptor: &serde_json::Value| text.contains(descriptor["digest"].as_str().unwrap());
+    assert!(has(&blob) && !has(&other), "{text}");
+    Client::new().pull(&there).unwrap();
+    // Another image of that registry is not to be given the foreign blob by way of this one.
+    let (honest, home) = (Layout::new("honest"), Registry::new());
+    let config = honest.config(&[&tar], "linux/amd64");
+    let blob = honest.blob(&format!("{LAYER}+zstd"), pack(&tar, 19));
+    honest.index(&[honest.manifest(&config, &[blob])]);
+    home.layout(honest.root(), "honest", "1");
+    let name = format!("{}/honest:1", home.host());
+    client.pull(&name).unwrap();
+    let there = format!("{}/honest:1", near.host());
+    push_to(&client, &name, &there).unwrap();
+    let put = near.stored_manifest("honest", "1").unwrap();
+    assert!(!String::from_utf8(put).unwrap().contains(other["digest"].as_str().unwrap()));
+    Client::new().pull(&there).unwrap();
+}
+
+/// The empty layer of two builders is one diff in two forms.
+#[test]
+fn one_layer_may_be_two_blobs_of_an_image() {
+    let client = Client::new();
+    let near = Registry::new();
+    let (tar, top) = (tar_of(&[("f", "twice")]), tar_of(&[("g", "top")]));
+    let layout = Layout::new("twice");
+    let config = layout.config(&[&tar, &top, &tar], "linux/amd64");
+    let blob = |tar: &[u8], level| {
+        layout.blob(&format!("{LAYER}+zstd"), zstd::encode_all(tar, level).unwrap())
+    };
+    let mut again = zstd::encode_all(&tar[..], 3).unwrap();
+    // Another form of the same: a frame to be skipped behind it.
+    again.extend([0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0]);
+    let again = layout.blob(&format!("{LAYER}+zstd"), again);
+    layout.index(&[layout.manifest(&config, &[blob(&tar, 3), blob(&top, 3), again])]);
+    near.layout(layout.root(), "twice", "1");
+    let name = format!("{}/twice:1", near.host());
+    client.pull(&name).unwrap();
+    // Both are there, which is found out by reading the one that was never read.
+    let there = format!("{}/twice:2", near.host());
+    assert_eq!(push_to(&client, &name, &there).unwrap().count("Exists"), 3);
+    assert_eq!(near.stored_manifest("twice", "2"), near.stored_manifest("twice", "1"));
+    near.forget();
+    assert_eq!(push_to(&client, &name, &there).unwrap().count("Exists"), 3);
+    assert_eq!(near.count("GET", "/blobs/"), 0, "what was read once is known");
+    // Where neither is, both are sent: the manifest names nothing that is not there.
+    let far = Registry::new();
+    let there = format!("{}/twice:1", far.host());
+    push_to(&client, &name, &there).unwrap();
+    Client::new().pull(&there).unwrap();
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //!
 //! podman asks for a layer by the reference that it pulls and by the digest of the blob, as the
 //! manifest has it. The store names a layer by its diff id. The manifest and the config of an image
-//! say which blob is which diff, and in which chain.
+//! say which blob is which diff, and in which chain. podman compares nothing of what it is shown, so
+//! a manifest is believed only where the store knows the pair ([`strata_layer::LayerBlobs`]).
 //!
-//! Invariants: a blob that an image has twice is not found, for overlayfs takes no directory twice;
+//! Invariants: a blob is found as the layer that its bytes are, whatever an image says of it; a blob
+//! that an image has twice is not found, for overlayfs takes no directory twice;
 //! a layer whose form depends on the layers below it is found in the chain of the reference alone,
 //! or where all images agree on the chain.
 
@@ -38,12 +40,15 @@ impl Catalogue {
     /// Reads the manifests of all images of a store.
     pub(crate) fn read(store: &Store) -> Result<Self> {
         let names = store.images().tags()?.into_iter().collect();
-        let packed = store.packed().all();
+        let mut known = KnownBlobs::new();
+        for (blob, size, layer) in store.layer_blobs().all()? {
+            known.entry(layer).or_default().push((blob, size));
+        }
         let mut images = HashMap::new();
         for image in store.images().all()? {
             match ImageFacts::of_store(store, &image) {
                 Ok(facts) => {
-                    images.insert(image.id, blobs_of(store, &facts, &packed)?);
+                    images.insert(image.id, blobs_of(&facts, &known));
                 }
                 // It may have gone meanwhile; the others are there.
                 Err(error) => tracing::warn!("image {}: {error}", image.id.short()),
@@ -85,29 +90,21 @@ impl Catalogue {
     }
 }
 
-fn blobs_of(
-    store: &Store,
-    facts: &ImageFacts,
-    packed: &[(BlobDigest, u64, DiffId)],
-) -> Result<HashMap<BlobDigest, InChain>> {
+/// Of each layer the blobs that are known to be it, with their sizes in bytes.
+type KnownBlobs = HashMap<DiffId, Vec<(BlobDigest, u64)>>;
+
+fn blobs_of(facts: &ImageFacts, known: &KnownBlobs) -> HashMap<BlobDigest, InChain> {
     let mut blobs: HashMap<BlobDigest, Option<InChain>> = HashMap::new();
     let mut chain = Vec::new();
     for layer in &facts.layers {
         chain.push(layer.diff_id);
-        let mut known: Vec<(BlobDigest, u64)> = layer.blob.into_iter().collect();
-        let packed = packed.iter().filter(|(.., of)| *of == layer.diff_id);
-        known.extend(packed.map(|(digest, size, _)| (*digest, *size)));
-        // As an archive of docker has it: uncompressed.
-        let plain = BlobDigest::from_bytes(*layer.diff_id.as_bytes());
-        if let Some(record) = store.layer(&layer.diff_id)? {
-            known.push((plain, record.diff_size));
-        }
-        known.sort_unstable();
-        known.dedup_by_key(|(digest, _)| *digest);
-        for (digest, size) in known {
+        let mut its = known.get(&layer.diff_id).cloned().unwrap_or_default();
+        its.sort_unstable();
+        its.dedup_by_key(|(digest, _)| *digest);
+        for (digest, size) in its {
             let once = InChain { layers: chain.clone(), size };
             blobs.entry(digest).and_modify(|twice| *twice = None).or_insert(Some(once));
         }
     }
-    Ok(blobs.into_iter().filter_map(|(digest, found)| Some((digest, found?))).collect())
+    blobs.into_iter().filter_map(|(digest, found)| Some((digest, found?))).collect()
 }

@@ -85,7 +85,7 @@ struct Numbers {
 
 struct KnownImages {
     catalogue: Arc<Catalogue>,
-    /// Of `images.json` and `packed.json`, and when they were looked at.
+    /// Of `images.json` and `layer-blobs`, and when they were looked at.
     stamp: Stamp,
     read: SystemTime,
 }
@@ -268,7 +268,7 @@ impl ServedLayers {
     /// Those of the store.
     pub(crate) fn catalogue(&self) -> Result<Arc<Catalogue>> {
         let mut known = lock(&self.known);
-        let stamp = ["images.json", "packed.json"].map(|name| {
+        let stamp = ["images.json", "layer-blobs"].map(|name| {
             let meta = std::fs::metadata(self.store.root().join(name)).ok()?;
             Some((meta.ino(), meta.modified().ok()?))
         });

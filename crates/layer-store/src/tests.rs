@@ -8,6 +8,7 @@ use std::sync::Arc;
 use strata_fuse::{Heard, LiveTop};
 use strata_layer::Store;
 use strata_registry::Reference;
+use strata_testkit::layout::{LAYER, Layout, tar_of};
 use strata_tree::dialect::XattrClass;
 use strata_tree::{
     BlobDigest, Device, DiffId, Entry, Kind, Lower, Name, NodeId, Stat, TreePath, Xattr, list,
@@ -208,6 +209,35 @@ fn a_layer_is_found_by_name_and_digest_and_by_the_digest_alone() {
     assert!(served.lookup(NodeId::ROOT, name("x")).unwrap().is_none());
     assert!(served.takes_long(dir, absent.as_bytes()));
     assert!(!served.takes_long(dir, blob.to_string().as_bytes()));
+}
+
+/// podman compares nothing of what it is shown: whoever loads an image must not be able to say
+/// what another image's blob is.
+#[test]
+fn a_blob_that_nobody_has_read_is_not_found() {
+    let place = tempfile::tempdir().unwrap();
+    let engine = Engine::new(place.path().join("store"));
+    let layout = Layout::new("claims");
+    let tar = tar_of(&[("bin/sh", "evil")]);
+    let config = layout.config(&[&tar, &tar], "linux/amd64");
+    let blob = layout.blob(LAYER, &tar);
+    let claimed = layout.blob(&format!("{LAYER}+gzip"), "the blob of an honest image");
+    layout.index(&[layout.manifest(&config, &[blob.clone(), claimed.clone()])]);
+    layout.remove(&claimed);
+    engine.load(layout.root(), &Quiet).unwrap();
+    let store = engine.store().unwrap();
+    let catalogue = crate::catalogue::Catalogue::read(&store).unwrap();
+    let digest = |descriptor: &serde_json::Value| -> BlobDigest {
+        descriptor["digest"].as_str().unwrap().parse().unwrap()
+    };
+    assert_eq!(catalogue.anywhere(&digest(&claimed)), []);
+    // An image that has the layer once, so that overlayfs can take it.
+    let honest = Layout::new("honest");
+    let config = honest.config(&[&tar], "linux/amd64");
+    honest.index(&[honest.manifest(&config, &[honest.blob(LAYER, &tar)])]);
+    engine.load(honest.root(), &Quiet).unwrap();
+    let catalogue = crate::catalogue::Catalogue::read(&store).unwrap();
+    assert_eq!(catalogue.anywhere(&digest(&blob)).len(), 1);
 }
 
 #[test]

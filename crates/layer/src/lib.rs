@@ -50,7 +50,7 @@ pub use snapshot::{Snapshot, SnapshotContent, SnapshotEntry};
 pub use store::{
     Accounts, BlockUsage, Disk, DiskUsage, FsckReport, GcReport, Giving, HeldImage, HeldImages,
     HeldKind, HeldName, HeldNames, Hold, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
-    LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, NamesKind, PackedBlobs, Problem,
+    LayerBlobs, LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, NamesKind, Problem,
     Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, TaggedImages, Unpacked,
     Usage, Verity, chain_id,
 };

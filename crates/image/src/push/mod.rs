@@ -1,7 +1,7 @@
 //! From an image in the store to a registry.
 //!
 //! ```text
-//! each layer: is the blob that it came as there?  -> Exists
+//! each layer: is the blob that it came as there?  -> Exists    (if it is that layer: see below)
 //!             is it in another repository there?  -> Mounted
 //!             pack it; is that blob there?        -> Exists, else upload -> Pushed
 //! then the config, then the manifest under its tag
@@ -9,14 +9,20 @@
 //!
 //! Invariants: the manifest is put last, so that a tag never names what is not there; if every
 //! layer is there as the blob that the stored manifest names, that manifest is put byte for
-//! byte, else a new one that names the new blobs and keeps all else.
+//! byte, else a new one that names the new blobs and keeps all else; which blob a layer is, is
+//! known ([`LayerBlobs`]) or found out by reading the blob, and never believed of a manifest.
+//!
+//! [`LayerBlobs`]: strata_layer::LayerBlobs
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use strata_content::threads::together;
+use strata_diff::tar::DiffError;
+use strata_diff::{Limits, stream};
 use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::{
     Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries, RegistryError, Tag,
@@ -97,14 +103,17 @@ pub fn push(
     let client = registries.to_push(reference)?;
     let told = |why| said(reference, &client, why);
     let origin = Origin::read(store, image);
+    let known: HashSet<_> = store.layer_blobs().all()?.into_iter().collect();
     let push = Push {
         store,
+        registries,
         client: &client,
         options,
         listen,
         reference,
         origin: origin.as_ref(),
-        elsewhere: elsewhere(store, reference)?,
+        elsewhere: elsewhere(store, reference, &known)?,
+        known,
     };
     let blobs = push.layers(&leased)?;
 
@@ -113,7 +122,7 @@ pub fn push(
     let (bytes, media_type, exact) = match &origin {
         Some(origin) => origin.manifest(image, &blobs)?,
         None => {
-            let layers = image.layers.iter().filter_map(|diff_id| blobs.get(diff_id));
+            let layers = image.layers.iter().filter_map(|diff_id| blobs.get(&(*diff_id, None)));
             let layers = layers.map(|blob| Described {
                 media_type: repacked(media::OCI_LAYER, blob.packing),
                 digest: blob.digest,
@@ -174,10 +183,18 @@ struct Blob {
     packing: Option<LayerPacking>,
 }
 
+/// The blobs of an image: by the layer, and the blob that the stored manifest says it is. One
+/// layer may be two blobs of an image, as the empty one often is.
+type Blobs = HashMap<(DiffId, Option<BlobDigest>), Blob>;
+
+/// Pairs that are known to be so: a blob, its size, its layer.
+type KnownBlobs = HashSet<(BlobDigest, u64, DiffId)>;
+
 /// The manifest that the image came with.
 struct Origin {
     bytes: Vec<u8>,
-    layers: HashMap<DiffId, OriginLayer>,
+    /// Base first, one for each layer of the image.
+    layers: Vec<OriginLayer>,
 }
 
 #[derive(Debug, Clone)]
@@ -196,25 +213,19 @@ impl Origin {
         if config.digest != image.id.to_string() || descriptors.len() != image.layers.len() {
             return None;
         }
-        let mut layers = HashMap::new();
-        for (diff_id, one) in image.layers.iter().zip(descriptors) {
-            let layer = OriginLayer {
+        let layers = descriptors.into_iter().map(|one| {
+            Some(OriginLayer {
                 digest: one.digest.parse().ok()?,
                 size: u64::try_from(one.size).ok()?,
                 kind: MediaKind::of(&one.media_type),
                 media_type: one.media_type,
-            };
-            layers.insert(*diff_id, layer);
-        }
-        Some(Self { bytes, layers })
+            })
+        });
+        Some(Self { bytes, layers: layers.collect::<Option<_>>()? })
     }
 
     /// The manifest for these blobs, its media type, and whether it is the one that came.
-    fn manifest(
-        &self,
-        image: &ImageRecord,
-        blobs: &HashMap<DiffId, Blob>,
-    ) -> Result<(Vec<u8>, String, bool)> {
+    fn manifest(&self, image: &ImageRecord, blobs: &Blobs) -> Result<(Vec<u8>, String, bool)> {
         let own = media_type_of(&self.bytes).unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
         let wrong = |error: json::JsonFault| {
             Error::document("the store", "its manifest", error.to_string())
@@ -222,10 +233,9 @@ impl Origin {
         let mut manifest = Json::parse(&self.bytes).map_err(wrong)?;
         let mut exact = true;
         let entries = manifest.get_mut("layers").and_then(Json::list_mut);
-        for (entry, diff_id) in entries.into_iter().flatten().zip(&image.layers) {
-            let (Some(blob), Some(was)) = (blobs.get(diff_id), self.layers.get(diff_id)) else {
-                continue;
-            };
+        let layers = image.layers.iter().zip(&self.layers);
+        for (entry, (diff_id, was)) in entries.into_iter().flatten().zip(layers) {
+            let Some(blob) = blobs.get(&(*diff_id, Some(was.digest))) else { continue };
             if (blob.digest, blob.size) == (was.digest, was.size) {
                 continue;
             }
@@ -244,19 +254,18 @@ impl Origin {
 /// Where else on that registry layers may lie: by diff id, the repository and the blob.
 type Elsewhere = HashMap<DiffId, Vec<(String, BlobDigest, u64, String)>>;
 
-fn elsewhere(store: &Store, reference: &Reference) -> Result<Elsewhere> {
+fn elsewhere(store: &Store, reference: &Reference, known: &KnownBlobs) -> Result<Elsewhere> {
     let mut found = Elsewhere::new();
     for (tag, id) in store.images().tags()? {
         let Ok(name) = tag.parse::<Reference>() else { continue };
         if name.domain() != reference.domain() || name.repository() == reference.repository() {
             continue;
         }
-        let Some(origin) = store.images().get(&id)?.and_then(|image| Origin::read(store, &image))
-        else {
-            continue;
-        };
-        for (diff_id, layer) in origin.layers {
-            if layer.kind == MediaKind::ForeignLayer {
+        let Some(image) = store.images().get(&id)? else { continue };
+        let Some(origin) = Origin::read(store, &image) else { continue };
+        for (diff_id, layer) in image.layers.iter().copied().zip(origin.layers) {
+            let is_known = known.contains(&(layer.digest, layer.size, diff_id));
+            if layer.kind == MediaKind::ForeignLayer || !is_known {
                 continue;
             }
             let repository = name.repository().as_str().to_owned();
@@ -275,12 +284,14 @@ fn elsewhere(store: &Store, reference: &Reference) -> Result<Elsewhere> {
 
 struct Push<'a> {
     store: &'a Store,
+    registries: &'a Registries,
     client: &'a Client,
     options: &'a PushOptions,
     listen: &'a PushListener<'a>,
     reference: &'a Reference,
     origin: Option<&'a Origin>,
     elsewhere: Elsewhere,
+    known: KnownBlobs,
 }
 
 impl Push<'_> {
@@ -288,31 +299,70 @@ impl Push<'_> {
         said(self.reference, self.client, why)
     }
 
-    fn layers(&self, leased: &[LeasedLayer]) -> Result<HashMap<DiffId, Blob>> {
+    fn layers(&self, leased: &[LeasedLayer]) -> Result<Blobs> {
         // Docker tells of the top one first.
-        let mut todo: Vec<&LeasedLayer> = Vec::new();
-        for layer in leased.iter().rev() {
-            if !todo.iter().any(|known| known.diff_id() == layer.diff_id()) {
+        let mut todo: Vec<(&LeasedLayer, Option<&OriginLayer>)> = Vec::new();
+        let mut seen = HashSet::new();
+        for (position, layer) in leased.iter().enumerate().rev() {
+            let was = self.origin.and_then(|origin| origin.layers.get(position));
+            if seen.insert((layer.diff_id(), was.map(|was| was.digest))) {
                 (self.listen)(&layer.diff_id().short(), PushEvent::Preparing);
-                todo.push(layer);
+                todo.push((layer, was));
             }
         }
         let threads = self.options.threads.map_or(LAYERS_AT_ONCE, NonZeroUsize::get);
-        let blobs = at_once(threads, &todo, |layer| Ok((*layer.diff_id(), self.layer(layer)?)))?;
+        let blobs = at_once(threads, &todo, |(layer, was)| {
+            Ok(((*layer.diff_id(), was.map(|was| was.digest)), self.layer(layer, *was)?))
+        })?;
         Ok(blobs.into_iter().collect())
     }
 
-    fn layer(&self, layer: &LeasedLayer) -> Result<Blob> {
+    /// Whether a blob that the target has is that layer. What is not known is read: only a blob
+    /// that another image's layer came as, or one of a store that was filled without noting it.
+    fn is_that_layer(&self, was: &OriginLayer, diff_id: &DiffId) -> Result<bool> {
+        if self.known.contains(&(was.digest, was.size, *diff_id)) {
+            return Ok(true);
+        }
+        let places = self.registries.places(self.reference)?;
+        let blob = Box::new(places.blob(was.digest, was.size));
+        let label = diff_id.short();
+        let diff_size = self.store.layer(diff_id)?.map_or(0, |record| record.diff_size);
+        let limits = Limits { layer_bytes: diff_size, ..Limits::NONE };
+        let read = stream::decompress(blob, &label, &limits, &|_| (), |tar| {
+            let layer = label.clone();
+            io::copy(tar, &mut io::sink()).map_err(|source| DiffError::Read {
+                layer,
+                offset: 0,
+                source,
+            })
+        });
+        let is = read.as_ref().is_ok_and(|(_, facts)| {
+            (facts.blob, facts.blob_size, facts.diff_id) == (was.digest, was.size, *diff_id)
+        });
+        if is && self.store.read_only().is_none() {
+            self.store.layer_blobs().remember(diff_id, &was.digest, was.size)?;
+        }
+        if !is {
+            let why = read.err().map_or("it is another one".to_owned(), |error| error.to_string());
+            tracing::warn!(
+                "the manifest says that layer {diff_id} is blob {}, which could not be seen \
+                 to be so ({why}): the layer is packed",
+                was.digest
+            );
+        }
+        Ok(is)
+    }
+
+    fn layer(&self, layer: &LeasedLayer, was: Option<&OriginLayer>) -> Result<Blob> {
         let diff_id = layer.diff_id();
         let label = diff_id.short();
-        let was = self.origin.and_then(|origin| origin.layers.get(diff_id));
         if let Some(was) = was {
             let blob = Blob { digest: was.digest, size: was.size, packing: None };
             if was.kind == MediaKind::ForeignLayer {
                 (self.listen)(&label, PushEvent::Skipped);
                 return Ok(blob);
             }
-            if self.has(was.digest)? {
+            if self.has(was.digest)? && self.is_that_layer(was, diff_id)? {
                 (self.listen)(&label, PushEvent::Exists);
                 return Ok(blob);
             }
@@ -344,7 +394,7 @@ impl Push<'_> {
             Blob { digest: packed.digest, size: packed.size, packing: (!same).then_some(packing) };
         // It is known by that digest from now on, to all who read the manifest.
         if !same && self.store.read_only().is_none() {
-            self.store.packed().remember(diff_id, &packed.digest, packed.size)?;
+            self.store.layer_blobs().remember(diff_id, &packed.digest, packed.size)?;
         }
         // With the same digest the answer is known.
         if !same && self.has(packed.digest)? {

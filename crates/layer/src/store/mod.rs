@@ -9,7 +9,7 @@
 //!   blobs/sha256/<hex>    manifests and configs
 //!   mounts/               one file a mount, kept by the daemons; what engines have taken
 //!   holds/                layers that snapshots of an engine need, see holds.rs
-//!   packed.json           blobs that pushes made
+//!   layer-blobs           which blobs are which layers, as far as known
 //!   staging/  trash/      emptied at the next start, as far as nobody alive holds them
 //! ```
 //!
@@ -48,6 +48,7 @@ mod held_images;
 mod holds;
 mod images;
 mod kernel_leases;
+mod layer_blobs;
 mod layer_rows;
 mod leases;
 mod listing;
@@ -55,7 +56,6 @@ mod mend;
 mod names;
 mod names_images;
 mod new_index;
-mod packed;
 mod publish;
 mod rebuild;
 mod removal;
@@ -87,10 +87,10 @@ pub use held_images::{HeldImage, HeldImages};
 pub use holds::{Hold, Holds};
 pub use images::{Images, TaggedImages, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
+pub use layer_blobs::LayerBlobs;
 pub use leases::{LeasedImage, LeasedLayer};
 pub use names::{HeldKind, HeldName, HeldNames};
 pub use names_images::{NamesImages, NamesKind};
-pub use packed::PackedBlobs;
 pub use publish::Unpacked;
 pub use removal::Removal;
 pub use sharing::{BlockUsage, SharedGroup, Sharing, Usage};
@@ -229,9 +229,9 @@ impl Store {
         self.dir.scratch_file()
     }
 
-    /// As which blobs registries have its layers.
-    pub fn packed(&self) -> PackedBlobs<'_> {
-        PackedBlobs::new(&self.dir, &self.index)
+    /// Which blobs its layers are known to be.
+    pub fn layer_blobs(&self) -> LayerBlobs<'_> {
+        LayerBlobs::new(&self.dir, &self.index)
     }
 
     /// What `holder`, one path component, has of its layers.

@@ -14,6 +14,7 @@ use strata_tree::{BlobDigest, DiffId};
 
 use super::Store;
 use super::dir::StoreDir;
+use super::layer_blobs::LayerBlobs;
 use super::leases::LeasedLayer;
 use super::publish::{Unpacked, publish};
 use super::steps::Step;
@@ -162,11 +163,25 @@ impl Unpack<'_> {
                 files.unchanged()?;
                 before(&facts.diff_id).doing(|| format!("cannot note layer {}", facts.diff_id))?;
             }
-            publish(self.dir, self.index, &facts, headers_size, &built, stage)
+            let published = publish(self.dir, self.index, &facts, headers_size, &built, stage)?;
+            self.remember(&facts);
+            Ok(published)
         });
         // Published or gone: from here on the index, or nobody, has these contents.
         self.offered.forget(&shared);
         published
+    }
+
+    /// Notes which blob the layer is: it has just been compared.
+    fn remember(&self, facts: &stream::StreamFacts) {
+        if facts.compression == stream::Compression::None {
+            return;
+        }
+        let blobs = LayerBlobs::new(self.dir, self.index);
+        // The layer is there all the same; what is not known costs a transfer.
+        if let Err(error) = blobs.remember(&facts.diff_id, &facts.blob, facts.blob_size) {
+            tracing::warn!("layer {}: its blob is not noted: {error}", facts.diff_id);
+        }
     }
 
     /// Reads the whole input into the stage.
