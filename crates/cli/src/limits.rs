@@ -88,6 +88,8 @@ impl SourceLimitArgs {
             archive_bytes: self.max_archive_bytes.unwrap_or(default.archive_bytes),
             expansion: layer.max_expansion.unwrap_or(default.expansion),
             images: self.max_images.unwrap_or(default.images),
+            held_bytes: default.held_bytes,
+            ..default
         }
     }
 }
@@ -138,6 +140,7 @@ mod tests {
             archive_bytes: 9,
             expansion: 5,
             images: 10,
+            ..SourceLimits::default()
         };
         assert_eq!(all.source.limits(&all.layer), source);
     }
