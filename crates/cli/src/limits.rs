@@ -88,7 +88,6 @@ impl SourceLimitArgs {
             archive_bytes: self.max_archive_bytes.unwrap_or(default.archive_bytes),
             expansion: layer.max_expansion.unwrap_or(default.expansion),
             images: self.max_images.unwrap_or(default.images),
-            held_bytes: default.held_bytes,
             ..default
         }
     }
