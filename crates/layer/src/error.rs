@@ -79,9 +79,24 @@ pub enum Error {
     #[error("{} is in use by another process that reads layers; wait for it, or name another \
              directory", .0.display())]
     LedgerInUse(PathBuf),
-    /// `index.db` is gone while layers are there.
+    /// What was to be a ledger's directory has something else.
     #[error(
-        "the store at {} has layers but no index.db; `strata fsck --repair` rebuilds it",
+        "{} has a store, or an index.db of something else than `strata facts`: name a directory \
+         of its own, which need not be there",
+        .0.display()
+    )]
+    NotALedger(PathBuf),
+    /// What was to be a store's directory is a ledger's.
+    #[error(
+        "{} has no store: its index.db is what `strata facts --work` keeps; --root or STRATA_ROOT \
+         names another",
+        .0.display()
+    )]
+    NotAStore(PathBuf),
+    /// `index.db` is gone, or has nothing in it, while layers are there.
+    #[error(
+        "the store at {} has layers but no index.db, or an empty one; `strata fsck --repair` \
+         rebuilds it",
         .0.display()
     )]
     NoIndex(PathBuf),

@@ -9,10 +9,11 @@
 //! the layers that are there. Nothing else of a layer is on disk, so what it would take there is
 //! not known, and a snapshot says so.
 //!
-//! Invariants: a layer that is there was verified as a load verifies it, and its rows are those
-//! that a load would write; one process at a time has a ledger; a snapshot shows the images of the
-//! last [`Ledger::show`] with their layers and contents, and no others, while layers that other
-//! sources had stay, for the run that reads those again.
+//! Invariants: the directory of a store, which would lose its index, never becomes a ledger's; a
+//! layer that is there was verified as a load verifies it, and its rows are those that a load would
+//! write; one process at a time has a ledger; a snapshot shows the images of the last
+//! [`Ledger::show`] with their layers and contents, and no others, while layers that other sources
+//! had stay, for the run that reads those again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use strata_tree::{BlobDigest, ContentDigest, DiffId};
 
 use crate::build::{Built, LocalContent};
 use crate::error::{Error, IoContext, Result};
-use crate::index::{self, ImageRecord, Index, LayerRecord, images, rows};
+use crate::index::{self, ImageRecord, Index, LayerRecord, Tables, images, rows};
 use crate::inspect::read_layer;
 use crate::lock::{Lock, flock};
 use crate::measure::Space;
@@ -36,13 +37,17 @@ use crate::scratch::BooksMemory;
 use crate::snapshot::Snapshot;
 use crate::store::LayerInput;
 
-/// The tables that it has beside those of an index. What a store's index has to find names by
-/// their contents nobody asks here.
+/// The table that it has beside those of an index: the first that is made, so by it a ledger is
+/// known from a store.
 const OWN: &str = "
-CREATE TABLE IF NOT EXISTS documents (
+CREATE TABLE documents (
     digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
     bytes  BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What a store's index has to find names by their contents nobody asks here.
+const UNASKED: &str = "
 DROP INDEX IF EXISTS entries_content;
 DROP INDEX IF EXISTS entries_lower_links;
 ";
@@ -63,7 +68,8 @@ impl Ledger {
     /// Opens the ledger in a directory, or makes both.
     ///
     /// # Errors
-    /// `LedgerInUse` if another process has it open; `Io`, `Sqlite`, `NewerStore`.
+    /// `NotALedger` if the directory has a store or another index; `LedgerInUse` if another process
+    /// has it open; `Io`, `Sqlite`, `NewerStore`.
     pub fn open(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).doing(|| format!("cannot make {}", dir.display()))?;
         let lock = File::open(dir).doing(|| format!("cannot open {}", dir.display()))?;
@@ -71,11 +77,22 @@ impl Ledger {
             Err(Errno::WOULDBLOCK) => return Err(Error::LedgerInUse(dir.to_owned())),
             locked => locked.doing(|| format!("cannot lock {}", dir.display()))?,
         }
-        let index = Index::open(&dir.join(INDEX))?;
+        let path = dir.join(INDEX);
+        let another = || Error::NotALedger(dir.to_owned());
+        let has_store = || dir.join("layers").exists();
+        // Before SQLite opens the file: it would make one, and remove the log of an empty one.
+        if has_store() && path.metadata().map_or(0, |meta| meta.len()) == 0 {
+            return Err(another());
+        }
+        let index = Index::open_if(&path, |db| match Tables::of(db)? {
+            Tables::OfLedger => Ok(()),
+            Tables::None if !has_store() => Ok(db.execute_batch(OWN)?),
+            Tables::None | Tables::OfStore => Err(another()),
+        })?;
         // A power cut may take the last layers, which are read again then.
         index.db.pragma_update(None, "synchronous", "NORMAL")?;
         index.db.pragma_update(None, "foreign_keys", false)?;
-        index.db.execute_batch(OWN)?;
+        index.db.execute_batch(UNASKED)?;
         let (index, memory) = (Mutex::new(index), BooksMemory::default());
         Ok(Self { dir: dir.to_owned(), index, memory, _lock: lock })
     }

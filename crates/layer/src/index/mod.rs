@@ -31,7 +31,7 @@ use crate::error::{Error, IoContext, Result};
 pub use images::ImageRecord;
 pub use layer_records::LayerRecord;
 pub(crate) use layer_records::{find_layer, insert_layer, layer_ids, layers, remove_layer};
-pub(crate) use schema::NEWEST;
+pub(crate) use schema::{NEWEST, Tables};
 
 /// How long a writer waits for another before it gives up.
 const BUSY: Duration = Duration::from_secs(300);
@@ -54,10 +54,22 @@ pub(crate) struct Index {
 impl Index {
     /// Opens or creates the database and brings it to the newest version.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_if(path, |_| Ok(()))
+    }
+
+    /// The same, unless `look`, which sees it as it is found, refuses it.
+    ///
+    /// # Errors
+    /// `NewerStore`; whatever `look` or SQLite says.
+    pub(crate) fn open_if(
+        path: &Path,
+        look: impl FnOnce(&Connection) -> Result<()>,
+    ) -> Result<Self> {
         let mut db = Connection::open(path)?;
         ready(&db)?;
         // For a new one; it cannot be changed later.
         db.pragma_update(None, "page_size", PAGE)?;
+        look(&db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;

@@ -160,3 +160,30 @@ pub(crate) fn migrate(db: &mut Connection, root: &Path) -> Result<()> {
 pub(super) fn version(db: &Connection) -> Result<i64> {
     Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
+
+/// Whose tables a database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tables {
+    /// There are none: SQLite has just made it, or it was emptied.
+    None,
+    /// A store's, as far as is known.
+    OfStore,
+    /// Those of a [`crate::Ledger`].
+    OfLedger,
+}
+
+impl Tables {
+    /// Those of `db`.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
+    pub(crate) fn of(db: &Connection) -> Result<Self> {
+        let counts = "SELECT count(*), count(*) FILTER (WHERE name = 'documents')
+                      FROM sqlite_schema WHERE type = 'table'";
+        Ok(match db.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            (0, _) => Self::None,
+            (1.., 0) => Self::OfStore,
+            (_, _) => Self::OfLedger,
+        })
+    }
+}

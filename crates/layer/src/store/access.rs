@@ -7,26 +7,32 @@
 //!                      as it is, what is derived goes elsewhere, and every change is refused
 //! ```
 //!
+//! An index in which nothing is counts as none where layers are. SQLite would take a file that the
+//! repair of a file system or a failed copy has emptied for a new database, and a collection of
+//! garbage would then remove every layer.
+//!
 //! Invariants: only [`Store::open`] and [`Store::open_with`] make a store; a store that is opened
 //! read-only is not changed in any way, and neither swept nor migrated.
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use strata_tree::ChainId;
 
 use super::dir::{StoreDir, has_layers};
 use super::new_index::NewIndex;
 use super::{Store, StoreOptions};
 use crate::error::{Error, IoContext, Result};
-use crate::index::Index;
 use crate::index::shared::SharedIndex;
+use crate::index::{Index, Tables};
 use crate::lock::Lock;
 
 impl Store {
     /// Opens the store at `root`, makes it if there is none, and removes what dead processes left.
     ///
     /// # Errors
-    /// `NoIndex` if layers are there but `index.db` is not; `NewerStore`; `Io`.
+    /// `NoIndex` if layers are there but `index.db` is not, or has nothing in it; `NotAStore`;
+    /// `NewerStore`; `Io`.
     pub fn open(root: &Path) -> Result<Self> {
         Self::open_with(root, StoreOptions::default())
     }
@@ -40,14 +46,14 @@ impl Store {
         // As long as the store is open, nobody puts another index in place.
         dir.lock(Lock::Shared).doing(|| format!("cannot lock {}", root.display()))?;
         let path = dir.index();
-        if !path.exists() {
+        if !has_bytes(&path)? {
             // Asked again after the layers: another process may have made both meanwhile.
-            if has_layers(root)? && !path.exists() {
+            if has_layers(root)? && !has_bytes(&path)? {
                 return Err(Error::NoIndex(root.to_owned()));
             }
             NewIndex::make(root)?.put_first(&path)?;
         }
-        let index = Index::open(&path)?;
+        let index = Index::open_if(&path, |db| is_of_store(db, root))?;
         let store = Self::assemble(dir, SharedIndex::new(path, index), options);
         store.dir.sweep();
         store.dir.move_older_holds()?;
@@ -90,5 +96,27 @@ impl Store {
     pub fn tree_path_elsewhere(&self, chain: &ChainId) -> Option<PathBuf> {
         let elsewhere = self.elsewhere.as_ref()?;
         Some(elsewhere.join("trees").join(chain.hex()))
+    }
+}
+
+/// Whether there is a file with anything in it.
+fn has_bytes(path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(meta) => Ok(meta.len() > 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).doing(|| format!("cannot look for {}", path.display())),
+    }
+}
+
+/// Refuses what is no index of the store at `root`.
+fn is_of_store(db: &Connection, root: &Path) -> Result<()> {
+    match Tables::of(db)? {
+        Tables::OfStore => Ok(()),
+        Tables::OfLedger => Err(Error::NotAStore(root.to_owned())),
+        // Asked again: a process that is making the store may have done so meanwhile.
+        Tables::None if has_layers(root)? && Tables::of(db)? == Tables::None => {
+            Err(Error::NoIndex(root.to_owned()))
+        }
+        Tables::None => Ok(()),
     }
 }

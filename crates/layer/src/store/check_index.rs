@@ -23,7 +23,7 @@ use super::fsck_report::Problem;
 use super::listing::{Found, ImageList, Listing};
 use super::names_images;
 use crate::error::{Error, IoContext, Result, second_look};
-use crate::index::{self, Index, NEWEST, PAGE, images};
+use crate::index::{self, Index, NEWEST, PAGE, Tables, images};
 
 /// Bytes of the header that never change: offset and value ("Database File Format", section 1.3).
 const HEADER: [(u64, &[u8]); 7] = [
@@ -42,7 +42,7 @@ const PAGES: [u16; 2] = [PAGE, 4096];
 /// Why the index cannot be opened and checked; `None` if it can.
 ///
 /// # Errors
-/// `NewerStore`; `Io`, `Sqlite` where that says nothing of the file.
+/// `NewerStore`, `NotAStore`; `Io`, `Sqlite` where that says nothing of the file.
 pub(super) fn unreadable(root: &Path) -> Result<Option<String>> {
     let path = root.join("index.db");
     let file = match File::open(&path) {
@@ -58,9 +58,9 @@ pub(super) fn unreadable(root: &Path) -> Result<Option<String>> {
         return Ok(Some(what));
     }
     drop(file);
-    match check_schema(&path) {
+    match check_schema(root, &path) {
         Ok(what) => Ok(what),
-        Err(error @ Error::NewerStore { .. }) => Err(error),
+        Err(error @ (Error::NewerStore { .. } | Error::NotAStore(_))) => Err(error),
         // What can only be read is checked by reading it.
         Err(error) if error.is_refused_write() => Ok(None),
         Err(error) => damage(error).map(Some),
@@ -132,8 +132,13 @@ fn schema(db: &Connection) -> Result<(i64, Vec<(i64, String)>)> {
     Ok((cookie, rows.collect::<std::result::Result<_, _>>()?))
 }
 
-fn check_schema(path: &Path) -> Result<Option<String>> {
+fn check_schema(root: &Path, path: &Path) -> Result<Option<String>> {
     let index = Index::open_existing(path)?;
+    match Tables::of(&index.db)? {
+        Tables::OfStore => {}
+        Tables::OfLedger => return Err(Error::NotAStore(root.to_owned())),
+        Tables::None => return Ok(has_layers(root)?.then(|| "has no tables".to_owned())),
+    }
     let found = index.version()?;
     let same = schema(&index.db)? == schema(&Index::reference()?.db)?;
     Ok(match (same, found == NEWEST) {

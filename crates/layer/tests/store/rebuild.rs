@@ -1,6 +1,8 @@
 //! `index.db` is derived: without it, or with a damaged one, the same comes back.
 
-use strata_layer::{Error, Store, StoreOptions};
+use std::path::Path;
+
+use strata_layer::{Error, Ledger, Store, StoreOptions};
 
 use crate::common::{
     Silent, TempStore, assert_clean, copy_store, dump, files, fsck, load, members, stored_files,
@@ -66,6 +68,71 @@ fn an_index_that_is_no_database_comes_back_too() {
         assert_eq!(dump(&place.root()), before, "{name}");
         assert_clean(&place.root());
     }
+}
+
+/// SQLite takes such a file for a new database, and all layers would be garbage then.
+#[test]
+fn an_index_with_nothing_in_it_is_a_lost_one() {
+    let without_tables: fn(&Path) = |path| {
+        let db = rusqlite::Connection::open(path).unwrap();
+        db.pragma_update(None, "page_size", 2048).unwrap();
+        db.pragma_update(None, "journal_mode", "WAL").unwrap();
+    };
+    let empty: fn(&Path) = |path| drop(std::fs::File::create(path).unwrap());
+    for (name, make) in [("empty", empty), ("without tables", without_tables)] {
+        let place = TempStore::in_memory();
+        filled(&place);
+        let root = place.root();
+        let before = (dump(&root), stored_files(&root));
+        std::fs::remove_file(root.join("index.db")).unwrap();
+        make(&root.join("index.db"));
+        let options = StoreOptions::default;
+        assert!(matches!(Store::open(&root), Err(Error::NoIndex(_))), "{name}");
+        assert!(matches!(Store::open_existing(&root, options()), Err(Error::NoIndex(_))), "{name}");
+        assert_eq!(fsck(&root).problems.len(), 1, "{name}");
+        assert_eq!(repair(&place).problems, [], "{name}");
+        assert_eq!((dump(&root), stored_files(&root)), before, "{name}");
+        assert_clean(&root);
+
+        // What a process has left that ended while it was making a store is a new one.
+        let new = place.beside("new");
+        std::fs::create_dir_all(new.join("layers")).unwrap();
+        make(&new.join("index.db"));
+        assert_eq!(Store::open_existing(&new, options()).unwrap().layers().unwrap(), [], "{name}");
+        assert_clean(&new);
+    }
+}
+
+#[test]
+fn what_facts_keep_is_no_store() {
+    let place = TempStore::new();
+    let ledger = Ledger::open(&place.root()).unwrap();
+    drop(ledger);
+    let opened = Store::open(&place.root());
+    assert!(matches!(opened, Err(Error::NotAStore(_))));
+    let repaired = Store::fsck(&place.root(), true, StoreOptions::default(), &Silent);
+    assert!(matches!(repaired, Err(Error::NotAStore(_))));
+    // It still is what it was.
+    Ledger::open(&place.root()).unwrap();
+}
+
+#[test]
+fn facts_keep_nothing_in_a_store() {
+    let place = TempStore::in_memory();
+    filled(&place);
+    let root = place.root();
+    let before = dump(&root);
+    let refused = |dir: &Path| matches!(Ledger::open(dir), Err(Error::NotALedger(_)));
+    assert!(refused(&root));
+    assert_eq!(dump(&root), before);
+    assert_clean(&root);
+    // The index alone, and the store without it.
+    let aside = place.beside("aside");
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::rename(root.join("index.db"), aside.join("index.db")).unwrap();
+    assert!(refused(&root) && refused(&aside));
+    assert!(!root.join("index.db").exists());
+    assert_eq!(dump(&aside), before);
 }
 
 /// The old log must not be replayed into the new index.
