@@ -37,11 +37,13 @@ pub(super) struct Collector<'s> {
     dir: &'s StoreDir,
     index: &'s SharedIndex,
     pub(super) report: GcReport,
+    /// Directories without a row that stay, for a mount or an engine has their layers.
+    pub(super) needed: Vec<DiffId>,
 }
 
 impl<'s> Collector<'s> {
     pub(super) fn new(dir: &'s StoreDir, index: &'s SharedIndex) -> Self {
-        Self { dir, index, report: GcReport::default() }
+        Self { dir, index, report: GcReport::default(), needed: Vec::new() }
     }
 
     /// Removes everything that no image needs and nobody is using.
@@ -97,7 +99,8 @@ impl<'s> Collector<'s> {
         Ok(())
     }
 
-    /// Removes what lies in `layers/` without a row, unless somebody leases it.
+    /// Removes what lies in `layers/` without a row, unless somebody uses it: a rebuilt index has
+    /// no row of a damaged layer, of which a mount may still show what is whole.
     ///
     /// # Errors
     /// `Sqlite`, `Io`.
@@ -109,10 +112,14 @@ impl<'s> Collector<'s> {
                 continue;
             }
             let Locked::Held(_lock) = lock_path(&path, Lock::TryExclusive)? else { continue };
-            if let Ok(diff_id) = DiffId::from_hex(&name)
-                && index::find_layer(&self.index.lock().db, &diff_id)?.is_some()
-            {
-                continue;
+            if let Ok(diff_id) = DiffId::from_hex(&name) {
+                if index::find_layer(&self.index.lock().db, &diff_id)?.is_some() {
+                    continue;
+                }
+                if self.is_needed(&diff_id)? {
+                    self.needed.push(diff_id);
+                    continue;
+                }
             }
             let trashed = self.dir.move_to_trash(&path)?;
             self.dir.step(Step::Trashed);
@@ -120,6 +127,20 @@ impl<'s> Collector<'s> {
             self.report.orphans.push(path);
         }
         Ok(())
+    }
+
+    /// Whether a mount of the kernel or an engine has a layer, whose directory the caller has
+    /// locked. Where that cannot be read it has.
+    fn is_needed(&self, layer: &DiffId) -> Result<bool> {
+        let mounted = self.dir.kernel_leases().kept()?;
+        if mounted.iter().any(|mount| mount.layers.contains(layer)) || self.dir.is_held(layer)? {
+            return Ok(true);
+        }
+        match self.dir.refuses(&[*layer]) {
+            Ok(held) => Ok(held.is_some()),
+            Err(error) if error.may_be_damage() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes what was compiled of a chain, unless it is that of an image.

@@ -79,6 +79,11 @@ impl<'s> Mender<'s> {
         self.mend_listing()?;
         let mut collector = Collector::new(self.dir, self.index);
         collector.orphans()?;
+        for diff_id in collector.needed {
+            let what = "has no row in the index, and stays, for a mount or an engine has it: load \
+                        its image again, or repair once more when that has ended";
+            self.report.layer_problem(&diff_id, what.to_owned());
+        }
         for path in collector.report.orphans {
             self.report.repaired.push(format!("{}: removed, no image had it", path.display()));
         }

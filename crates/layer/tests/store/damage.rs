@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use strata_layer::{Event, Problem, Progress, Store, StoreOptions};
+use strata_layer::{
+    Event, Hold, KernelLease, KernelLeases, LEASE_BLOCK, Problem, Progress, Store, StoreOptions,
+};
 use strata_tree::DiffId;
 
 use crate::common::{
@@ -324,6 +326,63 @@ fn what_is_in_use_is_not_taken_out() {
     drop(leased);
     assert_eq!(repair().problems, []);
     assert_clean(&place.root());
+}
+
+/// The new index has no row of a damaged layer, and its directory is what a mount still shows.
+#[test]
+fn what_a_mount_or_an_engine_has_stays_when_the_index_is_rebuilt() {
+    let (origin, set) = origin();
+    let base = diff_id(&set.base);
+    let image = {
+        let images = origin.open().images().all().unwrap();
+        images.into_iter().find(|image| image.layers.len() == 2).unwrap()
+    };
+    for by in ["kernel", "engine", "engine that refuses"] {
+        let place = TempStore::in_memory();
+        let root = place.root();
+        copy_store(&origin.root(), &root);
+        let holds = place.open().holds("engine").unwrap();
+        let leases = KernelLeases::new(root.join("mounts"));
+        let mut lease = None;
+        let layers = vec![base];
+        match by {
+            "kernel" => {
+                let of = KernelLease { image: image.id, layers, upper: None };
+                lease = Some(leases.make("name", &of, &[0; LEASE_BLOCK]).unwrap());
+            }
+            "engine" => holds.add([&base]).unwrap(),
+            _ => {
+                let (key, by, note) = ("key".to_owned(), "an engine".to_owned(), String::new());
+                let images = Vec::new();
+                holds
+                    .take(&Hold { key, by, count: 1, layers, images, refuses: true, note })
+                    .unwrap();
+            }
+        }
+        let dir = layer_dir(&root, &base);
+        flip(&dir.join("diff/d/one"), 0);
+        fs::remove_file(root.join("index.db")).unwrap();
+        let repair = || Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        let problems = repair().problems;
+        assert!(
+            matches!(&problems[..], [Problem::Layer { diff_id, .. }] if *diff_id == base),
+            "{by}: {problems:?}"
+        );
+        assert_eq!(place.open().gc().unwrap().orphans, [] as [PathBuf; 0], "{by}");
+        assert_eq!(fs::read(dir.join("diff/shared")).unwrap(), b"shared content", "{by}");
+
+        // Loaded again it is whole, and once nobody has it, a repair takes it away.
+        let again = place.beside("again");
+        copy_store(&root, &again);
+        fill(&again, &set);
+        assert_clean(&again);
+        drop(lease);
+        holds.remove([&base]).unwrap();
+        holds.end("key").unwrap();
+        assert_eq!(repair().problems, [], "{by}");
+        assert!(!dir.exists(), "{by}");
+        assert_clean(&root);
+    }
 }
 
 /// Nobody can tell what it holds, so nothing goes: a hold of one layer is its name at least.
