@@ -14,7 +14,9 @@ pub struct Limits {
     /// Bytes of one path (`--max-path`). Linux calls take at most 4095, and a path in the store
     /// is `layers/<64 digits>/diff/` longer.
     pub path_bytes: u64,
-    /// Bytes of all extended attributes of one member (`--max-xattr-bytes`).
+    /// Bytes of all extended attributes of one member (`--max-xattr-bytes`). All members of a layer
+    /// have at most [`Limits::XATTRS_FREE`] times as many beyond the bytes of its tar: those of a
+    /// global header, which the tar has once, are kept for each member.
     pub xattr_bytes: u64,
     /// Uncompressed bytes for each compressed one (`--max-expansion`), beyond
     /// [`Limits::EXPANSION_FREE`], where blocks of zeros do not count; also logical bytes of sparse
@@ -27,6 +29,9 @@ pub struct Limits {
 impl Limits {
     /// Bytes that a layer may expand to whatever its ratio.
     pub const EXPANSION_FREE: u64 = 64 << 20;
+
+    /// Members whose attributes may be as many as those of one, where the tar has them once.
+    pub const XATTRS_FREE: u64 = 64;
 
     /// No bounds: for layers that were accepted before, whatever the bounds were then.
     pub const NONE: Self = Self {

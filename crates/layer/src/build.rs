@@ -45,6 +45,8 @@ pub(crate) struct Build<T> {
     draft: Draft,
     books: Books,
     logical: u64,
+    /// Bytes of extended attributes of all members.
+    xattrs: u64,
     /// The number of the member that is being read.
     position: u64,
     target: T,
@@ -64,6 +66,7 @@ impl<T: BodyTarget> Build<T> {
             draft: Draft::new(label, limits, scratch)?,
             books: Books::new(scratch),
             logical: 0,
+            xattrs: 0,
             position: 0,
             target,
         })
@@ -100,6 +103,7 @@ impl<T: BodyTarget> Build<T> {
         let raw = &member.path;
         let kind = match member.kind {
             MemberKind::Directory => {
+                self.bound_xattrs(&facts, reader.offset())?;
                 self.draft.directory(raw, facts, position, &mut effects)?;
                 return self.follow(effects);
             }
@@ -117,6 +121,7 @@ impl<T: BodyTarget> Build<T> {
             MemberKind::Fifo => FileKind::Fifo,
             MemberKind::Regular => FileKind::Regular { size: member.size },
         };
+        self.bound_xattrs(&facts, reader.offset())?;
         let regular = matches!(kind, FileKind::Regular { .. });
         let placed = self.draft.file(raw, kind, facts, position, &mut effects)?;
         self.follow(effects)?;
@@ -179,6 +184,7 @@ impl<T: BodyTarget> Build<T> {
         let local = match self.link_known(&digest, size, &place)? {
             Some(local) => local,
             None => {
+                self.grow(size)?;
                 self.target.copy_own(&self.books.locals.source(own)?, &place)?;
                 self.fresh(digest, size, &place)?
             }
@@ -280,18 +286,44 @@ impl<T: BodyTarget> Build<T> {
         self.books.locals.add(content, place)
     }
 
+    /// Bounds what a body, of which the tar has been read up to `offset`, makes of it.
     fn bound(&mut self, content: &BodyLayout, offset: u64) -> Result<()> {
-        self.logical = self.logical.saturating_add(content.logical);
-        let limits = &self.limits;
-        let sparse = offset.saturating_mul(limits.expansion).saturating_add(Limits::EXPANSION_FREE);
-        let (what, limit, option) = if self.logical > limits.layer_bytes {
-            ("bytes of files", limits.layer_bytes, "--max-layer-bytes")
-        } else if content.pieces.is_some() && self.logical > sparse {
-            ("bytes of sparse files for each byte of the tar", limits.expansion, "--max-expansion")
-        } else {
-            return Ok(());
-        };
-        Err(strata_diff::Error::Limit { layer: self.label.clone(), what, limit, option }.into())
+        self.grow(content.logical)?;
+        let times = self.limits.expansion;
+        let sparse = offset.saturating_mul(times).saturating_add(Limits::EXPANSION_FREE);
+        if content.pieces.is_some() && self.logical > sparse {
+            let what = "bytes of sparse files for each byte of the tar";
+            return Err(self.beyond(what, times, "--max-expansion"));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes of files that are to be written.
+    fn grow(&mut self, bytes: u64) -> Result<()> {
+        self.logical = self.logical.saturating_add(bytes);
+        let most = self.limits.layer_bytes;
+        if self.logical > most {
+            return Err(self.beyond("bytes of files", most, "--max-layer-bytes"));
+        }
+        Ok(())
+    }
+
+    /// Counts the extended attributes of a member: its own are in the tar, but those of a global
+    /// header are there once, and noted for each member.
+    fn bound_xattrs(&mut self, facts: &MemberFacts, offset: u64) -> Result<()> {
+        let bytes = facts.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64);
+        self.xattrs = self.xattrs.saturating_add(bytes.sum());
+        let most = self.limits.xattr_bytes.saturating_mul(Limits::XATTRS_FREE);
+        let most = most.saturating_add(offset);
+        if self.xattrs > most {
+            let what = "bytes of extended attributes of all members";
+            return Err(self.beyond(what, most, "--max-xattr-bytes"));
+        }
+        Ok(())
+    }
+
+    fn beyond(&self, what: &'static str, limit: u64, option: &'static str) -> Error {
+        strata_diff::Error::Limit { layer: self.label.clone(), what, limit, option }.into()
     }
 
     /// Settles what had to wait for the end.

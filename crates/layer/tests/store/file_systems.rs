@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use strata_layer::{Store, StoreOptions};
+use strata_layer::{Limits, Store, StoreOptions};
 use strata_testkit::needs;
 
 use crate::common::{
@@ -204,6 +204,28 @@ fn more_names_than_ext4_allows() {
     // Few bytes, many names: an inode of ext4 may have 65,000.
     let Some(mounted) = Mounted::new("ext4", 256, &["-F", "-O", "^has_journal"]) else { return };
     beyond_the_limit(&mounted.root(), 65_000);
+}
+
+/// What has no further link is a copy, and counts as one; on btrfs, some hundred links are too many
+/// for one directory.
+#[test]
+fn copies_for_want_of_links_count_among_the_bytes_of_a_layer() {
+    let options = ["-f", "-O", "^extref,^no-holes", "-R", "^free-space-tree"];
+    let Some(mounted) = Mounted::new("btrfs", 256, &options) else { return };
+    let limits = Limits { layer_bytes: 4 << 20, ..Limits::default() };
+    let options = StoreOptions { limits, ..StoreOptions::default() };
+    let store = Store::open_with(&mounted.root(), options).unwrap();
+    let linked = |names: usize| {
+        let tar = Tar::default().file(b"a/0", &vec![7; 3 << 19]);
+        let link = |n: usize| Head::new(b'1', format!("a/{n}").as_bytes()).link(b"a/0");
+        (1..names).fold(tar, |tar, n| tar.add(link(n), b"")).end()
+    };
+    let (few, many) = (linked(10), linked(4000));
+    assert!(many.len() < 4 << 20);
+    drop(unpack(&store, &few).unwrap());
+    let error = unpack(&store, &many).map(drop).unwrap_err().to_string();
+    assert!(error.contains("--max-layer-bytes"), "{error}");
+    assert_eq!(store.layers().unwrap().len(), 1);
 }
 
 /// Without extended references btrfs keeps all names of an inode within one directory in one

@@ -47,6 +47,11 @@ fn just_within_works_and_one_more_does_not() {
         let name = "SCHILY.xattr.user.x";
         Tar::default().pax(&[(name, &vec![b'v'; bytes - 6])]).file(b"f", b"").end()
     };
+    // A header of 1,000 bytes of attributes, and that many members after it.
+    let global = |members: usize| {
+        let tar = Tar::default().extended(b'g', &[("SCHILY.xattr.user.x", &[b'v'; 994])]);
+        (0..members).fold(tar, |tar, n| tar.file(format!("{n}").as_bytes(), b"")).end()
+    };
     let zeros = |bytes: u64| Tar::default().file(b"f", &vec![0; bytes as usize]).end();
     let ones = |bytes: u64| Tar::default().file(b"f", &vec![1; bytes as usize]).end();
     let cases: Vec<(&str, Limits, Vec<u8>, Vec<u8>)> = vec![
@@ -69,6 +74,8 @@ fn just_within_works_and_one_more_does_not() {
             tar(&["f a/b/c/d/efg"]),
         ),
         ("--max-xattr-bytes", Limits { xattr_bytes: 100, ..normal }, xattr(100), xattr(101)),
+        // 64 times as many as a member's, and as many as the tar has bytes.
+        ("--max-xattr-bytes", Limits { xattr_bytes: 1000, ..normal }, global(134), global(135)),
         (
             "--max-layer-bytes",
             Limits { layer_bytes: 4096, ..normal },
