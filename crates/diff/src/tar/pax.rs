@@ -89,7 +89,9 @@ impl Records {
     ///
     /// Owners, times and xattrs only: Go applies no global record at all, so a global path, size
     /// or sparse map would give two different trees.
-    pub(super) fn merge_global(&mut self, newer: Self) -> Result<()> {
+    ///
+    /// Bounded as those of one member are: there may be no member for long.
+    pub(super) fn merge_global(&mut self, newer: Self, limits: &Limits) -> Result<()> {
         if newer.path.is_some()
             || newer.link_path.is_some()
             || newer.size.is_some()
@@ -103,7 +105,7 @@ impl Records {
         self.gid = newer.gid.or(self.gid);
         self.mtime = newer.mtime.or(self.mtime);
         self.xattrs.extend(newer.xattrs);
-        Ok(())
+        check_xattrs(&self.xattrs, limits)
     }
 
     /// The xattrs of a member, with the global ones that it does not override.

@@ -217,7 +217,7 @@ impl<R: Read, S: RawSink> DiffReader<R, S> {
                 let data = self.read_records(block, at)?;
                 let mut globals = std::mem::take(&mut self.globals);
                 Records::parse(&data, &self.limits)
-                    .and_then(|records| globals.merge_global(records))
+                    .and_then(|records| globals.merge_global(records, &self.limits))
                     .map_err(|fault| self.fault(at, fault))?;
                 self.globals = globals;
             }

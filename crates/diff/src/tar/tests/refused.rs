@@ -177,6 +177,10 @@ fn limits_are_named() {
         .file(b"f", b"")
         .end();
     assert!(matches!(read_with(&global, fits), Err(DiffError::Limit { .. })));
+    // Headers that no member follows have to be held, too.
+    let globals = ["SCHILY.xattr.user.a", "SCHILY.xattr.user.b"];
+    let globals = globals.iter().fold(Tar::default(), |tar, key| tar.extended(b'g', &[(key, b"")]));
+    assert!(matches!(read_with(&globals.end(), fits), Err(DiffError::Limit { offset: 1024, .. })));
     let path = vec![b'p'; (1 << 16) + 1];
     refuse(
         "path",
