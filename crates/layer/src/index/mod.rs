@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, IoContext, Result};
 
@@ -60,12 +60,17 @@ impl Index {
     /// The same, unless `look`, which sees it as it is found, refuses it.
     ///
     /// # Errors
-    /// `NewerStore`; whatever `look` or SQLite says.
+    /// `ReadOnly`, `NewerStore`; whatever `look` or SQLite says.
     pub(crate) fn open_if(
         path: &Path,
         look: impl FnOnce(&Connection) -> Result<()>,
     ) -> Result<Self> {
         let mut db = Connection::open(path)?;
+        // SQLite says nothing where it may only read: as long as others have the index open, what
+        // follows would work up to the first change.
+        if db.is_readonly(MAIN_DB)? {
+            return Err(Error::ReadOnly);
+        }
         ready(&db)?;
         // For a new one; it cannot be changed later.
         db.pragma_update(None, "page_size", PAGE)?;

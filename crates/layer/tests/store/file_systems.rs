@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use strata_layer::{Limits, Store, StoreOptions};
+use strata_layer::{Limits, Store, StoreOptions, chain_id};
 use strata_testkit::needs;
 
 use crate::common::{
-    Silent, TempStore, assert_clean, assert_one_inode_each, dump, files, flip, load, members,
-    stored_files, unpack, walk,
+    Silent, TempStore, assert_clean, assert_one_inode_each, child, dump, files, finish, flip, load,
+    members, stored_files, unpack, walk,
 };
 use crate::sharing::{gated, unpack_gated};
 use strata_testkit::tars::{Head, Tar};
@@ -226,6 +226,43 @@ fn copies_for_want_of_links_count_among_the_bytes_of_a_layer() {
     let error = unpack(&store, &many).map(drop).unwrap_err().to_string();
     assert!(error.contains("--max-layer-bytes"), "{error}");
     assert_eq!(store.layers().unwrap().len(), 1);
+}
+
+/// As long as another process has a store open, SQLite opens its index read-only without a word.
+#[test]
+fn a_read_only_view_of_a_store_in_use_is_read_only() {
+    let Some(mounted) = Mounted::new("tmpfs", 0, &[]) else { return };
+    let (root, view) = (mounted.root(), mounted.at.join("view"));
+    let store = Store::open(&root).unwrap();
+    load(&store, "one", &[&files(&[("a", b"a")])]);
+    std::fs::create_dir(&view).unwrap();
+    let mount = |options: &[&str], what: &[&Path]| {
+        let done = Command::new("mount").args(options).args(what).status().unwrap();
+        assert!(done.success());
+    };
+    mount(&["--bind"], &[&root, &view]);
+    mount(&["-o", "remount,bind,ro"], &[&view]);
+    // Another process: within one, SQLite takes the descriptors that are open already.
+    let env = [("STRATA_TEST_ROOT", view.to_str().unwrap())];
+    let seen = finish(child("file_systems::child_sees_a_read_only_store", &env));
+    unmount(&view);
+    assert!(seen.success());
+    drop(store);
+    assert_clean(&root);
+}
+
+#[test]
+#[ignore = "the process that sees it"]
+fn child_sees_a_read_only_store() {
+    let cache = tempfile::tempdir().unwrap();
+    let elsewhere = Some(cache.path().to_owned());
+    let options = StoreOptions { elsewhere, ..StoreOptions::default() };
+    let root = PathBuf::from(std::env::var_os("STRATA_TEST_ROOT").unwrap());
+    let seen = Store::open_existing(&root, options).unwrap();
+    assert!(seen.read_only().is_some());
+    let image = seen.images().all().unwrap().pop().unwrap();
+    assert!(seen.tree_path_elsewhere(&chain_id(&image.layers).unwrap()).is_some());
+    seen.lease_image(&image.id).unwrap();
 }
 
 /// Without extended references btrfs keeps all names of an inode within one directory in one
