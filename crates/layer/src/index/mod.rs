@@ -19,8 +19,10 @@ mod schema;
 pub(crate) mod shared;
 pub(crate) mod verity;
 
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -178,9 +180,8 @@ fn immutable(path: &Path) -> String {
 
 /// An index with its log, copied and opened; the copy goes with its names at once.
 fn copied(path: &Path, log: &Path, elsewhere: &Path) -> Result<Connection> {
-    let dir = elsewhere.join(format!("index-{}", std::process::id()));
+    let dir = own_dir(elsewhere).doing(|| format!("cannot make {}/", elsewhere.display()))?;
     let doing = || format!("cannot copy the index to {}", dir.display());
-    std::fs::create_dir_all(&dir).doing(doing)?;
     let made = std::fs::copy(path, dir.join("index.db"))
         .and_then(|_| std::fs::copy(log, dir.join("index.db-wal")))
         .doing(doing)
@@ -193,6 +194,19 @@ fn copied(path: &Path, log: &Path, elsewhere: &Path) -> Result<Connection> {
     // What cannot be removed is small, and its name tells that nobody needs it.
     let _ = std::fs::remove_dir_all(&dir);
     made
+}
+
+/// A new directory in `elsewhere`, for one copy: threads of one process copy at a time.
+fn own_dir(elsewhere: &Path) -> std::io::Result<PathBuf> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(elsewhere)?;
+    let mut n = 0_u32;
+    loop {
+        let dir = elsewhere.join(format!("index-{}-{n}", std::process::id()));
+        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => n += 1,
+            made => return made.map(|()| dir),
+        }
+    }
 }
 
 /// What every connection is told.
@@ -214,6 +228,33 @@ mod tests {
         let path = dir.path().join("index.db");
         Index::open(&path).unwrap().close().unwrap();
         assert!(path.metadata().unwrap().len() < 40_000);
+    }
+
+    #[test]
+    fn each_thread_has_a_copy_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("index.db"), dir.path().join("elsewhere"));
+        let index = Index::open(&path).unwrap();
+        index.db.execute_batch("INSERT INTO holders VALUES (1, x'', 0, 0, 0)").unwrap();
+        let log = path.with_extension("db-wal");
+        assert!(log.metadata().unwrap().len() > 0);
+        // As a killed process of the same number has left it.
+        let left = elsewhere.join(format!("index-{}-0", std::process::id())).join("left");
+        std::fs::create_dir_all(&left).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let db = copied(&path, &log, &elsewhere).unwrap();
+                        let holders = "SELECT count(*) FROM holders";
+                        let count: i64 = db.query_row(holders, [], |row| row.get(0)).unwrap();
+                        assert_eq!(count, 1);
+                    }
+                });
+            }
+        });
+        assert!(left.is_dir());
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1);
     }
 
     #[test]
