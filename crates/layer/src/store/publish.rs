@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use strata_diff::record;
@@ -23,6 +23,7 @@ use strata_tree::rename_new;
 use super::dir::StoreDir;
 use super::leases::LeasedLayer;
 use super::steps::Step;
+use super::sweep::remove_all;
 use crate::build::{Built, LocalContent, LocalId};
 use crate::error::{Error, IoContext, Result};
 use crate::index::contents::Sources;
@@ -299,11 +300,25 @@ pub(super) fn publish(
     let synced = dir.sync_layers();
     synced.doing(|| format!("cannot sync the directory of {}", target.display()))?;
     dir.step(Step::ParentSynced);
-    tx.commit()?;
+    if let Err(error) = tx.commit() {
+        // Elsewhere than on a full disk the log may have all of it, and then it counts.
+        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+            withdraw(dir, &target);
+        }
+        return Err(error.into());
+    }
     drop(index);
     dir.step(Step::LayerCommitted);
     flock(&lock, Lock::Shared).doing(|| format!("cannot lock {}", target.display()))?;
     Ok(Unpacked { layer: LeasedLayer::new(diff_id, lock), existed: false })
+}
+
+/// Takes away a layer that is in its place, locked by us, and has not come into the index: what it
+/// takes is what the full disk has too little of.
+fn withdraw(store: &StoreDir, target: &Path) {
+    if let Err(error) = store.move_to_trash(target).and_then(|trashed| remove_all(&trashed)) {
+        tracing::warn!("{} stays until `strata gc`: {error}", target.display());
+    }
 }
 
 /// Renames the stage to `layers/<diff id>`; what a crash left there is moved away.

@@ -3,12 +3,14 @@
 //! The tests mount images of file systems, so they need root, mkfs and loop devices; elsewhere
 //! they say so and do nothing. tmpfs needs only root.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
-use strata_layer::{Limits, Store, StoreOptions, chain_id};
+use strata_layer::{Limits, Step, Store, StoreOptions, chain_id};
 use strata_testkit::needs;
 
 use crate::common::{
@@ -35,7 +37,8 @@ impl Mounted {
         std::fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
         if kind == "tmpfs" {
-            mount.args(["-t", "tmpfs", "tmpfs"]);
+            // 0 is half of the machine's memory.
+            mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]);
         } else {
             let mkfs = format!("mkfs.{kind}");
             if !needs::path("/dev/loop-control") || !needs::program(&mkfs) {
@@ -226,6 +229,41 @@ fn copies_for_want_of_links_count_among_the_bytes_of_a_layer() {
     let error = unpack(&store, &many).map(drop).unwrap_err().to_string();
     assert!(error.contains("--max-layer-bytes"), "{error}");
     assert_eq!(store.layers().unwrap().len(), 1);
+}
+
+/// The transaction is what fills the disk: the layer that is in its place goes again.
+#[test]
+fn a_layer_that_a_full_disk_keeps_out_of_the_index_leaves_nothing() {
+    let Some(mounted) = Mounted::new("tmpfs", 32, &[]) else { return };
+    let root = mounted.root();
+    let kept = files(&[("kept", b"kept")]);
+    load(&Store::open(&root).unwrap(), "kept", &[&kept]);
+    let filler = mounted.at.join("filler");
+    let fill = {
+        let filler = filler.clone();
+        move |step| {
+            if step == Step::ParentSynced {
+                let mut file = std::fs::File::create(&filler).unwrap();
+                while file.write_all(&[1; 4096]).is_ok() {}
+            }
+        }
+    };
+    let options = StoreOptions { on_step: Some(Arc::new(fill)), ..StoreOptions::default() };
+    let store = Store::open_with(&root, options).unwrap();
+    // More rows than the log has room for already.
+    let tar = many(3000, "a", false).file(b"big", &vec![5; 4 << 20]).end();
+    let before = walk(&root.join("layers"));
+    let error = unpack(&store, &tar).map(drop).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert_eq!(walk(&root.join("layers")), before);
+    assert_eq!(walk(&root.join("trash")).len() + walk(&root.join("staging")).len(), 0);
+    drop(store);
+    std::fs::remove_file(&filler).unwrap();
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.layers().unwrap().len(), 1);
+    load(&store, "full", &[&tar]);
+    drop(store);
+    assert_clean(&root);
 }
 
 /// As long as another process has a store open, SQLite opens its index read-only without a word.
