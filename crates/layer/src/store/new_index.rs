@@ -4,6 +4,7 @@
 //! the log of an index that is replaced goes before it is, so that it is never replayed into
 //! the new one.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,9 @@ impl NewIndex {
     /// Puts it at `target` instead of what is there.
     pub(super) fn replace(self, target: &Path) -> Result<()> {
         for suffix in ["-wal", "-shm"] {
-            let old = PathBuf::from(format!("{}{suffix}", target.display()));
+            let mut old = OsString::from(target);
+            old.push(suffix);
+            let old = PathBuf::from(old);
             match std::fs::remove_file(&old) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

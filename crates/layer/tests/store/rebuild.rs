@@ -1,5 +1,7 @@
 //! `index.db` is derived: without it, or with a damaged one, the same comes back.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use strata_layer::{Error, Ledger, Store, StoreOptions};
@@ -135,12 +137,14 @@ fn facts_keep_nothing_in_a_store() {
     assert_eq!(dump(&aside), before);
 }
 
-/// The old log must not be replayed into the new index.
+/// The old log must not be replayed into the new index, whatever the root is called.
 #[test]
 fn a_log_that_was_left_does_not_survive_the_rebuild() {
     let place = TempStore::in_memory();
     filled(&place);
     let before = dump(&place.root());
+    let odd = place.root().with_file_name(OsStr::from_bytes(b"st\xffre"));
+    copy_store(&place.root(), &odd);
     // A log as a killed process leaves it: copied while the store is open.
     let crashed = place.beside("crashed");
     let store = place.open();
@@ -149,11 +153,14 @@ fn a_log_that_was_left_does_not_survive_the_rebuild() {
     assert!(crashed.join("index.db-wal").metadata().unwrap().len() > 0);
     store.images().untag("in the log").unwrap();
     drop(store);
-    std::fs::copy(crashed.join("index.db-wal"), place.root().join("index.db-wal")).unwrap();
-    std::fs::write(place.root().join("index.db"), b"no database").unwrap();
-    assert_eq!(repair(&place).problems, []);
-    assert_eq!(dump(&place.root()), before);
-    assert_clean(&place.root());
+    for root in [place.root(), odd] {
+        std::fs::copy(crashed.join("index.db-wal"), root.join("index.db-wal")).unwrap();
+        std::fs::write(root.join("index.db"), b"no database").unwrap();
+        let report = Store::fsck(&root, true, StoreOptions::default(), &Silent).unwrap();
+        assert_eq!(report.problems, []);
+        assert_eq!(dump(&root), before);
+        assert_clean(&root);
+    }
 }
 
 #[test]
