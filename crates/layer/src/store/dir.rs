@@ -1,7 +1,10 @@
 //! The directory of a store: what lies where in it, and who is told of its changes.
 //!
-//! Invariants: nothing is reachable by other users (the root is 0700); who has the directory locked
-//! exclusively is alone in the store.
+//! What is below the root can be read by whoever may enter it, so its mode decides who reads the
+//! files of all images. It is 0700 in the beginning; the owner may let others in.
+//!
+//! Invariants: a directory that becomes a store keeps other users out, if it is ours; who has the
+//! directory locked exclusively is alone in the store.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,6 +49,14 @@ impl StoreDir {
                 Err(error) => return Err(error).doing(doing),
             }
         }
+        let fd = open(root).doing(doing)?;
+        if is_empty(root).doing(doing)? {
+            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700)) {
+                // Another user's: whose it is says who comes in.
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(error) => return Err(error).doing(doing),
+            }
+        }
         for dir in DIRS {
             let path = root.join(dir);
             match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
@@ -55,7 +66,6 @@ impl StoreDir {
                 }
             }
         }
-        let fd = open(root).doing(doing)?;
         Ok(Self { root: root.to_owned(), fd, on_step, memory: BooksMemory::default() })
     }
 
@@ -171,6 +181,16 @@ fn open(root: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(root, flags, Mode::empty())
 }
 
+/// Whether nothing is in a directory, but for what a file system of its own begins with.
+fn is_empty(dir: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(dir)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether there is anything in `layers/` of the store at `root`.
 pub(super) fn has_layers(root: &Path) -> Result<bool> {
     let layers = root.join("layers");
@@ -178,5 +198,36 @@ pub(super) fn has_layers(root: &Path) -> Result<bool> {
         Ok(mut found) => Ok(found.next().is_some()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).doing(|| format!("cannot list {}", layers.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, create_dir, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_becomes_a_store_keeps_other_users_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |root: &Path| root.metadata().unwrap().permissions().mode() & 0o7777;
+        let made = |name: &str| {
+            let root = dir.path().join(name);
+            create_dir(&root).unwrap();
+            set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+            root
+        };
+        let (new, disk, used) = (made("new"), made("disk"), made("used"));
+        create_dir(disk.join("lost+found")).unwrap();
+        write(used.join("something"), "").unwrap();
+        for (root, expected) in [(&new, 0o700), (&disk, 0o700), (&used, 0o755)] {
+            StoreDir::make(root, None).unwrap();
+            assert_eq!(mode(root), expected, "{}", root.display());
+        }
+        // The owner lets others in, and they stay in.
+        set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+        StoreDir::make(&new, None).unwrap();
+        assert_eq!(mode(&new), 0o755);
     }
 }

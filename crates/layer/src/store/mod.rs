@@ -1,7 +1,7 @@
 //! The store on disk and the order in which it changes.
 //!
 //! ```text
-//! ROOT/                   0700
+//! ROOT/                   0700, unless its owner lets others in, see dir.rs
 //!   index.db              see index/
 //!   images.json           images and tags once more, for a rebuild without index.db
 //!   layers/<diff id>/     diff/ and headers.zst: complete in itself
@@ -27,8 +27,7 @@
 //! Unpack, Collector, Checker, Mender     one operation each, with what it has found so far
 //! ```
 //!
-//! Invariants: nothing is reachable by other users (the root is 0700); every step that another
-//! process could see is named in [`Step`].
+//! Invariant: every step that another process could see is named in [`Step`].
 
 mod access;
 mod accounts;
