@@ -2,13 +2,13 @@
 //!
 //! podman asks for a layer by the reference that it pulls and by the digest of the blob, as the
 //! manifest has it. The store names a layer by its diff id. The manifest and the config of an image
-//! say which blob is which diff, and in which chain. podman compares nothing of what it is shown, so
-//! a manifest is believed only where the store knows the pair ([`strata_layer::LayerBlobs`]).
+//! say which layers are in which chain. podman compares nothing of what it is shown, so no manifest
+//! is believed which blob is which diff: the store knows it ([`strata_layer::LayerBlobs`]).
 //!
-//! Invariants: a blob is found as the layer that its bytes are, whatever an image says of it; a blob
-//! that an image has twice is not found, for overlayfs takes no directory twice;
-//! a layer whose form depends on the layers below it is found in the chain of the reference alone,
-//! or where all images agree on the chain.
+//! Invariants: a blob is found as the layer that its bytes are, whatever an image says of it; one
+//! that an image has twice is not found, for overlayfs takes no directory twice; a layer whose
+//! form depends on the layers below it is found in the chain of the reference alone, or where all
+//! images agree on the chain.
 
 use std::collections::HashMap;
 
