@@ -9,11 +9,13 @@
 //! Invariant: a target writes nothing outside of a temporary directory in memory.
 
 mod archives;
+mod headers;
 mod kit;
 mod layers;
 mod names;
 mod registries;
 mod rows;
+mod signed;
 mod stores;
 mod trusts;
 mod uppers;
@@ -36,7 +38,7 @@ pub const TARGETS: [FuzzTarget; 18] = [
     FuzzTarget { name: "layer", most: 16 << 10, run: layers::layer },
     FuzzTarget { name: "members", most: 4 << 10, run: layers::members },
     FuzzTarget { name: "gzip", most: 4 << 10, run: layers::gzip },
-    FuzzTarget { name: "headers", most: 16 << 10, run: layers::headers },
+    FuzzTarget { name: "headers", most: 16 << 10, run: headers::headers },
     FuzzTarget { name: "archive", most: 16 << 10, run: archives::archive },
     FuzzTarget { name: "manifest", most: 4 << 10, run: archives::manifest },
     FuzzTarget { name: "config", most: 4 << 10, run: archives::config },

@@ -57,6 +57,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Reads a command line, without the program's name, as [`main`] does, and does nothing.
+///
+/// # Errors
+/// What is wrong with it, as the program says it.
+pub fn check_command_line(words: &[std::ffi::OsString]) -> Result<(), String> {
+    args::parse(words).map(drop).map_err(|error| in_words(&error))
+}
+
 /// An error with its causes, but for those whose words an earlier one has already used.
 fn in_words(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {

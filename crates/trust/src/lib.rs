@@ -34,7 +34,7 @@ pub use error::{BoxError, Error, Result};
 pub use judge::{FindSignatures, NoSignatures, PolicyOrigin, TrustPolicy};
 pub use lookaside::{LookasideConfig, SignatureSources};
 pub use named::SignedIdentity;
-pub use openpgp::Gpgv;
+pub use openpgp::{Gpgv, gpgv_signer};
 pub use place::{FileTransport, ImagePlace};
 pub use policy::{KeySource, KeyType, Policy, PolicySection, Requirement, Signer};
 pub use signature::{Attachment, Signature};

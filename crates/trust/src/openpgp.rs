@@ -84,7 +84,7 @@ impl Gpgv {
         if bytes.len() as u64 > SIGNED_MAX {
             return Err(format!("what is signed is larger than {SIGNED_MAX} bytes"));
         }
-        let key = signer(&String::from_utf8_lossy(&said))?;
+        let key = gpgv_signer(&String::from_utf8_lossy(&said))?;
         match status.success() {
             true => Ok(SignedBytes { bytes, key }),
             false => Err(format!("gpgv ended with {status}")),
@@ -111,8 +111,11 @@ impl Gpgv {
 }
 
 /// Who made the one good signature, by what gpgv said on its status descriptor
-/// (GnuPG, doc/DETAILS, "Format of the --status-fd output").
-fn signer(said: &str) -> Result<String, String> {
+/// (GnuPG, doc/DETAILS, "Format of the --status-fd output"): the fingerprint of the primary key.
+///
+/// # Errors
+/// Why there is no good signature, or not exactly one, in words.
+pub fn gpgv_signer(said: &str) -> Result<String, String> {
     let (mut good, mut key, mut signatures) = (0, None, 0);
     for line in said.lines() {
         let Some(line) = line.strip_prefix("[GNUPG:] ") else { continue };
@@ -187,7 +190,7 @@ mod tests {
     fn only_one_good_signature_is_one() {
         let valid = "[GNUPG:] VALIDSIG SUB 2026-01-01 1 0 4 0 1 10 00 PRIMARY\n";
         let good = "[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG AB somebody\n";
-        assert_eq!(signer(&format!("{good}{valid}")).unwrap(), "PRIMARY");
+        assert_eq!(gpgv_signer(&format!("{good}{valid}")).unwrap(), "PRIMARY");
         for (said, why) in [
             (String::new(), "not signed"),
             ("gpgv: GOODSIG\n".to_owned(), "not signed"),
@@ -200,7 +203,7 @@ mod tests {
             ("[GNUPG:] NEWSIG\n[GNUPG:] ERRSIG AB 1 10 00 1 9 FPR\n".to_owned(), "does not name"),
             ("[GNUPG:] NODATA 1\n".to_owned(), "no OpenPGP"),
         ] {
-            let error = signer(&said).unwrap_err();
+            let error = gpgv_signer(&said).unwrap_err();
             assert!(error.contains(why), "{said}: {error}");
         }
     }
