@@ -1,18 +1,15 @@
 //! `strata export`: the whole tree of an image as one tar, or as one EROFS image.
 //!
-//! Invariants: a file appears under its name only when it is whole; what is not a regular file
-//! (a pipe, a device) is written to and never replaced; no tar goes to a terminal. An EROFS image
-//! is written at random offsets, so it goes to a regular file alone.
+//! Invariants: no tar goes to a terminal; an EROFS image is written at random offsets, so it goes
+//! to a regular file alone.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use strata_content::FileTree;
 
 use super::args::ExportType;
+use super::output::{OutputPlace, WriteArchive, replace, to_file};
 use super::{ExportArgs, Screen, quiet};
 
 /// Writes `tree` to `args.output`.
@@ -36,44 +33,24 @@ fn erofs(tree: &FileTree, args: &ExportArgs, err: &mut dyn Write) -> Result<()> 
     if args.output.as_os_str() == "-" {
         bail!("an EROFS image is written at random offsets; name a file with -o");
     }
-    match std::fs::metadata(&args.output) {
-        Ok(meta) if meta.is_dir() => bail!("{shown} is a directory; name the image to write"),
-        Ok(meta) if !meta.is_file() => {
+    let context = || format!("cannot export {} to {shown}", args.reference);
+    let (path, old) = match OutputPlace::of(&args.output).with_context(context)? {
+        OutputPlace::Directory => bail!("{shown} is a directory; name the image to write"),
+        OutputPlace::Stream { .. } => {
             bail!("{shown} is not a regular file: an EROFS image is written at random offsets")
         }
-        _ => {}
-    }
+        OutputPlace::File(path, old) => (path, old),
+    };
     let mut dropped = Vec::new();
-    let written = replace(&args.output, &mut |file| {
+    let written = replace(&path, old.as_ref(), &mut |file| {
         dropped = strata_kernel::write_erofs(tree, file)?.dropped;
         Ok(())
     });
-    written.with_context(|| format!("cannot export {} to {shown}", args.reference))?;
+    written.with_context(context)?;
     for left_out in dropped {
         writeln!(err, "warning: {}: left out {}", left_out.path, left_out.what)?;
     }
     Ok(())
-}
-
-/// What writes an archive.
-pub(crate) type WriteArchive<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<()>;
-
-/// Writes an archive to a file, which appears under its name only when it is whole.
-///
-/// # Errors
-/// `cannot WHAT to OUTPUT`, with the cause.
-pub(crate) fn to_file(output: &Path, what: &str, write: WriteArchive<'_>) -> Result<()> {
-    let shown = output.display();
-    let context = || format!("cannot {what} to {shown}");
-    match std::fs::metadata(output) {
-        Ok(meta) if meta.is_dir() => bail!("{shown} is a directory; name the tar to write"),
-        Ok(meta) if !meta.is_file() => {
-            let file = OpenOptions::new().write(true).open(output);
-            let mut file = file.with_context(context)?;
-            write(&mut file).with_context(context)
-        }
-        _ => replace(output, &mut |file| write(file)).with_context(context),
-    }
 }
 
 /// Writes an archive to standard output, unless that is a terminal.
@@ -104,32 +81,4 @@ pub(crate) fn write_to(tree: &FileTree, out: &mut dyn Write, err: &mut dyn Write
         writeln!(err, "warning: {}: left out {}", left_out.path, left_out.what)?;
     }
     Ok(())
-}
-
-/// Writes beside `path` and renames when all is there.
-fn replace(path: &Path, write: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
-    let beside = beside(path)?;
-    let file = OpenOptions::new().write(true).create_new(true).open(&beside);
-    let mut file = file.context("cannot create a file there")?;
-    let done = write(&mut file);
-    let done = done.and_then(|()| Ok(std::fs::rename(&beside, path)?));
-    if done.is_err() {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&beside);
-    }
-    done
-}
-
-fn beside(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.file_name().filter(|_| !ends_in_slash(path.as_os_str())) else {
-        bail!("{} does not name a file", path.display());
-    };
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".strata-{}", std::process::id()));
-    Ok(path.with_file_name(hidden))
-}
-
-fn ends_in_slash(text: &OsStr) -> bool {
-    text.as_encoded_bytes().ends_with(b"/")
 }

@@ -1,6 +1,7 @@
 //! `cp`, `unpack` and `export`: where things land, and what is never overwritten.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
@@ -241,6 +242,42 @@ fn tars_go_to_files_and_pipes_only() {
     let nowhere = base.path().join("no/such.tar");
     let error = run(To::Pipe, &["i", "-o", nowhere.to_str().unwrap()]).err().unwrap();
     assert!(format!("{error:#}").starts_with("cannot export i to "), "{error:#}");
+}
+
+#[test]
+fn a_tar_goes_to_what_a_link_leads_to() {
+    let base = tempfile::tempdir().unwrap();
+    let at = |name: &str| base.path().join(name);
+    let run = |to: &Path| {
+        seen(To::Pipe, |screen| {
+            export(&image(), &parse(&["i", "-o", to.to_str().unwrap()]), screen)
+        })
+    };
+    fs::create_dir(at("dir")).unwrap();
+    fs::write(at("dir/file"), "old").unwrap();
+    fs::set_permissions(at("dir/file"), fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("dir/file", at("one")).unwrap();
+    symlink(at("one"), at("two")).unwrap();
+    run(&at("two")).unwrap();
+    let piped = fs::read(at("dir/file")).unwrap();
+    assert_eq!(members(&piped)[..2], ["./", "bin"]);
+    assert_eq!(fs::metadata(at("dir/file")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_link(at("one")).unwrap(), Path::new("dir/file"));
+    assert_eq!(fs::read_dir(at("dir")).unwrap().count(), 1, "nothing is left beside it");
+    // What a process has open need not have a name, and may have something before the tar.
+    let file = fs::File::create(at("open")).unwrap();
+    (&file).write_all(b"head").unwrap();
+    fs::remove_file(at("open")).unwrap();
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    symlink(&open, at("three")).unwrap();
+    run(&at("three")).unwrap();
+    assert!(fs::read(&open).unwrap() == [b"head", &piped[..]].concat());
+    let erofs = ["i", "--type", "erofs", "-o", &open];
+    let error = seen(To::Pipe, |screen| export(&image(), &parse(&erofs), screen)).err().unwrap();
+    assert!(error.to_string().contains("at random offsets"), "{error}");
+    symlink("nowhere", at("four")).unwrap();
+    let error = format!("{:#}", run(&at("four")).err().unwrap());
+    assert!(error.contains("a symbolic link to nothing"), "{error}");
 }
 
 #[test]
