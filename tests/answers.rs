@@ -110,6 +110,24 @@ fn what_differs() {
 }
 
 #[test]
+fn the_exit_status_does_not_depend_on_who_reads() {
+    let talk = loaded();
+    let status = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = talk.sandbox.command(args).stdout(writer).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let quiet = |code: i32| (Some(code), String::new());
+    assert_eq!(status(&["diff", "cases:1", TWO]), quiet(0));
+    assert_eq!(status(&["diff", "--exit-code", "cases:1", TWO]), quiet(1));
+    assert_eq!(status(&["diff", "--exit-code", "cases:1", "cases:1"]), quiet(0));
+    let (code, error) = status(&["lint", "--fail-on", "space", TWO]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("of the class of --fail-on"), "{error}");
+}
+
+#[test]
 fn an_upper_is_no_image() {
     let mut talk = loaded();
     let upper = talk.sandbox.path().join("store/uppers/work");

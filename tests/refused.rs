@@ -13,6 +13,7 @@ use std::process::Command;
 use strata_testkit::fixture;
 use strata_testkit::sandbox::Sandbox;
 use strata_testkit::talk::Talk;
+use strata_testkit::tars::Tar;
 
 /// A copy of the layout `cases.oci` to be damaged.
 fn layout(sandbox: &Sandbox) -> PathBuf {
@@ -136,6 +137,26 @@ fn limits() {
     }
     insta::assert_snapshot!(talk.transcript());
     assert_empty(&talk.sandbox);
+}
+
+#[test]
+fn what_lint_does_not_read_is_no_clean_image() {
+    let sandbox = Sandbox::new();
+    let value = vec![b'x'; 600_000];
+    // Those of all members and those of the file count together. The body is more than a pipe has.
+    let tar = Tar::default()
+        .extended(b'g', &[("SCHILY.xattr.user.one", &value)])
+        .pax(&[("SCHILY.xattr.user.two", &value)])
+        .file(b"f", &[0; 1 << 20])
+        .end();
+    fs::write(sandbox.path().join("t.tar"), tar).unwrap();
+    sandbox.ok(&["import", "--max-xattr-bytes", "4000000", "t.tar", "x:1"]);
+    for more in [&[][..], &["--verify"]] {
+        let lint = [&["lint", "--fail-on", "security", "x:1"], more].concat();
+        let error = sandbox.fails(&lint);
+        assert!(error.contains("--max-xattr-bytes"), "{error}");
+        sandbox.ok(&[&lint[..], &["--max-xattr-bytes", "4000000"]].concat());
+    }
 }
 
 #[test]

@@ -138,6 +138,25 @@ pub(crate) enum Command {
     Man(shell::ManArgs),
 }
 
+impl Command {
+    /// Whether it is done when nobody reads what it says. What asks for the exit status, or changes
+    /// something, is not.
+    pub(crate) fn ends_with_reader(&self) -> bool {
+        match self {
+            Self::Diff(args) => !args.is_asked_for_status(),
+            _ => !matches!(
+                self,
+                Self::Verify(_)
+                    | Self::Trust(_)
+                    | Self::Lint(_)
+                    | Self::Fsck(_)
+                    | Self::Rmi(_)
+                    | Self::Rm(_)
+            ),
+        }
+    }
+}
+
 /// Show the help of a command
 #[derive(Debug, Args)]
 pub(crate) struct HelpArgs {

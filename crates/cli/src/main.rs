@@ -8,7 +8,8 @@
 //!
 //! Invariants: results go to stdout, everything else to stderr; an error is one line that names
 //! the thing, the cause and the way out, and the exit code is 1 (2 for a wrong command line, and
-//! where 1 says that there are differences); a reader that went away ends a listing quietly.
+//! where 1 says that there are differences); a reader that went away ends a listing quietly, and
+//! changes no status that says something.
 
 // The comments of options are what `--help` prints: [:TAG] there is no link.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -105,7 +106,7 @@ fn main() -> ExitCode {
     let trouble = failure.unwrap_or(cli.trouble());
     match run::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if results::is_without_reader(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<history::Differs>() => ExitCode::FAILURE,
         Err(error) => {
             // Nobody is left to tell if this fails.
@@ -142,11 +143,4 @@ fn start_log(cli: &cli::Cli) {
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.without_time().with_target(false).init();
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }

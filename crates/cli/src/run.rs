@@ -41,7 +41,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     {
         bail!("--progress tty wants a terminal; plain shows lines");
     }
-    let mut out = BufWriter::new(Results(std::io::stdout()));
+    let stdout = std::io::stdout();
+    let mut out = BufWriter::new(match command.ends_with_reader() {
+        true => Results::new(stdout),
+        false => Results::to_the_end(stdout),
+    });
     let mut err = std::io::stderr();
     let json = context.format == Format::Json;
     let mut screen = Screen { out: &mut out, err: &mut err, terminal, json };
@@ -191,7 +195,8 @@ fn export(context: &Context, args: &look::ExportArgs, screen: &mut Screen<'_>) -
 
 fn help(args: &HelpArgs) -> Result<()> {
     match elsewhere::help(pages::command(Cli::command()), &args.command) {
-        Ok(Some(text)) => text.print()?,
+        // As clap itself, which asks nobody whether its help could be written.
+        Ok(Some(text)) => text.print().unwrap_or_default(),
         Ok(None) => {}
         Err(why) => bail!("{why}"),
     }

@@ -3,7 +3,7 @@
 //! Invariants: nothing is stored and nothing unpacked; what is allowed is counted, never silent.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +12,7 @@ use glob::Pattern;
 use serde_json::{Value, json};
 use strata_analysis::lint::{CHECKS, ImageLint, LintClass, LintFinding, ReadThrough};
 use strata_image::{OpenSource, SourceSpec, UnverifiedLayer, resolve_image};
-use strata_layer::{LayerInput, LeasedLayer, Limits};
+use strata_layer::{Error as StoreError, LayerInput, LeasedLayer};
 
 use crate::context::{Context, Format};
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
@@ -215,8 +215,7 @@ fn of_store(context: &Context, args: &LintArgs, text: &str) -> Result<(String, V
     for layer in &layers {
         let read = |reader: Box<dyn Read + Send + '_>| {
             let label = layer.diff_id().short();
-            // The store has read it within the bounds of its load.
-            let limits = Limits::default();
+            let limits = args.layer_limits.limits();
             if args.verify {
                 let diff_id = Some(*layer.diff_id());
                 let input = LayerInput { label, diff_id, blob: None, reader };
@@ -225,7 +224,7 @@ fn of_store(context: &Context, args: &LintArgs, text: &str) -> Result<(String, V
                 lint.headers(label, Box::new(ReadThrough(reader)), None, &limits, &*listener)
             }
         };
-        with_tar(layer, read)??;
+        with_tar(layer, read)?;
     }
     Ok((text.to_owned(), lint.finish()))
 }
@@ -233,17 +232,23 @@ fn of_store(context: &Context, args: &LintArgs, text: &str) -> Result<(String, V
 /// Calls `read` with the exact tar of a layer, which another thread writes into a pipe.
 fn with_tar<T>(
     layer: &LeasedLayer,
-    read: impl FnOnce(Box<dyn Read + Send + '_>) -> T,
+    read: impl FnOnce(Box<dyn Read + Send + '_>) -> strata_layer::Result<T>,
 ) -> Result<T> {
     let (from, mut to) = std::io::pipe().context("cannot make a pipe")?;
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || layer.write_diff(&mut to));
         let done = read(Box::new(from));
         match writer.join() {
-            Ok(written) => written.map(|_| done).map_err(Into::into),
+            // A reader that stops early has closed the pipe, and knows why.
+            Ok(Err(error)) if !is_closed_pipe(&error) => Err(error.into()),
+            Ok(_) => Ok(done?),
             Err(_) => bail!("the thread that rebuilds a layer has failed"),
         }
     })
+}
+
+fn is_closed_pipe(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
 }
 
 fn checks(context: &Context, out: &mut impl Write) -> Result<()> {

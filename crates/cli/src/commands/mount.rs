@@ -12,6 +12,7 @@ use stratafs::{NamedUpper, OpenImage, Profile, Store};
 use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
 use crate::mounts::{self, BackendArg, MountRequest};
+use crate::results::Results;
 
 pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     let mut globals: Vec<OsString> = vec!["--root".into(), context.root.clone().into()];
@@ -56,7 +57,9 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
                 tracing::warn!("{error}");
             }
         }
-        (Ok(()), Some((upper, _))) if args.keep => writeln!(std::io::stdout(), "{}", upper.name)?,
+        (Ok(()), Some((upper, _))) if args.keep => {
+            writeln!(Results::new(std::io::stdout()), "{}", upper.name)?;
+        }
         _ => {}
     }
     mounted

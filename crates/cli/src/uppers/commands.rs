@@ -50,6 +50,11 @@ impl DiffArgs {
     pub(crate) const fn trouble(&self) -> u8 {
         if self.options.exit_code { 2 } else { 1 }
     }
+
+    /// Whether the exit code says what differs.
+    pub(crate) const fn is_asked_for_status(&self) -> bool {
+        self.options.exit_code
+    }
 }
 
 /// Make an image of a writable layer and the image below it
