@@ -327,6 +327,23 @@ fn report() {
 }
 
 #[test]
+fn a_report_has_what_only_engines_have() {
+    let sandbox = Sandbox::with_cases();
+    let store = strata_layer::Store::open(&sandbox.path().join("store")).unwrap();
+    let layers: Vec<_> = store.layers().unwrap().iter().map(|layer| layer.diff_id).collect();
+    assert!(layers.len() > 1);
+    store.holds("engine").unwrap().add(&layers).unwrap();
+    drop(store);
+    sandbox.ok(&["rmi", "cases.oci:1"]);
+    let page = sandbox.ok(&["report", "-o", "-"]);
+    let (_, data) = page.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["images"][0]["names"], serde_json::json!(["engine"]));
+    assert_eq!(data["layers"].as_array().unwrap().len(), layers.len());
+}
+
+#[test]
 fn shells_and_manuals() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

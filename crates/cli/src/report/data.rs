@@ -209,8 +209,11 @@ pub(super) fn collect(
         let alike = strata_analysis::reuse::matrix(&sharing, &chosen);
         PageMatrix::of(&shares.sets, &shown, matrix::rows(&alike))
     });
-    let asked = shown.iter().map(|at| &records[*at]);
-    let asked: Vec<_> = asked.map(|image| (image, layers.entries(image))).collect();
+    let asked = shown.iter().map(|at| {
+        let (image, is_image) = (&records[*at], *at < usage.images.len());
+        (image, is_image.then(|| layers.entries(image)))
+    });
+    let asked: Vec<_> = asked.collect();
     let waste = waste::wasted(&store, &asked)?;
     // The index has its size only when the store is closed.
     let disk = store.into_disk_usage()?.disk;

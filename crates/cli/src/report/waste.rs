@@ -110,11 +110,16 @@ impl WastedContent {
     }
 }
 
-/// Asks `images`, in the order of the page; `names` is how many names each of them has to be read.
-pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, u64)]) -> Result<Wasted> {
+/// Asks `images`, in the order of the page, each with how many names of it have to be read; `None`
+/// for what an engine has, whose layers are in no order: none of them hides anything of another.
+pub(super) fn wasted(store: &Store, images: &[(&ImageRecord, Option<u64>)]) -> Result<Wasted> {
     let mut known: HashMap<ContentDigest, WastedContent> = HashMap::new();
     let (mut asked, mut read) = (0, 0);
     for (at, (image, names)) in images.iter().enumerate() {
+        let Some(names) = names else {
+            asked += 1;
+            continue;
+        };
         if read > 0 && read + names > NAMES {
             break;
         }
