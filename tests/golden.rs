@@ -327,6 +327,30 @@ fn report() {
 }
 
 #[test]
+fn a_list_gives_each_image_of_an_archive_its_name() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["-q", "load", "-i", fixture("cases-docker25.docker.tar").to_str().unwrap()]);
+    let list = |second: &str| {
+        let first = "strata:cases:1 oci-archive:x.tar:one:1";
+        let list = format!("{first}\nstrata:stratafs.test/cases:2 {second}\n");
+        fs::write(sandbox.path().join("list"), list).unwrap();
+        ["-q", "copy", "--list", "list"]
+    };
+    sandbox.ok(&list("oci-archive:x.tar:two:1"));
+    sandbox.ok(&["-q", "load", "-i", "x.tar"]);
+    for (from, to) in [("cases:1", "one:1"), ("stratafs.test/cases:2", "two:1")] {
+        assert_eq!(
+            sandbox.json(&["images", from])[0]["id"],
+            sandbox.json(&["images", to])[0]["id"]
+        );
+    }
+    let error = sandbox.fails(&list("oci-archive:x.tar:one:1"));
+    assert!(error.contains("two images cannot be one:1 in x.tar"), "{error}");
+    let error = sandbox.fails(&list("docker-archive:x.tar:two:1"));
+    assert!(error.contains("x.tar cannot be an archive of both kinds"), "{error}");
+}
+
+#[test]
 fn a_report_has_what_only_engines_have() {
     let sandbox = Sandbox::with_cases();
     let store = strata_layer::Store::open(&sandbox.path().join("store")).unwrap();

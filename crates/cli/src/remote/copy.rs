@@ -69,7 +69,7 @@ enum CarrySignatures {
 }
 
 /// Where one or more images go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Goal {
     Registry(Reference),
     /// Below this host and path, which end with a slash.
@@ -199,29 +199,53 @@ pub(crate) fn run(context: &Context, args: &CopyArgs) -> Result<()> {
     };
     let run = Run { context, store: &store, registries: &registries, options: &options };
     // What goes into one archive goes there together, when the first of it comes.
-    let mut archives: BTreeMap<Goal, Vec<Location>> = BTreeMap::new();
+    let mut archives = archives(&pairs)?;
     for (from, to) in &pairs {
-        if let Some(key) = archive_of(to) {
-            archives.entry(key).or_default().push(from.clone());
-        }
-    }
-    for (from, to) in pairs {
-        match archive_of(&to) {
-            Some(key) => {
-                if let Some(all) = archives.remove(&key) {
-                    run.archive(&all, &key)?;
+        match archive_of(to) {
+            Some((format, path, _)) => {
+                if let Some(images) = archives.remove(path).map(|(_, images)| images) {
+                    run.archive(&images, format, path)?;
                 }
             }
-            None => run.one(&from, &to)?,
+            None => run.one(from, to)?,
         }
     }
     Ok(())
 }
 
-/// The archive that it is.
-fn archive_of(goal: &Goal) -> Option<Goal> {
-    let is_archive = matches!(goal, Goal::OciArchive(..) | Goal::DockerArchive(..));
-    is_archive.then(|| goal.clone())
+/// What goes into one archive: each image, and its name there.
+type Packed<'a> = Vec<(&'a Location, Option<&'a str>)>;
+
+/// The archives, by their paths, each with its images in their order.
+fn archives(pairs: &[(Location, Goal)]) -> Result<BTreeMap<&Path, (ImageFormat, Packed<'_>)>> {
+    let mut archives: BTreeMap<&Path, (ImageFormat, Packed<'_>)> = BTreeMap::new();
+    for (from, to) in pairs {
+        let Some((format, path, name)) = archive_of(to) else { continue };
+        let (known, images) = archives.entry(path).or_insert_with(|| (format, Vec::new()));
+        if *known != format {
+            bail!("{} cannot be an archive of both kinds; name two files", path.display());
+        }
+        if name.is_some() && images.iter().any(|(_, other)| *other == name) {
+            bail!(
+                "two images cannot be {} in {}; give {from} another name",
+                name.unwrap_or_default(),
+                path.display()
+            );
+        }
+        images.push((from, name));
+    }
+    Ok(archives)
+}
+
+/// The archive that it is, and the image's name in it.
+fn archive_of(goal: &Goal) -> Option<(ImageFormat, &Path, Option<&str>)> {
+    match goal {
+        Goal::OciArchive(path, name) => Some((ImageFormat::OciArchive, path, name.as_deref())),
+        Goal::DockerArchive(path, name) => {
+            Some((ImageFormat::DockerArchive, path, name.as_deref()))
+        }
+        Goal::Registry(_) | Goal::Below(_) | Goal::Layout(..) | Goal::Store(_) => None,
+    }
 }
 
 struct Run<'a> {
@@ -254,13 +278,7 @@ impl Run<'_> {
         self.copy(from, target, &shown)
     }
 
-    fn archive(&self, sources: &[Location], goal: &Goal) -> Result<()> {
-        let (format, path, name) = match goal {
-            Goal::OciArchive(path, name) => (ImageFormat::OciArchive, path, name),
-            Goal::DockerArchive(path, name) => (ImageFormat::DockerArchive, path, name),
-            _ => return Ok(()),
-        };
-        let to = Location::Files { format, path: path.clone(), name: name.clone() };
+    fn archive(&self, images: &Packed<'_>, format: ImageFormat, path: &Path) -> Result<()> {
         look::to_file(path, "copy", &mut |out: &mut dyn Write| {
             let mut out = BufWriter::with_capacity(256 << 10, out);
             let mut archive = match format {
@@ -269,9 +287,10 @@ impl Run<'_> {
                     ArchiveWriter::oci(&mut out)?
                 }
             };
-            for from in sources {
-                let target = Target::Archive { archive: &mut archive, name: name.clone() };
-                self.copy(from, target, &to.to_string())?;
+            for (from, name) in images {
+                let name = name.map(str::to_owned);
+                let to = Location::Files { format, path: path.to_owned(), name: name.clone() };
+                self.copy(from, Target::Archive { archive: &mut archive, name }, &to.to_string())?;
             }
             archive.finish()?;
             Ok(out.flush()?)
