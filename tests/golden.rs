@@ -241,6 +241,7 @@ fn housekeeping() {
         .say("rmi --dry-run cases:1")
         .say("rmi --dry-run stratafs.test/cases:2 stratafs.test/cases:2 nothing:1")
         .say("rmi --dry-run cases:1 stratafs.test/cases:2 stratafs.test/cases:latest cases:1")
+        .say("rmi --dry-run -f nothing:1")
         .say("rmi cases:1 stratafs.test/cases:2 stratafs.test/cases:latest")
         .say("df");
     insta::assert_snapshot!(without_headers(&talk.transcript()));

@@ -7,11 +7,11 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use serde_json::json;
-use strata_layer::Store;
+use strata_layer::{Removal, Store};
 use strata_registry::Reference;
 use strata_tree::ImageId;
 
-use super::effect::{RmiEffect, asked, gone_by_name, names_of, shown};
+use super::effect::{RmiEffect, asked, gone_by_name, is_absent, names_of, shown};
 use super::familiar;
 use super::users::Users;
 use crate::commands::df::space_json;
@@ -28,17 +28,16 @@ pub(super) fn run(
 ) -> Result<()> {
     let mut tags = store.images().tags()?;
     let (mut untagged, mut failed) = (Vec::new(), Vec::new());
+    // With --force it is said, and is no error.
+    let mut absent = Vec::new();
     let mut wanted: Vec<(ImageId, String)> = Vec::new();
     for text in images {
         let gone = |name: &String| text.parse().is_ok_and(|known| is_named(&known, name));
-        if untagged.iter().any(gone) {
-            failed.push(no_image(text));
-            continue;
-        }
         match asked(store, &tags, users, text, force) {
+            _ if untagged.iter().any(gone) => absent.push(no_image(text)),
             // Found by what an argument before this one takes away.
             Ok(RmiEffect::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
-                failed.push(no_image(text));
+                absent.push(no_image(text));
             }
             Ok(RmiEffect::Untag(_, names)) => {
                 tags.retain(|(known, _)| !names.contains(known));
@@ -55,9 +54,14 @@ pub(super) fn run(
                 }
             }
             Ok(RmiEffect::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
+            Err(error) if is_absent(&error) => absent.push(told::told(&error)),
             Err(error) => failed.push(told::told(&error)),
         }
+        if !force {
+            failed.append(&mut absent);
+        }
     }
+    absent.iter().try_for_each(|why| writeln!(std::io::stderr(), "strata: {why}"))?;
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
     let removal = store.accounts().removal(&ids, &untagged)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
@@ -79,24 +83,28 @@ pub(super) fn run(
         });
         writeln!(out, "{all:#}")?;
     } else {
-        names.iter().try_for_each(|name| writeln!(out, "Would untag: {name}"))?;
-        removal.images.iter().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
-        removal.layers.iter().rev().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
-        writeln!(out)?;
-        let mut rows = vec![["FREED", "FILES", "SIZE", "ON DISK"].map(String::from)];
-        for (part, space) in removal.parts().into_iter().chain([("TOTAL", removal.total())]) {
-            let files = if part == "contents" { removal.files.to_string() } else { String::new() };
-            let (size, disk) = (units::size(space.bytes), units::size(space.blocks * 512));
-            rows.push([part.to_owned(), files, size, disk]);
-        }
-        table::print(&rows, out)?;
-        writeln!(out, "\nindex.db stays as large as it is: what comes next uses its free pages")?;
+        print(&names, &removal, out)?;
     }
     out.flush()?;
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("{}", failed.join("\nstrata: ")),
     }
+}
+
+fn print(names: &[String], removal: &Removal, out: &mut impl Write) -> Result<()> {
+    names.iter().try_for_each(|name| writeln!(out, "Would untag: {name}"))?;
+    removal.images.iter().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
+    removal.layers.iter().rev().try_for_each(|id| writeln!(out, "Would delete: {id}"))?;
+    writeln!(out)?;
+    let mut rows = vec![["FREED", "FILES", "SIZE", "ON DISK"].map(String::from)];
+    for (part, space) in removal.parts().into_iter().chain([("TOTAL", removal.total())]) {
+        let files = if part == "contents" { removal.files.to_string() } else { String::new() };
+        let (size, disk) = (units::size(space.bytes), units::size(space.blocks * 512));
+        rows.push([part.to_owned(), files, size, disk]);
+    }
+    table::print(&rows, out)?;
+    Ok(writeln!(out, "\nindex.db stays as large as it is: what comes next uses its free pages")?)
 }
 
 fn is_named(reference: &Reference, name: &str) -> bool {

@@ -57,6 +57,11 @@ pub(super) fn asked(
     Ok(RmiEffect::Remove(image.id))
 }
 
+/// Whether the store has no such image.
+pub(super) fn is_absent(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(strata_image::Error::NoImage { .. }))
+}
+
 /// The image as it was asked for: by the name that it has, else as the text has it.
 pub(super) fn shown(tags: &[(String, ImageId)], id: &ImageId, text: &str) -> String {
     named(&names_of(tags, id), text).map_or_else(|| text.to_owned(), familiar)

@@ -13,7 +13,7 @@ use strata_layer::{Error as LayerError, Store};
 use strata_registry::Reference;
 use strata_tree::ImageId;
 
-use super::effect::{RmiEffect, asked, gone_by_name, names_of, shown};
+use super::effect::{RmiEffect, asked, gone_by_name, is_absent, names_of, shown};
 use super::familiar;
 use super::users::Users;
 use crate::context::Context;
@@ -80,10 +80,6 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
         true => Ok(()),
         false => bail!("{}", failed.join("\nstrata: ")),
     }
-}
-
-fn is_absent(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(strata_image::Error::NoImage { .. }))
 }
 
 /// Again, as long as others name the image or take a name away between the question what is to go
