@@ -1,34 +1,39 @@
 //! [`DataSet`]: the directory of a data set, which appears in one step.
 //!
 //! ```text
-//! DIR/.partial-PID-N/TABLE.parquet     written here, under a lock
+//! DIR/.partial-NAME+KERNEL-RANDOM/TABLE.parquet     written here, under a lock
 //!  │ rename, or exchange with an older one
 //!  ▼
 //! DIR/store=NAME/day=DAY/TABLE.parquet
 //! ```
 //!
 //! A reader looks for `*/*/TABLE.parquet`, so it never finds a partial one. A lock tells a
-//! partial one that is being written from one that a crash left: the next writer removes those.
+//! partial one that is being written from one that a crash left: the next writer of the store
+//! removes those. Many machines may write to one directory, and a lock on a directory is often
+//! (NFS) known to one of them alone. So what others write goes only when nobody has written to it
+//! for a day.
 //!
 //! Invariants: what is at the data set's path is whole and durable; a file system that cannot
 //! exchange two directories (NFS) has a moment without the older one, and none with half of one.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 use strata_tree::rename_new;
 
 use crate::error::{Result, WhileDoing};
-use crate::place::Place;
+use crate::place::{Place, StoreName};
 
 const PARTIAL: &str = ".partial-";
 
-/// How many data sets this process has begun.
-static BEGUN: AtomicU64 = AtomicU64::new(0);
+/// After this time without a change nobody writes to what another machine has begun.
+const LEFT: Duration = Duration::from_hours(24);
 
 /// A data set that is being written.
 pub(crate) struct DataSet {
@@ -46,10 +51,19 @@ impl DataSet {
         // Whoever looks for leftovers finds none that has no lock yet.
         let all = File::open(dir).doing("open", dir)?;
         flock(&all, FlockOperation::LockExclusive).doing("lock", dir)?;
-        sweep(dir)?;
-        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
-        let partial = dir.join(format!("{PARTIAL}{}-{number}", std::process::id()));
-        fs::create_dir(&partial).doing("make", &partial)?;
+        let own = own_partials(&place.store);
+        sweep(dir, &own)?;
+        let partial = loop {
+            let random = RandomState::new().hash_one(0);
+            let partial = dir.join(format!("{own}{random:016x}"));
+            match fs::create_dir(&partial) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => {
+                    made.doing("make", &partial)?;
+                    break partial;
+                }
+            }
+        };
         let lock = File::open(&partial).doing("open", &partial)?;
         flock(&lock, FlockOperation::LockExclusive).doing("lock", &partial)?;
         Ok(Self { dir: dir.to_owned(), place: place.clone(), partial, _lock: lock })
@@ -80,7 +94,9 @@ impl DataSet {
                 // Someone removed the older one just now.
                 Err(Errno::NOENT) => {}
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    let old = self.partial.with_extension("old");
+                    let mut old = self.partial.clone().into_os_string();
+                    old.push(".old");
+                    let old = PathBuf::from(old);
                     fs::rename(&path, &old).doing("move away", &path)?;
                     fs::rename(&self.partial, &path).doing("make", &path)?;
                     fs::remove_dir_all(&old).doing("remove", &old)?;
@@ -106,14 +122,26 @@ fn sync(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|file| file.sync_all()).doing("sync", dir)
 }
 
-/// Removes partial data sets that nobody is writing.
-fn sweep(dir: &Path) -> Result<()> {
+/// How the names begin of the partial data sets of a store that this kernel knows the locks of.
+fn own_partials(store: &StoreName) -> String {
+    // Also what is in other containers of this machine.
+    let kernel = fs::read("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_else(|_| rustix::system::uname().nodename().to_bytes().to_vec());
+    let kernel = Sha256::digest(kernel);
+    let kernel: String = kernel.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{PARTIAL}{store}+{kernel}-")
+}
+
+/// Removes partial data sets that nobody is writing; `own` is how those begin whose locks tell.
+fn sweep(dir: &Path, own: &str) -> Result<()> {
     for entry in fs::read_dir(dir).doing("list", dir)? {
         let entry = entry.doing("list", dir)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+        let (name, path) = (entry.file_name(), entry.path());
+        let is_own = name.as_encoded_bytes().starts_with(own.as_bytes());
+        let is_partial = name.as_encoded_bytes().starts_with(PARTIAL.as_bytes());
+        if !is_partial || !is_own && is_recent(&path) {
             continue;
         }
-        let path = entry.path();
         let opened = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             opened => opened.doing("open", &path)?,
@@ -128,6 +156,19 @@ fn sweep(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether somebody may still be writing to a partial data set: it has changed not long ago, or
+/// that cannot be said.
+fn is_recent(partial: &Path) -> bool {
+    let look = || -> std::io::Result<bool> {
+        let mut changed = fs::symlink_metadata(partial)?.modified()?;
+        for file in fs::read_dir(partial)? {
+            changed = changed.max(file?.metadata()?.modified()?);
+        }
+        Ok(changed + LEFT > SystemTime::now())
+    };
+    look().unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -186,13 +227,34 @@ mod tests {
     fn what_a_crash_left_goes_and_what_is_being_written_stays() {
         let dir = tempfile::tempdir().unwrap();
         let other = begun(dir.path(), "being written");
-        fs::create_dir(dir.path().join(".partial-1-0")).unwrap();
-        fs::write(dir.path().join(".partial-1-0/images.parquet"), "half").unwrap();
+        let left = dir.path().join(format!("{}0", own_partials(&place().store)));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("images.parquet"), "half").unwrap();
         let own = begun(dir.path(), "own");
         assert_eq!(below(dir.path()).len(), 2);
         own.publish().unwrap();
         assert!(other.partial.join("images.parquet").exists());
         assert!(other.publish().unwrap().1);
         assert_eq!(below(dir.path()), ["store=one"]);
+    }
+
+    #[test]
+    fn what_another_machine_writes_goes_only_when_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = |name: &str| dir.path().join(format!("{PARTIAL}{name}+0123456789abcdef-0"));
+        for name in ["one", "two"] {
+            fs::create_dir(theirs(name)).unwrap();
+            fs::write(theirs(name).join("images.parquet"), "half").unwrap();
+        }
+        let age = |path: &Path| {
+            let time = SystemTime::now() - LEFT - Duration::from_secs(1);
+            File::open(path).unwrap().set_modified(time).unwrap();
+        };
+        age(&theirs("one"));
+        drop(begun(dir.path(), "own"));
+        assert_eq!(below(dir.path()).len(), 2, "a file in it was written just now");
+        age(&theirs("one").join("images.parquet"));
+        drop(begun(dir.path(), "own"));
+        assert!(!theirs("one").exists() && theirs("two").exists());
     }
 }
