@@ -492,6 +492,8 @@ fn mount_8_mounts_an_image() {
     let refused = helper(IMAGE, "remount");
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(refused.stderr, b"mount.strata: there is no option remount\n");
+    let refused = helper(IMAGE, "threads=0");
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
     let failed = helper("stratafs.test/none:1", "ro");
     assert_eq!(failed.status.code(), Some(32), "{}", String::from_utf8_lossy(&failed.stderr));
 }

@@ -93,14 +93,16 @@ fn main() -> ExitCode {
     };
     let cli = match parsed(&args) {
         Ok(cli) => cli,
-        Err(mut error) => match elsewhere::explained(&mut error) {
+        Err(mut error) => {
             // Nobody is left to tell if this fails.
-            Some(text) => {
-                writeln!(std::io::stderr(), "strata: {text}").unwrap_or_default();
-                return ExitCode::from(2);
+            match elsewhere::explained(&mut error) {
+                Some(text) => writeln!(std::io::stderr(), "strata: {text}").unwrap_or_default(),
+                // mount(8) knows 1 for a wrong line, and 2 for a fault of the system.
+                None if failure.is_some() => error.print().unwrap_or_default(),
+                None => error.exit(),
             }
-            None => error.exit(),
-        },
+            return failure.map_or(ExitCode::from(2), |_| ExitCode::FAILURE);
+        }
     };
     start_log(&cli);
     let trouble = failure.unwrap_or(cli.trouble());
