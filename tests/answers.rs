@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::Value;
 use strata_testkit::talk::Talk;
 
@@ -141,6 +143,17 @@ fn an_upper_is_no_image() {
     std::fs::write(upper.join("upper.json"), record.to_string()).unwrap();
     talk.say("diff work").say("diff work --stat").say(&format!("diff work {TWO}"));
     insta::assert_snapshot!(talk.transcript());
+    // JSON has the name itself.
+    for (name, path) in [
+        (&b"a\n"[..], serde_json::json!("/a\n")),
+        (b"a\xff", serde_json::json!({"hex": "61ff", "lossy": "/a\u{fffd}"})),
+    ] {
+        let file = upper.join("upper").join(std::ffi::OsStr::from_bytes(name));
+        std::fs::write(&file, "").unwrap();
+        let said = json(&talk, "diff work");
+        assert_eq!(said.as_array().unwrap().last().unwrap()["path"], path);
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) use args::{DiffOptions, DuplicatesArgs, WhyArgs};
 pub(crate) use diff::run as run_diff;
 pub(crate) use duplicates::run as run_duplicates;
 pub(crate) use why::run as run_why;
+pub(crate) use words::path_json;
 
 /// There are differences, and `--exit-code` was given.
 #[derive(Debug)]

@@ -58,7 +58,7 @@ pub(super) fn shown(path: &TreePath) -> String {
 }
 
 /// A path for JSON: text, and in hex where it is no text.
-pub(super) fn path_json(path: &TreePath) -> Value {
+pub(crate) fn path_json(path: &TreePath) -> Value {
     match std::str::from_utf8(path.as_bytes()) {
         Ok(text) => json!(format!("/{text}")),
         Err(_) => json!({

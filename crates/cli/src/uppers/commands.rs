@@ -181,7 +181,9 @@ pub(crate) fn run_diff(
         };
         let all: Vec<_> = layer
             .list()
-            .map(|(path, change)| json!({ "change": word(change), "path": path.to_string() }))
+            .map(|(path, change)| {
+                json!({ "change": word(change), "path": history::path_json(path) })
+            })
             .collect();
         writeln!(out, "{:#}", json!(all))?;
         return Ok(());
