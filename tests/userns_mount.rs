@@ -149,6 +149,22 @@ fn what_a_kill_left_is_cleaned_up() {
 }
 
 #[test]
+fn a_store_that_cannot_be_written_has_its_cache_at_home() {
+    if !possible() {
+        return;
+    }
+    let sandbox = Sandbox::with("busybox-gzip.oci.tar");
+    let said = ok(
+        &sandbox,
+        "mount --bind store store; mount -o remount,bind,ro store\n\
+         unset XDG_CACHE_HOME; export HOME=$PWD\n\
+         strata mount --backend fuse $image mnt; strata mounts | wc -l; ls .cache/stratafs\n\
+         strata umount mnt",
+    );
+    assert_eq!(said, "2\nmounts\ntrees\n");
+}
+
+#[test]
 fn what_it_cannot_is_refused_with_the_way_out() {
     if !possible() {
         return;

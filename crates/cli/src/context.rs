@@ -4,8 +4,9 @@
 //! Invariant: only what adds to a store makes one.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
@@ -212,7 +213,11 @@ impl Context {
 
     /// The store as the engine sees it.
     pub(crate) fn engine(&self) -> Engine {
-        Engine::new(&self.root).with_cache(elsewhere())
+        let engine = Engine::new(&self.root);
+        match elsewhere() {
+            Some(cache) => engine.with_cache(cache),
+            None => engine,
+        }
     }
 
     /// Opens an image by name or id.
@@ -222,19 +227,75 @@ impl Context {
 }
 
 /// The directory for what cannot be written to the store: a cache directory, or else a temporary
-/// one.
-pub(crate) fn elsewhere() -> PathBuf {
+/// one; `None` if that is somebody else's.
+fn elsewhere() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let absolute = |name: &str| named(name).filter(|path| path.is_absolute());
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/cache/stratafs");
+    let user = rustix::process::geteuid();
+    // Who is root in a namespace only is an ordinary user to the directories of the system.
+    if user.is_root() && is_initial_namespace().unwrap_or(true) {
+        return Some(PathBuf::from("/var/cache/stratafs"));
     }
     let home = || absolute("HOME").map(|home| home.join(".cache"));
-    match absolute("XDG_CACHE_HOME").or_else(home) {
-        Some(cache) => cache.join("stratafs"),
-        None => {
-            let user = rustix::process::geteuid().as_raw();
-            std::env::temp_dir().join(format!("stratafs-{user}"))
+    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(home) {
+        return Some(cache.join("stratafs"));
+    }
+    // Everybody can make it, and trees that are read there are believed.
+    let dir = std::env::temp_dir().join(format!("stratafs-{}", user.as_raw()));
+    match make_private(&dir) {
+        Ok(()) => Some(dir),
+        Err(error) => {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            TOLD.call_once(|| {
+                let shown = dir.display();
+                tracing::warn!("{shown} is no cache: {error}; set XDG_CACHE_HOME or HOME");
+            });
+            None
+        }
+    }
+}
+
+/// Makes a directory for this user alone, or finds it so.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    let meta = std::fs::symlink_metadata(dir)?;
+    let is_own = meta.uid() == rustix::process::geteuid().as_raw();
+    match meta.is_dir() && is_own && meta.mode() & 0o077 == 0 {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it is not a directory of this user alone")),
+    }
+}
+
+/// Whether this process is in the user namespace that all others come from; `None` without /proc.
+pub(crate) fn is_initial_namespace() -> Option<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    Some(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_can_change_is_no_cache() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("cache");
+        make_private(&dir).unwrap();
+        make_private(&dir).unwrap();
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        symlink(&dir, base.path().join("link")).unwrap();
+        assert!(make_private(&base.path().join("link")).is_err());
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(make_private(&dir).is_err());
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&dir, Some(1), None).unwrap();
+            assert!(make_private(&dir).is_err());
         }
     }
 }

@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result, bail};
 use strata_fuse::{IdMap, Ids};
 use strata_tree::dialect::XattrClass;
 
+use crate::context::is_initial_namespace;
+
 /// The marks and the owners that suit the engines of whoever runs this.
 ///
 /// # Errors
 /// An ordinary user has no subordinate ids, so that no rootless engine works either.
 pub(super) fn suited() -> Result<(XattrClass, Ids)> {
     let root = rustix::process::geteuid().is_root();
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    match (root, initial) {
+    match (root, is_initial_namespace().unwrap_or(false)) {
         (true, true) => Ok((XattrClass::Trusted, Ids::default())),
         // In the engine's namespace, as by `podman unshare`: owners are mapped by the kernel.
         (true, false) => Ok((XattrClass::User, Ids::default())),
