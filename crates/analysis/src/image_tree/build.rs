@@ -177,7 +177,10 @@ impl Builder {
                 }
             }
             RowKind::HardLink(target) => self.hard_link(reading, row, *target)?,
-            RowKind::LowerLink(path) => self.lower(reading, path)?,
+            RowKind::LowerLink(target) => match self.lower(reading, target) {
+                Some(number) => number,
+                None => return self.dangling(reading, row, old),
+            },
             _ => self.leaf(reading, row, content)?,
         };
         let path = match old {
@@ -447,13 +450,28 @@ impl Builder {
     }
 
     /// The version that lower layers have at a path, before this layer.
-    fn lower(&self, reading: &Reading, path: &TreePath) -> Result<u32> {
+    fn lower(&self, reading: &Reading, path: &TreePath) -> Option<u32> {
         let found = self.tree.find(path);
         let version = found.and_then(|found| self.tree.at(found, reading.layer as usize));
-        match version.filter(|version| version.kind != Kind::Directory) {
-            Some(version) => Ok(version.number),
-            None => Err(reading.damaged(&format!("a link to {path}, which lower layers lack"))),
+        version.filter(|version| version.kind != Kind::Directory).map(|version| version.number)
+    }
+
+    /// Takes a link to what lower layers lack, which shows nothing, and hides what was there: no
+    /// name of the whole image is such a link (it would have been refused), so a later layer hides
+    /// it.
+    fn dangling(
+        &mut self,
+        reading: &mut Reading,
+        row: &EntryRow,
+        old: Option<PathId>,
+    ) -> Result<(u32, u32)> {
+        let Some(path) = old else { return self.nothing(reading, row) };
+        self.empty(reading.layer, path);
+        if self.now(path).is_some() {
+            self.set(reading.layer, path, NONE, false);
         }
+        self.tree.bare.insert(path);
+        Ok((NONE, NONE))
     }
 
     fn finish(mut self, reader: &IndexReader<'_>, image: &ImageId) -> Result<ImageTree> {

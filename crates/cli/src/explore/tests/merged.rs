@@ -149,21 +149,27 @@ fn check_changes(tree: &ImageTree, span: Span, before: &Told, after: &Told) {
 
 type Told = BTreeMap<String, String>;
 
+/// The image of these layers, whose sums are counted in two ways.
+fn tree_of(store: &Store, leased: &[LeasedLayer]) -> Arc<ImageTree> {
+    let diff_ids = leased.iter().map(|leased| *leased.diff_id()).collect();
+    let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
+    let image = ImageRecord { id, manifest: None, layers: diff_ids };
+    store.images().commit(&image, &[], None, leased).unwrap();
+    let tree = Arc::new(ImageTree::read(store, &image, leased, &mut |_| {}).unwrap());
+    // Two ways to count, one of them path by path, one layer by layer.
+    let (efficiency, waste) = (tree.efficiency(), Chain::open(store, &id).unwrap());
+    let waste = waste.waste(&id).unwrap();
+    assert_eq!(efficiency.wasted, waste.wasted);
+    assert_eq!(efficiency.score, waste.dive);
+    tree
+}
+
 /// The image of these layers, path by path and sum by sum.
 fn check(layers: &[Vec<Member>]) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let Stacked { leased, merged } = stacked(&store, layers);
-    let diff_ids = leased.iter().map(|leased| *leased.diff_id()).collect();
-    let id = ImageId::from_bytes(*store.put_blob(b"config").unwrap().as_bytes());
-    let image = ImageRecord { id, manifest: None, layers: diff_ids };
-    store.images().commit(&image, &[], None, &leased).unwrap();
-    let tree = Arc::new(ImageTree::read(&store, &image, &leased, &mut |_| {}).unwrap());
-    // Two ways to count, one of them path by path, one layer by layer.
-    let (efficiency, waste) = (tree.efficiency(), Chain::open(&store, &id).unwrap());
-    let waste = waste.waste(&id).unwrap();
-    assert_eq!(efficiency.wasted, waste.wasted);
-    assert_eq!(efficiency.score, waste.dive);
+    let tree = tree_of(&store, &leased);
     let mut before = Told::new();
     for (layer, after) in merged.into_iter().enumerate() {
         let at = TreeAt::new(Arc::clone(&tree), layer + 1);
@@ -210,4 +216,26 @@ fn a_link_to_the_file_below_at_its_own_path_counts() {
 fn a_link_to_the_file_below_counts_where_its_directory_was_made_anew() {
     let link = |path: &str| Member::Link(path.into(), "a/a".into());
     check(&[vec![file("a/a")], vec![link("a"), link("a/a")]]);
+}
+
+#[test]
+fn a_link_to_nothing_that_a_later_layer_hides_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let base = vec![file("a"), file("b")];
+    let links = [b"b", b"c"].map(|path| Member::Link(path.to_vec(), b"d".to_vec()));
+    let hidden = [b"b", b"c"].map(|path| Member::Whiteout(path.to_vec()));
+    let unpack = |members: &[Member]| {
+        let (bytes, label) = (tar(members), "layer".to_owned());
+        let input = LayerInput { label, diff_id: None, blob: None, reader: Box::new(&bytes[..]) };
+        store.unpack(input, &Silent).unwrap().layer
+    };
+    let leased = [unpack(&base), unpack(&links), unpack(&hidden)];
+    let tree = tree_of(&store, &leased);
+    for (layers, names) in [(1, &["a", "b"][..]), (2, &["a"]), (3, &["a"])] {
+        let at = TreeAt::new(Arc::clone(&tree), layers);
+        let shown = told(&FileTree::new(Arc::new(at), tree.contents())).unwrap();
+        let names: Vec<String> = [""].iter().chain(names).map(|name| format!("/{name}")).collect();
+        assert_eq!(shown.into_keys().collect::<Vec<_>>(), names);
+    }
 }
