@@ -14,6 +14,7 @@ use strata_image::resolve_image;
 
 use super::{KnownImage, shown_id};
 use crate::context::{Context, Format};
+use crate::look::render::escaped_char;
 use crate::template::Template;
 use crate::units;
 
@@ -122,9 +123,16 @@ pub(crate) fn run_history(
     let created = if exact { "CREATED AT" } else { "CREATED" };
     let mut lines = vec![["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"].map(String::from)];
     for row in rows {
-        lines.push([row.id, row.created_since, row.created_by, row.size, row.comment]);
+        let (command, comment) = (for_terminal(&row.created_by), for_terminal(&row.comment));
+        lines.push([row.id, row.created_since, command, row.size, comment]);
     }
     crate::table::print(&lines, out)
+}
+
+/// What an image says, so that it does nothing to a terminal. The backslashes of a command stay as
+/// docker shows them.
+fn for_terminal(text: &str) -> String {
+    text.chars().map(escaped_char).collect()
 }
 
 /// As docker prints the times of steps.
@@ -136,5 +144,16 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(COMMAND_WIDTH) {
         None => text.to_owned(),
         Some(_) => text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_does_nothing_to_a_terminal() {
+        let said = for_terminal("RUN printf 'a\\n' \u{1b}[2J\u{202e}\u{7}é");
+        assert_eq!(said, r"RUN printf 'a\n' \033[2J\342\200\256\007é");
     }
 }
