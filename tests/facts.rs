@@ -87,7 +87,7 @@ fn a_run_that_was_killed_goes_on_where_it_was() {
         child.kill().unwrap();
         cut_short += usize::from(!child.wait().unwrap().success());
         // Also one that was killed before it had read anything leaves its directory.
-        if all.join(".from-one-2026-01-31").exists() {
+        if names(&all).iter().any(|name| name.starts_with(".from-one-")) {
             let said = sandbox.json(&run);
             went_on += usize::from(said["gathered"]["layers_known"].as_u64().unwrap() > 0);
             let read = said["gathered"]["layers_read"].as_u64().unwrap();

@@ -58,19 +58,19 @@ pub(crate) fn run_facts(context: &Context, args: &FactsArgs, out: &mut impl Writ
         let store = context.store()?;
         (strata_facts::write(&store, &args.output, &options, &mut wrote), None)
     } else {
-        let ledger = args.from.ledger(&args.output, &options.place);
+        let ledger = args.from.ledger(&args.output, &options.place.store, args.day.as_deref());
         let gathered = args.from.gather(context, &ledger)?;
         (
             strata_facts::write_gathered(&gathered, &args.output, &options, &mut wrote),
-            Some(gathered),
+            Some((gathered, ledger)),
         )
     };
     bar.finish_and_clear();
     let written =
         written.with_context(|| format!("cannot write facts to {}", args.output.display()))?;
-    print(context, &options, &written, gathered.as_ref(), out)?;
+    print(context, &options, &written, gathered.as_ref().map(|(gathered, _)| gathered), out)?;
     match gathered {
-        Some(gathered) => args.from.end(gathered, &args.output, &options.place),
+        Some((gathered, ledger)) => args.from.end(gathered, &ledger),
         None => Ok(()),
     }
 }

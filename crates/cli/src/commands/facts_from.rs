@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use serde_json::{Value, json};
-use strata_facts::{FactSource, GatherOptions, GatheredFacts, Place, gather};
+use sha2::{Digest, Sha256};
+use strata_facts::{FactSource, GatherOptions, GatheredFacts, StoreName, gather};
 use strata_image::{Location, Platform};
 
 use crate::context::Context;
@@ -59,12 +60,20 @@ pub(crate) struct FromArgs {
 const FROM: &str = "With --from";
 
 impl FromArgs {
-    /// The directory of what is read.
-    pub(super) fn ledger(&self, output: &Path, place: &Place) -> PathBuf {
-        match &self.work {
-            Some(dir) => dir.clone(),
-            None => output.join(format!(".from-{}-{}", place.store, place.day)),
+    /// The directory of what is read: the same for the same command, which may be begun again on
+    /// another day. `day` is the one that the user named.
+    pub(super) fn ledger(&self, output: &Path, store: &StoreName, day: Option<&str>) -> PathBuf {
+        if let Some(dir) = &self.work {
+            return dir.clone();
         }
+        let mut hash = Sha256::new();
+        for part in day.into_iter().chain(self.sources.iter().map(String::as_str)) {
+            hash.update(part);
+            hash.update([0]);
+        }
+        let hash = hash.finalize();
+        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        output.join(format!(".from-{store}-{hash}"))
     }
 
     /// Reads the sources.
@@ -94,13 +103,12 @@ impl FromArgs {
     }
 
     /// Removes the working directory, if the user did not name it.
-    pub(super) fn end(&self, gathered: GatheredFacts, output: &Path, place: &Place) -> Result<()> {
+    pub(super) fn end(&self, gathered: GatheredFacts, ledger: &Path) -> Result<()> {
         let failed = gathered.failed.len();
         drop(gathered);
         if self.work.is_none() {
-            let dir = self.ledger(output, place);
-            std::fs::remove_dir_all(&dir)
-                .with_context(|| format!("cannot remove {}", dir.display()))?;
+            std::fs::remove_dir_all(ledger)
+                .with_context(|| format!("cannot remove {}", ledger.display()))?;
         }
         match failed {
             0 => Ok(()),
@@ -176,6 +184,26 @@ fn source(text: &str) -> Result<FactSource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        from: FromArgs,
+    }
+
+    #[test]
+    fn the_same_command_finds_what_it_has_read() {
+        let dir = |sources: &[&str], day: Option<&str>| {
+            let from = Alone::parse_from([&["x", "--from"], sources].concat()).from;
+            from.ledger(Path::new("all"), &"one".parse().unwrap(), day)
+        };
+        let one = dir(&["a.tar", "b.tar"], None);
+        assert!(one.to_str().unwrap().starts_with("all/.from-one-"), "{one:?}");
+        assert_eq!(dir(&["a.tar", "b.tar"], None), one);
+        assert_ne!(dir(&["a.tar"], None), one);
+        assert_ne!(dir(&["a.tar", "b.tar"], Some("2026-01-31")), one);
+    }
 
     fn read(texts: &[&str]) -> Result<Vec<FactSource>> {
         sources(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
