@@ -453,6 +453,22 @@ fn a_login_goes_where_the_registry_is_known() {
     sandbox.ok(&["login", registry.host()]);
 }
 
+#[test]
+fn a_broken_file_stops_no_login_and_no_logout() {
+    let registry = Registry::with(wants_login);
+    let sandbox = Sandbox::new();
+    let podman = sandbox.path().join("run/containers/auth.json");
+    fs::create_dir_all(podman.parent().unwrap()).unwrap();
+    fs::write(&podman, "{").unwrap();
+    let docker = sandbox.path().join("docker/config.json");
+    sandbox.ok(&["login", "-u", "me", "-p", "secret", registry.host()]);
+    assert!(fs::read_to_string(&docker).unwrap().contains("bWU6c2VjcmV0"));
+    // It may know the registry too, so this cannot say that all is forgotten.
+    let error = sandbox.fails(&["logout", registry.host()]);
+    assert!(error.contains("auth.json"), "{error}");
+    assert!(!fs::read_to_string(&docker).unwrap().contains("bWU6c2VjcmV0"));
+}
+
 /// Docker's protocol of helpers, as a script that keeps one registry's secret in a file.
 const HELPER: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1

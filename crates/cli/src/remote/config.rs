@@ -152,7 +152,8 @@ impl RegistryArgs {
         for file in self.auth_files() {
             let known = Credentials::load(std::slice::from_ref(&file))
                 .and_then(|one| Ok(one.find(host, "")?.is_some()));
-            if known.context("cannot read the credentials")? {
+            // What cannot be read is warned of where credentials are looked for, and knows nothing.
+            if known.unwrap_or(false) {
                 return Ok(file);
             }
         }

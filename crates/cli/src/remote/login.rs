@@ -15,6 +15,7 @@ use strata_registry::{Credential, Credentials, EndpointError, KeptLogin, Registr
 
 use super::config::RegistryArgs;
 use crate::context::Context;
+use crate::told;
 
 const HUB: &str = "docker.io";
 /// Bytes of a password, far above what any registry takes.
@@ -196,15 +197,23 @@ fn ask_secretly(question: &str) -> Result<String> {
 }
 
 pub(crate) fn logout(args: &LogoutArgs, out: &mut impl Write) -> Result<()> {
-    let mut known = false;
+    let (mut known, mut failed) = (false, Vec::new());
     for file in args.access.logout_files() {
-        known |= Credentials::forget(&file, &args.registry)?;
+        match Credentials::forget(&file, &args.registry) {
+            Ok(was_known) => known |= was_known,
+            Err(error) => failed.push(told::told(&error.into())),
+        }
     }
     match known {
         true => writeln!(out, "Removing login credentials for {}", args.registry)?,
-        false => writeln!(out, "Not logged in to {}", args.registry)?,
+        false if failed.is_empty() => writeln!(out, "Not logged in to {}", args.registry)?,
+        false => {}
     }
-    Ok(())
+    out.flush()?;
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("a login may be left: {}", failed.join("\nstrata: ")),
+    }
 }
 
 #[cfg(test)]
