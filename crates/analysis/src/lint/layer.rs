@@ -4,7 +4,7 @@
 //! disagree on the order as well.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use strata_diff::tar::{Member, MemberKind};
 
@@ -337,13 +337,14 @@ impl<'a> LayerLint<'a> {
 
     /// What can be said once all members were read.
     pub(super) fn finish(mut self) -> LayerChanges {
+        let hidden: HashSet<Vec<u8>> = self.changes.gone.iter().cloned().collect();
         for (path, target, attributes) in std::mem::take(&mut self.links) {
             let Some(clean) = cleaned(&target) else {
                 self.add(&checks::LINK_ESCAPES, &path, shown(&target));
                 continue;
             };
             let here = self.changes.names.get(&*clean).copied();
-            let is_gone = self.changes.gone.iter().any(|gone| *gone == *clean);
+            let is_gone = hidden.contains(&*clean);
             let check = match (here, self.below.get(&*clean)) {
                 (Some(facts), _) if facts.is_dir() => &checks::LINK_TO_DIRECTORY,
                 (Some(facts), _) if facts.kind != NameKind::Other => &checks::LINK_TO_SPECIAL,
@@ -370,6 +371,7 @@ impl<'a> LayerLint<'a> {
         if timed > 0 {
             self.add(&checks::DIRECTORY_TIMES, b"", format!("{timed} directories"));
         }
+        let emptied: HashSet<Vec<u8>> = self.changes.emptied.iter().cloned().collect();
         for gone in self.changes.gone.clone() {
             let (parent, name) = split(&gone);
             let mark = joined(parent, &[WHITEOUT, name].concat());
@@ -379,7 +381,7 @@ impl<'a> LayerLint<'a> {
             if holds || self.changes.names.contains_key(&gone) {
                 self.add(&checks::WHITEOUT_BESIDE_NAME, &mark, "");
             }
-            if self.changes.emptied.iter().any(|dir| dir == parent) {
+            if emptied.contains(parent) {
                 self.add(&checks::OPAQUE_AND_WHITEOUT, &mark, "");
             }
         }
