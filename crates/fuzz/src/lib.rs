@@ -14,6 +14,7 @@ mod kit;
 mod layers;
 mod names;
 mod registries;
+mod requests;
 mod rows;
 mod signed;
 mod stores;
@@ -34,7 +35,7 @@ pub struct FuzzTarget {
 }
 
 /// All of them.
-pub const TARGETS: [FuzzTarget; 18] = [
+pub const TARGETS: [FuzzTarget; 19] = [
     FuzzTarget { name: "layer", most: 16 << 10, run: layers::layer },
     FuzzTarget { name: "members", most: 4 << 10, run: layers::members },
     FuzzTarget { name: "gzip", most: 4 << 10, run: layers::gzip },
@@ -45,6 +46,7 @@ pub const TARGETS: [FuzzTarget; 18] = [
     FuzzTarget { name: "reference", most: 512, run: names::reference },
     FuzzTarget { name: "settings", most: 2 << 10, run: registries::settings },
     FuzzTarget { name: "answer", most: 4 << 10, run: registries::answer },
+    FuzzTarget { name: "request", most: 2 << 10, run: requests::request },
     FuzzTarget { name: "policy", most: 4 << 10, run: trusts::policy },
     FuzzTarget { name: "signature", most: 8 << 10, run: trusts::signature },
     FuzzTarget { name: "marks", most: 1 << 10, run: uppers::marks },
