@@ -5,6 +5,7 @@
 //! tars         tars built block by block, valid or not
 //! layout       small image layouts and archives
 //! example      the examples of docs/SEMANTICS.md, and example_tar: their layers as tars
+//! hard         trees that are hard to remove
 //! registry     a registry on loopback that behaves as a test tells it
 //! sandbox      the built program with a store of its own; talk: what it said, as a transcript
 //! ```
@@ -18,6 +19,7 @@
 
 pub mod example;
 pub mod example_tar;
+pub mod hard;
 pub mod layout;
 pub mod namespace;
 pub mod needs;

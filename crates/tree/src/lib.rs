@@ -24,6 +24,7 @@ mod mmap;
 mod name;
 mod node;
 mod overlay_dir;
+mod remove;
 mod rename;
 mod resolve;
 mod spec;
@@ -43,6 +44,7 @@ pub use node::{Device, DirMarks, Entry, Kind, Node, NodeId, Presence, Stat, Time
 #[cfg(any(test, feature = "conformance"))]
 pub use overlay_dir::lay_overlay;
 pub use overlay_dir::{Dialect, DirOptions, Numbers, OverlayDir, OverrideStat, Trust};
+pub use remove::remove_tree;
 pub use rename::rename_new;
 pub use resolve::{Follow, LINKS_MAX, resolve};
 pub use spec::{InodeSpec, Item, Spec};

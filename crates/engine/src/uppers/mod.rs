@@ -15,12 +15,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_content::FileTree;
 use strata_layer::KernelLeases;
-use strata_tree::{ImageId, NAME_MAX, Name};
+use strata_tree::{ImageId, NAME_MAX, Name, remove_tree};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
@@ -91,7 +91,7 @@ pub struct UpperLease {
 impl Drop for UpperLease {
     fn drop(&mut self) {
         if self.temporary
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = remove_tree(CWD, &self.path)
         {
             tracing::error!("cannot remove the upper {}: {error}", self.path.display());
         }
@@ -179,15 +179,14 @@ impl Uppers {
                 Union::open(tree, &staged.join("upper"), &staged.join("work"), upper.options())?;
             union.adopt_root().with_context(doing)?;
             union.sync().with_context(doing)?;
-            let cwd = rustix::fs::CWD;
-            match strata_tree::rename_new((cwd, &staged), (cwd, &target)) {
+            match strata_tree::rename_new((CWD, &staged), (CWD, &target)) {
                 Err(Errno::EXIST) => bail!("there is an upper {} already", upper.name),
                 placed => placed.with_context(doing),
             }
         })();
         if made.is_err() {
             // The failure itself is the better message.
-            let _ = fs::remove_dir_all(&staged);
+            let _ = remove_tree(CWD, &staged);
         }
         made
     }
@@ -267,7 +266,7 @@ impl Uppers {
         fs::rename(&path, &gone).with_context(doing)?;
         // It stays removed, whatever happens to the power.
         fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).with_context(doing)?;
-        fs::remove_dir_all(&gone).with_context(doing)
+        remove_tree(CWD, &gone).with_context(doing)
     }
 
     /// Bytes that its files take on disk.
@@ -296,19 +295,25 @@ impl Uppers {
     }
 
     /// Removes what a crash left: temporary uppers that nobody has mounted, and halves of others.
+    /// One that cannot be removed keeps no other from it: the log has it.
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn clean(&self) -> Result<Vec<String>> {
         let mut gone = Vec::new();
         for half in self.halves()? {
-            fs::remove_dir_all(&half)
-                .with_context(|| format!("cannot remove {}", half.display()))?;
+            match remove_tree(CWD, &half) {
+                // Another process has removed it.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => tracing::warn!("cannot remove {}: {error}", half.display()),
+            }
         }
         for upper in self.all()? {
             if upper.temporary && !self.is_mounted(&upper)? {
-                self.remove(&upper)?;
-                gone.push(upper.name);
+                match self.remove(&upper) {
+                    Ok(()) => gone.push(upper.name),
+                    Err(error) => tracing::warn!("{error}"),
+                }
             }
         }
         Ok(gone)
