@@ -342,3 +342,29 @@ impl Uppers {
         Ok(halves)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strata_testkit::hard::{Immutable, nest, quick_dir};
+
+    use super::*;
+
+    #[test]
+    fn what_is_deep_or_cannot_go_does_not_stop_a_cleaning() {
+        let root = quick_dir();
+        let records = MountRecords::open(root.path(), None).unwrap();
+        let uppers = Uppers::new(root.path(), records);
+        // Of a process that is no more: numbers end before that.
+        let [stuck, deep] = ["stuck", "deep"]
+            .map(|name| root.path().join(format!("uppers/.removed-{name}-{}", i32::MAX)));
+        fs::create_dir_all(&deep).unwrap();
+        nest(&deep, 15_000);
+        fs::create_dir_all(&stuck).unwrap();
+        let kept = Immutable::make(&stuck.join("kept"));
+        assert_eq!(uppers.clean().unwrap(), Vec::<String>::new());
+        assert_eq!((stuck.exists(), deep.exists()), (kept.is_some(), false));
+        drop(kept);
+        uppers.clean().unwrap();
+        assert!(!stuck.exists());
+    }
+}

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use strata_tree::DiffId;
 
 use super::dir::StoreDir;
@@ -72,7 +73,7 @@ impl StoreDir {
             let cwd = rustix::fs::CWD;
             match strata_tree::rename_new((cwd, path), (cwd, &to)) {
                 Ok(()) => return Ok(to),
-                Err(rustix::io::Errno::EXIST) => {}
+                Err(Errno::EXIST) => {}
                 Err(error) => {
                     return Err(error).doing(|| format!("cannot move {} away", path.display()));
                 }
@@ -121,14 +122,8 @@ pub(super) fn remove_file_if_there(path: &Path) -> Result<()> {
 
 /// Removes a file or a directory tree; another process may be faster.
 pub(super) fn remove_all(path: &Path) -> Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(meta) if !meta.is_dir() => std::fs::remove_file(path),
-        Ok(_) => std::fs::remove_dir_all(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+    match strata_tree::remove_tree(rustix::fs::CWD, path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error).doing(|| format!("cannot remove {}", path.display())),
     }
 }
