@@ -61,10 +61,11 @@ impl<'s> Collector<'s> {
     pub(super) fn collect(&self, record: &LayerRecord) -> Result<bool> {
         let mut index = self.index.lock();
         let tx = index.write()?;
-        if images::referenced(&tx, &record.diff_id)? || self.dir.is_held(&record.diff_id)? {
+        if images::referenced(&tx, &record.diff_id)? {
             return Ok(false);
         }
         let doomed = match self.dir.lock_for_removal(&[record.diff_id]) {
+            Ok(doomed) if doomed.layers().next().is_none() => return Ok(false),
             Ok(doomed) => doomed,
             Err(error) if error.is_in_use() => return Ok(false),
             Err(error) => return Err(error),

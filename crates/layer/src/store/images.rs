@@ -201,7 +201,7 @@ impl<'s> Images<'s> {
         may: impl FnOnce(&Transaction<'_>) -> Result<()>,
     ) -> Result<Vec<DiffId>> {
         let config = self.dir.blob_path(&(*id).into());
-        let (image, freed, locks, _config) = self.change(|tx| {
+        let (image, doomed, _config) = self.change(|tx| {
             may(tx)?;
             let Some(image) = images::find(tx, id)? else { return Err(Error::NoImage(*id)) };
             let config = match lock_path(&config, Lock::SoonExclusive)? {
@@ -212,24 +212,19 @@ impl<'s> Images<'s> {
             if self.dir.kernel_leases().kept()?.iter().any(|mount| mount.image == *id) {
                 return Err(Error::InUse { what: format!("image {}", id.short()) });
             }
-            let mut freed = Vec::new();
-            for layer in images::remove(tx, id)? {
-                if !self.dir.is_held(&layer)? {
-                    freed.push(layer);
-                }
-            }
-            let locks = self.dir.lock_for_removal(&freed)?;
-            for layer in &freed {
+            let doomed = self.dir.lock_for_removal(&images::remove(tx, id)?)?;
+            for layer in doomed.layers() {
                 if let Some(record) = index::find_layer(tx, layer)? {
                     index::remove_layer(tx, record.id)?;
                 }
             }
-            Ok((image, freed, locks, config))
+            Ok((image, doomed, config))
         })?;
         self.dir.step(Step::Unreferenced);
-        self.dir.remove_layers(locks)?;
+        let freed = doomed.layers().rev().copied().collect();
+        self.dir.remove_layers(doomed)?;
         self.remove_files_of(&image)?;
-        Ok(freed.into_iter().rev().collect())
+        Ok(freed)
     }
 
     /// Removes the blobs and the compiled tree that only this image, which is gone, needed.

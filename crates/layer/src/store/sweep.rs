@@ -15,31 +15,54 @@ use super::steps::Step;
 use crate::error::{Error, IoContext, Result};
 use crate::lock::{Lock, Locked, lock_path};
 
-/// Layer directories that nobody uses, locked so that nobody starts to.
-pub(super) struct Doomed(Vec<(DiffId, OwnedFd)>);
+/// Layers that nobody uses or holds, and those of their directories that are there, locked so that
+/// nobody starts to.
+pub(super) struct Doomed(Vec<(DiffId, Option<OwnedFd>)>);
+
+impl Doomed {
+    /// In the order in which they were given.
+    pub(super) fn layers(&self) -> impl DoubleEndedIterator<Item = &DiffId> {
+        self.0.iter().map(|(layer, _)| layer)
+    }
+}
 
 impl StoreDir {
-    /// Locks the directories of layers that are to go.
+    /// Locks the directories of layers that are to go. Those are left out that somebody holds in a
+    /// way that lets their images go.
     pub(super) fn lock_for_removal(&self, layers: &[DiffId]) -> Result<Doomed> {
-        self.refuse_held(layers)?;
+        let layers = self.unheld(layers)?;
+        self.refuse_held(&layers)?;
         let mut doomed = Vec::new();
         // Asked once all are locked: whoever mounts holds their locks until the mount stands.
         let in_use = |layer: &DiffId| Error::InUse { what: format!("layer {}", layer.short()) };
-        for layer in layers {
+        for layer in &layers {
             match lock_path(&self.layer(layer), Lock::SoonExclusive)? {
-                Locked::Held(dir) => doomed.push((*layer, dir)),
+                Locked::Held(dir) => doomed.push((*layer, Some(dir))),
                 Locked::Busy => return Err(in_use(layer)),
-                Locked::Absent => {}
+                Locked::Absent => doomed.push((*layer, None)),
             }
         }
+        // Once more: what was taken since has been leased until it was written down.
+        let layers = self.unheld(&layers)?;
+        self.refuse_held(&layers)?;
+        doomed.retain(|(layer, _)| layers.contains(layer));
         let mounted = self.kernel_leases().kept()?;
         let kept = |layer: &&DiffId| mounted.iter().any(|mount| mount.layers.contains(layer));
         if let Some(layer) = layers.iter().find(kept) {
             return Err(in_use(layer));
         }
-        // Once more: what was taken since has been leased until it was written down.
-        self.refuse_held(layers)?;
         Ok(Doomed(doomed))
+    }
+
+    /// Those of `layers` that nobody holds in a way that lets their images go.
+    fn unheld(&self, layers: &[DiffId]) -> Result<Vec<DiffId>> {
+        let mut unheld = Vec::with_capacity(layers.len());
+        for layer in layers {
+            if !self.is_held(layer)? {
+                unheld.push(*layer);
+            }
+        }
+        Ok(unheld)
     }
 
     /// Refuses layers that an engine has.
@@ -54,8 +77,9 @@ impl StoreDir {
     pub(super) fn remove_layers(&self, doomed: Doomed) -> Result<()> {
         let mut trashed = Vec::new();
         for (layer, lock) in doomed.0 {
-            trashed.push(self.move_to_trash(&self.layer(&layer))?);
-            drop(lock);
+            if let Some(_lock) = lock {
+                trashed.push(self.move_to_trash(&self.layer(&layer))?);
+            }
         }
         self.step(Step::Trashed);
         for path in trashed {

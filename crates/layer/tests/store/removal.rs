@@ -263,6 +263,40 @@ fn what_is_held_stays() {
     assert_eq!(store.images().remove(&image).unwrap().len(), 1);
 }
 
+/// Whoever holds a layer has it leased meanwhile: who removes waits for that, and finds the hold.
+#[test]
+fn what_is_held_while_a_removal_waits_stays() {
+    let place = TempStore::new();
+    let store = place.open();
+    let tar = files(&[("a", b"one")]);
+    let layer = diff_id(&tar);
+    let image = load(&store, "one", &[&tar]);
+    let holds = store.holds("engine").unwrap();
+    let remove = || loop {
+        match store.images().remove(&image) {
+            Ok(freed) => return assert_eq!(freed, []),
+            // It has waited for long enough, and removed nothing.
+            Err(error) => assert!(error.is_in_use(), "{error}"),
+        }
+    };
+    let collect = || assert_eq!(store.gc().unwrap().layers, []);
+    for removal in [&remove as &(dyn Fn() + Sync), &collect] {
+        let leased = store.lease(&layer).unwrap().unwrap();
+        thread::scope(|scope| {
+            let removing = scope.spawn(removal);
+            thread::sleep(std::time::Duration::from_millis(40));
+            holds.add([&layer]).unwrap();
+            drop(leased);
+            removing.join().unwrap();
+        });
+        assert!(store.lease(&layer).unwrap().is_some());
+        holds.remove([&layer]).unwrap();
+    }
+    assert_eq!(store.gc().unwrap().layers, [layer]);
+    drop(store);
+    assert_clean(&place.root());
+}
+
 #[test]
 fn gc_takes_what_no_image_has_and_leaves_what_is_held() {
     let place = TempStore::new();
