@@ -16,9 +16,9 @@
 //! changed, and read where they are until then.
 //!
 //! Invariants: a hold that was made survives a power cut (one of a single layer perhaps without the
-//! names of its images), and is replaced as a whole; processes that count take turns (`flock` on
-//! the directory); whoever makes a hold has its layers leased meanwhile, and whoever removes layers
-//! asks for holds once it has them locked, so no layer is held and removed.
+//! names of its images), and is replaced as a whole; those who write one take turns
+//! (`flock` on the directory); whoever makes a hold has its layers leased meanwhile, and whoever
+//! removes layers asks for holds once it has them locked, so no layer is held and removed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -119,14 +119,17 @@ impl Holds {
     /// # Errors
     /// `Io`.
     pub fn add<'l>(&self, layers: impl IntoIterator<Item = &'l DiffId>) -> Result<()> {
-        let mut changed = false;
-        for layer in layers {
-            if !self.dir.join(layer.hex()).exists() {
-                self.write(&Hold::of_layer(&self.holder, layer, &[]))?;
-                changed = true;
-            }
+        let is_missing = |layer: &&DiffId| !self.dir.join(layer.hex()).exists();
+        let mut missing = layers.into_iter().filter(is_missing).peekable();
+        if missing.peek().is_none() {
+            return Ok(());
         }
-        if changed { self.sync() } else { Ok(()) }
+        let _turn = self.turn()?;
+        // Asked again: what another has written meanwhile may know its images.
+        for layer in missing.filter(is_missing) {
+            self.write(&Hold::of_layer(&self.holder, layer, &[]))?;
+        }
+        self.sync()
     }
 
     /// The layer, which is held, came with the images of these names, and with no others.
@@ -134,9 +137,10 @@ impl Holds {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn name(&self, layer: &DiffId, images: &[String]) -> Result<()> {
-        let known = read(&self.dir.join(layer.hex()), &self.holder)?;
-        match known {
+        let path = self.dir.join(layer.hex());
+        match read(&path, &self.holder)? {
             Some(hold) if hold.images != images => {
+                let _turn = self.turn()?;
                 self.write(&Hold::of_layer(&self.holder, layer, images))?;
                 self.sync()
             }
@@ -196,6 +200,7 @@ impl Holds {
         let layer = path.file_name().and_then(|name| DiffId::from_hex(name.to_str()?).ok());
         let (Some((dir, holder)), Some(layer)) = (holder, layer) else { return Ok(false) };
         let holds = Self { dir: dir.to_owned(), holder: holder.to_owned() };
+        let _turn = holds.turn()?;
         holds.write(&Hold::of_layer(holder, &layer, &[]))?;
         holds.sync()?;
         Ok(true)
@@ -506,6 +511,24 @@ mod tests {
             }
         });
         assert_eq!(holds.get("a").unwrap().unwrap().count, 40);
+    }
+
+    #[test]
+    fn those_who_hold_one_layer_at_once_all_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let holds = Holds::of(dir.path(), "x").unwrap();
+        for digit in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+            let (layer, start) = (layer(digit), std::sync::Barrier::new(4));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        holds.add([&layer]).unwrap();
+                    });
+                }
+            });
+        }
+        assert_eq!(holds.layers().unwrap().len(), 8);
     }
 
     #[test]
