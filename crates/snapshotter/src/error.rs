@@ -3,6 +3,8 @@
 //! Invariant: the codes are those that containerd's own snapshotters answer with
 //! (its `errdefs`), for its metadata store and its unpacker act on them.
 
+use std::io::ErrorKind;
+
 use tonic::{Code, Status};
 
 /// Why a call failed.
@@ -43,6 +45,38 @@ pub(crate) enum Error {
 /// The result of every call here.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// Whether the disk is full: room has to be made before it is tried again.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_full(),
+            Self::Sqlite(error) => is_full(error),
+            Self::Io(_, error) => {
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            Self::NotFound(_)
+            | Self::AlreadyExists(_)
+            | Self::FailedPrecondition(_)
+            | Self::InvalidArgument(_)
+            | Self::NotImplemented(_)
+            | Self::Damaged(_)
+            | Self::BrokenOff => false,
+        }
+    }
+}
+
+/// Whether SQLite found no room, for a file or for what several processes share of its log.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{
+        SQLITE_IOERR_FSYNC, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE,
+    };
+    const NO_ROOM: [i32; 4] =
+        [SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC];
+    error.sqlite_error().is_some_and(|failure| {
+        failure.code == rusqlite::ErrorCode::DiskFull || NO_ROOM.contains(&failure.extended_code)
+    })
+}
+
 impl From<strata_layer::Error> for Error {
     fn from(error: strata_layer::Error) -> Self {
         Self::Engine(error.into())
@@ -52,12 +86,14 @@ impl From<strata_layer::Error> for Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let code = match &error {
+            Error::Engine(_) | Error::Sqlite(_) | Error::Io(..) if error.is_full() => {
+                Code::ResourceExhausted
+            }
             Error::NotFound(_) => Code::NotFound,
             Error::AlreadyExists(_) => Code::AlreadyExists,
             Error::FailedPrecondition(_) => Code::FailedPrecondition,
             Error::InvalidArgument(_) => Code::InvalidArgument,
             Error::NotImplemented(_) => Code::Unimplemented,
-            Error::Engine(error) if error.is_full() => Code::ResourceExhausted,
             Error::Engine(_) | Error::Sqlite(_) | Error::Damaged(_) | Error::Io(..) => {
                 Code::Internal
             }

@@ -25,7 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use strata_tree::DiffId;
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use strata_tree::{DiffId, remove_tree};
 use stratafs::{Error as EngineError, OpenChain, Store, chain_id, unmount_names};
 
 use crate::args::LowerBackend;
@@ -142,9 +144,8 @@ impl SnapshotPlaces {
     /// Removes the directories of a snapshot that is no more.
     pub(crate) fn remove_upper(&self, id: SnapshotId) -> Result<()> {
         let dir = self.dir(id);
-        match fs::remove_dir_all(&dir) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        match remove_tree(CWD, &dir) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error).doing(|| format!("cannot remove {}", dir.display())),
         }
     }
@@ -154,11 +155,7 @@ impl SnapshotPlaces {
         let upper = self.upper(id);
         let doing = || format!("cannot empty {}", upper.display());
         for entry in fs::read_dir(&upper).doing(doing)? {
-            let path = entry.doing(doing)?.path();
-            match path.symlink_metadata().doing(doing)?.is_dir() {
-                true => fs::remove_dir_all(&path).doing(doing)?,
-                false => fs::remove_file(&path).doing(doing)?,
-            }
+            remove_tree(CWD, &entry.doing(doing)?.path()).doing(doing)?;
         }
         Ok(())
     }
@@ -449,16 +446,16 @@ fn is_served(place: &Path) -> bool {
 /// Whether something is mounted on a directory, which need not be there. What a process served that
 /// is no more is taken away.
 fn is_mounted(place: &Path) -> Result<bool> {
-    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
     // Who serves it is asked, whatever the kernel remembers.
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
     match rustix::fs::statx(CWD, place, flags, StatxFlags::BASIC_STATS) {
-        Err(rustix::io::Errno::NOTCONN) => {
+        Err(Errno::NOTCONN) => {
             unmount_names(place)?;
             is_mounted(place)
         }
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
-        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno).doing(|| format!("cannot stat {}", place.display())),
     }
 }

@@ -4,7 +4,7 @@
 //! Prepare   row + upper, names of the parent's chain mounted     -> overlay mount
 //! (Apply)   a blob becomes a layer of the store, above the parent's
 //! Commit    the upper, if anything was written, becomes a layer; the row gets its name
-//! Remove    row away, holds away, upper away
+//! Remove    row away, holds away, upper away; see the module `going`
 //! ```
 //!
 //! The layers of a row are held in the store ([`Holds`]) before the row is written, and let go
@@ -12,14 +12,16 @@
 //! without a row, and names that nobody needs are taken away at the next start.
 //!
 //! Invariants: calls for one name wait for each other; the record is locked for short times, never
-//! while a layer is read or written.
+//! while a layer is read or written; one program at a time has the record of a store.
 
-use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use strata_tree::DiffId;
 use stratafs::{Engine, Holds, LeasedLayer, Store, chain_id, mount_hindrance};
 
@@ -32,10 +34,10 @@ use crate::labels;
 use crate::naming;
 use crate::places::{SnapshotMount, SnapshotPlaces};
 use crate::remote::Fetcher;
-use crate::state::{
-    Labels, NewSnapshot, SnapshotId, SnapshotKind, SnapshotRow, SnapshotUsage, State,
-};
-use crate::taking::{CommitHook, CommitStep, UpperTaking};
+use crate::state::{Labels, NewSnapshot, SnapshotKind, SnapshotRow, SnapshotUsage, State};
+use crate::taking::{CommitHook, CommitStep, UpperTaking, hold_for};
+
+mod going;
 
 /// The name under which the store's holds are kept.
 const HOLDER: &str = "containerd";
@@ -57,6 +59,8 @@ pub(crate) struct Snapshots {
     kept: Duration,
     /// Told of every step of a commit, by tests.
     on_step: Option<CommitHook>,
+    /// The lock of the record.
+    _alone: File,
 }
 
 /// What there is, in numbers; bytes are those of contents.
@@ -88,7 +92,15 @@ impl Snapshots {
         program: &Path,
         kept: Duration,
     ) -> Result<Self> {
-        Self::of_store(engine.made_store()?, run, program, kept, None)
+        let of = |store| Self::of_store(store, run, program, kept, None);
+        match engine.made_store().map_err(Error::from).and_then(of) {
+            // What is removed is written down first, and so is what a start mends.
+            Err(error) if error.is_full() => match Store::shed(engine.root()) {
+                Ok(1..) => of(Store::open_with(engine.root(), engine.store_options())?),
+                Ok(0) | Err(_) => Err(error),
+            },
+            opened => opened,
+        }
     }
 
     /// The same of a store that is open.
@@ -106,7 +118,13 @@ impl Snapshots {
         let root = store.root().canonicalize();
         let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
         let places = SnapshotPlaces::make(&root, run, backend)?;
+        let alone = lock_alone(&root)?;
         let state = State::open(&root.join("containerd/snapshots.db"))?;
+        if !state.lengthen_log()? {
+            tracing::warn!("the disk of {} is full", root.display());
+            Store::shed(&root)?;
+            state.lengthen_log()?;
+        }
         let snapshots = Self {
             holds: Holds::of(&root, HOLDER)?,
             store,
@@ -118,35 +136,10 @@ impl Snapshots {
             diffs: Default::default(),
             kept,
             on_step,
+            _alone: alone,
         };
         snapshots.mend()?;
         Ok(snapshots)
-    }
-
-    /// Brings disk and record together, and mounts again what snapshots need.
-    fn mend(&self) -> Result<()> {
-        self.taking().mend_all()?;
-        let all = self.state().all()?;
-        let needed: BTreeSet<DiffId> = all.iter().flat_map(|one| one.layers.clone()).collect();
-        self.holds.add(&needed)?;
-        self.holds.remove(self.holds.layers()?.difference(&needed))?;
-        let uppers = all.iter().filter(|one| one.kind != SnapshotKind::Committed).map(|one| one.id);
-        let uppers: HashSet<SnapshotId> = uppers.collect();
-        for number in self.places.numbers()? {
-            if !uppers.contains(&number) {
-                self.places.remove_upper(number)?;
-            }
-        }
-        for one in all.iter().filter(|one| one.kind != SnapshotKind::Committed) {
-            let chain = self.state().chain(&one.name)?;
-            // One that cannot be shown must not keep the others from it.
-            if let Err(error) = self.places.show_again(&self.store, one, &chain) {
-                tracing::error!("snapshot {}: {error}", one.name);
-            }
-        }
-        naming::name_all(&self.state(), &self.holds)?;
-        self.places.hide_unused()?;
-        self.fetched().settle_all()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -281,26 +274,31 @@ impl Snapshots {
         let usage = self.usage_of(&layers)?;
         let mut labels = labels.clone();
         labels.insert(labels::REMOTE.to_owned(), "remote snapshot".to_owned());
-        self.holds.add(&layers)?;
-        let mut state = self.state();
-        let mut name = chain.to_owned();
-        for number in 2.. {
-            if state.find(&name)?.is_none() {
-                break;
+        self.hold(&layers, |state| {
+            let mut name = chain.to_owned();
+            for number in 2.. {
+                if state.find(&name)?.is_none() {
+                    break;
+                }
+                name = format!("{chain}/{number}");
             }
-            name = format!("{chain}/{number}");
-        }
-        let new = NewSnapshot {
-            name: &name,
-            parent,
-            kind: SnapshotKind::Committed,
-            labels: &labels,
-            layers: &layers,
-            usage,
-        };
-        state.insert(&new, |_| Ok(()))?;
-        naming::name_snapshot(&state, &self.holds, &name, &labels);
-        Ok(())
+            let new = NewSnapshot {
+                name: &name,
+                parent,
+                kind: SnapshotKind::Committed,
+                labels: &labels,
+                layers: &layers,
+                usage,
+            };
+            state.insert(&new, |_| Ok(()))?;
+            naming::name_snapshot(state, &self.holds, &name, &labels);
+            Ok(())
+        })
+    }
+
+    /// Holds layers for what `write` puts into the record.
+    fn hold<T>(&self, layers: &[DiffId], write: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        hold_for(&self.state, &self.holds, layers, write)
     }
 
     /// The mounts of a snapshot that is to be written or read.
@@ -321,6 +319,7 @@ impl Snapshots {
 
     /// Has the names of a snapshot mounted; gives its layers.
     pub(crate) fn show(&self, snapshot: &SnapshotRow) -> Result<Vec<DiffId>> {
+        self.taking().mend(snapshot.id)?;
         let chain = self.state().chain(&snapshot.name)?;
         self.places.show_names(&self.store, snapshot.id, &chain)?;
         let unpacks = labels::is_unpack(&snapshot.name) || !snapshot.layers.is_empty();
@@ -348,6 +347,8 @@ impl Snapshots {
             let why = format!("snapshot {key} is {}, and not to be written", active.kind.name());
             return Err(Error::FailedPrecondition(why));
         }
+        self.taking().mend(active.id)?;
+        let active = self.state().get(key)?;
         let done = self.commit_active(&active, name, labels);
         if done.is_err() {
             // Whatever has become of the upper, the snapshot is as it was.
@@ -368,7 +369,6 @@ impl Snapshots {
             }
         }
         let usage = self.usage_of(&layers)?;
-        self.holds.add(&layers)?;
         let new = NewSnapshot {
             name,
             parent: &active.parent,
@@ -378,24 +378,15 @@ impl Snapshots {
             usage,
         };
         let below = self.state().chain(&active.parent)?;
-        {
-            let mut state = self.state();
+        self.hold(&layers, |state| {
             state.commit(id, &new)?;
-            naming::name_snapshot(&state, &self.holds, name, labels);
-        }
+            naming::name_snapshot(state, &self.holds, name, labels);
+            Ok(())
+        })?;
         self.step(CommitStep::Recorded);
-        if let Some(chain) = labels::unpacked_chain(key, name) {
-            self.state().note_chain(chain, &below, &layers)?;
-        }
         drop(lease);
-        let unpack = labels::is_unpack(key);
-        let mounted = self.places.release(id, !unpack && self.keeps())?;
-        self.step(CommitStep::Released);
-        // What was compiled for nothing but this unpack; unless it had to be mounted, it was not.
-        if mounted && unpack {
-            self.drop_derived(&below)?;
-        }
-        self.places.remove_upper(id)
+        self.leave(active, (name, &below, &layers));
+        Ok(())
     }
 
     fn taking(&self) -> UpperTaking<'_> {
@@ -412,68 +403,6 @@ impl Snapshots {
         if let Some(hook) = &self.on_step {
             hook(step);
         }
-    }
-
-    /// Removes what was compiled of a chain that a layer was unpacked above, or that is no more,
-    /// unless a snapshot is above it now.
-    fn drop_derived(&self, chain: &[DiffId]) -> Result<()> {
-        match chain_id(chain) {
-            Some(id) if !self.places.are_shown(chain) => Ok(self.store.drop_derived(&id)?),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Removes a snapshot.
-    pub(crate) fn remove(&self, key: &str) -> Result<()> {
-        let _alone = self.keys.lock(key);
-        let snapshot = self.state().get(key)?;
-        if labels::is_unpack(key)
-            && snapshot.layers.is_empty()
-            && snapshot.kind == SnapshotKind::Active
-            && self.places.is_untouched(snapshot.id)?
-        {
-            // Nobody has applied the diff; if that was for its names, they are there next time.
-            self.applies_here.store(false, Ordering::Relaxed);
-        }
-        self.forget(key)
-    }
-
-    fn forget(&self, key: &str) -> Result<()> {
-        let (removed, chain) = {
-            let mut state = self.state();
-            let chain = state.chain(key)?;
-            let removed = state.remove(key)?;
-            // Still under the lock: nobody can hold them for a new row meanwhile.
-            for layer in &removed.layers {
-                if !state.uses(layer)? {
-                    state.note_unneeded(layer)?;
-                    self.holds.remove([layer])?;
-                }
-            }
-            (removed, chain)
-        };
-        self.places.release(removed.id, self.keeps())?;
-        if removed.kind == SnapshotKind::Committed {
-            self.places.hide_names(&chain)?;
-            self.drop_derived(&chain)?;
-        }
-        self.places.remove_upper(removed.id)
-    }
-
-    /// Removes layers from the store that no snapshot has had for a while and nobody else needs: at
-    /// once, if the disk is nearly full. Until then a pull finds them.
-    pub(crate) fn cleanup(&self) -> Result<()> {
-        self.fetched().remove_unused()?;
-        let kept = if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept };
-        self.places.hide_idle(kept)?;
-        let unneeded = self.state().take_unneeded(kept)?;
-        let mut leased = Vec::new();
-        for layer in &unneeded {
-            self.state().forget_chains(layer)?;
-            leased.extend(self.store.lease(layer)?);
-        }
-        naming::name_all(&self.state(), &self.holds)?;
-        Ok(self.store.discard_unreferenced(leased)?)
     }
 
     /// Writes the names that the first container above a committed snapshot needs. If there is
@@ -576,10 +505,9 @@ impl Snapshots {
 
     /// An applied diff is a layer of the snapshot from now on.
     pub(crate) fn applied(&self, snapshot: &SnapshotRow, layer: &LeasedLayer) -> Result<()> {
-        self.holds.add([layer.diff_id()])?;
         let mut layers = snapshot.layers.clone();
         layers.push(*layer.diff_id());
-        self.state().set_layers(snapshot.id, &layers)?;
+        self.hold(&layers, |state| state.set_layers(snapshot.id, &layers))?;
         self.applies_here.store(true, Ordering::Relaxed);
         let [applied, _] = &self.diffs;
         applied.fetch_add(1, Ordering::Relaxed);
@@ -595,5 +523,22 @@ impl Snapshots {
     /// Waits until no other call is about that snapshot.
     pub(crate) fn alone(&self, key: &str) -> KeyLock<'_> {
         self.keys.lock(key)
+    }
+}
+
+/// Locks the record of the store at `root`, for as long as the file lives: what another program is
+/// just making is not what a crash left.
+fn lock_alone(root: &Path) -> Result<File> {
+    let dir = root.join("containerd");
+    let doing = || format!("cannot lock {}", dir.display());
+    let alone = File::open(&dir).doing(doing)?;
+    match flock(&alone, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(alone),
+        Err(Errno::WOULDBLOCK) => Err(Error::FailedPrecondition(format!(
+            "another strata-snapshotter serves the store at {}: end that one, or give this one \
+             another store with --root",
+            root.display()
+        ))),
+        Err(errno) => Err(errno).doing(doing),
     }
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_full};
 
 /// The number of a snapshot, which names its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,7 +148,10 @@ CREATE TABLE IF NOT EXISTS fetches (
     reference TEXT PRIMARY KEY,
     before    BLOB NOT NULL    -- ids of images, 32 bytes each
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS image_names (
+    name TEXT PRIMARY KEY,
+    id   BLOB NOT NULL CHECK (length(id) = 32)
+) STRICT, WITHOUT ROWID;
 ";
 
 const COLUMNS: &str = "s.id, s.name, coalesce(p.name, ''), s.kind, s.created, s.updated, s.labels,
@@ -177,13 +180,25 @@ impl State {
             return Err(Error::Damaged(why));
         }
         db.execute_batch(SCHEMA)?;
-        db.execute_batch(&format!(
+        // A record that is there is not written to, for which there may be no room.
+        if version == 0 {
+            db.pragma_update(None, "user_version", 1)?;
+        }
+        Ok(Self { db })
+    }
+
+    /// Gives the log its size; says whether there is room for it. Without, it grows as far as it can.
+    pub(crate) fn lengthen_log(&self) -> Result<bool> {
+        let filled = self.db.execute_batch(&format!(
             "DROP TABLE IF EXISTS filling;
              CREATE TABLE filling (bytes BLOB);
              INSERT INTO filling VALUES (zeroblob({LOG_PAGES} * 4096));
              DROP TABLE filling;"
-        ))?;
-        Ok(Self { db })
+        ));
+        match filled {
+            Err(error) if is_full(&error) => Ok(false),
+            filled => Ok(filled.map(|()| true)?),
+        }
     }
 
     /// The snapshot of that name.
@@ -377,11 +392,13 @@ impl State {
         Ok(snapshot)
     }
 
-    /// Whether a snapshot has that layer for its own.
+    /// Whether a snapshot has that layer for its own, or is about to.
     pub(crate) fn uses(&self, layer: &DiffId) -> Result<bool> {
         // Few snapshots have more than one: the blob is the layer, or contains it.
-        let mut statement =
-            self.db.prepare_cached("SELECT 1 FROM snapshots WHERE instr(layers, ?1) > 0")?;
+        let mut statement = self.db.prepare_cached(
+            "SELECT 1 FROM snapshots WHERE instr(layers, ?1) > 0
+             UNION ALL SELECT 1 FROM takes WHERE diff_id = ?1",
+        )?;
         Ok(statement.exists([&layer.as_bytes()[..]])?)
     }
 

@@ -72,9 +72,11 @@ impl UpperTaking<'_> {
             chain.take_upper(self.store, &upper, None, &Quiet)?
         } else {
             let mut note = |layer: &DiffId| {
-                self.holds.add([layer]).map_err(std::io::Error::other)?;
-                self.step(CommitStep::Held);
-                self.state().begin_take(id, layer).map_err(std::io::Error::other)?;
+                let noted = hold_for(self.state, self.holds, &[*layer], |state| {
+                    self.step(CommitStep::Held);
+                    state.begin_take(id, layer)
+                });
+                noted.map_err(std::io::Error::other)?;
                 self.step(CommitStep::Noted);
                 Ok(())
             };
@@ -84,13 +86,18 @@ impl UpperTaking<'_> {
         Ok(unpacked.map(|unpacked| unpacked.layer))
     }
 
-    /// Ends what was broken off.
+    /// Ends what was broken off. Where that fails, it is tried again before the snapshot is used.
     pub(crate) fn mend_all(&self) -> Result<()> {
         let begun = self.state().takes()?;
-        begun.into_iter().try_for_each(|(id, layer)| self.mend_one(id, &layer))
+        for (id, layer) in begun {
+            if let Err(error) = self.mend_one(id, &layer) {
+                tracing::error!("a broken commit of snapshot {}: {error}", id.0);
+            }
+        }
+        Ok(())
     }
 
-    /// The same for one snapshot, after an error.
+    /// The same for one snapshot, after an error, and before its upper is shown or taken.
     pub(crate) fn mend(&self, id: SnapshotId) -> Result<()> {
         let begun = self.state().takes()?;
         let mut ours = begun.into_iter().filter(|(of, _)| *of == id);
@@ -113,4 +120,20 @@ impl UpperTaking<'_> {
         }
         Ok(())
     }
+}
+
+/// Holds layers for what `write` puts into the record. Whoever calls has them leased, or they are
+/// to be published yet.
+pub(crate) fn hold_for<T>(
+    state: &Mutex<State>,
+    holds: &Holds,
+    layers: &[DiffId],
+    write: impl FnOnce(&mut State) -> Result<T>,
+) -> Result<T> {
+    // The disk is waited for before the record is locked.
+    holds.add(layers)?;
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    // They may have been let go since, with the last snapshot that had them.
+    holds.add(layers)?;
+    write(&mut state)
 }
