@@ -7,12 +7,13 @@
 //! end_fetch     the image is new: it is ours    once a snapshot has its layers
 //! ```
 //!
-//! Invariants: an image that was there before is never removed; one that a killed fetch brought is
-//! found at the next start, or at a cleanup after the fetch has ended.
+//! Invariants: an image that was there before is never removed, nor one that somebody has put an
+//! upper on or given a name since; one that a killed fetch brought is found at the next start, or
+//! at a cleanup after the fetch has ended.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stratafs::{DiffId, Holds, ImageId, Reference, Store};
+use stratafs::{DiffId, Engine, Holds, ImageId, ImageRecord, Reference, Store};
 
 use crate::error::Result;
 use crate::remote::Fetcher;
@@ -69,6 +70,7 @@ impl FetchedImages<'_> {
         let mut tags = self.store.images().tags()?.into_iter();
         let taken = tags.find_map(|(tag, id)| (tag == name).then_some(id));
         if taken.is_none_or(|id| self.state().noted_images().is_ok_and(|all| all.contains(&id))) {
+            self.state().note_name(image, &name)?;
             self.store.images().tag(&name, image)?;
         }
         Ok(())
@@ -100,40 +102,68 @@ impl FetchedImages<'_> {
             None => name.store_tag(),
         });
         let mut tags = self.store.images().tags()?.into_iter();
-        let id = tags.find_map(|(tag, id)| (Some(tag) == name).then_some(id));
-        let new = id.filter(|id| !before.contains(id));
-        self.state().end_fetch(image, new.as_ref())?;
+        let found = tags.find(|(tag, _)| Some(tag) == name.as_ref());
+        let new = found.as_ref().map(|(_, id)| *id).filter(|id| !before.contains(id));
+        let mut state = self.state();
+        if let Some((name, id)) = &found
+            && (new.is_some() || state.noted_images()?.contains(id))
+        {
+            state.note_name(id, name)?;
+        }
+        state.end_fetch(image, new.as_ref())?;
         Ok(new)
     }
 
-    /// Removes those that containerd has no snapshot of any more.
+    /// Removes those that containerd has no snapshot of any more. One that somebody else uses is
+    /// theirs from now on.
     pub(crate) fn remove_unused(&self) -> Result<()> {
         self.settle_all()?;
         let noted = self.state().noted_images()?;
         for image in noted {
-            let record = self.store.images().get(&image)?;
-            let used = match &record {
-                Some(record) => self.state().uses_any(&record.layers)?,
-                None => false,
-            };
-            if used {
-                continue;
-            }
-            if let Some(record) = &record {
-                // The removal of an image leaves what is held.
-                self.holds.add(&record.layers)?;
-                let removed = self.store.images().remove(&image);
-                self.let_go(&record.layers)?;
-                match removed {
-                    Ok(_) | Err(strata_layer::Error::NoImage(_)) => {}
-                    // It is mounted: the next cleanup may find that it is not.
-                    Err(strata_layer::Error::InUse { .. }) => continue,
-                    Err(error) => return Err(error.into()),
+            if let Some(record) = self.store.images().get(&image)? {
+                if self.state().uses_any(&record.layers)? {
+                    continue;
+                }
+                if let Some(names) = self.only_names(&image)?
+                    && !self.remove(&record, &names)?
+                {
+                    continue;
                 }
             }
             self.state().forget_image(&image)?;
         }
         Ok(())
+    }
+
+    /// The names of an image that nobody has given another one or put an upper on; `None` for one
+    /// that is somebody's.
+    fn only_names(&self, image: &ImageId) -> Result<Option<Vec<String>>> {
+        let id = image.to_string();
+        let uppers = Engine::new(self.store.root()).uppers().all()?;
+        if uppers.iter().any(|upper| upper.image == id) {
+            return Ok(None);
+        }
+        let ours = self.state().noted_names(image)?;
+        let tags = self.store.images().tags()?.into_iter();
+        let names: Vec<String> = tags.filter(|(_, of)| of == image).map(|(name, _)| name).collect();
+        Ok(names.iter().all(|name| ours.contains(name)).then_some(names))
+    }
+
+    /// Removes an image of those names; says whether it is gone. Its layers stay.
+    fn remove(&self, image: &ImageRecord, names: &[String]) -> Result<bool> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // The removal of an image leaves what is held.
+        self.holds.add(&image.layers)?;
+        let removed = self.store.images().remove_known(&image.id, &names);
+        self.let_go(&image.layers)?;
+        match removed {
+            Ok(_) | Err(strata_layer::Error::NoImage(_)) => Ok(true),
+            // It was named just now: the next cleanup finds whose it is.
+            Err(strata_layer::Error::Renamed(_)) => Ok(false),
+            // It is mounted: the next cleanup may find that it is not.
+            Err(error) if error.is_in_use() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Holds none of these layers any more that no snapshot has.
@@ -146,5 +176,80 @@ impl FetchedImages<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use strata_layer::LayerInput;
+    use strata_testkit::tars::Tar;
+    use stratafs::Quiet;
+
+    use super::*;
+
+    const NAME: &str = "registry.example/app:1";
+
+    /// An image that a fetch for containerd has brought.
+    fn fetch(images: &FetchedImages<'_>) -> ImageId {
+        let before: Vec<ImageId> =
+            images.store.images().all().unwrap().into_iter().map(|image| image.id).collect();
+        images.state().begin_fetch(NAME, &before).unwrap();
+        let input = LayerInput {
+            label: "a layer".to_owned(),
+            diff_id: None,
+            blob: None,
+            reader: Box::new(std::io::Cursor::new(Tar::default().file(b"f", b"1").end())),
+        };
+        let layer = images.store.unpack(input, &Quiet).unwrap().layer;
+        let config = images.store.put_blob(b"config").unwrap();
+        let layers = vec![*layer.diff_id()];
+        let record = ImageRecord { id: config.into(), manifest: None, layers };
+        images.store.images().commit(&record, &[NAME.to_owned()], None, &[layer]).unwrap();
+        assert_eq!(images.settle(NAME).unwrap(), Some(record.id));
+        images.name(&record.id, "registry.example/app:latest").unwrap();
+        record.id
+    }
+
+    fn put_upper(root: &Path, image: &ImageId) {
+        let upper = root.join("uppers/mine");
+        std::fs::create_dir_all(&upper).unwrap();
+        let text = format!(
+            r#"{{"image": "{image}", "reference": "app", "created": 0, "temporary": false,
+                "apart": false}}"#
+        );
+        std::fs::write(upper.join("upper.json"), text).unwrap();
+    }
+
+    #[test]
+    fn an_image_that_somebody_uses_too_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("store");
+        let store = Store::open(&root).unwrap();
+        let state = Mutex::new(State::open(&place.path().join("snapshots.db")).unwrap());
+        let fetcher = Fetcher::new(PathBuf::from("/nonexistent"), root.clone());
+        let holds = Holds::of(&root, "containerd").unwrap();
+        let images =
+            FetchedImages { store: &store, state: &state, fetcher: &fetcher, holds: &holds };
+        let is_there = |image: &ImageId| store.images().get(image).unwrap().is_some();
+
+        let image = fetch(&images);
+        images.remove_unused().unwrap();
+        assert!(!is_there(&image), "containerd alone had it");
+
+        let image = fetch(&images);
+        store.images().tag("mine:1", &image).unwrap();
+        images.remove_unused().unwrap();
+        assert_eq!(images.state().noted_images().unwrap(), []);
+        store.images().untag("mine:1").unwrap();
+        images.remove_unused().unwrap();
+        assert!(is_there(&image), "somebody has given it a name");
+        store.images().remove(&image).unwrap();
+
+        let image = fetch(&images);
+        put_upper(&root, &image);
+        images.remove_unused().unwrap();
+        assert!(is_there(&image), "somebody has an upper on it");
     }
 }

@@ -4,6 +4,7 @@
 //! ROOT/containerd/snapshots.db
 //!   snapshots   one row a snapshot: name, parent, kind, times, labels, the layers it adds
 //!   images      those of the store that were fetched for containerd, and go with its snapshots
+//!   image_names names that those were given for containerd
 //!   takes       layers that the files of an upper are just becoming, or have become
 //!   fetches     images that are being fetched, and which the store had before
 //!   chains      which layers containerd's own unpack of a chain came to
@@ -474,12 +475,28 @@ impl State {
         Ok(statement.query_map([], read)?.collect::<std::result::Result<_, _>>()?)
     }
 
-    /// The image is gone.
+    /// The image is gone, or no longer containerd's alone.
     pub(crate) fn forget_image(&mut self, image: &ImageId) -> Result<()> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for table in ["images", "image_names"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE id = ?1"), [&image.as_bytes()[..]])?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Notes a name that an image is given for containerd.
+    pub(crate) fn note_name(&mut self, image: &ImageId, name: &str) -> Result<()> {
         self.db
-            .prepare_cached("DELETE FROM images WHERE id = ?1")?
-            .execute([&image.as_bytes()[..]])?;
+            .prepare_cached("INSERT OR REPLACE INTO image_names (name, id) VALUES (?1, ?2)")?
+            .execute(params![name, &image.as_bytes()[..]])?;
         Ok(())
+    }
+
+    /// Those names.
+    pub(crate) fn noted_names(&self, image: &ImageId) -> Result<Vec<String>> {
+        let mut statement = self.db.prepare_cached("SELECT name FROM image_names WHERE id = ?1")?;
+        let names = statement.query_map([&image.as_bytes()[..]], |row| row.get(0))?;
+        Ok(names.collect::<std::result::Result<_, _>>()?)
     }
 
     /// Notes that an image is about to be fetched, and which images there are before that.
