@@ -122,7 +122,7 @@ pub use uppers::{CommitOptions, Committed, NamedUpper, UpperLease, Uppers};
 // What the calls above take and give, so that a program needs this crate alone.
 pub use strata_content::{Content, Contents, FileTree};
 pub use strata_diff::export::{Exported, LeftOut};
-pub use strata_fuse::{MountOptions, Profile};
+pub use strata_fuse::{InheritedFds, MountOptions, Profile};
 pub use strata_image::{
     ImportOptions, LayerPacking, LoadOptions, Loaded, PackedDiff, PullOptions, Pulled, pack_layer,
 };

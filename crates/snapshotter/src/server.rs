@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Resource;
 use strata_confine::Confinement;
-use stratafs::Engine;
+use stratafs::{Engine, InheritedFds};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -40,6 +40,10 @@ const THREADS: usize = 2 * WAITING;
 
 /// Serves until a signal ends it.
 pub(crate) fn serve(args: &Args) -> Result<()> {
+    let passed = InheritedFds::note().context("cannot list inherited descriptors")?;
+    let given = inherited()?;
+    // Programs that are started here would have systemd's socket open for as long as they run.
+    passed.close();
     raise_limit();
     let engine = Engine::new(&args.root);
     let program = args.strata.clone().unwrap_or_else(beside);
@@ -53,7 +57,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
         metrics: Arc::default(),
         large: Arc::default(),
     };
-    let listener = match inherited()? {
+    let listener = match given {
         Some(listener) => listener,
         None => listen(&args.address)?,
     };

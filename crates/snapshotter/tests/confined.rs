@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -72,4 +73,45 @@ fn it_answers_with_the_capabilities_that_it_needs_and_no_more() {
         let expected = kept && own.bits() & (1 << bit) != 0;
         assert_eq!(has & (1 << bit) != 0, expected, "{name}");
     }
+}
+
+/// What serves a chain beyond this program would keep systemd's socket open beyond it too.
+#[test]
+fn what_it_was_started_with_is_not_passed_on() {
+    if !needs::root() || !needs::program("bash") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let listener = UnixListener::bind(at("socket")).unwrap();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let number = listener.as_raw_fd();
+    let start = format!("exec 3<&{number}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"");
+    let mut command = Command::new("bash");
+    command.args(["-c", &start, "bash", env!("CARGO_BIN_EXE_strata-snapshotter")]);
+    for (option, name) in [("--root", "store"), ("--run", "run"), ("--address", "other")] {
+        command.arg(option).arg(at(name));
+    }
+    let running = Running(command.stderr(Stdio::null()).spawn().unwrap());
+    drop(listener);
+    let pid = running.0.id();
+    let mut waited = 0;
+    while field(pid, "NoNewPrivs:") == 0 && waited < 1000 {
+        std::thread::sleep(Duration::from_millis(10));
+        waited += 1;
+    }
+    wait_for(&at("socket"));
+    assert!(!at("other").exists(), "it made a socket of its own");
+    let mut passed_on = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(info) = fs::read_to_string(&path) else { continue };
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+        let number: u32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        if number > 2 && flags & 0o2_000_000 == 0 {
+            passed_on.push(fs::read_link(format!("/proc/{pid}/fd/{number}")));
+        }
+    }
+    assert!(passed_on.is_empty(), "{passed_on:?}");
 }
