@@ -17,9 +17,10 @@ use strata_content::FileTree;
 use strata_content::threads::beside;
 use strata_fuse::{MountOptions, Profile, Session, TreeFacts};
 use strata_image::{LayerPacking, PackedDiff, pack_diff};
-use strata_kernel::{attach, detached_erofs};
+use strata_kernel::{MarkedTree, attach, detached_erofs};
 use strata_layer::{GivenFiles, Giving, LayerInput, LeasedLayer, Progress, Store, Unpacked};
 use strata_tree::DiffId;
+use strata_tree::dialect::XattrClass;
 use strata_union::writable::{UnionOptions, UpperView};
 
 use crate::error::{Error, ErrorContext, Result, bail};
@@ -124,7 +125,10 @@ impl OpenChain {
             facts: self.facts,
             ..MountOptions::for_caller()
         };
-        let session = strata_fuse::serve(self.files, directory, &options)?;
+        // What an image has of overlayfs' attributes says nothing to the one above it.
+        let names = MarkedTree::escaped(Arc::clone(self.files.names()), XattrClass::Trusted);
+        let files = self.files.with_names(Arc::new(names));
+        let session = strata_fuse::serve(files, directory, &options)?;
         Ok(ServedChain { session, _leased: self.leased })
     }
 
@@ -239,4 +243,62 @@ fn open_dir(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use strata_testkit::needs;
+    use strata_testkit::tars::{Head, Tar};
+
+    use super::*;
+    use crate::Quiet;
+
+    const MARK: &str = "SCHILY.xattr.trusted.overlay.";
+
+    #[test]
+    fn attributes_of_an_image_mean_nothing_to_the_overlayfs_above() {
+        if !needs::root_and_fuse() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("store")).unwrap();
+        let mark = |tar: Tar, marks: &[(&str, &[u8])]| {
+            let names: Vec<String> =
+                marks.iter().map(|(name, _)| format!("{MARK}{name}")).collect();
+            let records = names.iter().zip(marks).map(|(name, (_, value))| (name.as_str(), *value));
+            tar.pax(&records.collect::<Vec<_>>())
+        };
+        let dir = |tar: Tar, name| {
+            mark(tar, &[("opaque", b"x")]).add(Head::new(b'5', name).put(100, b"0000755\0"), b"")
+        };
+        let tar = dir(dir(Tar::default(), b"./"), b"d/");
+        let tar = mark(tar, &[("whiteout", b"y")]).file(b"d/empty", b"");
+        let tar = mark(tar, &[("metacopy", &[0, 4, 0, 0]), ("redirect", b"/nowhere")]);
+        let tar = tar.file(b"file", b"text").end();
+        let input = LayerInput {
+            label: "the layer".to_owned(),
+            diff_id: None,
+            blob: None,
+            reader: Box::new(Cursor::new(tar)),
+        };
+        let layer = store.unpack(input, &Quiet).unwrap().layer;
+        let [lower, other, shown] = ["lower", "other", "shown"].map(|name| place.path().join(name));
+        for dir in [&lower, &other, &shown] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let chain = OpenChain::open(&store, &[*layer.diff_id()]).unwrap();
+        let served = chain.serve(&lower).unwrap();
+        let lowers = format!("lowerdir={}:{}", lower.display(), other.display());
+        let options = format!("{lowers},metacopy=on,redirect_dir=on");
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("overlay", &shown, "overlay", flags, Some(&*options)).unwrap();
+        let read = std::fs::read_to_string(shown.join("file"));
+        let there = shown.join("d/empty").exists();
+        rustix::mount::unmount(&shown, UnmountFlags::DETACH).unwrap();
+        drop(served);
+        assert_eq!((read.unwrap().as_str(), there), ("text", true));
+    }
 }

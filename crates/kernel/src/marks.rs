@@ -10,7 +10,9 @@
 //! P is `trusted.overlay.`, or `user.overlay.` in a user namespace (overlayfs.rst, "Data-only
 //! lower layers", "userxattr", "fs-verity support"; `struct ovl_metacopy` in the kernel's
 //! fs/overlayfs/overlayfs.h: version, length, flags, algorithm, digest). [`MarkedTree`] puts the
-//! marks on a tree that is asked name by name; an image of names has them written into it.
+//! marks on a tree that is asked name by name; an image of names has them written into it. A tree
+//! that has its contents itself has no marks, and what it has of overlayfs' attributes is escaped
+//! all the same.
 //!
 //! Invariant: what the tree itself has of overlayfs' attributes is escaped before marks are added,
 //! so no attribute of a tree is taken for a mark (overlayfs.rst, "Nesting overlayfs mounts").
@@ -63,7 +65,7 @@ type ContentPlace = Box<dyn Fn(&ContentRef) -> Vec<u8> + Send + Sync>;
 pub struct MarkedTree {
     tree: Arc<dyn Lower>,
     class: XattrClass,
-    place: ContentPlace,
+    place: Option<ContentPlace>,
 }
 
 impl MarkedTree {
@@ -73,7 +75,12 @@ impl MarkedTree {
         class: XattrClass,
         place: impl Fn(&ContentRef) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        Self { tree, class, place: Box::new(place) }
+        Self { tree, class, place: Some(Box::new(place)) }
+    }
+
+    /// The same without marks: for a lower of overlayfs that has its contents itself.
+    pub fn escaped(tree: Arc<dyn Lower>, class: XattrClass) -> Self {
+        Self { tree, class, place: None }
     }
 }
 
@@ -111,9 +118,10 @@ impl Lower for MarkedTree {
 
     fn xattrs(&self, node: NodeId) -> Result<Vec<Xattr>> {
         let mut all = escaped(self.class, self.tree.xattrs(node)?);
+        let Some(place) = &self.place else { return Ok(all) };
         let stat = self.tree.node(node)?.stat;
         if stat.kind == Kind::Regular && stat.size > 0 {
-            let place = (self.place)(&self.tree.content(node)?);
+            let place = place(&self.tree.content(node)?);
             all.extend(marks(self.class, place, None).into_iter().flatten());
             all.sort();
         }
@@ -178,5 +186,10 @@ mod tests {
         ];
         assert_eq!(text(of("f")), want.map(|(a, b)| (a.to_owned(), b.to_owned())));
         assert!(of("empty").is_empty() && of("d").is_empty());
+        let escaped = MarkedTree::escaped(Arc::clone(&marked.tree), XattrClass::User);
+        let file = escaped.lookup(escaped.root(), Name::new(b"f").unwrap()).unwrap().unwrap();
+        let want = [("user.a", "1"), ("user.overlay.overlay.redirect", "/etc/shadow")];
+        let got = text(escaped.xattrs(file.node().unwrap().id).unwrap());
+        assert_eq!(got, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
     }
 }
