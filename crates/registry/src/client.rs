@@ -379,27 +379,36 @@ impl Client {
         subject: BlobDigest,
         most: u64,
     ) -> Result<Option<Vec<Vec<u8>>>, EndpointError> {
-        let first = format!("/v2/{}/referrers/{subject}", self.endpoint.repository);
         let (mut pages, mut left, mut unknown) = (Vec::new(), most, false);
-        self.each_page(&first, Some(REFERRERS), |answer| {
-            let media_type = answer.header("content-type").unwrap_or_default();
-            match answer.status {
-                200 if media_type.starts_with(REFERRERS) => {
+        self.each_page(&self.referrers_path(subject), Some(REFERRERS), |answer| {
+            match page_of_referrers(answer)? {
+                Some(answer) => {
                     let page = answer.bytes(left)?;
                     left -= page.len() as u64;
                     pages.push(page);
                     Ok(true)
                 }
-                // A page for people is no answer; after a first page it is no end either.
-                200 | 400 | 404 | 405 | 501 if pages.is_empty() => {
+                None if pages.is_empty() => {
                     unknown = true;
                     Ok(false)
                 }
-                200 => Err(EndpointError::Failed("a page of its list is no index".to_owned())),
-                _ => Err(answer.refusal()),
+                None => Err(EndpointError::Failed("a page of its list is no index".to_owned())),
             }
         })?;
         Ok((!unknown).then_some(pages))
+    }
+
+    /// Whether the registry itself lists what refers to a manifest.
+    ///
+    /// # Errors
+    /// What the registry said.
+    pub fn lists_referrers(&self, subject: BlobDigest) -> Result<bool, EndpointError> {
+        let answer = self.get(&self.referrers_path(subject), Some(REFERRERS))?;
+        Ok(page_of_referrers(answer)?.is_some())
+    }
+
+    fn referrers_path(&self, subject: BlobDigest) -> String {
+        format!("/v2/{}/referrers/{subject}", self.endpoint.repository)
     }
 
     /// Whether a manifest is there, and which.
@@ -517,6 +526,17 @@ fn unpacked(bytes: &[u8], most: u64) -> Result<Vec<u8>, EndpointError> {
         return Err(EndpointError::Failed(format!("its manifest is larger than {most} bytes")));
     }
     Ok(out)
+}
+
+/// A page of referrers; `None` of a registry that does not know the question.
+fn page_of_referrers(answer: HttpResponse) -> Result<Option<HttpResponse>, EndpointError> {
+    let media_type = answer.header("content-type").unwrap_or_default();
+    match answer.status {
+        // A page for people is no answer.
+        200 if media_type.starts_with(REFERRERS) => Ok(Some(answer)),
+        200 | 400 | 404 | 405 | 501 => Ok(None),
+        _ => Err(answer.refusal()),
+    }
 }
 
 fn head(answer: HttpResponse) -> Result<Head, EndpointError> {

@@ -134,7 +134,7 @@ impl Companions<'_> {
         let own = self.all.iter().filter(|one| one.tag.is_none() && one.is_about(subject));
         let own: Vec<Value> = own.map(descriptor).collect();
         let most = crate::limits::SourceLimits::default().document_bytes;
-        if own.is_empty() || client.referrers(subject, most).map_err(told)?.is_some() {
+        if own.is_empty() || client.lists_referrers(subject).map_err(told)? {
             return Ok(());
         }
         let name = ManifestName::Tag(tag_of(subject));
