@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use strata_content::{Content, FileTree};
+use strata_content::FileTree;
 use strata_tree::{FlagsForm, Kind, NameBuf, NodeId};
 
 use super::base::Base;
@@ -165,10 +165,17 @@ impl CopyUp {
             .doing(|| "open a file to copy its content up".to_owned())?
             .into();
         let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
-        refill(&file, || self.copy_synced(&*self.lower.open(lower)?, &file, keep, sync))?;
-        let marked = self.mark_origin(&file, lower, sync);
-        marked.map_err(|error| error.of(|| self.copied_to(seen)))?;
-        self.marks.clear(&file, Mark::Metacopy)?;
+        let size = stat(&file)?.stx_size;
+        let filled = refill(&file, || self.copy_synced(lower, &file, keep, sync))
+            .and_then(|()| self.mark_origin(&file, lower, sync))
+            .and_then(|()| self.marks.clear(&file, Mark::Metacopy));
+        if let Err(error) = filled {
+            // It still is a metacopy, and shows its own size.
+            let _ = refill(&file, || {
+                rustix::fs::ftruncate(&file, size).doing(|| "keep a size".to_owned())
+            });
+            return Err(error.of(|| self.copied_to(seen)));
+        }
         self.marks.clear(&file, Mark::Redirect)?;
         self.table.update(seen.found.id, |found| {
             found.stage = CopyStage::Upper;
@@ -194,18 +201,16 @@ impl CopyUp {
         }
     }
 
-    /// Copies content into a file of the upper.
-    fn copy_synced(
-        &self,
-        from: &dyn Content,
-        to: &File,
-        keep: Option<u64>,
-        sync: Sync,
-    ) -> Result<()> {
+    /// Copies a lower's content into a file of the upper.
+    fn copy_synced(&self, lower: NodeId, to: &File, keep: Option<u64>, sync: Sync) -> Result<()> {
         if sync == Sync::Late {
             self.unsynced.announce(self.upper.work())?;
         }
-        copy_content(from, to, keep)?;
+        match keep {
+            // What is replaced whole may be damaged below.
+            Some(0) => rustix::fs::ftruncate(to, 0).doing(|| "empty a file".to_owned())?,
+            keep => copy_content(&*self.lower.open(lower)?, to, keep)?,
+        }
         match sync {
             Sync::Now => self.upper.sync_file(to),
             Sync::Never | Sync::Late => Ok(()),
@@ -261,7 +266,7 @@ impl CopyUp {
                         self.marks.set(&fd, Mark::Metacopy, b"")?;
                     }
                     CopyStage::Lower | CopyStage::Upper => {
-                        self.copy_synced(&*self.lower.open(lower)?, file, keep, sync)?;
+                        self.copy_synced(lower, file, keep, sync)?;
                     }
                 }
             }

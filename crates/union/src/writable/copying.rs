@@ -1,7 +1,7 @@
-//! Copying the content of one file into another, empty one.
+//! Copying the content of one file into another, which has none of its own: it is one hole.
 //!
 //! Invariants: a hole of a file stays a hole; where the file system can share the bytes (reflink)
-//! none are copied; the source is only read.
+//! none are copied; the source is only read; a copy that fails leaves no shorter file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,11 +26,17 @@ pub(super) fn copy_content(from: &dyn Content, to: &File, keep: Option<u64>) -> 
     {
         return Ok(());
     }
-    rustix::fs::ftruncate(to, wanted).doing(doing)?;
+    let has = rustix::fs::fstat(to).doing(doing)?.st_size as u64;
+    if has < wanted {
+        rustix::fs::ftruncate(to, wanted).doing(doing)?;
+    }
     let mut at = 0;
     while let Some((start, end)) = next_data(from, at, wanted)? {
         copy_part(from, to, start, end)?;
         at = end;
+    }
+    if has > wanted {
+        rustix::fs::ftruncate(to, wanted).doing(doing)?;
     }
     Ok(())
 }

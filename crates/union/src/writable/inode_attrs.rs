@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
 use strata_tree::Timestamp;
 
 use super::descriptor::by_descriptor;
@@ -60,13 +60,18 @@ pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix
 }
 
 /// Gives a file of the upper its content, later than its attributes: a write would take the
-/// capability and the set-id bits away, which must not happen here.
+/// capability and the set-id bits away, which must not happen here, whether it succeeds or not.
 pub(super) fn refill(file: &File, fill: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = stat(file)?;
     let capability = raw_value(file, CAPABILITY)?;
-    fill()?;
+    let filled = fill();
+    let restored = restore(file, &before, capability.as_deref());
+    filled.and(restored)
+}
+
+fn restore(file: &File, before: &Statx, capability: Option<&[u8]>) -> Result<()> {
     if let Some(value) = capability {
-        keep_capability(file, &value)?;
+        keep_capability(file, value)?;
     }
     let perm = before.stx_mode & 0o7777;
     if perm & 0o6000 != 0 && stat(file)?.stx_mode & 0o7777 != perm {

@@ -1,5 +1,5 @@
 //! Tests of the writable union: `model` runs random operations against a tree in memory,
-//! `cases` and `access_times` are named ones, `forms` are for file systems that cannot do
+//! `cases`, `copies` and `access_times` are named ones, `forms` are for file systems that cannot do
 //! everything, `kernel` shows the upper to overlayfs, `typeless` has one on a file system that
 //! lists names only.
 //!
@@ -9,6 +9,7 @@ mod access_times;
 mod beside;
 mod cases;
 mod conformance;
+mod copies;
 mod forms;
 mod identity;
 mod kernel;
