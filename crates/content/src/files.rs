@@ -5,7 +5,8 @@
 //! of an overlay.
 //!
 //! Invariants: no symbolic link is followed and nothing above a directory is reached
-//! ([`strata_tree::open_beneath`]); only regular files are opened, for reading only.
+//! ([`strata_tree::open_beneath`]); only regular files are opened, for reading only; a stored file
+//! that is shorter than its tree says, or becomes so while it is open, is an error (`EIO`).
 
 use std::fs::File;
 use std::io;
@@ -32,8 +33,8 @@ impl LayerDir {
         Self { dir: dir.into(), label: label.into(), quiet: false }
     }
 
-    /// The same, and reading leaves access times alone where the caller owns the file (`O_NOATIME`,
-    /// open(2)): for directories that a user works in.
+    /// The same for directories that a user works in: reading leaves access times alone where the
+    /// caller owns the file (`O_NOATIME`, open(2)), and a file that has become shorter is no error.
     #[must_use]
     pub fn quiet(self) -> Self {
         Self { quiet: true, ..self }
@@ -42,9 +43,15 @@ impl LayerDir {
     fn open(&self, which: &ContentRef) -> Result<FileContent> {
         let (dir, path) = (self.dir.as_fd(), &which.path);
         let failed = |errno| Error::io(format!("opening {path} in {}", self.label), errno);
-        open_beneath(dir, path, self.quiet)
-            .map(|(file, len)| FileContent { file, len })
-            .map_err(failed)
+        let (file, len) = open_beneath(dir, path, self.quiet).map_err(failed)?;
+        if !self.quiet && len < which.size {
+            let what = format!(
+                "opening {path} in {}, which has {len} of its {} bytes (strata fsck tells more)",
+                self.label, which.size
+            );
+            return Err(Error::io(what, Errno::IO));
+        }
+        Ok(FileContent { file, len, whole: !self.quiet })
     }
 }
 
@@ -87,6 +94,8 @@ impl Contents for Files {
 pub struct FileContent {
     file: File,
     len: u64,
+    /// An end before `len` is an error.
+    whole: bool,
 }
 
 impl FileContent {
@@ -96,7 +105,7 @@ impl FileContent {
     /// What fstat(2) says.
     pub fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, len })
+        Ok(Self { file, len, whole: false })
     }
 }
 
@@ -113,6 +122,9 @@ impl Content for FileContent {
         let mut done = 0;
         while done < buffer.len() {
             match rustix::io::pread(&self.file, &mut buffer[done..], offset + done as u64) {
+                Ok(0) if self.whole && offset + (done as u64) < self.len => {
+                    return Err(Errno::IO.into());
+                }
                 Ok(0) => break,
                 Ok(more) => done += more,
                 Err(Errno::INTR) => {}

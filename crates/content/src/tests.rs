@@ -162,3 +162,34 @@ fn files_that_are_gone_or_something_else_are_errors() {
         }
     }
 }
+
+/// What is missing at its end must not be taken for the whole; a user's own file may become shorter.
+#[test]
+fn a_stored_file_that_is_shorter_than_its_tree_says_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = MemTree::new(&Spec::new().file("f", "0123456789")).unwrap();
+    let f = tree.lookup(NodeId::ROOT, Name::new(b"f").unwrap()).unwrap().unwrap();
+    let mut which = tree.content(f.node().unwrap().id).unwrap();
+    which.path = strata_tree::TreePath::clamped(b"f").unwrap();
+    let file = std::fs::File::create(dir.path().join("f")).unwrap();
+    let layer = || {
+        let open = std::fs::File::open(dir.path()).unwrap();
+        LayerDir::new(std::os::fd::OwnedFd::from(open), "layer A")
+    };
+    let (stored, own) = (Files::new(vec![layer()]), Files::new(vec![layer().quiet()]));
+    file.set_len(10).unwrap();
+    let open = [&stored, &own].map(|files| files.open(&which).unwrap());
+    file.set_len(4).unwrap();
+    let mut buffer = [0; 8];
+    let error = open[0].read_at(&mut buffer, 0).unwrap_err();
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
+    assert_eq!(open[1].read_at(&mut buffer, 0).unwrap(), 4);
+    match stored.open(&which).unwrap_err() {
+        Error::Io { what, source } => {
+            assert_eq!(Errno::from_io_error(&source), Some(Errno::IO));
+            assert!(what.contains("f in layer A, which has 4 of its 10 bytes"), "{what}");
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(own.open(&which).unwrap().read_at(&mut buffer, 0).unwrap(), 4);
+}

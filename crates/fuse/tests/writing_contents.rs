@@ -391,6 +391,29 @@ fn long_copy_ups_hold_nobody_up_and_panics_end_no_thread() {
 }
 
 #[test]
+fn a_content_that_is_too_short_is_an_error_and_never_copied() {
+    if !can_write() {
+        return;
+    }
+    let spec = Spec::new().file("cut", vec![7; 9_000]).file("other", vec![7; 9_000]);
+    let (_, tree, contents) = common::flat_tree(&spec);
+    for name in ["cut", "other"] {
+        let file = File::options().write(true).open(contents.path().join("0").join(name)).unwrap();
+        file.set_len(5_000).unwrap();
+    }
+    for options in each_mode() {
+        let rw = Rw::over(tree.clone(), &options, UnionOptions::default());
+        assert_eq!(fs::read(rw.path("cut")).unwrap_err().raw_os_error(), Some(5), "EIO");
+        let appended = File::options().append(true).open(rw.path("cut"));
+        assert_eq!(appended.unwrap_err().raw_os_error(), Some(5), "EIO");
+        assert!(!rw.upper("cut").exists());
+        // What replaces it does not need it.
+        fs::write(rw.path("other"), "new").unwrap();
+        assert_eq!(fs::read(rw.path("other")).unwrap(), b"new");
+    }
+}
+
+#[test]
 fn direct_reading_and_writing() {
     if !can_write() {
         return;

@@ -72,7 +72,7 @@ fn copy_part(from: &dyn Content, to: &File, start: u64, end: u64) -> Result<()> 
         let (mut source, mut target) = (at, at);
         let len = usize::try_from(end - at).unwrap_or(usize::MAX);
         match rustix::fs::copy_file_range(file, Some(&mut source), to, Some(&mut target), len) {
-            Ok(0) => return Ok(()), // It became shorter.
+            Ok(0) => break, // It became shorter, which the source may call an error.
             Ok(done) => at += done as u64,
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
