@@ -9,7 +9,8 @@
 //! and `recover` completes what a crash cut off.
 //!
 //! Invariants: a directory is in the upper before anything in it is; the times of a directory do
-//! not change because something in it was copied up; holes stay holes.
+//! not change because something in it was copied up; holes stay holes; a copy-up that fails leaves
+//! what was there: a file of several names has none of them in the upper.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -34,7 +35,7 @@ use super::names::{NameResolver, ResolvedName};
 use super::origin::Origins;
 use super::protected::ProtectedNodes;
 use super::readers::Readers;
-use super::stats::stat;
+use super::stats::{stat, stat_named};
 use super::table::{CopyStage, NodeState, NodeTable, Pins, SeenNode};
 use super::types::SetTime;
 use super::unsynced::Unsynced;
@@ -303,6 +304,7 @@ impl CopyUp {
         }
     }
 
+                self.table.gives_up(id);
     /// Where a copy is to be, for messages.
     fn copied_to(&self, seen: &SeenNode) -> String {
         match &seen.path {
@@ -333,7 +335,7 @@ impl CopyUp {
     ) -> Result<()> {
         let id = seen.found.id;
         let mut pins = self.table.pins();
-        let names = if several { self.names_of((id, lower), &mut pins)? } else { Vec::new() };
+        let mut names = if several { self.names_of((id, lower), &mut pins)? } else { Vec::new() };
         let steady = self.locks.steady();
         let Some((dir, name)) = self.table.places(id).into_iter().next() else {
             // Removed, but still open: a file without a name.
@@ -359,8 +361,12 @@ impl CopyUp {
                 .doing(|| "link a copy of several names".to_owned())?;
         }
         self.quietly(dir, |fd| self.upper.place(made, fd, name.as_name(), false))?;
-        if link {
-            self.link_all(lower, &links, &names)?;
+        if link && let Err(error) = self.link_all(lower, &links, &names) {
+            // Under some names alone it would be two files. What cannot be taken back now is
+            // completed by the next use of the upper, as after a crash.
+            names.push((dir, name));
+            let _ = self.unlink_all(stat(fd)?.stx_ino, &links, &names);
+            return Err(error);
         }
         Ok(())
     }
@@ -376,6 +382,21 @@ impl CopyUp {
         for (dir, name) in names {
             let seen = self.table.see_dir(*dir)?;
             match self.names.find(&seen, name.as_name())? {
+    /// Takes a copy its names away, but for those that are no more its own.
+    fn unlink_all(&self, number: u64, links: &str, names: &[(NodeId, NameBuf)]) -> Result<()> {
+        for (dir, name) in names {
+            self.quietly(*dir, |fd| match stat_named(fd, name.as_name())? {
+                Some(there) if there.stx_ino == number => {
+                    rustix::fs::unlinkat(fd, name.as_bytes(), AtFlags::empty())
+                        .doing(|| format!("remove {:?}", name.as_name().as_os_str()))
+                }
+                _ => Ok(()),
+            })?;
+        }
+        rustix::fs::unlinkat(self.upper.work(), links, AtFlags::empty())
+            .doing(|| format!("remove {links}"))
+    }
+
                 Some(ResolvedName::Lower(found, _)) if found.lower == Some(lower) => {}
                 _ => continue,
             }

@@ -83,6 +83,8 @@ struct Known {
     orphan: Option<Arc<File>>,
     /// How many directories are in it, once that was counted.
     subdirectories: Option<u32>,
+    /// A copy of it is getting its names, one after the other: its stage is the lower's to the end.
+    rising: bool,
 }
 
 /// All nodes that the kernel knows. See the module.
@@ -136,6 +138,7 @@ impl NodeTable {
             subdirectories: None,
         };
         let nodes = Mutex::new(HashMap::from([(NodeId::ROOT, known)]));
+            rising: false,
         Self { nodes, raised: AtomicU64::new(0) }
     }
 
@@ -217,6 +220,14 @@ impl NodeTable {
     /// been done; gives its generation. `None`: it was found below, nothing was known of it, and
     /// something was copied up since, perhaps this; look again.
     pub(super) fn found(
+            known.rising = true;
+        }
+    }
+
+    /// That copy has come to nothing.
+    pub(super) fn gives_up(&self, id: NodeId) {
+        if let Some(known) = self.lock().get_mut(&id) {
+            known.rising = false;
         &self,
         dir: NodeId,
         name: &NameBuf,
@@ -312,6 +323,7 @@ impl NodeTable {
 
     /// The directory that holds a directory; the root's is itself.
     pub(super) fn parent(&self, dir: NodeId) -> Result<NodeId> {
+            known.rising = false;
         let nodes = self.lock();
         let known = nodes.get(&dir).ok_or(Error::Refused(Errno::STALE))?;
         Ok(known.places.first().map_or(dir, |(parent, _)| *parent))
@@ -320,6 +332,7 @@ impl NodeTable {
     /// Every place of a node: the path and the directory with the name.
     pub(super) fn places(&self, id: NodeId) -> Vec<(NodeId, NameBuf)> {
         self.lock().get(&id).map(|known| known.places.clone()).unwrap_or_default()
+            known.rising = false;
     }
 
     /// Where the lower of `dir` is among the lowers.
@@ -441,11 +454,13 @@ fn note(
     {
         // The upper's file system has given the number to another inode.
         known.generation += 1;
+            rising: false,
         known.found = found.clone();
         known.orphan = None;
         known.content = Weak::new();
     }
-    if known.found.stage <= found.stage {
+    // A name that a copy has got already says the same as one that it has not got yet.
+    if known.found.stage <= found.stage && !known.rising {
         let real = found.real.or(known.found.real);
         known.found = NodeState { real, ..found.clone() };
     }

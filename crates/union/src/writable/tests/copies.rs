@@ -1,16 +1,22 @@
-//! Copy-ups that fail.
+//! Copy-ups that fail, that others look at meanwhile, and of files of several names.
 //!
 //! Invariant: what fails leaves the tree as it was, and can be done again.
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
 use strata_content::conformance::in_memory;
 use strata_content::{FailingAfter, FileTree};
-use strata_tree::{NodeId, Spec};
+use strata_tree::{
+    ContentRef, DirEntry, Entry, Error as TreeError, Lower, Name, NameBuf, Node, NodeId, Spec,
+    TreePath, Xattr,
+};
 
-use super::world::options;
-use crate::writable::{Changes, Union};
+use super::world::{READ, WRITE, World, options, read_all};
+use crate::writable::{Changes, Error, Union};
 
 const PERM: Changes = Changes {
     perm: Some(0o600),
@@ -34,6 +40,140 @@ fn union(dir: &Path, lower: FileTree) -> Union {
 
 fn find(union: &Union, name: &str) -> NodeId {
     union.lookup(NodeId::ROOT, name.as_bytes()).unwrap().unwrap().id
+}
+
+/// A file with `count` names `n0`, `n1` and so on in each of these directories.
+fn names(dirs: &[&str], count: usize) -> Spec {
+    let path = |text: &str| TreePath::clamped(text.as_bytes()).unwrap();
+    let first = path(&format!("{}n0", dirs[0]));
+    let mut spec = Spec::new();
+    for (at, dir) in dirs.iter().enumerate() {
+        spec = match *dir {
+            "" => spec,
+            dir => spec.dir(dir.trim_end_matches('/')),
+        };
+        for n in 0..count {
+            let name = format!("{dir}n{n}");
+            spec = match (at, n) {
+                (0, 0) => spec.file(name, "content"),
+                _ => spec.link(name, &first),
+            };
+        }
+    }
+    spec
+}
+
+/// A lower that counts how often its directories are read, and fails at will.
+struct Watched {
+    lower: Arc<dyn Lower>,
+    read: AtomicUsize,
+    /// This name cannot be looked up after so many times.
+    fails: Mutex<Option<(NameBuf, usize)>>,
+}
+
+impl Watched {
+    fn over(tree: &FileTree) -> Arc<Self> {
+        let (read, fails) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { lower: Arc::clone(tree.names()), read, fails })
+    }
+}
+
+impl Lower for Watched {
+    fn root(&self) -> NodeId {
+        self.lower.root()
+    }
+    fn lookup(&self, dir: NodeId, name: Name<'_>) -> strata_tree::Result<Option<Entry>> {
+        let mut fails = self.fails.lock().unwrap();
+        match &mut *fails {
+            Some((which, 0)) if which.as_name() == name => {
+                return Err(TreeError::io("on purpose", Errno::IO));
+            }
+            Some((which, left)) if which.as_name() == name => *left -= 1,
+            _ => {}
+        }
+        self.lower.lookup(dir, name)
+    }
+    fn read_dir(
+        &self,
+        dir: NodeId,
+        from: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> strata_tree::Result<()> {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        self.lower.read_dir(dir, from, each)
+    }
+    fn node(&self, node: NodeId) -> strata_tree::Result<Node> {
+        self.lower.node(node)
+    }
+    fn read_link(&self, node: NodeId) -> strata_tree::Result<Vec<u8>> {
+        self.lower.read_link(node)
+    }
+    fn xattrs(&self, node: NodeId) -> strata_tree::Result<Vec<Xattr>> {
+        self.lower.xattrs(node)
+    }
+    fn content(&self, node: NodeId) -> strata_tree::Result<ContentRef> {
+        self.lower.content(node)
+    }
+    fn parent(&self, dir: NodeId) -> strata_tree::Result<Option<NodeId>> {
+        self.lower.parent(dir)
+    }
+}
+
+#[test]
+fn a_name_that_a_copy_has_not_got_yet_is_the_same_file() {
+    for _ in 0..20 {
+        let world = World::new(names(&[""], 100), options());
+        let (union, id) = (world.union(), world.id("n0"));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            for n in 0..100 {
+                                assert_eq!(find(union, &format!("n{n}")), id, "n{n}");
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let file = union.open_file(id, WRITE);
+            done.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            file.unwrap().write(0, b"CONTENT").unwrap();
+        });
+        assert_eq!(union.attr(id).unwrap().stat.nlink, 100);
+        for n in 0..100 {
+            let file = union.open_file(find(union, &format!("n{n}")), READ).unwrap();
+            assert_eq!(read_all(&file), b"CONTENT", "n{n}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_gets_some_of_its_names_gives_them_back() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tree = in_memory(&names(&[""], 10)).unwrap();
+    let lower = Watched::over(&tree);
+    let union = union(dir.path(), tree.with_names(Arc::clone(&lower) as _));
+    let id = find(&union, "n0");
+    // Once to learn the names, and then to link this one.
+    *lower.fails.lock().unwrap() = Some((NameBuf::new(b"n5").unwrap(), 1));
+    let failed = union.set_attr(id, &PERM);
+    assert!(matches!(failed, Err(Error::Lower(_))), "{failed:?}");
+    *lower.fails.lock().unwrap() = None;
+    for part in ["upper", "work/work"] {
+        let left = std::fs::read_dir(dir.path().join(part)).unwrap();
+        assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [""; 0]);
+    }
+    for n in 0..10 {
+        assert_eq!(find(&union, &format!("n{n}")), id);
+    }
+    union.set_attr(id, &PERM).unwrap();
+    for n in 0..10 {
+        let attr = union.lookup(NodeId::ROOT, format!("n{n}").as_bytes()).unwrap().unwrap();
+        assert_eq!((attr.id, attr.stat.perm, attr.stat.nlink), (id, 0o600, 10));
+    }
 }
 
 #[test]
