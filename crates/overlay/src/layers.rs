@@ -3,8 +3,9 @@
 //! They are read as fuse-overlayfs reads them, for engines that have a mount program unpack
 //! layers in its dialects: `.wh.` names, marks of either class, stated owners.
 //!
-//! Invariants: marks that any user may set count only where root's are not available; no directory
-//! lies in another one of the same mount.
+//! Invariants: marks that any user may set, and owners, modes and devices that they state, count
+//! only where root's are not available, or where root asks for them; no directory lies in another
+//! one of the same mount.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,18 +20,19 @@ use strata_union::{Stack, private_mount};
 
 /// Merges directories, top-most first as overlayfs writes them; those of `data` are for contents
 /// alone. `user_marks`: those of the upper are `user.overlay.*`, and so may be those of lowers that
-/// were uppers once.
+/// were uppers once. `override_stat`: whether a lower may state owners, modes and types.
 pub(crate) fn merged(
     directories: &[PathBuf],
     data: &[PathBuf],
     user_marks: bool,
+    override_stat: OverrideStat,
 ) -> Result<FileTree> {
     let trust = if user_marks { Trust::Anyone } else { Trust::Privileged };
     let options = DirOptions {
         dialect: Dialect::FUSE_OVERLAYFS,
         redirects: trust,
         metacopy: trust,
-        override_stat: OverrideStat::IfRootHas,
+        override_stat,
     };
     let numbers = Arc::new(Numbers::new());
     let mut files = Vec::new();

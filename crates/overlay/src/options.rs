@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use rustix::mount::MountFlags;
 use strata_confine::Confinement;
 use strata_fuse::{IdMap, Ids, MountOptions, WritableOptions};
+use strata_tree::OverrideStat;
 use strata_union::writable::{AccessTimes, Ownership, UnionOptions};
 
 /// What the options ask for. `None`: the default, which depends on the caller.
@@ -378,6 +379,16 @@ impl OverlaySettings {
         }
     }
 
+    /// Whether lowers may state owners, modes and devices. Every user may set the attribute: in a
+    /// mount of root, which has devices and set-id bits, it is believed if the options ask for it.
+    /// `root`: as above.
+    pub(crate) fn stated_owners(&self, root: bool) -> OverrideStat {
+        match root && !self.override_owners {
+            true => OverrideStat::Ignored,
+            false => OverrideStat::IfRootHas,
+        }
+    }
+
     /// What reading does. Root's mounts move no access times unless asked to, as ever; others are
     /// what the upper's own mount is.
     pub(crate) fn access_times(&self, root: bool) -> AccessTimes {
@@ -557,6 +568,18 @@ mod tests {
         assert_eq!(settings("timeout=1.5").writable(true).timeout, Duration::from_millis(1500));
         let for_ever = settings("timeout=1000000000000").writable(true).timeout;
         assert_eq!(for_ever, WritableOptions::default().timeout);
+    }
+
+    #[test]
+    fn root_believes_owners_that_users_state_if_asked_to() {
+        let stated = |options: &str, root| settings(options).stated_owners(root);
+        for options in ["lowerdir=/a", "userxattr", "xattr_permissions=0"] {
+            assert_eq!(stated(options, true), OverrideStat::Ignored, "{options}");
+            assert_eq!(stated(options, false), OverrideStat::IfRootHas, "{options}");
+        }
+        for options in ["xattr_permissions=1", "xattr_permissions=2"] {
+            assert_eq!(stated(options, true), OverrideStat::IfRootHas, "{options}");
+        }
     }
 
     #[test]

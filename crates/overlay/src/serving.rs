@@ -102,13 +102,13 @@ fn serve(request: &Request) -> Result<()> {
 fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
     let settings = &request.settings;
     let root = rustix::process::geteuid().is_root();
-    let options = UnionOptions {
-        access_times: settings.access_times(root),
-        ..settings.union(root && layers::in_first_namespace())
-    };
+    let first = root && layers::in_first_namespace();
+    let options =
+        UnionOptions { access_times: settings.access_times(root), ..settings.union(first) };
     let all = [&settings.lower[..], &settings.data].concat();
     layers::refuse_overlaps(&all, settings.upper.as_deref(), settings.work.as_deref())?;
-    let lower = layers::merged(&settings.lower, &settings.data, options.user_marks)?;
+    let stated = settings.stated_owners(first);
+    let lower = layers::merged(&settings.lower, &settings.data, options.user_marks, stated)?;
     let (Some(upper), Some(work)) = (&settings.upper, &settings.work) else {
         let session = strata_fuse::serve(lower, &request.mountpoint, &settings.mount(root))?;
         return Ok((session, None));

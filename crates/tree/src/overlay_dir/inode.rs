@@ -10,7 +10,7 @@ use super::OverlayDir;
 use super::disk::{Spot, device_of, stat_of};
 use super::known::DirFacts;
 use super::options::{OVERRIDE_NAMES, Trust};
-use crate::dialect::{Mark, Override, XattrClass, parse_kind};
+use crate::dialect::{Mark, Override, XattrClass, format_kind};
 use crate::lower::{Continues, Redirect};
 use crate::name::{Name, TreePath};
 use crate::node::{Device, Kind, NodeId, Stat};
@@ -18,6 +18,10 @@ use crate::xattrs::XattrNames;
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
 const TARGET_MAX: u64 = 4095;
+
+/// What a whiteout is on disk. An image's own is an empty file with a mark, and no other device is:
+/// whoever may mark a file may not make devices.
+const NO_DEVICE: Kind = Kind::CharDevice(Device { major: 0, minor: 0 });
 
 /// An inode that is no whiteout.
 pub(super) struct OverlayInode {
@@ -50,7 +54,7 @@ impl OverlayDir {
     ) -> Result<Option<OverlayInode>> {
         let raw = spot.stat()?;
         let mut stat = stat_of(&raw)?;
-        if stat.kind == Kind::CharDevice(Device { major: 0, minor: 0 }) {
+        if stat.kind == NO_DEVICE {
             return Ok(None);
         }
         let mut inode = OverlayInode {
@@ -72,10 +76,9 @@ impl OverlayDir {
                 return Ok(None);
             }
             if let Some(text) = read(spot, &names, class.name(Mark::StrataDevice))?
-                && let Some(kind @ (Kind::CharDevice(_) | Kind::BlockDevice(_))) =
-                    std::str::from_utf8(&text).ok().and_then(parse_kind)
+                && text == format_kind(NO_DEVICE).as_bytes()
             {
-                stat.kind = kind;
+                stat.kind = NO_DEVICE;
             }
         }
         if self.overrides {

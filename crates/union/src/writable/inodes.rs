@@ -11,13 +11,13 @@ use rustix::fs::{Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use strata_content::FileTree;
 use strata_tree::xattrs::XattrNames;
-use strata_tree::{Kind, Node, NodeId, Stat};
+use strata_tree::{Device, Kind, Node, NodeId, Stat};
 
 use super::base::Base;
 use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result, damaged};
 use super::listing::DirReader;
-use super::marks::{Mark, Marks, parse_kind, stated};
+use super::marks::{Mark, Marks, format_kind, stated};
 use super::stats::{kind_of, stat, time};
 use super::table::{CopyStage, NodeState, NodeTable, SeenNode};
 use super::types::Attr;
@@ -25,6 +25,9 @@ use super::upper::Upper;
 
 /// Bytes of the longest target of a symbolic link (PATH_MAX less its end).
 const TARGET_MAX: u64 = 4095;
+
+/// What a marked file stands for, because on disk it would be a whiteout.
+const NO_DEVICE: Kind = Kind::CharDevice(Device { major: 0, minor: 0 });
 
 /// A descriptor of an inode of the upper.
 pub(super) enum OpenInode {
@@ -77,7 +80,8 @@ impl UpperInodes {
             return Ok(if target { Kind::Symlink } else { kind });
         }
         let told = match self.marks.get_of(fd, names, Mark::StrataDevice)? {
-            Some(text) => std::str::from_utf8(&text).ok().and_then(parse_kind),
+            // No other is marked so: whoever may set the mark may not make devices.
+            Some(text) => (text == format_kind(NO_DEVICE).as_bytes()).then_some(NO_DEVICE),
             None if apart => told()?,
             None => None,
         };

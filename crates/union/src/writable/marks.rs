@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use strata_tree::Xattr;
-pub(super) use strata_tree::dialect::{Mark, Override, format_kind, parse_kind};
+pub(super) use strata_tree::dialect::{Mark, Override, format_kind};
 use strata_tree::dialect::{OVERRIDE_STAT, XattrClass};
 use strata_tree::xattrs::{self, XattrNames};
 

@@ -97,7 +97,10 @@ fn an_empty_file_stands_for_a_device_and_nothing_else() {
     let zero = Device { major: 0, minor: 0 };
     for (text, content, kind) in [
         ("char-0-0", "", Kind::CharDevice(zero)),
-        ("block-0-0", "", Kind::BlockDevice(zero)),
+        // Every user may set the mark.
+        ("block-0-0", "", Kind::Regular),
+        ("char-1-5", "", Kind::Regular),
+        ("block-8-0", "", Kind::Regular),
         ("char-0-0", "content", Kind::Regular),
         ("dir", "", Kind::Regular),
         ("symlink", "", Kind::Regular),
