@@ -371,6 +371,31 @@ fn a_listing_of_100_000_names_is_stable_under_removal() {
     }
 }
 
+/// As under the kernel's overlayfs, which does not look a name up to list it.
+#[test]
+fn a_name_that_cannot_be_looked_up_is_listed() {
+    if !can_write() {
+        return;
+    }
+    let spec = Spec::new().file("a", "a").file("b", "b").file("z", "z");
+    let rw = Rw::new(&spec, &WritableOptions::default());
+    // Its content is in no lower.
+    fs::write(rw.upper("m"), "").unwrap();
+    set(&rw.upper("m"), "trusted.overlay.metacopy", b"", XattrFlags::empty()).unwrap();
+    for _ in 0..2 {
+        let names: BTreeSet<_> = fs::read_dir(&rw.root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names, ["a", "b", "m", "z"].map(String::from).into());
+        assert_eq!(fs::read(rw.path("b")).unwrap(), b"b");
+        let error = fs::symlink_metadata(rw.path("m")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    }
+    fs::remove_file(rw.upper("m")).unwrap();
+    assert_eq!(fs::symlink_metadata(rw.path("m")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
 #[test]
 fn a_directory_that_is_read_again_shows_what_is_new() {
     if !can_write() {

@@ -473,9 +473,9 @@ impl Filesystem for Writable {
     ) {
         self.connection.fill(req, reply, |reply| {
             let listing = self.mount.listing(fh.0)?;
-            listing.plus(&self.mount, id(ino), offset, |name, attr, generation, next| {
-                let (name, time) = (OsStr::from_bytes(name), self.mount.lasting(attr));
-                reply.add(attr.ino, next, name, &time, attr, fuser::Generation(generation))
+            listing.plus(&self.mount, id(ino), offset, |name, (attr, time, generation), next| {
+                let (name, generation) = (OsStr::from_bytes(name), fuser::Generation(generation));
+                reply.add(attr.ino, next, name, &time, &attr, generation)
             })
         });
     }

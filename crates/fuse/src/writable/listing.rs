@@ -4,19 +4,29 @@
 //! snapshot that the handle took when it was read from the start. Names that go away meanwhile
 //! move nobody else; reading from the start again (rewinddir) takes a new snapshot.
 //!
+//! A name that cannot be looked up (its number is another's, or its content nowhere) is listed all
+//! the same: whoever asks for it is told why.
+//!
 //! Invariants: going on from a position costs nothing for what is before it; a lookup is counted
 //! for exactly those names whose attributes go to the kernel.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use fuser::FileAttr;
+use fuser::{FileAttr, INodeNo};
 use strata_tree::{Kind, NodeId};
 use strata_union::writable::{Attr, ListedName};
 
 use super::{Mount, Result};
+use crate::attr::absent;
 
 /// The position after `.` and `..`.
 const AFTER_DOTS: u64 = 2;
+
+/// The number that is listed for a name that cannot be looked up. No node has it: one of the lower
+/// has neither of the two highest bits, any other has one of them. It is not 0, the kernel's own for
+/// that, because C libraries skip names with the number 0.
+const UNKNOWN: NodeId = NodeId(u64::MAX);
 
 /// What one open directory remembers.
 #[derive(Default)]
@@ -56,64 +66,60 @@ impl DirSnapshot {
                 return Ok(());
             }
         }
-        let identity = |listed: &ListedName| Ok(mount.union.identity(dir, listed)?);
-        tell(&names, position, identity, |name, (id, kind), next| full(name, id, kind, next))
+        for (listed, next) in rest(&names, position) {
+            let (id, kind) = match mount.union.identity(dir, listed) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(_) => (UNKNOWN, Kind::Regular),
+            };
+            if full(listed.name.as_bytes(), id, kind, next) {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    /// The same with attributes. Names that are gone are left out.
+    /// The same with attributes, for how long the kernel may believe them, and the generation.
+    /// Names that are gone are left out.
     pub(super) fn plus(
         &self,
         mount: &Mount,
         dir: NodeId,
         position: u64,
-        mut full: impl FnMut(&[u8], &FileAttr, u64, u64) -> bool,
+        mut full: impl FnMut(&[u8], (FileAttr, Duration, u64), u64) -> bool,
     ) -> Result<()> {
         let names = self.names(mount, dir, position)?;
-        let mut full = |name: &[u8], attr: &Attr, next| {
-            full(name, &mount.view.attr(attr), attr.generation, next)
+        let known = |attr: &Attr| {
+            let shown = mount.view.attr(attr);
+            (shown, mount.lasting(&shown), attr.generation)
         };
-        if position < 1 && full(b".", &mount.union.attr(dir)?, 1) {
+        if position < 1 && full(b".", known(&mount.union.attr(dir)?), 1) {
             return Ok(());
         }
         if position < AFTER_DOTS {
             let parent = mount.union.attr(mount.union.parent(dir)?)?;
-            if full(b"..", &parent, AFTER_DOTS) {
+            if full(b"..", known(&parent), AFTER_DOTS) {
                 return Ok(());
             }
         }
-        let lookup = |listed: &ListedName| Ok(mount.union.lookup(dir, listed.name.as_bytes())?);
-        tell(&names, position, lookup, |name, attr, next| {
-            let full = full(name, &attr, next);
-            if full {
-                mount.union.forget(attr.id, 1);
+        for (listed, next) in rest(&names, position) {
+            let name = listed.name.as_bytes();
+            let (found, id) = match mount.union.lookup(dir, name) {
+                Ok(Some(attr)) => (known(&attr), Some(attr.id)),
+                Ok(None) => continue,
+                // The kernel asks again before it makes use of this, and hears why then.
+                Err(_) => {
+                    let unknown = FileAttr { ino: INodeNo(UNKNOWN.0), ..absent() };
+                    ((unknown, Duration::ZERO, 0), None)
+                }
+            };
+            if full(name, found, next) {
+                id.into_iter().for_each(|id| mount.union.forget(id, 1));
+                break;
             }
-            full
-        })
-    }
-}
-
-/// Tells what is found of the names from `position` on, until `full`. Names that are gone are left
-/// out. Names from before an error are kept: the kernel comes back for the rest.
-fn tell<T>(
-    names: &[ListedName],
-    position: u64,
-    find: impl Fn(&ListedName) -> Result<Option<T>>,
-    mut full: impl FnMut(&[u8], T, u64) -> bool,
-) -> Result<()> {
-    let mut told = position < AFTER_DOTS;
-    for (listed, next) in rest(names, position) {
-        let found = match find(listed) {
-            Ok(Some(found)) => found,
-            Ok(None) => continue,
-            Err(_) if told => break,
-            Err(error) => return Err(error),
-        };
-        if full(listed.name.as_bytes(), found, next) {
-            break;
         }
-        told = true;
+        Ok(())
     }
-    Ok(())
 }
 
 /// The names from a position on, each with the position after it.
