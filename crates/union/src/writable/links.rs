@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use strata_content::FileTree;
 use strata_tree::{DirEntry, Entry, NameBuf, NodeId, TreePath};
@@ -14,7 +14,7 @@ use super::base::Base;
 use super::error::Result;
 use super::listing::DirReader;
 use super::locks::NodeLocks;
-use super::names::NameResolver;
+use super::names::{NameResolver, ResolvedName};
 use super::readers::Readers;
 use super::table::{Because, NodeTable, Pins, SeenNode};
 
@@ -30,6 +30,9 @@ pub(super) struct LinkFinder {
     names: Arc<NameResolver>,
     /// Found when first needed.
     known: Mutex<Option<Arc<Links>>>,
+    /// Where they are in the merged tree, found when first needed after so many moves of
+    /// directories.
+    moved: Mutex<Option<(u64, Arc<Links>)>>,
 }
 
 impl LinkFinder {
@@ -41,12 +44,13 @@ impl LinkFinder {
             dirs: Arc::clone(&read.dirs),
             names: Arc::clone(&read.names),
             known: Mutex::default(),
+            moved: Mutex::default(),
         }
     }
 
     /// All nodes of several names among the lowers, found by one walk when first needed.
     pub(super) fn all(&self) -> Result<Arc<Links>> {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(links) = &*known {
             return Ok(Arc::clone(links));
         }
@@ -87,8 +91,8 @@ impl LinkFinder {
         if names.len() < paths.len() {
             // A directory on the way has moved, in this use of the upper or in an earlier one.
             names.clear();
-            for path in self.search(id)? {
-                names.extend(self.know(&path, id, pins)?);
+            for path in self.search()?.get(&id).into_iter().flatten() {
+                names.extend(self.know(path, id, pins)?);
             }
         }
         drop(steady);
@@ -120,23 +124,35 @@ impl LinkFinder {
         Ok(there.then(|| (dir.found.id, name.to_owned())))
     }
 
-    /// The paths of a node, found by a walk of the whole tree. The caller keeps the tree steady.
-    fn search(&self, id: NodeId) -> Result<Vec<TreePath>> {
-        let mut places = Vec::new();
+    /// The paths of all nodes of several names that are only in the lower, found by a walk of the
+    /// whole tree. A node gets no name while it is there alone, so they stay true, but for names
+    /// that went, until a directory moves. The caller keeps the tree steady.
+    fn search(&self) -> Result<Arc<Links>> {
+        let moves = self.table.moves();
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, links)) = moved.as_ref().filter(|(then, _)| *then == moves) {
+            return Ok(Arc::clone(links));
+        }
+        let mut links: Links = HashMap::new();
         let mut stack = vec![self.table.see(NodeId::ROOT)?];
         while let Some(dir) = stack.pop() {
             let path = dir.place()?.clone();
             for item in self.dirs.merged(&dir)? {
                 let here = path.join(item.name.as_name());
-                let Some(location) = self.names.find(&dir, item.name.as_name())? else { continue };
-                let found = location.found();
-                if found.id == id {
-                    places.push(here);
-                } else if found.kind.is_dir() {
-                    stack.push(SeenNode { found: found.clone(), path: Some(here), orphan: None });
+                match self.names.find(&dir, item.name.as_name())? {
+                    Some(location) if location.found().kind.is_dir() => {
+                        let found = location.found().clone();
+                        stack.push(SeenNode { found, path: Some(here), orphan: None });
+                    }
+                    Some(ResolvedName::Lower(found, node)) if node.stat.nlink > 1 => {
+                        links.entry(found.id).or_default().push(here);
+                    }
+                    Some(ResolvedName::Lower(..) | ResolvedName::Upper(..)) | None => {}
                 }
             }
         }
-        Ok(places)
+        let links = Arc::new(links);
+        *moved = Some((moves, Arc::clone(&links)));
+        Ok(links)
     }
 }

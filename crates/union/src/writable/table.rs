@@ -92,6 +92,8 @@ pub(super) struct NodeTable {
     nodes: Mutex<HashMap<NodeId, Known>>,
     /// How often anything was copied up; see [`NodeTable::found`].
     raised: AtomicU64,
+    /// How often a directory has moved.
+    moves: AtomicU64,
 }
 
 /// Why a node becomes known.
@@ -136,10 +138,10 @@ impl NodeTable {
             content: Weak::new(),
             orphan: None,
             subdirectories: None,
+            rising: false,
         };
         let nodes = Mutex::new(HashMap::from([(NodeId::ROOT, known)]));
-            rising: false,
-        Self { nodes, raised: AtomicU64::new(0) }
+        Self { nodes, raised: AtomicU64::new(0), moves: AtomicU64::new(0) }
     }
 
     /// Pins of nodes, none yet.
@@ -179,6 +181,11 @@ impl NodeTable {
         self.raised.load(Ordering::Acquire)
     }
 
+    /// How often a directory has moved so far.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
     /// Whether `found` can have the number that it says, on a disk where `since` copy-ups had been
     /// done. Two inodes of the upper are two nodes, and a node that is in the upper is not one that
     /// shows the lower's, whatever marks and numbers say.
@@ -213,13 +220,6 @@ impl NodeTable {
     pub(super) fn begins(&self, id: NodeId, real: u64) {
         if let Some(known) = self.lock().get_mut(&id) {
             known.found.real = Some(real);
-        }
-    }
-
-    /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
-    /// been done; gives its generation. `None`: it was found below, nothing was known of it, and
-    /// something was copied up since, perhaps this; look again.
-    pub(super) fn found(
             known.rising = true;
         }
     }
@@ -228,6 +228,13 @@ impl NodeTable {
     pub(super) fn gives_up(&self, id: NodeId) {
         if let Some(known) = self.lock().get_mut(&id) {
             known.rising = false;
+        }
+    }
+
+    /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
+    /// been done; gives its generation. `None`: it was found below, nothing was known of it, and
+    /// something was copied up since, perhaps this; look again.
+    pub(super) fn found(
         &self,
         dir: NodeId,
         name: &NameBuf,
@@ -276,6 +283,9 @@ impl NodeTable {
             return;
         };
         *place = (to.0, to.1.clone());
+        if known.found.kind.is_dir() {
+            self.moves.fetch_add(1, Ordering::Release);
+        }
         if let Some(parent) = nodes.get_mut(&to.0) {
             parent.pins += 1;
         }
@@ -292,8 +302,11 @@ impl NodeTable {
     ) {
         let mut nodes = self.lock();
         for (id, from, to) in [(a, at, bt), (b, bt, at)] {
-            let places = nodes.get_mut(&id).map(|known| &mut known.places);
-            let mut places = places.into_iter().flatten();
+            let known = nodes.get_mut(&id);
+            if known.as_ref().is_some_and(|known| known.found.kind.is_dir()) {
+                self.moves.fetch_add(1, Ordering::Release);
+            }
+            let mut places = known.map(|known| &mut known.places).into_iter().flatten();
             if let Some(place) = places.find(|(dir, name)| (*dir, name) == from) {
                 *place = (to.0, to.1.clone());
                 if let Some(parent) = nodes.get_mut(&to.0) {
@@ -310,6 +323,7 @@ impl NodeTable {
         self.raised.fetch_add(1, Ordering::Release);
         if let Some(known) = nodes.get_mut(&id) {
             change(&mut known.found);
+            known.rising = false;
         }
     }
 
@@ -318,12 +332,12 @@ impl NodeTable {
         if let Some(known) = self.lock().get_mut(&id) {
             known.orphan = Some(file);
             known.found.stage = CopyStage::Upper;
+            known.rising = false;
         }
     }
 
     /// The directory that holds a directory; the root's is itself.
     pub(super) fn parent(&self, dir: NodeId) -> Result<NodeId> {
-            known.rising = false;
         let nodes = self.lock();
         let known = nodes.get(&dir).ok_or(Error::Refused(Errno::STALE))?;
         Ok(known.places.first().map_or(dir, |(parent, _)| *parent))
@@ -332,7 +346,6 @@ impl NodeTable {
     /// Every place of a node: the path and the directory with the name.
     pub(super) fn places(&self, id: NodeId) -> Vec<(NodeId, NameBuf)> {
         self.lock().get(&id).map(|known| known.places.clone()).unwrap_or_default()
-            known.rising = false;
     }
 
     /// Where the lower of `dir` is among the lowers.
@@ -441,6 +454,7 @@ fn note(
             content: Weak::new(),
             orphan: None,
             subdirectories: None,
+            rising: false,
         }),
     };
     let lookups = u64::from(because == Because::LookedUp);
@@ -454,7 +468,6 @@ fn note(
     {
         // The upper's file system has given the number to another inode.
         known.generation += 1;
-            rising: false,
         known.found = found.clone();
         known.orphan = None;
         known.content = Weak::new();

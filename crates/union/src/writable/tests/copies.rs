@@ -16,7 +16,7 @@ use strata_tree::{
 };
 
 use super::world::{READ, WRITE, World, options, read_all};
-use crate::writable::{Changes, Error, Union};
+use crate::writable::{Changes, Error, RenameMode, Union};
 
 const PERM: Changes = Changes {
     perm: Some(0o600),
@@ -191,4 +191,34 @@ fn a_metacopy_that_cannot_be_filled_keeps_its_size() {
     assert!(union.set_attr(id, &cut).is_err());
     assert_eq!(union.attr(id).unwrap().stat, before);
     assert_eq!(dir.path().join("upper/f").metadata().unwrap().len(), SIZE);
+}
+
+#[test]
+fn one_walk_finds_all_names_after_a_directory_has_moved() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let mut spec = Spec::new().dir("d1").dir("d2");
+    for n in 0..30 {
+        spec = spec.file(format!("d1/{n}"), "content");
+        let first = TreePath::clamped(format!("d1/{n}").as_bytes()).unwrap();
+        spec = spec.link(format!("d2/{n}"), &first);
+    }
+    let tree = in_memory(&spec).unwrap();
+    let lower = Watched::over(&tree);
+    let union = union(dir.path(), tree.with_names(Arc::clone(&lower) as _));
+    let change = |range: std::ops::Range<u32>| {
+        let d1 = find(&union, "d1");
+        for n in range {
+            let id = union.lookup(d1, n.to_string().as_bytes()).unwrap().unwrap().id;
+            union.set_attr(id, &PERM).unwrap();
+            assert_eq!(union.attr(id).unwrap().stat.nlink, 2, "{n}");
+        }
+    };
+    for (from, to, range) in [("d2", "e2", 0..10), ("e2", "e3", 10..20), ("e3", "d2", 20..30)] {
+        let (from, to) = ((NodeId::ROOT, from.as_bytes()), (NodeId::ROOT, to.as_bytes()));
+        union.rename(from, to, RenameMode::Replace, false).unwrap();
+        let before = lower.read.load(Ordering::Relaxed);
+        change(range);
+        let walked = lower.read.load(Ordering::Relaxed) - before;
+        assert!(walked < 10, "{walked} directories were read");
+    }
 }
