@@ -16,6 +16,7 @@ use strata_registry::{Reference, Registries};
 use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::mounts::kernel::{self, KernelMount, KernelTop};
+use crate::mounts::namespaces;
 use crate::mounts::{
     MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow,
     Unmounted, list, point, umount,
@@ -343,6 +344,7 @@ impl Engine {
             }
             return Ok((upper, false));
         }
+        let root = rustix::process::geteuid().is_root();
         let now = Timestamp::now();
         let made = format!("{}-{:x}", image.id.short(), now.as_microsecond());
         let upper = NamedUpper {
@@ -351,7 +353,8 @@ impl Engine {
             reference: reference.to_owned(),
             created: u64::try_from(now.as_second()).unwrap_or(0),
             temporary: wanted.is_none() && !keep,
-            apart: !rustix::process::geteuid().is_root(),
+            apart: !root,
+            user_marks: root && !namespaces::in_first().unwrap_or(true),
         };
         uppers.create(&upper, self.image(reference)?.files)?;
         Ok((upper, true))

@@ -131,6 +131,10 @@ pub(crate) fn mount(
             format!("upper {} keeps owners and modes apart, for it is a user's", top.upper.name);
         return Err(Error::KernelCannot(why));
     }
+    if let Some(top) = top.as_ref().filter(|top| top.upper.user_marks) {
+        let why = format!("upper {} was made in a user namespace", top.upper.name);
+        return Err(Error::KernelCannot(why));
+    }
     let layers = &image.record.layers;
     let names = match settings.verity {
         true => open_sealed_names(store, layers, &image.files, image.layers())?,

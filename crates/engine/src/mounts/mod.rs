@@ -15,7 +15,7 @@
 mod busy;
 pub(crate) mod kernel;
 pub(crate) mod list;
-mod namespaces;
+pub(crate) mod namespaces;
 pub(crate) mod point;
 pub(crate) mod records;
 mod serving;

@@ -48,13 +48,17 @@ pub struct NamedUpper {
     pub temporary: bool,
     /// Owners and modes are kept in `user.containers.override_stat`.
     pub apart: bool,
+    /// Marks are `user.overlay.*` all the same if not: root of a user namespace may set no others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub user_marks: bool,
 }
 
 impl NamedUpper {
     /// How its marks and owners are kept: fixed when it was made.
     pub fn options(&self) -> UnionOptions {
         let ownership = if self.apart { Ownership::Override } else { Ownership::Inode };
-        UnionOptions { ownership, user_marks: self.apart, ..UnionOptions::default() }
+        let user_marks = self.apart || self.user_marks;
+        UnionOptions { ownership, user_marks, ..UnionOptions::default() }
     }
 
     /// When it was made; `None` if that is no time.
