@@ -5,15 +5,21 @@
 //! made, with all that is in it, because no layer format knows moves; it is opaque if its new place
 //! had a directory below.
 //!
+//! A union may write to the upper meanwhile. What goes while the view is taken is not in it; a file
+//! that shrinks or goes later, when its bytes are read, is an error that says so.
+//!
 //! Invariants: applied to the lower, the layer gives the merged tree; the view is taken once, and
 //! stays as it was even if the upper changes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use strata_content::{Content, Contents, FileContent, FileTree};
 use strata_tree::{
     ContentRef, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
@@ -113,7 +119,10 @@ impl UpperView {
             PendingDir { id: NodeId::ROOT, path: TreePath::root(), base: Some(base), moved: false };
         let mut open = vec![root];
         while let Some(place) = open.pop() {
-            layer.directory(&place, &mut open)?;
+            match layer.directory(&place, &mut open) {
+                Err(error) if is_gone(&error) && !place.path.is_root() => layer.leave_out(&place),
+                done => done?,
+            }
         }
         layer.leave_out_the_same();
         Ok(layer)
@@ -128,9 +137,16 @@ impl Contents for UpperContents {
         if let Some(layer) = which.layer.checked_sub(1) {
             return self.0.lower.contents().open(&ContentRef { layer, ..which.clone() });
         }
-        let file = self.0.upper.content(&which.path, OFlags::RDONLY).map_err(told)?;
+        let file = self.0.upper.content(&which.path, OFlags::RDONLY).map_err(|error| {
+            let what = || format!("{} in the upper was removed while it was read", which.path);
+            match is_gone(&error) {
+                true => TreeError::io(what(), io::Error::other(AGAIN)),
+                false => told(error),
+            }
+        })?;
         let failed = |error| TreeError::io(format!("opening {} in the upper", which.path), error);
-        Ok(Box::new(FileContent::new(file).map_err(failed)?))
+        let file = FileContent::new(file).map_err(failed)?;
+        Ok(Box::new(UpperContent { file, size: which.size }))
     }
 
     fn prefetch(&self, which: &[ContentRef]) {
@@ -139,6 +155,36 @@ impl Contents for UpperContents {
                 self.0.lower.contents().prefetch(&[ContentRef { layer, ..one.clone() }]);
             }
         }
+    }
+}
+
+/// What can be done about an upper that changes while it is read.
+const AGAIN: &str = "try again, or unmount the upper first";
+
+/// The bytes of one file, as many as the layer says. More may have come.
+#[derive(Debug)]
+struct UpperContent {
+    file: FileContent,
+    size: u64,
+}
+
+impl Content for UpperContent {
+    fn len(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let done = self.file.read_at(&mut buffer[..wanted], offset)?;
+        match done < wanted {
+            true => Err(io::Error::other(format!("it became shorter while it was read; {AGAIN}"))),
+            false => Ok(done),
+        }
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        self.file.as_file()
     }
 }
 
@@ -213,34 +259,78 @@ impl Layer {
         let seen = self.parts.table.see_dir(place.id)?;
         let mut names = BTreeMap::new();
         for item in union.list(place.id)? {
-            let name = item.name.as_name();
-            let Some(attr) = union.lookup(place.id, name.as_bytes())? else { continue };
-            let child = self.parts.table.see(attr.id)?;
-            if !place.moved && child.found.stage == CopyStage::Lower {
-                continue;
-            }
-            let base = self.base_of(place, name)?;
-            let moved = place.moved || is_moved(&child, base);
-            let covers = base.is_some_and(|base| base.stat.kind.is_dir());
-            let is_dir = child.found.kind.is_dir();
-            let opaque = is_dir && covers && (moved || child.found.lower.is_none());
-            self.record(attr.id, opaque)?;
-            let path = place.path.join(name);
-            let change = if base.is_some() { PathChange::Changed } else { PathChange::Added };
-            self.list.insert(path.clone(), change);
-            if !moved && self.is_same(&child, base)? {
-                let same = Same { dir: place.id, name: item.name.clone(), id: attr.id };
-                self.same.insert(path.clone(), same);
-            }
-            names.insert(item.name.clone(), Entry::Node(self.nodes[&attr.id]));
-            if is_dir {
-                open.push(PendingDir { id: attr.id, path, base, moved });
+            match self.entry(place, &item.name) {
+                Ok(None) => {}
+                Ok(Some((node, dir))) => {
+                    names.insert(item.name, Entry::Node(node));
+                    open.extend(dir);
+                }
+                Err(error) if is_gone(&error) || self.has_moved(&error, &seen, &item.name)? => {}
+                Err(error) => return Err(error),
             }
         }
         self.deleted(place, &seen, &mut names)?;
         let parent = Some(union.parent(place.id)?);
         self.dirs.insert(place.id, Directory { parent, names });
         Ok(())
+    }
+
+    /// One name that the upper has in a directory, if it is not the lower's alone; what is to be
+    /// read next, if it is a directory.
+    fn entry(
+        &mut self,
+        place: &PendingDir,
+        name: &NameBuf,
+    ) -> Result<Option<(Node, Option<PendingDir>)>> {
+        let bytes = name.as_bytes();
+        let Some(attr) = self.union.lookup(place.id, bytes)? else { return Ok(None) };
+        let child = self.parts.table.see(attr.id)?;
+        if !place.moved && child.found.stage == CopyStage::Lower {
+            return Ok(None);
+        }
+        let base = self.base_of(place, name.as_name())?;
+        let moved = place.moved || is_moved(&child, base);
+        let covers = base.is_some_and(|base| base.stat.kind.is_dir());
+        let is_dir = child.found.kind.is_dir();
+        let opaque = is_dir && covers && (moved || child.found.lower.is_none());
+        self.record(attr.id, opaque)?;
+        let same = !moved && self.is_same(&child, base)?;
+        let path = place.path.join(name.as_name());
+        let change = if base.is_some() { PathChange::Changed } else { PathChange::Added };
+        self.list.insert(path.clone(), change);
+        if same {
+            let same = Same { dir: place.id, name: name.clone(), id: attr.id };
+            self.same.insert(path.clone(), same);
+        }
+        let dir = is_dir.then_some(PendingDir { id: attr.id, path, base, moved });
+        Ok(Some((self.nodes[&attr.id], dir)))
+    }
+
+    /// Whether a name is refused because its directory had another place when that was read, and
+    /// has left it.
+    fn has_moved(&self, error: &Error, dir: &SeenNode, name: &NameBuf) -> Result<bool> {
+        if !matches!(error, Error::Refused(Errno::STALE)) {
+            return Ok(false);
+        }
+        let Some(claimed) = self.union.names.claimed(dir, name.as_name())? else {
+            return Ok(true);
+        };
+        let known = self.parts.table.see(claimed.found().id)?;
+        Ok(known.path.is_some_and(|path| self.parts.upper.node(&path).is_err_and(|e| is_gone(&e))))
+    }
+
+    /// Takes a directory out that went before it was read, with what was read of it.
+    fn leave_out(&mut self, place: &PendingDir) {
+        let gone = |path: &TreePath| {
+            let rest = path.as_bytes().strip_prefix(place.path.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        self.list.retain(|path, _| !gone(path));
+        self.same.retain(|path, _| !gone(path));
+        let parent = self.union.parent(place.id).ok().and_then(|dir| self.dirs.get_mut(&dir));
+        if let (Some(parent), Some((_, name))) = (parent, place.path.split_last()) {
+            parent.names.remove(&name.to_owned());
+        }
     }
 
     /// Whether a node of the upper is what the lower has there: copied up, and not changed.
@@ -342,10 +432,11 @@ fn same_bytes(ours: &OpenFile, theirs: &dyn Content, size: u64) -> Result<bool> 
     while at < size {
         let len = CHUNK.min(usize::try_from(size - at).unwrap_or(CHUNK));
         let read = ours.read(at, &mut a[..len])?;
-        if read != len || !theirs.read_at(&mut b[..len], at).is_ok_and(|read| read == len) {
-            return Err(damaged("compare a file with its lower: one is shorter than it says"));
+        if !theirs.read_at(&mut b[..len], at).is_ok_and(|read| read == len) {
+            return Err(damaged("compare a file with its lower, which is shorter than it says"));
         }
-        if a[..len] != b[..len] {
+        // One that became shorter meanwhile is another.
+        if read != len || a[..len] != b[..len] {
             return Ok(false);
         }
         at += len as u64;
@@ -358,6 +449,17 @@ fn is_moved(child: &SeenNode, base: Option<Node>) -> bool {
     child.found.kind.is_dir()
         && child.found.lower.is_some()
         && child.found.lower != base.map(|base| base.id)
+}
+
+/// Whether an inode of the upper is not there any more: nothing is, or another kind of inode, such
+/// as a whiteout.
+fn is_gone(error: &Error) -> bool {
+    match error {
+        Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. } => {
+            matches!(*errno, Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::LOOP)
+        }
+        Error::Lower(_) | Error::InUse { .. } | Error::Unusable { .. } => false,
+    }
 }
 
 fn told(error: Error) -> TreeError {

@@ -169,6 +169,69 @@ fn metadata_of_a_removed_node_that_was_only_in_the_lower_can_change() {
     }
 }
 
+#[test]
+fn an_upper_can_be_read_while_it_changes() {
+    use crate::writable::{Caller, New, RenameMode, UpperView};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use strata_tree::Kind;
+    let world = World::new(lower(), options());
+    let union = world.union();
+    let done = AtomicBool::new(false);
+    let churn = || {
+        let who = Caller { uid: 0, gid: 0, umask: 0 };
+        while !done.load(Ordering::Relaxed) {
+            let dir = New::Plain(Kind::Directory, 0o755);
+            let dir = union.make(&who, NodeId::ROOT, b"new", dir).unwrap().id;
+            for name in [b"1", b"2", b"3"] {
+                let (_, file) = union.create(&who, dir, name, 0o644).unwrap();
+                file.write(0, b"content").unwrap();
+            }
+            for name in [b"1", b"2", b"3"] {
+                union.unlink(dir, name).unwrap();
+            }
+            let (from, to) = ((NodeId::ROOT, &b"new"[..]), (NodeId::ROOT, &b"old"[..]));
+            union.rename(from, to, RenameMode::Replace, false).unwrap();
+            union.rmdir(NodeId::ROOT, b"old").unwrap();
+            let (from, to) = ((NodeId::ROOT, &b"a"[..]), (NodeId::ROOT, &b"moved"[..]));
+            union.rename(from, to, RenameMode::Replace, false).unwrap();
+            union.rename(to, from, RenameMode::Replace, false).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(churn);
+        let view = || UpperView::open(world.lower(), &world.upper(), world.options);
+        let failed = (0..300).find_map(|_| view().unwrap().changes().err());
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        assert!(failed.is_none(), "{failed:?}");
+    });
+}
+
+#[test]
+fn a_file_that_changes_before_its_bytes_are_read_is_told() {
+    use crate::writable::UpperView;
+    use std::sync::Arc;
+    use strata_content::FileTree;
+    use strata_tree::{Lower, Name};
+    let world = World::new(lower(), options());
+    let file = world.union().open_file(world.id("x"), WRITE).unwrap();
+    file.write(0, b"EXECUTABLE").unwrap();
+    let view = UpperView::open(world.lower(), &world.upper(), world.options).unwrap();
+    let layer = view.changes().unwrap();
+    let id = layer.lookup(NodeId::ROOT, Name::new(b"x").unwrap()).unwrap().unwrap();
+    let (id, contents) = (id.node().unwrap().id, layer.contents());
+    let tree = FileTree::new(Arc::new(layer), contents);
+    file.write(10, b" and more").unwrap();
+    assert_eq!(tree.read(id).unwrap(), b"EXECUTABLE");
+    let cut = crate::writable::Changes { size: Some(3), ..Default::default() };
+    world.union().set_attr(world.id("x"), &cut).unwrap();
+    let error = format!("{:?}", tree.read(id).unwrap_err());
+    assert!(error.contains("became shorter while it was read"), "{error}");
+    world.union().unlink(NodeId::ROOT, b"x").unwrap();
+    let error = format!("{:?}", tree.read(id).unwrap_err());
+    assert!(error.contains("was removed while it was read"), "{error}");
+}
+
 /// removexattr(2) of an ACL that is not there succeeds on every file system that has ACLs.
 #[test]
 fn an_acl_that_is_absent_can_be_removed() {
