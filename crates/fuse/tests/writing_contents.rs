@@ -375,6 +375,12 @@ fn long_copy_ups_hold_nobody_up_and_panics_end_no_thread() {
             open = gated.opened.wait(open).unwrap();
         }
         drop(open);
+        // Nor do those who wait for the end of one.
+        for index in 0..20 {
+            let path = rw.path(format!("big{index}"));
+            scope.spawn(move || fs::set_permissions(path, fs::Permissions::from_mode(0o640)));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
         // Everything else goes on, also what concerns those very files.
         for round in 0..20 {
             assert_eq!(fs::read_link(rw.path("l")).unwrap_err().raw_os_error(), Some(5), "EIO");
@@ -387,6 +393,8 @@ fn long_copy_ups_hold_nobody_up_and_panics_end_no_thread() {
     for index in 0..20 {
         let bytes = fs::read(rw.path(format!("big{index}"))).unwrap();
         assert!(bytes[0] == b'x' && bytes[1..].iter().all(|byte| *byte == 7));
+        let mode = fs::metadata(rw.path(format!("big{index}"))).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o640);
     }
 }
 

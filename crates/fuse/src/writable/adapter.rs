@@ -180,7 +180,10 @@ impl Filesystem for Writable {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(req, reply, |mount| Ok(mount.union.unlink(id(parent), name.as_bytes())?));
+        let (dir, name) = (id(parent), name.as_bytes().to_vec());
+        self.answer_aside(req, self.mount.is_held_up(), reply, move |mount| {
+            Ok(mount.union.unlink(dir, &name)?)
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -197,11 +200,11 @@ impl Filesystem for Writable {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.answer(req, reply, |mount| {
+        let (from, name) = (id(parent), name.as_bytes().to_vec());
+        let (to, newname) = (id(newparent), newname.as_bytes().to_vec());
+        self.answer_aside(req, self.mount.is_held_up(), reply, move |mount| {
             let (mode, whiteout) = flags::rename(flags)?;
-            let from = (id(parent), name.as_bytes());
-            let to = (id(newparent), newname.as_bytes());
-            Ok(mount.union.rename(from, to, mode, whiteout)?)
+            Ok(mount.union.rename((from, &name), (to, &newname), mode, whiteout)?)
         });
     }
 
@@ -309,7 +312,11 @@ impl Filesystem for Writable {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (node, how, who) = (id(ino), flags::open_how(flags), Changer::of(req));
-        let slow = how.write && !how.truncate && self.mount.is_slow(node);
+        let slow = match (how.write, how.truncate) {
+            (_, true) => self.mount.union.waits_for_copy(Some(node)),
+            (true, false) => self.mount.is_slow(node),
+            (false, false) => false,
+        };
         self.answer_aside(req, slow, reply, move |mount| mount.open(node, how, who));
     }
 

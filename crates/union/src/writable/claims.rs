@@ -15,6 +15,8 @@ use strata_tree::NodeId;
 #[derive(Default)]
 struct Taken {
     nodes: HashSet<NodeId>,
+    /// Those of them that stay claimed for long.
+    long: HashSet<NodeId>,
     /// How many wait for one of them; waking nobody is a system call, too.
     waiting: usize,
 }
@@ -48,6 +50,19 @@ impl Claims {
         taken.nodes.extend(nodes);
         Claim { claims: self, nodes: nodes.to_vec() }
     }
+
+    /// Whether a claim of a node (`None`: of any) would wait for long.
+    pub(super) fn wait_long(&self, node: Option<NodeId>) -> bool {
+        let taken = self.lock();
+        node.map_or(!taken.long.is_empty(), |node| taken.long.contains(&node))
+    }
+}
+
+impl Claim<'_> {
+    /// What its holder does with the nodes takes long.
+    pub(super) fn takes_long(&mut self) {
+        self.claims.lock().long.extend(&self.nodes);
+    }
 }
 
 impl Drop for Claim<'_> {
@@ -55,6 +70,7 @@ impl Drop for Claim<'_> {
         let mut taken = self.claims.lock();
         for node in &self.nodes {
             taken.nodes.remove(node);
+            taken.long.remove(node);
         }
         if taken.waiting > 0 {
             self.claims.released.notify_all();

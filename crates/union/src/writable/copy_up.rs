@@ -41,6 +41,9 @@ use super::types::SetTime;
 use super::unsynced::Unsynced;
 use super::upper::{Temporary, Upper};
 
+/// From how many bytes on a copy takes longer than a request may hold others up.
+const LONG: u64 = 1024 * 1024;
+
 /// When a copy's content is synced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sync {
@@ -109,6 +112,11 @@ impl CopyUp {
         if self.no_metacopy || removed() { self.copy_up_bytes(node) } else { 0 }
     }
 
+    /// Whether a change of a node (`None`: of any) would wait for a long copy that is under way.
+    pub(super) fn waits_for_copy(&self, node: Option<NodeId>) -> bool {
+        self.locks.wait_long(node)
+    }
+
     /// Brings a directory and all above it into the upper.
     pub(super) fn raise_dirs(&self, dir: NodeId) -> Result<()> {
         let mut chain = Vec::new();
@@ -144,10 +152,13 @@ impl CopyUp {
     }
 
     fn copy_up_one(&self, id: NodeId, stage: CopyStage, keep: Option<u64>) -> Result<Option<File>> {
-        let _claim = self.locks.claim(&[id]);
+        let mut claim = self.locks.claim(&[id]);
         let seen = self.table.see(id)?;
         // A removed file has no place for a mark: it comes up whole.
         let stage = if seen.path.is_none() { CopyStage::Upper } else { stage };
+        if stage == CopyStage::Upper && keep.unwrap_or(LONG).min(self.copy_up_bytes(id)) >= LONG {
+            claim.takes_long();
+        }
         match seen.found.stage {
             now if now >= stage => Ok(None),
             CopyStage::Meta => self.fill(&seen, keep),
@@ -293,6 +304,7 @@ impl CopyUp {
         let file = match result {
             Ok(file) => file,
             Err(error) => {
+                self.table.gives_up(id);
                 let _ = self.upper.discard(&made);
                 return Err(error.of(|| self.copied_to(seen)));
             }
@@ -304,7 +316,6 @@ impl CopyUp {
         }
     }
 
-                self.table.gives_up(id);
     /// Where a copy is to be, for messages.
     fn copied_to(&self, seen: &SeenNode) -> String {
         match &seen.path {
@@ -371,17 +382,6 @@ impl CopyUp {
         Ok(())
     }
 
-    /// Gives a copy those of its names that still are the lower's.
-    pub(super) fn link_all(
-        &self,
-        lower: NodeId,
-        links: &str,
-        names: &[(NodeId, NameBuf)],
-    ) -> Result<()> {
-        let work = self.upper.work();
-        for (dir, name) in names {
-            let seen = self.table.see_dir(*dir)?;
-            match self.names.find(&seen, name.as_name())? {
     /// Takes a copy its names away, but for those that are no more its own.
     fn unlink_all(&self, number: u64, links: &str, names: &[(NodeId, NameBuf)]) -> Result<()> {
         for (dir, name) in names {
@@ -397,6 +397,17 @@ impl CopyUp {
             .doing(|| format!("remove {links}"))
     }
 
+    /// Gives a copy those of its names that still are the lower's.
+    pub(super) fn link_all(
+        &self,
+        lower: NodeId,
+        links: &str,
+        names: &[(NodeId, NameBuf)],
+    ) -> Result<()> {
+        let work = self.upper.work();
+        for (dir, name) in names {
+            let seen = self.table.see_dir(*dir)?;
+            match self.names.find(&seen, name.as_name())? {
                 Some(ResolvedName::Lower(found, _)) if found.lower == Some(lower) => {}
                 _ => continue,
             }

@@ -35,6 +35,11 @@ impl NodeLocks {
         self.claims.claim(nodes)
     }
 
+    /// Whether a claim of a node (`None`: of any) would wait for long.
+    pub(super) fn wait_long(&self, node: Option<NodeId>) -> bool {
+        self.claims.wait_long(node)
+    }
+
     /// Paths stay as they are while this is held.
     pub(super) fn steady(&self) -> RwLockReadGuard<'_, ()> {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)

@@ -251,6 +251,12 @@ impl Union {
         self.copies.mark_up_bytes(node)
     }
 
+    /// Whether a change of a node (`None`: of any, by its name) would wait for a long copy of bytes
+    /// that is under way.
+    pub fn waits_for_copy(&self, node: Option<NodeId>) -> bool {
+        self.copies.waits_for_copy(node)
+    }
+
     /// Opens a regular file; for writing it is copied up first.
     ///
     /// # Errors
