@@ -164,6 +164,8 @@ impl OpenFile {
     pub fn copy_range(&self, at: u64, to: &OpenFile, to_at: u64, len: u64) -> Result<u64> {
         let (from, into) = (self.content.now().read, to.writable()?);
         let from = from.file().ok_or(Error::Refused(Errno::XDEV))?;
+        // It may make holes.
+        to.unsynced.settle(&*into)?;
         let (mut at, mut to_at) = (at, to_at);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let done = rustix::fs::copy_file_range(from, Some(&mut at), &*into, Some(&mut to_at), len)?;

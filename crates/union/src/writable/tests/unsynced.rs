@@ -137,7 +137,7 @@ fn a_copy_without_its_lower_is_told() {
 
 #[test]
 fn whoever_syncs_or_cuts_a_file_waits_for_its_copy() {
-    let calls: [fn(&World, NodeId); 5] = [
+    let calls: [fn(&World, NodeId); 6] = [
         |world, id| world.union().open_file(id, WRITE).unwrap().sync(true).unwrap(),
         |world, id| world.union().open_file(id, READ).unwrap().sync(false).unwrap(),
         |world, id| {
@@ -147,6 +147,11 @@ fn whoever_syncs_or_cuts_a_file_waits_for_its_copy() {
         |world, id| {
             let file = world.union().open_file(id, WRITE).unwrap();
             file.allocate(0, 0, 4096).unwrap();
+        },
+        |world, id| {
+            let from = world.union().open_file(world.id("g"), READ).unwrap();
+            let file = world.union().open_file(id, WRITE).unwrap();
+            assert_eq!(from.copy_range(0, &file, 0, 5).unwrap(), 5);
         },
         |world, id| {
             let changes = Changes { size: Some(3), ..Changes::default() };
