@@ -28,6 +28,7 @@ use crate::forms::Refused;
 use crate::hosts::is_loopback;
 use crate::http::{Call, Http, HttpResponse, RequestBody, broken};
 use crate::retry::{Retry, seconds_until};
+use crate::search::each_page;
 
 /// What we read, in the order of preference.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -380,7 +381,8 @@ impl Client {
         most: u64,
     ) -> Result<Option<Vec<Vec<u8>>>, EndpointError> {
         let (mut pages, mut left, mut unknown) = (Vec::new(), most, false);
-        self.each_page(&self.referrers_path(subject), Some(REFERRERS), |answer| {
+        let first = self.url(&format!("referrers/{subject}"))?;
+        each_page(self, first.path(), Some(REFERRERS), |answer| {
             match page_of_referrers(answer)? {
                 Some(answer) => {
                     let page = answer.bytes(left)?;
@@ -403,12 +405,9 @@ impl Client {
     /// # Errors
     /// What the registry said.
     pub fn lists_referrers(&self, subject: BlobDigest) -> Result<bool, EndpointError> {
-        let answer = self.get(&self.referrers_path(subject), Some(REFERRERS))?;
+        let first = self.url(&format!("referrers/{subject}"))?;
+        let answer = self.get(first.path(), Some(REFERRERS))?;
         Ok(page_of_referrers(answer)?.is_some())
-    }
-
-    fn referrers_path(&self, subject: BlobDigest) -> String {
-        format!("/v2/{}/referrers/{subject}", self.endpoint.repository)
     }
 
     /// Whether a manifest is there, and which.

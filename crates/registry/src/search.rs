@@ -172,7 +172,7 @@ type Told = std::result::Result<(), EndpointError>;
 impl Client {
     /// Reads page after page until `take` has enough.
     fn pages(&self, first: &str, mut take: impl FnMut(Page) -> bool) -> Told {
-        self.each_page(first, None, |answer| {
+        each_page(self, first, None, |answer| {
             if answer.status != 200 {
                 return Err(answer.refusal());
             }
@@ -181,36 +181,36 @@ impl Client {
             Ok(take(page))
         })
     }
+}
 
-    /// Asks for page after page, until `take`, which reads them, has enough.
-    ///
-    /// # Errors
-    /// Those of `take`; `Failed` for a link that leads nowhere, and for too many pages.
-    pub(crate) fn each_page(
-        &self,
-        first: &str,
-        accept: Option<&str>,
-        mut take: impl FnMut(HttpResponse) -> std::result::Result<bool, EndpointError>,
-    ) -> Told {
-        let mut path = first.to_owned();
-        let mut seen = HashSet::from([path.clone()]);
-        for _ in 0..PAGES {
-            let answer = self.get(&path, accept)?;
-            let links = answer.headers.get_all("link");
-            let link = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_of);
-            let next = link.map(|link| page_at(&answer.url, link));
-            let more = take(answer)?;
-            match next.filter(|_| more).transpose()? {
-                Some(next) if !seen.insert(next.clone()) => {
-                    let why = "a page of its list names a page before it as the next one";
-                    return Err(EndpointError::Failed(why.to_owned()));
-                }
-                Some(next) => path = next,
-                None => return Ok(()),
+/// Asks for page after page, until `take`, which reads them, has enough.
+///
+/// # Errors
+/// Those of `take`; `Failed` for a link that leads nowhere, and for too many pages.
+pub(crate) fn each_page(
+    client: &Client,
+    first: &str,
+    accept: Option<&str>,
+    mut take: impl FnMut(HttpResponse) -> std::result::Result<bool, EndpointError>,
+) -> Told {
+    let mut path = first.to_owned();
+    let mut seen = HashSet::from([path.clone()]);
+    for _ in 0..PAGES {
+        let answer = client.get(&path, accept)?;
+        let links = answer.headers.get_all("link");
+        let link = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_of);
+        let next = link.map(|link| page_at(&answer.url, link));
+        let more = take(answer)?;
+        match next.filter(|_| more).transpose()? {
+            Some(next) if !seen.insert(next.clone()) => {
+                let why = "a page of its list names a page before it as the next one";
+                return Err(EndpointError::Failed(why.to_owned()));
             }
+            Some(next) => path = next,
+            None => return Ok(()),
         }
-        Err(EndpointError::Failed(format!("its list has more than {PAGES} pages")))
     }
+    Err(EndpointError::Failed(format!("its list has more than {PAGES} pages")))
 }
 
 /// The address that a `Link` header names as the next page (RFC 8288): one of several links, with
