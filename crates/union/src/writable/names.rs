@@ -113,9 +113,19 @@ impl NameResolver {
         if seen.path.is_none() {
             return Ok(None); // A removed directory is empty.
         }
+        let since = self.table.raised();
         let found = self.discover(&seen, name, Because::LookedUp)?;
         let Some((location, generation)) = found else { return Ok(None) };
         let attr = match &location {
+            // Its names are being linked, or were while this was looked at: their number is not
+            // that of any moment.
+            ResolvedName::Upper(found, _, stat)
+                if stat.stx_nlink > 1
+                    && !found.kind.is_dir()
+                    && (self.table.rises(found.id) || self.table.raised() != since) =>
+            {
+                self.inodes.attr_of(&self.table.see(found.id)?)?
+            }
             ResolvedName::Upper(found, fd, stat) => self.inodes.upper_attr(found, fd, stat)?,
             ResolvedName::Lower(found, node) => lower_attr(found, node),
         };

@@ -224,6 +224,11 @@ impl NodeTable {
         }
     }
 
+    /// Whether a copy of a node is being made and has some of its names, perhaps.
+    pub(super) fn rises(&self, id: NodeId) -> bool {
+        self.lock().get(&id).is_some_and(|known| known.rising)
+    }
+
     /// That copy has come to nothing.
     pub(super) fn gives_up(&self, id: NodeId) {
         if let Some(known) = self.lock().get_mut(&id) {
