@@ -80,20 +80,25 @@ fn packed(data: &[u8]) -> Option<File> {
     Some(in_memory(&[&fields[..], &checksum, &frames].concat()))
 }
 
-/// A row of the table: its kind, which path, two lengths. Lengths have two bytes here: the sum of
-/// what a layer has is within 64 bits.
+/// A row of the table: its kind, which path, two lengths, which are small or near 2^63 or 2^64.
 fn add_body(body: &[u8], table: &mut Vec<u8>) {
     let number = |at: usize| u64::from(u16::from_le_bytes([body[at], body[at + 1]]));
+    let far = |small: u64| match body[0] / 16 {
+        14 => (1 << 63) - 32 + small,
+        15 => u64::MAX - small,
+        _ => small,
+    };
     let path = PATHS[usize::from(body[1]) % PATHS.len()];
     let named = [&(path.len() as u32).to_le_bytes()[..], path.as_bytes()].concat();
     let (tag, before, numbers) = match body[0] % 8 {
-        0 => (0, named, vec![number(2) % (FILE + 8)]),
+        0 => (0, named, vec![far(number(2) % (FILE + 8))]),
         1 => {
-            let pieces = vec![number(2) % FILE, 7, number(4) % (2 * FILE), number(2) % 64];
+            let pieces =
+                vec![far(number(2) % FILE), 7, number(4) % (2 * FILE), far(number(2) % 64)];
             (1, [&named[..], &2_u32.to_le_bytes()].concat(), pieces)
         }
         2 => (3, named, Vec::new()),
-        _ => (2, Vec::new(), vec![number(2) % 64]),
+        _ => (2, Vec::new(), vec![far(number(2) % 64)]),
     };
     table.push(tag);
     table.extend(before);

@@ -67,23 +67,25 @@ impl DiffAtOffsets {
             match stretch {
                 Stretch::Raw(len) => {
                     spool(&mut frames.stream, &mut out, len)?;
-                    self.add(None, written, len);
+                    self.add(None, written, len)?;
                     written += len;
                 }
                 Stretch::Body => match frames.next_body()? {
                     StoredBody::Inline(len) => {
                         let none = || io::Error::other("headers.zst has no inline bodies");
                         spool(frames.inline.as_mut().ok_or_else(none)?, &mut out, len)?;
-                        self.add(None, written, len);
+                        self.add(None, written, len)?;
                         written += len;
                     }
                     StoredBody::File(path, len) => {
                         let path = self.path(path)?;
-                        self.add(Some(path), 0, len);
+                        self.add(Some(path), 0, len)?;
                     }
                     StoredBody::Sparse(path, pieces) => {
                         let path = self.path(path)?;
-                        pieces.into_iter().for_each(|(at, len)| self.add(Some(path), at, len));
+                        for (at, len) in pieces {
+                            self.add(Some(path), at, len)?;
+                        }
                     }
                 },
             }
@@ -97,7 +99,12 @@ impl DiffAtOffsets {
         u32::try_from(self.paths.len() - 1).map_err(io::Error::other)
     }
 
-    fn add(&mut self, path: Option<u32>, at: u64, len: u64) {
+    /// Adds a stretch; a table that is damaged may have any lengths.
+    fn add(&mut self, path: Option<u32>, at: u64, len: u64) -> io::Result<()> {
+        let too_long = || io::Error::other("headers.zst has lengths that no file has");
+        let within = |end: &u64| i64::try_from(*end).is_ok();
+        at.checked_add(len).filter(within).ok_or_else(too_long)?;
+        let whole = self.len.checked_add(len).filter(within).ok_or_else(too_long)?;
         let last = self.parts.last();
         let goes_on = last.is_some_and(|last| {
             (last.path, path) == (None, None) && last.at + (self.len - last.start) == at
@@ -105,7 +112,8 @@ impl DiffAtOffsets {
         if len > 0 && !goes_on {
             self.parts.push(Stored { start: self.len, at, path });
         }
-        self.len += len;
+        self.len = whole;
+        Ok(())
     }
 
     /// The length of the tar in bytes.
