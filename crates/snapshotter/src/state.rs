@@ -188,7 +188,7 @@ impl State {
         Ok(Self { db })
     }
 
-    /// Gives the log its size; says whether there is room for it. Without, it grows as far as it can.
+    /// Gives the log its size; says whether there is room for that. If not, it is slower at first.
     pub(crate) fn lengthen_log(&self) -> Result<bool> {
         let filled = self.db.execute_batch(&format!(
             "DROP TABLE IF EXISTS filling;
