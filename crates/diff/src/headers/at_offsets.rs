@@ -71,6 +71,7 @@ impl DiffAtOffsets {
                     written += len;
                 }
                 Stretch::Body => match frames.next_body()? {
+                    StoredBody::Inline(0) => {}
                     StoredBody::Inline(len) => {
                         let none = || io::Error::other("headers.zst has no inline bodies");
                         spool(frames.inline.as_mut().ok_or_else(none)?, &mut out, len)?;
