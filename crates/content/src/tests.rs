@@ -163,7 +163,7 @@ fn files_that_are_gone_or_something_else_are_errors() {
     }
 }
 
-/// What is missing at its end must not be taken for the whole; a user's own file may become shorter.
+/// What lacks its end must not be taken for the whole; a user's own file may become shorter.
 #[test]
 fn a_stored_file_that_is_shorter_than_its_tree_says_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

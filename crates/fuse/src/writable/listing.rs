@@ -23,9 +23,9 @@ use crate::attr::absent;
 /// The position after `.` and `..`.
 const AFTER_DOTS: u64 = 2;
 
-/// The number that is listed for a name that cannot be looked up. No node has it: one of the lower
-/// has neither of the two highest bits, any other has one of them. It is not 0, the kernel's own for
-/// that, because C libraries skip names with the number 0.
+/// The number that is listed for a name that cannot be looked up. No node has it: one of the
+/// lower has neither of the two highest bits, any other has one of them. It is not 0, the kernel's
+/// own for that, because C libraries skip names with the number 0.
 const UNKNOWN: NodeId = NodeId(u64::MAX);
 
 /// What one open directory remembers.
