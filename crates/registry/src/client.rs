@@ -27,8 +27,8 @@ use crate::error::{Attempt, EndpointError, UNKNOWN_HOST};
 use crate::forms::Refused;
 use crate::hosts::is_loopback;
 use crate::http::{Call, Http, HttpResponse, RequestBody, broken};
+use crate::pages::each_page;
 use crate::retry::{Retry, seconds_until};
-use crate::search::each_page;
 
 /// What we read, in the order of preference.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -382,20 +382,19 @@ impl Client {
     ) -> Result<Option<Vec<Vec<u8>>>, EndpointError> {
         let (mut pages, mut left, mut unknown) = (Vec::new(), most, false);
         let first = self.url(&format!("referrers/{subject}"))?;
-        each_page(self, first.path(), Some(REFERRERS), |answer| {
-            match page_of_referrers(answer)? {
-                Some(answer) => {
-                    let page = answer.bytes(left)?;
-                    left -= page.len() as u64;
-                    pages.push(page);
-                    Ok(true)
-                }
-                None if pages.is_empty() => {
-                    unknown = true;
-                    Ok(false)
-                }
-                None => Err(EndpointError::Failed("a page of its list is no index".to_owned())),
+        let get = |path: &str| self.get(path, Some(REFERRERS));
+        each_page(first.path(), get, |answer| match page_of_referrers(answer)? {
+            Some(answer) => {
+                let page = answer.bytes(left)?;
+                left -= page.len() as u64;
+                pages.push(page);
+                Ok(true)
             }
+            None if pages.is_empty() => {
+                unknown = true;
+                Ok(false)
+            }
+            None => Err(EndpointError::Failed("a page of its list is no index".to_owned())),
         })?;
         Ok((!unknown).then_some(pages))
     }

@@ -29,6 +29,7 @@ mod least_pace;
 mod lookup;
 mod null;
 mod pace;
+mod pages;
 mod places;
 mod reference;
 mod registries;
