@@ -5,7 +5,7 @@
 //! move nobody else; reading from the start again (rewinddir) takes a new snapshot.
 //!
 //! A name that cannot be looked up (its number is another's, or its content nowhere) is listed all
-//! the same: whoever asks for it is told why.
+//! the same: a caller that opens it is told why.
 //!
 //! Invariants: going on from a position costs nothing for what is before it; a lookup is counted
 //! for exactly those names whose attributes go to the kernel.

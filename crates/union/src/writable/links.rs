@@ -30,8 +30,8 @@ pub(super) struct LinkFinder {
     names: Arc<NameResolver>,
     /// Found when first needed.
     known: Mutex<Option<Arc<Links>>>,
-    /// Where they are in the merged tree, found when first needed after so many moves of
-    /// directories.
+    /// Where they are in the merged tree, and the number of moves of directories before they were
+    /// found.
     moved: Mutex<Option<(u64, Arc<Links>)>>,
 }
 

@@ -67,7 +67,7 @@ fn names(dirs: &[&str], count: usize) -> Spec {
 struct Watched {
     lower: Arc<dyn Lower>,
     read: AtomicUsize,
-    /// This name cannot be looked up after so many times.
+    /// This name cannot be looked up once it has been that number of times.
     fails: Mutex<Option<(NameBuf, usize)>>,
 }
 
