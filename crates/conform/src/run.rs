@@ -148,41 +148,33 @@ impl Drop for Ground {
     }
 }
 
-/// The absolute canary, locked.
-struct AbsoluteCanary(File);
+/// The absolute canary. Who has it has the directory around it locked: an unpacker may remove the
+/// canary, and the turn of a run is not to go with it.
+struct AbsoluteCanary {
+    _turn: File,
+}
 
 impl AbsoluteCanary {
     fn new() -> Result<Self> {
-        loop {
-            match DirBuilder::new().mode(0o700).create(CANARY) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::Io(CANARY.to_owned(), error)),
-            }
-            use rustix::fs::{Mode, OFlags};
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let dir = match rustix::fs::open(CANARY, flags, Mode::empty()) {
-                Ok(dir) => File::from(dir),
-                // Another run has just removed it.
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(_) => return Err(Error::Canary(CANARY.to_owned())),
-            };
-            let owner = at(CANARY, dir.metadata())?.uid();
-            if owner != rustix::process::geteuid().as_raw() {
-                return Err(Error::Canary(CANARY.to_owned()));
-            }
-            at(CANARY, flock(&dir, FlockOperation::LockExclusive).map_err(io::Error::from))?;
-            let facts = at(CANARY, dir.metadata())?;
-            // The one that was locked may be gone by now, with another in its place.
-            if fs::symlink_metadata(CANARY).is_ok_and(|now| now.ino() == facts.ino()) {
-                if facts.mode() & 0o077 != 0 {
-                    return Err(Error::Canary(CANARY.to_owned()));
-                }
-                let canary = Self(dir);
-                make_canary(Path::new(CANARY))?;
-                return Ok(canary);
-            }
+        let path = Path::new(CANARY);
+        let around = path.parent().unwrap_or(path);
+        let turn = at(around.display(), File::open(around))?;
+        let locked = flock(&turn, FlockOperation::LockExclusive).map_err(io::Error::from);
+        at(around.display(), locked)?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::Io(CANARY.to_owned(), error)),
         }
+        // One that a killed run left will do, if nobody else can change it.
+        let facts = at(CANARY, fs::symlink_metadata(path))?;
+        let is_ours = facts.uid() == rustix::process::geteuid().as_raw();
+        if !facts.is_dir() || !is_ours || facts.mode() & 0o077 != 0 {
+            return Err(Error::Canary(CANARY.to_owned()));
+        }
+        let canary = Self { _turn: turn };
+        make_canary(path)?;
+        Ok(canary)
     }
 }
 
@@ -191,7 +183,6 @@ impl Drop for AbsoluteCanary {
         // A failure leaves a directory in /tmp, which the next run takes over. What an unpacker put
         // in its place would be in the way.
         let _ = fs::remove_dir_all(CANARY).or_else(|_| fs::remove_file(CANARY));
-        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
