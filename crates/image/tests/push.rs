@@ -166,8 +166,17 @@ fn one_layer_may_be_two_blobs_of_an_image() {
     near.layout(layout.root(), "twice", "1");
     let name = format!("{}/twice:1", near.host());
     client.pull(&name).unwrap();
-    // Both are there, which is found out by reading the one that was never read.
+    // Both are there, which is found out by reading the one that was never read. Where it cannot
+    // be read, nothing else is put in its place: the manifest may be signed.
     let there = format!("{}/twice:2", near.host());
+    near.rule(|seen| match seen.is("GET", "/blobs/") {
+        true => refused(503),
+        false => How::Well,
+    });
+    let error = push_to(&client, &name, &there).err().unwrap();
+    assert!(matches!(attempts(&error)[0].why, EndpointError::Failed(_)), "{error}");
+    assert_eq!(near.stored_manifest("twice", "2"), None);
+    near.rule(|_| How::Well);
     assert_eq!(push_to(&client, &name, &there).unwrap().count("Exists"), 3);
     assert_eq!(near.stored_manifest("twice", "2"), near.stored_manifest("twice", "1"));
     near.forget();

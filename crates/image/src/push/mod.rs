@@ -25,7 +25,8 @@ use strata_diff::tar::DiffError;
 use strata_diff::{Limits, stream};
 use strata_layer::{ImageRecord, LeasedLayer, Store};
 use strata_registry::{
-    Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries, RegistryError, Tag,
+    Attempt, Client, EndpointError, ManifestName, Mount, Outgoing, Reference, Registries,
+    RegistryError, Tag,
 };
 use strata_tree::{BlobDigest, DiffId};
 
@@ -319,16 +320,20 @@ impl Push<'_> {
 
     /// Whether a blob that the target has is that layer. What is not known is read: only a blob
     /// that another image's layer came as, or one of a store that was filled without noting it.
+    ///
+    /// # Errors
+    /// `Registry` if it cannot be read to its end, which tells nothing of it.
     fn is_that_layer(&self, was: &OriginLayer, diff_id: &DiffId) -> Result<bool> {
         if self.known.contains(&(was.digest, was.size, *diff_id)) {
             return Ok(true);
         }
         let places = self.registries.places(self.reference)?;
-        let blob = Box::new(places.blob(was.digest, was.size));
+        let broken = AtomicBool::new(false);
+        let blob = UntilBroken { inner: places.blob(was.digest, was.size), broken: &broken };
         let label = diff_id.short();
         let diff_size = self.store.layer(diff_id)?.map_or(0, |record| record.diff_size);
         let limits = Limits { layer_bytes: diff_size, ..Limits::NONE };
-        let read = stream::decompress(blob, &label, &limits, &|_| (), |tar| {
+        let read = stream::decompress(Box::new(blob), &label, &limits, &|_| (), |tar| {
             let layer = label.clone();
             io::copy(tar, &mut io::sink()).map_err(|source| DiffError::Read {
                 layer,
@@ -336,6 +341,12 @@ impl Push<'_> {
                 source,
             })
         });
+        let mut failures = places.failures(was.digest);
+        let unheard = |attempt: &Attempt| !matches!(attempt.why, EndpointError::Wrong(_));
+        if broken.into_inner() && failures.attempts.iter().any(unheard) {
+            failures.what = format!("{}: layer {}", self.reference.familiar(), was.digest);
+            return Err(failures.into());
+        }
         let is = read.as_ref().is_ok_and(|(_, facts)| {
             (facts.blob, facts.blob_size, facts.diff_id) == (was.digest, was.size, *diff_id)
         });
@@ -345,8 +356,8 @@ impl Push<'_> {
         if !is {
             let why = read.err().map_or("it is another one".to_owned(), |error| error.to_string());
             tracing::warn!(
-                "the manifest says that layer {diff_id} is blob {}, which could not be seen \
-                 to be so ({why}): the layer is packed",
+                "the manifest says that layer {diff_id} is blob {}, which it is not ({why}): the \
+                 layer is packed",
                 was.digest
             );
         }
@@ -393,7 +404,7 @@ impl Push<'_> {
         let blob =
             Blob { digest: packed.digest, size: packed.size, packing: (!same).then_some(packing) };
         // It is known by that digest from now on, to all who read the manifest.
-        if !same && self.store.read_only().is_none() {
+        if self.store.read_only().is_none() {
             self.store.layer_blobs().remember(diff_id, &packed.digest, packed.size)?;
         }
         // With the same digest the answer is known.
@@ -413,5 +424,21 @@ impl Push<'_> {
 
     fn has(&self, digest: BlobDigest) -> Result<bool> {
         self.client.has(digest).map_err(|why| self.said(why))
+    }
+}
+
+/// A blob whose reader tells that there is no more of it to be had.
+struct UntilBroken<'a, R> {
+    inner: R,
+    broken: &'a AtomicBool,
+}
+
+impl<R: io::Read> io::Read for UntilBroken<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        if read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
