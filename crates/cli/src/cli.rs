@@ -152,6 +152,8 @@ impl Command {
                     | Self::Fsck(_)
                     | Self::Rmi(_)
                     | Self::Rm(_)
+                    | Self::Login(_)
+                    | Self::Logout(_)
             ),
         }
     }
