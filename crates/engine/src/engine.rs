@@ -100,7 +100,13 @@ impl Engine {
     /// # Errors
     /// As [`strata_image::load`]; nothing stays of an image that fails.
     pub fn load(&self, archive: impl AsRef<Path>, progress: &dyn Progress) -> Result<Vec<Loaded>> {
-        let Ok(spec) = archive.as_ref().to_string_lossy().parse::<SourceSpec>();
+        let spec = match archive.as_ref().to_str() {
+            Some(text) => {
+                let Ok(spec) = text.parse::<SourceSpec>();
+                spec
+            }
+            None => SourceSpec::path(archive.as_ref()),
+        };
         load(&self.made_store()?, &spec, LoadOptions::default(), progress)
     }
 
