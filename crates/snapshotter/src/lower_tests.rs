@@ -326,3 +326,24 @@ fn on_a_full_disk_it_starts_and_removes() {
     removed.unwrap();
     assert!(!there);
 }
+
+#[test]
+fn a_hold_that_cannot_be_read_stops_no_start_and_no_cleanup() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let top = stack(&snapshots, 2);
+    let layer = |name: &str| snapshots.state().chain(name).unwrap().pop().unwrap();
+    let (hold, files) = (layer(&top).hex(), snapshots.store.layer_files(&layer(&top)));
+    let hold = place.path().join("store/holds/containerd").join(hold);
+    fs::write(hold, "{").unwrap();
+    drop(snapshots);
+    let snapshots = open(place.path());
+    snapshots.cleanup().unwrap();
+    assert!(files.exists());
+    snapshots.remove(&top).unwrap();
+    snapshots.cleanup().unwrap();
+    assert!(!files.exists());
+}

@@ -39,12 +39,15 @@ fn name_chain(state: &State, holds: &Holds, snapshot: &str, name: &str) -> Resul
     Ok(())
 }
 
-/// Names all layers, and takes away names of images that have gone.
+/// Names all layers, and takes away names of images that have gone. A hold that cannot be named
+/// holds its layer all the same.
 pub(crate) fn name_all(state: &State, holds: &Holds) -> Result<()> {
     let rows = state.all()?;
     for (layer, names) in names(&rows) {
         let names: Vec<String> = names.into_iter().collect();
-        holds.name(&layer, &names)?;
+        if let Err(error) = holds.name(&layer, &names) {
+            tracing::warn!("naming the layer {layer}: {error}");
+        }
     }
     Ok(())
 }
