@@ -11,6 +11,7 @@
 //! upper on or given a name since; one that a killed fetch brought is found at the next start, or
 //! at a cleanup after the fetch has ended.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stratafs::{DiffId, Engine, Holds, ImageId, ImageRecord, Reference, Store};
@@ -119,12 +120,19 @@ impl FetchedImages<'_> {
     pub(crate) fn remove_unused(&self) -> Result<()> {
         self.settle_all()?;
         let noted = self.state().noted_images()?;
+        if noted.is_empty() {
+            return Ok(());
+        }
+        let under_uppers = self.under_uppers();
         for image in noted {
             if let Some(record) = self.store.images().get(&image)? {
+                // While it is not known what uppers are on, one may be on this.
+                let Some(under_uppers) = &under_uppers else { continue };
                 if self.state().uses_any(&record.layers)? {
                     continue;
                 }
-                if let Some(names) = self.only_names(&image)?
+                if !under_uppers.contains(&image.to_string())
+                    && let Some(names) = self.only_names(&image)?
                     && !self.remove(&record, &names)?
                 {
                     continue;
@@ -135,14 +143,20 @@ impl FetchedImages<'_> {
         Ok(())
     }
 
-    /// The names of an image that nobody has given another one or put an upper on; `None` for one
-    /// that is somebody's.
-    fn only_names(&self, image: &ImageId) -> Result<Option<Vec<String>>> {
-        let id = image.to_string();
-        let uppers = Engine::new(self.store.root()).uppers().all()?;
-        if uppers.iter().any(|upper| upper.image == id) {
-            return Ok(None);
+    /// The images that somebody has put an upper on; `None` if that cannot be told, which stops no
+    /// cleanup: layers that nobody needs go all the same.
+    fn under_uppers(&self) -> Option<HashSet<String>> {
+        match Engine::new(self.store.root()).uppers().all() {
+            Ok(uppers) => Some(uppers.into_iter().map(|upper| upper.image).collect()),
+            Err(error) => {
+                tracing::warn!("images that were fetched for containerd stay for now: {error}");
+                None
+            }
         }
+    }
+
+    /// The names of an image that nobody has given another one; `None` for one that is somebody's.
+    fn only_names(&self, image: &ImageId) -> Result<Option<Vec<String>>> {
         let ours = self.state().noted_names(image)?;
         let tags = self.store.images().tags()?.into_iter();
         let names: Vec<String> = tags.filter(|(_, of)| of == image).map(|(name, _)| name).collect();
@@ -227,7 +241,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().join("store");
         let store = Store::open(&root).unwrap();
-        let state = Mutex::new(State::open(&place.path().join("snapshots.db")).unwrap());
+        let record = place.path().join("snapshots.db");
+        let open = || State::open(&record, || Ok(store.images().tags()?)).unwrap();
+        let state = Mutex::new(open());
         let fetcher = Fetcher::new(PathBuf::from("/nonexistent"), root.clone());
         let holds = Holds::of(&root, "containerd").unwrap();
         let images =
@@ -237,6 +253,13 @@ mod tests {
         let image = fetch(&images);
         images.remove_unused().unwrap();
         assert!(!is_there(&image), "containerd alone had it");
+
+        let image = fetch(&images);
+        let db = rusqlite::Connection::open(&record).unwrap();
+        db.execute_batch("DROP TABLE image_names").unwrap();
+        *images.state() = open();
+        images.remove_unused().unwrap();
+        assert!(!is_there(&image), "an earlier version has fetched it, and noted no names");
 
         let image = fetch(&images);
         store.images().tag("mine:1", &image).unwrap();
@@ -249,7 +272,15 @@ mod tests {
 
         let image = fetch(&images);
         put_upper(&root, &image);
+        let description = root.join("uppers/mine/upper.json");
+        let text = std::fs::read(&description).unwrap();
+        std::fs::write(&description, "{").unwrap();
+        images.remove_unused().unwrap();
+        assert!(is_there(&image), "it is not known what the upper is on");
+        assert_eq!(images.state().noted_images().unwrap(), [image]);
+        std::fs::write(&description, text).unwrap();
         images.remove_unused().unwrap();
         assert!(is_there(&image), "somebody has an upper on it");
+        assert_eq!(images.state().noted_images().unwrap(), []);
     }
 }

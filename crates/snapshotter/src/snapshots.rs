@@ -119,7 +119,8 @@ impl Snapshots {
         let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
         let places = SnapshotPlaces::make(&root, run, backend)?;
         let alone = lock_alone(&root)?;
-        let state = State::open(&root.join("containerd/snapshots.db"))?;
+        let tags = || Ok(store.images().tags()?);
+        let state = State::open(&root.join("containerd/snapshots.db"), tags)?;
         if !state.lengthen_log()? {
             tracing::warn!("the disk of {} is full", root.display());
             Store::shed(&root)?;

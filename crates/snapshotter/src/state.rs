@@ -20,6 +20,8 @@
 //! committed snapshot changes its labels alone; a parent is committed, and stays as long as it has
 //! children.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -168,9 +170,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens the record, or begins one.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let db = Connection::open(path)?;
+    /// Opens the record, or begins one. `tags` gives those of the store, where the record is of a
+    /// version that did not note names of images.
+    pub(crate) fn open(
+        path: &Path,
+        tags: impl FnOnce() -> Result<Vec<(String, ImageId)>>,
+    ) -> Result<Self> {
+        let mut db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
@@ -180,7 +186,13 @@ impl State {
             let why = format!("it is of version {version}, from a newer strata-snapshotter");
             return Err(Error::Damaged(why));
         }
-        db.execute_batch(SCHEMA)?;
+        let tx = db.transaction()?;
+        let notes_names = images::notes_names(&tx)?;
+        tx.execute_batch(SCHEMA)?;
+        if !notes_names {
+            images::note_names_of_before(&tx, tags)?;
+        }
+        tx.commit()?;
         // A record that is there is not written to, for which there may be no room.
         if version == 0 {
             db.pragma_update(None, "user_version", 1)?;
@@ -466,69 +478,6 @@ impl State {
         let read = |row: &Row<'_>| Ok(DiffId::from_bytes(row.get(0)?));
         let taken = statement.query_map([now().saturating_sub(kept)], read)?;
         Ok(taken.collect::<std::result::Result<_, _>>()?)
-    }
-
-    /// Images that came for containerd.
-    pub(crate) fn noted_images(&self) -> Result<Vec<ImageId>> {
-        let mut statement = self.db.prepare_cached("SELECT id FROM images")?;
-        let read = |row: &Row<'_>| Ok(ImageId::from_bytes(row.get(0)?));
-        Ok(statement.query_map([], read)?.collect::<std::result::Result<_, _>>()?)
-    }
-
-    /// The image is gone, or no longer containerd's alone.
-    pub(crate) fn forget_image(&mut self, image: &ImageId) -> Result<()> {
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for table in ["images", "image_names"] {
-            tx.execute(&format!("DELETE FROM {table} WHERE id = ?1"), [&image.as_bytes()[..]])?;
-        }
-        Ok(tx.commit()?)
-    }
-
-    /// Notes a name that an image is given for containerd.
-    pub(crate) fn note_name(&mut self, image: &ImageId, name: &str) -> Result<()> {
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO image_names (name, id) VALUES (?1, ?2)")?
-            .execute(params![name, &image.as_bytes()[..]])?;
-        Ok(())
-    }
-
-    /// Those names.
-    pub(crate) fn noted_names(&self, image: &ImageId) -> Result<Vec<String>> {
-        let mut statement = self.db.prepare_cached("SELECT name FROM image_names WHERE id = ?1")?;
-        let names = statement.query_map([&image.as_bytes()[..]], |row| row.get(0))?;
-        Ok(names.collect::<std::result::Result<_, _>>()?)
-    }
-
-    /// Notes that an image is about to be fetched, and which images there are before that.
-    pub(crate) fn begin_fetch(&mut self, reference: &str, before: &[ImageId]) -> Result<()> {
-        let before: Vec<u8> = before.iter().flat_map(|image| *image.as_bytes()).collect();
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO fetches (reference, before) VALUES (?1, ?2)")?
-            .execute(params![reference, before])?;
-        Ok(())
-    }
-
-    /// Images whose fetch was begun, with those that were there before.
-    pub(crate) fn fetches(&self) -> Result<Vec<(String, Vec<ImageId>)>> {
-        let mut statement = self.db.prepare_cached("SELECT reference, before FROM fetches")?;
-        let mut all = Vec::new();
-        for row in statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))? {
-            let (reference, before) = row?;
-            let (before, _) = before.as_chunks::<32>();
-            all.push((reference, before.iter().map(|id| ImageId::from_bytes(*id)).collect()));
-        }
-        Ok(all)
-    }
-
-    /// The end of a fetch: of `image`, if it brought that one.
-    pub(crate) fn end_fetch(&mut self, reference: &str, image: Option<&ImageId>) -> Result<()> {
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if let Some(image) = image {
-            tx.prepare_cached("INSERT OR REPLACE INTO images (id) VALUES (?1)")?
-                .execute([&image.as_bytes()[..]])?;
-        }
-        tx.prepare_cached("DELETE FROM fetches WHERE reference = ?1")?.execute([reference])?;
-        Ok(tx.commit()?)
     }
 
     /// Which diff id a blob turned out to have.
