@@ -72,6 +72,12 @@ impl<T: BodyTarget> Build<T> {
         })
     }
 
+    /// Reads a layer that was accepted before, by the rules of any time.
+    pub(crate) fn accepted_before(mut self) -> Self {
+        self.draft.take_earlier_links();
+        self
+    }
+
     /// Reads the tar to the end of its members.
     pub(crate) fn read<R: Read, S: RawSink + BodySink>(
         &mut self,

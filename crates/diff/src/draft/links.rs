@@ -5,9 +5,10 @@
 //! not hide that path, becomes a link into the lower layers (the merge resolves it).
 //!
 //! Invariants: targets are resolved component by component, no symbolic link is followed; what
-//! the layer hides is no target, though it has directories of that name itself; a link
-//! never targets a directory; cycles are refused; a link that waits when all are settled waits for
-//! the path in the lower layers to which its chain leads.
+//! the layer hides is no target, though it has directories of that name itself, but in a layer
+//! that was accepted when such a link still led into the lower layers; a link never targets a
+//! directory; cycles are refused; a link that waits when all are settled waits for the path in the
+//! lower layers to which its chain leads.
 
 use strata_tree::{Presence, TreePath};
 
@@ -39,6 +40,12 @@ impl LinkTarget {
 }
 
 impl Draft {
+    /// Takes a link to what is below a hidden directory, which the layer has made again, as a link
+    /// into the lower layers: for layers that were accepted before that was refused.
+    pub fn take_earlier_links(&mut self) {
+        self.earlier_links = true;
+    }
+
     /// A hard link member.
     pub fn link(
         &mut self,
@@ -115,7 +122,7 @@ impl Draft {
         let (mut dir, mut hidden) = (ROOT, false);
         for name in parent.names() {
             let (slot, hides) = self.nodes.look(dir, name)?;
-            hidden |= hides;
+            hidden = hides || hidden && !self.earlier_links;
             match slot {
                 Some(Slot::Dir(next)) => dir = next,
                 Some(Slot::File { .. } | Slot::Waiting { .. }) => return Ok(LinkTarget::Hidden),
@@ -123,7 +130,7 @@ impl Draft {
             }
         }
         let (slot, hides) = self.nodes.look(dir, last)?;
-        hidden |= hides;
+        hidden = hides || hidden && !self.earlier_links;
         Ok(match slot {
             // Whiteouts stand there and nothing else: a lower layer may have a file.
             Some(Slot::Dir(found)) if self.nodes.dir(found)?.presence == Presence::Phantom => {
@@ -131,7 +138,9 @@ impl Draft {
             }
             Some(Slot::Dir(_)) => LinkTarget::Directory,
             Some(Slot::File { file, .. }) => LinkTarget::File(file),
-            Some(Slot::Waiting { target, .. }) => LinkTarget::Waiting { target, hidden },
+            Some(Slot::Waiting { target, .. }) => {
+                LinkTarget::Waiting { target, hidden: hidden && !self.earlier_links }
+            }
             None => LinkTarget::missing(hidden),
         })
     }

@@ -155,6 +155,9 @@ pub struct Draft {
     nodes: Nodes,
     /// Whether a link has ever waited.
     links_waited: bool,
+    /// Whether only the last directory of a link's target hides it. See
+    /// [`Draft::take_earlier_links`].
+    earlier_links: bool,
     /// What a person should know, the first hundred.
     warnings: Vec<String>,
 }
@@ -172,6 +175,7 @@ impl Draft {
             limits,
             nodes: Nodes::new(scratch, label, limits.entries)?,
             links_waited: false,
+            earlier_links: false,
             warnings: Vec::new(),
         })
     }

@@ -224,6 +224,35 @@ refused! {
     a_name_with_a_nul: ["f a\0b"] => "NUL";
 }
 
+/// A store has such layers: it must not lose them, nor may they become others.
+#[test]
+fn links_of_layers_that_were_accepted_before_lead_where_they_led() {
+    let rows = |members: &[&str]| {
+        let mut draft = new();
+        draft.take_earlier_links();
+        for (position, text) in members.iter().enumerate() {
+            member(&mut draft, text, position as u64)?;
+        }
+        let rows = draft.settle()?.finish()?;
+        (0..rows.count()).map(|at| rows.row(at, no_content)).collect::<Result<Vec<_>>>()
+    };
+    for (members, link) in [
+        (&["f .wh.a", "f a/new", "h hl => a/x"][..], "/hl = lower /a/x"),
+        (&["d a", "f a/.wh..wh..opq", "d a/b", "h hl => a/b/x"], "/hl = lower /a/b/x"),
+        (&["f a", "d a", "h hl => a/x"], "/hl = lower /a/x"),
+        (&["f .wh.f", "h f => f"], "/f = lower /f"),
+        (&["h a/f => a/f", "f .wh.a"], "/a/f = lower /a/f"),
+        (&["h b => f", "h f => f", "f .wh.f"], "/b = lower /f"),
+    ] {
+        assert!(draft(members).is_err(), "{members:?}");
+        let found = show(&rows(members).unwrap());
+        assert!(found.iter().any(|line| line == link), "{members:?}: {found:?}");
+    }
+    let never = ["f .wh.foo", "h hl => foo"];
+    let error: crate::error::Error = rows(&never).unwrap_err();
+    assert!(error.to_string().contains("this layer hides"), "{error}");
+}
+
 #[test]
 fn depth_and_path_length_are_bounded_and_say_so() {
     let limits = Limits { depth: 3, path_bytes: 10, ..Limits::default() };

@@ -1,7 +1,8 @@
 //! Deriving a layer's rows from its directory alone, and `index.db` from all of them.
 //!
 //! The diff is put together again from `headers.zst` and `diff/` and read by the same code that
-//! unpacked it, so a rebuilt index equals the lost one.
+//! unpacked it, and by the rules of an earlier version where it was accepted by those, so a rebuilt
+//! index equals the lost one.
 //!
 //! Invariants: only layers whose rebuilt diff has their diff id enter the index; the new one is
 //! complete and durable before it replaces the old; nobody has the store open meanwhile.
@@ -60,7 +61,7 @@ pub(super) fn derive(leased: &LeasedLayer, scratch: &Arc<SpillSpace>) -> Result<
     let open = |path: &TreePath| leased.open(path).map_err(std::io::Error::other);
     let mut tar = Hashed::new(DiffStream::new(&headers, &open)?);
     let label = leased.diff_id().to_string();
-    let mut build = Build::new(&label, Limits::NONE, Discarded, scratch)?;
+    let mut build = Build::new(&label, Limits::NONE, Discarded, scratch)?.accepted_before();
     let mut reader = DiffReader::new(&mut tar, label, Limits::NONE, Keeper(None));
     build.read(&mut reader)?;
     reader.finish()?;
