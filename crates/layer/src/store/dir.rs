@@ -1,10 +1,10 @@
 //! The directory of a store: what lies where in it, and who is told of its changes.
 //!
 //! What is below the root can be read by whoever may enter it, so its mode decides who reads the
-//! files of all images. It is 0700 in the beginning; the owner may let others in.
+//! files of all images. It is 0700 if strata makes it; the owner may let others in.
 //!
-//! Invariants: a directory that becomes a store keeps other users out, if it is ours; who has the
-//! directory locked exclusively is alone in the store.
+//! Invariants: a directory that becomes a store keeps others out, if it is ours, but not its group
+//! nor whom its ACL names; who has the directory locked exclusively is alone in the store.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,8 +50,10 @@ impl StoreDir {
             }
         }
         let fd = open(root).doing(doing)?;
-        if is_empty(root).doing(doing)? {
-            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700)) {
+        let mode = rustix::fs::fstat(&fd).doing(doing)?.st_mode & 0o7777;
+        if mode & 0o007 != 0 && is_empty(root).doing(doing)? {
+            // The bits of the group are those of an ACL too: an administrator may have shared it.
+            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7770)) {
                 // Another user's: whose it is says who comes in.
                 Ok(()) | Err(Errno::PERM) => {}
                 Err(error) => return Err(error).doing(doing),
@@ -192,7 +194,7 @@ fn is_empty(dir: &Path) -> std::io::Result<bool> {
 }
 
 /// Whether there is anything in `layers/` of the store at `root`.
-pub(super) fn has_layers(root: &Path) -> Result<bool> {
+pub(crate) fn has_layers(root: &Path) -> Result<bool> {
     let layers = root.join("layers");
     match std::fs::read_dir(&layers) {
         Ok(mut found) => Ok(found.next().is_some()),
@@ -209,19 +211,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_becomes_a_store_keeps_other_users_out() {
+    fn a_directory_that_becomes_a_store_keeps_others_out() {
         let dir = tempfile::tempdir().unwrap();
         let mode = |root: &Path| root.metadata().unwrap().permissions().mode() & 0o7777;
-        let made = |name: &str| {
+        let made = |name: &str, mode| {
             let root = dir.path().join(name);
             create_dir(&root).unwrap();
-            set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+            set_permissions(&root, Permissions::from_mode(mode)).unwrap();
             root
         };
-        let (new, disk, used) = (made("new"), made("disk"), made("used"));
+        let (new, disk, used) = (made("new", 0o755), made("disk", 0o755), made("used", 0o755));
+        let (shared, private) = (made("shared", 0o2775), made("private", 0o700));
         create_dir(disk.join("lost+found")).unwrap();
         write(used.join("something"), "").unwrap();
-        for (root, expected) in [(&new, 0o700), (&disk, 0o700), (&used, 0o755)] {
+        let absent = dir.path().join("absent");
+        for (root, expected) in [
+            (&absent, 0o700),
+            (&new, 0o750),
+            (&disk, 0o750),
+            (&shared, 0o2770),
+            (&private, 0o700),
+            (&used, 0o755),
+        ] {
             StoreDir::make(root, None).unwrap();
             assert_eq!(mode(root), expected, "{}", root.display());
         }
