@@ -93,10 +93,10 @@ pub enum Error {
         .0.display()
     )]
     NotAStore(PathBuf),
-    /// `index.db` is gone, or has nothing in it, while layers are there.
+    /// `index.db` is gone, has nothing in it, or is a ledger's, while layers are there.
     #[error(
-        "the store at {} has layers but no index.db, or an empty one; `strata fsck --repair` \
-         rebuilds it",
+        "the store at {} has layers but no index.db of its own, or an empty one; `strata fsck \
+         --repair` rebuilds it",
         .0.display()
     )]
     NoIndex(PathBuf),

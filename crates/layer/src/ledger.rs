@@ -35,7 +35,7 @@ use crate::measure::Space;
 use crate::progress::Progress;
 use crate::scratch::BooksMemory;
 use crate::snapshot::Snapshot;
-use crate::store::LayerInput;
+use crate::store::{LayerInput, has_layers};
 
 /// The table that it has beside those of an index: the first that is made, so by it a ledger is
 /// known from a store.
@@ -85,9 +85,10 @@ impl Ledger {
             return Err(another());
         }
         let index = Index::open_if(&path, |db| match Tables::of(db)? {
-            Tables::OfLedger => Ok(()),
+            // Of a store that an older strata has taken for a ledger, layers are left.
+            Tables::OfLedger if !has_layers(dir)? => Ok(()),
             Tables::None if !has_store() => Ok(db.execute_batch(OWN)?),
-            Tables::None | Tables::OfStore => Err(another()),
+            Tables::OfLedger | Tables::None | Tables::OfStore => Err(another()),
         })?;
         // A power cut may take the last layers, which are read again then.
         index.db.pragma_update(None, "synchronous", "NORMAL")?;

@@ -9,7 +9,8 @@
 //!
 //! An index in which nothing is counts as none where layers are. SQLite would take a file that the
 //! repair of a file system or a failed copy has emptied for a new database, and a collection of
-//! garbage would then remove every layer.
+//! garbage would then remove every layer. So does one that has become a ledger's: an older `strata
+//! facts --work` took a store for its own directory, and its images from the index.
 //!
 //! Invariants: only [`Store::open`] and [`Store::open_with`] make a store; a store that is opened
 //! read-only is not changed in any way, and neither swept nor migrated.
@@ -31,8 +32,8 @@ impl Store {
     /// Opens the store at `root`, makes it if there is none, and removes what dead processes left.
     ///
     /// # Errors
-    /// `NoIndex` if layers are there but `index.db` is not, or has nothing in it; `NotAStore`;
-    /// `NewerStore`; `Io`.
+    /// `NoIndex` if layers are there but `index.db` is not, has nothing in it, or is a ledger's;
+    /// `NotAStore`; `NewerStore`; `Io`.
     pub fn open(root: &Path) -> Result<Self> {
         Self::open_with(root, StoreOptions::default())
     }
@@ -84,6 +85,7 @@ impl Store {
         // Not every file system that is exported or packed has locks; nothing is changed here.
         let _ = dir.lock(Lock::Shared);
         let index = SharedIndex::unwritable(dir.index(), options.elsewhere.as_deref(), why)?;
+        is_of_store(&index.lock().db, root)?;
         Ok(Self::assemble(dir, index, options))
     }
 
@@ -112,6 +114,7 @@ fn has_bytes(path: &Path) -> Result<bool> {
 fn is_of_store(db: &Connection, root: &Path) -> Result<()> {
     match Tables::of(db)? {
         Tables::OfStore => Ok(()),
+        Tables::OfLedger if has_layers(root)? => Err(Error::NoIndex(root.to_owned())),
         Tables::OfLedger => Err(Error::NotAStore(root.to_owned())),
         // Asked again: a process that is making the store may have done so meanwhile.
         Tables::None if has_layers(root)? && Tables::of(db)? == Tables::None => {

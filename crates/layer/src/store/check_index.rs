@@ -136,6 +136,9 @@ fn check_schema(root: &Path, path: &Path) -> Result<Option<String>> {
     let index = Index::open_existing(path)?;
     match Tables::of(&index.db)? {
         Tables::OfStore => {}
+        Tables::OfLedger if has_layers(root)? => {
+            return Ok(Some("is what an older `strata facts --work` made of it".to_owned()));
+        }
         Tables::OfLedger => return Err(Error::NotAStore(root.to_owned())),
         Tables::None => return Ok(has_layers(root)?.then(|| "has no tables".to_owned())),
     }

@@ -79,7 +79,7 @@ use crate::scratch::BooksMemory;
 
 pub use accounts::Accounts;
 pub use df::{Disk, DiskUsage, LayerUsage};
-pub(crate) use dir::StoreDir;
+pub(crate) use dir::{StoreDir, has_layers};
 pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
 pub use held_images::{HeldImage, HeldImages};

@@ -1,13 +1,20 @@
 //! `index.db` is derived: without it, or with a damaged one, the same comes back.
 
 use std::ffi::OsStr;
+use std::fs::{File, Permissions};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use strata_diff::Limits;
+use strata_diff::headers::{Keeper, StoredBody, StreamWriter};
+use strata_diff::stream::Hashed;
+use strata_diff::tar::DiffReader;
 use strata_layer::{Error, Ledger, Store, StoreOptions};
 
 use crate::common::{
-    Silent, TempStore, assert_clean, copy_store, dump, files, fsck, load, members, stored_files,
+    Silent, TempStore, assert_clean, copy_store, diff_id, dump, files, fsck, load, members,
+    stored_files, unpack,
 };
 
 fn filled(place: &TempStore) {
@@ -103,6 +110,63 @@ fn an_index_with_nothing_in_it_is_a_lost_one() {
         assert_eq!(Store::open_existing(&new, options()).unwrap().layers().unwrap(), [], "{name}");
         assert_clean(&new);
     }
+}
+
+/// An older `facts --work` took whatever directory it was given.
+#[test]
+fn an_index_that_facts_have_taken_is_a_lost_one() {
+    let place = TempStore::in_memory();
+    filled(&place);
+    let root = place.root();
+    let before = (dump(&root), stored_files(&root));
+    let db = rusqlite::Connection::open(root.join("index.db")).unwrap();
+    db.execute_batch(
+        "CREATE TABLE documents (digest BLOB PRIMARY KEY, bytes BLOB NOT NULL);
+         DELETE FROM tags; DELETE FROM image_layers; DELETE FROM images;
+         DROP INDEX entries_content; DROP INDEX entries_lower_links;",
+    )
+    .unwrap();
+    drop(db);
+    let options = StoreOptions::default;
+    assert!(matches!(Store::open_existing(&root, options()), Err(Error::NoIndex(_))));
+    assert!(matches!(Ledger::open(&root), Err(Error::NotALedger(_))));
+    let problems = fsck(&root).problems;
+    assert!(problems.len() == 1 && problems[0].to_string().contains("facts"), "{problems:?}");
+    assert_eq!(repair(&place).problems, []);
+    assert_eq!((dump(&root), stored_files(&root)), before);
+    assert_clean(&root);
+}
+
+/// A link below a directory that its own layer hides once led into the lower layers.
+#[test]
+fn a_layer_that_an_earlier_version_accepted_stays() {
+    let place = TempStore::in_memory();
+    let root = place.root();
+    let now = members(&["f .wh.b", "f a/new", "h hl => a/x"]);
+    let earlier = members(&["f .wh.a", "f a/new", "h hl => a/x"]);
+    assert!(unpack(&place.open(), &earlier).is_err());
+    unpack(&place.open(), &now).unwrap();
+    let layer = root.join("layers").join(diff_id(&earlier).hex());
+    std::fs::rename(root.join("layers").join(diff_id(&now).hex()), &layer).unwrap();
+    write_headers(&layer.join("headers.zst"), &earlier);
+    std::fs::remove_file(root.join("index.db")).unwrap();
+    assert_eq!(repair(&place).problems, []);
+    assert_clean(&root);
+    assert_eq!(place.open().layers().unwrap().len(), 1);
+}
+
+/// Replaces the file by that of a tar without bodies.
+fn write_headers(path: &Path, tar: &[u8]) {
+    let keeper = Keeper(Some(StreamWriter::new(tempfile::tempfile().unwrap()).unwrap()));
+    let mut tar = Hashed::new(tar);
+    let mut reader = DiffReader::new(&mut tar, "a layer".to_owned(), Limits::NONE, keeper);
+    while reader.next().unwrap().is_some() {}
+    let writer = reader.finish().unwrap().1.0.unwrap();
+    std::fs::remove_file(path).unwrap();
+    let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let no_bodies = std::iter::empty::<Result<StoredBody, strata_diff::Error>>();
+    writer.finish(0, no_bodies, &mut out, &mut |_| Ok(())).unwrap();
+    out.set_permissions(Permissions::from_mode(0o444)).unwrap();
 }
 
 #[test]
