@@ -5,22 +5,23 @@
 //! made, with all that is in it, because no layer format knows moves; it is opaque if its new place
 //! had a directory below.
 //!
-//! A union may write to the upper meanwhile. What goes while the view is taken is not in it; a file
-//! that shrinks or goes later, when its bytes are read, is an error that says so.
+//! A union may write to the upper meanwhile. What is removed while the view is taken is not in it,
+//! and is removed from the lower's tree as well; where that cannot be told, as after a move of a
+//! directory that was still to be read, all of it is taken again. A file that shrinks or goes later,
+//! when its bytes are read, is an error that says so.
 //!
-//! Invariants: applied to the lower, the layer gives the merged tree; the view is taken once, and
-//! stays as it was even if the upper changes.
+//! Invariants: applied to the lower, the layer gives the merged tree, and where that changes
+//! meanwhile each name as it was at some moment; the view is taken once, and stays as it was even
+//! if the upper changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
-use strata_content::{Content, Contents, FileContent, FileTree};
+use strata_content::{Content, Contents, FileTree};
 use strata_tree::{
     ContentRef, DirEntry, DirMarks, Entry, Error as TreeError, Kind, Lower, Name, NameBuf, Node,
     NodeId, Presence, Stat, TreePath, Xattr,
@@ -31,10 +32,18 @@ use super::base::Base;
 use super::error::{Error, Result, damaged};
 use super::files::OpenFile;
 use super::readers::Readers;
+use super::stats::stat;
 use super::table::{CopyStage, SeenNode};
 use super::types::{OpenHow, UnionOptions};
 use super::upper::Upper;
+use super::upper_contents::{AGAIN, UpperContents};
 use super::whiteouts::Whiteouts;
+
+/// How often a view is taken, at most, of an upper whose directories move meanwhile.
+const TRIES: u32 = 3;
+
+/// Up to how many directories that are still to be read are held open.
+const HELD: usize = 100;
 
 /// How a path of the merged tree differs from the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,17 +84,42 @@ struct Directory {
 /// A directory that is being read.
 struct PendingDir {
     id: NodeId,
+    /// The directory that it was found in.
+    parent: NodeId,
     path: TreePath,
     /// What the lower has at the same path.
     base: Option<Node>,
+    /// That directory hides what the lower has in it.
+    hidden: bool,
     /// It was moved here, or lies in one that was.
     moved: bool,
+    /// Its inode, which tells later whether it was removed.
+    held: Option<Arc<OwnedFd>>,
+}
+
+/// What was read of one directory.
+#[derive(Default)]
+struct ReadDir {
+    names: BTreeMap<NameBuf, Entry>,
+    list: Vec<(TreePath, PathChange)>,
+    same: Vec<(TreePath, Same)>,
+    /// The directories in it.
+    dirs: Vec<PendingDir>,
+}
+
+/// Where a directory is once it was read.
+enum Fate {
+    Stays,
+    Removed,
+    /// Elsewhere, or it cannot be told.
+    Moved,
 }
 
 /// An upper to be read only, also while a union writes to it.
 pub struct UpperView {
     union: Arc<Union>,
     parts: Arc<Base>,
+    options: UnionOptions,
 }
 
 impl UpperView {
@@ -96,14 +130,31 @@ impl UpperView {
     pub fn open(lower: FileTree, upper: &Path, options: UnionOptions) -> Result<Self> {
         let parts = Base::new(lower, Upper::view(upper)?, options, None)?;
         let union = Union::of(&parts, &Readers::new(&parts), options);
-        Ok(Self { union: Arc::new(union), parts: Arc::new(parts) })
+        Ok(Self { union: Arc::new(union), parts: Arc::new(parts), options })
     }
 
     /// What the upper changes.
     ///
     /// # Errors
-    /// `Upper`, `Lower`.
+    /// `Upper`, `Lower`; `Unusable` for an upper whose directories do not stop to move.
     pub fn changes(&self) -> Result<Layer> {
+        let upper = self.parts.upper.path();
+        let mut taken = self.take()?;
+        for _ in 1..TRIES {
+            if let Some(layer) = taken {
+                return Ok(layer);
+            }
+            // By a view that knows nothing of where things were.
+            taken = Self::open(self.parts.lower.clone(), upper, self.options)?.take()?;
+        }
+        taken.ok_or_else(|| Error::Unusable {
+            path: upper.display().to_string(),
+            why: format!("its directories were moved while they were read; {AGAIN}"),
+        })
+    }
+
+    /// One view; `None` if what it would say was true at no moment.
+    fn take(&self) -> Result<Option<Layer>> {
         let base = self.parts.lower.node(self.parts.lower.root())?;
         let mut layer = Layer {
             union: Arc::clone(&self.union),
@@ -115,83 +166,35 @@ impl UpperView {
             same: BTreeMap::new(),
         };
         layer.record(NodeId::ROOT, false)?;
-        let root =
-            PendingDir { id: NodeId::ROOT, path: TreePath::root(), base: Some(base), moved: false };
-        let mut open = vec![root];
+        let mut open = vec![PendingDir {
+            id: NodeId::ROOT,
+            parent: NodeId::ROOT,
+            path: TreePath::root(),
+            base: Some(base),
+            hidden: false,
+            moved: false,
+            held: None,
+        }];
         while let Some(place) = open.pop() {
-            match layer.directory(&place, &mut open) {
-                Err(error) if is_gone(&error) && !place.path.is_root() => layer.leave_out(&place),
-                done => done?,
+            let read = match layer.directory(&place, open.len()) {
+                Err(error) if !is_gone(&error) => return Err(error),
+                read => read.ok().flatten(),
+            };
+            match (layer.fate(&place)?, read) {
+                (Fate::Stays, Some(read)) => open.extend(layer.take_in(&place, read)),
+                (Fate::Removed, _) => layer.leave_out(&place),
+                (Fate::Stays, None) | (Fate::Moved, _) => return Ok(None),
             }
         }
         layer.leave_out_the_same();
-        Ok(layer)
-    }
-}
-
-/// The bytes of an upper and, above its layer, those of the lower.
-struct UpperContents(Arc<Base>);
-
-impl Contents for UpperContents {
-    fn open(&self, which: &ContentRef) -> strata_tree::Result<Box<dyn Content>> {
-        if let Some(layer) = which.layer.checked_sub(1) {
-            return self.0.lower.contents().open(&ContentRef { layer, ..which.clone() });
-        }
-        let file = self.0.upper.content(&which.path, OFlags::RDONLY).map_err(|error| {
-            let what = || format!("{} in the upper was removed while it was read", which.path);
-            match is_gone(&error) {
-                true => TreeError::io(what(), io::Error::other(AGAIN)),
-                false => told(error),
-            }
-        })?;
-        let failed = |error| TreeError::io(format!("opening {} in the upper", which.path), error);
-        let file = FileContent::new(file).map_err(failed)?;
-        Ok(Box::new(UpperContent { file, size: which.size }))
-    }
-
-    fn prefetch(&self, which: &[ContentRef]) {
-        for one in which {
-            if let Some(layer) = one.layer.checked_sub(1) {
-                self.0.lower.contents().prefetch(&[ContentRef { layer, ..one.clone() }]);
-            }
-        }
-    }
-}
-
-/// What can be done about an upper that changes while it is read.
-const AGAIN: &str = "try again, or unmount the upper first";
-
-/// The bytes of one file, as many as the layer says. More may have come.
-#[derive(Debug)]
-struct UpperContent {
-    file: FileContent,
-    size: u64,
-}
-
-impl Content for UpperContent {
-    fn len(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let done = self.file.read_at(&mut buffer[..wanted], offset)?;
-        match done < wanted {
-            true => Err(io::Error::other(format!("it became shorter while it was read; {AGAIN}"))),
-            false => Ok(done),
-        }
-    }
-
-    fn as_file(&self) -> Option<&File> {
-        self.file.as_file()
+        Ok(Some(layer))
     }
 }
 
 impl Layer {
     /// The bytes that the layer refers to.
     pub fn contents(&self) -> Arc<dyn Contents> {
-        Arc::new(UpperContents(Arc::clone(&self.parts)))
+        Arc::new(UpperContents::of(&self.parts))
     }
 
     /// Every path that differs, sorted; a directory is changed if anything in it is.
@@ -254,56 +257,71 @@ impl Layer {
         Ok(())
     }
 
-    fn directory(&mut self, place: &PendingDir, open: &mut Vec<PendingDir>) -> Result<()> {
+    /// Reads a directory, while `pending` others are to be read; `None` if names in it changed so
+    /// that what was read of them was true at no moment.
+    fn directory(&mut self, place: &PendingDir, pending: usize) -> Result<Option<ReadDir>> {
         let union = Arc::clone(&self.union);
         let seen = self.parts.table.see_dir(place.id)?;
-        let mut names = BTreeMap::new();
+        // An opaque directory needs no whiteouts, but what it hides is gone all the same.
+        let hidden = place.base.is_some_and(|base| seen.found.lower != Some(base.id));
+        let mut read = ReadDir::default();
+        let mut below = HashSet::new();
         for item in union.list(place.id)? {
-            match self.entry(place, &item.name) {
-                Ok(None) => {}
-                Ok(Some((node, dir))) => {
-                    names.insert(item.name, Entry::Node(node));
-                    open.extend(dir);
-                }
+            match self.entry(place, (&item.name, hidden), &mut read) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
                 Err(error) if is_gone(&error) || self.has_moved(&error, &seen, &item.name)? => {}
                 Err(error) => return Err(error),
             }
+            if item.below.is_some() {
+                below.insert(item.name);
+            }
         }
-        self.deleted(place, &seen, &mut names)?;
-        let parent = Some(union.parent(place.id)?);
-        self.dirs.insert(place.id, Directory { parent, names });
-        Ok(())
+        let holds = HELD.saturating_sub(pending);
+        for dir in read.dirs.iter_mut().rev().take(holds) {
+            dir.held = self.parts.upper.dir(&dir.path).ok();
+        }
+        let whole = self.deleted(place, &seen, &below, &mut read)?;
+        Ok(whole.then_some(read))
     }
 
-    /// One name that the upper has in a directory, if it is not the lower's alone; what is to be
-    /// read next, if it is a directory.
+    /// Takes note of a name that the upper has in a directory, if it is not the lower's alone.
+    /// `false`: it is a directory that was read under another name.
     fn entry(
         &mut self,
         place: &PendingDir,
-        name: &NameBuf,
-    ) -> Result<Option<(Node, Option<PendingDir>)>> {
+        (name, hidden): (&NameBuf, bool),
+        read: &mut ReadDir,
+    ) -> Result<bool> {
         let bytes = name.as_bytes();
-        let Some(attr) = self.union.lookup(place.id, bytes)? else { return Ok(None) };
+        let Some(attr) = self.union.lookup(place.id, bytes)? else { return Ok(true) };
         let child = self.parts.table.see(attr.id)?;
         if !place.moved && child.found.stage == CopyStage::Lower {
-            return Ok(None);
+            return Ok(true);
         }
         let base = self.base_of(place, name.as_name())?;
         let moved = place.moved || is_moved(&child, base);
         let covers = base.is_some_and(|base| base.stat.kind.is_dir());
         let is_dir = child.found.kind.is_dir();
+        if is_dir && self.nodes.contains_key(&attr.id) {
+            return Ok(false);
+        }
         let opaque = is_dir && covers && (moved || child.found.lower.is_none());
         self.record(attr.id, opaque)?;
         let same = !moved && self.is_same(&child, base)?;
         let path = place.path.join(name.as_name());
         let change = if base.is_some() { PathChange::Changed } else { PathChange::Added };
-        self.list.insert(path.clone(), change);
+        read.list.push((path.clone(), change));
         if same {
             let same = Same { dir: place.id, name: name.clone(), id: attr.id };
-            self.same.insert(path.clone(), same);
+            read.same.push((path.clone(), same));
         }
-        let dir = is_dir.then_some(PendingDir { id: attr.id, path, base, moved });
-        Ok(Some((self.nodes[&attr.id], dir)))
+        if is_dir {
+            let (id, parent) = (attr.id, place.id);
+            read.dirs.push(PendingDir { id, parent, path, base, hidden, moved, held: None });
+        }
+        read.names.insert(name.clone(), Entry::Node(self.nodes[&attr.id]));
+        Ok(true)
     }
 
     /// Whether a name is refused because its directory had another place when that was read, and
@@ -319,17 +337,47 @@ impl Layer {
         Ok(known.path.is_some_and(|path| self.parts.upper.node(&path).is_err_and(|e| is_gone(&e))))
     }
 
-    /// Takes a directory out that went before it was read, with what was read of it.
+    /// What has become of a directory while it was read.
+    fn fate(&self, place: &PendingDir) -> Result<Fate> {
+        let real = self.parts.table.see(place.id)?.found.real;
+        let (Some(real), false) = (real, place.path.is_root()) else { return Ok(Fate::Stays) };
+        match self.parts.upper.node_to_read(&place.path).and_then(stat) {
+            Ok(there) if there.stx_ino == real => return Ok(Fate::Stays),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let held = place.held.as_ref().map(stat).transpose()?;
+        let removed = held.is_some_and(|held| held.stx_ino == real && held.stx_nlink == 0);
+        Ok(if removed { Fate::Removed } else { Fate::Moved })
+    }
+
+    /// Adds what was read of a directory; gives the directories in it.
+    fn take_in(&mut self, place: &PendingDir, read: ReadDir) -> Vec<PendingDir> {
+        self.dirs.insert(place.id, Directory { parent: Some(place.parent), names: read.names });
+        self.list.extend(read.list);
+        self.same.extend(read.same);
+        read.dirs
+    }
+
+    /// Takes a directory out that was removed before it was read.
     fn leave_out(&mut self, place: &PendingDir) {
-        let gone = |path: &TreePath| {
-            let rest = path.as_bytes().strip_prefix(place.path.as_bytes());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-        };
-        self.list.retain(|path, _| !gone(path));
-        self.same.retain(|path, _| !gone(path));
-        let parent = self.union.parent(place.id).ok().and_then(|dir| self.dirs.get_mut(&dir));
+        self.list.remove(&place.path);
+        self.same.remove(&place.path);
+        self.nodes.remove(&place.id);
+        if place.base.is_some() {
+            self.list.insert(place.path.clone(), PathChange::Deleted);
+        }
+        let parent = self.dirs.get_mut(&place.parent);
         if let (Some(parent), Some((_, name))) = (parent, place.path.split_last()) {
-            parent.names.remove(&name.to_owned());
+            match place.base {
+                Some(_) if !place.hidden => {
+                    parent.names.insert(name.to_owned(), Entry::Whiteout);
+                }
+                Some(_) | None => {
+                    parent.names.remove(&name.to_owned());
+                }
+            }
         }
     }
 
@@ -379,15 +427,17 @@ impl Layer {
         }
     }
 
-    /// What only the lower has under this directory's path.
+    /// What only the lower has under this directory's path. `false`: the upper hid or had a name
+    /// when it was listed, and what it has there now was not read. `below`: the names that were
+    /// the lower's then.
     fn deleted(
         &mut self,
         place: &PendingDir,
         seen: &SeenNode,
-        names: &mut BTreeMap<NameBuf, Entry>,
-    ) -> Result<()> {
-        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(()) };
-        // An opaque directory needs no whiteouts, but what it hides is gone all the same.
+        below: &HashSet<NameBuf>,
+        read: &mut ReadDir,
+    ) -> Result<bool> {
+        let Some(base) = place.base.filter(|base| base.stat.kind.is_dir()) else { return Ok(true) };
         let hidden = seen.found.lower != Some(base.id);
         let mut gone = Vec::new();
         self.parts.lower.read_dir(base.id, 0, &mut |item: DirEntry<'_>| {
@@ -403,17 +453,24 @@ impl Layer {
         for name in gone {
             let path = place.path.join(name.as_name());
             if hidden {
-                if !names.contains_key(&name) {
-                    self.list.insert(path, PathChange::Deleted);
+                if !read.names.contains_key(&name) {
+                    read.list.push((path, PathChange::Deleted));
                 }
-            } else if let Some(dir) = &dir
-                && self.whiteouts.is_whiteout(dir, name.as_name())? == Some(true)
-            {
-                names.insert(name, Entry::Whiteout);
-                self.list.insert(path, PathChange::Deleted);
+            } else if let Some(dir) = &dir {
+                let known = read.names.get(&name).and_then(Entry::node);
+                if known.is_some_and(|node| node.stat.kind.is_dir()) {
+                    // What has become of it since is asked when it is read.
+                } else if self.whiteouts.is_whiteout(dir, name.as_name())? == Some(true) {
+                    if read.names.insert(name, Entry::Whiteout).is_some() {
+                        read.same.retain(|(same, _)| *same != path);
+                    }
+                    read.list.push((path, PathChange::Deleted));
+                } else if !read.names.contains_key(&name) && !below.contains(&name) {
+                    return Ok(false);
+                }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn known(&self, dir: NodeId) -> strata_tree::Result<&Directory> {
@@ -453,7 +510,7 @@ fn is_moved(child: &SeenNode, base: Option<Node>) -> bool {
 
 /// Whether an inode of the upper is not there any more: nothing is, or another kind of inode, such
 /// as a whiteout.
-fn is_gone(error: &Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     match error {
         Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. } => {
             matches!(*errno, Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::LOOP)
@@ -462,7 +519,7 @@ fn is_gone(error: &Error) -> bool {
     }
 }
 
-fn told(error: Error) -> TreeError {
+pub(super) fn told(error: Error) -> TreeError {
     match error {
         Error::Lower(error) => error,
         Error::Refused(errno) => TreeError::io("read the upper", errno),

@@ -74,6 +74,7 @@ mod table;
 mod types;
 mod unsynced;
 mod upper;
+mod upper_contents;
 mod whiteouts;
 mod xattrs;
 

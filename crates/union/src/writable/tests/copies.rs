@@ -64,17 +64,25 @@ fn names(dirs: &[&str], count: usize) -> Spec {
 }
 
 /// A lower that counts how often its directories are read, and fails at will.
-struct Watched {
+pub(super) struct Watched {
     lower: Arc<dyn Lower>,
     read: AtomicUsize,
     /// This name cannot be looked up once it has been that number of times.
     fails: Mutex<Option<(NameBuf, usize)>>,
+    /// What comes before the root is read again, once names in it were looked up.
+    pub(super) before_read: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    looked_up: AtomicBool,
 }
 
 impl Watched {
-    fn over(tree: &FileTree) -> Arc<Self> {
-        let (read, fails) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { lower: Arc::clone(tree.names()), read, fails })
+    pub(super) fn over(tree: &FileTree) -> Arc<Self> {
+        Arc::new(Self {
+            lower: Arc::clone(tree.names()),
+            read: AtomicUsize::new(0),
+            fails: Mutex::default(),
+            before_read: Mutex::default(),
+            looked_up: AtomicBool::new(false),
+        })
     }
 }
 
@@ -83,6 +91,9 @@ impl Lower for Watched {
         self.lower.root()
     }
     fn lookup(&self, dir: NodeId, name: Name<'_>) -> strata_tree::Result<Option<Entry>> {
+        if dir == self.root() {
+            self.looked_up.store(true, Ordering::Relaxed);
+        }
         let mut fails = self.fails.lock().unwrap();
         match &mut *fails {
             Some((which, 0)) if which.as_name() == name => {
@@ -100,6 +111,12 @@ impl Lower for Watched {
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> strata_tree::Result<()> {
         self.read.fetch_add(1, Ordering::Relaxed);
+        if dir == self.root()
+            && self.looked_up.swap(false, Ordering::Relaxed)
+            && let Some(before) = &mut *self.before_read.lock().unwrap()
+        {
+            before();
+        }
         self.lower.read_dir(dir, from, each)
     }
     fn node(&self, node: NodeId) -> strata_tree::Result<Node> {

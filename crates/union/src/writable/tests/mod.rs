@@ -20,6 +20,7 @@ mod rights;
 mod typeless;
 mod unsynced;
 mod uses;
+mod views;
 mod world;
 
 use rustix::io::Errno;
