@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RawMode};
 use rustix::io::Errno;
 use strata_diff::spill::SpillSpace;
 use strata_tree::{BlobDigest, ChainId, DiffId};
@@ -36,6 +36,15 @@ pub(crate) struct StoreDir {
     memory: BooksMemory,
 }
 
+/// Whether somebody has shared a directory on purpose: with a group, whose files it then makes
+/// (set-group-id), or by an ACL, whose mask the bits of the group are. The group of a plain one is
+/// that of its user, which may be everybody's.
+fn is_shared(dir: &OwnedFd, mode: RawMode) -> bool {
+    // More than fits: there is one.
+    let acl = rustix::fs::fgetxattr(dir, c"system.posix_acl_access", &mut [0_u8; 1][..]);
+    mode & 0o2000 != 0 || matches!(acl, Ok(_) | Err(Errno::RANGE))
+}
+
 impl StoreDir {
     /// Opens the store's directory, and makes it and what is missing in it.
     pub(super) fn make(root: &Path, on_step: Option<StepHook>) -> Result<Self> {
@@ -51,9 +60,9 @@ impl StoreDir {
         }
         let fd = open(root).doing(doing)?;
         let mode = rustix::fs::fstat(&fd).doing(doing)?.st_mode & 0o7777;
-        if mode & 0o007 != 0 && is_empty(root).doing(doing)? {
-            // The bits of the group are those of an ACL too: an administrator may have shared it.
-            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7770)) {
+        let kept = if is_shared(&fd, mode) { mode & 0o7770 } else { mode & 0o7700 };
+        if kept != mode && is_empty(root).doing(doing)? {
+            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(kept)) {
                 // Another user's: whose it is says who comes in.
                 Ok(()) | Err(Errno::PERM) => {}
                 Err(error) => return Err(error).doing(doing),
@@ -227,14 +236,34 @@ mod tests {
         let absent = dir.path().join("absent");
         for (root, expected) in [
             (&absent, 0o700),
-            (&new, 0o750),
-            (&disk, 0o750),
+            (&new, 0o700),
+            (&disk, 0o700),
             (&shared, 0o2770),
             (&private, 0o700),
             (&used, 0o755),
         ] {
             StoreDir::make(root, None).unwrap();
             assert_eq!(mode(root), expected, "{}", root.display());
+        }
+        // By an ACL: rwx for the user, r-x for user 1000, --- for the group, r-x at most, --- else.
+        let listed = made("listed", 0o755);
+        let mut acl = 2_u32.to_le_bytes().to_vec();
+        for (tag, bits, id) in
+            [(1_u16, 7_u16, u32::MAX), (2, 5, 1000), (4, 0, u32::MAX), (16, 5, u32::MAX)]
+                .into_iter()
+                .chain([(32, 0, u32::MAX)])
+        {
+            acl.extend([&tag.to_le_bytes()[..], &bits.to_le_bytes()].concat());
+            acl.extend(id.to_le_bytes());
+        }
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::setxattr(&listed, "system.posix_acl_access", &acl, flags) {
+            Ok(()) => {
+                StoreDir::make(&listed, None).unwrap();
+                assert_eq!(mode(&listed), 0o750, "the mask of the ACL");
+            }
+            // No ACLs on this file system.
+            Err(error) => assert_eq!(error, Errno::OPNOTSUPP),
         }
         // The owner lets others in, and they stay in.
         set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
