@@ -181,9 +181,8 @@ impl Filesystem for Writable {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (dir, name) = (id(parent), name.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_held_up(), reply, move |mount| {
-            Ok(mount.union.unlink(dir, &name)?)
-        });
+        let waits = self.mount.union.name_waits_for_copy(dir, &name);
+        self.answer_aside(req, waits, reply, move |mount| Ok(mount.union.unlink(dir, &name)?));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -202,7 +201,9 @@ impl Filesystem for Writable {
     ) {
         let (from, name) = (id(parent), name.as_bytes().to_vec());
         let (to, newname) = (id(newparent), newname.as_bytes().to_vec());
-        self.answer_aside(req, self.mount.is_held_up(), reply, move |mount| {
+        let waits = |dir, name| self.mount.union.name_waits_for_copy(dir, name);
+        let waits = waits(from, &name) || waits(to, &newname);
+        self.answer_aside(req, waits, reply, move |mount| {
             let (mode, whiteout) = flags::rename(flags)?;
             Ok(mount.union.rename((from, &name), (to, &newname), mode, whiteout)?)
         });
@@ -313,7 +314,7 @@ impl Filesystem for Writable {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (node, how, who) = (id(ino), flags::open_how(flags), Changer::of(req));
         let slow = match (how.write, how.truncate) {
-            (_, true) => self.mount.union.waits_for_copy(Some(node)),
+            (_, true) => self.mount.union.waits_for_copy(node),
             (true, false) => self.mount.is_slow(node),
             (false, false) => false,
         };

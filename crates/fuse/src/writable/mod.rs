@@ -131,17 +131,12 @@ impl Mount {
     /// Whether a change of this node has so much to copy, or to wait for, that it must not hold up
     /// the others.
     fn is_slow(&self, node: NodeId) -> bool {
-        self.union.copy_up_bytes(node) > QUICK || self.union.waits_for_copy(Some(node))
+        self.union.copy_up_bytes(node) > QUICK || self.union.waits_for_copy(node)
     }
 
     /// The same for a change of its metadata alone.
     fn is_slow_to_mark(&self, node: NodeId) -> bool {
-        self.union.mark_up_bytes(node) > QUICK || self.union.waits_for_copy(Some(node))
-    }
-
-    /// The same for a change of a name, of whichever node it is.
-    fn is_held_up(&self) -> bool {
-        self.union.waits_for_copy(None)
+        self.union.mark_up_bytes(node) > QUICK || self.union.waits_for_copy(node)
     }
 
     /// Opens a file. Emptying one takes its set-id bits as writing does.

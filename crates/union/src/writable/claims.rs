@@ -51,10 +51,9 @@ impl Claims {
         Claim { claims: self, nodes: nodes.to_vec() }
     }
 
-    /// Whether a claim of a node (`None`: of any) would wait for long.
-    pub(super) fn wait_long(&self, node: Option<NodeId>) -> bool {
-        let taken = self.lock();
-        node.map_or(!taken.long.is_empty(), |node| taken.long.contains(&node))
+    /// The nodes of which a claim would wait for long.
+    pub(super) fn long(&self) -> Vec<NodeId> {
+        self.lock().long.iter().copied().collect()
     }
 }
 

@@ -112,9 +112,15 @@ impl CopyUp {
         if self.no_metacopy || removed() { self.copy_up_bytes(node) } else { 0 }
     }
 
-    /// Whether a change of a node (`None`: of any) would wait for a long copy that is under way.
-    pub(super) fn waits_for_copy(&self, node: Option<NodeId>) -> bool {
-        self.locks.wait_long(node)
+    /// Whether a change of a node would wait for a long copy that is under way.
+    pub(super) fn waits_for_copy(&self, node: NodeId) -> bool {
+        self.locks.claimed_long().contains(&node)
+    }
+
+    /// The same for a change of a name; the kernel has looked it up, so it is known.
+    pub(super) fn name_waits_for_copy(&self, dir: NodeId, name: &[u8]) -> bool {
+        let is = |(parent, known): &(NodeId, NameBuf)| *parent == dir && known.as_bytes() == name;
+        self.locks.claimed_long().iter().any(|node| self.table.places(*node).iter().any(is))
     }
 
     /// Brings a directory and all above it into the upper.

@@ -35,9 +35,9 @@ impl NodeLocks {
         self.claims.claim(nodes)
     }
 
-    /// Whether a claim of a node (`None`: of any) would wait for long.
-    pub(super) fn wait_long(&self, node: Option<NodeId>) -> bool {
-        self.claims.wait_long(node)
+    /// The nodes of which a claim would wait for long.
+    pub(super) fn claimed_long(&self) -> Vec<NodeId> {
+        self.claims.long()
     }
 
     /// Paths stay as they are while this is held.

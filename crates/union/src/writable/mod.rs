@@ -252,10 +252,14 @@ impl Union {
         self.copies.mark_up_bytes(node)
     }
 
-    /// Whether a change of a node (`None`: of any, by its name) would wait for a long copy of bytes
-    /// that is under way.
-    pub fn waits_for_copy(&self, node: Option<NodeId>) -> bool {
+    /// Whether a change of a node would wait for a long copy of bytes that is under way.
+    pub fn waits_for_copy(&self, node: NodeId) -> bool {
         self.copies.waits_for_copy(node)
+    }
+
+    /// The same for a change of a name, whichever node it is.
+    pub fn name_waits_for_copy(&self, dir: NodeId, bytes: &[u8]) -> bool {
+        self.copies.name_waits_for_copy(dir, bytes)
     }
 
     /// Opens a regular file; for writing it is copied up first.
