@@ -13,7 +13,7 @@
 //! what was there: a file of several names has none of them in the upper.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -43,6 +43,11 @@ use super::upper::{Temporary, Upper};
 
 /// From how many bytes on a copy takes longer than a request may hold others up.
 const LONG: u64 = 1024 * 1024;
+
+/// The work directory's link to the copy of a lower's node, while that gets its names.
+fn links_of(lower: NodeId) -> String {
+    format!("links-{}", lower.0)
+}
 
 /// When a copy's content is synced.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -264,6 +269,11 @@ impl CopyUp {
         let node = self.lower.node(lower)?;
         let kind = node.stat.kind;
         let stage = if kind == Kind::Regular { stage } else { CopyStage::Upper };
+        let several = node.stat.nlink > 1 && !kind.is_dir();
+        // Of another union that uses the directories, too, it may be under way.
+        if several && !self.upper.is_shared() {
+            self.take_back((id, lower))?;
+        }
         let (work, made) = (self.upper.work(), self.upper.temporary());
         let target = match kind {
             Kind::Symlink => self.lower.read_link(lower)?,
@@ -303,14 +313,19 @@ impl CopyUp {
             let mtime = SetTime::To(node.stat.mtime);
             set_times(&fd, mtime, mtime)?;
             self.table.begins(id, stat(&fd)?.stx_ino);
-            let several = node.stat.nlink > 1 && !kind.is_dir();
             self.place_copy(seen, lower, &made, &fd, several)?;
             Ok(fd)
         });
         let file = match result {
             Ok(file) => file,
             Err(error) => {
-                self.table.gives_up(id);
+                if several {
+                    // While it had some names, they were not the lower's.
+                    self.links.look_again();
+                }
+                if !several || !self.is_left(lower) {
+                    self.table.gives_up(id);
+                }
                 let _ = self.upper.discard(&made);
                 return Err(error.of(|| self.copied_to(seen)));
             }
@@ -371,34 +386,68 @@ impl CopyUp {
             return Ok(());
         };
         let link = names.iter().any(|other| *other != (dir, name.clone()));
-        let links = format!("links-{}", lower.0);
+        let links = links_of(lower);
         if link {
             let flags = AtFlags::empty();
             rustix::fs::linkat(self.upper.work(), made.name(), self.upper.work(), &links, flags)
                 .doing(|| "link a copy of several names".to_owned())?;
         }
-        self.quietly(dir, |fd| self.upper.place(made, fd, name.as_name(), false))?;
-        if link && let Err(error) = self.link_all(lower, &links, &names) {
-            // Under some names alone it would be two files. What cannot be taken back now is
-            // completed by the next use of the upper, as after a crash.
-            names.push((dir, name));
-            let _ = self.unlink_all(stat(fd)?.stx_ino, &links, &names);
-            return Err(error);
+        let placed = self.quietly(dir, |fd| self.upper.place(made, fd, name.as_name(), false));
+        if !link {
+            return placed;
         }
-        Ok(())
+        placed.and_then(|()| self.link_all(lower, &links, &names)).inspect_err(|_| {
+            // Under some names alone it would be two files. What cannot be taken back now is taken
+            // back by the next try, or completed by the next use of the upper, as after a crash.
+            names.push((dir, name));
+            let _ = stat(fd).and_then(|copy| self.unlink_all(copy.stx_ino, &links, &names));
+        })
     }
 
-    /// Takes a copy its names away, but for those that are no more its own.
+    /// Whether a copy of several names has failed, and still has some of them.
+    fn is_left(&self, lower: NodeId) -> bool {
+        let links = links_of(lower);
+        rustix::fs::statat(self.upper.work(), &links, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Takes back what is left of such a copy, before another is made. One that somebody may have
+    /// used since, under the names that it has, stays for the next use of the upper to complete.
+    fn take_back(&self, (id, lower): (NodeId, NodeId)) -> Result<()> {
+        let links = links_of(lower);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let left = match rustix::fs::statat(self.upper.work(), &links, flags) {
+            Err(Errno::NOENT) => return Ok(()),
+            left => left.doing(|| format!("stat {links}"))?,
+        };
+        let unused = self.table.rises(id) && self.table.has_inode(id, left.st_ino);
+        let mut pins = self.table.pins();
+        let mut names = match (left.st_nlink, unused) {
+            (1, _) => Vec::new(),
+            (_, true) => self.names_of((id, lower), &mut pins)?,
+            (_, false) => return Ok(()),
+        };
+        let _steady = self.locks.steady();
+        names.extend(self.table.places(id));
+        self.unlink_all(left.st_ino, &links, &names)
+    }
+
+    /// Takes a copy its names away, but for those that are no more its own. One that stays keeps
+    /// no other, and the link in the work directory.
     fn unlink_all(&self, number: u64, links: &str, names: &[(NodeId, NameBuf)]) -> Result<()> {
-        for (dir, name) in names {
-            self.quietly(*dir, |fd| match stat_named(fd, name.as_name())? {
-                Some(there) if there.stx_ino == number => {
-                    rustix::fs::unlinkat(fd, name.as_bytes(), AtFlags::empty())
-                        .doing(|| format!("remove {:?}", name.as_name().as_os_str()))
-                }
-                _ => Ok(()),
-            })?;
-        }
+        let unlink = |(dir, name): &(NodeId, NameBuf)| {
+            let ours = |fd: BorrowedFd<'_>| {
+                stat_named(fd, name.as_name()).map(|it| it.is_some_and(|it| it.stx_ino == number))
+            };
+            if !ours(self.upper.dir(self.table.see_dir(*dir)?.place()?)?.as_fd())? {
+                return Ok(());
+            }
+            self.quietly(*dir, |fd| match ours(fd)? {
+                true => rustix::fs::unlinkat(fd, name.as_bytes(), AtFlags::empty())
+                    .doing(|| format!("remove {:?}", name.as_name().as_os_str())),
+                false => Ok(()),
+            })
+        };
+        names.iter().map(unlink).fold(Ok(()), Result::and)?;
         rustix::fs::unlinkat(self.upper.work(), links, AtFlags::empty())
             .doing(|| format!("remove {links}"))
     }
@@ -425,15 +474,17 @@ impl CopyUp {
         rustix::fs::unlinkat(work, links, AtFlags::empty()).doing(|| format!("remove {links}"))
     }
 
-    /// Changes a directory of the upper without changing its times.
+    /// Changes a directory of the upper without changing its times. One whose times cannot be set
+    /// (`chattr +a`) is refused before, as what was changed in it could not be taken back.
     fn quietly(
         &self,
         dir: NodeId,
-        change: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>,
+        change: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         let _touching = self.locks.touching(&[dir]);
         let fd = self.upper.dir(self.table.see_dir(dir)?.place()?)?;
         let before = stat(&fd)?;
+        set_times(&fd, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))?;
         change(fd.as_fd())?;
         set_times(&fd, SetTime::stat(before.stx_atime), SetTime::stat(before.stx_mtime))
     }

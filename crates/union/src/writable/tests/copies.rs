@@ -242,3 +242,36 @@ fn one_walk_finds_all_names_after_a_directory_has_moved() {
         assert!(walked < 10, "{walked} directories were read");
     }
 }
+
+/// As after `chattr -a`, and after any other error of the upper.
+#[test]
+fn a_copy_of_several_names_that_could_not_take_its_place_can_be_made_again() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tree = in_memory(&names(&["", "d/"], 3)).unwrap();
+    let union = union(dir.path(), tree);
+    let id = find(&union, "n0");
+    let in_the_way = dir.path().join("upper/n0");
+    std::fs::write(&in_the_way, "").unwrap();
+    for _ in 0..2 {
+        assert!(union.set_attr(id, &PERM).is_err());
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    // A directory that only grows, where that can be said.
+    let d = std::fs::File::open(dir.path().join("upper/d")).unwrap();
+    let append = rustix::fs::ioctl_setflags(&d, rustix::fs::IFlags::APPEND).is_ok();
+    for _ in 0..if append { 2 } else { 0 } {
+        assert!(union.set_attr(id, &PERM).is_err());
+        let left = |part: &str| std::fs::read_dir(dir.path().join(part)).unwrap().count();
+        assert_eq!((left("upper"), left("upper/d"), left("work/work")), (1, 0, 0));
+    }
+    if append {
+        rustix::fs::ioctl_setflags(&d, rustix::fs::IFlags::empty()).unwrap();
+    }
+    assert_eq!(union.set_attr(id, &PERM).unwrap().stat.nlink, 6);
+    let d = find(&union, "d");
+    for n in 0..3 {
+        let name = format!("n{n}");
+        assert_eq!(find(&union, &name), id);
+        assert_eq!(union.lookup(d, name.as_bytes()).unwrap().unwrap().id, id);
+    }
+}
