@@ -119,17 +119,31 @@ impl NameResolver {
         let attr = match &location {
             // Its names are being linked, or were while this was looked at: their number is not
             // that of any moment.
-            ResolvedName::Upper(found, _, stat)
+            ResolvedName::Upper(found, fd, stat)
                 if stat.stx_nlink > 1
                     && !found.kind.is_dir()
                     && (self.table.rises(found.id) || self.table.raised() != since) =>
             {
-                self.inodes.attr_of(&self.table.see(found.id)?)?
+                self.attr_now(found.id, fd)
             }
-            ResolvedName::Upper(found, fd, stat) => self.inodes.upper_attr(found, fd, stat)?,
-            ResolvedName::Lower(found, node) => lower_attr(found, node),
+            ResolvedName::Upper(found, fd, stat) => self.inodes.upper_attr(found, fd, stat),
+            ResolvedName::Lower(found, node) => Ok(lower_attr(found, node)),
         };
+        // Who gets an error has looked up nothing.
+        let attr = attr.inspect_err(|_| self.table.forget(location.found().id, 1))?;
         Ok(Some(Attr { generation, ..attr }))
+    }
+
+    /// What is shown of a node that has this inode of the upper or, until all its names are there,
+    /// only its lower's. The inode has other names, which may go meanwhile.
+    fn attr_now(&self, id: NodeId, fd: &OwnedFd) -> Result<Attr> {
+        let seen = self.table.see(id)?;
+        match seen.found.stage {
+            CopyStage::Lower => self.inodes.attr_of(&seen),
+            CopyStage::Meta | CopyStage::Upper => {
+                self.inodes.upper_attr(&seen.found, fd, &stat(fd)?)
+            }
+        }
     }
 
     /// The name's node, known to the table from now on; its generation.

@@ -275,3 +275,37 @@ fn a_copy_of_several_names_that_could_not_take_its_place_can_be_made_again() {
         assert_eq!(union.lookup(d, name.as_bytes()).unwrap().unwrap().id, id);
     }
 }
+
+#[test]
+fn a_name_is_found_while_another_name_of_its_file_moves() {
+    let mut spec = names(&[""], 2);
+    for n in 0..300 {
+        spec = spec.file(format!("f{n}"), "content");
+    }
+    let world = World::new(spec, options());
+    let (union, id) = (world.union(), world.id("n0"));
+    union.set_attr(id, &PERM).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for (from, to) in [(b"n0", b"m0"), (b"m0", b"n0")] {
+                    let (from, to) = ((NodeId::ROOT, &from[..]), (NodeId::ROOT, &to[..]));
+                    union.rename(from, to, RenameMode::Replace, false).unwrap();
+                }
+            }
+        });
+        let finder = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let attr = union.lookup(NodeId::ROOT, b"n1");
+                assert_eq!(attr.unwrap().unwrap().id, id);
+            }
+        });
+        for n in 0..300 {
+            union.set_attr(find(union, &format!("f{n}")), &PERM).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        mover.join().unwrap();
+        finder.join().unwrap();
+    });
+}
