@@ -7,8 +7,8 @@
 //!
 //! A union may write to the upper meanwhile. What is removed while the view is taken is not in it,
 //! and is removed from the lower's tree as well; where that cannot be told, as after a move of a
-//! directory that was still to be read, all of it is taken again. A file that shrinks or goes later,
-//! when its bytes are read, is an error that says so.
+//! directory that was still to be read, all of it is taken again. A file that shrinks or goes
+//! later, when its bytes are read, is an error that says so.
 //!
 //! Invariants: applied to the lower, the layer gives the merged tree, and where that changes
 //! meanwhile each name as it was at some moment; the view is taken once, and stays as it was even
@@ -36,7 +36,7 @@ use super::stats::stat;
 use super::table::{CopyStage, SeenNode};
 use super::types::{OpenHow, UnionOptions};
 use super::upper::Upper;
-use super::upper_contents::{AGAIN, UpperContents};
+use super::upper_contents::{AGAIN, UpperContents, is_gone, told};
 use super::whiteouts::Whiteouts;
 
 /// How often a view is taken, at most, of an upper whose directories move meanwhile.
@@ -506,30 +506,6 @@ fn is_moved(child: &SeenNode, base: Option<Node>) -> bool {
     child.found.kind.is_dir()
         && child.found.lower.is_some()
         && child.found.lower != base.map(|base| base.id)
-}
-
-/// Whether an inode of the upper is not there any more: nothing is, or another kind of inode, such
-/// as a whiteout.
-pub(super) fn is_gone(error: &Error) -> bool {
-    match error {
-        Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. } => {
-            matches!(*errno, Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::LOOP)
-        }
-        Error::Lower(_) | Error::InUse { .. } | Error::Unusable { .. } => false,
-    }
-}
-
-pub(super) fn told(error: Error) -> TreeError {
-    match error {
-        Error::Lower(error) => error,
-        Error::Refused(errno) => TreeError::io("read the upper", errno),
-        Error::Upper { what, errno } => TreeError::io(what, errno),
-        Error::Attribute { errno, .. } => TreeError::io(error.to_string(), errno),
-        Error::InUse { .. } => TreeError::io(error.to_string(), rustix::io::Errno::BUSY),
-        Error::Unusable { path, why } => {
-            TreeError::io(format!("{path}: {why}"), rustix::io::Errno::INVAL)
-        }
-    }
 }
 
 impl Lower for Layer {

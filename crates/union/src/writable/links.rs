@@ -131,7 +131,8 @@ impl LinkFinder {
 
     /// The paths of all nodes of several names that are only in the lower, found by a walk of the
     /// whole tree. A node gets no name while it is there alone, so they stay true, but for names
-    /// that went, until a directory moves or a copy gives its names back. The caller keeps the tree steady.
+    /// that went, until a directory moves or a copy gives its names back. The caller keeps the tree
+    /// steady.
     fn search(&self) -> Result<Arc<Links>> {
         let moves = self.table.moves();
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The bytes that a view of an upper refers to.
+//! The bytes that a view of an upper refers to, and what is told when they are gone.
 //!
 //! Invariant: a file gives as many bytes as the view says, or an error that says why not.
 
@@ -7,11 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use strata_content::{Content, Contents, FileContent};
 use strata_tree::{ContentRef, Error as TreeError};
 
 use super::base::Base;
-use super::changes::{is_gone, told};
+use super::error::Error;
 
 /// The bytes of an upper and, above its layer, those of the lower.
 pub(super) struct UpperContents(Arc<Base>);
@@ -75,5 +76,27 @@ impl Content for UpperContent {
 
     fn as_file(&self) -> Option<&File> {
         self.file.as_file()
+    }
+}
+
+/// Whether an inode of the upper is not there any more: nothing is, or another kind of inode, such
+/// as a whiteout.
+pub(super) fn is_gone(error: &Error) -> bool {
+    match error {
+        Error::Refused(errno) | Error::Upper { errno, .. } | Error::Attribute { errno, .. } => {
+            matches!(*errno, Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::LOOP)
+        }
+        Error::Lower(_) | Error::InUse { .. } | Error::Unusable { .. } => false,
+    }
+}
+
+pub(super) fn told(error: Error) -> TreeError {
+    match error {
+        Error::Lower(error) => error,
+        Error::Refused(errno) => TreeError::io("read the upper", errno),
+        Error::Upper { what, errno } => TreeError::io(what, errno),
+        Error::Attribute { errno, .. } => TreeError::io(error.to_string(), errno),
+        Error::InUse { .. } => TreeError::io(error.to_string(), Errno::BUSY),
+        Error::Unusable { path, why } => TreeError::io(format!("{path}: {why}"), Errno::INVAL),
     }
 }
