@@ -54,7 +54,7 @@ DISK_SIZE = 320 << 20
 END = ("end", 1)
 PATIENCE = 60
 # What names a thing: a path, a reference, a digest, a device.
-NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|work\b|mnt\b|the store|daemon|descriptors|pipe")
+NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|work\b|mnt\b|the store|daemon|descriptors|pipe|index\.db")
 
 
 class Runs:
