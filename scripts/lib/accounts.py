@@ -184,7 +184,8 @@ class Judge:
             "leftovers": total([below(self.store, "staging"), below(self.store, "trash")]),
             "images.json": below(self.store, "images.json"),
             "reserve": below(self.store, "reserve"),
-            "index.db": below(self.store, "index.db"), "root": lstat(self.store),
+            "index.db": below(self.store, "index.db"),
+            "root": total([lstat(self.store), below(self.store, "layer-blobs")]),
             "total": (self.du("--apparent-size", "-B1"), self.du("-B512")),
         }
         equal("parts", sorted(said), sorted(computed))
