@@ -105,8 +105,8 @@ pub struct Disk {
     pub reserve: Space,
     /// `index.db` with its log.
     pub index: Space,
-    /// The root directory, and what else is in it: `layer-blobs`, what is known of registries, and
-    /// what is none of strata's.
+    /// The root directory and the other files in it: `layer-blobs`, what is known of registries,
+    /// and files that strata has not made.
     pub root: Space,
 }
 
