@@ -146,9 +146,23 @@ impl Index {
         Ok(self.db.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
-    /// Closes it; the last one to do so has its log merged into `index.db`, durably.
+    /// Closes it; the last one to do so has its log merged into `index.db`, durably. Where that
+    /// fails the log stays, without an error: it is merged the next time.
     pub(crate) fn close(self) -> Result<()> {
         Ok(self.db.close().map_err(|(_, error)| error)?)
+    }
+
+    /// Closes it with its log merged, durably: `index.db` is all of it, and can be put elsewhere.
+    ///
+    /// # Errors
+    /// `Sqlite` if the log cannot be merged; `InUse` if another has the index open.
+    pub(crate) fn close_whole(self) -> Result<()> {
+        let merge = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let busy: bool = self.db.query_row(merge, [], |row| row.get(0))?;
+        if busy {
+            return Err(Error::InUse { what: "an index that is being made".to_owned() });
+        }
+        self.close()
     }
 
     /// An empty one in memory, for comparing.
@@ -228,6 +242,33 @@ mod tests {
         let path = dir.path().join("index.db");
         Index::open(&path).unwrap().close().unwrap();
         assert!(path.metadata().unwrap().len() < 40_000);
+    }
+
+    /// What SQLite does when it is closed tells nobody that it has failed.
+    #[test]
+    fn one_whose_log_cannot_be_merged_is_not_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let filled = || {
+            let index = Index::open(&path).unwrap();
+            index.db.busy_timeout(std::time::Duration::ZERO).unwrap();
+            let more = "INSERT INTO holders
+                 SELECT count(*) + 1, CAST(count(*) AS BLOB), 0, 0, 0 FROM holders";
+            index.db.execute_batch(more).unwrap();
+            index
+        };
+        let index = filled();
+        let reader = Index::open(&path).unwrap();
+        reader.db.execute_batch("BEGIN; SELECT count(*) FROM holders").unwrap();
+        assert!(index.close_whole().unwrap_err().is_in_use());
+        drop(reader);
+        filled().close_whole().unwrap();
+        let alone = dir.path().join("alone.db");
+        std::fs::copy(&path, &alone).unwrap();
+        let count = "SELECT count(*) FROM holders";
+        let count: i64 =
+            Connection::open(alone).unwrap().query_row(count, [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariants: `index.db` is never seen half made, neither by another process nor after a crash;
 //! the log of an index that is replaced goes before it is, so that it is never replayed into
-//! the new one.
+//! the new one; the new one's own log is merged into it, or it is not put in its place.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,11 +28,11 @@ impl NewIndex {
     pub(super) fn make(root: &Path) -> Result<Self> {
         let (dir, lock) = locked_dir(&root.join("staging"), "index")?;
         let new = Self { dir, _lock: lock };
-        new.open()?.close()?;
+        new.open()?.close_whole()?;
         Ok(new)
     }
 
-    /// Opens it, to fill it; it has to be closed before it is put in place.
+    /// Opens it, to fill it; it has to be closed as a whole before it is put in place.
     pub(super) fn open(&self) -> Result<Index> {
         Index::open(&self.path())
     }

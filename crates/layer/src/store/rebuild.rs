@@ -116,7 +116,7 @@ pub(super) fn rebuild(
     restore_images(&dir, &tx, report)?;
     tx.commit()?;
     let images = ImageList::of(&index.db)?;
-    index.close()?;
+    index.close_whole()?;
     dir.step(Step::IndexRebuilt);
     new.replace(&dir.index())?;
     dir.step(Step::IndexReplaced);
