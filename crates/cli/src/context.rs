@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags};
+use strata_fuse::in_first_user_namespace;
 use strata_layer::{Limits, Store, StoreOptions};
 use stratafs::{Engine, OpenImage};
 
@@ -233,7 +234,7 @@ fn elsewhere() -> Option<PathBuf> {
     let absolute = |name: &str| named(name).filter(|path| path.is_absolute());
     let user = rustix::process::geteuid();
     // Who is root in a namespace only is an ordinary user to the directories of the system.
-    if user.is_root() && is_initial_namespace().unwrap_or(true) {
+    if user.is_root() && in_first_user_namespace().unwrap_or(true) {
         return Some(PathBuf::from("/var/cache/stratafs"));
     }
     let home = || absolute("HOME").map(|home| home.join(".cache"));
@@ -267,12 +268,6 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
         true => Ok(()),
         false => Err(std::io::Error::other("it is not a directory of this user alone")),
     }
-}
-
-/// Whether this process is in the user namespace that all others come from; `None` without /proc.
-pub(crate) fn is_initial_namespace() -> Option<bool> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
-    Some(map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 #[cfg(test)]

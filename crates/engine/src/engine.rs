@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use strata_fuse::in_first_user_namespace;
 use strata_image::{
     CopiedImage, CopyOptions, ImportOptions, Listeners, LoadOptions, Loaded, Location, PullOptions,
     Pulled, SourceSpec, Target,
@@ -16,7 +17,6 @@ use strata_registry::{Reference, Registries};
 use crate::error::{ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::mounts::kernel::{self, KernelMount, KernelTop};
-use crate::mounts::namespaces;
 use crate::mounts::{
     MountInfo, MountRecords, MountSettings, MountStatus, ServedFrom, ServedMount, UnmountHow,
     Unmounted, list, point, umount,
@@ -360,7 +360,7 @@ impl Engine {
             created: u64::try_from(now.as_second()).unwrap_or(0),
             temporary: wanted.is_none() && !keep,
             apart: !root,
-            user_marks: root && !namespaces::in_first().unwrap_or(true),
+            user_marks: root && !in_first_user_namespace().unwrap_or(true),
         };
         uppers.create(&upper, self.image(reference)?.files)?;
         Ok((upper, true))

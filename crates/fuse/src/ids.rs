@@ -13,6 +13,16 @@ use std::str::FromStr;
 /// What stands for numbers that have no other (user_namespaces(7)).
 const OVERFLOW: u32 = 65_534;
 
+/// Whether this process is in the user namespace that all others come from (user_namespaces(7)):
+/// every number is mapped, to itself.
+///
+/// # Errors
+/// Those of reading `/proc/self/uid_map`.
+pub fn in_first_user_namespace() -> std::io::Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map")?;
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// One range of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {

@@ -34,7 +34,7 @@ mod unmounting;
 mod writable;
 
 pub use error::{Error, Result};
-pub use ids::{IdMap, IdMapError, Ids};
+pub use ids::{IdMap, IdMapError, Ids, in_first_user_namespace};
 pub use inherited::InheritedFds;
 pub use live_top::{Heard, LiveTop};
 pub use options::{MountOptions, Profile, TreeFacts, WritableOptions};

@@ -21,7 +21,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_fuse::{InheritedFds, Manner, Session, Unmounter};
+use strata_fuse::{InheritedFds, Manner, Session, Unmounter, in_first_user_namespace};
 use strata_union::writable::{Union, UnionOptions};
 
 use crate::args::{DAEMON, Request};
@@ -102,7 +102,7 @@ fn serve(request: &Request) -> Result<()> {
 fn mount(request: &Request) -> Result<(Session, Option<Arc<Union>>)> {
     let settings = &request.settings;
     let root = rustix::process::geteuid().is_root();
-    let first = root && layers::in_first_namespace();
+    let first = root && in_first_user_namespace().unwrap_or(false);
     let options =
         UnionOptions { access_times: settings.access_times(root), ..settings.union(first) };
     let all = [&settings.lower[..], &settings.data].concat();

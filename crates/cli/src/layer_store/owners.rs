@@ -3,10 +3,8 @@
 //! Invariant: what is read here is what newuidmap(1) reads for the same user, in its order.
 
 use anyhow::{Context as _, Result, bail};
-use strata_fuse::{IdMap, Ids};
+use strata_fuse::{IdMap, Ids, in_first_user_namespace};
 use strata_tree::dialect::XattrClass;
-
-use crate::context::is_initial_namespace;
 
 /// The marks and the owners that suit the engines of whoever runs this.
 ///
@@ -14,7 +12,7 @@ use crate::context::is_initial_namespace;
 /// An ordinary user has no subordinate ids, so that no rootless engine works either.
 pub(super) fn suited() -> Result<(XattrClass, Ids)> {
     let root = rustix::process::geteuid().is_root();
-    match (root, is_initial_namespace().unwrap_or(false)) {
+    match (root, in_first_user_namespace().unwrap_or(false)) {
         (true, true) => Ok((XattrClass::Trusted, Ids::default())),
         // In the engine's namespace, as by `podman unshare`: owners are mapped by the kernel.
         (true, false) => Ok((XattrClass::User, Ids::default())),

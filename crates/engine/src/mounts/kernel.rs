@@ -22,15 +22,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use strata_fuse::in_first_user_namespace;
 use strata_kernel::{
     OverlayParts, attach, detached_erofs, detached_overlay, empty_image, names_ahead,
 };
 use strata_layer::{KernelLease, KernelLeases, LEASE_BLOCK, Store};
 use strata_tree::dialect::XattrClass;
 
+use super::point;
 use super::records::{KERNEL, MountRecords};
 use super::serving::MountSettings;
-use super::{namespaces, point};
 use crate::error::{Error, Result};
 use crate::image::OpenImage;
 use crate::trees::{open_names, open_sealed_names};
@@ -70,7 +71,7 @@ pub(crate) fn caller_hindrance() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("that is for root alone".to_owned());
     }
-    match namespaces::in_first() {
+    match in_first_user_namespace() {
         Ok(true) => None,
         Ok(false) => Some("that is for root of the initial user namespace alone".to_owned()),
         Err(error) => Some(format!("/proc/self/uid_map cannot be read: {error}")),

@@ -15,7 +15,7 @@
 mod busy;
 pub(crate) mod kernel;
 pub(crate) mod list;
-pub(crate) mod namespaces;
+mod namespaces;
 pub(crate) mod point;
 pub(crate) mod records;
 mod serving;

@@ -60,16 +60,6 @@ pub(crate) fn having(device: &str) -> Vec<Elsewhere> {
     found
 }
 
-/// Whether all ids are mapped, to themselves: the initial user namespace, where EROFS may be
-/// mounted.
-///
-/// # Errors
-/// Those of reading the map.
-pub(crate) fn in_first() -> std::io::Result<bool> {
-    let map = std::fs::read_to_string("/proc/self/uid_map")?;
-    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
 fn path_of(table: &[u8], device: &str) -> Option<PathBuf> {
     let line = MountLine::all(table).find(|line| line.device() == Some(device.as_bytes()))?;
     Some(std::ffi::OsString::from_vec(line.path()?).into())

@@ -23,19 +23,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strata_content::FileTree;
-use strata_fuse::{MountOptions, Session};
+use strata_fuse::{MountOptions, Session, in_first_user_namespace};
 use strata_kernel::{MarkedTree, OverlayParts, detached_overlay};
 use strata_tree::dialect::XattrClass;
 use strata_tree::{Device, Kind, Lower};
 
-use super::{namespaces, point};
+use super::point;
 use crate::error::{Error, Result};
 use crate::image::OpenImage;
 use crate::trees::{confined_to_layers, content_place};
 
 /// Why this process cannot mount so; `None` if it may try.
 pub(crate) fn hindrance() -> Option<String> {
-    match namespaces::in_first() {
+    match in_first_user_namespace() {
         Ok(false) => {}
         Ok(true) => {
             let who = "that is for root of a user namespace, such as podman unshare makes";
