@@ -19,9 +19,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use strata_tree::{TreePath, rename_new};
+use strata_tree::{TreePath, remove_tree, rename_new};
 
 use crate::error::{Error, IoContext, Result};
 use crate::layout::diff_path;
@@ -428,7 +428,7 @@ pub(crate) fn locked_dir(staging: &Path, token: &str) -> Result<(PathBuf, OwnedF
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.published
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
+            && let Err(error) = remove_tree(CWD, &self.path)
         {
             // The next start removes it: nobody holds its lock any more.
             tracing::warn!("cannot remove {}: {error}", self.path.display());

@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use strata_content::FileTree;
-use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath};
+use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath, remove_tree};
 
 use super::base::Base;
 use super::copy_up::CopyUp;
@@ -30,7 +31,7 @@ use super::stats::stat;
 use super::table::NodeTable;
 use super::types::SetTime;
 use super::unsynced::{ANNOUNCED, Unsynced, is_whole};
-use super::upper::{Upper, remove_tree};
+use super::upper::Upper;
 use super::whiteouts::Whiteouts;
 
 /// Begins and ends the use of an upper.
@@ -108,13 +109,7 @@ impl UpperUse {
             self.mend()?;
         }
         for name in &rest {
-            match rustix::fs::unlinkat(self.upper.work(), name, AtFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    remove_tree(self.upper.work(), name).doing(doing)?;
-                }
-                Err(errno) => return Err(errno).doing(doing),
-            }
+            remove_tree(self.upper.work(), Path::new(name)).doing(doing)?;
         }
         self.begin()
     }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
-use strata_tree::{Name, TreePath};
+use strata_tree::{Name, TreePath, remove_tree};
 
 use crate::{UseLock, private_mount};
 
@@ -401,10 +401,8 @@ impl Upper {
 
     /// Removes something from the work directory, whatever it is.
     pub(super) fn discard(&self, made: &Temporary) -> Result<()> {
-        match rustix::fs::unlinkat(&self.work, made.name(), AtFlags::empty()) {
+        match remove_tree(&self.work, Path::new(made.name())) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => remove_tree(self.work.as_fd(), made.name())
-                .doing(|| format!("remove {} from the work directory", made.name().display())),
             Err(errno) => Err(errno)
                 .doing(|| format!("remove {} from the work directory", made.name().display())),
         }
@@ -440,40 +438,4 @@ fn beneath(dir: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Resul
     // A link as the last component is opened itself, with O_PATH and O_NOFOLLOW (openat2(2)).
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::io::retry_on_intr(|| rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve))
-}
-
-/// Removes a tree by descriptors, one level of recursion for each level of depth below `name`,
-/// on a stack of its own.
-pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
-    let open = |dir: BorrowedFd<'_>, name: &OsStr| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(dir, name, flags, Mode::empty())
-    };
-    let mut stack: Vec<(OwnedFd, OsString)> = vec![(open(dir, name)?, name.to_owned())];
-    loop {
-        let Some((top, _)) = stack.last() else { return Ok(()) };
-        let mut deeper = None;
-        for entry in rustix::fs::Dir::read_from(top)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            match rustix::fs::unlinkat(top, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    deeper = Some((open(top.as_fd(), name)?, name.to_owned()));
-                    break;
-                }
-                Err(errno) => return Err(errno),
-            }
-        }
-        if let Some(deeper) = deeper {
-            stack.push(deeper);
-            continue;
-        }
-        let Some((_, name)) = stack.pop() else { return Ok(()) };
-        let parent = stack.last().map_or(dir, |(fd, _)| fd.as_fd());
-        rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
-    }
 }
