@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use strata_tree::rename_new;
+use strata_tree::{BlobDigest, rename_new};
 
 use crate::error::{Result, WhileDoing};
 use crate::place::{Place, StoreName};
@@ -127,9 +127,8 @@ fn own_partials(store: &StoreName) -> String {
     // Also what is in other containers of this machine.
     let kernel = fs::read("/proc/sys/kernel/random/boot_id")
         .unwrap_or_else(|_| rustix::system::uname().nodename().to_bytes().to_vec());
-    let kernel = Sha256::digest(kernel);
-    let kernel: String = kernel.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{PARTIAL}{store}+{kernel}-")
+    let kernel = BlobDigest::from_bytes(Sha256::digest(kernel).into()).hex();
+    format!("{PARTIAL}{store}+{}-", &kernel[..16])
 }
 
 /// Removes partial data sets that nobody is writing; `own` is how those begin whose locks tell.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use strata_facts::{FactSource, GatherOptions, GatheredFacts, StoreName, gather};
 use strata_image::{Location, Platform};
+use strata_tree::BlobDigest;
 
 use crate::context::Context;
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
@@ -71,9 +72,8 @@ impl FromArgs {
             hash.update(part);
             hash.update([0]);
         }
-        let hash = hash.finalize();
-        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        output.join(format!(".from-{store}-{hash}"))
+        let hash = BlobDigest::from_bytes(hash.finalize().into()).hex();
+        output.join(format!(".from-{store}-{}", &hash[..16]))
     }
 
     /// Reads the sources.

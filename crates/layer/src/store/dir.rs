@@ -3,8 +3,9 @@
 //! What is below the root can be read by whoever may enter it, so its mode decides who reads the
 //! files of all images. It is 0700 if strata makes it; the owner may let others in.
 //!
-//! Invariants: a directory that becomes a store keeps others out, if it is ours, but not its group
-//! nor whom its ACL names; who has the directory locked exclusively is alone in the store.
+//! Invariants: a directory that becomes a store keeps others out, if it is ours, but not those
+//! with whom it is shared ([`is_shared`]); who has the directory locked exclusively is alone in the
+//! store.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
