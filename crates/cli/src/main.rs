@@ -85,8 +85,7 @@ fn main() -> ExitCode {
         Some(Helper::Mount(args)) => (args, Some(MOUNT_FAILED)),
         Some(Helper::Nothing) => return ExitCode::SUCCESS,
         Some(Helper::Refused(why)) => {
-            // Nobody is left to tell if this fails.
-            writeln!(std::io::stderr(), "mount.strata: {why}").unwrap_or_default();
+            told::tell(format_args!("mount.strata: {why}"));
             return ExitCode::FAILURE;
         }
         None => (std::env::args_os().collect(), None),
@@ -94,10 +93,10 @@ fn main() -> ExitCode {
     let cli = match parsed(&args) {
         Ok(cli) => cli,
         Err(mut error) => {
-            // Nobody is left to tell if this fails.
             match elsewhere::explained(&mut error) {
-                Some(text) => writeln!(std::io::stderr(), "strata: {text}").unwrap_or_default(),
-                // mount(8) knows 1 for a wrong line, and 2 for a fault of the system.
+                Some(text) => told::tell(format_args!("strata: {text}")),
+                // mount(8) knows 1 for a wrong line, and 2 for a fault of the system. Nobody is left
+                // to tell if this fails.
                 None if failure.is_some() => error.print().unwrap_or_default(),
                 None => error.exit(),
             }
@@ -111,8 +110,7 @@ fn main() -> ExitCode {
         Err(error) if results::is_without_reader(&error) => ExitCode::SUCCESS,
         Err(error) if error.is::<history::Differs>() => ExitCode::FAILURE,
         Err(error) => {
-            // Nobody is left to tell if this fails.
-            writeln!(std::io::stderr(), "strata: {}", told::told(&error)).unwrap_or_default();
+            told::tell(format_args!("strata: {}", told::told(&error)));
             ExitCode::from(trouble)
         }
     }

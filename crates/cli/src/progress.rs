@@ -3,12 +3,14 @@
 //! Invariant: everything goes to stderr, so that stdout holds the result alone.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use strata_layer::{Event, Progress};
+
+use crate::told::tell;
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -160,7 +162,7 @@ impl Progress for Lines {
             Event::Waiting | Event::Started { .. } | Event::Read { .. } => return,
         };
         if !self.quiet {
-            line(&format!("{layer}: {what}"));
+            tell(format_args!("{layer}: {what}"));
         }
     }
 
@@ -170,10 +172,5 @@ impl Progress for Lines {
 }
 
 fn warn(layer: &str, text: &str) {
-    line(&format!("warning: layer {layer}: {text}"));
-}
-
-/// A closed stderr is no reason to stop.
-fn line(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap_or_default();
+    tell(format_args!("warning: layer {layer}: {text}"));
 }

@@ -1,10 +1,14 @@
-//! An error as one line for a person.
+//! An error as one line for a person, and a line on standard error.
 //!
 //! The model: the `Display` of an error of the libraries says everything, its causes included,
 //! because it also stands alone in a log or in a report of `fsck`; and it has its causes as
 //! `source()`, for programs that look for one. Some other crates do the same, some do not.
 //!
-//! Invariant: each cause is told once, the outermost first.
+//! Invariants: each cause is told once, the outermost first; a line is one write, so that lines of
+//! processes that share a terminal or a log do not mix.
+
+use std::fmt::Display;
+use std::io::{self, Write};
 
 /// The error and its causes, those left out that it has told already.
 pub(crate) fn told(error: &anyhow::Error) -> String {
@@ -19,6 +23,11 @@ pub(crate) fn told(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// Writes `text` and the end of its line to standard error. A closed one is no reason to stop.
+pub(crate) fn tell(text: impl Display) {
+    io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap_or_default();
 }
 
 fn tells(text: &str, cause: &str) -> bool {

@@ -77,8 +77,9 @@ fn in_words(error: &anyhow::Error) -> String {
 }
 
 fn complain(text: &str) {
-    // Nobody is left to tell if this fails.
-    writeln!(std::io::stderr(), "strata-overlay: {text}").unwrap_or_default();
+    // One write, for others may share the log. Nobody is left to tell if it fails.
+    let line = format!("strata-overlay: {text}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
 }
 
 fn start_log(debug: bool) {

@@ -3,7 +3,6 @@
 //! Invariants: the working directory goes once the data set is there, unless the user named it;
 //! what was passed over or could not be read is said on stderr, and the latter in the exit status.
 
-use std::io::Write;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ use crate::context::Context;
 use crate::limits::{LayerLimitArgs, SourceLimitArgs};
 use crate::progress;
 use crate::remote::RegistryArgs;
+use crate::told::tell;
 
 /// How many layers are read at once if nothing else is said.
 const AT_ONCE: usize = 4;
@@ -94,10 +94,10 @@ impl FromArgs {
         let gathered = gather(&sources, &registries, &scratch, &options, &*listener)
             .context("cannot read the images")?;
         for (what, why) in &gathered.passed_over {
-            note(&format!("passed over: {what}: {why}"));
+            tell(format_args!("passed over: {what}: {why}"));
         }
         for (what, why) in &gathered.failed {
-            note(&format!("not read: {what}: {why}"));
+            tell(format_args!("not read: {what}: {why}"));
         }
         Ok(gathered)
     }
@@ -129,11 +129,6 @@ pub(super) fn gathered_json(gathered: &GatheredFacts) -> Value {
         "layers_known": gathered.known, "passed_over": told(&gathered.passed_over),
         "failed": told(&gathered.failed),
     })
-}
-
-/// A closed stderr is no reason to stop.
-fn note(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap_or_default();
 }
 
 fn sources(texts: &[String]) -> Result<Vec<FactSource>> {

@@ -13,6 +13,7 @@ use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
 use crate::mounts::{self, BackendArg, MountRequest};
 use crate::results::Results;
+use crate::told::tell;
 
 pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     let mut globals: Vec<OsString> = vec!["--root".into(), context.root.clone().into()];
@@ -74,7 +75,7 @@ fn serve_in_kernel(
 ) -> Result<bool> {
     let backend = args.backend()?;
     if backend == BackendArg::Userns {
-        say(args, "a daemon serves the names through FUSE, and the kernel reads the contents")?;
+        say(args, "a daemon serves the names through FUSE, and the kernel reads the contents");
         return Ok(false);
     }
     let daemon = match backend {
@@ -105,17 +106,16 @@ fn serve_in_kernel(
             return mounted.map(|()| true).map_err(|error| mounts::explained(request, error));
         }
     };
-    say(args, &said)?;
+    say(args, &said);
     Ok(mounted.is_ok())
 }
 
 /// What serves the mount, and why, for those who want to know.
-fn say(args: &MountArgs, said: &str) -> Result<()> {
+fn say(args: &MountArgs, said: &str) {
     tracing::info!("{said}");
     if args.verbose {
-        writeln!(std::io::stderr(), "{}: {said}", args.directory.display())?;
+        tell(format_args!("{}: {said}", args.directory.display()));
     }
-    Ok(())
 }
 
 /// Opens what is to be served.

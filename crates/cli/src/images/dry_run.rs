@@ -16,7 +16,8 @@ use super::familiar;
 use super::users::Users;
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
-use crate::{table, told, units};
+use crate::told::{tell, told};
+use crate::{table, units};
 
 pub(super) fn run(
     context: &Context,
@@ -54,14 +55,14 @@ pub(super) fn run(
                 }
             }
             Ok(RmiEffect::Remove(id)) => wanted.push((id, shown(&tags, &id, text))),
-            Err(error) if is_absent(&error) => absent.push(told::told(&error)),
-            Err(error) => failed.push(told::told(&error)),
+            Err(error) if is_absent(&error) => absent.push(told(&error)),
+            Err(error) => failed.push(told(&error)),
         }
         if !force {
             failed.append(&mut absent);
         }
     }
-    absent.iter().try_for_each(|why| writeln!(std::io::stderr(), "strata: {why}"))?;
+    absent.iter().for_each(|why| tell(format_args!("strata: {why}")));
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
     let removal = store.accounts().removal(&ids, &untagged)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {

@@ -17,7 +17,7 @@ use super::effect::{RmiEffect, asked, gone_by_name, is_absent, names_of, shown};
 use super::familiar;
 use super::users::Users;
 use crate::context::Context;
-use crate::told;
+use crate::told::{tell, told};
 
 /// Give an image a further name
 #[derive(Debug, Args)]
@@ -71,9 +71,9 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
             Ok(()) => {}
             // As docker says it, which does not call it an error.
             Err(error) if args.force && is_absent(&error) => {
-                writeln!(std::io::stderr(), "strata: {}", told::told(&error))?;
+                tell(format_args!("strata: {}", told(&error)));
             }
-            Err(error) => failed.push(told::told(&error)),
+            Err(error) => failed.push(told(&error)),
         }
     }
     match failed.is_empty() {

@@ -24,7 +24,7 @@ use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, MountOptions, Profile};
 use stratafs::{Engine, MountSettings, NamedUpper, OpenImage, ServedMount, Store};
 
-use crate::told::told;
+use crate::told::{tell, told};
 
 /// What the daemon says when the mount is usable.
 const READY: &str = "ready\n";
@@ -199,9 +199,8 @@ fn start(request: &MountRequest) -> Result<()> {
 /// Most users who mount over something did not mean to.
 fn note_hidden(directory: &Path) {
     let shown = stratafs::shown(directory);
-    let note = format!("note: {shown} was not empty; what is in it is hidden until unmounted\n");
-    // The mount is there whether or not anybody reads this.
-    let _ = io::stderr().write_all(note.as_bytes());
+    let hidden = "what is in it is hidden until unmounted";
+    tell(format_args!("note: {shown} was not empty; {hidden}"));
 }
 
 /// The daemon's life from its first step to its last.

@@ -17,6 +17,8 @@ use std::io::Write;
 use anyhow::Result;
 use stratafs::{Engine, UnmountHow, Unmounted};
 
+use crate::told::tell;
+
 pub(crate) use ahead::answer;
 pub(crate) use args::{BackendArg, MountArgs, MountsArgs, UmountArgs};
 pub(crate) use daemon::{MountRequest, explained, mount, mount_in_kernel};
@@ -36,9 +38,7 @@ pub(crate) fn umount(engine: &Engine, args: &UmountArgs) -> Result<()> {
         Unmounted::Lingering { pid } => {
             let server = pid.map_or("the kernel".to_owned(), |pid| format!("pid {pid}"));
             let shown = args.directory.display();
-            let mut err = std::io::stderr().lock();
-            // The mount is gone all the same if nobody reads this.
-            let _ = writeln!(err, "{shown}: files are open; {server} serves them to the last");
+            tell(format_args!("{shown}: files are open; {server} serves them to the last"));
         }
     }
     Ok(())

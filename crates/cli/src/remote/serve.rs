@@ -17,6 +17,7 @@ use strata_confine::Confinement;
 use strata_image::{ServeEvent, serve};
 
 use crate::context::Context;
+use crate::told::tell;
 
 /// Serve the store's images to other programs of this machine
 ///
@@ -60,8 +61,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs, out: &mut impl Write) -> 
         if !quiet {
             let ServeEvent { method, path, status } = event;
             let path: String = path.chars().filter(|c| !c.is_control()).collect();
-            // A closed stderr is no reason to stop.
-            writeln!(std::io::stderr(), "{status} {method} {path}").unwrap_or_default();
+            tell(format_args!("{status} {method} {path}"));
         }
     };
     serve(&store, &listener, &|| stopped.load(Ordering::SeqCst), &listen)?;

@@ -16,6 +16,7 @@ use strata_image::PushEvent;
 use strata_layer::{Event, Progress};
 
 use crate::progress::ShowProgress;
+use crate::told::tell;
 use crate::units::fine_size;
 
 /// Docker's lines, and where they go.
@@ -126,10 +127,9 @@ impl Transfer {
     /// A closed stream is no reason to stop: what is being done is done for the store.
     fn print(&self, text: &str) {
         match self.stream {
-            Stream::Out => writeln!(std::io::stdout(), "{text}"),
-            Stream::Err => writeln!(std::io::stderr(), "{text}"),
+            Stream::Out => writeln!(std::io::stdout(), "{text}").unwrap_or_default(),
+            Stream::Err => tell(text),
         }
-        .unwrap_or_default();
     }
 
     fn suspended(&self, act: impl FnOnce()) {
@@ -184,10 +184,7 @@ impl Transfer {
 
     /// Something that a person should know.
     pub(crate) fn warn(&self, text: &str) {
-        self.suspended(|| {
-            // A closed stderr is no reason to stop.
-            writeln!(std::io::stderr(), "warning: {text}").unwrap_or_default();
-        });
+        self.suspended(|| tell(format_args!("warning: {text}")));
     }
 }
 

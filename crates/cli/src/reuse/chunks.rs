@@ -2,7 +2,6 @@
 //!
 //! Invariant: progress and speed go to stderr, so that stdout holds the result alone.
 
-use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +10,7 @@ use strata_layer::Store;
 
 use super::facts::ReuseFacts;
 use crate::context::Context;
+use crate::told::tell;
 use crate::{progress, units};
 
 /// The mean sizes, ascending, each once.
@@ -97,9 +97,7 @@ pub(crate) fn watched(
         };
         let read = units::size(measured.read);
         let speed = units::size((measured.read as f64 / seconds.max(1e-3)) as u64);
-        let line = format!("Read {read} in {seconds:.1} s, {speed}/s{passes}");
-        // A closed stderr is no reason to stop.
-        writeln!(std::io::stderr(), "{line}").unwrap_or_default();
+        tell(format_args!("Read {read} in {seconds:.1} s, {speed}/s{passes}"));
     }
     Ok(measured)
 }

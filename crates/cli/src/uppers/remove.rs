@@ -13,7 +13,8 @@ use stratafs::{MountInfo, UnmountHow};
 
 use crate::context::{Context, Format};
 use crate::images::Sure;
-use crate::{told, units};
+use crate::told::{tell, told};
+use crate::units;
 
 /// Remove writable layers
 #[derive(Debug, Args)]
@@ -45,9 +46,9 @@ pub(crate) fn run_rm(context: &Context, args: &RmArgs, out: &mut impl Write) -> 
         match remove(context, name, args.force) {
             Ok(true) => writeln!(out, "{name}")?,
             // As docker says it, which does not call it an error.
-            Ok(false) if args.force => writeln!(std::io::stderr(), "strata: {}", absent(name))?,
+            Ok(false) if args.force => tell(format_args!("strata: {}", absent(name))),
             Ok(false) => failed.push(absent(name)),
-            Err(error) => failed.push(told::told(&error)),
+            Err(error) => failed.push(told(&error)),
         }
     }
     match failed.is_empty() {
