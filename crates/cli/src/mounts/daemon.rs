@@ -7,18 +7,19 @@
 //! returns with that.
 //!
 //! Invariants: when the command has returned without error, the mount is usable and listed; if
-//! the command is gone before that, the daemon takes the mount away again; the daemon holds no
-//! descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
+//! the command is gone before that, or cannot hear the daemon, the daemon takes the mount away
+//! again; the daemon holds no descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, MountOptions, Profile};
@@ -178,8 +179,12 @@ fn start(request: &MountRequest) -> Result<()> {
         .spawn()
         .context("cannot start the mount daemon")?;
     let mut answer = String::new();
-    if let Some(mut pipe) = daemon.stdout.take() {
-        pipe.read_to_string(&mut answer).context("cannot hear the mount daemon")?;
+    if let Some(mut pipe) = daemon.stdout.take()
+        && let Err(error) = pipe.read_to_string(&mut answer)
+    {
+        end(&mut daemon)?;
+        let _ = fs::remove_file(&log_path);
+        return Err(error).context("cannot hear the mount daemon; its mount was ended");
     }
     if answer == READY {
         if hides {
@@ -194,6 +199,17 @@ fn start(request: &MountRequest) -> Result<()> {
         "" => bail!("the mount daemon ended early ({status}): {}", last_words.trim_end()),
         message => Err(anyhow!("{message}")),
     }
+}
+
+/// Has a daemon that cannot be heard take its mount away, if it has mounted, and waits for that: a
+/// command that failed leaves no mount.
+fn end(daemon: &mut Child) -> Result<()> {
+    // The child was not waited for, so the number is its own.
+    if let Err(error) = kill_process(Pid::from_child(daemon), Signal::TERM) {
+        return Err(error).context("cannot end the mount daemon, which cannot be heard");
+    }
+    daemon.wait().context("cannot wait for the mount daemon")?;
+    Ok(())
 }
 
 /// Most users who mount over something did not mean to.
