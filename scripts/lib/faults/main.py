@@ -14,7 +14,8 @@ end.
 
 A point is the name of a system call and a number: the nth call of that name of each thread fails.
 A run that makes fewer of them, for threads take their work in another order, has missed its point,
-which is counted. A fault in the dynamic linker, before the program runs, has the linker's message.
+which is counted. A fault in the dynamic linker, before the program runs, has the linker's message, or
+its crash: without memory for the first thread's own data it writes to address 0.
 """
 import argparse
 import os
@@ -68,6 +69,15 @@ class Runs:
         # Whether a place is on a disk, and the file with the base on such a disk.
         self.disk, self.kept = None, None
         make_base(self.strata, self.base)
+        self.linking = self.maps_of_linker()
+
+    def maps_of_linker(self):
+        """How many of the first mmap calls are those of the dynamic linker."""
+        log = self.work + "/log"
+        subprocess.run(["strace", "-qqq", "-o", log, "-e", "trace=mmap,set_tid_address", self.strata,
+                        "--version"], check=True, stdout=subprocess.DEVNULL)
+        with open(log, encoding="utf-8") as file:
+            return file.read().split("set_tid_address(")[0].count("mmap(")
 
     def on_disk(self, cut):
         """From now on each place is on a disk of that kind of cut; with None on none."""
@@ -119,9 +129,19 @@ class Runs:
                 said = child.communicate(timeout=PATIENCE)[1]
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
+                self.abort_fuse()
                 child.communicate()
                 return None, "hangs for %d s" % PATIENCE
         return child.returncode, said
+
+    def abort_fuse(self):
+        """Ends the FUSE mounts of the place: what waits for their daemons cannot be killed."""
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            for fields in map(str.split, file):
+                if fields[4].startswith(self.place + "/mnt") and " - fuse" in " ".join(fields):
+                    minor = fields[2].split(":")[1]
+                    with open("/sys/fs/fuse/connections/%s/abort" % minor, "w") as abort:
+                        abort.write("1")
 
     def without_faults(self, command):
         """The states before a command and after it."""
@@ -158,7 +178,8 @@ class Runs:
                 seen[name] = max(count, seen.get(name, 0))
         if status:
             raise SystemExit("faults: %s without a fault: %s" % (command.name, said))
-        points = [(name, n) for name, count in seen.items() for n in range(1, count + 1)]
+        points = [(name, n) for name, count in seen.items() if name not in command.spared
+                  for n in range(1, count + 1)]
         return points + [END] if self.disk else points
 
     def faulty(self, command, kind, point):
@@ -195,6 +216,10 @@ class Runs:
             return "panics: " + said.strip()[-300:]
         if status is None:
             return said
+        if status in (-signal.SIGSEGV, 128 + signal.SIGSEGV) or "Segmentation fault" in said:
+            if point[0] != "mmap" or point[1] > self.linking:
+                return "crashes: " + said.strip()[-300:]
+            said += " (loading shared libraries)"
         left = self.mounts()
         if left and status == 0:
             return "says that it succeeded, and left mounts: %s" % left
