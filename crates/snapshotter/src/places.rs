@@ -19,7 +19,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use strata_tree::{DiffId, remove_tree};
+use strata_tree::{DiffId, UsedSpace, remove_tree, space_used};
 use stratafs::{Error as EngineError, OpenChain, Store, chain_id, unmount_names};
 
 use crate::args::LowerBackend;
@@ -196,30 +196,11 @@ impl SnapshotPlaces {
 
     /// What an upper takes: names and blocks, hard links once.
     pub(crate) fn usage(&self, id: SnapshotId) -> Result<SnapshotUsage> {
-        let mut usage = SnapshotUsage::default();
-        let mut seen = HashSet::new();
-        let mut open = vec![self.upper(id)];
-        while let Some(path) = open.pop() {
-            let meta = match path.symlink_metadata() {
-                Ok(meta) => meta,
-                // It may be in use.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => {
-                    return Err(error).doing(|| format!("cannot stat {}", path.display()));
-                }
-            };
-            if seen.insert(meta.ino()) {
-                usage.inodes += 1;
-                usage.bytes += meta.blocks() * 512;
-            }
-            if meta.is_dir() {
-                let doing = || format!("cannot list {}", path.display());
-                for entry in fs::read_dir(&path).doing(doing)? {
-                    open.push(entry.doing(doing)?.path());
-                }
-            }
-        }
-        Ok(usage)
+        let upper = self.upper(id);
+        let used = space_used(CWD, &upper).map_err(io::Error::from);
+        let UsedSpace { bytes, inodes } =
+            used.doing(|| format!("cannot measure {}", upper.display()))?;
+        Ok(SnapshotUsage { bytes, inodes })
     }
 
     /// The mounts of a snapshot above `chain`.

@@ -11,6 +11,7 @@
 mod beneath;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod deep;
 pub mod dialect;
 mod digest;
 mod file_handle;
@@ -28,6 +29,7 @@ mod remove;
 mod rename;
 mod resolve;
 mod spec;
+mod used;
 pub mod xattrs;
 
 pub use beneath::open_beneath;
@@ -48,3 +50,4 @@ pub use remove::remove_tree;
 pub use rename::rename_new;
 pub use resolve::{Follow, LINKS_MAX, resolve};
 pub use spec::{InodeSpec, Item, Spec};
+pub use used::{UsedSpace, space_used};

@@ -1,29 +1,15 @@
 //! Removing a directory with everything in it, however deep it is.
 //!
-//! Who writes into a container makes directories as deep as they like: a call for each level would
-//! overflow the stack, and a descriptor for each reach the limit of open files.
-//!
-//! Invariants: two directories are open at a time; no symbolic link is followed; a directory that
-//! was moved away meanwhile does not lead out of the tree; what cannot be removed keeps nothing
-//! else from it.
+//! Invariants: those of `deep`; what cannot be removed keeps nothing else from it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, openat, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::{Errno, Result};
 
-/// A directory between the one that is being emptied and the top.
-struct EmptiedLevel {
-    /// Its name in the one above.
-    name: OsString,
-    /// Its number, by which it is known again when `..` leads back to it.
-    number: (u64, u64),
-    /// What is to be emptied in it yet.
-    deeper: Vec<OsString>,
-}
+use crate::deep::{DeepVisitor, go_through, open};
 
 /// Removes what is at `path`, which starts at `dir`: a file, a link, or a directory with all that
 /// is in it. What can be removed is, also if something else cannot.
@@ -36,79 +22,34 @@ pub fn remove_tree(dir: impl AsFd, path: &Path) -> Result<()> {
         Err(Errno::ISDIR) => {}
         done => return done,
     }
-    let emptied = empty(open(&dir, path)?);
+    let mut emptying = Emptying { first: Ok(()) };
+    let emptied = go_through(open(&dir, path)?, &mut emptying);
     let removed = unlinkat(&dir, path, AtFlags::REMOVEDIR);
-    emptied.and(removed)
+    emptied.and(emptying.first).and(removed)
 }
 
-/// Empties an open directory.
-fn empty(top: OwnedFd) -> Result<()> {
-    let mut first = Ok(());
-    let mut note = |failed: Errno| {
-        if first.is_ok() {
-            first = Err(failed);
+/// Removes files, and directories that it has emptied.
+struct Emptying {
+    /// The first failure.
+    first: Result<()>,
+}
+
+impl DeepVisitor for Emptying {
+    fn entry(&mut self, dir: &OwnedFd, name: &OsStr) -> Result<bool> {
+        match unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) => Ok(false),
+            Err(Errno::ISDIR) => Ok(true),
+            Err(error) => Err(error),
         }
-    };
-    let mut open_dir = top;
-    let mut level = EmptiedLevel::enter(&open_dir, OsString::new(), &mut note)?;
-    let mut above: Vec<EmptiedLevel> = Vec::new();
-    loop {
-        if let Some(name) = level.deeper.pop() {
-            let entered = open(&open_dir, Path::new(&name))
-                .and_then(|fd| Ok((EmptiedLevel::enter(&fd, name, &mut note)?, fd)));
-            match entered {
-                Ok((deeper, fd)) => {
-                    above.push(std::mem::replace(&mut level, deeper));
-                    open_dir = fd;
-                }
-                Err(Errno::NOENT) => {}
-                Err(failed) => note(failed),
-            }
-            continue;
-        }
-        let Some(parent) = above.pop() else { return first };
-        let back = open(&open_dir, Path::new(".."))?;
-        if number(&back)? != parent.number {
-            return Err(Errno::BUSY);
-        }
-        open_dir = back;
-        match unlinkat(&open_dir, &level.name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(failed) => note(failed),
-        }
-        level = parent;
     }
-}
 
-impl EmptiedLevel {
-    /// Removes the files of a directory; what is left are directories.
-    fn enter(fd: &OwnedFd, name: OsString, note: &mut impl FnMut(Errno)) -> Result<Self> {
-        let number = number(fd)?;
-        let mut deeper = Vec::new();
-        for entry in Dir::read_from(fd)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            match unlinkat(fd, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR) => deeper.push(name.to_owned()),
-                Err(failed) => note(failed),
-            }
-        }
-        Ok(Self { name, number, deeper })
+    fn left(&mut self, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+        unlinkat(dir, name, AtFlags::REMOVEDIR)
     }
-}
 
-fn open(dir: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat(dir, path, flags, Mode::empty())
-}
-
-fn number(dir: &OwnedFd) -> Result<(u64, u64)> {
-    let stat = fstat(dir)?;
-    Ok((stat.st_dev, stat.st_ino))
+    fn failed(&mut self, error: Errno) {
+        self.first = self.first.and(Err(error));
+    }
 }
 
 #[cfg(test)]

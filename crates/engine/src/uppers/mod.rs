@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_content::FileTree;
 use strata_layer::KernelLeases;
-use strata_tree::{ImageId, NAME_MAX, Name, remove_tree};
+use strata_tree::{ImageId, NAME_MAX, Name, remove_tree, space_used};
 use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
@@ -273,29 +273,13 @@ impl Uppers {
         remove_tree(CWD, &gone).with_context(doing)
     }
 
-    /// Bytes that its files take on disk.
+    /// Bytes that its files take on disk, one with several names once.
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn bytes(&self, upper: &NamedUpper) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        let mut bytes = 0;
-        let mut open = vec![self.path(&upper.name)?.join("upper")];
-        while let Some(path) = open.pop() {
-            let meta = match path.symlink_metadata() {
-                Ok(meta) => meta,
-                // It may be in use.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error.into()),
-            };
-            bytes += meta.blocks() * 512;
-            if meta.is_dir() {
-                for entry in fs::read_dir(&path)? {
-                    open.push(entry?.path());
-                }
-            }
-        }
-        Ok(bytes)
+        let used = space_used(CWD, &self.path(&upper.name)?.join("upper"));
+        Ok(used.with_context(|| format!("cannot measure the upper {}", upper.name))?.bytes)
     }
 
     /// Removes what a crash left: temporary uppers that nobody has mounted, and halves of others.
