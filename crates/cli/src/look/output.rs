@@ -1,4 +1,4 @@
-//! Where an archive goes: a file that appears whole, or what takes it as it comes.
+//! Where an archive or a page goes: a file that appears whole, or what takes it as it comes.
 //!
 //! Invariants: a file appears under its name only when it is whole, and has the mode and the owner
 //! of the one that it replaces; a symbolic link stays, for what it leads to is replaced; what is no
@@ -27,7 +27,7 @@ pub(crate) fn to_file(output: &Path, what: &str, write: WriteArchive<'_>) -> Res
     let context = || format!("cannot {what} to {}", output.display());
     match OutputPlace::of(output).with_context(context)? {
         OutputPlace::Directory => {
-            bail!("{} is a directory; name the tar to write", output.display())
+            bail!("{} is a directory; name the file to write", output.display())
         }
         OutputPlace::Stream { append } => {
             let opened = OpenOptions::new().write(true).append(append).open(output);

@@ -25,17 +25,17 @@ mod waste;
 mod wording;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueHint};
 use serde_json::json;
 use strata_image::resolve_image;
 
 use self::data::PageData;
 use crate::context::{Context, Format};
+use crate::look;
 use crate::{progress, units};
 
 /// Write a page that shows where the bytes are
@@ -74,9 +74,9 @@ pub(crate) fn run(context: &Context, args: &ReportArgs, out: &mut impl Write) ->
     if args.output.as_os_str() == "-" {
         return Ok(out.write_all(page.as_bytes())?);
     }
-    let writing = || format!("cannot write {}", args.output.display());
-    let mut file = File::create(&args.output).with_context(writing)?;
-    file.write_all(page.as_bytes()).with_context(writing)?;
+    look::to_file(&args.output, "write the page", &mut |out: &mut dyn Write| {
+        Ok(out.write_all(page.as_bytes())?)
+    })?;
     let (shown, bytes) = (report.images(), page.len() as u64);
     let (key, one) = if report.hosts { ("hosts", "host") } else { ("images", "image") };
     if context.format == Format::Json {

@@ -238,7 +238,7 @@ fn tars_go_to_files_and_pipes_only() {
     run(To::Terminal, &["i", "-o", "/dev/null"]).unwrap();
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     let error = run(To::Pipe, &["i", "-o", base.path().to_str().unwrap()]).err().unwrap();
-    assert!(error.to_string().ends_with("is a directory; name the tar to write"), "{error}");
+    assert!(error.to_string().ends_with("is a directory; name the file to write"), "{error}");
     let nowhere = base.path().join("no/such.tar");
     let error = run(To::Pipe, &["i", "-o", nowhere.to_str().unwrap()]).err().unwrap();
     assert!(format!("{error:#}").starts_with("cannot export i to "), "{error:#}");
