@@ -95,8 +95,8 @@ fn main() -> ExitCode {
         Err(mut error) => {
             match elsewhere::explained(&mut error) {
                 Some(text) => told::tell(format_args!("strata: {text}")),
-                // mount(8) knows 1 for a wrong line, and 2 for a fault of the system. Nobody is left
-                // to tell if this fails.
+                // mount(8) knows 1 for a wrong line, and 2 for a fault of the system. Nobody is
+                // left to tell if this fails.
                 None if failure.is_some() => error.print().unwrap_or_default(),
                 None => error.exit(),
             }

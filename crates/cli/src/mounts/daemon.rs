@@ -8,7 +8,8 @@
 //!
 //! Invariants: when the command has returned without error, the mount is usable and listed; if
 //! the command is gone before that, or cannot hear the daemon, the daemon takes the mount away
-//! again; the daemon holds no descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount first.
+//! again; the daemon holds no descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its
+//! mount first.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
