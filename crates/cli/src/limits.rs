@@ -23,7 +23,8 @@ pub(crate) struct LayerLimitArgs {
     /// Bytes of one path [default: 4000]
     #[arg(long, value_name = "BYTES")]
     max_path: Option<u64>,
-    /// Bytes of extended attributes of one member [default: 1048576]
+    /// Bytes of extended attributes of one member; all members have at most 64 times as many more
+    /// than the layer has bytes [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     max_xattr_bytes: Option<u64>,
     /// Uncompressed bytes for each compressed one, beyond 64 MiB, blocks of zeros left out

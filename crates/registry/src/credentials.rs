@@ -105,16 +105,11 @@ impl Credentials {
     /// Forgets a registry in the file at `path` and in its helper; says whether it was known.
     ///
     /// # Errors
-    /// As [`Credentials::keep`].
+    /// As [`Credentials::keep`]; a helper that fails keeps nothing in the file.
     pub fn forget(path: &Path, host: &str) -> Result<bool> {
         let Some(mut file) = AuthFile::read(path)? else { return Ok(false) };
+        let erased = file.helper(host).map(|helper| erase(&helper, &key_of(host)));
         let mut known = false;
-        if let Some(helper) = file.helper(host)
-            && ask_helper(&helper, &key_of(host))?.is_some()
-        {
-            run_helper(&helper, "erase", &key_of(host))?;
-            known = true;
-        }
         if let Some(auths) = file.content.get_mut("auths").and_then(Value::as_object_mut) {
             let before = auths.len();
             auths.retain(|key, _| !names(key, host));
@@ -123,8 +118,17 @@ impl Credentials {
                 known = true;
             }
         }
-        Ok(known)
+        Ok(erased.transpose()?.unwrap_or(false) || known)
     }
+}
+
+/// Has a helper forget; says whether it knew.
+fn erase(helper: &str, key: &str) -> Result<bool> {
+    if ask_helper(helper, key)?.is_none() {
+        return Ok(false);
+    }
+    run_helper(helper, "erase", key)?;
+    Ok(true)
 }
 
 /// What a registry is called in files that docker reads too.
@@ -340,6 +344,18 @@ mod tests {
         assert_eq!(all.find("a.io", "x").unwrap(), basic("a", "b"));
         assert_eq!(all.find("b.io", "x").unwrap(), None);
         assert_eq!(all.find("c.io", "x").unwrap(), None);
+    }
+
+    #[test]
+    fn a_helper_that_fails_keeps_nothing_in_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"credHelpers":{"a.io":"there-is-none-of-this-name"},
+            "auths":{"a.io":{"auth":"YTpi"},"b.io":{"auth":"YTpi"}}}"#;
+        std::fs::write(file.path(), text).unwrap();
+        let error = Credentials::forget(file.path(), "a.io").unwrap_err().to_string();
+        assert!(error.contains("there-is-none-of-this-name"), "{error}");
+        let value: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        assert_eq!(value["auths"], json!({"b.io": {"auth": "YTpi"}}));
     }
 
     #[test]

@@ -306,7 +306,7 @@ def main():
     kinds = args.fault or [kind for kind in KINDS
                            if kind not in CUTS or CUTS[kind][0] in makers()]
     runs, wrong, tried = Runs(args), 0, 0
-    serve = subprocess.Popen([args.strata, "--root", runs.base + "/store", "serve", "--listen",
+    serve = subprocess.Popen([args.strata, "--root", runs.base + "/store", "-q", "serve", "--listen",
                               "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
     runs.registry = re.search(r"http://([0-9.:]+)/", serve.stdout.readline()).group(1)
     try:
