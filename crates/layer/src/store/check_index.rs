@@ -219,7 +219,7 @@ impl Checker<'_> {
     pub(super) fn check_images(&mut self) -> Result<()> {
         let expected = ImageList::of(&self.index.lock().db)?;
         let state = expected.state();
-        match second_look(|| Listing::read(&self.dir.listing()))? {
+        match Listing::read(&self.dir.listing())? {
             Found::Listing(listing) if listing.images == expected => {}
             Found::Listing(listing) if listing.is_ahead_of(&state) => {
                 self.report.notes.push("images.json has a change that a crash kept out".to_owned());

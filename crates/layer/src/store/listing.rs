@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId};
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result, second_look};
 use crate::index::images;
 
 /// The file.
@@ -112,12 +112,13 @@ impl Listing {
         self.replaces == state
     }
 
-    /// Reads the file.
+    /// Reads the file; one that cannot be read twice is damaged.
     ///
     /// # Errors
     /// `Io` that says nothing of the file.
     pub(super) fn read(path: &Path) -> Result<Found> {
-        let text = match std::fs::read(path).doing(|| format!("cannot read {}", path.display())) {
+        let doing = || format!("cannot read {}", path.display());
+        let text = match second_look(|| std::fs::read(path).doing(doing)) {
             Ok(text) => text,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Found::Absent);

@@ -160,7 +160,7 @@ fn insert_layers(
 
 /// Lists the images of `images.json` again, as far as their layers and blobs are there.
 fn restore_images(dir: &StoreDir, db: &Connection, report: &mut FsckReport) -> Result<()> {
-    let images = match second_look(|| Listing::read(&dir.listing()))? {
+    let images = match Listing::read(&dir.listing())? {
         Found::Listing(listing) => listing.images,
         Found::Absent => {
             report.repaired.push("images.json: is gone too; load the images again".to_owned());
