@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 use strata_image::{OpenSource, SourceLimits, SourceSpec};
 
-use crate::kit::{in_memory, path_of};
+use crate::kit::{in_memory, path_of, place};
 
 /// Bounds that an input of some kilobytes can reach.
 fn bounds() -> SourceLimits {
@@ -55,7 +55,7 @@ fn layout() -> &'static Path {
     static LAYOUT: OnceLock<tempfile::TempDir> = OnceLock::new();
     LAYOUT
         .get_or_init(|| {
-            let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+            let dir = place();
             fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
             let version = r#"{"imageLayoutVersion":"1.0.0"}"#;
             fs::write(dir.path().join("oci-layout"), version).unwrap();

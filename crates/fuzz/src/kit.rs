@@ -1,4 +1,4 @@
-//! What the targets share: files in memory, and a listener that hears nothing.
+//! What the targets share: files in memory, directories, and a listener that hears nothing.
 //!
 //! Invariant: a file has its bytes from the beginning on, and no name.
 
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
 use strata_layer::{Event, Progress};
+use tempfile::TempDir;
 
 /// Nobody listens.
 pub(crate) struct Nobody;
@@ -28,6 +29,16 @@ pub(crate) fn in_memory(bytes: &[u8]) -> File {
     file.write_all(bytes).unwrap();
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
     file
+}
+
+/// A directory below `TMPDIR`. What a static holds is not dropped: who sets `TMPDIR`, to a
+/// directory in memory for the sake of speed, removes what is left.
+///
+/// # Panics
+/// Without room: a fuzzer has nothing to do there.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn place() -> TempDir {
+    tempfile::tempdir().unwrap()
 }
 
 /// A path by which such a file can be opened, as long as it is open.

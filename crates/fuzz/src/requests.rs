@@ -13,7 +13,7 @@ use strata_image::{CheckedStore, LoadOptions, SourceSpec, load, serve};
 use strata_layer::Store;
 use strata_registry::is_loopback;
 
-use crate::kit::Nobody;
+use crate::kit::{Nobody, place};
 
 /// Bytes of answers that are looked at.
 const ANSWERS: u64 = 64 << 10;
@@ -23,7 +23,7 @@ const ANSWERS: u64 = 64 << 10;
 fn server() -> SocketAddr {
     static SERVER: OnceLock<(SocketAddr, tempfile::TempDir)> = OnceLock::new();
     let (address, _) = SERVER.get_or_init(|| {
-        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let dir = place();
         let store = Store::open(dir.path()).unwrap();
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         let image = SourceSpec::path(&fixtures.join("cases.oci"));

@@ -25,7 +25,7 @@ use rusqlite::{Connection, params_from_iter};
 use strata_layer::{Result, Snapshot, Store, StoreOptions};
 use stratafs::{Engine, OpenImage};
 
-use crate::kit::Nobody;
+use crate::kit::{Nobody, place};
 
 /// The tables, with what names a row of each; `entries` has most of them, and most that can go
 /// wrong.
@@ -57,7 +57,7 @@ struct Whole {
 fn whole() -> &'static Whole {
     static WHOLE: OnceLock<Whole> = OnceLock::new();
     WHOLE.get_or_init(|| {
-        let root = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = place();
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         let engine = Engine::new(root.path());
         for archive in ["cases-docker25.docker.tar", "lowerlink.oci.tar"] {
@@ -203,7 +203,7 @@ fn check(root: &Path, rows: &str) {
 
 #[allow(clippy::unwrap_used)]
 fn mend(root: &Path, whole: &str) {
-    let copy = tempfile::tempdir_in("/dev/shm").unwrap();
+    let copy = place();
     copy_tree(root, copy.path(), &mut HashMap::new()).unwrap();
     let fsck = |repair| Store::fsck(copy.path(), repair, StoreOptions::default(), &Nobody);
     let mended = fsck(true).unwrap();
@@ -284,6 +284,18 @@ fn snapshot(root: &Path) -> Result<()> {
         let _ = snapshot.each_entry::<strata_layer::Error>(&layer.diff_id, &mut |_| Ok(()));
     }
     snapshot.each_content::<strata_layer::Error>(&mut |_| Ok(()))
+}
+
+/// A copy of the store, and the index that it had.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn copied_store() -> (tempfile::TempDir, &'static [u8]) {
+    let whole = whole();
+    let copy = place();
+    copy_tree(whole.root.path(), copy.path(), &mut HashMap::new()).unwrap();
+    for left in ["index.db-wal", "index.db-shm"] {
+        let _ = std::fs::remove_file(copy.path().join(left));
+    }
+    (copy, &whole.index)
 }
 
 /// Copies a directory; names of one file are of one file again.

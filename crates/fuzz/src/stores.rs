@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use strata_layer::{Error, LayerInput, NamesKind, Store, StoreOptions, chain_id};
 use strata_tree::{ChainId, DiffId, FlatTree, Kind, Lower, MemTree, Spec, TreePath, compile, list};
 
-use crate::kit::{Nobody, in_memory};
+use crate::kit::{Nobody, in_memory, place};
+use crate::rows::copied_store;
 
 /// Changes `whole` as `edits` say: eight bytes each, a place, a length and what comes there.
 fn damaged(whole: &[u8], edits: &[u8]) -> Vec<u8> {
@@ -112,7 +113,7 @@ pub(crate) fn tree(data: &[u8]) {
 /// A store with one layer, in memory.
 #[allow(clippy::unwrap_used)]
 fn store() -> (tempfile::TempDir, DiffId) {
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let dir = place();
     let store = Store::open(dir.path()).unwrap();
     let tar = vec![0; 1024];
     let input = LayerInput {
@@ -163,15 +164,8 @@ pub(crate) fn sealed(data: &[u8]) {
 /// `index.db`, damaged: opening, listing, and a check of the store.
 #[allow(clippy::unwrap_used)]
 pub(crate) fn index(data: &[u8]) {
-    static WHOLE: OnceLock<(tempfile::TempDir, Vec<u8>)> = OnceLock::new();
-    let (dir, whole) = WHOLE.get_or_init(|| {
-        let (dir, _) = store();
-        let bytes = std::fs::read(dir.path().join("index.db")).unwrap();
-        (dir, bytes)
-    });
-    for left in ["index.db-wal", "index.db-shm"] {
-        let _ = std::fs::remove_file(dir.path().join(left));
-    }
+    // A copy for each input: what an index does not name is removed.
+    let (dir, whole) = copied_store();
     std::fs::write(dir.path().join("index.db"), damaged(whole, data)).unwrap();
     if let Ok(store) = Store::open_existing(dir.path(), StoreOptions::default()) {
         let _ = store.images().all();

@@ -12,6 +12,8 @@ use strata_content::{FileTree, Memory};
 use strata_tree::{MemTree, Spec, TreePath, list};
 use strata_union::writable::{Ownership, UnionOptions, UpperView};
 
+use crate::kit::place;
+
 /// What carries marks: the root, directories, files, and a name that the lower has not.
 const PLACES: [&str; 8] = ["", "d", "d/e", "d/f", "f", "w", "d/new", "d/e/deep"];
 
@@ -70,7 +72,7 @@ fn mark(upper: &Path, data: &[u8], prefix: &str) {
 #[allow(clippy::unwrap_used)]
 pub(crate) fn marks(data: &[u8]) {
     let Some((how, rest)) = data.split_first() else { return };
-    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let dir = place();
     let upper = dir.path();
     fs::create_dir_all(upper.join("d/e/deep")).unwrap();
     for file in ["d/f", "f", "d/new"] {
