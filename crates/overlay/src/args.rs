@@ -1,11 +1,12 @@
 //! The command line, as mount(8), mount.fuse3 and container engines write it.
 //!
 //! Invariants: `-o` may come anywhere, several times, with its value attached or not; the last
-//! operand is the mountpoint, one before it is the source that the mount table shows.
+//! operand is the mountpoint, one before it is the source that the mount table shows. Under the
+//! name that mount(8) looks for, its flags come first and are gone before the rest is read.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -14,6 +15,43 @@ use crate::options::{OverlaySettings, read};
 
 /// What the daemon is started with, before the arguments of the command.
 pub(crate) const DAEMON: &str = "--daemon";
+
+/// The name under which mount(8) runs the program for a type of file systems.
+const HELPER: &str = "mount.fuse.strata-overlay";
+
+/// The arguments after the program's name; `None` if mount(8) wants nothing done (`mount -f`).
+///
+/// To a helper mount(8) gives `-s`, `-f`, `-n` and `-v` of its own, of which `-f` and `-s` mean
+/// something else here. Unknown options are ignored anyway (`-s`), no mtab is written (`-n`), and
+/// what there is to say is said (`-v`).
+pub(crate) fn words(mut all: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let program = all.next().unwrap_or_default();
+    if Path::new(&program).file_name() != Some(OsStr::new(HELPER)) {
+        return Some(all.collect());
+    }
+    let mut words = Vec::new();
+    while let Some(word) = all.next() {
+        match word.as_bytes() {
+            b"--" => {
+                words.push(word);
+                words.extend(all.by_ref());
+            }
+            b"-o" => {
+                words.push(word);
+                words.extend(all.next());
+            }
+            [b'-', flags @ ..]
+                if !flags.is_empty() && flags.iter().all(|flag| b"sfnv".contains(flag)) =>
+            {
+                if flags.contains(&b'f') {
+                    return None;
+                }
+            }
+            _ => words.push(word),
+        }
+    }
+    Some(words)
+}
 
 /// What is to be done.
 #[derive(Debug)]
@@ -116,6 +154,23 @@ mod tests {
         assert_eq!(shown(&["src", "/m", "-olowerdir=/a"]).as_deref(), Some("src"));
         assert_eq!(shown(&["src", "/m", "-olowerdir=/a,fsname=x"]).as_deref(), Some("x"));
         assert!(request(&["-d", "-olowerdir=/a", "/m"]).unwrap().foreground);
+    }
+
+    #[test]
+    fn the_flags_of_mount_8_are_for_its_helper_alone() {
+        let all = |line: &str| words(line.split(' ').map(OsString::from));
+        let left = |line: &str| all(line).map(|words| words.join(OsStr::new(" ")));
+        let line = "none /m -s -n -v -o rw,lowerdir=/a";
+        let helper = "/sbin/mount.fuse.strata-overlay ";
+        assert_eq!(left(&format!("{helper}{line}")).unwrap(), "none /m -o rw,lowerdir=/a");
+        assert_eq!(left(&format!("{helper}-d -o -n -- -v")).unwrap(), "-d -o -n -- -v");
+        for flags in ["-f", "-sf", "-f -v", "-v -f"] {
+            assert_eq!(left(&format!("{helper}none /m {flags} -o rw")), None, "{flags}");
+        }
+        for program in ["strata-overlay", "/usr/bin/fuse-overlayfs"] {
+            assert_eq!(left(&format!("{program} -f {line}")).unwrap(), *format!("-f {line}"));
+        }
+        assert_eq!(words(std::iter::empty()), Some(Vec::new()));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub const EXAMPLES: &str = include_str!("examples.txt");
 /// The program: reads its command line and its environment, mounts, and returns its exit code: 0,
 /// 1, or 2 for a wrong command line.
 pub fn main() -> ExitCode {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let Some(args) = args::words(std::env::args_os()) else { return ExitCode::SUCCESS };
     let request = match args::parse(&args) {
         Ok(Invocation::Print(text)) => {
             // The reader has gone.
