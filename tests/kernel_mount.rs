@@ -497,3 +497,44 @@ fn mount_8_mounts_an_image() {
     let failed = helper("stratafs.test/none:1", "ro");
     assert_eq!(failed.status.code(), Some(32), "{}", String::from_utf8_lossy(&failed.stderr));
 }
+
+#[test]
+fn mount_8_may_ask_again_for_what_is_mounted() {
+    if !needs::root_and_fuse() {
+        return;
+    }
+    let sandbox = busybox();
+    let mnt = sandbox.dir("mnt");
+    let helper = sandbox.path().join("mount.strata");
+    std::os::unix::fs::symlink(strata_testkit::sandbox::program("strata"), &helper).unwrap();
+    let store = sandbox.path().join("store");
+    let code = |image: &str, options: &str| {
+        let mut helper = Command::new(&helper);
+        helper.args([image, "mnt", "-o", &format!("store={},{options}", store.display())]);
+        helper.env("HOME", sandbox.path()).current_dir(sandbox.path());
+        helper.output().unwrap().status.code()
+    };
+    let mounts = || {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().filter(|line| line.split(' ').nth(4) == mnt.to_str()).count()
+    };
+    sandbox.ok(&["tag", IMAGE, "other:1"]);
+    for backend in ["backend=auto", "backend=fuse"] {
+        for line in ["ro", "rw,upper=kept", "writable", "noexec,nofail"] {
+            let line = format!("{backend},{line}");
+            for _ in 0..3 {
+                assert_eq!(code(IMAGE, &line), Some(0), "{line}");
+                assert_eq!(mounts(), 1, "{line}");
+            }
+            // What is not the same is not there.
+            let others = ["suid", "rw,upper=another", "rw,upper=kept,noexec", "writable,noexec"];
+            for other in others {
+                assert_eq!(code(IMAGE, &format!("{backend},{other}")), Some(32), "{line}: {other}");
+            }
+            assert_eq!(code("other:1", &line), Some(32), "{line}");
+            sandbox.ok(&["umount", "mnt"]);
+            assert_eq!(mounts(), 0, "{line}");
+        }
+        sandbox.ok(&["rm", "kept"]);
+    }
+}

@@ -8,7 +8,9 @@
 //! strata [--root STORE] mount [--upper NAME] [--backend WHICH] ... -- IMAGE DIRECTORY
 //! ```
 //!
-//! The program is the same under another name, so both take the same way from here on.
+//! The program is the same under another name, so both take the same way from here on. Only a mount
+//! that is there already is left alone: mount(8) compares the source of a line in /etc/fstab with
+//! the mount table, where it is `strata:IMAGE`, so `mount -a` runs the helper for each line again.
 //!
 //! Invariants: an option that would change the mount and is not known is an error, unless mount(8)
 //! says to be sloppy; what is for mount(8), systemd or fsck alone is passed over. `rw` is what
@@ -18,8 +20,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use stratafs::{MountInfo, MountStatus};
+
+use crate::context::{Context, Format};
+use crate::progress::ShowProgress;
+
 /// The name under which the program is the helper.
 const NAME: &str = "mount.strata";
+
+/// Options of `strata mount` that the record of a mount has, in its order.
+const RECORDED: [&str; 5] = ["suid", "dev", "noexec", "verify", "verity"];
 
 /// Options that change nothing here: mount(8) and systemd read some of them, others ask
 /// for what is so anyway; times of access are not kept.
@@ -56,7 +66,7 @@ const PASSED_OVER: [&str; 25] = [
 pub(crate) enum Helper {
     /// The command line of `strata` for it.
     Mount(Vec<OsString>),
-    /// `-f`: nothing is to be done.
+    /// `-f`, or it is mounted as it is wanted: nothing is to be done.
     Nothing,
     /// The arguments cannot be understood: why.
     Refused(String),
@@ -69,6 +79,7 @@ pub(crate) fn helper(mut args: impl Iterator<Item = OsString>) -> Option<Helper>
         match Arguments::read(args) {
             Ok(arguments) if arguments.fake => Helper::Nothing,
             Ok(arguments) => match arguments.command() {
+                Ok(_) if arguments.is_mounted() => Helper::Nothing,
                 Ok(command) => Helper::Mount(command),
                 Err(why) => Helper::Refused(why),
             },
@@ -129,6 +140,53 @@ impl Arguments {
             }
         }
         Ok(found)
+    }
+
+    /// Whether the same image is mounted on the directory with the same writable layer and the same
+    /// rights. Where that cannot be found out the answer is no: mounting says why.
+    fn is_mounted(&self) -> bool {
+        let [image, directory] = &self.named[..] else { return false };
+        let (Some(image), Ok(directory)) = (image.to_str(), Path::new(directory).canonicalize())
+        else {
+            return false;
+        };
+        let Ok(root) = Context::root_or_default(self.value("store").map(Into::into)) else {
+            return false;
+        };
+        let context = Context {
+            root,
+            format: Format::Table,
+            quiet: true,
+            shown: ShowProgress::Nothing,
+            log_level: None,
+        };
+        let engine = context.engine();
+        let has = |flag: &str| self.options.iter().any(|option| option == flag);
+        let is_temporary = |name: &String| {
+            engine.uppers().find(name).is_ok_and(|upper| upper.is_some_and(|one| one.temporary))
+        };
+        let is_it = |mount: &MountInfo| {
+            let record = &mount.record;
+            let same_upper = match (self.value("upper"), has("writable"), &record.upper) {
+                (Some(wanted), _, Some(upper)) => wanted == upper.as_str(),
+                (None, true, Some(upper)) => is_temporary(upper),
+                (None, false, None) => true,
+                (Some(_), _, None) | (None, true, None) | (None, false, Some(_)) => false,
+            };
+            let rights = RECORDED.into_iter().filter(|flag| has(flag));
+            mount.status == MountStatus::Alive
+                && record.mountpoint == directory
+                && record.reference == image
+                && record.options.iter().map(String::as_str).eq(rights)
+                && same_upper
+        };
+        engine.mounts().is_ok_and(|mounts| mounts.iter().any(is_it))
+    }
+
+    /// The value of an option; the last one, if it comes more than once.
+    fn value(&self, key: &str) -> Option<&OsStr> {
+        let mut pairs = self.options.iter().rev().map(|option| key_and_value(option));
+        pairs.find(|(name, _)| *name == key.as_bytes())?.1
     }
 
     fn command(&self) -> Result<Vec<OsString>, String> {
