@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use strata_testkit::registry::{Answer, How, Registry, Seen};
-use strata_testkit::sandbox::Sandbox;
+use strata_testkit::sandbox::{Sandbox, program};
 use strata_testkit::{fixture, needs};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -405,4 +405,31 @@ fn containerd_is_answered() {
     fs::write(config.join("policy.json"), "{}").unwrap();
     let (accepted, why) = ask(&world.name(), &world.digest);
     assert!(!accepted && why.contains("not a policy"), "{why}");
+}
+
+#[test]
+fn the_users_policy_counts_without_home() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let config = sandbox.dir("home").join(".config/containers");
+    fs::create_dir_all(&config).unwrap();
+    let policy = config.join("policy.json");
+    fs::write(&policy, r#"{"default": [{"type": "reject"}]}"#).unwrap();
+    let home = sandbox.path().join("home");
+    let passwd = format!("root:x:0:0:root:{}:/bin/sh\n", home.display());
+    fs::write(sandbox.path().join("passwd"), passwd).unwrap();
+    // As systemd starts the units of the system: without the variable.
+    for home in [None, Some(""), Some("home")] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.args(["mount --bind passwd /etc/passwd && exec \"$@\"", "sh"]);
+        command.arg(program("strata")).args(["--root", "store", "trust", "show"]);
+        command.current_dir(sandbox.path()).env_remove("HOME");
+        home.map(|home| command.env("HOME", home));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.starts_with(&format!("Policy: {}\n", policy.display())), "{home:?}: {said}");
+    }
 }

@@ -130,7 +130,12 @@ impl Use {
                 (
                     "~/.config/containers/registries.conf, /etc/containers/registries.conf",
                     "Mirrors, other locations, insecure and blocked registries; the first that is \
-                     there, with the files of registries.conf.d beside it.",
+                     there.",
+                ),
+                (
+                    "/etc/containers/registries.conf.d/, ~/.config/containers/registries.conf.d/",
+                    "The same, read after it: both in this order, or the second alone where the \
+                     user has a registries.conf.",
                 ),
                 (
                     "/etc/stratafs/registries.conf, ~/.config/stratafs/registries.conf",
@@ -156,12 +161,14 @@ impl Use {
                 ("DOCKER_CONFIG", "The directory of docker's config.json, instead of ~/.docker."),
                 (
                     "XDG_RUNTIME_DIR, XDG_CONFIG_HOME, HOME",
-                    "Where auth.json and config.json are, as said below.",
+                    "Where auth.json and config.json are, as said below; without HOME, \
+                     /etc/passwd says where the home directory is.",
                 ),
             ],
-            Self::Policies => {
-                &[("HOME", "Where the user's policy is."), ("PATH", "Where gpgv is.")]
-            }
+            Self::Policies => &[
+                ("HOME", "Where the user's policy is; if unset, /etc/passwd says it."),
+                ("PATH", "Where gpgv is."),
+            ],
             Self::Registries => &[
                 (
                     "CONTAINERS_REGISTRIES_CONF",

@@ -4,8 +4,9 @@
 //! credentials  --authfile, $REGISTRY_AUTH_FILE, or in this order
 //!              $XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json,
 //!              $DOCKER_CONFIG/config.json (~/.docker)
-//! registries   /etc/docker/daemon.json; $CONTAINERS_REGISTRIES_CONF, or registries.conf and
-//!              registries.conf.d/*.conf in ~/.config/containers or else in /etc/containers;
+//! registries   /etc/docker/daemon.json; $CONTAINERS_REGISTRIES_CONF, or registries.conf in
+//!              ~/.config/containers or else in /etc/containers, and registries.conf.d/*.conf:
+//!              where the former has no registries.conf the latter's, and then the former's;
 //!              /etc/stratafs/registries.conf, ~/.config/stratafs/registries.conf
 //! proxies      HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, in capitals or not
 //! ```
@@ -25,6 +26,7 @@ use strata_registry::{
 };
 
 use crate::context::Context;
+use crate::trust::home;
 
 /// The options of every command that speaks to a registry.
 #[derive(Debug, Clone, Args)]
@@ -157,7 +159,10 @@ impl RegistryArgs {
                 return Ok(file);
             }
         }
-        docker_config().context("neither DOCKER_CONFIG nor HOME is set; say --authfile FILE")
+        docker_config().context(
+            "neither DOCKER_CONFIG nor HOME is set, and /etc/passwd names no home directory; say \
+             --authfile FILE",
+        )
     }
 
     /// Every file that may hold a login, for forgetting it.
@@ -168,10 +173,6 @@ impl RegistryArgs {
 
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
-}
-
-fn home() -> Option<PathBuf> {
-    variable("HOME").map(PathBuf::from)
 }
 
 fn config_dir() -> Option<PathBuf> {
@@ -202,18 +203,31 @@ fn read_settings(settings: &mut RegistrySettings) -> Result<()> {
     match variable("CONTAINERS_REGISTRIES_CONF") {
         Some(file) => settings.add_registries_conf(Path::new(&file))?,
         None => {
-            let own = user.as_ref().map(|user| user.join("containers"));
-            let own = own.filter(|dir| dir.join("registries.conf").exists());
-            let dir = own.unwrap_or_else(|| PathBuf::from("/etc/containers"));
-            settings.add_registries_conf(&dir.join("registries.conf"))?;
-            for file in drop_ins(&dir.join("registries.conf.d"))? {
-                settings.add_registries_conf(&file)?;
-            }
+            let user = user.as_ref().map(|user| user.join("containers"));
+            add_containers(settings, Path::new("/etc/containers"), user.as_deref())?;
         }
     }
     settings.add_registries_conf(Path::new("/etc/stratafs/registries.conf"))?;
     if let Some(user) = &user {
         settings.add_registries_conf(&user.join("stratafs/registries.conf"))?;
+    }
+    Ok(())
+}
+
+/// Adds what podman and skopeo read (containers-registries.conf.d(5)): a user's `registries.conf`
+/// stands for all of the system's files; without one the user's drop-ins come after the system's.
+fn add_containers(
+    settings: &mut RegistrySettings,
+    system: &Path,
+    user: Option<&Path>,
+) -> Result<()> {
+    let own = user.filter(|dir| dir.join("registries.conf").exists());
+    settings.add_registries_conf(&own.unwrap_or(system).join("registries.conf"))?;
+    let before = if own.is_some() { None } else { Some(system) };
+    for dir in before.into_iter().chain(user) {
+        for file in drop_ins(&dir.join("registries.conf.d"))? {
+            settings.add_registries_conf(&file)?;
+        }
     }
     Ok(())
 }
@@ -263,4 +277,37 @@ fn roots() -> Vec<Vec<u8>> {
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_of_the_user_come_after_those_of_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let (system, user) = (dir.path().join("system"), dir.path().join("user"));
+        let write = |dir: &Path, name: &str, location: &str| {
+            let file = dir.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let text = format!("[[registry]]\nprefix = 'a.io'\nlocation = '{location}'\n");
+            std::fs::write(file, text).unwrap();
+        };
+        let location = || {
+            let mut settings = RegistrySettings::default();
+            add_containers(&mut settings, &system, Some(&user)).unwrap();
+            let all = settings.mirrors();
+            assert_eq!(all.len(), 1);
+            (all[0].location.clone(), settings.sources.len())
+        };
+        write(&system, "registries.conf", "system.io");
+        assert_eq!(location(), ("system.io".to_owned(), 1));
+        write(&user, "registries.conf.d/1.conf", "user.io");
+        assert_eq!(location(), ("user.io".to_owned(), 2));
+        write(&system, "registries.conf.d/2.conf", "drop.io");
+        assert_eq!(location(), ("user.io".to_owned(), 3));
+        // Nothing of the system's is read beside the user's own file.
+        write(&user, "registries.conf", "own.io");
+        assert_eq!(location(), ("user.io".to_owned(), 2));
+    }
 }

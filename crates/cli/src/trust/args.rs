@@ -17,6 +17,7 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 use strata_trust::{Gpgv, LookasideConfig, PolicyOrigin, TrustPolicy};
 
+use super::home;
 use crate::remote::program;
 
 /// The options of every command that images come in by.
@@ -65,8 +66,4 @@ impl TrustArgs {
         let gpgv = Gpgv { program: program("gpgv"), scratch: std::env::temp_dir() };
         Ok(TrustPolicy::load(&policy, lookaside, gpgv)?)
     }
-}
-
-fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute())
 }

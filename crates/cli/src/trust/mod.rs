@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! args      which policy counts, for pull, load, copy and mount
+//! home      whose home directory the user's policy is in
 //! show      the policy, or what of it counts for an image
 //! check     what it says of an image now
 //! verifier  the same for containerd, which starts `strata-image-verifier` before it pulls
@@ -11,6 +12,7 @@
 
 mod args;
 mod check;
+mod home;
 mod show;
 mod verifier;
 
@@ -20,6 +22,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 pub(crate) use args::TrustArgs;
+pub(crate) use home::home;
 pub(crate) use verifier::{is_verifier, verify};
 
 use crate::context::Context;
