@@ -73,6 +73,16 @@ fn pull_push_and_manifest() {
     insta::assert_snapshot!(session.transcript());
 }
 
+/// What it blocks would be asked.
+#[test]
+fn settings_that_are_named_have_to_be_there() {
+    let sandbox = Sandbox::new();
+    let mut pull = sandbox.command(&["pull", "blocked.test/a"]);
+    let output = pull.env("CONTAINERS_REGISTRIES_CONF", "/no/where").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("/no/where, which is not there"), "{said}");
+}
+
 #[test]
 fn pull_by_digest() {
     let mut session = Session::new();

@@ -15,6 +15,7 @@ use strata_fuse::in_first_user_namespace;
 use strata_layer::{Limits, Store, StoreOptions};
 use stratafs::{Engine, OpenImage};
 
+use crate::home::home;
 use crate::limits::NewLayerArgs;
 use crate::progress::ShowProgress;
 
@@ -86,9 +87,12 @@ impl Context {
         if let Some(data) = absolute("XDG_DATA_HOME") {
             return Ok(data.join("stratafs"));
         }
-        match absolute("HOME") {
+        match home() {
             Some(home) => Ok(home.join(".local/share/stratafs")),
-            None => bail!("neither XDG_DATA_HOME nor HOME is set; say --root DIR"),
+            None => bail!(
+                "neither XDG_DATA_HOME nor HOME is set, and /etc/passwd names no home directory; \
+                 say --root DIR"
+            ),
         }
     }
 
@@ -237,8 +241,8 @@ fn elsewhere() -> Option<PathBuf> {
     if user.is_root() && in_first_user_namespace().unwrap_or(true) {
         return Some(PathBuf::from("/var/cache/stratafs"));
     }
-    let home = || absolute("HOME").map(|home| home.join(".cache"));
-    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(home) {
+    let below_home = || home().map(|home| home.join(".cache"));
+    if let Some(cache) = absolute("XDG_CACHE_HOME").or_else(below_home) {
         return Some(cache.join("stratafs"));
     }
     // Everybody can make it, and trees that are read there are believed.

@@ -23,6 +23,7 @@ mod elsewhere;
 mod explore;
 mod groups;
 mod history;
+mod home;
 mod images;
 mod layer_store;
 mod limits;

@@ -26,7 +26,10 @@ pub fn program(name: &str) -> PathBuf {
 
 impl Sandbox {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        let sandbox = Self { dir: tempfile::tempdir().unwrap() };
+        // A file that is named has to be there.
+        std::fs::write(sandbox.path().join("registries.conf"), "").unwrap();
+        sandbox
     }
 
     /// With the image `cases.oci:1` loaded.

@@ -19,14 +19,14 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueHint};
 use strata_registry::{
     Credentials, Proxies, Registries, RegistryOptions, RegistrySettings, Retry, Timeouts,
 };
 
 use crate::context::Context;
-use crate::trust::home;
+use crate::home::home;
 
 /// The options of every command that speaks to a registry.
 #[derive(Debug, Clone, Args)]
@@ -201,7 +201,15 @@ fn read_settings(settings: &mut RegistrySettings) -> Result<()> {
         tracing::warn!("{fault}");
     }
     match variable("CONTAINERS_REGISTRIES_CONF") {
-        Some(file) => settings.add_registries_conf(Path::new(&file))?,
+        Some(file) => {
+            let file = Path::new(&file);
+            // What it may block would be asked.
+            if !file.exists() {
+                let shown = file.display();
+                bail!("CONTAINERS_REGISTRIES_CONF names {shown}, which is not there");
+            }
+            settings.add_registries_conf(file)?;
+        }
         None => {
             let user = user.as_ref().map(|user| user.join("containers"));
             add_containers(settings, Path::new("/etc/containers"), user.as_deref())?;

@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::{Args, ValueHint};
 use strata_trust::{Gpgv, LookasideConfig, PolicyOrigin, TrustPolicy};
 
-use super::home;
+use crate::home::home;
 use crate::remote::program;
 
 /// The options of every command that images come in by.

@@ -12,7 +12,6 @@
 
 mod args;
 mod check;
-mod home;
 mod show;
 mod verifier;
 
@@ -22,7 +21,6 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 pub(crate) use args::TrustArgs;
-pub(crate) use home::home;
 pub(crate) use verifier::{is_verifier, verify};
 
 use crate::context::Context;

@@ -9,13 +9,14 @@
 //!
 //! Invariants: what cannot be decided is refused; without a policy everything is, for whoever
 //! installs a verifier wants one; the digest that containerd has resolved is judged, not what the
-//! tag stands for by now.
+//! tag stands for by now; of an index all images are, for containerd goes by the platform alone
+//! when it chooses one (core/images/image.go, `Manifest`), and is told at times which to take.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use strata_image::{Location, TrustQuestion, check_trust};
+use anyhow::{Context as _, Result, anyhow, bail};
+use strata_image::check_trust_of_all;
 use strata_registry::Reference;
 use strata_trust::PolicyOrigin;
 
@@ -23,6 +24,7 @@ use super::{TrustArgs, check};
 use crate::context::{Context, Format};
 use crate::progress::ShowProgress;
 use crate::remote::{RegistryArgs, Stream, Transfer, document_limits};
+use crate::told;
 
 /// The name under which `strata` is one.
 const NAME: &str = "strata-image-verifier";
@@ -37,6 +39,10 @@ pub(crate) fn is_verifier(program: &OsStr) -> bool {
 /// # Errors
 /// Why it may not.
 pub(crate) fn verify(args: &[String]) -> Result<String> {
+    judged(args).map_err(|error| anyhow!("{}", told::harmless(&told::told(&error))))
+}
+
+fn judged(args: &[String]) -> Result<String> {
     let value = |name: &str| {
         let long = format!("-{name}");
         let at = args.iter().position(|arg| *arg == name || *arg == long);
@@ -53,13 +59,6 @@ pub(crate) fn verify(args: &[String]) -> Result<String> {
              (containers-policy.json(5))"
         );
     }
-    let location = Location::Registry(called.with_digest(digest));
-    let question = TrustQuestion {
-        location: &location,
-        called: Some(&called),
-        platform: None,
-        limits: document_limits(None),
-    };
     // No store is needed, so it need not be there.
     let context = Context {
         root: "/nonexistent".into(),
@@ -70,7 +69,14 @@ pub(crate) fn verify(args: &[String]) -> Result<String> {
     };
     let registries = RegistryArgs::as_configured().registries(&context)?;
     let listener = Transfer::new(ShowProgress::Nothing, Stream::Err);
-    let scratch = || context.scratch();
-    let verdict = check_trust(&trust, &registries, &question, &scratch, &listener)?;
-    Ok(check::lines(verdict.as_ref()).join("; "))
+    let fetched = called.with_digest(digest);
+    let limits = document_limits(None);
+    let all = check_trust_of_all(&trust, &registries, &fetched, &called, &limits, &listener)?;
+    let mut lines: Vec<String> = Vec::new();
+    for line in all.iter().flat_map(|verdict| check::lines(Some(verdict))) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    Ok(lines.join("; "))
 }

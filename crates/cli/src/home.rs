@@ -1,4 +1,4 @@
-//! The user's home directory, for the policy, the logins and the configuration that are in it.
+//! The user's home directory, for the store, the policy, the logins and the configuration in it.
 //!
 //! Invariant: a user of this machine has one without `HOME` too: systemd starts the units of the
 //! system without that variable, and a policy that is not found accepts what it was to refuse.
