@@ -2,12 +2,13 @@
 //! reboot.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use strata_testkit::hard::{Immutable, nest, quick_dir};
 use strata_testkit::needs;
-use strata_testkit::tars::Tar;
+use strata_testkit::tars::{Head, Tar};
 use strata_tree::DiffId;
 use stratafs::{Engine, LayerInput, LeasedLayer, Quiet, Store, chain_id, unmount_names};
 
@@ -31,12 +32,16 @@ fn open_keeping(place: &Path, kept: Duration) -> Snapshots {
 /// A layer of one file.
 fn layer(store: &Store, number: usize) -> LeasedLayer {
     let (name, body) = (format!("file-{number}"), number.to_string());
-    let tar = Tar::default().file(name.as_bytes(), body.as_bytes()).end();
+    layer_of(store, Tar::default().file(name.as_bytes(), body.as_bytes()))
+}
+
+/// A layer of what a tar has.
+fn layer_of(store: &Store, tar: Tar) -> LeasedLayer {
     let input = LayerInput {
-        label: number.to_string(),
+        label: "a layer".to_owned(),
         diff_id: None,
         blob: None,
-        reader: Box::new(std::io::Cursor::new(tar)),
+        reader: Box::new(std::io::Cursor::new(tar.end())),
     };
     store.unpack(input, &Quiet).unwrap().layer
 }
@@ -247,6 +252,47 @@ fn a_layer_is_held_as_long_as_a_snapshot_has_it() {
         assert_eq!(held(), 1);
         snapshots.remove("coming").unwrap();
         assert_eq!(held(), 0);
+    }
+}
+
+/// The one directory of the lower that a differ reads which mounts nothing.
+fn only_lower(mounts: &[SnapshotMount]) -> Option<PathBuf> {
+    let [mount] = mounts else { panic!("{mounts:?}") };
+    let lower = mount.options.iter().find_map(|option| option.strip_prefix("lowerdir="))?;
+    (!lower.contains(':')).then(|| PathBuf::from(lower))
+}
+
+#[test]
+fn a_differ_that_mounts_nothing_finds_the_directories_below() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let data = Head::new(b'5', b"data/").put(100, b"0000700\0");
+    let base = layer_of(&snapshots.store, Tar::default().add(data, b""));
+    let chain = chain_id(&[*base.diff_id()]).unwrap().to_string();
+    snapshots.commit_layers(&chain, "", &Labels::new(), &[base]).unwrap();
+    let prepare =
+        |key: &str| snapshots.prepare(SnapshotKind::Active, key, &chain, &Labels::new()).unwrap();
+    let is_there = |mounts: &[SnapshotMount]| {
+        let lower = only_lower(mounts).unwrap();
+        fs::metadata(lower.join("data")).unwrap().permissions().mode() & 0o7777
+    };
+    assert_eq!(is_there(&prepare("default/1/extract-1 a")), 0o700);
+    // The client that asked for this diff says nothing of others.
+    prepare("default/2/extract-2 a");
+    let applied = snapshots.stat("default/2/extract-2 a").unwrap();
+    snapshots.applied(&applied, &layer(&snapshots.store, 1)).unwrap();
+    for key in ["default/1/extract-1 a", "default/2/extract-2 a"] {
+        snapshots.remove(key).unwrap();
+    }
+    let mounts = prepare("default/3/extract-3 a");
+    assert_eq!(is_there(&mounts), 0o700);
+    assert_eq!(snapshots.mounts("default/3/extract-3 a").unwrap(), mounts);
+    assert_eq!(only_lower(&prepare("default/4/container")), None, "that one is mounted");
+    for key in ["default/3/extract-3 a", "default/4/container"] {
+        snapshots.remove(key).unwrap();
     }
 }
 

@@ -34,6 +34,7 @@ use crate::args::LowerBackend;
 use crate::daemon;
 use crate::error::{Error, IoDoing, Result};
 use crate::keys::Keys;
+use crate::labels;
 use crate::state::{SnapshotId, SnapshotKind, SnapshotRow, SnapshotUsage};
 
 /// Hexadecimal digits of a chain id in the name of its mount: 96 bits.
@@ -203,21 +204,20 @@ impl SnapshotPlaces {
         Ok(SnapshotUsage { bytes, inodes })
     }
 
-    /// The mounts of a snapshot above `chain`.
-    pub(crate) fn mounts(
-        &self,
-        id: SnapshotId,
-        kind: SnapshotKind,
-        chain: &[DiffId],
-    ) -> Vec<SnapshotMount> {
-        let writable = kind == SnapshotKind::Active;
+    /// The mounts of a snapshot above `chain`, whose names are mounted.
+    pub(crate) fn mounts(&self, snapshot: &SnapshotRow, chain: &[DiffId]) -> Vec<SnapshotMount> {
+        let id = snapshot.id;
+        let writable = snapshot.kind == SnapshotKind::Active;
         let Some(names) = self.names(chain) else {
             let access = if writable { "rw" } else { "ro" };
             let options = vec![access.to_owned(), "rbind".to_owned()];
             let source = self.upper(id).display().to_string();
             return vec![SnapshotMount { kind: "bind".to_owned(), source, options }];
         };
-        let lower = match is_served(&names) {
+        // Nobody mounts what a layer is unpacked into: containerd's own differ writes into the
+        // upper, and copies directories that a layer only implies from the parts of the lower. An
+        // empty part is the root of the host to it.
+        let lower = match labels::is_unpack(&snapshot.name) || is_served(&names) {
             true => format!("lowerdir={}", names.display()),
             false => format!("lowerdir={}::{}", names.display(), self.layers.display()),
         };

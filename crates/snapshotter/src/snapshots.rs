@@ -16,7 +16,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,9 +50,6 @@ pub(crate) struct Snapshots {
     holds: Holds,
     keys: Keys,
     fetcher: Fetcher,
-    /// containerd asks this program to apply diffs, so a snapshot that a diff is to be applied to
-    /// is not mounted before that.
-    applies_here: AtomicBool,
     /// Diffs that were applied and made since the start.
     diffs: [AtomicU64; 2],
     /// How long layers stay that no snapshot has any more.
@@ -133,7 +130,6 @@ impl Snapshots {
             state: Mutex::new(state),
             keys: Keys::default(),
             fetcher: Fetcher::new(program.to_owned(), root.clone()),
-            applies_here: AtomicBool::new(false),
             diffs: Default::default(),
             kept,
             on_step,
@@ -181,21 +177,17 @@ impl Snapshots {
             let chain = state.chain(parent)?;
             (made, chain)
         };
-        if kind != SnapshotKind::Active || !labels::is_unpack(key) || !self.applies_here() {
-            let ready = self
-                .places
-                .show_names(&self.store, made.id, &chain)
-                .and_then(|()| self.places.adopt_root(made.id, &chain));
-            if let Err(error) = ready {
-                self.forget(key)?;
-                return Err(error);
-            }
+        // Also where a layer is to be unpacked: nobody knows yet which differ will be asked, and
+        // one that writes into the upper looks for directories in the names.
+        let ready = self
+            .places
+            .show_names(&self.store, made.id, &chain)
+            .and_then(|()| self.places.adopt_root(made.id, &chain));
+        if let Err(error) = ready {
+            self.forget(key)?;
+            return Err(error);
         }
-        Ok(self.places.mounts(made.id, kind, &chain))
-    }
-
-    fn applies_here(&self) -> bool {
-        self.applies_here.load(Ordering::Relaxed)
+        Ok(self.places.mounts(&made, &chain))
     }
 
     /// Sees whether the store has the layer, or can have it fetched.
@@ -315,7 +307,7 @@ impl Snapshots {
             return Err(Error::FailedPrecondition(why));
         }
         let chain = self.show(snapshot)?;
-        Ok(self.places.mounts(snapshot.id, snapshot.kind, &chain))
+        Ok(self.places.mounts(snapshot, &chain))
     }
 
     /// Has the names of a snapshot mounted; gives its layers.
@@ -509,7 +501,6 @@ impl Snapshots {
         let mut layers = snapshot.layers.clone();
         layers.push(*layer.diff_id());
         self.hold(&layers, |state| state.set_layers(snapshot.id, &layers))?;
-        self.applies_here.store(true, Ordering::Relaxed);
         let [applied, _] = &self.diffs;
         applied.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -4,7 +4,6 @@
 //! taken away of a snapshot that is gone from the record is no failure of the call, nor of a start.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strata_tree::DiffId;
@@ -58,15 +57,6 @@ impl Snapshots {
     /// Removes a snapshot.
     pub(crate) fn remove(&self, key: &str) -> Result<()> {
         let _alone = self.keys.lock(key);
-        let snapshot = self.state().get(key)?;
-        if labels::is_unpack(key)
-            && snapshot.layers.is_empty()
-            && snapshot.kind == SnapshotKind::Active
-            && self.places.is_untouched(snapshot.id)?
-        {
-            // Nobody has applied the diff; if that was for its names, they are there next time.
-            self.applies_here.store(false, Ordering::Relaxed);
-        }
         self.forget(key)
     }
 
@@ -108,7 +98,7 @@ impl Snapshots {
         let unpack = labels::is_unpack(&active.name);
         let released = self.places.release(active.id, !unpack && self.keeps());
         self.step(CommitStep::Released);
-        // What was compiled for nothing but this unpack; unless it had to be mounted, it was not.
+        // What was compiled for nothing but this unpack.
         later(released.and_then(|mounted| match mounted && unpack {
             true => self.drop_derived(below),
             false => Ok(()),
