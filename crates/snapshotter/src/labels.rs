@@ -34,8 +34,16 @@ pub(crate) fn is_unpack(key: &str) -> bool {
 /// The chain that a layer was unpacked to, by the keys before and after: containerd names the
 /// snapshot by it.
 pub(crate) fn unpacked_chain<'n>(key: &str, name: &'n str) -> Option<&'n str> {
-    let chain = name.splitn(3, '/').last()?;
-    (is_unpack(key) && chain.starts_with("sha256:")).then_some(chain)
+    is_unpack(key).then(|| chain_in(name)).flatten()
+}
+
+/// The chain that a committed snapshot is to its image, as its label or its name says it.
+pub(crate) fn chain_of<'n>(name: &'n str, labels: &'n Labels) -> Option<&'n str> {
+    labels.get(REF).map(String::as_str).or_else(|| chain_in(name))
+}
+
+fn chain_in(name: &str) -> Option<&str> {
+    name.splitn(3, '/').last().filter(|chain| chain.starts_with("sha256:"))
 }
 
 /// Whether the labels say that the layer is the last of its image.

@@ -13,6 +13,8 @@ use strata_tree::DiffId;
 use stratafs::{Engine, LayerInput, LeasedLayer, Quiet, Store, chain_id, unmount_names};
 
 use crate::args::LowerBackend;
+use crate::error::Error;
+use crate::labels;
 use crate::places::SnapshotMount;
 use crate::snapshots::Snapshots;
 use crate::state::{Labels, SnapshotKind};
@@ -294,6 +296,31 @@ fn a_differ_that_mounts_nothing_finds_the_directories_below() {
     for key in ["default/3/extract-3 a", "default/4/container"] {
         snapshots.remove(key).unwrap();
     }
+}
+
+/// containerd's own unpack of a layer makes another layer here than the image has.
+#[test]
+fn a_layer_above_what_containerd_unpacked_is_found() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let (below, upper) = (layer(&snapshots.store, 1), layer(&snapshots.store, 2));
+    let parent = chain_id(&[*below.diff_id()]).unwrap().to_string();
+    let chain = chain_id(&[*below.diff_id(), *upper.diff_id()]).unwrap().to_string();
+    let labels: Labels = [(labels::REF.to_owned(), chain.clone())].into();
+    let key = "default/1/extract-1 a";
+    snapshots.prepare(SnapshotKind::Active, key, "", &Labels::new()).unwrap();
+    let unpacked = snapshots.places.upper(snapshots.stat(key).unwrap().id);
+    fs::write(unpacked.join("file-1"), "1").unwrap();
+    let name = format!("default/2/{parent}");
+    snapshots.commit(&name, key, &Labels::new()).unwrap();
+    assert_ne!(snapshots.state().chain(&name).unwrap(), [*below.diff_id()]);
+    let key = "default/3/extract-3 a";
+    let found = snapshots.prepare(SnapshotKind::Active, key, &name, &labels);
+    assert!(matches!(found, Err(Error::AlreadyExists(_))), "{found:?}");
+    assert_eq!(snapshots.state().chain(&chain).unwrap().pop(), Some(*upper.diff_id()));
 }
 
 #[test]

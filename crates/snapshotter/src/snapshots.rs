@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use strata_tree::DiffId;
+use sha2::{Digest, Sha256};
+use strata_tree::{ChainId, DiffId};
 use stratafs::{Engine, Holds, LeasedLayer, Store, chain_id, mount_hindrance};
 
 use crate::args::LowerBackend;
@@ -197,8 +198,7 @@ impl Snapshots {
         }
         let Some(image) = Fetcher::image_of(labels) else { return Ok(false) };
         let name = labels.get(labels::CRI_IMAGE).map(String::as_str);
-        let below = self.state().chain(parent)?;
-        let is_there = || self.layer_above(&below, chain).is_ok_and(|layer| layer.is_some());
+        let is_there = || self.layer_above(parent, chain).is_ok_and(|layer| layer.is_some());
         self.fetched().fetch(&image, name, is_there, || self.find_layer(chain, parent, labels))
     }
 
@@ -219,7 +219,7 @@ impl Snapshots {
             }
             state.chain(parent)?
         };
-        let layers = match self.layer_above(&below, chain)? {
+        let layers = match self.layer_above(parent, chain)? {
             Some(layer) => vec![layer],
             None => match self.unpacked_before(&below, chain)? {
                 Some(layers) => layers,
@@ -241,15 +241,23 @@ impl Snapshots {
         Ok(Some(leased))
     }
 
-    /// The layer of the store that makes `chain` of the layers below it.
-    fn layer_above(&self, below: &[DiffId], chain: &str) -> Result<Option<LeasedLayer>> {
-        let mut layers = below.to_vec();
+    /// The layer of the store that makes `chain` of a parent: of its layers, or of the chain that it
+    /// is to its image. Where containerd unpacked the parent those differ.
+    fn layer_above(&self, parent: &str, chain: &str) -> Result<Option<LeasedLayer>> {
+        let mut parents = Vec::new();
+        {
+            let state = self.state();
+            parents.push(chain_id(&state.chain(parent)?).map(|below| below.to_string()));
+            if let Some(row) = state.find(parent)? {
+                parents.extend(labels::chain_of(&row.name, &row.labels).map(|of| Some(of.into())));
+            }
+        }
         for record in self.store.layers()? {
-            layers.push(record.diff_id);
-            if chain_id(&layers).is_some_and(|id| id.to_string() == chain) {
+            let makes =
+                |parent: &Option<String>| above(parent.as_deref(), &record.diff_id) == chain;
+            if parents.iter().any(makes) {
                 return Ok(self.store.lease(&record.diff_id)?);
             }
-            layers.pop();
         }
         Ok(None)
     }
@@ -516,6 +524,15 @@ impl Snapshots {
     pub(crate) fn alone(&self, key: &str) -> KeyLock<'_> {
         self.keys.lock(key)
     }
+}
+
+/// The chain of a layer above that of its parent (OCI config.md, "Layer ChainID").
+fn above(parent: Option<&str>, layer: &DiffId) -> String {
+    let id = match parent {
+        Some(parent) => Sha256::digest(format!("{parent} {layer}")).into(),
+        None => *layer.as_bytes(),
+    };
+    ChainId::from_bytes(id).to_string()
 }
 
 /// Locks the record of the store at `root`, for as long as the file lives: what another program is
