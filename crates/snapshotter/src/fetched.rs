@@ -14,11 +14,12 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stratafs::{DiffId, Engine, Holds, ImageId, ImageRecord, Reference, Store};
+use stratafs::{Engine, Holds, ImageId, ImageRecord, Reference, Store};
 
 use crate::error::Result;
 use crate::remote::Fetcher;
 use crate::state::State;
+use crate::taking::let_go;
 
 /// The images. See the module.
 pub(crate) struct FetchedImages<'s> {
@@ -169,7 +170,7 @@ impl FetchedImages<'_> {
         // The removal of an image leaves what is held.
         self.holds.add(&image.layers)?;
         let removed = self.store.images().remove_known(&image.id, &names);
-        self.let_go(&image.layers)?;
+        let_go(&mut self.state(), self.holds, &image.layers)?;
         match removed {
             Ok(_) | Err(strata_layer::Error::NoImage(_)) => Ok(true),
             // It was named just now: the next cleanup finds whose it is.
@@ -178,18 +179,6 @@ impl FetchedImages<'_> {
             Err(error) if error.is_in_use() => Ok(false),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Holds none of these layers any more that no snapshot has.
-    fn let_go(&self, layers: &[DiffId]) -> Result<()> {
-        let mut state = self.state();
-        for layer in layers {
-            if !state.uses(layer)? {
-                state.note_unneeded(layer)?;
-                self.holds.remove([layer])?;
-            }
-        }
-        Ok(())
     }
 }
 

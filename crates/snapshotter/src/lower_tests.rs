@@ -323,6 +323,45 @@ fn a_layer_above_what_containerd_unpacked_is_found() {
     assert_eq!(snapshots.state().chain(&chain).unwrap().pop(), Some(*upper.diff_id()));
 }
 
+/// What keeps a layer from going when it is to go first does so for a while, not for ever.
+#[test]
+fn layers_that_are_to_go_are_not_forgotten() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let snapshots = open(place.path());
+    let unneeded = |snapshots: &Snapshots| snapshots.state().unneeded(Duration::ZERO).unwrap();
+    let there = |snapshots: &Snapshots| snapshots.store.layers().unwrap().len();
+
+    // Somebody reads it just now.
+    let top = stack(&snapshots, 1);
+    let leased = layer(&snapshots.store, 0);
+    snapshots.remove(&top).unwrap();
+    snapshots.cleanup().unwrap();
+    assert_eq!((there(&snapshots), unneeded(&snapshots)), (1, vec![*leased.diff_id()]));
+    drop(leased);
+    snapshots.cleanup().unwrap();
+    assert_eq!((there(&snapshots), unneeded(&snapshots)), (0, vec![]));
+
+    // A kill came after the row had gone.
+    let top = stack(&snapshots, 1);
+    snapshots.state().remove(&top).unwrap();
+    drop(snapshots);
+    let snapshots = open(place.path());
+    snapshots.cleanup().unwrap();
+    assert_eq!(there(&snapshots), 0);
+
+    // The clock was ahead.
+    let top = stack(&snapshots, 1);
+    snapshots.remove(&top).unwrap();
+    let db = place.path().join("store/containerd/snapshots.db");
+    let db = rusqlite::Connection::open(db).unwrap();
+    db.execute("UPDATE unneeded SET since = ?1", [i64::MAX]).unwrap();
+    snapshots.cleanup().unwrap();
+    assert_eq!((there(&snapshots), unneeded(&snapshots)), (0, vec![]));
+}
+
 #[test]
 fn what_a_container_leaves_stops_neither_a_removal_nor_a_start() {
     if !needs::root() {

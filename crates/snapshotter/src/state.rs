@@ -470,14 +470,25 @@ impl State {
         Ok(())
     }
 
-    /// Takes the notes of layers that have not been needed for as long as that.
-    pub(crate) fn take_unneeded(&mut self, kept: Duration) -> Result<Vec<DiffId>> {
+    /// Layers that have not been needed for as long as that. What was noted while the clock was
+    /// ahead counts as old: the clock may be right for years until then.
+    pub(crate) fn unneeded(&self, kept: Duration) -> Result<Vec<DiffId>> {
         let kept = i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX);
-        let mut statement =
-            self.db.prepare_cached("DELETE FROM unneeded WHERE since <= ?1 RETURNING diff_id")?;
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT diff_id FROM unneeded WHERE since <= ?1 OR since > ?2")?;
         let read = |row: &Row<'_>| Ok(DiffId::from_bytes(row.get(0)?));
-        let taken = statement.query_map([now().saturating_sub(kept)], read)?;
-        Ok(taken.collect::<std::result::Result<_, _>>()?)
+        let now = now();
+        let found = statement.query_map([now.saturating_sub(kept), now], read)?;
+        Ok(found.collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Forgets that no snapshot has a layer: one has it again, or it is gone.
+    pub(crate) fn forget_unneeded(&mut self, layer: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("DELETE FROM unneeded WHERE diff_id = ?1")?
+            .execute([&layer.as_bytes()[..]])?;
+        Ok(())
     }
 
     /// Which diff id a blob turned out to have.

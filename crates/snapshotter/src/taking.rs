@@ -137,3 +137,15 @@ pub(crate) fn hold_for<T>(
     holds.add(layers)?;
     write(&mut state)
 }
+
+/// Holds none of these layers any more that no snapshot has. The note comes first: of what a crash
+/// leaves held, the next start knows that nobody needs it.
+pub(crate) fn let_go(state: &mut State, holds: &Holds, layers: &[DiffId]) -> Result<()> {
+    for layer in layers {
+        if !state.uses(layer)? {
+            state.note_unneeded(layer)?;
+            holds.remove([layer])?;
+        }
+    }
+    Ok(())
+}

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::labels;
 use crate::naming;
 use crate::state::{SnapshotId, SnapshotKind, SnapshotRow};
-use crate::taking::CommitStep;
+use crate::taking::{CommitStep, let_go};
 
 impl Snapshots {
     /// Brings disk and record together, and mounts again what snapshots need.
@@ -25,7 +25,8 @@ impl Snapshots {
         let mut needed: BTreeSet<DiffId> = all.iter().flat_map(|one| one.layers.clone()).collect();
         needed.extend(takes.iter().map(|(_, layer)| *layer));
         self.holds.add(&needed)?;
-        self.holds.remove(self.holds.layers()?.difference(&needed))?;
+        let unneeded: Vec<DiffId> = self.holds.layers()?.difference(&needed).copied().collect();
+        later(let_go(&mut self.state(), &self.holds, &unneeded));
         let uppers = all.iter().filter(|one| one.kind != SnapshotKind::Committed).map(|one| one.id);
         let uppers: HashSet<SnapshotId> = uppers.collect();
         for number in self.places.numbers()? {
@@ -66,13 +67,7 @@ impl Snapshots {
             let chain = state.chain(key)?;
             let removed = state.remove(key)?;
             // Still under the lock: nobody can hold them for a new row meanwhile.
-            later(removed.layers.iter().try_for_each(|layer| {
-                if !state.uses(layer)? {
-                    state.note_unneeded(layer)?;
-                    self.holds.remove([layer])?;
-                }
-                Ok(())
-            }));
+            later(let_go(&mut state, &self.holds, &removed.layers));
             (removed, chain)
         };
         later(self.places.release(removed.id, self.keeps()));
@@ -112,24 +107,44 @@ impl Snapshots {
         self.freeing(|| self.fetched().remove_unused())?;
         let kept = if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept };
         self.places.hide_idle(kept)?;
-        let unneeded = self.state().take_unneeded(kept)?;
-        let mut gone = Vec::new();
+        let unneeded = self.state().unneeded(kept)?;
+        let mut going = Vec::new();
         for layer in unneeded {
             let mut state = self.state();
             // A later snapshot may have it.
-            if !state.uses(&layer)? {
+            if state.uses(&layer)? {
+                state.forget_unneeded(&layer)?;
+            } else {
                 state.forget_chains(&layer)?;
-                gone.push(layer);
+                going.push(layer);
             }
         }
         naming::name_all(&self.state(), &self.holds)?;
         self.freeing(|| {
             let mut leased = Vec::new();
-            for layer in &gone {
+            for layer in &going {
                 leased.extend(self.store.lease(layer)?);
             }
             Ok(self.store.discard_unreferenced(leased)?)
-        })
+        })?;
+        self.forget_gone(&going)
+    }
+
+    /// Forgets layers that are gone, and those that go with an image of the store. What somebody
+    /// uses just now is left for the next cleanup.
+    fn forget_gone(&self, going: &[DiffId]) -> Result<()> {
+        if going.is_empty() {
+            return Ok(());
+        }
+        let images = self.store.images().all()?.into_iter();
+        let of_images: HashSet<DiffId> = images.flat_map(|image| image.layers).collect();
+        for layer in going {
+            let mut state = self.state();
+            if of_images.contains(layer) || self.store.layer(layer)?.is_none() {
+                state.forget_unneeded(layer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes something; once more where the disk was full and room could be made.
