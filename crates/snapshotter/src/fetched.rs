@@ -56,9 +56,14 @@ impl FetchedImages<'_> {
             self.fetcher.fetch(image);
         }
         let found = found()?;
-        // Once a snapshot has its layer: until then a cleanup would remove it.
-        if let (Some(new), Some(name)) = (self.settle(image)?, name) {
-            self.name(&new, name)?;
+        // Once a snapshot has its layer: until then a cleanup would remove it. The snapshot is
+        // there whatever becomes of this, so it fails no call; a cleanup ends the fetch.
+        let named = self.settle(image).and_then(|new| match (new, name) {
+            (Some(new), Some(name)) => self.name(&new, name),
+            (None, _) | (_, None) => Ok(()),
+        });
+        if let Err(error) = named {
+            tracing::warn!("{image} is there, and may lack its name: {error}");
         }
         Ok(found)
     }
@@ -271,5 +276,24 @@ mod tests {
         images.remove_unused().unwrap();
         assert!(is_there(&image), "somebody has an upper on it");
         assert_eq!(images.state().noted_images().unwrap(), []);
+    }
+
+    #[test]
+    fn what_follows_a_fetch_fails_no_snapshot() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("store");
+        let store = Store::open(&root).unwrap();
+        let record = place.path().join("snapshots.db");
+        let state = Mutex::new(State::open(&record, || Ok(Vec::new())).unwrap());
+        let fetcher = Fetcher::new(PathBuf::from("/nonexistent"), root.clone());
+        let holds = Holds::of(&root, "containerd").unwrap();
+        let images =
+            FetchedImages { store: &store, state: &state, fetcher: &fetcher, holds: &holds };
+        let found = || {
+            let db = rusqlite::Connection::open(&record).unwrap();
+            db.execute_batch("DROP TABLE fetches").unwrap();
+            Ok(true)
+        };
+        assert!(images.fetch(NAME, Some(NAME), || false, found).unwrap());
     }
 }
