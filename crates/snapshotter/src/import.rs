@@ -11,7 +11,8 @@
 //! No layer is copied or packed: a manifest that no registry gave names the plain tars, which are
 //! not needed as long as the snapshots are there.
 //!
-//! Invariant: all is leased until the image, which comes last, refers to it.
+//! Invariants: all is leased until the image, which comes last, refers to it; an import that fails
+//! leases nothing any more.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -66,20 +67,30 @@ pub(crate) async fn import(
 ) -> Result<()> {
     let told = told(engine, args)?;
     let scope = containerd.lease(&args.namespace).await.map_err(said)?;
-    let snapshot = format!("{}{}", labels::GC_SNAPSHOT, args.snapshotter);
+    let done = tell(containerd, &scope, &args.snapshotter, &told).await;
+    let ended = containerd.end(&scope).await.map_err(said);
+    done.and(ended)?;
+    writeln!(std::io::stdout(), "{}", told.name)?;
+    Ok(())
+}
+
+/// Tells containerd of an image.
+async fn tell(
+    containerd: &Containerd,
+    scope: &Scope,
+    snapshotter: &str,
+    told: &Told,
+) -> Result<()> {
+    let snapshot = format!("{}{snapshotter}", labels::GC_SNAPSHOT);
     let of_config = told.chains.last().map(|chain| (snapshot, chain.clone()));
-    let config = write(containerd, &scope, &told.config, of_config.into_iter().collect()).await?;
+    let config = write(containerd, scope, &told.config, of_config.into_iter().collect()).await?;
     let of_manifest = [(format!("{}config", labels::GC_CONTENT), config.to_string())].into();
-    let manifest = write(containerd, &scope, &told.manifest, of_manifest).await?;
+    let manifest = write(containerd, scope, &told.manifest, of_manifest).await?;
     let mut parent = String::new();
     for chain in &told.chains {
-        let known =
-            containerd.has_layer(&scope, &args.snapshotter, (&told.name, &parent, chain)).await;
+        let known = containerd.has_layer(scope, snapshotter, (&told.name, &parent, chain)).await;
         if !known.map_err(said)? {
-            bail!(
-                "{} has not the layer of {chain}: is it served from another store?",
-                args.snapshotter
-            );
+            bail!("{snapshotter} has not the layer of {chain}: is it served from another store?");
         }
         parent.clone_from(chain);
     }
@@ -91,10 +102,7 @@ pub(crate) async fn import(
     };
     let image =
         images::Image { name: told.name.clone(), target: Some(target), ..images::Image::default() };
-    containerd.put_image(&scope, image).await.map_err(said)?;
-    containerd.end(&scope).await.map_err(said)?;
-    writeln!(std::io::stdout(), "{}", told.name)?;
-    Ok(())
+    containerd.put_image(scope, image).await.map_err(said)
 }
 
 fn said(status: Status) -> anyhow::Error {
@@ -201,5 +209,86 @@ impl Containerd {
             }
             other => other.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use stratafs::Quiet;
+    use tokio::net::UnixListener;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::transport::Server;
+    use tonic::{Request, Response};
+
+    use super::*;
+    use crate::grpc::pb::services::leases::v1 as leases;
+    use leases::leases_server::{Leases, LeasesServer};
+
+    type Answer<T> = Result<Response<T>, Status>;
+
+    /// A containerd that leases, and can do nothing else. It notes which lease was ended.
+    #[derive(Clone, Default)]
+    struct Leasing(Arc<Mutex<Vec<String>>>);
+
+    #[tonic::async_trait]
+    impl Leases for Leasing {
+        async fn create(
+            &self,
+            _: Request<leases::CreateRequest>,
+        ) -> Answer<leases::CreateResponse> {
+            let lease = leases::Lease { id: "a".to_owned(), ..leases::Lease::default() };
+            Ok(Response::new(leases::CreateResponse { lease: Some(lease) }))
+        }
+
+        async fn delete(&self, request: Request<leases::DeleteRequest>) -> Answer<()> {
+            self.0.lock().unwrap().push(request.into_inner().id);
+            Ok(Response::new(()))
+        }
+
+        async fn list(&self, _: Request<leases::ListRequest>) -> Answer<leases::ListResponse> {
+            Err(Status::unimplemented("list"))
+        }
+
+        async fn add_resource(&self, _: Request<leases::AddResourceRequest>) -> Answer<()> {
+            Err(Status::unimplemented("add_resource"))
+        }
+
+        async fn delete_resource(&self, _: Request<leases::DeleteResourceRequest>) -> Answer<()> {
+            Err(Status::unimplemented("delete_resource"))
+        }
+
+        async fn list_resources(
+            &self,
+            _: Request<leases::ListResourcesRequest>,
+        ) -> Answer<leases::ListResourcesResponse> {
+            Err(Status::unimplemented("list_resources"))
+        }
+    }
+
+    #[test]
+    fn an_import_that_fails_leases_nothing_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = Engine::new(place.path().join("store"));
+        let loaded = engine.load(strata_testkit::fixture("cases.oci"), &Quiet).unwrap();
+        let socket = place.path().join("s");
+        let args = GivenImageArgs {
+            image: loaded[0].id.to_string(),
+            name: Some("a:1".to_owned()),
+            namespace: "default".to_owned(),
+            snapshotter: "strata".to_owned(),
+        };
+        let leasing = Leasing::default();
+        let ended = Arc::clone(&leasing.0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let failed = runtime.block_on(async {
+            let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+            let server = Server::builder().add_service(LeasesServer::new(leasing));
+            tokio::spawn(server.serve_with_incoming(incoming));
+            import(&engine, &Containerd(socket.clone()), &args).await
+        });
+        assert!(failed.is_err());
+        assert_eq!(*ended.lock().unwrap(), ["a"]);
     }
 }
