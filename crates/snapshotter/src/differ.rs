@@ -27,11 +27,16 @@ pub(crate) struct DiffForm {
 }
 
 impl DiffForm {
-    /// The form that a media type names; the empty one is the usual form.
+    /// The form that a media type names; the empty one is the usual form. `dated` says that no
+    /// time in it may be later than one that is given.
     ///
     /// # Errors
-    /// `NotImplemented` for one that is not known here.
-    pub(crate) fn of(media_type: &str) -> Result<Self> {
+    /// `NotImplemented` for one that is not known here, and for one that is dated: its times are
+    /// not those of the files.
+    pub(crate) fn of(media_type: &str, dated: bool) -> Result<Self> {
+        if dated {
+            return Err(Error::NotImplemented("making a diff with a source date".to_owned()));
+        }
         let media_type = if media_type.is_empty() { DEFAULT } else { media_type };
         let packing = match media_type {
             "application/vnd.oci.image.layer.v1.tar"
@@ -105,4 +110,23 @@ pub(crate) fn diff(
         _ => return Err(other("the right snapshot is not one layer above the left")),
     };
     Ok((namespace, packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::grpc::pb::services::diff::v1::DiffRequest;
+
+    #[test]
+    fn a_diff_with_a_source_date_is_left_to_the_next_plugin() {
+        let asked = |bytes: &[u8]| {
+            let request = DiffRequest::decode(bytes).unwrap();
+            DiffForm::of(&request.media_type, request.source_date_epoch.is_some())
+        };
+        assert!(asked(&[]).is_ok());
+        // A time of no seconds, as the sixth field.
+        assert!(matches!(asked(&[6 << 3 | 2, 0]), Err(Error::NotImplemented(_))));
+    }
 }

@@ -299,7 +299,8 @@ impl diff::diff_server::Diff for Services {
 
     async fn diff(&self, request: Request<diff::DiffRequest>) -> Answer<diff::DiffResponse> {
         let request = request.into_inner();
-        let form = DiffForm::of(&request.media_type)?;
+        let dated = request.source_date_epoch.is_some();
+        let form = DiffForm::of(&request.media_type, dated)?;
         let media_type = form.media_type.clone();
         let [left, right] = [request.left, request.right]
             .map(|mounts| mounts.into_iter().map(from_wire).collect::<Vec<SnapshotMount>>());
