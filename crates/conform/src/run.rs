@@ -261,7 +261,8 @@ fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> R
         (Some(0), _) => Conduct::Unpacked(seen::tree(&ground.out(), None)?),
         // The shell has not found or not started the program.
         (Some(126 | 127), _) => return Err(Error::CannotRun(unpacker.name.clone(), said)),
-        (Some(code @ 129..), _) => Conduct::Broke(format!("ended by signal {}", code - 128)),
+        // As a shell tells the signal that has ended its program.
+        (Some(code @ 129..=192), _) => Conduct::Broke(format!("ended by signal {}", code - 128)),
         (Some(_), _) => Conduct::Refused(said),
         (None, signal) => Conduct::Broke(format!("ended by signal {}", signal.unwrap_or(0))),
     })

@@ -141,7 +141,10 @@ fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
         let unpacker = adapters::find(&format!("{script}; : %layout %out"), None).unwrap();
         run::run(&case(), &unpacker, Duration::from_millis(400))
     };
-    assert_eq!(judged("exit 3").unwrap().verdict, Verdict::Pass);
+    for refusal in ["exit 3", "exit 193", "exit 255"] {
+        assert_eq!(judged(refusal).unwrap().verdict, Verdict::Pass, "{refusal}");
+    }
+    assert_eq!(judged("exit 192").unwrap().reasons, ["ended by signal 64"]);
     assert_eq!(judged("sleep 60").unwrap().reasons, ["did not end"]);
     assert_eq!(judged("kill -9 $$").unwrap().reasons, ["ended by signal 9"]);
     assert_eq!(judged("sh -c 'kill -11 $$'; exit $?").unwrap().reasons, ["ended by signal 11"]);
