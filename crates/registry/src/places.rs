@@ -148,11 +148,15 @@ impl Places {
 
     /// The bytes that were read of a blob are wrong: those that gave them are not asked again.
     /// If there are several, the last, which gave only the end, is asked once more, for all of it.
-    /// Says whether any endpoint is left.
+    /// Says whether any endpoint is left; none is for bytes that nobody was asked for, which stay
+    /// wrong however often they are read.
     pub fn wrong(&self, digest: BlobDigest, why: &str) -> bool {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         let given = blobs.entry(digest).or_default();
         let mut used = std::mem::take(&mut given.used);
+        if used.is_empty() {
+            return false;
+        }
         if used.len() > 1 {
             used.pop();
         }
@@ -337,6 +341,31 @@ impl BlobReader<'_> {
             // All bytes are here and counted; what a broken connection says now changes nothing.
             let end = body.read(&mut [0]);
             tracing::trace!("the end of blob {}: {end:?}", self.digest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registries::{Registries, RegistryOptions};
+
+    #[test]
+    fn bytes_that_nobody_gave_are_no_better_elsewhere() {
+        let registries = Registries::new(RegistryOptions::default());
+        let places = registries.places(&"registry.invalid/x".parse().unwrap()).unwrap();
+        let digest = BlobDigest::from_bytes([1; 32]);
+        let mut bytes = Vec::new();
+        places.blob(digest, 0).read_to_end(&mut bytes).unwrap();
+        assert!(bytes.is_empty() && !places.wrong(digest, "its digest is another"));
+        // Those that somebody gave are, until all have given them.
+        let places = Places::new(
+            (0..2).map(|_| registries.to_ask(&"a.invalid/x".parse().unwrap()).unwrap()).collect(),
+            Arc::default(),
+        );
+        for (at, others_are_left) in [(0, true), (1, false)] {
+            places.used(digest, at);
+            assert_eq!(places.wrong(digest, "its digest is another"), others_are_left);
         }
     }
 }

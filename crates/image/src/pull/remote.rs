@@ -263,6 +263,10 @@ impl Blobs for Remote<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        if size == 0 {
+            // Nobody is asked for nothing, and only one digest is that of nothing.
+            check_digest(&self.label, &format!("layer {digest}"), digest, &[])?;
+        }
         Ok(Some(Blob::new(size, Box::new(ReadThrough(self.places.blob(digest, size))))))
     }
 
@@ -280,11 +284,57 @@ impl Blobs for Remote<'_> {
             tracing::debug!("{error}; another place is asked");
             return Ok(());
         }
-        if !self.places.has_mirrors() {
+        let mut all = self.places.failures(digest);
+        if !self.places.has_mirrors() || all.attempts.is_empty() {
             return Err(error);
         }
-        let mut all = self.places.failures(digest);
         all.what = format!("{}: layer {digest}", self.label);
         Err(all.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_layer::Event;
+    use strata_registry::RegistryOptions;
+    use strata_testkit::layout::{LAYER, Layout, tar_of, with};
+    use strata_testkit::registry::Registry;
+
+    use super::*;
+    use crate::checked_store::CheckedStore;
+    use crate::pull::{PullOptions, pull};
+
+    struct Unheard;
+
+    impl Progress for Unheard {
+        fn event(&self, _: &str, _: Event) {}
+
+        fn warning(&self, _: &str, _: &str) {}
+    }
+
+    #[test]
+    fn what_a_manifest_says_is_empty_is_refused_unless_it_is() {
+        for part in ["config", "layer"] {
+            let layout = Layout::new("x");
+            let tar = tar_of(&[("a", "b")]);
+            let (mut config, mut layer) =
+                (layout.config(&[&tar], "linux/amd64"), layout.blob(LAYER, &tar));
+            let empty = if part == "config" { &mut config } else { &mut layer };
+            *empty = with(empty, "size", 0.into());
+            let blob = empty["digest"].as_str().unwrap().to_owned();
+            layout.index(&[layout.manifest(&config, &[layer])]);
+            let registry = Registry::new();
+            registry.layout(layout.root(), "team/x", "1");
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            let name: Reference = format!("{}/team/x:1", registry.host()).parse().unwrap();
+            let registries = Registries::new(RegistryOptions::default());
+            let into = CheckedStore::unchecked(&store);
+            let pulled = pull(into, &registries, &name, &PullOptions::default(), &Unheard);
+            let error = pulled.unwrap_err();
+            assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
+            assert!(error.to_string().contains(&blob[7..]), "{error}");
+            assert_eq!(registry.count("GET", &blob), 0);
+        }
     }
 }
