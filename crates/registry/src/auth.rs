@@ -9,7 +9,8 @@
 //! (distribution specification; docker's token authentication and OAuth2 documents.)
 //!
 //! Invariants: credentials go to the registry that they are for, and to the realm that it names
-//! only by https, or by http if the registry itself is spoken to by http.
+//! only by https, or by http if the registry itself is spoken to by http; another origin that the
+//! realm redirects to gets none.
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -144,7 +145,7 @@ pub(crate) fn fetch(
             );
             call.method = Method::POST;
             call.headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-            call.body = RequestBody::Bytes(form.as_bytes());
+            call.body = RequestBody::Secret(form.as_bytes());
         }
         known => {
             if let Some(service) = service {
@@ -180,7 +181,56 @@ pub(crate) fn fetch(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::http::{Proxies, Timeouts};
+    use crate::pace::Pace;
+
+    #[test]
+    fn an_identity_token_follows_no_redirect_to_another_origin() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (realm, elsewhere) = (listen(), listen());
+        let at = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
+        let (base, there) = (at(&realm), at(&elsewhere));
+        let moved = |status: u16, to: &str| format!("HTTP/1.1 {status} Moved\r\nlocation: {to}");
+        let answers = [
+            (moved(307, "/token/v2"), ""),
+            ("HTTP/1.1 200 OK".to_owned(), r#"{"token":"T"}"#),
+            (moved(307, &there), ""),
+            (moved(308, &there), ""),
+        ];
+        let server = std::thread::spawn(move || {
+            for (head, body) in answers {
+                let (mut stream, _) = realm.accept().unwrap();
+                let (mut asked, mut byte) = (Vec::new(), [0]);
+                while !asked.ends_with(b"refresh_token=secret") {
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                let length = body.len();
+                let head = format!("{head}\r\nconnection: close\r\ncontent-length: {length}");
+                stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+            }
+        });
+        let wait = std::time::Duration::from_secs(5);
+        let timeouts = Timeouts { connect: wait, answer: wait, stall: wait };
+        let http = Http::new(timeouts, Proxies::default(), &[], Pace::new(None));
+        let credential = Credential::IdentityToken("secret".to_owned());
+        let fetch = || {
+            let challenge = ("/token", None, "repository:x:pull");
+            fetch(&http, &Url::parse(&base).unwrap(), challenge, Some(&credential), true)
+        };
+        assert_eq!(fetch().unwrap(), "Bearer T");
+        for _ in [307, 308] {
+            let error = fetch().unwrap_err().to_string();
+            assert!(error.contains("redirects to") && error.contains("no credentials"), "{error}");
+        }
+        server.join().unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        assert!(elsewhere.accept().is_err(), "it was spoken to");
+    }
 
     #[test]
     fn challenges_are_read() {

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Invariants: `Authorization` goes to the origin (scheme, host and port) that it is meant for
-//! and is dropped at the first redirect elsewhere; no redirect leads from https to http; a
-//! server that stops sending is given up after [`Timeouts`]; no more of a body is read than its
-//! caller allows. Nothing here reads the environment: proxies and roots are passed in.
+//! and is dropped at the first redirect elsewhere; a redirect that would take a secret body
+//! elsewhere is not followed; no redirect leads from https to http; a server that stops sending is
+//! given up after [`Timeouts`]; no more of a body is read than its caller allows. Nothing here
+//! reads the environment: proxies and roots are passed in.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -96,6 +97,8 @@ pub(crate) struct Call<'a> {
 pub(crate) enum RequestBody<'a> {
     Empty,
     Bytes(&'a [u8]),
+    /// Bytes for the origin of the call's address alone.
+    Secret(&'a [u8]),
     /// A reader for each time that it is sent, and its length in bytes.
     Stream(&'a (dyn Fn() -> std::io::Result<Box<dyn Read + 'a>> + 'a), u64),
 }
@@ -239,8 +242,8 @@ impl Http {
     /// Sends a request and follows where it leads.
     ///
     /// # Errors
-    /// `Unreachable` without an answer, `Failed` for redirects that are not followed. Every
-    /// status is an answer.
+    /// `Unreachable` without an answer, `Failed` for redirects that are not followed, among them
+    /// those that would take a secret body to another origin. Every status is an answer.
     pub(crate) fn send(&self, call: &Call<'_>) -> Result<HttpResponse, EndpointError> {
         let mut url = call.url.clone();
         let mut method = call.method.clone();
@@ -263,6 +266,11 @@ impl Http {
                 || matches!(answer.status, 301 | 302) && method == Method::POST;
             if rewritten && method != Method::HEAD {
                 (method, body) = (Method::GET, RequestBody::Empty);
+            }
+            if matches!(body, RequestBody::Secret(_)) && !next.same_origin(&call.url) {
+                let why =
+                    format!("{url} redirects to {}, which gets no credentials", next.origin());
+                return Err(EndpointError::Failed(why));
             }
             url = next;
         }
@@ -294,7 +302,9 @@ impl Http {
             }
             // Registries want a length even of nothing.
             RequestBody::Empty => agent.run(request.body(&[][..]).map_err(bad)?),
-            RequestBody::Bytes(bytes) => agent.run(request.body(bytes).map_err(bad)?),
+            RequestBody::Bytes(bytes) | RequestBody::Secret(bytes) => {
+                agent.run(request.body(bytes).map_err(bad)?)
+            }
             RequestBody::Stream(open, size) => {
                 let mut reader =
                     open().map_err(|error| EndpointError::Failed(error.to_string()))?;
