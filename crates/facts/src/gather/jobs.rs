@@ -7,15 +7,16 @@
 //! A job may leave further jobs, which come before all that waited. So a source is read to its end
 //! before the next one begins, and few are open at a time.
 //!
-//! Invariants: a layer that was claimed is read by nobody else; after a failure nothing new is
-//! begun, and what is being read is read to its end and kept.
+//! Invariants: a layer is read by whoever claims it first, and where that fails by the next image
+//! that has it, so that no image falls with the blobs of another; after a failure that ends the run
+//! nothing new is begun, and what is being read is read to its end and kept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use strata_content::threads::together;
-use strata_image::{Error as ImageError, OpenSource};
+use strata_image::{Error as ImageError, OpenSource, UnloadedImage};
 use strata_layer::{Event, ImageRecord, Ledger, Progress};
 use strata_registry::{EndpointError, Error as RegistryError, Reference, Registries};
 use strata_tree::{BlobDigest, DiffId};
@@ -30,14 +31,40 @@ enum Job<'a> {
     Repository(Place, Reference),
     /// A name; whether a registry listed it, not the user.
     Image(Place, Reference, bool),
-    Layer(Arc<OpenSource<'a>>, usize, usize),
+    Layer(LayerToRead<'a>),
 }
 
 type Place = Vec<usize>;
 
+/// A layer of an image, and where that image is.
+struct LayerToRead<'a> {
+    diff_id: DiffId,
+    place: Place,
+    title: String,
+    at: ImageAt<'a>,
+    /// Counted from the base.
+    position: usize,
+}
+
+#[derive(Clone)]
+enum ImageAt<'a> {
+    /// One of the images of an open source.
+    Open(Arc<OpenSource<'a>>, usize),
+    /// A registry, and the digest of its manifest: many may wait, and little of each is held.
+    Registry(Reference),
+}
+
+/// What became of a layer that was claimed.
+enum LayerClaim<'a> {
+    /// It is being read; these images have it too.
+    Reading(VecDeque<LayerToRead<'a>>),
+    /// The ledger has it.
+    Held,
+}
+
 /// An image that was found.
 pub(super) struct FoundFacts {
-    place: Place,
+    pub(super) place: Place,
     pub(super) title: String,
     pub(super) record: ImageRecord,
     pub(super) names: Vec<String>,
@@ -52,6 +79,8 @@ pub(super) struct Outcome {
     pub(super) known: u64,
     pub(super) passed_over: Vec<(String, String)>,
     pub(super) failed: Vec<(String, String)>,
+    /// Why a layer of an image could not be read from it; another image may have given it.
+    pub(super) broken: HashMap<Place, String>,
 }
 
 struct State<'a> {
@@ -59,9 +88,40 @@ struct State<'a> {
     jobs: Vec<Job<'a>>,
     /// Jobs that are being done, which may leave others.
     busy: usize,
-    claimed: HashSet<DiffId>,
+    claimed: HashMap<DiffId, LayerClaim<'a>>,
     outcome: Outcome,
     error: Option<Error>,
+}
+
+impl<'a> State<'a> {
+    /// Claims a layer; says whether nobody had claimed it. While another image's is being read,
+    /// `later` waits for its turn.
+    fn claim(&mut self, diff_id: DiffId, later: impl Iterator<Item = LayerToRead<'a>>) -> bool {
+        match self.claimed.get_mut(&diff_id) {
+            Some(LayerClaim::Reading(waiting)) => waiting.extend(later),
+            Some(LayerClaim::Held) => {}
+            None => {
+                self.claimed.insert(diff_id, LayerClaim::Reading(VecDeque::new()));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A layer of an image could not be read: the next image that has it is to give it.
+    fn give_on(&mut self, layer: &LayerToRead<'a>, why: String) {
+        self.outcome.broken.entry(layer.place.clone()).or_insert(why);
+        let next = match self.claimed.get_mut(&layer.diff_id) {
+            Some(LayerClaim::Reading(waiting)) => waiting.pop_front(),
+            Some(LayerClaim::Held) | None => None,
+        };
+        match next {
+            Some(next) => self.jobs.push(Job::Layer(next)),
+            None => {
+                self.claimed.remove(&layer.diff_id);
+            }
+        }
+    }
 }
 
 /// All of it.
@@ -86,7 +146,7 @@ impl<'a> Run<'a> {
         let state = Mutex::new(State {
             jobs: Vec::new(),
             busy: 0,
-            claimed: HashSet::new(),
+            claimed: HashMap::new(),
             outcome: Outcome::default(),
             error: None,
         });
@@ -141,13 +201,20 @@ impl<'a> Run<'a> {
             let mut state = self.state();
             state.busy -= 1;
             match outcome {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Job::Layer(layer) = &job {
+                        state.claimed.insert(layer.diff_id, LayerClaim::Held);
+                    }
+                }
                 Err(why) if is_no_image(&job, &why) => {
                     state.outcome.passed_over.push((title(&job), why.to_string()));
                 }
-                Err(why) if self.options.keep_going && is_of_an_image(&why) => {
-                    state.outcome.failed.push((title(&job), chain(&why)));
-                }
+                Err(why) if self.options.keep_going && is_of_an_image(&why) => match &job {
+                    Job::Layer(layer) => state.give_on(layer, chain(&why)),
+                    Job::Source(..) | Job::Repository(..) | Job::Image(..) => {
+                        state.outcome.failed.push((title(&job), chain(&why)));
+                    }
+                },
                 Err(why) => {
                     state.error.get_or_insert(why);
                 }
@@ -162,7 +229,7 @@ impl<'a> Run<'a> {
         match job {
             Job::Source(place, FactSource::Files(spec)) => {
                 let opened = OpenSource::open(spec, platform, &self.scratch, &options.limits)?;
-                self.found(place, opened)
+                self.found(place, opened, None)
             }
             Job::Source(place, FactSource::Image(reference)) => {
                 self.add(vec![Job::Image(place.clone(), reference.clone(), false)]);
@@ -191,42 +258,64 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Job::Image(place, reference, _) => {
-                let (limits, progress) = (&options.limits, self.progress);
-                let registries = self.registries;
-                let opened = OpenSource::fetch(
-                    registries,
-                    reference,
-                    self.ledger,
-                    platform,
-                    limits,
-                    progress,
-                )?;
-                self.found(place, opened)
+                self.found(place, self.fetch(reference)?, Some(reference))
             }
-            Job::Layer(source, image, position) => self.layer(source, *image, *position),
+            Job::Layer(LayerToRead { at: ImageAt::Open(source, image), position, .. }) => {
+                self.layer(source.image(*image), *position)
+            }
+            Job::Layer(LayerToRead { at: ImageAt::Registry(reference), position, .. }) => {
+                self.layer(self.fetch(reference)?.image(0), *position)
+            }
         }
     }
 
-    /// Notes the images of a source, and claims the layers that nobody has claimed.
-    fn found(&self, place: &Place, opened: OpenSource<'a>) -> Result<()> {
+    fn fetch(&self, reference: &Reference) -> Result<OpenSource<'a>> {
+        let (platform, limits) = (self.options.platform.as_ref(), &self.options.limits);
+        let (from, known) = (self.registries, self.ledger);
+        Ok(OpenSource::fetch(from, reference, known, platform, limits, self.progress)?)
+    }
+
+    /// Notes the images of a source, and claims the layers that nobody has claimed. A registry's
+    /// comes with the name that it was fetched by.
+    fn found(&self, place: &Place, opened: OpenSource<'a>, name: Option<&Reference>) -> Result<()> {
         let opened = Arc::new(opened);
         let mut jobs = Vec::new();
         for (at, image) in opened.images().enumerate() {
             let record = image.record();
             self.ledger.keep_document(&BlobDigest::from(record.id), image.raw_config())?;
+            let (title, names, place) = (image.title(), image.store_names(), below(place, at));
+            let open = ImageAt::Open(Arc::clone(&opened), at);
+            let again = name.zip(record.manifest).map_or_else(
+                || open.clone(),
+                |(name, manifest)| ImageAt::Registry(name.with_digest(manifest)),
+            );
+            let mut own = HashSet::new();
             for (position, layer) in record.layers.iter().enumerate() {
-                if !self.state().claimed.insert(*layer) {
+                // Of a layer that an image has twice, the first counts.
+                if !own.insert(*layer) {
+                    continue;
+                }
+                let to_read = |at: &ImageAt<'a>| LayerToRead {
+                    diff_id: *layer,
+                    place: place.clone(),
+                    title: title.clone(),
+                    at: at.clone(),
+                    position,
+                };
+                let later = self.options.keep_going.then_some(&again);
+                if !self.state().claim(*layer, later.into_iter().map(to_read)) {
                     continue;
                 }
                 if self.ledger.has(layer)? {
-                    self.state().outcome.known += 1;
+                    let mut state = self.state();
+                    state.claimed.insert(*layer, LayerClaim::Held);
+                    state.outcome.known += 1;
+                    drop(state);
                     self.progress.event(&layer.short(), Event::Exists);
                     continue;
                 }
-                jobs.push(Job::Layer(Arc::clone(&opened), at, position));
+                jobs.push(Job::Layer(to_read(&open)));
             }
-            let (title, names) = (image.title(), image.store_names());
-            let place = below(place, at);
             self.state().outcome.images.push(FoundFacts { place, title, record, names });
         }
         self.add(jobs);
@@ -234,8 +323,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads a layer into the ledger, from another place where the first one gave wrong bytes.
-    fn layer(&self, source: &OpenSource<'a>, image: usize, position: usize) -> Result<()> {
-        let image = source.image(image);
+    fn layer(&self, image: UnloadedImage<'_>, position: usize) -> Result<()> {
         loop {
             let input = image.layer(position)?;
             match self.ledger.read(input, &self.options.layer_limits, self.progress) {
@@ -265,7 +353,7 @@ fn title(job: &Job<'_>) -> String {
             reference.familiar()
         }
         Job::Repository(_, reference) => reference.familiar_name(),
-        Job::Layer(source, image, _) => source.image(*image).title(),
+        Job::Layer(layer) => layer.title.clone(),
     }
 }
 

@@ -12,7 +12,8 @@
 //!
 //! Invariants: what is refused is what a load refuses (but for stacks that do not merge, which need
 //! the store); the tables are those of a store that has loaded the same images, but for what these
-//! take on its disk, which is NULL; a layer is read once, however many images have it.
+//! take on its disk, which is NULL; a layer is read once, however many images have it, and an image
+//! that cannot be read takes no other image with it.
 
 mod jobs;
 
@@ -100,9 +101,16 @@ pub fn gather(
                 missing = Some(layer);
             }
         }
-        match missing {
-            None => held.push((image.record, image.names)),
-            Some(layer) => {
+        let broken = outcome.broken.remove(&image.place);
+        match (missing, broken) {
+            (None, None) => held.push((image.record, image.names)),
+            (None, Some(why)) => {
+                let text = format!("{}: {why}; another image gave this layer", image.title);
+                progress.warning("", &text);
+                held.push((image.record, image.names));
+            }
+            (Some(_), Some(why)) => outcome.failed.push((image.title, why)),
+            (Some(layer), None) => {
                 let why = format!("its layer {layer} could not be read");
                 outcome.failed.push((image.title, why));
             }
@@ -133,4 +141,86 @@ pub fn write_gathered(
         Ok(ImageConfig::parse(&bytes)?)
     };
     write_tables(&snapshot, &config, dir, options, progress)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // Helpers are not #[test] functions.
+
+    use strata_layer::Event;
+    use strata_registry::{RegistryOptions, Retry};
+    use strata_testkit::layout::{LAYER, Layout, named, tar_of};
+    use strata_testkit::registry::{Answer, How, Registry};
+
+    use super::*;
+
+    struct Silent;
+
+    impl Progress for Silent {
+        fn event(&self, _: &str, _: Event) {}
+
+        fn warning(&self, _: &str, _: &str) {}
+    }
+
+    /// How many images were read, and the names of those that were not.
+    fn read(source: FactSource, at_once: usize) -> (usize, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let retry = Retry { tries: 1, ..Retry::default() };
+        let registries = Registries::new(RegistryOptions { retry, ..RegistryOptions::default() });
+        let options = GatherOptions {
+            ledger: dir.path().join("ledger"),
+            platform: None,
+            at_once: NonZeroUsize::new(at_once).unwrap(),
+            keep_going: true,
+            limits: SourceLimits::default(),
+            layer_limits: Limits::default(),
+        };
+        let scratch = || Ok(tempfile::tempfile_in(dir.path()).unwrap());
+        let gathered = gather(&[source], &registries, &scratch, &options, &Silent).unwrap();
+        (gathered.images, gathered.failed.into_iter().map(|(what, _)| what).collect())
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_takes_no_other_with_it() {
+        let base = tar_of(&[("etc/passwd", "root")]);
+        let bad = b"no tar, and no layer of that diff id";
+        // An image that says of `blob` that it is the base, and has a layer of its own.
+        let image = |layout: &Layout, own: &str, blob: &[u8]| {
+            let own = tar_of(&[("own", own)]);
+            let layers = [layout.blob(LAYER, blob), layout.blob(LAYER, &own)];
+            layout.manifest(&layout.config(&[&base, &own], "linux/amd64"), &layers)
+        };
+        for how in [Answer::new(404).how(), How::Well, How::Drip(0)] {
+            for at_once in [1, 4] {
+                let registry = Registry::new();
+                let blobs = [("a-bad", &bad[..]), ("b-good", &base), ("c-good", &base)];
+                for (name, blob) in blobs {
+                    let layout = Layout::new(name);
+                    layout.index(&[image(&layout, name, blob)]);
+                    registry.layout(layout.root(), name, "1");
+                }
+                let (answer, digest) = (how.clone(), strata_testkit::digest(bad));
+                registry.rule(move |seen| match seen.is("GET", &digest) {
+                    true => answer.clone(),
+                    false => How::Well,
+                });
+                let host = registry.host().to_owned();
+                let (images, failed) = read(FactSource::Registry { host, prefix: None }, at_once);
+                assert_eq!((images, failed.len()), (3, 0), "{how:?} {at_once}: {failed:?}");
+            }
+        }
+        // The same within one source; and where nobody has the layer.
+        let layout = Layout::new("x");
+        let mut entries = vec![
+            named(&image(&layout, "a", bad), "a-bad:1"),
+            named(&image(&layout, "b", bad), "b-bad:1"),
+            named(&image(&layout, "c", &base), "c-good:1"),
+        ];
+        let source = FactSource::Files(layout.root().to_str().unwrap().parse().unwrap());
+        layout.index(&entries);
+        assert_eq!(read(source.clone(), 1), (3, Vec::new()));
+        entries.pop();
+        layout.index(&entries);
+        assert_eq!(read(source, 1), (0, vec!["a-bad:1".to_owned(), "b-bad:1".to_owned()]));
+    }
 }
