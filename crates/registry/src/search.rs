@@ -7,9 +7,12 @@
 //! ```
 //!
 //! Invariants: pages are capped in size and number, and followed on the registry itself alone,
-//! whatever host a link names (a registry behind a proxy does not know its own name); a listing
-//! is whole, or cut where the caller has enough, or an error; texts lose their control characters
-//! before anybody shows them.
+//! whatever host a link names (a registry behind a proxy does not know its own name); what is kept
+//! of all pages is capped, too; a listing is whole, or cut where the caller has enough, or an
+//! error; texts lose their control characters before anybody shows them.
+
+use std::collections::HashSet;
+use std::hash::Hash;
 
 use serde::Deserialize;
 
@@ -24,6 +27,11 @@ const HUB: &str = "docker.io";
 const HUB_SEARCH: &str = "index.docker.io";
 /// Bytes of one page.
 const PAGE_BYTES: u64 = 8 << 20;
+/// Bytes that the names of one listing may take: some 800,000 of them, where the largest
+/// repositories have some 100,000 tags.
+const LISTING_BYTES: usize = 128 << 20;
+/// What keeping a name takes besides its text.
+const NAME_BYTES: usize = 128;
 
 /// A repository that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -82,11 +90,14 @@ impl Registries {
             Ok(found) => found.results,
             // Most registries know no search; then their catalogue tells.
             Err(EndpointError::NotFound(_) | EndpointError::Failed(_)) if host != HUB => {
-                let mut hits = Vec::new();
+                let (mut hits, mut room) = (Vec::new(), NameRoom::default());
                 let listed = client.pages("/v2/_catalog?n=1000", |page| {
                     let names = page.repositories.into_iter().filter(|name| name.contains(term));
-                    hits.extend(names.map(Hit::named));
-                    hits.len() < limit
+                    for name in names.take(limit - hits.len()) {
+                        room.take(&name)?;
+                        hits.push(Hit::named(name));
+                    }
+                    Ok(hits.len() < limit)
                 });
                 listed.map_err(|why| Box::new(refused(why)))?;
                 hits
@@ -102,10 +113,12 @@ impl Registries {
         Ok(hits)
     }
 
-    /// All repositories of a registry whose names are `prefix` or are below it; all without one.
+    /// All repositories of a registry whose names are `prefix` or are below it, each once; all
+    /// without a prefix.
     ///
     /// # Errors
-    /// `Refused`, as by registries without a catalogue, and those of reading credentials.
+    /// `Refused`, as by registries without a catalogue or with one that is too long, and those of
+    /// reading credentials.
     pub fn repositories(&self, host: &str, prefix: Option<&str>) -> Result<Vec<Reference>> {
         let client = self.whole(host, host)?;
         let prefix = prefix.map(|text| text.trim_matches('/')).unwrap_or_default();
@@ -113,46 +126,48 @@ impl Registries {
             let rest = name.strip_prefix(prefix);
             rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
         };
-        let mut found = Vec::new();
+        let (mut found, mut room) = (Vec::new(), NameRoom::default());
         let listed = client.pages("/v2/_catalog?n=1000", |page| {
             for name in page.repositories.iter().filter(|name| below(name)) {
+                room.take(name)?;
                 match format!("{host}/{name}").parse() {
                     Ok(reference) => found.push(reference),
                     Err(why) => tracing::warn!("{name:?} is passed over: {why}"),
                 }
             }
-            true
+            Ok(true)
         });
         listed.map_err(|why| {
             let what = format!("the catalogue of {host}");
             Box::new(RegistryError::one(what, client.label(), why))
         })?;
-        Ok(found)
+        Ok(each_once(found))
     }
 
-    /// All tags of a repository, at the registry itself.
+    /// All tags of a repository, each once, at the registry itself.
     ///
     /// # Errors
     /// `Refused`, and those of reading credentials.
     pub fn tags(&self, reference: &Reference) -> Result<Vec<Tag>> {
         let client = self.to_ask(reference)?;
-        let mut tags = Vec::new();
+        let (mut tags, mut room) = (Vec::new(), NameRoom::default());
         let path = format!("/v2/{}/tags/list?n=1000", client.endpoint.repository);
         let listed = client.pages(&path, |page| {
             for text in &page.tags {
+                room.take(text)?;
                 match Tag::parse(text) {
                     Ok(tag) => tags.push(tag),
                     // It cannot be asked for, so it is said.
                     Err(_) => tracing::warn!("{:?} is no tag, and is passed over", text),
                 }
             }
-            true
+            Ok(true)
         });
         listed.map_err(|why| {
             let what = format!("the tags of {}", reference.familiar_name());
             Box::new(RegistryError::one(what, client.label(), why))
         })?;
-        Ok(tags)
+        Ok(each_once(tags))
     }
 }
 
@@ -162,11 +177,43 @@ impl Hit {
     }
 }
 
-type Told = std::result::Result<(), EndpointError>;
+/// What the names of one listing may still take.
+struct NameRoom(usize);
+
+impl Default for NameRoom {
+    fn default() -> Self {
+        Self(LISTING_BYTES)
+    }
+}
+
+impl NameRoom {
+    /// Another name is kept.
+    fn take(&mut self, name: &str) -> Told<()> {
+        let left = self.0.checked_sub(NAME_BYTES.saturating_add(name.len()));
+        self.0 = left.ok_or_else(|| {
+            let most = LISTING_BYTES >> 20;
+            EndpointError::Failed(format!(
+                "its list has more names than fit into {most} MiB; name what you want of it"
+            ))
+        })?;
+        Ok(())
+    }
+}
+
+/// The same in the same order, what is repeated once.
+fn each_once<T: Eq + Hash>(mut all: Vec<T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    let is_first: Vec<bool> = all.iter().map(|one| seen.insert(one)).collect();
+    let mut is_first = is_first.into_iter();
+    all.retain(|_| is_first.next().unwrap_or_default());
+    all
+}
+
+type Told<T> = std::result::Result<T, EndpointError>;
 
 impl Client {
     /// Reads page after page until `take` has enough.
-    fn pages(&self, first: &str, mut take: impl FnMut(Page) -> bool) -> Told {
+    fn pages(&self, first: &str, mut take: impl FnMut(Page) -> Told<bool>) -> Told<()> {
         each_page(
             first,
             |path| self.get(path, None),
@@ -176,8 +223,59 @@ impl Client {
                 }
                 let page = serde_json::from_slice(&answer.bytes(PAGE_BYTES)?)
                     .map_err(|_| EndpointError::Failed("its answer is no list".to_owned()))?;
-                Ok(take(page))
+                take(page)
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::registries::RegistryOptions;
+
+    /// A registry that answers everything with this.
+    fn registry(body: String) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+                while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let length = body.len();
+                let head = "HTTP/1.1 200 OK\r\nconnection: close";
+                let answer = format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+                // A client may leave before it has read all.
+                stream.write_all(answer.as_bytes()).unwrap_or_default();
+            }
+        });
+        host
+    }
+
+    #[test]
+    fn what_a_listing_repeats_is_in_it_once() {
+        let host = registry(r#"{"repositories":["b","a","b"],"tags":["2","1","2"]}"#.to_owned());
+        let registries = Registries::new(RegistryOptions::default());
+        let tags = registries.tags(&format!("{host}/a").parse().unwrap()).unwrap();
+        assert_eq!(tags, [Tag::parse("2").unwrap(), Tag::parse("1").unwrap()]);
+        let found = registries.repositories(&host, None).unwrap();
+        let found: Vec<_> = found.iter().map(|one| one.repository().as_str()).collect();
+        assert_eq!(found, ["b", "a"]);
+    }
+
+    #[test]
+    fn a_listing_takes_no_more_memory_than_it_may() {
+        let names = r#""a","#.repeat(LISTING_BYTES / NAME_BYTES);
+        let host = registry(format!(r#"{{"tags":[{names}"a"]}}"#));
+        let registries = Registries::new(RegistryOptions::default());
+        let error = registries.tags(&format!("{host}/a").parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("more names than fit into 128 MiB"), "{error}");
+        // Many more than real registries have.
+        let mut room = NameRoom::default();
+        assert!((0..500_000).all(|_| room.take(&"x".repeat(100)).is_ok()));
     }
 }
