@@ -35,6 +35,8 @@ pub enum Verdict {
     Refused,
     /// Anything else.
     Wrong,
+    /// It was found on the way that this cannot be asked here.
+    NotRun,
 }
 
 impl Verdict {
@@ -46,6 +48,7 @@ impl Verdict {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
             Self::Wrong => "wrong",
+            Self::NotRun => "not run",
         }
     }
 }

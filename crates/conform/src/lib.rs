@@ -26,6 +26,7 @@ pub mod union;
 
 mod pack;
 mod progress;
+mod removal;
 mod tarball;
 mod text;
 mod tree;
@@ -65,6 +66,20 @@ pub enum Error {
     /// The directory that absolute escapes are aimed at is not ours.
     #[error("{0} exists and is not a directory of this user alone: remove it")]
     Canary(String),
+    /// A mount by FUSE was to lose its daemon, and none is found.
+    #[error(
+        "{0}: nobody is found who serves the mount, so nobody is killed: start the daemon with the \
+         absolute path of the mountpoint among its arguments"
+    )]
+    NoDaemon(String),
+    /// A mount in a directory that the suite would remove.
+    #[error("{point} cannot be detached, so {dir} stays: unmount it, then remove the directory")]
+    StaysMounted {
+        /// Where it is mounted.
+        point: String,
+        /// The directory.
+        dir: String,
+    },
     /// A file or a process.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),

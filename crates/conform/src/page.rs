@@ -86,7 +86,7 @@ impl MatrixRow {
     }
 
     /// Each verdict with its reasons and the programs that have both, of those that a reader has to
-    /// know: what is refused and what is wrong.
+    /// know: what is refused, what is wrong, and what could not be asked.
     #[must_use]
     pub fn told<'a>(
         &self,
@@ -95,7 +95,7 @@ impl MatrixRow {
         let mut told: BTreeMap<(&'static str, Vec<String>), Vec<&str>> = BTreeMap::new();
         for (column, cell) in columns.iter().zip(&self.cells) {
             if let Some(judgement) = cell
-                && matches!(judgement.verdict, Verdict::Wrong | Verdict::Refused)
+                && matches!(judgement.verdict, Verdict::Wrong | Verdict::Refused | Verdict::NotRun)
             {
                 let key = (judgement.verdict.name(), judgement.reasons.clone());
                 told.entry(key).or_default().push(&column.name);
@@ -183,7 +183,7 @@ pub(crate) const MEANINGS: [(&str, &str); 5] = [
     ("allowed", "another tree, or a refusal, that the case or rule allows"),
     ("refused", "a refusal where a tree is expected"),
     ("wrong", "anything else"),
-    ("not run", "this machine cannot make what the rule needs"),
+    ("not run", "this machine cannot make what the rule needs, or tell who serves the mount"),
 ];
 
 /// The page in Markdown.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Invariants: `RUN/around` and the absolute canary are the same afterwards, or the unpacker has
-//! escaped; nothing that the unpacker leaves mounted is removed with the directory; one process at
-//! a time uses the absolute canary, and removes it.
+//! escaped; nothing that the unpacker leaves mounted is removed with the directory or the canary;
+//! one process at a time uses the absolute canary, and removes it.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
@@ -19,17 +19,17 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use tempfile::TempDir;
 
 use crate::adapters::{Unpacker, shell};
 use crate::catalogue::{self, Case};
 use crate::judge::{Conduct, Judgement, Verdict, judge};
 use crate::powers::Powers;
+use crate::removal::{self, RunDirectory};
 use crate::{Error, Result, TreeEntry, at, image, seen};
 
 /// One case and its verdict.
@@ -46,7 +46,7 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// The directory of one run.
 struct Ground {
-    dir: TempDir,
+    dir: RunDirectory,
 }
 
 impl Ground {
@@ -58,7 +58,7 @@ impl Ground {
         let drawn = RandomState::new().hash_one(number) & 0xffff;
         let name = format!("conform.{}-{number}-{drawn:04x}", std::process::id());
         let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
-        let ground = Self { dir: at("the directory of a run", dir)? };
+        let ground = Self { dir: RunDirectory::new("the directory of a run", dir)? };
         for dir in [ground.out(), ground.path("work")] {
             at(dir.display(), fs::create_dir_all(&dir))?;
         }
@@ -136,18 +136,6 @@ fn make_canary(dir: &Path) -> Result<()> {
     at(dir.display(), fs::write(dir.join("keep"), "untouched"))
 }
 
-impl Drop for Ground {
-    fn drop(&mut self) {
-        // An ordinary user cannot remove what is in a directory without permissions.
-        if !rustix::process::geteuid().is_root() {
-            let mut command = Command::new("chmod");
-            command.args(["-R", "u+rwX"]).arg(self.dir.path()).stderr(Stdio::null());
-            // What stays closed stays where temporary files are.
-            let _ = command.status();
-        }
-    }
-}
-
 /// The absolute canary. Who has it has the directory around it locked: an unpacker may remove the
 /// canary, and the turn of a run is not to go with it.
 struct AbsoluteCanary {
@@ -167,6 +155,7 @@ impl AbsoluteCanary {
             Err(error) => return Err(Error::Io(CANARY.to_owned(), error)),
         }
         // One that a killed run left will do, if nobody else can change it.
+        removal::detach_all(&real_canary())?;
         let facts = at(CANARY, fs::symlink_metadata(path))?;
         let is_ours = facts.uid() == rustix::process::geteuid().as_raw();
         if !facts.is_dir() || !is_ours || facts.mode() & 0o077 != 0 {
@@ -182,8 +171,15 @@ impl Drop for AbsoluteCanary {
     fn drop(&mut self) {
         // A failure leaves a directory in /tmp, which the next run takes over. What an unpacker put
         // in its place would be in the way.
-        let _ = fs::remove_dir_all(CANARY).or_else(|_| fs::remove_file(CANARY));
+        let _ = removal::clear(&real_canary());
     }
+}
+
+/// The absolute canary as the table of mounts has it.
+fn real_canary() -> PathBuf {
+    let path = Path::new(CANARY);
+    let around = path.parent().and_then(|around| fs::canonicalize(around).ok());
+    around.zip(path.file_name()).map_or_else(|| path.to_owned(), |(dir, name)| dir.join(name))
 }
 
 /// An image of one file: an unpacker that refuses it does not run here.
@@ -224,7 +220,8 @@ pub fn run_all(
 /// Gives the case to the unpacker, and judges what it does.
 ///
 /// # Errors
-/// If the unpacker cannot be started, or its tree cannot be read.
+/// If the unpacker cannot be started, its tree cannot be read, or what it has mounted in the
+/// directory of the run cannot be detached.
 pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgement> {
     let ground = Ground::new(case, unpacker)?;
     let powers = Powers::tried(&ground.path("work"))?;
@@ -239,8 +236,9 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     let after = ground.surroundings();
     let cleaning = ground.start(&unpacker.cleanup, first, "cleaned");
     let cleaned = cleaning.and_then(|child| wait(child, timeout));
-    unmount(&ground.out());
+    let removed = ground.dir.remove();
     drop(canary);
+    removed?;
     let changes = changes(&before, &after?);
     if !changes.is_empty() {
         // Also where nothing is left to clean.
@@ -283,17 +281,6 @@ fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
             return Ok(None);
         }
         std::thread::sleep(PAUSE);
-    }
-}
-
-/// Detaches what is still mounted on `out`, so that nothing in it is removed.
-fn unmount(out: &Path) {
-    let device = |path: &Path| fs::symlink_metadata(path).map(|facts| facts.dev()).ok();
-    while out.parent().and_then(device) != device(out) && out.exists() {
-        let done = Command::new("umount").arg("-l").arg(out).status();
-        if !done.is_ok_and(|status| status.success()) {
-            break;
-        }
     }
 }
 

@@ -163,6 +163,31 @@ fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
 }
 
 #[test]
+fn what_is_left_mounted_is_detached_and_keeps_its_files() {
+    if !needs::root() {
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    let kept = source.path().join("keep");
+    std::fs::write(&kept, "").unwrap();
+    for deed in [
+        "mount --bind SOURCE %out",
+        "mkdir %out/dev; mount --bind SOURCE %out/dev",
+        "mkdir d; mount --bind SOURCE d; mount -t tmpfs x d",
+        "mount --bind SOURCE /tmp/strata-conform-canary",
+    ] {
+        let deed = deed.replace("SOURCE", &source.path().display().to_string());
+        let unpacker = adapters::find(&format!("{deed}; : %layout %out"), None).unwrap();
+        let case = catalogue::select(&["pack-plain".to_owned()]).unwrap().remove(0);
+        run::run(&case, &unpacker, Duration::from_secs(10)).unwrap();
+        assert!(kept.exists(), "{deed}");
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = format!("/conform.{}-", std::process::id());
+        assert!(!table.contains(&own), "{deed}: {table}");
+    }
+}
+
+#[test]
 fn the_umask_of_the_caller_does_not_matter() {
     let script = "umask 077; exec \"$0\" layers --unpacker \"$1\"";
     let unpacker = "echo the umask is $(umask) >&2; exit 1; %layout %out";

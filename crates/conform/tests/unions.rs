@@ -127,3 +127,24 @@ fn a_union_that_cannot_run_is_an_error() {
         assert!(output.status.code() == Some(2) && said.contains(word), "{mount}: {said}");
     }
 }
+
+#[test]
+fn what_a_union_stands_on_is_unmounted_and_keeps_its_files() {
+    if !needs::root() {
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    let kept = source.path().join("keep");
+    std::fs::write(&kept, "").unwrap();
+    let mount = format!(
+        "mount --bind '{}' %mnt && {}",
+        source.path().display(),
+        "mount -t overlay -o lowerdir=%lower,upperdir=%upper,workdir=%work o %mnt"
+    );
+    let output = conform(&["--mount", &mount, "--rule", "unlink-hides-lower-file"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(kept.exists(), "{said}");
+    assert!(said.contains("its unmount command ended, and something is still mounted"), "{said}");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(source.path().to_str().unwrap()), "{table}");
+}

@@ -21,9 +21,9 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
-use tempfile::TempDir;
 
 use super::operation::set_times;
+use crate::removal::RunDirectory;
 use crate::{Result, TreeEntry, at};
 
 /// The attribute of a directory that hides what is below it.
@@ -32,7 +32,7 @@ pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// The directories of one sequence.
 #[derive(Debug)]
 pub struct UnionGround {
-    dir: TempDir,
+    dir: RunDirectory,
     lowers: usize,
 }
 
@@ -48,7 +48,8 @@ impl UnionGround {
             Some(dir) => builder.tempdir_in(dir),
             None => builder.tempdir(),
         };
-        let ground = Self { dir: at("the directory of a sequence", made)?, lowers: lowers.len() };
+        let dir = RunDirectory::new("the directory of a sequence", made)?;
+        let ground = Self { dir, lowers: lowers.len() };
         for name in ["upper", "work", "mnt", "merged", "plain"] {
             let path = ground.path(name);
             at(path.display(), fs::create_dir(&path))?;
@@ -65,6 +66,19 @@ impl UnionGround {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The mount as the kernel's table has it.
+    pub(crate) fn mount_point(&self) -> PathBuf {
+        self.dir.real("mnt")
+    }
+
+    /// Detaches what is mounted in the directories, and removes them.
+    ///
+    /// # Errors
+    /// If something stays mounted; the directories stay then.
+    pub fn remove(self) -> Result<()> {
+        self.dir.remove()
     }
 
     /// A message without the name of this sequence's directory, which is another each time.

@@ -10,7 +10,6 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -19,6 +18,7 @@ use rustix::process::{Pid, Signal};
 
 use super::ground::UnionGround;
 use crate::adapters::{missing_program, shell, version};
+use crate::removal::{self, MountFacts};
 use crate::{Error, Result, at};
 
 /// A program that mounts a union.
@@ -240,7 +240,7 @@ impl<'a> Mounted<'a> {
     pub fn new(union: &'a UnionMount, ground: &'a UnionGround) -> Result<Self> {
         union.run(&union.mount, ground)?;
         let mounted = Self { union, ground, stands: true };
-        if !is_mounted(&ground.path("mnt"))? {
+        if !is_mounted(ground)? {
             let why = "its command ended, and nothing is mounted".to_owned();
             return Err(Error::CannotRun(union.name.clone(), why));
         }
@@ -250,75 +250,126 @@ impl<'a> Mounted<'a> {
     /// Unmounts, and waits for the daemon.
     ///
     /// # Errors
-    /// If the command fails.
+    /// If the command fails, or leaves something mounted.
     pub fn unmount(mut self) -> Result<()> {
-        let daemons = self.daemons();
+        let daemons = MountDaemons::of(self.ground)?;
         // A child that another thread has just forked holds this one's files until it runs.
         let end = Instant::now() + Duration::from_secs(2);
-        while let Err(error) = self.union.run(&self.union.unmount, self.ground) {
-            if Instant::now() > end || !is_mounted(&self.ground.path("mnt"))? {
-                return Err(error);
+        let mut done = self.union.run(&self.union.unmount, self.ground);
+        while is_mounted(self.ground)? {
+            if Instant::now() > end {
+                let why = "its unmount command ended, and something is still mounted: \
+                           it has to unmount all";
+                return done.and(Err(Error::CannotRun(self.union.name.clone(), why.to_owned())));
             }
             std::thread::sleep(Duration::from_millis(20));
+            if done.is_err() {
+                done = self.union.run(&self.union.unmount, self.ground);
+            }
         }
+        done?;
         self.stands = false;
-        wait(&daemons);
+        daemons.wait();
         Ok(())
     }
 
-    /// Kills the daemons, and unmounts what they leave; `false` if there are none.
+    /// Kills the daemons, and unmounts what they leave. `false` if a mount by FUSE has daemons that
+    /// are not found: it stands as before.
     ///
     /// # Errors
-    /// If a daemon cannot be killed.
-    pub fn kill(mut self) -> Result<bool> {
-        let daemons = self.daemons();
-        for daemon in &daemons {
+    /// If a daemon cannot be killed, or something stays mounted.
+    pub fn kill(&mut self) -> Result<bool> {
+        let daemons = MountDaemons::of(self.ground)?;
+        if daemons.found.is_empty() && !daemons.connections.is_empty() {
+            return Ok(false);
+        }
+        for daemon in &daemons.found {
             match rustix::process::kill_process(*daemon, Signal::KILL) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(errno) => return Err(Error::Io("kill".to_owned(), errno.into())),
             }
         }
-        wait(&daemons);
-        detach(&self.ground.path("mnt"));
+        daemons.wait();
+        removal::detach_all(&self.ground.mount_point())?;
         self.stands = false;
-        Ok(!daemons.is_empty())
-    }
-
-    /// The processes that name the mount on their command line.
-    fn daemons(&self) -> Vec<Pid> {
-        let mnt = self.ground.path("mnt");
-        let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
-        let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let serves = |pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == mnt.as_os_str().as_bytes())
-        };
-        numbers.filter(serves).filter_map(Pid::from_raw).collect()
+        Ok(true)
     }
 }
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         if self.stands {
-            detach(&self.ground.path("mnt"));
+            // What stays makes the end of the directory an error.
+            let _ = removal::detach_all(&self.ground.mount_point());
         }
     }
 }
 
-/// Whether something is mounted on `mnt`, also a bind mount of the same file system (proc(5)).
-fn is_mounted(mnt: &Path) -> Result<bool> {
-    let table = at("/proc/self/mountinfo", fs::read_to_string("/proc/self/mountinfo"))?;
-    let mnt = mnt.display().to_string().replace(' ', "\\040");
-    Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(mnt.as_str())))
+/// What stands at the mountpoint itself.
+fn mounts_on(ground: &UnionGround) -> Result<Vec<MountFacts>> {
+    let mnt = ground.mount_point();
+    Ok(removal::mounts_in(&mnt)?.into_iter().filter(|one| one.point == mnt).collect())
 }
 
-/// Waits until the processes have ended. One that nobody has reaped yet has no command line.
-fn wait(daemons: &[Pid]) {
-    let end = Instant::now() + PATIENCE;
-    for daemon in daemons {
-        let line = format!("/proc/{}/cmdline", daemon.as_raw_nonzero());
-        while fs::read(&line).is_ok_and(|line| !line.is_empty()) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+/// Whether something is mounted on the mountpoint, also a bind mount of the same file system.
+fn is_mounted(ground: &UnionGround) -> Result<bool> {
+    Ok(!mounts_on(ground)?.is_empty())
+}
+
+/// The processes that serve a mount.
+struct MountDaemons {
+    mnt: PathBuf,
+    /// The numbers of its FUSE connections.
+    connections: Vec<String>,
+    found: Vec<Pid>,
+}
+
+impl MountDaemons {
+    fn of(ground: &UnionGround) -> Result<Self> {
+        let by_fuse = mounts_on(ground)?.into_iter().filter(|one| one.kind.starts_with("fuse"));
+        let connections = by_fuse.map(|one| one.minor).collect();
+        let mut daemons = Self { mnt: ground.path("mnt"), connections, found: Vec::new() };
+        let all = at("/proc", fs::read_dir("/proc"))?;
+        let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // This process serves nothing.
+        let own = rustix::process::getpid();
+        let others = numbers.filter_map(Pid::from_raw).filter(|pid| *pid != own);
+        daemons.found = others.filter(|pid| daemons.has(*pid)).collect();
+        Ok(daemons)
+    }
+
+    /// Whether a process names the mount on its command line, or holds a connection of it.
+    fn has(&self, pid: Pid) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.any(|word| word == self.mnt.as_os_str().as_bytes()) || self.holds(pid)
+    }
+
+    /// Whether a process holds a connection, as far as the kernel tells: older ones do not.
+    fn holds(&self, pid: Pid) -> bool {
+        let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        let all =
+            if self.connections.is_empty() { None } else { fs::read_dir(process.join("fd")).ok() };
+        all.into_iter().flatten().flatten().any(|entry| {
+            // A process may have many files open, and only these tell something.
+            if !fs::read_link(entry.path()).is_ok_and(|to| to.ends_with("fuse")) {
+                return false;
+            }
+            let facts = fs::read_to_string(process.join("fdinfo").join(entry.file_name()));
+            let facts = facts.unwrap_or_default();
+            let mut told = facts.lines().filter_map(|line| line.strip_prefix("fuse_connection:"));
+            told.any(|told| self.connections.iter().any(|one| one == told.trim()))
+        })
+    }
+
+    /// Waits until they have ended, or serve other mounts alone. One that nobody has reaped yet has
+    /// no command line and no files.
+    fn wait(&self) {
+        let end = Instant::now() + PATIENCE;
+        for daemon in &self.found {
+            while self.has(*daemon) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }
@@ -336,17 +387,60 @@ pub(crate) fn unmount(mnt: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Unmounts whatever stands there, also a mount whose daemon is gone.
-fn detach(mnt: &Path) {
-    for program in ["umount", "fusermount3"] {
-        let mut command = Command::new(program);
-        if program == "fusermount3" {
-            command.arg("-u");
-        }
-        let lazy = if program == "umount" { "-l" } else { "-z" };
-        let silent = command.arg(lazy).arg(mnt).stderr(std::process::Stdio::null()).status();
-        if silent.is_ok_and(|status| status.success()) {
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use rustix::mount::MountFlags;
+    use strata_testkit::needs;
+
+    use super::*;
+
+    #[test]
+    fn who_serves_a_mount_is_killed_by_its_connection_or_nobody_is() {
+        if !needs::root_and_fuse() {
             return;
         }
+        let union = find("true %lower %upper %mnt", None, None).unwrap();
+        let ground = UnionGround::new(None, &[]).unwrap();
+        let connection = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", connection.as_raw_fd());
+        let data = std::ffi::CString::new(data).unwrap();
+        let mnt = ground.path("mnt");
+        rustix::mount::mount("x", &mnt, "fuse.x", MountFlags::empty(), Some(data.as_c_str()))
+            .unwrap();
+        let mut mounted = Mounted { union: &union, ground: &ground, stands: true };
+        // This process has the connection, and is no daemon.
+        assert!(!mounted.kill().unwrap());
+        assert!(is_mounted(&ground).unwrap());
+        let facts = format!("/proc/self/fdinfo/{}", connection.as_raw_fd());
+        let is_told = fs::read_to_string(facts).unwrap().contains("fuse_connection");
+        let mut command = Command::new("sleep");
+        let mut daemon = command.arg("600").stdin(Stdio::from(connection)).spawn().unwrap();
+        // Now the child alone has it.
+        drop(command);
+        if is_told {
+            assert!(mounted.kill().unwrap());
+            assert!(!is_mounted(&ground).unwrap());
+            assert_eq!(daemon.wait().unwrap().signal(), Some(9));
+        } else {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unmount_that_leaves_a_mount_is_an_error() {
+        if !needs::root() {
+            return;
+        }
+        let twice = "mount -t tmpfs x %mnt && mount -t tmpfs x %mnt && : %lower %upper";
+        let union = find(twice, None, None).unwrap();
+        let ground = UnionGround::new(None, &[]).unwrap();
+        let error = Mounted::new(&union, &ground).unwrap().unmount().unwrap_err();
+        assert!(error.to_string().contains("still mounted"), "{error}");
+        assert!(!is_mounted(&ground).unwrap());
     }
 }

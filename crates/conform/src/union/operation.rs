@@ -153,7 +153,7 @@ pub enum Operation {
     },
     /// Unmounts, and mounts again.
     Remount,
-    /// Kills whoever serves the mount, and mounts again; a remount where nobody serves it.
+    /// Kills whoever serves the mount, and mounts again; a mount again where the kernel serves it.
     Kill,
 }
 

@@ -20,7 +20,7 @@ use super::rules::Rule;
 use super::script;
 use crate::judge::{Judgement, Verdict, differences};
 use crate::powers::Powers;
-use crate::{Result, TreeEntry, at, seen};
+use crate::{Error, Result, TreeEntry, at, seen};
 
 /// Where the directories of a sequence are made, and what can be made there.
 #[derive(Debug, Clone)]
@@ -100,21 +100,29 @@ impl<'a> Play<'a> {
     /// cannot be mounted again.
     fn step(&mut self, operation: &Operation) -> Result<std::result::Result<(), Failure>> {
         match operation {
-            Operation::Remount => self.remount(false)?,
-            Operation::Kill => self.remount(true)?,
+            Operation::Remount => self.remount()?,
+            Operation::Kill => self.kill()?,
             _ => {}
         }
         Ok(operation.apply(&self.ground.path("mnt"), &mut self.kept))
     }
 
-    fn remount(&mut self, is_killed: bool) -> Result<()> {
+    fn remount(&mut self) -> Result<()> {
         self.kept.close();
         if let Some(mounted) = self.mounted.take() {
-            if is_killed {
-                mounted.kill()?;
-            } else {
-                mounted.unmount()?;
-            }
+            mounted.unmount()?;
+        }
+        self.mounted = Some(Mounted::new(self.union, self.ground)?);
+        Ok(())
+    }
+
+    /// Kills whoever serves the mount, and mounts again. If that is not found, the mount stands.
+    fn kill(&mut self) -> Result<()> {
+        self.kept.close();
+        if let Some(mounted) = &mut self.mounted
+            && !mounted.kill()?
+        {
+            return Err(Error::NoDaemon(self.union.name.clone()));
         }
         self.mounted = Some(Mounted::new(self.union, self.ground)?);
         Ok(())
@@ -134,7 +142,7 @@ impl<'a> Play<'a> {
         self.kept.close();
         let mut found = look("");
         if found.is_empty() {
-            match self.remount(false) {
+            match self.remount() {
                 Ok(()) => found = look("after a remount: "),
                 Err(error) => found.push(format!("cannot be remounted: {error}")),
             }
@@ -188,16 +196,31 @@ fn kernel_mount(ground: &UnionGround, options: &str) -> Result<()> {
 /// Plays a rule, and judges.
 ///
 /// # Errors
-/// If the union cannot be mounted, or the directories cannot be read.
+/// If the union cannot be mounted, the directories cannot be read, or something stays mounted.
 pub fn play_rule(union: &UnionMount, rule: &Rule, place: &UnionPlace) -> Result<Judgement> {
     let ground = UnionGround::new(place.dir.as_deref(), &rule.lowers)?;
+    let judged = judged(union, rule, place, &ground);
+    ground.remove()?;
+    judged
+}
+
+fn judged(
+    union: &UnionMount,
+    rule: &Rule,
+    place: &UnionPlace,
+    ground: &UnionGround,
+) -> Result<Judgement> {
     at("the merged lowers", ground::lay(&ground.path("merged"), &ground::merge(&rule.lowers)))?;
-    let mut play = Play::new(union, &ground)?;
+    let mut play = Play::new(union, ground)?;
     let mut lesser = Vec::new();
     for RuleStep { operation, fails, may } in &rule.steps {
         let what = script::line(operation);
         let done = match play.step(operation) {
             Ok(done) => done,
+            Err(error @ Error::NoDaemon(_)) => {
+                let reasons = vec![error.to_string()];
+                return Ok(Judgement { verdict: Verdict::NotRun, reasons });
+            }
             Err(error) => {
                 return Ok(wrong(vec![ground.relative(&format!("{what}: {error}"))]));
             }
@@ -279,16 +302,33 @@ pub fn play_pair(
     ignored: &[Ignored],
 ) -> Result<Vec<String>> {
     let ground = UnionGround::new(place.dir.as_deref(), lowers)?;
+    let found = found_by_pair(union, lowers, operations, &ground, (place.powers, ignored));
+    ground.remove()?;
+    found
+}
+
+fn found_by_pair(
+    union: &UnionMount,
+    lowers: &[Vec<TreeEntry>],
+    operations: &[Operation],
+    ground: &UnionGround,
+    (powers, ignored): (Powers, &[Ignored]),
+) -> Result<Vec<String>> {
     let merged = ground::merge(lowers);
     let plain = ground.path("plain");
     for name in ["merged", "plain"] {
         at(name, ground::lay(&ground.path(name), &merged))?;
     }
     let mut kept = SequenceState::default();
-    let mut play = Play::new(union, &ground)?;
+    let mut play = Play::new(union, ground)?;
     for operation in operations {
         let what = script::line(operation);
-        let done = match play.step(operation) {
+        let mut tried = play.step(operation);
+        if matches!(tried, Err(Error::NoDaemon(_))) {
+            // The tree has to be the same all the same.
+            tried = play.step(&Operation::Remount);
+        }
+        let done = match tried {
             Ok(done) => done,
             Err(error) => return Ok(vec![ground.relative(&format!("{what}: {error}"))]),
         };
@@ -306,7 +346,7 @@ pub fn play_pair(
         }
     }
     let expected = comparable(seen::tree(&plain, None)?, ignored);
-    play.finish(true, |tree| differences(&expected, &comparable(tree, ignored), place.powers))
+    play.finish(true, |tree| differences(&expected, &comparable(tree, ignored), powers))
 }
 
 /// Whether the operation is left out in the plain directory.
