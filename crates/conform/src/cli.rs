@@ -3,7 +3,7 @@
 //!
 //! Invariant: the exit status of `layers` is 0, 1 if a case of class security or data-loss is
 //! wrong, and 2 if the suite could not do what it was told; `report` states facts and exits with
-//! 0 or 2.
+//! 0, or with 2 also if no program could be run.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,7 +25,7 @@ use crate::union::mounts::{self, UnionMount};
 use crate::union::play::{Ignored, UnionPlace};
 use crate::union::search::{self, RuleResult, Search};
 use crate::union::{self, rules};
-use crate::{Result, at, html, image, report, run};
+use crate::{Error, Result, at, html, image, report, run};
 
 /// A conformance suite for programs that unpack the layers of OCI images
 #[derive(Debug, Parser)]
@@ -159,7 +159,8 @@ fn list(out: &mut dyn Write, cases: &[Case], form: OutputForm) -> std::io::Resul
 
 fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
     let mut progress = StatusLine::new();
-    let mut found = Findings::default();
+    let place = UnionPlace::new(None)?;
+    let mut found = Findings::new(Powers::here()?, place.powers());
     let first = arguments.path.as_deref();
     let (unpackers, absent) = if arguments.unpacker.is_empty() {
         adapters::present(first)
@@ -186,7 +187,6 @@ fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
         (named?, Vec::new())
     };
     found.absent_unions = absent.into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
-    let place = UnionPlace::new(None)?;
     for union in unions {
         let played = rules::all().and_then(|rules| {
             search::play_rules(&union, rules, &place, |text| progress.show(text))
@@ -207,12 +207,18 @@ fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
     if arguments.output.is_none() {
         at("standard output", page::markdown(out, &found.page(&arguments.withhold)))?;
     }
+    let ran =
+        |(_, results): &(UnionMount, Vec<RuleResult>)| union::cli::whether_ran(results).is_ok();
+    if found.unpackers.is_empty() && !found.unions.iter().any(ran) {
+        return Err(Error::NothingRan("the page says why of each program".to_owned()));
+    }
     Ok(true)
 }
 
 /// What has been found so far.
-#[derive(Default)]
 struct Findings {
+    unpacking: Powers,
+    mounting: Powers,
     unpackers: Vec<(Unpacker, Vec<CaseResult>)>,
     absent_unpackers: Vec<(String, String)>,
     unions: Vec<(UnionMount, Vec<RuleResult>)>,
@@ -221,10 +227,22 @@ struct Findings {
 }
 
 impl Findings {
+    fn new(unpacking: Powers, mounting: Powers) -> Self {
+        Self {
+            unpacking,
+            mounting,
+            unpackers: Vec::new(),
+            absent_unpackers: Vec::new(),
+            unions: Vec::new(),
+            absent_unions: Vec::new(),
+            drawn: Vec::new(),
+        }
+    }
+
     fn page(&self, withheld: &[String]) -> Page {
         let mut matrices = vec![
-            VerdictMatrix::of_cases(&self.unpackers, &self.absent_unpackers),
-            VerdictMatrix::of_rules(&self.unions, &self.absent_unions),
+            VerdictMatrix::of_cases(&self.unpackers, &self.absent_unpackers, self.unpacking),
+            VerdictMatrix::of_rules(&self.unions, &self.absent_unions, self.mounting),
         ];
         let rows = matrices.iter_mut().flat_map(|matrix| &mut matrix.rows);
         for row in rows.filter(|row| withheld.contains(&row.id)) {
@@ -232,7 +250,8 @@ impl Findings {
                 judgement.reasons = vec!["withheld until its authors have answered".to_owned()];
             }
         }
-        Page { matrices, drawn: self.drawn.clone() }
+        let is_root = rustix::process::geteuid().is_root();
+        Page { matrices, drawn: self.drawn.clone(), is_root }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use crate::catalogue::Class;
-use crate::page::{Drawn, MEANINGS, MatrixRow, Page, VERDICTS, VerdictMatrix};
+use crate::page::{Drawn, MEANINGS, MatrixRow, PARTIAL_MEANING, Page, VERDICTS, VerdictMatrix};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
@@ -34,10 +34,11 @@ pub fn html(out: &mut dyn Write, page: &Page) -> io::Result<()> {
     writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">")?;
     writeln!(out, "<meta name=\"viewport\" content=\"width=device-width\">")?;
     writeln!(out, "<title>{title}</title>\n<style>{STYLE}\n</style>\n<h1>{title}</h1>\n<ul>")?;
-    for (verdict, meaning) in MEANINGS {
+    let partial = page.is_partial().then_some(PARTIAL_MEANING);
+    for (verdict, meaning) in MEANINGS.into_iter().chain(partial) {
         writeln!(out, "<li><b>{verdict}</b>: {}", escaped(meaning))?;
     }
-    writeln!(out, "</ul>")?;
+    writeln!(out, "</ul>\n<p>Each program ran as {}.</p>", page.user())?;
     for matrix in &page.matrices {
         writeln!(out, "<h2>{}</h2>", escaped(&matrix.title))?;
         summary(out, matrix)?;
@@ -91,7 +92,7 @@ fn verdicts(
         write!(out, "</details>")?;
         for at in 0..matrix.columns.len() {
             let verdict = row.verdict(at);
-            write!(out, "<td class=\"{verdict}\">{verdict}")?;
+            write!(out, "<td class=\"{verdict}\">{}", row.cell(at))?;
         }
         writeln!(out)?;
     }

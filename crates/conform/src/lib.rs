@@ -72,6 +72,9 @@ pub enum Error {
          absolute path of the mountpoint among its arguments"
     )]
     NoDaemon(String),
+    /// All that was asked was left out.
+    #[error("nothing of what was asked could be run: {0}")]
+    NothingRan(String),
     /// A mount in a directory that the suite would remove.
     #[error("{point} cannot be detached, so {dir} stays: unmount it, then remove the directory")]
     StaysMounted {

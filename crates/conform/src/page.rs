@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use crate::adapters::Unpacker;
 use crate::catalogue::Class;
 use crate::judge::{Judgement, Verdict};
+use crate::powers::Powers;
 use crate::run::CaseResult;
 use crate::union::mounts::UnionMount;
 use crate::union::search::{Differing, RuleResult};
@@ -37,6 +38,8 @@ pub struct MatrixRow {
     pub basis: String,
     /// The argument.
     pub why: String,
+    /// What the running user cannot make: it was not compared ([`Powers::beyond`]).
+    pub left_out: Vec<&'static str>,
     /// What the programs did.
     pub cells: Vec<Option<Judgement>>,
 }
@@ -72,6 +75,21 @@ pub struct Page {
     pub matrices: Vec<VerdictMatrix>,
     /// What the drawn sequences found.
     pub drawn: Vec<Drawn>,
+    /// Whether root ran the programs.
+    pub is_root: bool,
+}
+
+impl Page {
+    /// Who ran the programs.
+    pub(crate) fn user(&self) -> &'static str {
+        if self.is_root { "root" } else { "an ordinary user" }
+    }
+
+    /// Whether something was not compared.
+    pub(crate) fn is_partial(&self) -> bool {
+        let mut rows = self.matrices.iter().flat_map(|matrix| &matrix.rows);
+        rows.any(|row| (0..row.cells.len()).any(|at| row.is_partial(at)))
+    }
 }
 
 /// The verdicts in the order of the page.
@@ -83,6 +101,18 @@ impl MatrixRow {
     pub fn verdict(&self, at: usize) -> &'static str {
         let cell = self.cells.get(at).and_then(Option::as_ref);
         cell.map_or("not run", |judgement| judgement.verdict.name())
+    }
+
+    /// Whether the verdict of a cell rests on a tree that was compared only in part. What differs
+    /// does so whatever was left out.
+    fn is_partial(&self, at: usize) -> bool {
+        !self.left_out.is_empty() && ["pass", "allowed"].contains(&self.verdict(at))
+    }
+
+    /// A cell as tables have it.
+    pub(crate) fn cell(&self, at: usize) -> String {
+        let verdict = self.verdict(at);
+        if self.is_partial(at) { format!("{verdict} {PARTIAL}") } else { verdict.to_owned() }
     }
 
     /// Each verdict with its reasons and the programs that have both, of those that a reader has to
@@ -108,7 +138,11 @@ impl MatrixRow {
 impl VerdictMatrix {
     /// The cases against unpackers.
     #[must_use]
-    pub fn of_cases(results: &[(Unpacker, Vec<CaseResult>)], absent: &[(String, String)]) -> Self {
+    pub fn of_cases(
+        results: &[(Unpacker, Vec<CaseResult>)],
+        absent: &[(String, String)],
+        powers: Powers,
+    ) -> Self {
         let columns = results.iter().map(|(one, all)| {
             let column = Column { name: one.name.clone(), version: one.version.clone() };
             (column, all.iter().map(|(_, judged)| Some(judged.clone())).collect())
@@ -119,6 +153,7 @@ impl VerdictMatrix {
             class: case.class,
             basis: case.basis(),
             why: case.why.clone(),
+            left_out: powers.beyond(&case.trees),
             cells: Vec::new(),
         });
         Self::joined("Unpackers", columns.collect(), rows.collect(), absent)
@@ -129,6 +164,7 @@ impl VerdictMatrix {
     pub fn of_rules(
         results: &[(UnionMount, Vec<RuleResult>)],
         absent: &[(String, String)],
+        powers: Powers,
     ) -> Self {
         let columns = results.iter().map(|(one, all)| {
             let column = Column { name: one.name.clone(), version: one.version.clone() };
@@ -140,6 +176,7 @@ impl VerdictMatrix {
             class: rule.class,
             basis: rule.basis(),
             why: rule.why.clone(),
+            left_out: powers.beyond(&rule.trees),
             cells: Vec::new(),
         });
         Self::joined("Union mounts", columns.collect(), rows.collect(), absent)
@@ -186,6 +223,13 @@ pub(crate) const MEANINGS: [(&str, &str); 5] = [
     ("not run", "this machine cannot make what the rule needs, or tell who serves the mount"),
 ];
 
+/// What a cell says beside a verdict on a part.
+const PARTIAL: &str = "(in part)";
+
+/// And its meaning, where there is one.
+pub(crate) const PARTIAL_MEANING: (&str, &str) =
+    ("in part", "what the running user cannot make was not compared");
+
 /// The page in Markdown.
 ///
 /// # Errors
@@ -194,9 +238,14 @@ pub fn markdown(out: &mut dyn Write, page: &Page) -> io::Result<()> {
     writeln!(out, "# Conformance of unpackers and union mounts\n")?;
     writeln!(out, "`scripts/conform` writes this page; [the guide](guide/conform.md) says what a")?;
     writeln!(out, "case and a rule are, and how to run them on any program. Each program ran as")?;
-    writeln!(out, "root, with storage of its own and its default options unless its name says")?;
+    writeln!(
+        out,
+        "{}, with storage of its own and its default options unless its name says",
+        page.user()
+    )?;
     writeln!(out, "otherwise.\n")?;
-    for (verdict, meaning) in MEANINGS {
+    let partial = page.is_partial().then_some(PARTIAL_MEANING);
+    for (verdict, meaning) in MEANINGS.into_iter().chain(partial) {
         writeln!(out, "* *{verdict}*: {meaning}")?;
     }
     for matrix in &page.matrices {
@@ -257,7 +306,7 @@ fn verdicts(out: &mut dyn Write, matrix: &VerdictMatrix, class: Class) -> io::Re
     writeln!(out, "| | {} |", names.join(" | "))?;
     writeln!(out, "|---|{}", "---|".repeat(names.len()))?;
     for row in matrix.rows.iter().filter(|row| row.class == class) {
-        let all: Vec<&str> = (0..names.len()).map(|at| row.verdict(at)).collect();
+        let all: Vec<String> = (0..names.len()).map(|at| row.cell(at)).collect();
         writeln!(out, "| {} | {} |", row.id, all.join(" | "))?;
     }
     Ok(())
@@ -266,7 +315,8 @@ fn verdicts(out: &mut dyn Write, matrix: &VerdictMatrix, class: Class) -> io::Re
 /// Where a program does something else than the row expects.
 fn details(out: &mut dyn Write, matrix: &VerdictMatrix, row: &MatrixRow) -> io::Result<()> {
     let told = row.told(&matrix.columns);
-    if told.is_empty() {
+    let is_partial = (0..row.cells.len()).any(|at| row.is_partial(at));
+    if told.is_empty() && !is_partial {
         return Ok(());
     }
     writeln!(out, "\n#### {}\n", row.id)?;
@@ -274,6 +324,9 @@ fn details(out: &mut dyn Write, matrix: &VerdictMatrix, row: &MatrixRow) -> io::
     for (verdict, reasons, names) in told {
         let reasons: Vec<String> = reasons.iter().map(|reason| code(reason)).collect();
         writeln!(out, "* {}: {verdict}: {}", names.join(", "), reasons.join("; "))?;
+    }
+    if is_partial {
+        writeln!(out, "* not compared: {}", row.left_out.join(", "))?;
     }
     Ok(())
 }

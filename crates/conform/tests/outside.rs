@@ -10,8 +10,10 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use strata_conform::judge::Verdict;
-use strata_conform::{adapters, catalogue, run};
+use strata_conform::judge::{Judgement, Verdict};
+use strata_conform::page::{self, Page, VerdictMatrix};
+use strata_conform::powers::Powers;
+use strata_conform::{adapters, catalogue, html, run};
 use strata_testkit::needs;
 
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/unpack.py");
@@ -185,6 +187,35 @@ fn what_is_left_mounted_is_detached_and_keeps_its_files() {
         let own = format!("/conform.{}-", std::process::id());
         assert!(!table.contains(&own), "{deed}: {table}");
     }
+}
+
+#[test]
+fn a_page_says_who_ran_it_and_what_was_compared_in_part() {
+    let case = catalogue::select(&["owner-large".to_owned()]).unwrap().remove(0);
+    let unpacker = adapters::find(": %layout %out", None).unwrap();
+    let judged = |verdict| {
+        let judgement = Judgement { verdict, reasons: Vec::new() };
+        (unpacker.clone(), vec![(case.clone(), judgement)])
+    };
+    let results = [judged(Verdict::Pass), judged(Verdict::Wrong)];
+    let written = |can: bool| {
+        let powers = Powers { owners: can, devices: can, user_xattrs: can, privileged_xattrs: can };
+        let matrices = vec![VerdictMatrix::of_cases(&results, &[], powers)];
+        let page = Page { matrices, drawn: Vec::new(), is_root: can };
+        let (mut markdown, mut html) = (Vec::new(), Vec::new());
+        page::markdown(&mut markdown, &page).unwrap();
+        html::html(&mut html, &page).unwrap();
+        (String::from_utf8(markdown).unwrap(), String::from_utf8(html).unwrap())
+    };
+    let (markdown, html) = written(false);
+    assert!(markdown.contains("| owner-large | pass (in part) | wrong |"), "{markdown}");
+    assert!(markdown.contains("ran as\nan ordinary user,"), "{markdown}");
+    assert!(markdown.contains("* not compared: owners\n"), "{markdown}");
+    assert!(html.contains(">pass (in part)") && html.contains("as an ordinary user"), "{html}");
+    let (markdown, html) = written(true);
+    assert!(markdown.contains("| owner-large | pass | wrong |"), "{markdown}");
+    assert!(markdown.contains("ran as\nroot,") && !markdown.contains("in part"), "{markdown}");
+    assert!(html.contains("ran as root.") && !html.contains("in part"), "{html}");
 }
 
 #[test]

@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -147,4 +150,26 @@ fn what_a_union_stands_on_is_unmounted_and_keeps_its_files() {
     assert!(said.contains("its unmount command ended, and something is still mounted"), "{said}");
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!table.contains(source.path().to_str().unwrap()), "{table}");
+}
+
+#[test]
+fn what_asks_nothing_is_an_error() {
+    let output = conform(&["--random", "5"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("--mount"), "{said}");
+    if !needs::root() {
+        return;
+    }
+    // Where an ordinary user finds it, wherever this is built.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("strata-conform");
+    std::fs::copy(env!("CARGO_BIN_EXE_strata-conform"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.uid(65534).gid(65534).env("TMPDIR", "/tmp").current_dir("/");
+    command.args(["union", "--rule", "opaque-in-lower", "--mount", BIND]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("root can"), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 not run"));
 }

@@ -1,7 +1,7 @@
 //! `strata-conform union`: lists the rules, plays them, and draws sequences.
 //!
 //! Invariant: the exit status is 1 if a rule of class security or data-loss is wrong or a drawn
-//! sequence differs, and 2 if the suite could not do what it was told.
+//! sequence differs, and 2 if the suite could not do what it was told, or nothing of it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::search::{Differing, RuleResult, Search, play_rules, search};
 use crate::judge::{Judgement, Verdict};
 use crate::progress::StatusLine;
 use crate::report::OutputForm;
-use crate::{Result, at};
+use crate::{Error, Result, at};
 
 /// What `union` is told.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub struct UnionArguments {
     #[arg(long, value_name = "ID", num_args = 1..)]
     rule: Vec<String>,
     /// Draw this many sequences of operations, instead of the rules
-    #[arg(long, value_name = "COUNT", conflicts_with = "rule")]
+    #[arg(long, value_name = "COUNT", conflicts_with = "rule", requires = "mount")]
     random: Option<u64>,
     /// Draw no further sequence after this time
     #[arg(long, value_name = "SECONDS", requires = "random")]
@@ -107,7 +107,22 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
         OutputForm::Json => writeln!(out, "{:#}", json(&union, &results)),
     };
     at("standard output", done)?;
-    Ok(is_good(&results))
+    match whether_ran(&results) {
+        Ok(()) => Ok(is_good(&results)),
+        Err(why) => Err(Error::NothingRan(why)),
+    }
+}
+
+/// Nothing if a rule was asked; else why none was.
+pub(crate) fn whether_ran(results: &[RuleResult]) -> std::result::Result<(), String> {
+    let judged = || results.iter().filter_map(|(_, judged)| judged.as_ref());
+    if judged().any(|judgement| judgement.verdict != Verdict::NotRun) {
+        return Ok(());
+    }
+    let reason = judged().find_map(|judgement| judgement.reasons.first().cloned());
+    Err(reason.unwrap_or_else(|| {
+        "the running user cannot make the lowers or do the operations; root can".to_owned()
+    }))
 }
 
 /// Whether no rule of a grave class is wrong.

@@ -40,6 +40,12 @@ impl UnionPlace {
         Ok(Self { dir: dir.map(Path::to_owned), powers })
     }
 
+    /// What can be made there.
+    #[must_use]
+    pub fn powers(&self) -> Powers {
+        self.powers
+    }
+
     /// Whether whiteouts and opaque directories can be made here.
     #[must_use]
     pub fn can_make_marks(&self) -> bool {
