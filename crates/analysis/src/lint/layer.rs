@@ -4,11 +4,14 @@
 //! disagree on the order as well.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::num::NonZeroU32;
 
-use strata_diff::tar::{Member, MemberKind};
+use strata_diff::tar::{DiffError, Member, MemberKind};
+use strata_layer::Limits;
 
 use super::LintFinding;
+use super::begun::BegunDirs;
 use super::checks::{self, Check};
 
 /// What is kept of a name.
@@ -17,8 +20,10 @@ pub(super) struct NameFacts {
     kind: NameKind,
     /// Whether it has what a directory without an entry gets: 0755, root, no attributes.
     is_plain: bool,
-    /// Bytes of a file of one name.
+    /// Bytes of a file.
     pub(super) size: u64,
+    /// What is the same for all names of a file that has several.
+    pub(super) file: Option<NonZeroU32>,
     attributes: NameAttributes,
     /// The layer that has it, from the base on.
     pub(super) layer: usize,
@@ -41,6 +46,16 @@ impl NameFacts {
     pub(super) fn is_dir(&self) -> bool {
         self.kind == NameKind::Directory
     }
+
+    /// Whether it is a file with bytes, which a hard link may share.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.kind == NameKind::Other && self.size > 0
+    }
+
+    /// Whether it may be a hard link of which no bytes are known.
+    pub(super) fn is_bare_link(&self) -> bool {
+        self.kind == NameKind::Other && self.size == 0
+    }
 }
 
 /// What is on the way to a name in place of a directory.
@@ -56,6 +71,8 @@ pub(super) struct LayerChanges {
     /// Whiteouts, and opaque directories.
     pub(super) gone: Vec<Vec<u8>>,
     pub(super) emptied: Vec<Vec<u8>>,
+    /// Hard links with their targets, in the order of the layer.
+    pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) names: BTreeMap<Vec<u8>, NameFacts>,
     pub(super) attributes: DirectoryAttributes,
 }
@@ -66,13 +83,16 @@ pub(super) type DirectoryAttributes = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
 /// A layer that is being read.
 pub(super) struct LayerLint<'a> {
     label: &'a str,
+    limits: &'a Limits,
     below: &'a BTreeMap<Vec<u8>, NameFacts>,
     attributes_below: &'a DirectoryAttributes,
     changes: LayerChanges,
     /// Hard links, whose targets may come later: path, target, and what the link itself says.
     links: Vec<(Vec<u8>, Vec<u8>, NameAttributes)>,
     /// Directories in which something was named before now.
-    begun: BTreeSet<Vec<u8>>,
+    begun: BegunDirs,
+    /// Those of them that a layer below describes, and not as one without an entry would be.
+    described_below: Vec<Vec<u8>>,
     /// The first path of each name that has capitals, by its directory and the name without them.
     folded: HashMap<Vec<u8>, Vec<u8>>,
     /// The directory of the member before, if it has only directories above it: most members are in
@@ -88,16 +108,19 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 impl<'a> LayerLint<'a> {
     pub(super) fn new(
         label: &'a str,
+        limits: &'a Limits,
         below: &'a BTreeMap<Vec<u8>, NameFacts>,
         attributes_below: &'a DirectoryAttributes,
     ) -> Self {
         Self {
             label,
+            limits,
             below,
             attributes_below,
             changes: LayerChanges::default(),
             links: Vec::new(),
-            begun: BTreeSet::new(),
+            begun: BegunDirs::default(),
+            described_below: Vec::new(),
             folded: HashMap::new(),
             none_above: None,
             last_begun: None,
@@ -114,11 +137,19 @@ impl<'a> LayerLint<'a> {
         });
     }
 
-    /// Judges one member.
-    pub(super) fn member(&mut self, member: &Member) {
-        let Some(path) = cleaned(&member.path) else {
+    /// Judges one member, unless its path passes a bound, as unpacking it would.
+    pub(super) fn member(&mut self, member: &Member) -> Result<(), DiffError> {
+        let path = cleaned(&member.path);
+        if let Some(path) = path.as_deref().filter(|path| !path.is_empty()) {
+            let depth = path.split(|byte| *byte == b'/').count() as u64;
+            let limits = self.limits;
+            self.bound(member, "path components", depth, limits.depth, "--max-depth")?;
+            let bytes = member.path.len() as u64;
+            self.bound(member, "bytes in a path", bytes, limits.path_bytes, "--max-path")?;
+        }
+        let Some(path) = path else {
             self.add(&checks::PATH_ESCAPES, &member.path, "");
-            return;
+            return Ok(());
         };
         let (parent, name) = split(&path);
         if name.starts_with(WHITEOUT) {
@@ -128,17 +159,31 @@ impl<'a> LayerLint<'a> {
             self.facts(member, &path);
         }
         // A directory is begun with all that are above it, described or not.
-        if self.last_begun.as_deref() == Some(parent) {
-            return;
+        if path.is_empty() || self.last_begun.as_deref() == Some(parent) {
+            return Ok(());
         }
-        let mut dir = parent;
-        while !path.is_empty() && !self.begun.contains(dir) {
-            self.begun.insert(dir.to_vec());
-            dir = split(dir).0;
+        for dir in self.begun.begin(parent) {
+            if self.below.get(dir).is_some_and(|facts| facts.is_dir() && !facts.is_plain) {
+                self.described_below.push(dir.to_vec());
+            }
         }
-        if !path.is_empty() {
-            self.last_begun = Some(parent.to_vec());
+        self.last_begun = Some(parent.to_vec());
+        Ok(())
+    }
+
+    fn bound(
+        &self,
+        member: &Member,
+        bound: &'static str,
+        n: u64,
+        limit: u64,
+        option: &'static str,
+    ) -> Result<(), DiffError> {
+        if n <= limit {
+            return Ok(());
         }
+        let (layer, offset) = (self.label.to_owned(), member.offset);
+        Err(DiffError::Limit { layer, offset, bound, option, limit })
     }
 
     fn whiteout(&mut self, member: &Member, path: &[u8], parent: &[u8], name: &[u8]) {
@@ -212,7 +257,8 @@ impl<'a> LayerLint<'a> {
         if path.is_empty() && !is_plain {
             self.add(&checks::ROOT_DESCRIBED, b"", "");
         }
-        let facts = NameFacts { kind, is_plain, size: member.size, attributes, layer: 0 };
+        let size = member.size;
+        let facts = NameFacts { kind, is_plain, size, file: None, attributes, layer: 0 };
         if !is_dir {
             self.none_above = None;
         }
@@ -343,6 +389,7 @@ impl<'a> LayerLint<'a> {
                 self.add(&checks::LINK_ESCAPES, &path, shown(&target));
                 continue;
             };
+            self.changes.links.push((path.clone(), clean.to_vec()));
             let here = self.changes.names.get(&*clean).copied();
             let is_gone = hidden.contains(&*clean);
             let check = match (here, self.below.get(&*clean)) {
@@ -357,17 +404,12 @@ impl<'a> LayerLint<'a> {
             };
             self.add(check, &path, shown(&target));
         }
-        let mut timed = 0_u64;
-        for dir in std::mem::take(&mut self.begun) {
-            if self.changes.names.contains_key(&dir) {
-                timed += u64::from(!dir.is_empty());
-                continue;
-            }
-            let below = self.below.get(&dir);
-            if below.is_some_and(|facts| facts.is_dir() && !facts.is_plain) {
-                self.add(&checks::DIRECTORY_NOT_DESCRIBED, &dir, "");
-            }
-        }
+        let mut described = std::mem::take(&mut self.described_below);
+        described.sort_unstable();
+        described.retain(|dir| !self.changes.names.contains_key(dir));
+        described.iter().for_each(|dir| self.add(&checks::DIRECTORY_NOT_DESCRIBED, dir, ""));
+        let named = self.changes.names.keys().filter(|path| !path.is_empty());
+        let timed = named.filter(|path| self.begun.contains(path)).count();
         if timed > 0 {
             self.add(&checks::DIRECTORY_TIMES, b"", format!("{timed} directories"));
         }

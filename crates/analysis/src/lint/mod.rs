@@ -7,12 +7,17 @@
 //! Invariants: a layer is judged alone and above those below it, as programs unpack it; a layer
 //! whose bytes are not those that the image names is an error of [`ImageLint::layer`], never a
 //! finding, and [`ImageLint::headers`] does not see it; memory is a few dozen
-//! bytes and the path for each name.
+//! bytes and the path for each name, and a number for each directory above it; no path passes
+//! the bounds that unpacking has.
 
+mod begun;
 mod checks;
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use strata_diff::stream::{self, Compression};
 pub use strata_diff::stream::{ReadThrough, SkipRead};
@@ -33,7 +38,7 @@ pub struct LintFinding {
     pub path: Vec<u8>,
     /// What is special here: a target, an attribute, a number.
     pub detail: String,
-    /// Bytes that it is about, of [`LintClass::Space`].
+    /// Bytes that it is about, of [`LintClass::Space`]; those of a file count at its last name.
     pub bytes: u64,
 }
 
@@ -41,6 +46,8 @@ pub struct LintFinding {
 #[derive(Debug, Default)]
 pub struct ImageLint {
     names: BTreeMap<Vec<u8>, NameFacts>,
+    /// How many names each file has that was linked: [`NameFacts::file`] counts from one.
+    linked: Vec<u64>,
     attributes: DirectoryAttributes,
     layers: Vec<String>,
     /// The label and the compression of the last layer.
@@ -71,7 +78,7 @@ impl ImageLint {
         progress.event(&label, Event::Started { total: blob.map(|(_, size)| size) });
         let report = |bytes| progress.event(&label, Event::Read { bytes });
         let (read, facts) = stream::decompress(reader, &label, limits, &report, |tar| {
-            let mut lint = LayerLint::new(&label, &self.names, &self.attributes);
+            let mut lint = LayerLint::new(&label, limits, &self.names, &self.attributes);
             let refused = read_members(ReadThrough(tar), &label, limits, &mut lint)?;
             Ok::<_, DiffError>((lint.finish(), refused))
         })
@@ -100,7 +107,7 @@ impl ImageLint {
         progress.event(&label, Event::Started { total: size });
         let report = |bytes| progress.event(&label, Event::Read { bytes });
         let (read, compression) = stream::skim(reader, &label, limits, &report, |tar| {
-            let mut lint = LayerLint::new(&label, &self.names, &self.attributes);
+            let mut lint = LayerLint::new(&label, limits, &self.names, &self.attributes);
             let refused = read_members(tar, &label, limits, &mut lint)?;
             Ok::<_, DiffError>((lint.finish(), refused))
         })
@@ -158,7 +165,35 @@ impl ImageLint {
                 self.hidden(path, old);
             }
         }
+        for (path, target) in changes.links {
+            self.link(&path, &target);
+        }
         self.attributes.extend(changes.attributes);
+    }
+
+    /// Notes that a hard link is a further name of its target's bytes.
+    fn link(&mut self, path: &[u8], target: &[u8]) {
+        let Some(shared) = self.names.get(target).copied().filter(NameFacts::has_bytes) else {
+            return;
+        };
+        // Another member of this name may have come after the link.
+        if !self.names.get(path).is_some_and(NameFacts::is_bare_link) {
+            return;
+        }
+        let file = shared.file.or_else(|| {
+            self.linked.push(1);
+            NonZeroU32::new(u32::try_from(self.linked.len()).ok()?)
+        });
+        let Some(count) = file.and_then(|file| self.linked.get_mut(file.get() as usize - 1)) else {
+            return;
+        };
+        *count += 1;
+        let (size, layer) = (shared.size, shared.layer);
+        for name in [path, target] {
+            if let Some(facts) = self.names.get_mut(name) {
+                (facts.file, facts.size, facts.layer) = (file, size, layer);
+            }
+        }
     }
 
     /// Told the media type of the layer that was read last, as its image has it.
@@ -205,9 +240,14 @@ impl ImageLint {
         next.is_some_and(|(name, _)| name.starts_with(&prefix))
     }
 
-    /// Notes that a name with bytes is seen no more.
+    /// Notes that a name is seen no more: the last one of its bytes takes them along.
     fn hidden(&mut self, path: Vec<u8>, facts: NameFacts) {
-        if facts.size > 0 {
+        let file = facts.file.map(|file| file.get() as usize - 1);
+        let left = file.and_then(|file| self.linked.get_mut(file)).map_or(0, |names| {
+            *names = names.saturating_sub(1);
+            *names
+        });
+        if facts.size > 0 && left == 0 {
             self.found.push(LintFinding {
                 check: &checks::HIDDEN_LATER,
                 layer: self.layers[facts.layer].clone(),
@@ -268,7 +308,7 @@ fn read_members(
     let mut reader = DiffReader::new(tar, label.to_owned(), *limits, GlobalHeaders::default());
     let mut read = || -> Result<(), DiffError> {
         while let Some(member) = reader.next()? {
-            lint.member(&member);
+            lint.member(&member)?;
             reader.skip_body()?;
         }
         Ok(())
