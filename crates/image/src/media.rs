@@ -30,14 +30,13 @@ pub enum MediaKind {
 impl MediaKind {
     /// What `media_type` means.
     pub fn of(media_type: &str) -> Self {
-        let base = media_type.split(';').next().unwrap_or_default().trim();
+        let base = without_parameters(media_type);
         match base {
             // Registries and old tools write the second where they know nothing better.
             "" | "application/octet-stream" => Self::Unsaid,
             "application/vnd.oci.image.index.v1+json"
             | "application/vnd.docker.distribution.manifest.list.v2+json" => Self::Index,
-            "application/vnd.oci.image.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v2+json" => Self::Manifest,
+            "application/vnd.oci.image.manifest.v1+json" | DOCKER_MANIFEST => Self::Manifest,
             "application/vnd.oci.image.config.v1+json"
             | "application/vnd.docker.container.image.v1+json" => Self::Config,
             "application/vnd.docker.distribution.manifest.v1+json"
@@ -71,6 +70,20 @@ impl MediaKind {
     }
 }
 
+/// The media type of a manifest in answers: the one that it says of itself, without the parameters
+/// in which it may say anything, else OCI's.
+pub(crate) fn manifest_type(said: Option<&str>) -> &'static str {
+    match said.map(without_parameters) {
+        Some(DOCKER_MANIFEST) => DOCKER_MANIFEST,
+        _ => OCI_MANIFEST,
+    }
+}
+
+fn without_parameters(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// What `strata import` writes.
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What lists manifests.

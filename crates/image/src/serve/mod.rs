@@ -37,7 +37,7 @@ use wire::ServeBounds;
 use crate::derive::manifest_of;
 use crate::digest::sha256;
 use crate::error::{Error, Result};
-use crate::media::OCI_MANIFEST;
+use crate::media::manifest_type;
 use crate::oci::{manifest_parts, media_type_of};
 
 /// A request that was answered.
@@ -207,8 +207,9 @@ impl Shelf<'_> {
             }
             let (own, bytes) = self.manifest_of(id)?;
             if digest.is_none_or(|digest| digest == own) {
-                let media_type = media_type_of(&bytes).unwrap_or_else(|| OCI_MANIFEST.to_owned());
-                let response = Response::bytes(200, &media_type, bytes);
+                // What the image says goes into no head.
+                let media_type = manifest_type(media_type_of(&bytes).as_deref());
+                let response = Response::bytes(200, media_type, bytes);
                 return Ok(response.header("docker-content-digest", own.to_string()));
             }
         }

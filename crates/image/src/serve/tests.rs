@@ -5,7 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use strata_testkit::layout::{LAYER, Layout, MANIFEST, named, tar_of};
+
 use super::*;
+use crate::checked_store::CheckedStore;
+use crate::load::{LoadOptions, load};
+use crate::spec::SourceSpec;
 
 fn bounds(connections: usize, head: Duration) -> ServeBounds {
     ServeBounds { connections, head, stalled: Duration::from_secs(3600) }
@@ -139,4 +144,39 @@ fn a_head_without_end_is_refused() {
         let _ = client.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
     });
+}
+
+struct Unheard;
+
+impl strata_layer::Progress for Unheard {
+    fn event(&self, _: &str, _: strata_layer::Event) {}
+
+    fn warning(&self, _: &str, _: &str) {}
+}
+
+/// Parameters of a media type may be anything, ends of lines as well.
+#[test]
+fn an_image_writes_nothing_into_a_head() {
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let (dir, diff) = (tempfile::tempdir().unwrap(), tar_of(&[("a", "1")]));
+    let store = Store::open(dir.path()).unwrap();
+    let shelf = Shelf { store: &store, made: Mutex::default() };
+    for (said, served) in [(MANIFEST, MANIFEST), (DOCKER, DOCKER)] {
+        let layout = Layout::new("x");
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": format!("{said};\r\nx-evil: 1"),
+            "config": layout.config(&[&diff], "linux/amd64"),
+            "layers": [layout.blob(LAYER, &diff)],
+        });
+        let own = layout.blob(MANIFEST, manifest.to_string());
+        layout.index(&[named(&own, "team/x:1")]);
+        let (into, spec) = (CheckedStore::unchecked(&store), SourceSpec::path(layout.root()));
+        load(into, &spec, &LoadOptions::default(), &Unheard).unwrap();
+        let path = format!("/v2/team/x/manifests/{}", own["digest"].as_str().unwrap());
+        let response = shelf.answer(&Request { method: "GET", path: &path, from: None });
+        assert_eq!(response.status, 200);
+        assert_eq!(response.headers[0], ("content-type", served.to_owned()));
+        shelf.made.lock().unwrap().clear();
+    }
 }

@@ -353,6 +353,10 @@ fn write_response(
     is_head: bool,
     close: bool,
 ) -> io::Result<()> {
+    if let Some((name, _)) = response.headers.iter().find(|(_, value)| !is_field_value(value)) {
+        let why = format!("the value of {name} would be more than one field");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     let mut out = BufWriter::with_capacity(256 << 10, stream);
     write!(out, "HTTP/1.1 {} {}\r\n", response.status, reason(response.status))?;
     write!(out, "content-length: {}\r\n", response.length)?;
@@ -371,6 +375,11 @@ fn write_response(
     out.flush()
 }
 
+/// RFC 9110, 5.5: no ends of lines, nor other controls.
+fn is_field_value(value: &str) -> bool {
+    value.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control())
+}
+
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -381,5 +390,20 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         416 => "Range Not Satisfiable",
         _ => "Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_one_line() {
+        for good in ["", "text/plain; charset=utf-8", "a\tb", "\u{fc}"] {
+            assert!(is_field_value(good), "{good:?}");
+        }
+        for bad in ["a\r\nx: y", "a\n", "\r", "\0", "\u{1b}[m", "\u{7f}"] {
+            assert!(!is_field_value(bad), "{bad:?}");
+        }
     }
 }
