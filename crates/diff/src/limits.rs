@@ -12,7 +12,8 @@ pub struct Limits {
     /// Components of one path (`--max-depth`).
     pub depth: u64,
     /// Bytes of one path (`--max-path`). Linux calls take at most 4095, and a path in the store
-    /// is `layers/<64 digits>/diff/` longer.
+    /// is `layers/<64 digits>/diff/` longer. The target of a symbolic link, which is stored as it
+    /// is, may have as many, and always [`Limits::TARGET_FREE`].
     pub path_bytes: u64,
     /// Bytes of all extended attributes of one member (`--max-xattr-bytes`). All members of a layer
     /// have at most [`Limits::XATTRS_FREE`] times as many beyond the bytes of its tar: those of a
@@ -32,6 +33,10 @@ impl Limits {
 
     /// Members whose attributes may be as many as those of one, where the tar has them once.
     pub const XATTRS_FREE: u64 = 64;
+
+    /// Bytes that the target of a symbolic link may have whatever the bound on paths: as many as
+    /// Linux takes (`PATH_MAX` less its end; symlink(2), `ENAMETOOLONG`).
+    pub const TARGET_FREE: u64 = 4095;
 
     /// No bounds: for layers that were accepted before, whatever the bounds were then.
     pub const NONE: Self = Self {

@@ -229,6 +229,9 @@ impl Draft {
         position: u64,
         effects: &mut Effects,
     ) -> Result<Placed> {
+        if let FileKind::Symlink(target) = &kind {
+            self.check_target(raw, target)?;
+        }
         let path = match self.classify(raw, false)? {
             MemberPlace::Plain(path) => path,
             MemberPlace::Hidden(path) => {
@@ -249,6 +252,21 @@ impl Draft {
         self.put(&path, Slot::File { file, position }, effects)?;
         self.nodes.add_name(file)?;
         Ok(Placed::File { file, path, hidden: false })
+    }
+
+    /// No tree that Linux holds has a longer target, and all targets of an image are in memory when
+    /// its tree is compiled.
+    fn check_target(&self, raw: &[u8], target: &[u8]) -> Result<()> {
+        let (length, limit) = (target.len() as u64, self.limits.path_bytes);
+        let limit = limit.max(Limits::TARGET_FREE);
+        if length <= limit {
+            return Ok(());
+        }
+        let rule = format!(
+            "a symbolic link to {length} bytes, more than {limit}; raise it with --max-path if \
+             you trust the image"
+        );
+        Err(self.rule_raw(raw, &rule))
     }
 
     /// Points `path` at `slot`, replacing whatever was there.

@@ -263,6 +263,21 @@ fn depth_and_path_length_are_bounded_and_say_so() {
     assert!(error.contains("--max-path"), "{error}");
 }
 
+/// Targets of 64 KiB fill memory faster than anything else in a layer, and lead nowhere on Linux.
+#[test]
+fn a_target_is_as_long_as_linux_takes_it() {
+    let link = |length: usize| format!("s a/b -> {}", "x".repeat(length));
+    assert!(draft(&[&link(4095)]).is_ok());
+    let error = draft(&[&link(4096)]).unwrap_err().to_string();
+    for part in ["a/b: a symbolic link to 4096 bytes", "more than 4095", "--max-path"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // A store's own layers open, whatever they have.
+    assert!(draft_with(&[&link(65_536)], Limits::NONE).is_ok());
+    let more = Limits { path_bytes: 5000, ..Limits::default() };
+    assert!(draft_with(&[&link(5000)], more).is_ok() && draft_with(&[&link(5001)], more).is_err());
+}
+
 /// One member can make a thousand directories, and a whiteout not one on the disk.
 #[test]
 fn implied_directories_are_bounded_and_say_so() {
