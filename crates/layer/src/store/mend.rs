@@ -1,10 +1,11 @@
 //! `fsck --repair`, once the index is right: what is damaged is taken out, so that it can be
 //! loaded again; what has a second copy is written again.
 //!
-//! Invariants: nothing that somebody leases is taken away, it stays a problem; of what is not
-//! damaged only garbage goes.
+//! Invariants: nothing that somebody leases or holds is taken away, it stays a problem; of what is
+//! not damaged only garbage goes; images of a damaged layer stay as long as the layer has to, for
+//! loading them again would find it, and take it as it is.
 
-use strata_tree::DiffId;
+use strata_tree::{DiffId, ImageId};
 
 use super::check_files::mend_mode;
 use super::dir::StoreDir;
@@ -14,11 +15,16 @@ use super::holds::Holds;
 use super::images::Images;
 use super::leases::LeasedLayer;
 use super::listing::{Found, ImageList, Listing};
+use super::removal::removal;
 use super::sweep::remove_file_if_there;
 use crate::error::{Error, Result};
 use crate::index;
 use crate::index::shared::SharedIndex;
 use crate::lock::{Lock, Locked, lock_path};
+
+/// What is said of a damaged layer that cannot go.
+const STAYS: &str = "; it stays with its images, for a mount or an engine has it or one of them: \
+                     repair once more when that has ended";
 
 /// Mends a store.
 pub(super) struct Mender<'s> {
@@ -40,12 +46,16 @@ impl<'s> Mender<'s> {
     /// Mends what the report has; what is mended moves from its problems to `repaired`.
     pub(super) fn mend(mut self) -> Result<FsckReport> {
         let mut left = Vec::new();
-        for problem in std::mem::take(&mut self.report.problems) {
-            let done = match &problem {
+        for mut problem in std::mem::take(&mut self.report.problems) {
+            let done = match &mut problem {
                 // The rebuild was to mend these.
                 Problem::Index(_) => None,
-                Problem::Layer { diff_id, .. } => {
-                    self.take_out(diff_id)?.then_some("taken out; load it again")
+                Problem::Layer { diff_id, what } => {
+                    let out = self.take_out(diff_id)?;
+                    if !out {
+                        what.push_str(STAYS);
+                    }
+                    out.then_some("taken out; load it again")
                 }
                 Problem::Mode { diff_id, path, mode, .. } => {
                     match LeasedLayer::take(self.dir, self.index, diff_id) {
@@ -91,17 +101,25 @@ impl<'s> Mender<'s> {
         Ok(self.report)
     }
 
-    /// Removes a damaged layer with the images that need it; `false` if somebody leases it.
+    /// Removes a damaged layer with the images that need it; `false` if somebody has it or one of
+    /// them: then nothing was done.
     fn take_out(&mut self, diff_id: &DiffId) -> Result<bool> {
-        for image in self.images().all()? {
-            if !image.layers.contains(diff_id) {
-                continue;
-            }
-            match self.images().remove(&image.id) {
+        let images = self.images().all()?.into_iter();
+        let images: Vec<ImageId> =
+            images.filter(|image| image.layers.contains(diff_id)).map(|image| image.id).collect();
+        if self.dir.is_held(diff_id)?
+            || !removal(self.dir, self.index, &images, &[])?.in_use.is_empty()
+        {
+            return Ok(false);
+        }
+        for image in images {
+            match self.images().remove(&image) {
                 Ok(_) => {
                     let what = "taken out, since a layer of it is damaged; load it again";
-                    self.report.repaired.push(format!("image {}: {what}", image.id));
+                    self.report.repaired.push(format!("image {image}: {what}"));
                 }
+                // Somebody was quicker.
+                Err(Error::NoImage(_)) => {}
                 Err(error) if error.is_in_use() => return Ok(false),
                 Err(error) => return Err(error),
             }

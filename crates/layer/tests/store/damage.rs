@@ -328,6 +328,38 @@ fn what_is_in_use_is_not_taken_out() {
     assert_clean(&place.root());
 }
 
+/// Without the image the layer would stay, and the image, loaded again, would have its damage.
+#[test]
+fn images_of_a_damaged_layer_that_has_to_stay_are_not_taken_out() {
+    let (place, set) = origin();
+    let base = diff_id(&set.base);
+    let store = place.open();
+    load(&store, "again", &[&set.base]);
+    let images = store.images().tags().unwrap();
+    let holds = store.holds("containerd").unwrap();
+    flip(&layer_dir(&place.root(), &base).join("diff/d/one"), 0);
+    let tags = || place.open().images().tags().unwrap();
+    let repair = || Store::fsck(&place.root(), true, StoreOptions::default(), &Silent).unwrap();
+    let stays = |why: &str| {
+        let report = repair();
+        assert_eq!((report.repaired, tags()), (vec![], images.clone()), "{why}");
+        let said = report.problems[0].to_string();
+        assert!(said.contains("repair once more when that has ended"), "{why}: {said}");
+    };
+    holds.add([&base]).unwrap();
+    stays("an engine has the layer");
+    holds.remove([&base]).unwrap();
+    for (name, image) in images.iter().filter(|(name, _)| name != "alone") {
+        let leased = store.lease_image(image).unwrap();
+        stays(&format!("{name} is mounted"));
+        drop(leased);
+    }
+    drop(store);
+    assert_eq!(repair().problems, []);
+    assert_eq!(tags().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["alone"]);
+    assert_clean(&place.root());
+}
+
 /// The new index has no row of a damaged layer, and its directory is what a mount still shows.
 #[test]
 fn what_a_mount_or_an_engine_has_stays_when_the_index_is_rebuilt() {
