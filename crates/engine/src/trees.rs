@@ -4,6 +4,7 @@
 //! the cache directory, or where there is none in memory; one that is unusable is compiled again.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +42,11 @@ pub fn open_tree(store: &Store, leased: &[LeasedLayer]) -> Result<FlatTree> {
     let stack = stack(store, leased)?;
     if store.read_only().is_none() {
         match store.put_tree(&chain, |file| strata_tree::compile(&stack, file)) {
-            Ok(()) => return open_compiled(&path, leased),
+            Ok(()) => match open_compiled(&path, leased) {
+                // A collection, or who makes room on a full disk, was quicker than this.
+                Err(Error::Io(error)) if error.kind() == ErrorKind::NotFound => {}
+                opened => return opened,
+            },
             Err(error) if error.is_full() => {}
             Err(error) => return Err(error.into()),
         }
@@ -192,4 +197,29 @@ fn merges(store: &Store, leased: &[LeasedLayer]) -> std::result::Result<(), BoxE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Engine, Quiet};
+
+    #[test]
+    fn a_tree_that_a_collection_takes_at_once_is_open_all_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = Engine::new(place.path().join("store"));
+        engine.load(strata_testkit::fixture("cases.oci"), &Quiet).unwrap();
+        let trees = place.path().join("store/trees");
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                for _ in 0..100 {
+                    engine.image("cases.oci:1").unwrap();
+                }
+            });
+            while !reader.is_finished() {
+                for tree in std::fs::read_dir(&trees).unwrap() {
+                    let _ = std::fs::remove_file(tree.unwrap().path());
+                }
+            }
+        });
+    }
 }

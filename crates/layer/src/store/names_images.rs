@@ -14,6 +14,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -85,16 +86,23 @@ impl NamesImages<'_> {
     ) -> std::result::Result<File, E> {
         let target = self.path(chain);
         let doing = || format!("cannot write {}", target.display());
+        let mut opened = None;
         self.0.put_derived::<E>(&target, |file| {
             write(file)?;
             let end = file.metadata().doing(doing)?.len().next_multiple_of(SEAL as u64);
             let digest = digest(file, end).doing(doing)?;
             let mut seal = format!("{}{digest}\n{}", head(chain), kind.line()).into_bytes();
             seal.resize(SEAL, 0);
-            Ok(file.write_all_at(&seal, end).doing(doing)?)
+            file.write_all_at(&seal, end).doing(doing)?;
+            // The one that was written is open for writing, and locked. By its name it cannot be
+            // relied on: a collection takes what no image has.
+            opened = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+            Ok(())
         })?;
-        // The one that was written is open for writing, and locked.
-        Ok(File::open(&target).doing(doing)?)
+        match opened {
+            Some(opened) => Ok(opened),
+            None => Ok(File::open(&target).doing(doing)?),
+        }
     }
 }
 
@@ -137,4 +145,31 @@ fn digest(file: &File, end: u64) -> std::io::Result<String> {
         at += step as u64;
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn what_was_written_is_open_also_where_a_collection_takes_it_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let (names, chain) = (store.names_images(), ChainId::from_bytes([1; 32]));
+        let path = names.path(&chain);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..200 {
+                    let write = |file: &File| file.write_all_at(b"names", 0).doing(String::new);
+                    let file = names.put(&chain, NamesKind::Any, write).unwrap();
+                    let (end, text) = seal_of(&file).unwrap().unwrap();
+                    assert!(end == SEAL as u64 && text.starts_with(&head(&chain)));
+                }
+            });
+            while !writer.is_finished() {
+                let _ = std::fs::remove_file(&path);
+            }
+        });
+    }
 }
