@@ -8,12 +8,13 @@
 //! A layer is the same in every store, so its names are read once: a row group whose layers are all
 //! known is not decoded beyond its column of diff ids.
 //!
-//! Invariants: of each store its latest day counts, whichever directory has it; memory grows with
-//! the distinct layers, not with the stores that have them; a data set of another version is
-//! refused.
+//! Invariants: of each store its latest day counts, whichever directory has it; all tables of a
+//! store are of one data set, also while another takes its place; memory grows with the distinct
+//! layers, not with the stores that have them; a data set of another version is refused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parquet::column::reader::get_typed_column_reader;
@@ -23,6 +24,8 @@ use parquet::data_type::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 use strata_tree::{ContentDigest, DiffId, ImageId};
 
 use crate::error::{Error, Result, WhileDoing};
@@ -94,14 +97,15 @@ pub fn read_fleet(dirs: &[PathBuf], progress: &mut dyn FnMut(u64, u64)) -> Resul
     let total = places.len() as u64;
     for (at, (name, (day, path))) in places.into_iter().enumerate() {
         progress(at as u64, total);
-        let (store, new) = store(name, day, &path, &known)?;
+        let set = TableFiles::open(&path)?;
+        let (store, new) = store(name, day, &set, &known)?;
         let wanted: HashSet<DiffId> = new.iter().map(|layer| layer.diff_id).collect();
         for layer in new {
             known.insert(layer.diff_id, fleet.layers.len());
             fleet.layers.push(layer);
         }
         if !wanted.is_empty() {
-            entries(&path, &wanted, &mut |layer, digest, size| {
+            entries(&set, &wanted, &mut |layer, digest, size| {
                 if let Some(at) = known.get(&layer) {
                     fleet.layers[*at].contents.push((digest, size));
                 }
@@ -151,18 +155,18 @@ fn partitions(dir: &Path, key: &str) -> Result<Vec<(String, PathBuf)>> {
 fn store(
     name: StoreName,
     day: Day,
-    path: &Path,
+    set: &TableFiles,
     known: &HashMap<DiffId, usize>,
 ) -> Result<(FleetStore, Vec<FleetLayer>)> {
     let mut images: BTreeMap<[u8; 32], FleetImage> = BTreeMap::new();
-    Table::open(path, IMAGES)?.groups(|group| {
+    set.table(IMAGES)?.groups(|group| {
         for id in group.digests("image")? {
             let image = FleetImage { id: ImageId::from_bytes(id), names: vec![], layers: vec![] };
             images.insert(id, image);
         }
         Ok(())
     })?;
-    Table::open(path, NAMES)?.groups(|group| {
+    set.table(NAMES)?.groups(|group| {
         for (name, id) in group.texts("name")?.into_iter().zip(group.digests("image")?) {
             if let Some(image) = images.get_mut(&id) {
                 image.names.push(name);
@@ -171,7 +175,7 @@ fn store(
         Ok(())
     })?;
     let mut stacks: Vec<([u8; 32], i32, DiffId, [u8; 32])> = Vec::new();
-    Table::open(path, IMAGE_LAYERS)?.groups(|group| {
+    set.table(IMAGE_LAYERS)?.groups(|group| {
         let (ids, layers) = (group.digests("image")?, group.digests("diff_id")?);
         let chains = group.digests("chain_id")?;
         let (positions, _) = group.column::<Int32Type>("position")?;
@@ -189,7 +193,7 @@ fn store(
         }
     }
     let (mut layers, mut new) = (Vec::new(), Vec::new());
-    Table::open(path, LAYERS)?.groups(|group| {
+    set.table(LAYERS)?.groups(|group| {
         let (entries, _) = group.column::<Int64Type>("entries")?;
         let (apparent, _) = group.column::<Int64Type>("apparent")?;
         for ((id, entries), apparent) in
@@ -205,7 +209,7 @@ fn store(
         Ok(())
     })?;
     let (mut files, mut stored, mut blocks) = (0, 0, 0);
-    Table::open(path, CONTENTS)?.groups(|group| {
+    set.table(CONTENTS)?.groups(|group| {
         let (sizes, _) = group.column::<Int64Type>("size")?;
         files += sizes.len() as u64;
         stored += sizes.iter().map(|size| *size as u64).sum::<u64>();
@@ -218,11 +222,11 @@ fn store(
 
 /// Hands over the contents that names of these layers refer to.
 fn entries(
-    path: &Path,
+    set: &TableFiles,
     wanted: &HashSet<DiffId>,
     take: &mut dyn FnMut(DiffId, ContentDigest, u64),
 ) -> Result<()> {
-    Table::open(path, ENTRIES)?.groups(|group| {
+    set.table(ENTRIES)?.groups(|group| {
         let layers = group.digests("diff_id")?;
         if !layers.iter().any(|layer| wanted.contains(&DiffId::from_bytes(*layer))) {
             return Ok(());
@@ -244,27 +248,68 @@ fn entries(
     })
 }
 
+/// The tables of one data set, all open: nothing that takes its place changes what they say.
+struct TableFiles {
+    path: PathBuf,
+    files: BTreeMap<&'static str, File>,
+}
+
 /// A table of a data set.
 struct Table {
     name: &'static str,
     file: SerializedFileReader<File>,
 }
 
-impl Table {
-    fn open(dir: &Path, name: &'static str) -> Result<Self> {
-        let path = dir.join(format!("{name}.parquet"));
-        let file = File::open(&path).doing("open", &path)?;
+impl TableFiles {
+    const READ: [&str; 6] = [IMAGES, NAMES, IMAGE_LAYERS, LAYERS, CONTENTS, ENTRIES];
+
+    /// Opens all tables of the data set that lies at a path.
+    fn open(path: &Path) -> Result<Self> {
+        loop {
+            let dir = File::open(path).doing("open", path)?;
+            let open = |table: &str| -> std::result::Result<File, Errno> {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                Ok(openat(&dir, format!("{table}.parquet"), flags, Mode::empty())?.into())
+            };
+            let files = Self::READ.map(|table| (table, open(table)));
+            let is_gone = files.iter().any(|(_, file)| matches!(file, Err(Errno::NOENT)));
+            // Where another took its place, it is being removed.
+            if is_gone && !is_at(&dir, path)? {
+                continue;
+            }
+            let mut opened = BTreeMap::new();
+            for (name, file) in files {
+                let at = path.join(format!("{name}.parquet"));
+                opened.insert(name, file.doing("open", &at)?);
+            }
+            return Ok(Self { path: path.to_owned(), files: opened });
+        }
+    }
+
+    fn table(&self, name: &'static str) -> Result<Table> {
+        let path = self.path.join(format!("{name}.parquet"));
+        let file = self.files.get(name).ok_or(Errno::NOENT).doing("open", &path)?;
+        let file = file.try_clone().doing("open", &path)?;
         let refused = |source| Error::Parquet { table: name, source };
         let file = SerializedFileReader::new(file).map_err(refused)?;
         let said = file.metadata().file_metadata().key_value_metadata();
         let said = said.and_then(|all| all.iter().find(|pair| pair.key == VERSION_KEY));
         let found = said.and_then(|pair| pair.value.clone()).unwrap_or_default();
         match found == VERSION.to_string() {
-            true => Ok(Self { name, file }),
+            true => Ok(Table { name, file }),
             false => Err(Error::OtherVersion { path, found }),
         }
     }
+}
 
+/// Whether a directory that is open still lies at a path.
+fn is_at(dir: &File, path: &Path) -> Result<bool> {
+    let (open, there) = (dir.metadata().doing("stat", path)?, fs::metadata(path));
+    let there = there.doing("stat", path)?;
+    Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+}
+
+impl Table {
     /// Hands over its row groups.
     fn groups(&self, mut take: impl FnMut(Group<'_>) -> Result<()>) -> Result<()> {
         for at in 0..self.file.num_row_groups() {
@@ -329,5 +374,40 @@ impl Group<'_> {
         let (values, _) = self.column::<ByteArrayType>(name)?;
         let text = |value: &ByteArray| String::from_utf8_lossy(value.data()).into_owned();
         Ok(values.iter().map(text).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_layer::Store;
+
+    use super::*;
+    use crate::{FactsOptions, PathPolicy, Place, write};
+
+    fn tables(set: &TableFiles) -> Result<Vec<i64>> {
+        let rows = |table: &Table| table.file.metadata().file_metadata().num_rows();
+        TableFiles::READ.iter().map(|name| set.table(name).map(|table| rows(&table))).collect()
+    }
+
+    #[test]
+    fn a_data_set_that_another_replaces_is_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let (name, day) = ("a".parse().unwrap(), "2026-01-31".parse().unwrap());
+        let options =
+            FactsOptions { place: Place { store: name, day }, paths: PathPolicy::Nothing };
+        let facts = || write(&store, &dir.path().join("facts"), &options, &mut |_, _| {}).unwrap();
+        facts();
+        let path = dir.path().join("facts").join(options.place.path());
+        let set = TableFiles::open(&path).unwrap();
+        let before = tables(&set).unwrap();
+        let old = File::open(&path).unwrap();
+        facts();
+        assert!(!is_at(&old, &path).unwrap(), "the older one is gone");
+        assert_eq!(tables(&set).unwrap(), before);
+        // What lacks a table by itself is an error.
+        fs::remove_file(path.join("layers.parquet")).unwrap();
+        let error = TableFiles::open(&path).err().map(|error| error.to_string()).unwrap();
+        assert!(error.starts_with("cannot open") && error.contains("layers.parquet"), "{error}");
     }
 }
