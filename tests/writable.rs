@@ -8,7 +8,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::XattrFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use strata_testkit::sandbox::Sandbox;
 use strata_testkit::tars::{Head, Tar};
@@ -115,6 +117,33 @@ fn an_upper_has_one_writer_and_one_image() {
     // Nothing was made for the mounts that failed.
     assert_eq!(sandbox.json(&["uppers"]).as_array().unwrap().len(), 1);
     sandbox.ok(&["umount", text(&one)]);
+}
+
+#[test]
+fn a_directory_names_the_upper_that_is_mounted_there_now() {
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--upper", "first", IMAGE, "mnt"]);
+    fs::write(point.join("of-first"), "").unwrap();
+    let open = fs::File::open(point.join("of-first")).unwrap();
+    sandbox.ok(&["umount", "--lazy", "mnt"]);
+    // Nothing is there, so it is the one that was.
+    assert_eq!(sandbox.ok(&["diff", "./mnt"]), "A /of-first\n");
+    sandbox.ok(&["mount", "--upper", "second", IMAGE, "mnt"]);
+    fs::write(point.join("of-second"), "").unwrap();
+    assert_eq!(sandbox.ok(&["diff", "./mnt"]), "A /of-second\n");
+    // The first is dead and not cleaned up.
+    let mounts = sandbox.json(&["mounts"]);
+    let first = mounts.as_array().unwrap().iter().find(|mount| mount["upper"] == "first").unwrap();
+    let pid = i32::try_from(first["pid"].as_i64().unwrap()).ok().and_then(Pid::from_raw).unwrap();
+    let daemon = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    poll(&mut [PollFd::new(&daemon, PollFlags::IN)], None).unwrap();
+    drop(open);
+    assert!(sandbox.fails(&["rm", "./mnt"]).contains("upper second is in use"));
+    sandbox.ok(&["umount", "mnt"]);
+    assert_eq!(sandbox.ok(&["diff", "first"]), "A /of-first\n");
+    assert_eq!(sandbox.ok(&["diff", "second"]), "A /of-second\n");
 }
 
 #[test]

@@ -279,7 +279,8 @@ impl Engine {
     /// `Refused` if no image is mounted there, if it is busy (naming some of the processes), or if
     /// it lives on in another mount namespace; `Mount` if the kernel or fusermount3 refuse.
     pub fn unmount(&self, directory: &Path, how: UnmountHow) -> Result<Unmounted> {
-        let upper = self.upper_at(directory)?;
+        // Which of several it is, `umount` decides.
+        let upper = self.mount_at(directory).ok().flatten().and_then(|mount| mount.record.upper);
         let unmounted = umount::umount(&self.mount_records(), directory, how)?;
         if let (Unmounted::Ended, Some(name)) = (unmounted, upper) {
             // A daemon has removed its temporary upper; the kernel removes nothing.
@@ -309,21 +310,24 @@ impl Engine {
     /// A writable layer by its name, or by the directory that it is mounted on.
     ///
     /// # Errors
-    /// `Doing`: it cannot be read; `Refused` for what cannot be a name.
+    /// `Doing`: it cannot be read; `Refused` for what cannot be a name, and as
+    /// [`Engine::mount_at`].
     pub fn upper(&self, text: &str) -> Result<Option<NamedUpper>> {
-        match self.upper_at(Path::new(text))? {
+        match self.mount_at(Path::new(text))?.and_then(|mount| mount.record.upper) {
             Some(name) => self.uppers().find(&name),
             None if text.contains(['/', ':']) => Ok(None),
             None => self.uppers().find(text),
         }
     }
 
-    /// The upper of the mount on a directory, if there is one.
-    fn upper_at(&self, directory: &Path) -> Result<Option<String>> {
+    /// The mount on a directory, which need not be resolved: the one that is there in this mount
+    /// namespace, else the only one that lives and was made there.
+    ///
+    /// # Errors
+    /// `Refused` where several live elsewhere; `Doing`: the records cannot be read.
+    pub fn mount_at(&self, directory: &Path) -> Result<Option<MountInfo>> {
         let Ok(directory) = point::resolve(directory) else { return Ok(None) };
-        let mut mounts = self.recorded_mounts()?.into_iter();
-        let found = mounts.find(|mount| mount.record.mountpoint == directory);
-        Ok(found.and_then(|mount| mount.record.upper))
+        list::at(&self.mount_records(), &directory)
     }
 
     /// The writable layer for a mount of `reference`: the one called `wanted`, made if there is

@@ -3,11 +3,13 @@
 //! Invariant: listing changes nothing; a dead daemon is shown until the next mount, unmount or
 //! garbage collection cleans up after it.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::records::{KnownMount, MountRecord, MountRecords, now};
 use super::{namespaces, point};
-use crate::error::Result;
+use crate::error::{Result, bail};
 
 /// The state of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,6 +82,35 @@ impl MountInfo {
 /// The mounts that are recorded, the oldest first.
 pub(crate) fn list(records: &MountRecords) -> Result<Vec<MountInfo>> {
     Ok(records.all()?.into_iter().map(info).collect())
+}
+
+/// The mount on a directory (resolved): the one that is there in this namespace, else the only one
+/// that lives, detached or in another namespace. Of the dead, the one whose mount still stands.
+///
+/// # Errors
+/// `Refused` where several live and none of them is here; `Doing`: the records cannot be read.
+pub(crate) fn at(records: &MountRecords, directory: &Path) -> Result<Option<MountInfo>> {
+    let all = records.all()?.into_iter().filter(|one| one.record.mountpoint == directory);
+    let (dead, living): (Vec<_>, Vec<_>) =
+        all.map(info).partition(|one| one.status == MountStatus::Dead);
+    let (mut here, mut others): (Vec<_>, Vec<_>) =
+        living.into_iter().partition(|one| one.status == MountStatus::Alive);
+    match (here.pop(), others.pop()) {
+        // A record without a device is there too, if anything is.
+        (Some(last), _) => Ok(Some(last)),
+        (None, Some(_)) if !others.is_empty() => bail!(
+            "several mounts that are not in this mount namespace were made on {}; `strata mounts` \
+             lists them, and an upper can be called by its name",
+            point::shown(directory)
+        ),
+        (None, Some(only)) => Ok(Some(only)),
+        // Numbers of devices come again, so the place has to be that of a dead mount too.
+        (None, None) if point::is_stale(directory) => {
+            let device = point::device_mounted_at(directory);
+            Ok(dead.into_iter().rfind(|one| device.is_some() && one.record.device == device))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Whether the mount is at its place in this namespace, and not another one.
