@@ -241,8 +241,8 @@ impl Snapshots {
         Ok(Some(leased))
     }
 
-    /// The layer of the store that makes `chain` of a parent: of its layers, or of the chain that it
-    /// is to its image. Where containerd unpacked the parent those differ.
+    /// The layer of the store that makes `chain` of a parent: of its layers, or of the chain that
+    /// it is to its image. Where containerd unpacked the parent those differ.
     fn layer_above(&self, parent: &str, chain: &str) -> Result<Option<LeasedLayer>> {
         let mut parents = Vec::new();
         {
