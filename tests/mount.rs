@@ -354,6 +354,22 @@ fn after_a_killed_daemon_its_place_is_mounted_again() {
 }
 
 #[test]
+fn a_dead_mount_that_the_kernel_remembers_is_replaced() {
+    let sandbox = Sandbox::with_cases();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "cases.oci:1", "mnt"]);
+    let before = fs::metadata(&point).unwrap().ino();
+    let daemon = Daemon::of(&sandbox, &point);
+    daemon.kill(Signal::KILL);
+    daemon.wait();
+    assert_eq!(fs::metadata(&point).unwrap().ino(), before, "the kernel does not ask");
+    sandbox.ok(&["mount", "cases.oci:1", "mnt"]);
+    assert_eq!(fs::read(point.join("same/third")).unwrap(), b"equal contents\n");
+    sandbox.ok(&["umount", "mnt"]);
+    assert_eq!(mounted(&point), None);
+}
+
+#[test]
 fn a_dead_mount_is_unmounted() {
     let sandbox = Sandbox::with_cases();
     let point = dead(&sandbox);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::table::MountLine;
 use crate::error::{ErrorContext, Result, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use strata_fuse::{Manner, SUBTYPE};
 
@@ -48,7 +48,11 @@ pub(crate) fn is_ours(path: &Path) -> bool {
 
 /// Whether one of our mounts is at `path` whose daemon is gone.
 pub(crate) fn is_stale(path: &Path) -> bool {
-    is_ours(path) && fs::symlink_metadata(path).is_err_and(|error| is_disconnected(&error))
+    // The kernel may remember the answer of a daemon that is dead; so it has to ask.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    is_ours(path)
+        && rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS)
+            .is_err_and(|errno| is_disconnected(&errno.into()))
 }
 
 fn is_disconnected(error: &io::Error) -> bool {
