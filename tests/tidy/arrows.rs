@@ -47,7 +47,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
         "layer-store",
         &[
             "confine", "content", "diff", "engine", "fuse", "image", "layer", "registry", "tree",
-            "union",
+            "trust", "union",
         ],
     ),
     (

@@ -20,6 +20,7 @@ use strata_fuse::{Ids, Manner, MountOptions, Profile, Session};
 use strata_layer::Store;
 use strata_registry::{Reference, Registries};
 use strata_tree::dialect::XattrClass;
+use strata_trust::TrustPolicy;
 use stratafs::{Engine, PullOptions, Quiet};
 
 use crate::error::{Error, Result};
@@ -34,8 +35,8 @@ pub struct LayerStoreSettings {
     pub class: XattrClass,
     /// The owners that files are shown to have.
     pub ids: Ids,
-    /// What the store has not is fetched from these.
-    pub pull: Option<Registries>,
+    /// What the store has not is fetched from these, if the policy lets it in.
+    pub pull: Option<(Registries, TrustPolicy)>,
     /// How many threads answer; at least 1.
     pub threads: usize,
 }
@@ -62,7 +63,7 @@ impl LayerStore {
             Some(_) => Confinement::writer().fetching(),
             None => Confinement::writer(),
         };
-        let fetch = settings.pull.map(fetch_from);
+        let fetch = settings.pull.map(|(registries, trust)| fetch_from(registries, trust));
         let served = Arc::new(ServedLayers::new(store, settings.class, fetch));
         let files = Files::new(vec![LayerDir::new(layers, "the store")]);
         let bytes = ServedBytes { served: Arc::clone(&served), files };
@@ -116,9 +117,10 @@ impl LayerStore {
 }
 
 /// Fetches as `strata pull` does.
-fn fetch_from(registries: Registries) -> Box<Fetch> {
+pub(crate) fn fetch_from(registries: Registries, trust: TrustPolicy) -> Box<Fetch> {
     Box::new(move |store: &Store, reference: &Reference| {
-        match stratafs::pull(store, &registries, reference, PullOptions::default(), &Quiet) {
+        let options = PullOptions { trust: Some(&trust), ..PullOptions::default() };
+        match stratafs::pull(store, &registries, reference, options, &Quiet) {
             Ok(pulled) => {
                 tracing::info!("{reference}: fetched, image {}", pulled.id.short());
                 true

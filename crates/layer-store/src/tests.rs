@@ -7,17 +7,20 @@ use std::sync::Arc;
 
 use strata_fuse::{Heard, LiveTop};
 use strata_layer::Store;
-use strata_registry::Reference;
+use strata_registry::{Reference, Registries, RegistryOptions};
 use strata_testkit::layout::{LAYER, Layout, tar_of};
+use strata_testkit::registry::Registry;
 use strata_tree::dialect::XattrClass;
 use strata_tree::{
     BlobDigest, Device, DiffId, Entry, Kind, Lower, Name, NodeId, Stat, TreePath, Xattr, list,
 };
+use strata_trust::{Gpgv, LookasideConfig, TrustPolicy};
 use stratafs::{Engine, OpenImage, Quiet};
 
 use crate::catalogue::InChain;
 use crate::form::LowerForm;
 use crate::held::HeldLayer;
+use crate::mount::fetch_from;
 use crate::place::chain_of;
 use crate::served::{Numbered, ServedLayers, TOP, reference_name};
 
@@ -302,4 +305,22 @@ fn what_is_taken_stays_and_is_found_by_the_next_one() {
     }
     drop(second);
     store.images().remove(&id).unwrap();
+}
+
+#[test]
+fn only_what_the_policy_lets_in_is_fetched() {
+    let registry = Registry::new();
+    registry.layout(&strata_testkit::fixture("cases.oci"), "team/app", "1");
+    let reference: Reference = format!("{}/team/app:1", registry.host()).parse().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(&place.path().join("store")).unwrap();
+    let policy = place.path().join("policy.json");
+    for (requirement, comes) in [("reject", false), ("insecureAcceptAnything", true)] {
+        std::fs::write(&policy, format!(r#"{{"default": [{{"type": "{requirement}"}}]}}"#))
+            .unwrap();
+        let trust = TrustPolicy::load(&policy, LookasideConfig::default(), Gpgv::default());
+        let fetch = fetch_from(Registries::new(RegistryOptions::default()), trust.unwrap());
+        assert_eq!(fetch(&store, &reference), comes, "{requirement}");
+        assert_eq!(store.layers().unwrap().is_empty(), !comes, "{requirement}");
+    }
 }

@@ -21,6 +21,7 @@ use strata_registry::Reference;
 use crate::context::{Context, Format};
 use crate::remote::RegistryArgs;
 use crate::table;
+use crate::trust::TrustArgs;
 
 /// Serve the store's layers to podman, buildah and CRI-O
 ///
@@ -49,6 +50,8 @@ pub(crate) struct LayerStoreArgs {
     forget: Option<Reference>,
     #[command(flatten)]
     registry: RegistryArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 pub(crate) fn run(context: &Context, args: &LayerStoreArgs, out: &mut impl Write) -> Result<()> {
@@ -74,7 +77,10 @@ fn serve(
     let mut signals =
         Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let (class, ids) = owners::suited()?;
-    let pull = args.pull.then(|| args.registry.registries(context)).transpose()?;
+    let pull = match args.pull {
+        true => Some((args.registry.registries(context)?, args.trust.trust()?)),
+        false => None,
+    };
     let shown = std::path::absolute(&directory)
         .with_context(|| format!("{} is no usable path", directory.display()))?;
     let settings =

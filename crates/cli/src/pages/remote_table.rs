@@ -145,7 +145,7 @@ pub(super) const REMOTE_ROWS: &[PageRow] = &[
     ),
     row(
         "layer-store",
-        &[Store, Layers, Blobs, Mounts, Fuse, Credentials, Registries],
+        &[Store, Layers, Blobs, Mounts, Fuse, Credentials, Registries, Policies],
         &["pull", "mounts", "containers-storage.conf(5)", "podman-pull(1)"],
         &[
             ("For podman of root", "strata layer-store /run/strata/layers"),
