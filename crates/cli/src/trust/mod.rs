@@ -1,7 +1,7 @@
 //! Whose images are accepted: the options, `strata trust`, and containerd's verifier.
 //!
 //! ```text
-//! args      which policy counts, for pull, load, copy and mount
+//! args      which policy counts, for all commands that images come in by
 //! home      whose home directory the user's policy is in
 //! show      the policy, or what of it counts for an image
 //! check     what it says of an image now
