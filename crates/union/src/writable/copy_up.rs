@@ -172,22 +172,30 @@ impl CopyUp {
         }
         match seen.found.stage {
             now if now >= stage => Ok(None),
-            CopyStage::Meta => self.fill(&seen, keep),
+            CopyStage::Meta => self.fill(id, keep),
             CopyStage::Lower | CopyStage::Upper => self.copy_node(&seen, stage, keep),
         }
     }
 
-    /// Gives a metacopy its content; its mark goes last.
-    fn fill(&self, seen: &SeenNode, keep: Option<u64>) -> Result<Option<File>> {
+    /// The inode of a node that is claimed, open for reading and writing. A directory above may
+    /// move until this has it, and another file may then be at the node's old path.
+    fn open_to_fill(&self, id: NodeId) -> Result<(SeenNode, File)> {
+        let _steady = self.locks.steady();
+        let seen = self.table.see(id)?;
+        let inode = self.inodes.open(&seen)?;
+        let path = by_descriptor(inode.as_fd());
+        let file = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "open a file to copy its content up".to_owned())?;
+        Ok((seen, file.into()))
+    }
+
+    /// Gives a metacopy, which is claimed, its content; its mark goes last.
+    fn fill(&self, id: NodeId, keep: Option<u64>) -> Result<Option<File>> {
+        let (seen, file) = self.open_to_fill(id)?;
         let Some(lower) = seen.found.lower else {
             return Err(damaged("fill a metacopy that has no lower"));
         };
-        let inode = self.inodes.open(seen)?;
-        let path = by_descriptor(inode.as_fd());
-        let file: File = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .doing(|| "open a file to copy its content up".to_owned())?
-            .into();
-        let sync = self.sync_of(seen, self.lower.node(lower)?.stat.size, keep);
+        let sync = self.sync_of(&seen, self.lower.node(lower)?.stat.size, keep);
         let size = stat(&file)?.stx_size;
         let filled = refill(&file, || self.copy_synced(lower, &file, keep, sync))
             .and_then(|()| self.mark_origin(&file, lower, sync))
@@ -197,14 +205,14 @@ impl CopyUp {
             let _ = refill(&file, || {
                 rustix::fs::ftruncate(&file, size).doing(|| "keep a size".to_owned())
             });
-            return Err(error.of(|| self.copied_to(seen)));
+            return Err(error.of(|| self.copied_to(&seen)));
         }
         self.marks.clear(&file, Mark::Redirect)?;
-        self.table.update(seen.found.id, |found| {
+        self.table.update(id, |found| {
             found.stage = CopyStage::Upper;
             found.redirect = None;
         });
-        self.rise(seen.found.id, file)
+        self.rise(id, file)
     }
 
     /// When the first `keep` of a lower's `size` bytes are put on disk as a node's content.

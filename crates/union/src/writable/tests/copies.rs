@@ -71,6 +71,8 @@ pub(super) struct Watched {
     fails: Mutex<Option<(NameBuf, usize)>>,
     /// What comes before the root is read again, once names in it were looked up.
     pub(super) before_read: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// What comes once, before a node is asked for.
+    before_node: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     looked_up: AtomicBool,
 }
 
@@ -81,6 +83,7 @@ impl Watched {
             read: AtomicUsize::new(0),
             fails: Mutex::default(),
             before_read: Mutex::default(),
+            before_node: Mutex::default(),
             looked_up: AtomicBool::new(false),
         })
     }
@@ -120,6 +123,10 @@ impl Lower for Watched {
         self.lower.read_dir(dir, from, each)
     }
     fn node(&self, node: NodeId) -> strata_tree::Result<Node> {
+        let before = self.before_node.lock().unwrap().take();
+        if let Some(before) = before {
+            before();
+        }
         self.lower.node(node)
     }
     fn read_link(&self, node: NodeId) -> strata_tree::Result<Vec<u8>> {
@@ -308,4 +315,30 @@ fn a_name_is_found_while_another_name_of_its_file_moves() {
         mover.join().unwrap();
         finder.join().unwrap();
     });
+}
+
+/// What is at a path changes while directories above it change places.
+#[test]
+fn a_metacopy_gets_its_own_content_while_the_directories_above_move() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let spec = Spec::new().dir("p").file("p/f", "from p").dir("q").file("q/f", "from q");
+    let tree = in_memory(&spec).unwrap();
+    let lower = Watched::over(&tree);
+    let union = Arc::new(union(dir.path(), tree.with_names(Arc::clone(&lower) as _)));
+    let ids = ["p", "q"].map(|dir| {
+        let id = union.lookup(find(&union, dir), b"f").unwrap().unwrap().id;
+        union.set_attr(id, &PERM).unwrap().id
+    });
+    let mover = Arc::clone(&union);
+    // Asked for when it is known where the metacopy is, and before that is opened.
+    *lower.before_node.lock().unwrap() = Some(Box::new(move || {
+        let (p, q) = ((NodeId::ROOT, &b"p"[..]), (NodeId::ROOT, &b"q"[..]));
+        mover.rename(p, q, RenameMode::Exchange, false).unwrap();
+    }));
+    drop(union.open_file(ids[0], WRITE).unwrap());
+    assert!(lower.before_node.lock().unwrap().is_none(), "they have moved");
+    for (id, content) in ids.into_iter().zip([b"from p", b"from q"]) {
+        assert_eq!(read_all(&union.open_file(id, READ).unwrap()), content);
+    }
+    assert_eq!(std::fs::read(dir.path().join("upper/q/f")).unwrap(), b"from p");
 }
