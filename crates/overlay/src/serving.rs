@@ -7,7 +7,7 @@
 //!
 //! Invariants: the command returns 0 only when the mount is usable; the daemon afterwards holds no
 //! descriptor and no directory of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount
-//! first.
+//! first; no limit of file sizes does.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,11 +15,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, Manner, Session, Unmounter, in_first_user_namespace};
 use strata_union::writable::{Union, UnionOptions};
@@ -80,6 +81,10 @@ fn serve(request: &Request) -> Result<()> {
         complain(&format!("ignoring the unknown option {option}"));
     }
     raise_limits();
+    strata_fuse::raise_file_size_limit();
+    // A write beyond a limit that stays is refused (EFBIG), and does not end the daemon.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+        .context("cannot catch signals")?;
     // Modes are what the programs in the mount ask for, less their own umask.
     rustix::process::umask(Mode::empty());
     // Caught from now on, and acted on once there is something to unmount.
