@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 use super::OverlayDir;
 use super::disk::{Spot, device_of, stat_of};
 use super::known::DirFacts;
-use super::options::{OVERRIDE_NAMES, Trust};
+use super::options::{OverrideStat, Trust};
 use crate::dialect::{Mark, Override, XattrClass, format_kind};
 use crate::lower::{Continues, Redirect};
 use crate::name::{Name, TreePath};
@@ -90,7 +90,7 @@ impl OverlayDir {
 
     /// Applies the stated owner, mode and type.
     fn state(&self, spot: Spot<'_>, names: &XattrNames, stat: &mut Stat) -> Result<()> {
-        let Some(name) = OVERRIDE_NAMES.into_iter().find(|name| names.has(name)) else {
+        let Some(name) = OverrideStat::NAMES.into_iter().find(|name| names.has(name)) else {
             return Ok(());
         };
         let text = read(spot, names, name)?.unwrap_or_default();

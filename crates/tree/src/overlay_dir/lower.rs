@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::disk::{Spot, device_of, stat_of};
 use super::inode::{Answer, OverlayInode};
 use super::known::DirFacts;
-use super::options::OVERRIDE_NAMES;
+use super::options::OverrideStat;
 use super::{OverlayDir, aufs};
 use crate::dialect::Mark;
 use crate::file_handle::{ByHandle, FileHandle};
@@ -171,7 +171,7 @@ impl Lower for OverlayDir {
         let names = spot.xattr_names().map_err(failed)?;
         let mut all = Vec::new();
         for name in names.iter() {
-            if self.overrides && OVERRIDE_NAMES.iter().any(|own| own.as_bytes() == name) {
+            if self.overrides && OverrideStat::is_name(name) {
                 continue;
             }
             if let Some(shown) = self.options.dialect.shown(name)

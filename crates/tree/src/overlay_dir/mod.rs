@@ -102,7 +102,7 @@ impl OverlayDir {
         // Devices are numbered in the order of first use: that of this lower comes now.
         dir.numbers.number(disk::device_of(&stat), stat.stx_ino);
         let names = spot.xattr_names().map_err(failed)?;
-        let says = options::OVERRIDE_NAMES.iter().any(|name| names.has(name));
+        let says = OverrideStat::NAMES.iter().any(|name| names.has(name));
         let mut facts = dir.facts(spot, &names).map_err(failed)?;
         facts.opaque |=
             options.dialect.aufs && aufs::is_opaque(dir.root.as_fd()).map_err(failed)?;

@@ -93,7 +93,7 @@ impl Trust {
     }
 }
 
-/// Whether owner, mode and type may be stated in an attribute (`OVERRIDE_NAMES`).
+/// Whether owner, mode and type may be stated in an attribute ([`OverrideStat::NAMES`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverrideStat {
     /// They are the inode's.
@@ -104,9 +104,16 @@ pub enum OverrideStat {
     IfRootHas,
 }
 
-/// The names of that attribute, the first found counts: containers/storage', fuse-overlayfs'.
-pub(super) const OVERRIDE_NAMES: [&str; 3] =
-    [OVERRIDE_STAT, "user.fuseoverlayfs.override_stat", "security.fuseoverlayfs.override_stat"];
+impl OverrideStat {
+    /// The names of that attribute, the first found counts: containers/storage', fuse-overlayfs'.
+    pub const NAMES: [&str; 3] =
+        [OVERRIDE_STAT, "user.fuseoverlayfs.override_stat", "security.fuseoverlayfs.override_stat"];
+
+    /// Whether this is one of them.
+    pub fn is_name(name: &[u8]) -> bool {
+        Self::NAMES.iter().any(|own| own.as_bytes() == name)
+    }
+}
 
 /// How an [`OverlayDir`](super::OverlayDir) is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,13 +9,15 @@
 //! P strata.origin    the lower node that was copied up whole, whose number is kept (`origin`)
 //! P strata.device    "char-0-0": a character device 0:0 that is no whiteout
 //! P overlay.X        what the image itself calls P X (overlayfs.rst, "Nested overlayfs mounts")
-//! P strata.x.NAME    the image's NAME, where the upper's owner may set user attributes only
+//! P strata.x.NAME    the image's NAME, where the upper's owner may set user attributes only, or
+//!                    where NAME is one that states owner, mode and type in some dialect
 //! user.containers.override_stat  "uid:gid:0mode:type": owner, mode and type, where the upper's
 //!                    owner may not set them (containers/storage)
 //! ```
 //!
 //! Invariants: no name beginning with P that the image asks for reaches the disk as it is, and
-//! none of ours reaches the image.
+//! none of ours reaches the image. Nor does a name that states owners: whoever mounts the upper in
+//! another dialect, or reads it as a lower, would believe what an ordinary user has set.
 
 use std::borrow::Cow;
 use std::os::fd::AsFd;
@@ -24,16 +26,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
-use strata_tree::Xattr;
 pub(super) use strata_tree::dialect::{Mark, Override, format_kind};
 use strata_tree::dialect::{OVERRIDE_STAT, XattrClass};
 use strata_tree::xattrs::{self, XattrNames};
+use strata_tree::{OverrideStat, Xattr};
 
 use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result};
 use super::types::SetMode;
 
-/// Between the prefix and a name that only root may set.
+/// Between the prefix and a name that only root may set, or nobody.
 const APART: &[u8] = b"strata.x.";
 /// The dialect of one upper.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +104,7 @@ impl Marks {
     /// What the image's name is called on disk.
     pub(super) fn escape<'n>(self, name: &'n [u8]) -> Cow<'n, [u8]> {
         let ours = self.class.prefix().as_bytes();
-        match self.apart && !name.starts_with(b"user.") {
+        match self.apart && !name.starts_with(b"user.") || OverrideStat::is_name(name) {
             true => Cow::Owned([ours, APART, name].concat()),
             false => self.class.escape(name),
         }
@@ -113,7 +115,7 @@ impl Marks {
         let rest = name.strip_prefix(self.class.prefix().as_bytes());
         match rest.and_then(|rest| rest.strip_prefix(APART)) {
             Some(apart) => Some(Cow::Borrowed(apart)),
-            None if name == OVERRIDE_STAT.as_bytes() => None,
+            None if OverrideStat::is_name(name) => None,
             None => self.class.unescape(name),
         }
     }
@@ -233,15 +235,20 @@ mod tests {
         for (user, apart) in [(false, false), (true, false), (true, true)] {
             let marks = Marks::new(user, apart);
             assert_eq!(marks.unescape(marks.class.name(Mark::Opaque).as_bytes()), None);
-            assert_eq!(marks.unescape(OVERRIDE_STAT.as_bytes()), None);
+            for name in OverrideStat::NAMES {
+                assert_eq!(marks.unescape(name.as_bytes()), None);
+            }
             for name in [
                 &b"user.a"[..],
                 b"security.capability",
                 b"trusted.overlay.opaque",
                 b"trusted.overlay.overlay.x",
                 b"user.overlay.opaque",
+                OVERRIDE_STAT.as_bytes(),
+                b"user.fuseoverlayfs.override_stat",
             ] {
                 let shown = marks.escape(name);
+                assert!(!OverrideStat::is_name(&shown));
                 assert_eq!(marks.unescape(&shown).as_deref(), Some(name));
             }
         }

@@ -284,3 +284,39 @@ fn an_exchange_that_is_refused_copies_nothing_up() {
         assert_eq!(std::fs::read_dir(world.upper()).unwrap().count(), 0);
     }
 }
+
+/// A user who may set user attributes would make a program of his root's.
+#[test]
+fn an_attribute_that_states_owners_states_none_when_a_program_sets_it() {
+    use crate::writable::{Changes, Ownership, SetMode, UnionOptions};
+    const NAME: &[u8] = b"user.containers.override_stat";
+    let of_image = Spec::new().file("own", b"").file("image", b"").xattr(NAME, b"7:7:4711:file");
+    let mut owners = vec![Ownership::Override];
+    if needs::root() {
+        owners.push(Ownership::Inode);
+    }
+    for ownership in owners {
+        let options = UnionOptions { ownership, ..options() };
+        let mut world = World::new(of_image.clone(), options);
+        let (own, image) = (world.id("own"), world.id("image"));
+        let before = world.union().attr(own).unwrap().stat;
+        let set = |mode| world.union().set_xattr(own, NAME, b"0:0:4755:char-1-3", mode);
+        set(SetMode::Create).unwrap();
+        set(SetMode::Replace).unwrap();
+        let changes = Changes { perm: Some(0o600), ..Changes::default() };
+        world.union().set_attr(image, &changes).unwrap();
+        for _ in 0..2 {
+            let (own, image) = (world.attr("own").unwrap(), world.attr("image").unwrap());
+            assert_eq!(own.stat, before);
+            assert_eq!((image.stat.uid, image.stat.perm), (before.uid, 0o600));
+            for (id, value) in [(own.id, &b"0:0:4755:char-1-3"[..]), (image.id, b"7:7:4711:file")] {
+                assert_eq!(world.union().xattr(id, NAME).unwrap().as_deref(), Some(value));
+                assert_eq!(world.union().xattrs(id).unwrap(), [(NAME.to_vec(), value.to_vec())]);
+            }
+            world.mount();
+        }
+        world.union().remove_xattr(world.id("own"), NAME).unwrap();
+        assert_eq!(world.union().attr(world.id("own")).unwrap().stat, before);
+        assert_eq!(world.union().xattrs(world.id("own")).unwrap(), []);
+    }
+}
