@@ -22,7 +22,7 @@ use crate::mounts::{
     Unmounted, list, point, umount,
 };
 use crate::trees::checked;
-use crate::uppers::{NamedUpper, Uppers};
+use crate::uppers::{HeldUpper, NamedUpper, Uppers};
 
 /// A store, given by its directory. See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,15 +179,18 @@ impl Engine {
     /// Mounts an image with a writable layer on top, which must be one of this image.
     ///
     /// # Errors
-    /// `Refused` if the upper is in use or the directory will not do; `Union`; `Mount`.
+    /// `Refused` if the upper is in use or another image's, or the directory will not do; `Union`;
+    /// `Mount`.
     pub fn mount_writable(
         &self,
         image: OpenImage,
-        upper: NamedUpper,
+        upper: HeldUpper,
         settings: &MountSettings,
     ) -> Result<ServedMount> {
         let uppers = self.uppers();
+        upper.upper.require(&image.record.id, settings.shown())?;
         let lease = uppers.lease(&upper)?;
+        let upper = upper.upper;
         let union = uppers.open(&upper, image.files.clone())?;
         let writable = crate::mounts::WritableTop { upper, lease, union };
         let records = MountRecords::open(&self.root, self.cache.as_deref())?;
@@ -206,11 +209,11 @@ impl Engine {
     ///
     /// # Errors
     /// `KernelCannot` where that is not possible, and [`Engine::mount`] may be; `Refused` if the
-    /// upper is in use or the directory will not do.
+    /// upper is in use or another image's, or the directory will not do.
     pub fn mount_in_kernel(
         &self,
         image: &OpenImage,
-        upper: Option<NamedUpper>,
+        upper: Option<HeldUpper>,
         settings: &MountSettings,
     ) -> Result<KernelMount> {
         self.mount_in_kernel_from(&self.store()?, image, upper, settings)
@@ -224,17 +227,18 @@ impl Engine {
         &self,
         store: &Store,
         image: &OpenImage,
-        upper: Option<NamedUpper>,
+        upper: Option<HeldUpper>,
         settings: &MountSettings,
     ) -> Result<KernelMount> {
         let uppers = self.uppers();
         let top = match upper {
             None => None,
             Some(upper) => {
+                upper.upper.require(&image.record.id, settings.shown())?;
+                let directory = uppers.dir_of(&upper.upper)?;
                 // It outlives this process, and what fails here may be tried by a daemon.
-                let kept = NamedUpper { temporary: false, ..upper.clone() };
-                let (lease, directory) = (uppers.lease(&kept)?, uppers.dir_of(&upper)?);
-                Some(KernelTop { upper, directory, _lease: lease })
+                let lease = uppers.lease(&upper.clone().kept())?;
+                Some(KernelTop { upper: upper.upper, directory, _lease: lease })
             }
         };
         let records = MountRecords::open(&self.root, None)?;
@@ -330,44 +334,38 @@ impl Engine {
         list::at(&self.mount_records(), &directory)
     }
 
-    /// The writable layer for a mount of `reference`: the one called `wanted`, made if there is
-    /// none, or a new one, which goes with its mount unless `keep`. Says whether it was made.
+    /// The writable layer for a mount of `image`, which the user calls `reference`: the one called
+    /// `wanted`, made if there is none, or a new one, which goes with its mount unless `keep`. Says
+    /// whether it was made; then it is held until what this gives is dropped.
     ///
     /// # Errors
-    /// `Refused` if it belongs to another image; as [`Engine::image`].
+    /// `Refused` if it belongs to another image; `Doing`: it cannot be made.
     pub fn upper_for(
         &self,
+        image: &OpenImage,
         reference: &str,
         wanted: Option<&str>,
         keep: bool,
-    ) -> Result<(NamedUpper, bool)> {
+    ) -> Result<(HeldUpper, bool)> {
         let uppers = self.uppers();
-        let image = strata_image::resolve_image(&self.store()?, reference)?;
+        let id = image.record.id;
         if let Some(upper) = wanted.map(|name| uppers.find(name)).transpose()?.flatten() {
-            if upper.image_id()? != image.id {
-                bail!(
-                    "upper {} belongs to {} ({}), not to {reference}; choose another name",
-                    upper.name,
-                    upper.reference,
-                    upper.image_id()?.short(),
-                );
-            }
-            return Ok((upper, false));
+            upper.require(&id, reference)?;
+            return Ok((upper.into(), false));
         }
         let root = rustix::process::geteuid().is_root();
         let now = Timestamp::now();
-        let made = format!("{}-{:x}", image.id.short(), now.as_microsecond());
+        let made = format!("{}-{:x}", id.short(), now.as_microsecond());
         let upper = NamedUpper {
             name: wanted.map_or(made, str::to_owned),
-            image: image.id.to_string(),
+            image: id.to_string(),
             reference: reference.to_owned(),
             created: u64::try_from(now.as_second()).unwrap_or(0),
             temporary: wanted.is_none() && !keep,
             apart: !root,
             user_marks: root && !in_first_user_namespace().unwrap_or(true),
         };
-        uppers.create(&upper, self.image(reference)?.files)?;
-        Ok((upper, true))
+        Ok((uppers.create(&upper, image.files.clone())?, true))
     }
 }
 

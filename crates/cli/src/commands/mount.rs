@@ -5,9 +5,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
-use stratafs::{NamedUpper, OpenImage, Profile, Store};
+use stratafs::{HeldUpper, OpenImage, Profile, Store};
 
 use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
@@ -22,7 +23,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     }
     if args.daemon.is_some() {
         let request = args.request(context.engine(), globals, args.upper.clone());
-        return mounts::mount(&request, || open(context, args, args.upper.as_deref()));
+        return mounts::mount(&request, None, |lock| open(context, args, lock));
     }
     if args.backend()? == BackendArg::Userns && (args.rw || args.upper.is_some()) {
         anyhow::bail!("--backend userns has no writable layers; try --backend fuse");
@@ -35,31 +36,39 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     }
     let store = args.lazy.ensure(context, &args.image)?;
     let image = OpenImage::open(&store, &args.image)?;
-    let upper = match args.rw || args.upper.is_some() {
-        true => {
-            let wanted = args.upper.as_deref();
-            Some(context.engine().upper_for(&args.image, wanted, args.keep)?)
-        }
-        false => None,
+    let image = match args.verify && args.foreground {
+        true => image.verified(&store)?,
+        false => image,
     };
-    let name = upper.as_ref().map(|(upper, _)| upper.name.clone());
-    let mut request = args.request(context.engine(), globals, name.clone());
+    let (upper, made) = match args.rw || args.upper.is_some() {
+        true => {
+            let (engine, wanted) = (context.engine(), args.upper.as_deref());
+            let (upper, made) = engine.upper_for(&image, &args.image, wanted, args.keep)?;
+            (Some(upper), made)
+        }
+        false => (None, false),
+    };
+    let name = upper.as_ref().map(|held| held.upper.name.clone());
+    let mut request = args.request(context.engine(), globals, name);
     request.names_only = args.backend()? == BackendArg::Userns;
-    let top = upper.as_ref().map(|(upper, _)| upper.clone());
-    let mounted = match serve_in_kernel(args, &request, store, (image, top)) {
+    request.image_id = Some(image.record.id.to_string());
+    let mounted = match serve_in_kernel(args, &request, store, &image, upper.clone()) {
         Ok(true) => Ok(()),
-        Ok(false) => mounts::mount(&request, || open(context, args, name.as_deref())),
+        Ok(false) => {
+            let (lock, top) = (upper.as_ref().and_then(HeldUpper::lock), upper.clone());
+            mounts::mount(&request, lock, |_| Ok((image, top)))
+        }
         Err(error) => Err(error),
     };
     match (&mounted, upper) {
         // Made for nothing.
-        (Err(_), Some((upper, true))) => {
-            if let Err(error) = context.engine().uppers().remove(&upper) {
+        (Err(_), Some(upper)) if made => {
+            if let Err(error) = context.engine().uppers().discard(upper) {
                 tracing::warn!("{error}");
             }
         }
-        (Ok(()), Some((upper, _))) if args.keep => {
-            writeln!(Results::new(std::io::stdout()), "{}", upper.name)?;
+        (Ok(()), Some(held)) if args.keep => {
+            writeln!(Results::new(std::io::stdout()), "{}", held.upper.name)?;
         }
         _ => {}
     }
@@ -71,7 +80,8 @@ fn serve_in_kernel(
     args: &MountArgs,
     request: &MountRequest,
     store: Store,
-    to_mount: (OpenImage, Option<NamedUpper>),
+    image: &OpenImage,
+    upper: Option<HeldUpper>,
 ) -> Result<bool> {
     let backend = args.backend()?;
     if backend == BackendArg::Userns {
@@ -93,7 +103,7 @@ fn serve_in_kernel(
     };
     let mounted = match daemon {
         Some(option) => Err(stratafs::Error::KernelCannot(format!("{option} asks for a daemon"))),
-        None => mounts::mount_in_kernel(request, &store, to_mount),
+        None => mounts::mount_in_kernel(request, &store, image, upper),
     };
     let said = match (&mounted, backend) {
         (Ok(()), _) => "the kernel serves it: names from an EROFS image".to_owned(),
@@ -118,16 +128,21 @@ fn say(args: &MountArgs, said: &str) {
     }
 }
 
-/// Opens what is to be served.
+/// Opens what a daemon is to serve. `lock` is what the command has locked for it, if it has.
 fn open(
     context: &Context,
     args: &MountArgs,
-    upper: Option<&str>,
-) -> Result<(OpenImage, Option<NamedUpper>)> {
+    lock: Option<OwnedFd>,
+) -> Result<(OpenImage, Option<HeldUpper>)> {
     let store = context.store()?;
-    let image = OpenImage::open(&store, &args.image)?;
+    let image = OpenImage::open(&store, args.image_id.as_ref().unwrap_or(&args.image))?;
     let image = if args.verify { image.verified(&store)? } else { image };
-    let Some(name) = upper else { return Ok((image, None)) };
-    let upper = context.engine().uppers().find(name)?;
-    Ok((image, Some(upper.with_context(|| format!("upper {name} is gone"))?)))
+    let Some(name) = &args.upper else { return Ok((image, None)) };
+    let uppers = context.engine().uppers();
+    let upper = uppers.find(name)?.with_context(|| format!("upper {name} is gone"))?;
+    let held = match lock {
+        Some(lock) => uppers.adopt(upper, lock)?,
+        None => upper.into(),
+    };
+    Ok((image, Some(held)))
 }

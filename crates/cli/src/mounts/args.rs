@@ -108,6 +108,9 @@ pub(crate) struct MountArgs {
     /// Be the daemon that is registered under this name
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "foreground")]
     pub(crate) daemon: Option<String>,
+    /// The daemon's image, whatever its name means by now
+    #[arg(long, value_name = "ID", hide = true, requires = "daemon")]
+    pub(crate) image_id: Option<String>,
     #[command(flatten)]
     pub(crate) lazy: LazyArgs,
 }
@@ -168,6 +171,7 @@ impl MountArgs {
             names_only: self.backend == Some(BackendArg::Userns),
             engine,
             image: self.image.clone(),
+            image_id: self.image_id.clone(),
             directory: self.directory.clone(),
             profile: match self.profile {
                 ProfileArg::NoOpen => Profile::NoOpen,
@@ -225,6 +229,9 @@ impl MountRequest {
         if let Some(upper) = &self.upper {
             args.extend(["--upper".into(), upper.as_str().into()]);
         }
+        if let Some(id) = &self.image_id {
+            args.extend(["--image-id".into(), id.as_str().into()]);
+        }
         args.extend(["--".into(), self.image.as_str().into(), directory.into()]);
         args
     }
@@ -247,6 +254,7 @@ mod tests {
         let request = MountRequest {
             engine: Engine::new("/store"),
             image: "-odd:ref".into(),
+            image_id: Some("sha256:1".into()),
             directory: directory.clone(),
             profile: Profile::Passthrough,
             suid: true,

@@ -4,16 +4,18 @@
 //! `--daemon NAME`: no fork of a running program. The daemon leaves the session and the
 //! directory it was started in, opens the image, mounts it, registers, and then says `ready` on
 //! its standard output, which is a pipe to the command; or it says what failed. The command
-//! returns with that.
+//! returns with that. An upper that the command has made is locked: the daemon has the open file
+//! with that lock as its standard input, so that nobody gets in between.
 //!
 //! Invariants: when the command has returned without error, the mount is usable and listed; if
 //! the command is gone before that, or cannot hear the daemon, the daemon takes the mount away
-//! again; the daemon holds no descriptor of its parent; SIGTERM, SIGINT and SIGHUP end it, and its
-//! mount first.
+//! again; the daemon holds no descriptor of its parent but that lock; SIGTERM, SIGINT and SIGHUP
+//! end it, and its mount first.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,7 +28,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, MountOptions, Profile};
-use stratafs::{Engine, MountSettings, NamedUpper, OpenImage, ServedMount, Store};
+use stratafs::{Engine, HeldUpper, MountSettings, OpenImage, ServedMount, Store};
 
 use crate::told::{tell, told};
 
@@ -51,6 +53,8 @@ pub(crate) struct MountRequest {
     pub(crate) engine: Engine,
     /// The image as the user named it.
     pub(crate) image: String,
+    /// The image that this was when it was looked for: the daemon's, whoever has the name then.
+    pub(crate) image_id: Option<String>,
     /// The directory to mount on.
     pub(crate) directory: PathBuf,
     /// How files are read.
@@ -80,20 +84,25 @@ pub(crate) struct MountRequest {
 }
 
 /// What a mount shows: an image, and the writable layer on top.
-pub(crate) type ToMount = (OpenImage, Option<NamedUpper>);
+pub(crate) type ToMount = (OpenImage, Option<HeldUpper>);
 
-/// Mounts. `open` opens the image; only the process that serves it calls that.
+/// Mounts. `open` opens the image; only the process that serves it calls that, a daemon with its
+/// standard input, which is `lock` of the process that starts it.
 ///
 /// # Errors
 /// In words for the person who typed the command, also where the daemon failed.
-pub(crate) fn mount(request: &MountRequest, open: impl FnOnce() -> Result<ToMount>) -> Result<()> {
+pub(crate) fn mount(
+    request: &MountRequest,
+    lock: Option<BorrowedFd<'_>>,
+    open: impl FnOnce(Option<OwnedFd>) -> Result<ToMount>,
+) -> Result<()> {
     match &request.role {
-        Role::Starter => start(request),
+        Role::Starter => start(request, lock),
         Role::Foreground => {
             let records = request.engine.made_mount_records()?;
             records.clean()?;
             let (name, _, _log) = records.create_log()?;
-            Ok(begin(request, &name, open)?.wait()?)
+            Ok(begin(request, &name, || open(None))?.wait()?)
         }
         Role::Daemon(name) => run_daemon(request, name, open),
     }
@@ -129,12 +138,13 @@ impl MountRequest {
 pub(crate) fn mount_in_kernel(
     request: &MountRequest,
     store: &Store,
-    (image, upper): ToMount,
+    image: &OpenImage,
+    upper: Option<HeldUpper>,
 ) -> stratafs::Result<()> {
     request.engine.made_mount_records()?.clean()?;
     let hides = stratafs::holds_names(&request.directory);
     let settings = request.settings(None);
-    let mount = request.engine.mount_in_kernel_from(store, &image, upper, &settings)?;
+    let mount = request.engine.mount_in_kernel_from(store, image, upper, &settings)?;
     super::ahead::start(mount.names);
     if hides {
         note_hidden(&request.directory);
@@ -167,16 +177,18 @@ pub(crate) fn explained(request: &MountRequest, error: stratafs::Error) -> anyho
 }
 
 /// Starts the daemon and waits until it is ready or has failed.
-fn start(request: &MountRequest) -> Result<()> {
+fn start(request: &MountRequest, lock: Option<BorrowedFd<'_>>) -> Result<()> {
     let records = request.engine.made_mount_records()?;
     records.clean()?;
     let directory = request.engine.mountpoint(&request.directory)?;
     let hides = stratafs::holds_names(&directory);
+    let lock = lock.map(|lock| lock.try_clone_to_owned()).transpose();
+    let lock = lock.context("cannot give the mount daemon its upper")?;
     let (name, log_path, log) = records.create_log()?;
     let mut daemon = Command::new("/proc/self/exe")
         .arg0("strata")
         .args(request.daemon_args(&name, &directory))
-        .stdin(Stdio::null())
+        .stdin(lock.map_or(Stdio::null(), Stdio::from))
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
@@ -226,12 +238,14 @@ fn note_hidden(directory: &Path) {
 fn run_daemon(
     request: &MountRequest,
     name: &str,
-    open: impl FnOnce() -> Result<ToMount>,
+    open: impl FnOnce(Option<OwnedFd>) -> Result<ToMount>,
 ) -> Result<()> {
     leave_surroundings()?;
     // Had before the caller is told that all is well: nothing may fail after that.
-    let null = File::options().write(true).open("/dev/null").context("cannot open /dev/null")?;
-    let running = match begin(request, name, open) {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.context("cannot open /dev/null")?;
+    let lock = take_stdin(&null).context("cannot take over what the command has locked")?;
+    let running = match begin(request, name, || open(Some(lock))) {
         Ok(running) => running,
         Err(error) => {
             let _ = say(&format!("{}\n", told(&error)));
@@ -254,6 +268,14 @@ fn leave_surroundings() -> Result<()> {
     std::env::set_current_dir("/").context("cannot change to /")?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     Ok(())
+}
+
+/// The standard input as a descriptor of its own, and `null` in its place: what the programs that
+/// this one runs get has no lock.
+fn take_stdin(null: &File) -> io::Result<OwnedFd> {
+    let own = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(null)?;
+    Ok(own)
 }
 
 fn say(text: &str) -> io::Result<()> {

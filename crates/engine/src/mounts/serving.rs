@@ -45,6 +45,11 @@ impl MountSettings {
         }
     }
 
+    /// The image as people know it.
+    pub(crate) fn shown(&self) -> &str {
+        if self.reference.is_empty() { "this image" } else { &self.reference }
+    }
+
     pub(crate) fn record(
         &self,
         image: &OpenImage,

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants: a directory of `uppers/` is complete as soon as it has its name; an upper is locked
-//! (flock on its directory) while a mount writes to it; a temporary upper goes with the
-//! [`UpperLease`] that was mounted.
+//! (flock on its directory) while a mount writes to it, and from its making on until the mount that
+//! it is made for has it; a temporary upper goes with the [`UpperLease`] that was mounted.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,18 +19,18 @@ use rustix::fs::{CWD, FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_content::FileTree;
-use strata_layer::KernelLeases;
 use strata_tree::{ImageId, NAME_MAX, Name, remove_tree, space_used};
-use strata_union::UseLock;
 use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 
 use crate::error::{Error, ErrorContext, Result, bail};
-use crate::mounts::{MountInfo, MountRecords, list};
+use crate::mounts::MountRecords;
 
 mod commit;
+mod lease;
 
 pub use commit::{CommitOptions, Committed};
 pub(crate) use commit::{diff_pipe, write_diff};
+pub use lease::{HeldUpper, UpperLease};
 
 /// `upper.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,19 @@ impl NamedUpper {
         Timestamp::from_second(i64::try_from(self.created).ok()?).ok()
     }
 
+    /// Refuses an image that is not the one below, which is `shown` to people.
+    pub(crate) fn require(&self, image: &ImageId, shown: &str) -> Result<()> {
+        let own = self.image_id()?;
+        if own != *image {
+            let (name, reference, short) = (&self.name, &self.reference, own.short());
+            bail!(
+                "upper {name} belongs to {reference} ({short}), not to {shown}; choose another \
+                   name"
+            )
+        }
+        Ok(())
+    }
+
     /// The image below.
     ///
     /// # Errors
@@ -82,24 +95,6 @@ impl NamedUpper {
 pub struct Uppers {
     dir: PathBuf,
     records: MountRecords,
-}
-
-/// An upper that is being written. When this is dropped, the upper is released, and removed if it
-/// is temporary.
-pub struct UpperLease {
-    path: PathBuf,
-    temporary: bool,
-    _lock: UseLock,
-}
-
-impl Drop for UpperLease {
-    fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = remove_tree(CWD, &self.path)
-        {
-            tracing::error!("cannot remove the upper {}: {error}", self.path.display());
-        }
-    }
 }
 
 impl Uppers {
@@ -165,15 +160,16 @@ impl Uppers {
         Ok(all)
     }
 
-    /// Makes an upper; its root looks like the image's.
+    /// Makes an upper; its root looks like the image's. Nobody else writes to it as long as what
+    /// this gives lives.
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
-    pub fn create(&self, upper: &NamedUpper, tree: FileTree) -> Result<()> {
+    pub fn create(&self, upper: &NamedUpper, tree: FileTree) -> Result<HeldUpper> {
         let target = self.path(&upper.name)?;
         let doing = || format!("cannot make the upper {}", upper.name);
         let staged = self.dir.join(format!(".{}-{}", upper.name, std::process::id()));
-        let made = (|| -> Result<()> {
+        let made = (|| -> Result<HeldUpper> {
             for part in ["upper", "work"] {
                 fs::create_dir_all(staged.join(part)).with_context(doing)?;
             }
@@ -183,48 +179,18 @@ impl Uppers {
                 Union::open(tree, &staged.join("upper"), &staged.join("work"), upper.options())?;
             union.adopt_root().with_context(doing)?;
             union.sync().with_context(doing)?;
+            let held = HeldUpper::new(upper, &staged).with_context(doing)?;
             match strata_tree::rename_new((CWD, &staged), (CWD, &target)) {
                 Err(Errno::EXIST) => bail!("there is an upper {} already", upper.name),
-                placed => placed.with_context(doing),
+                placed => placed.with_context(doing)?,
             }
+            Ok(held)
         })();
         if made.is_err() {
             // The failure itself is the better message.
             let _ = remove_tree(CWD, &staged);
         }
         made
-    }
-
-    /// Takes an upper for writing.
-    ///
-    /// # Errors
-    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
-    pub fn lease(&self, upper: &NamedUpper) -> Result<UpperLease> {
-        let path = self.path(&upper.name)?;
-        let dir = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
-        let lock =
-            UseLock::take(&dir).with_context(|| format!("cannot lock {}", path.display()))?;
-        let Some(lock) = lock else {
-            bail!("upper {} is in use: {}", upper.name, self.user(upper))
-        };
-        if self.has_kernel_mount(upper)? {
-            bail!("upper {} is in use: {}", upper.name, self.user(upper))
-        }
-        Ok(UpperLease { path, temporary: upper.temporary, _lock: lock })
-    }
-
-    /// Whether a mount that the kernel serves writes to it.
-    fn has_kernel_mount(&self, upper: &NamedUpper) -> Result<bool> {
-        let kept = KernelLeases::new(self.records.dir()).kept()?;
-        Ok(kept.iter().any(|lease| lease.upper.as_ref() == Some(&upper.name)))
-    }
-
-    fn user(&self, upper: &NamedUpper) -> String {
-        let mounts = list::list(&self.records).unwrap_or_default();
-        match MountInfo::of_upper(&mounts, &upper.name) {
-            Some(mount) => format!("it is {}", mount.and_its_end()),
-            None => "a running command writes to it, and an upper has one writer".to_owned(),
-        }
     }
 
     /// Whether a mount writes to it now.
@@ -262,10 +228,15 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn remove(&self, upper: &NamedUpper) -> Result<()> {
-        let _lease = self.lease(&NamedUpper { temporary: false, ..upper.clone() })?;
-        let path = self.path(&upper.name)?;
-        let gone = self.dir.join(format!(".removed-{}-{}", upper.name, std::process::id()));
-        let doing = || format!("cannot remove the upper {}", upper.name);
+        let _lease = self.lease(&HeldUpper::from(upper.clone()).kept())?;
+        self.take_away(&upper.name)
+    }
+
+    /// Removes an upper that the caller has leased.
+    fn take_away(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        let gone = self.dir.join(format!(".removed-{name}-{}", std::process::id()));
+        let doing = || format!("cannot remove the upper {name}");
         // Renamed out of sight first: half an upper is never seen.
         fs::rename(&path, &gone).with_context(doing)?;
         // It stays removed, whatever happens to the power.
@@ -336,6 +307,46 @@ mod tests {
     use strata_testkit::hard::{Immutable, nest, quick_dir};
 
     use super::*;
+    use crate::Engine;
+
+    #[test]
+    fn an_upper_is_held_from_its_making_on_and_stays_on_its_image() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = Engine::new(place.path().join("store"));
+        for fixture in ["busybox-gzip.oci.tar", "cases.oci"] {
+            engine.load(strata_testkit::fixture(fixture), &crate::Quiet).unwrap();
+        }
+        let [own, other] = ["stratafs.test/busybox:1", "cases.oci:1"];
+        let [image, another] = [own, other].map(|name| engine.image(name).unwrap());
+        let uppers = engine.uppers();
+        let (held, made) = engine.upper_for(&image, own, None, false).unwrap();
+        assert!(made && held.upper.temporary);
+        // Its mount is only starting: that is no crash.
+        assert_eq!(uppers.clean().unwrap(), Vec::<String>::new());
+        assert!(uppers.is_mounted(&held.upper).unwrap());
+        // As a daemon inherits it.
+        let inherited = held.lock().unwrap().try_clone_to_owned().unwrap();
+        let upper = held.upper.clone();
+        drop(held);
+        let adopted = uppers.adopt(upper.clone(), inherited).unwrap();
+        assert_eq!(uppers.clean().unwrap(), Vec::<String>::new());
+        let foreign = File::open(uppers.dir_of(&upper).unwrap()).unwrap();
+        assert!(uppers.adopt(upper.clone(), foreign.into()).unwrap().lock().is_none());
+
+        let settings = crate::MountSettings::on(place.path());
+        let Err(refused) = engine.mount_writable(another, adopted.clone(), &settings) else {
+            panic!("an upper is on another image")
+        };
+        assert!(refused.to_string().contains("belongs to stratafs.test/busybox:1"), "{refused}");
+
+        uppers.discard(adopted.clone()).unwrap();
+        assert!(uppers.find(&upper.name).unwrap().is_none());
+        uppers.discard(adopted).unwrap();
+        let (held, _) = engine.upper_for(&image, own, None, false).unwrap();
+        let name = held.upper.name.clone();
+        drop(held);
+        assert_eq!(uppers.clean().unwrap(), [name]);
+    }
 
     #[test]
     fn what_is_deep_or_cannot_go_does_not_stop_a_cleaning() {
