@@ -2,8 +2,9 @@
 //!
 //! Invariant: each error names the source and the document, layer or reference in it, the cause,
 //! and where there is one the way out. An error from loading means that nothing of the image that
-//! it names was kept.
+//! it names was kept. It is one line, whatever the image has in its texts.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use strata_registry::{ReferenceError, RegistryError};
@@ -96,7 +97,7 @@ pub enum Error {
         path: String,
     },
     /// A document that is not what the format says.
-    #[error("{label}: {document}: {why}")]
+    #[error("{label}: {}: {}", plain(.document), plain(.why))]
     Document {
         /// The source.
         label: String,
@@ -158,8 +159,9 @@ pub enum Error {
     },
     /// A layer that the image only points to.
     #[error(
-        "image {image}: {layer} is foreign: its bytes are not in the source but at {urls}; save \
-         the image with them (docker: allow-nondistributable-artifacts) and load that"
+        "image {image}: {layer} is foreign: its bytes are not in the source but at {}; save \
+         the image with them (docker: allow-nondistributable-artifacts) and load that",
+        plain(.urls)
     )]
     Foreign {
         /// The image as the user knows it.
@@ -170,7 +172,7 @@ pub enum Error {
         urls: String,
     },
     /// A layer that cannot be one.
-    #[error("image {image}: {layer}: {why}")]
+    #[error("image {image}: {layer}: {}", plain(.why))]
     NotALayer {
         /// The image as the user knows it.
         image: String,
@@ -198,7 +200,9 @@ pub enum Error {
         source: BoxError,
     },
     /// No manifest for the platform.
-    #[error("{label}: no image for {wanted}; there is {available}: choose with --platform")]
+    #[error(
+        "{label}: no image for {wanted}; there is {}: choose with --platform", plain(.available)
+    )]
     Platform {
         /// The source, with the index in it.
         label: String,
@@ -211,7 +215,7 @@ pub enum Error {
     #[error("{0:?} is not a platform: expected os/architecture or os/architecture/variant")]
     PlatformText(String),
     /// No image of the source has the wanted name.
-    #[error("{label} has no image {wanted}; it has {available}")]
+    #[error("{label} has no image {wanted}; it has {}", plain(.available))]
     NoSuchName {
         /// The source.
         label: String,
@@ -231,7 +235,10 @@ pub enum Error {
         name: String,
     },
     /// One image is wanted, and the source does not say which.
-    #[error("{label} holds several images: choose one of {available} by writing :NAME after it")]
+    #[error(
+        "{label} holds several images: choose one of {} by writing :NAME after it",
+        plain(.available)
+    )]
     Several {
         /// The source.
         label: String,
@@ -313,4 +320,19 @@ impl From<RegistryError> for Error {
 
 fn list(ids: &[ImageId]) -> String {
     ids.iter().map(ImageId::short).collect::<Vec<_>>().join(", ")
+}
+
+/// What an image says, on one line and with nothing that a terminal obeys.
+fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
 }

@@ -397,3 +397,16 @@ fn what_is_no_layout_is_told_with_a_hint() {
     layout.write("oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
     assert!(error(&layout).contains("strata reads 1.x"));
 }
+
+/// What an image is called and what it is for is its own text.
+#[test]
+fn an_error_is_one_line_whatever_an_image_says() {
+    let layout = Layout::new("x");
+    let image = |n: &str| layout.image(&[&tar_of(&[("a", n)])], "linux/amd64");
+    let called = |image: Value, platform: &str| named(&on(&image, platform), "a/\x1b]0;pwn\x07");
+    layout.index(&[called(image("1"), "linux/q\nq"), called(image("2"), "other/\u{9b}")]);
+    let platform = find(&layout, None, Some("linux/arm64")).unwrap_err().to_string();
+    assert!(platform.contains("there is linux/q\\nq, other/\\u{9b}: choose"), "{platform}");
+    let name = find(&layout, Some("zzz"), None).unwrap_err().to_string();
+    assert!(name.ends_with("it has a/\\u{1b}]0;pwn\\u{7}"), "{name}");
+}
