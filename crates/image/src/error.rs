@@ -285,6 +285,14 @@ pub enum Error {
     /// The policy does not let the image in.
     #[error(transparent)]
     Trust(#[from] strata_trust::Error),
+    /// The policy does not let in one of the images of an index.
+    #[error("image {manifest} of the index: {source}")]
+    TrustOfOne {
+        /// The image's manifest.
+        manifest: BlobDigest,
+        /// The cause.
+        source: Box<strata_trust::Error>,
+    },
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),

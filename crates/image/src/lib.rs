@@ -52,7 +52,7 @@ mod spec;
 mod spool;
 mod unloaded;
 
-pub use beside::{TrustQuestion, check_trust};
+pub use beside::{TrustQuestion, check_trust, check_trust_of_all};
 pub use change::{ChangeError, ConfigChange};
 pub use checked_store::{ChainCheck, CheckedStore};
 pub use config::{HistoryStep, ImageConfig};

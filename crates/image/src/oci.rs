@@ -9,6 +9,8 @@
 //! that lie beside images are passed over. The first of several images for one platform counts, as
 //! for containerd, docker and skopeo.
 
+mod choices;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
@@ -24,6 +26,8 @@ use crate::limits;
 use crate::media::MediaKind;
 use crate::platform::{Platform, Rank};
 use crate::source::{Blobs, ImageSource, blob_path, path_of};
+
+pub(crate) use choices::choices;
 
 const INDEX: &str = "index.json";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

@@ -10,11 +10,17 @@ mod client;
 use std::time::Duration;
 
 use client::{Client, Warnings, attempts, big, is_big, layers, offer, one};
-use strata_image::{CheckedStore, LoadOptions, SourceSpec, load, resolve_image};
-use strata_registry::{Credentials, EndpointError, Proxies, Registries, RegistryOptions, Timeouts};
-use strata_testkit::layout::{Layout, tar_of};
+use serde_json::{Value, json};
+use strata_image::{
+    CheckedStore, LoadOptions, SourceLimits, SourceSpec, check_trust_of_all, load, resolve_image,
+};
+use strata_registry::{
+    Credentials, EndpointError, Proxies, Reference, Registries, RegistryOptions, Timeouts,
+};
+use strata_testkit::layout::{CONFIG, INDEX, Layout, MANIFEST, on, tar_of, with};
 use strata_testkit::registry::{Answer, How, Proxy, Registry, Seen};
-use strata_testkit::{digest, fixture};
+use strata_testkit::{digest, fixture, needs};
+use strata_trust::{Gpgv, LookasideConfig, TrustPolicy};
 
 #[test]
 fn a_second_pull_moves_nothing() {
@@ -411,4 +417,96 @@ fn a_dead_mirror_is_remembered_and_a_dead_origin_is_told_of() {
     let registries = Registries::new(other.options());
     assert!(registries.down_until(&mirror_host).is_some());
     other.assert_empty();
+}
+
+/// A registry's image of one name with cosign's signature, and whoever wants that.
+struct Signed {
+    dir: tempfile::TempDir,
+    registry: Registry,
+    layout: Layout,
+}
+
+impl Signed {
+    fn openssl(&self, line: &str) -> Vec<u8> {
+        let mut openssl = std::process::Command::new("openssl");
+        let output = openssl.args(line.split(' ')).current_dir(self.dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    fn sign(&self, image: &Value) {
+        let digest = image["digest"].as_str().unwrap();
+        let critical = json!({
+            "type": "cosign container image signature",
+            "image": {"docker-manifest-digest": digest},
+            "identity": {"docker-reference": format!("{}/team/x:1", self.registry.host())},
+        });
+        let content = json!({"critical": critical, "optional": null});
+        let content = content.to_string();
+        std::fs::write(self.dir.path().join("content"), &content).unwrap();
+        let signature = self.openssl("dgst -sha256 -sign key content");
+        std::fs::write(self.dir.path().join("signature"), signature).unwrap();
+        let signature = String::from_utf8(self.openssl("base64 -A -in signature")).unwrap();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "size": 2,
+                       "digest": self.registry.blob("team/x", b"{}")},
+            "layers": [{
+                "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+                "digest": self.registry.blob("team/x", content.as_bytes()), "size": content.len(),
+                "annotations": {"dev.cosignproject.cosign/signature": signature},
+            }],
+        });
+        let tag = format!("{}.sig", digest.replace(':', "-"));
+        self.registry.manifest("team/x", &tag, MANIFEST, manifest.to_string().as_bytes());
+    }
+
+    /// What the policy says of an index of these.
+    fn judged(&self, entries: &[Value]) -> Result<usize, String> {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        self.layout.index(&[self.layout.blob(INDEX, index.to_string())]);
+        self.registry.layout(self.layout.root(), "team/x", "1");
+        let name: Reference = format!("{}/team/x:1", self.registry.host()).parse().unwrap();
+        let lookaside = LookasideConfig::load(self.dir.path(), None).unwrap();
+        let policy = self.dir.path().join("policy.json");
+        let gpgv = Gpgv { program: None, scratch: self.dir.path().to_owned() };
+        let trust = TrustPolicy::load(&policy, lookaside, gpgv).unwrap();
+        let registries = Registries::new(client::quick());
+        let limits = SourceLimits::default();
+        check_trust_of_all(&trust, &registries, &name, &name, &limits, &Warnings::default())
+            .map(|verdicts| verdicts.len())
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Who chooses by the platform alone, or by another one, would run what nobody signed.
+#[test]
+fn every_image_of_an_index_is_judged_for_who_chooses_for_himself() {
+    if !needs::program("openssl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let all = Signed { dir, registry: Registry::new(), layout: Layout::new("x") };
+    all.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key");
+    all.openssl("pkey -in key -pubout -out pub");
+    let write = |name: &str, text: &str| std::fs::write(all.dir.path().join(name), text).unwrap();
+    let requirement = json!({"type": "sigstoreSigned", "keyPath": all.dir.path().join("pub")});
+    write("policy.json", &json!({"default": [requirement]}).to_string());
+    write("all.yaml", "default-docker: {use-sigstore-attachments: true}\n");
+    let image = |n: &str| all.layout.image(&[&tar_of(&[("a", n)])], "linux/amd64");
+    let (good, also, evil) = (image("1"), image("2"), image("3"));
+    all.sign(&good);
+    all.sign(&also);
+    let signed = on(&good, "linux/amd64");
+    let attestation = on(&evil, "unknown/unknown");
+    assert_eq!(all.judged(&[signed.clone(), on(&also, "linux/arm64"), attestation]), Ok(2));
+    for unseen in [
+        with(&on(&evil, "linux/amd64"), "annotations", json!({"vnd.docker.reference.type": "x"})),
+        with(&on(&evil, "linux/amd64"), "artifactType", json!("x/y")),
+        on(&evil, "linux/arm64"),
+    ] {
+        let error = all.judged(&[unseen, signed.clone()]).unwrap_err();
+        let digest = evil["digest"].as_str().unwrap();
+        assert!(error.contains(digest) && error.contains("there is none"), "{error}");
+    }
 }

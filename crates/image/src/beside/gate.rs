@@ -13,7 +13,7 @@ use strata_registry::{Places, Reference, Registries};
 use strata_tree::BlobDigest;
 use strata_trust::{
     BoxError, FileTransport, FindSignatures, ImagePlace, NoSignatures, Signature, SignatureSources,
-    TrustPolicy,
+    TrustPolicy, TrustVerdict,
 };
 
 use super::{COUNT_MAX, LayoutSide, RegistrySide, SIGNATURE_MAX, signatures};
@@ -38,9 +38,24 @@ pub(crate) fn admit_registry(
 ) -> Result<()> {
     let Some(trust) = trust else { return Ok(()) };
     let digest = found.manifest.as_deref().map(sha256);
-    let search = RegistrySearch { trust, registries, places, reference, most, manifest: digest };
-    found.verdict = trust.judge(&ImagePlace::registry(reference), digest.as_ref(), &search)?;
+    found.verdict = judge_registry(trust, registries, places, reference, most, digest)?;
     Ok(())
+}
+
+/// Asks the policy about a manifest of a registry.
+///
+/// # Errors
+/// What the policy says.
+pub(super) fn judge_registry(
+    trust: &TrustPolicy,
+    registries: &Registries,
+    places: &Places,
+    reference: &Reference,
+    most: u64,
+    manifest: Option<BlobDigest>,
+) -> strata_trust::Result<Option<TrustVerdict>> {
+    let search = RegistrySearch { trust, registries, places, reference, most, manifest };
+    trust.judge(&ImagePlace::registry(reference), manifest.as_ref(), &search)
 }
 
 /// Asks the policy whether an image of a file or directory may come in.

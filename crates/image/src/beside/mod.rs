@@ -22,7 +22,7 @@ use strata_registry::or_default;
 use strata_tree::BlobDigest;
 use strata_trust::{Attachment, Signature, is_bundle};
 
-pub use check::{TrustQuestion, check_trust};
+pub use check::{TrustQuestion, check_trust, check_trust_of_all};
 
 pub(crate) use carry::{Companions, companions};
 pub(crate) use gate::{admit_files, admit_registry};

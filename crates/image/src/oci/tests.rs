@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::find;
 use crate::found::{FoundImage, Wanted};
 use crate::limits::SourceLimits;
+use crate::media::MediaKind;
+use crate::oci::{Top, choices};
 use crate::source::ImageSource;
 use crate::spec::{List, SourceSpec};
 use strata_registry::Reference;
@@ -409,4 +411,50 @@ fn an_error_is_one_line_whatever_an_image_says() {
     assert!(platform.contains("there is linux/q\\nq, other/\\u{9b}: choose"), "{platform}");
     let name = find(&layout, Some("zzz"), None).unwrap_err().to_string();
     assert!(name.ends_with("it has a/\\u{1b}]0;pwn\\u{7}"), "{name}");
+}
+
+/// Other readers choose by the platform alone, some by another than this machine's.
+#[test]
+fn no_mark_leaves_an_entry_out_of_the_choices() {
+    let layout = Layout::new("x");
+    let image = |n: &str| layout.image(&[&tar_of(&[("a", n)])], "linux/amd64");
+    let images: Vec<Value> = ["1", "2", "3", "4", "5", "6"].map(image).to_vec();
+    let inner = json!({"schemaVersion": 2, "manifests": [images[3]]});
+    let entries = [
+        with(&on(&images[0], "linux/amd64"), "artifactType", json!("x/y")),
+        with(&images[1], "annotations", json!({"vnd.docker.reference.type": "x"})),
+        on(&images[2], "other/machine"),
+        layout.blob("", inner.to_string()),
+        with(&images[4], "mediaType", json!("x/y")),
+        on(&images[5], "unknown/unknown"),
+    ];
+    let spec = SourceSpec::path(layout.root());
+    let scratch = || -> Result<File> { panic!("a directory needs no scratch file") };
+    let source = ImageSource::open(&spec, &scratch, &SourceLimits::default()).unwrap();
+    let of = |entries: &[Value]| {
+        let bytes = json!({"schemaVersion": 2, "manifests": entries}).to_string().into_bytes();
+        let digest = digest(&bytes).parse().unwrap();
+        let found = choices(&source, Top { digest, kind: MediaKind::Unsaid, bytes });
+        found.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let expected: Vec<&str> =
+        images[..5].iter().map(|image| image["digest"].as_str().unwrap()).collect();
+    assert_eq!(of(&entries).unwrap(), expected);
+    // A manifest is the one choice that it leads to.
+    let bytes = std::fs::read(layout.blob_path(&images[0])).unwrap();
+    let top = Top { digest: expected[0].parse().unwrap(), kind: MediaKind::Unsaid, bytes };
+    assert_eq!(choices(&source, top).unwrap()[0].to_string(), expected[0]);
+    // What is not seen to its end is refused.
+    let many: Vec<Value> =
+        (0..200).map(|n| with(&images[0], "digest", json!(digest(&[n])))).collect();
+    let gone = layout.blob(INDEX, "{}");
+    layout.remove(&gone);
+    for (entries, why) in [
+        (&entries[5..], "it lists no image"),
+        (&many[..], "it leads to more than 128"),
+        (&[gone][..], "which is not there"),
+    ] {
+        let error = of(entries).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
