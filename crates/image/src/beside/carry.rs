@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use strata_registry::{Client, EndpointError, ManifestName};
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, ENDINGS, Referring, tag_of};
+use super::{Beside, BesideRoom, COUNT_MAX, Companion, ENDINGS, tag_of};
 use crate::error::{Error, Result};
 use crate::media::OCI_INDEX;
 
@@ -31,14 +31,17 @@ pub(crate) type CarriedBlob<'a> = dyn FnMut(&BlobDigest, &[u8]) -> Result<()> + 
 /// Looks for all that stands beside the image of a manifest.
 ///
 /// # Errors
-/// Those of fetching; `Limit`.
+/// Those of fetching; `Limit`; `Signatures` if an index is among it.
 pub(crate) fn companions<'a>(
     side: Box<dyn Beside + 'a>,
     manifest: BlobDigest,
 ) -> Result<Companions<'a>> {
     let mut all: Vec<Companion> = Vec::new();
+    let mut room = BesideRoom::new(side.label(), "--signatures none");
     for ending in ENDINGS {
-        all.extend(side.tagged(&format!("{}.{ending}", tag_of(manifest)))?);
+        if let Some(tagged) = side.tagged(&format!("{}.{ending}", tag_of(manifest)))? {
+            keep(tagged, &mut room, &mut all)?;
+        }
     }
     let too_much = |what: &str, limit: usize| Error::Limit {
         label: side.label().to_owned(),
@@ -50,13 +53,13 @@ pub(crate) fn companions<'a>(
     for depth in 0.. {
         let mut next = Vec::new();
         for subject in subjects {
-            let Referring { found, is_cut } = side.referrers(subject)?;
-            for found in found {
+            let is_cut = side.referrers(subject, &mut |found| {
                 if all.iter().all(|known| known.digest != found.digest) {
                     next.push(found.digest);
-                    all.push(found);
+                    keep(found, &mut room, &mut all)?;
                 }
-            }
+                Ok(())
+            })?;
             if is_cut || all.len() > COUNT_MAX {
                 return Err(too_much("the number of manifests beside the image", COUNT_MAX));
             }
@@ -71,6 +74,17 @@ pub(crate) fn companions<'a>(
         subjects = next;
     }
     Ok(Companions { side, of: manifest, all })
+}
+
+fn keep(found: Companion, room: &mut BesideRoom<'_>, all: &mut Vec<Companion>) -> Result<()> {
+    if found.is_index {
+        let digest = found.digest;
+        let why = format!("{digest} is an index, whose manifests would stay behind");
+        return Err(Error::Signatures { image: room.label.to_owned(), why });
+    }
+    room.take(found.weight())?;
+    all.push(found);
+    Ok(())
 }
 
 impl Companions<'_> {
@@ -88,7 +102,8 @@ impl Companions<'_> {
 
     fn blobs(&self, companion: &Companion, put: &mut CarriedBlob<'_>) -> Result<()> {
         let name = format!("manifest {}", companion.digest);
-        for blob in companion.blobs() {
+        let (config, layers) = companion.parts(self.side.label())?;
+        for blob in config.iter().chain(&layers) {
             let digest = blob.check(self.side.label(), &name)?;
             put(&digest, &self.side.bytes(blob, CARRIED_MAX)?)?;
         }
@@ -162,7 +177,7 @@ fn descriptor(companion: &Companion) -> Value {
     });
     if let Some(tag) = &companion.tag {
         one["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
-    } else if let Some(kind) = companion.artifact_type() {
+    } else if let Some(kind) = &companion.artifact_type {
         one["artifactType"] = json!(kind);
     }
     one

@@ -16,7 +16,7 @@ use strata_trust::{
     TrustPolicy, TrustVerdict,
 };
 
-use super::{COUNT_MAX, LayoutSide, RegistrySide, SIGNATURE_MAX, signatures};
+use super::{BesideRoom, COUNT_MAX, LayoutSide, RegistrySide, SIGNATURE_MAX, signatures};
 use crate::digest::sha256;
 use crate::error::Result;
 use crate::found::FoundImage;
@@ -97,7 +97,8 @@ struct LayoutSearch<'a> {
 
 impl FindSignatures for LayoutSearch<'_> {
     fn signatures(&self) -> std::result::Result<Vec<Signature>, BoxError> {
-        Ok(signatures(&LayoutSide::new(self.source)?, self.manifest)?)
+        let mut room = BesideRoom::new(&self.source.label, "--insecure-policy");
+        Ok(signatures(&LayoutSide::new(self.source)?, self.manifest, &mut room)?)
     }
 }
 
@@ -114,10 +115,12 @@ impl FindSignatures for RegistrySearch<'_> {
     fn signatures(&self) -> std::result::Result<Vec<Signature>, BoxError> {
         let Some(manifest) = self.manifest else { return Ok(Vec::new()) };
         let sources = self.trust.lookaside().sources(self.reference)?;
-        let mut found = self.lookaside(&sources, &manifest)?;
+        let label = self.reference.familiar();
+        let mut room = BesideRoom::new(&label, "--insecure-policy");
+        let mut found = self.lookaside(&sources, &manifest, &mut room)?;
         if sources.attachments {
-            let side = RegistrySide::new(self.places, &self.reference.familiar(), self.most);
-            found.extend(signatures(&side, manifest)?);
+            let side = RegistrySide::new(self.places, &label, self.most);
+            found.extend(signatures(&side, manifest, &mut room)?);
         }
         Ok(found)
     }
@@ -129,6 +132,7 @@ impl RegistrySearch<'_> {
         &self,
         sources: &SignatureSources,
         manifest: &BlobDigest,
+        room: &mut BesideRoom<'_>,
     ) -> std::result::Result<Vec<Signature>, BoxError> {
         let Some(base) = &sources.lookaside else { return Ok(Vec::new()) };
         let mut found = Vec::new();
@@ -151,6 +155,7 @@ impl RegistrySearch<'_> {
             if number > COUNT_MAX {
                 return Err(format!("{base} has more than {COUNT_MAX} signatures").into());
             }
+            room.take(bytes.len() as u64)?;
             let one = Signature::from_lookaside(&bytes);
             found.push(one.map_err(|why| format!("the signature {url} is {why}"))?);
         }

@@ -4,7 +4,7 @@
 
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, Referring, checked};
+use super::{Beside, COUNT_MAX, Companion, TakeCompanion, checked};
 use crate::error::{Error, Result};
 use crate::media::MediaKind;
 use crate::oci::{self, Descriptor};
@@ -46,24 +46,25 @@ impl Beside for LayoutSide<'_> {
         entry.map_or(Ok(None), |entry| self.manifest(entry, Some(tag)))
     }
 
-    fn referrers(&self, subject: BlobDigest) -> Result<Referring> {
-        let mut referring = Referring::default();
+    fn referrers(&self, subject: BlobDigest, take: &mut TakeCompanion<'_>) -> Result<bool> {
+        let mut count = 0;
         for entry in &self.index {
             let kind = MediaKind::of(&entry.media_type);
-            if !matches!(kind, MediaKind::Manifest | MediaKind::Unsaid) {
+            // Indexes too: one may refer to an image.
+            if !matches!(kind, MediaKind::Manifest | MediaKind::Index | MediaKind::Unsaid) {
                 continue;
             }
             let Some(companion) = self.manifest(entry, None)? else { continue };
             if !companion.is_about(subject) {
                 continue;
             }
-            if referring.found.len() == COUNT_MAX {
-                referring.is_cut = true;
-                break;
+            if count == COUNT_MAX {
+                return Ok(true);
             }
-            referring.found.push(companion);
+            count += 1;
+            take(companion)?;
         }
-        Ok(referring)
+        Ok(false)
     }
 
     fn bytes(&self, what: &Descriptor, most: u64) -> Result<Vec<u8>> {

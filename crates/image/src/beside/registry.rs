@@ -8,7 +8,7 @@ use serde::Deserialize;
 use strata_registry::{EndpointError, ManifestName, Places, RegistryError, or_default};
 use strata_tree::BlobDigest;
 
-use super::{Beside, COUNT_MAX, Companion, Referring, checked, tag_of};
+use super::{Beside, COUNT_MAX, Companion, TakeCompanion, checked, tag_of};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::oci::Descriptor;
@@ -77,26 +77,26 @@ impl Beside for RegistrySide<'_> {
             .transpose()
     }
 
-    fn referrers(&self, subject: BlobDigest) -> Result<Referring> {
+    fn referrers(&self, subject: BlobDigest, take: &mut TakeCompanion<'_>) -> Result<bool> {
         let name = format!("the referrers of {subject}");
         let mut listed = Vec::new();
         for page in self.index(subject)? {
             let page: Referrers = json::from_slice(&page)
                 .map_err(|error| Error::document(&self.label, &name, error.to_string()))?;
             listed.extend(page.manifests);
+            // One more tells that there are others.
+            listed.truncate(COUNT_MAX + 1);
         }
-        let is_cut = listed.len() > COUNT_MAX;
-        let mut found = Vec::new();
         for entry in listed.iter().take(COUNT_MAX) {
             let digest = entry.check(&self.label, &name)?;
             let Some((digest, bytes)) = self.get(&ManifestName::Digest(digest))? else { continue };
             let companion = Companion::read(&self.label, None, digest, bytes)?;
             // What the index claims is only a hint.
             if companion.is_about(subject) {
-                found.push(companion);
+                take(companion)?;
             }
         }
-        Ok(Referring { found, is_cut })
+        Ok(listed.len() > COUNT_MAX)
     }
 
     fn bytes(&self, what: &Descriptor, most: u64) -> Result<Vec<u8>> {
