@@ -31,6 +31,7 @@ mod null;
 mod pace;
 mod pages;
 mod places;
+mod prefix;
 mod reference;
 mod registries;
 mod retry;

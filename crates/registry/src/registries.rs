@@ -191,9 +191,13 @@ impl Registries {
         self.client(self.settings.push_to(reference)?, Access::Pull)
     }
 
-    /// A client for a registry as a whole, at `address`; `host` is what credentials call it.
+    /// A client for a registry as a whole, at `address`; `host` is what names and credentials call
+    /// it.
+    ///
+    /// # Errors
+    /// `Refused` if it is blocked, `Config`.
     pub(crate) fn whole(&self, address: &str, host: &str) -> Result<Client> {
-        let endpoint = self.adjusted(self.settings.host(address));
+        let endpoint = self.adjusted(self.settings.whole(address, host)?);
         let credential = self.credentials.find(host, "")?;
         Ok(Client::new(Arc::clone(&self.http), endpoint, credential, Access::Pull, self.retry))
     }

@@ -9,12 +9,14 @@
 //! ```
 //! (containers-registries.conf(5); dockerd reference, "Daemon configuration file".)
 //!
-//! A name belongs to the `[[registry]]` whose prefix is the longest that fits. Its mirrors come
+//! A name belongs to the `[[registry]]` whose prefix is the longest that fits: a host, `*.` and a
+//! domain, either with the beginning of a path, or a name with its tag or digest. Its mirrors come
 //! first, in order, then the daemon's for Docker Hub, then the registry itself.
 //!
 //! Invariants: a short name means Docker Hub and nothing else, whatever
 //! `unqualified-search-registries` says; a blocked registry is asked for nothing, nor are its
-//! mirrors; mirrors are for pulling only.
+//! mirrors, and a prefix that no name can have is refused, so that no block is without effect;
+//! mirrors are for pulling only.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,7 @@ use crate::client::Endpoint;
 use crate::error::{EndpointError, Error, RegistryError, Result};
 use crate::hosts::HostPattern;
 use crate::null::or_default;
+use crate::prefix::{NamePrefix, host_of, is_location};
 use crate::reference::Reference;
 
 const HUB: &str = "docker.io";
@@ -80,7 +83,7 @@ pub struct MirrorInfo {
 #[serde(rename_all = "kebab-case")]
 struct Registry {
     #[serde(default)]
-    prefix: String,
+    prefix: NamePrefix,
     #[serde(default)]
     location: String,
     #[serde(default)]
@@ -153,27 +156,8 @@ impl RegistrySettings {
         if conf.registries.is_some() {
             return Err(bad("it is of version 1; write [[registry]] tables".to_owned()));
         }
-        for mut registry in conf.registry {
-            for place in registry.mirror.iter_mut().map(|mirror| &mut mirror.location) {
-                *place = place.trim_end_matches('/').to_owned();
-                if !is_location(place) {
-                    return Err(bad(format!("{place:?} is not the location of a mirror")));
-                }
-            }
-            registry.location = registry.location.trim_end_matches('/').to_owned();
-            if registry.prefix.is_empty() {
-                registry.prefix.clone_from(&registry.location);
-            }
-            if registry.prefix.is_empty() {
-                return Err(bad("a [[registry]] has neither prefix nor location".to_owned()));
-            }
-            let wild = registry.prefix.starts_with("*.");
-            if !wild && registry.location.is_empty() {
-                registry.location.clone_from(&registry.prefix);
-            }
-            if !registry.location.is_empty() && !is_location(&registry.location) {
-                return Err(bad(format!("{:?} is not a location", registry.location)));
-            }
+        for registry in conf.registry {
+            let registry = registry.checked().map_err(bad)?;
             self.registries.retain(|known| known.prefix != registry.prefix);
             self.registries.push(registry);
         }
@@ -228,6 +212,7 @@ impl RegistrySettings {
         let mut all = Vec::new();
         for registry in &self.registries {
             let Registry { prefix, location, insecure, blocked, .. } = registry.clone();
+            let prefix = prefix.text().to_owned();
             for mirror in &registry.mirror {
                 all.push(MirrorInfo {
                     prefix: prefix.clone(),
@@ -264,8 +249,21 @@ impl RegistrySettings {
     }
 
     fn registry_of(&self, reference: &Reference) -> Option<&Registry> {
-        let fitting = self.registries.iter().filter(|one| one.rest(reference).is_some());
-        fitting.max_by_key(|one| one.prefix.len())
+        let fitting = self.registries.iter().filter(|one| one.prefix.rest(reference).is_some());
+        fitting.max_by_key(|one| one.prefix.text().len())
+    }
+
+    /// A registry as a whole, at `address`, to ask which repositories it has; `host` is what names
+    /// begin with.
+    ///
+    /// # Errors
+    /// `Refused` where it is blocked.
+    pub(crate) fn whole(&self, address: &str, host: &str) -> Result<Endpoint> {
+        let fitting = self.registries.iter().filter(|one| one.prefix.has_host(host));
+        match fitting.max_by_key(|one| one.prefix.text().len()).filter(|one| one.blocked) {
+            Some(registry) => Err(registry.refusal(host.to_owned(), host)),
+            None => Ok(self.host(address)),
+        }
     }
 
     /// Who is asked for an image, in order; the origin is the last.
@@ -311,9 +309,7 @@ impl RegistrySettings {
             return Ok(self.endpoint(&name, false, true));
         };
         if registry.blocked {
-            let why = format!("registries.conf blocks {}", registry.prefix);
-            let error = RegistryError::one(reference.familiar(), name, EndpointError::Blocked(why));
-            return Err(Box::new(error).into());
+            return Err(registry.refusal(reference.familiar(), &name));
         }
         let name = registry.rewrite(&registry.location, reference).unwrap_or(name);
         Ok(self.endpoint(&name, registry.insecure, true))
@@ -331,7 +327,7 @@ impl RegistrySettings {
 
     /// A registry without a repository, for logging in.
     pub(crate) fn host(&self, host: &str) -> Endpoint {
-        let listed = self.registries.iter().any(|one| one.prefix == host && one.insecure);
+        let listed = self.registries.iter().any(|one| one.prefix.text() == host && one.insecure);
         self.endpoint(&format!("{host}/"), listed, true)
     }
 }
@@ -341,17 +337,43 @@ impl Registry {
         if self.mirror_by_digest_only { Pulls::DigestOnly } else { mirror.pull_from_mirror }
     }
 
-    /// What follows the prefix in a name that it fits.
-    fn rest(&self, reference: &Reference) -> Option<String> {
-        let domain = reference.domain().as_str();
-        let name = format!("{domain}/{}", reference.repository().as_str());
-        if let Some(parent) = self.prefix.strip_prefix('*') {
-            let host = domain.split(':').next().unwrap_or_default();
-            let below = host.len() > parent.len() && host.ends_with(parent);
-            return below.then(|| name[domain.len()..].to_owned());
+    /// With what is left out filled in, and without slashes at the end.
+    fn checked(mut self) -> std::result::Result<Self, String> {
+        self.prefix = self.prefix.or(&self.location);
+        let prefix = &self.prefix;
+        if prefix.text().is_empty() {
+            return Err("a [[registry]] has neither prefix nor location".to_owned());
         }
-        let rest = name.strip_prefix(&self.prefix)?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        self.location = prefix.place(&self.location);
+        if !self.location.is_empty() && !is_location(&self.location) {
+            return Err(format!(
+                "{:?} is not a location: write HOST or HOST/PATH, with no tag but the prefix's",
+                self.location
+            ));
+        }
+        if !prefix.fits_any() {
+            return Err(format!(
+                "no name begins with the prefix {:?}; write HOST or *.DOMAIN, perhaps with a path, \
+                 or the name of an image with its tag or digest",
+                prefix.text()
+            ));
+        }
+        if self.location.is_empty() && !prefix.is_wild() {
+            self.location = prefix.place(prefix.text());
+        }
+        for mirror in &mut self.mirror {
+            mirror.location = prefix.place(&mirror.location);
+            if !is_location(&mirror.location) {
+                return Err(format!("{:?} is not the location of a mirror", mirror.location));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The error of asking a blocked one for `what`.
+    fn refusal(&self, what: String, place: &str) -> Error {
+        let why = EndpointError::Blocked(format!("registries.conf blocks {}", self.prefix.text()));
+        Box::new(RegistryError::one(what, place, why)).into()
     }
 
     /// The name with the prefix replaced by a location.
@@ -359,26 +381,13 @@ impl Registry {
         if location.is_empty() {
             return None;
         }
-        let name = format!("{location}{}", self.rest(reference)?);
+        let name = format!("{location}{}", self.prefix.rest(reference)?);
         // Docker Hub's names have two parts at least, also where a location is Docker Hub.
         match name.strip_prefix("docker.io/") {
             Some(path) if !path.contains('/') => Some(format!("docker.io/library/{path}")),
             _ => Some(name),
         }
     }
-}
-
-fn host_of(location: &str) -> &str {
-    location.split('/').next().unwrap_or(location)
-}
-
-/// A host and perhaps the beginning of a path: what a reference may begin with.
-fn is_location(text: &str) -> bool {
-    // A location of a host alone is completed, so that the grammar of references can be asked.
-    let whole = if text.contains('/') { text.to_owned() } else { format!("{text}/x") };
-    whole.parse::<Reference>().is_ok_and(|reference| {
-        reference.domain().as_str() == host_of(text) && reference.digest().is_none()
-    })
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
@@ -501,9 +510,32 @@ mod tests {
         let error = all.pull_from(&"a.io/b/c".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("blocks a.io/b"), "{error}");
         assert_eq!(ask(&all, "a.io/c"), ["a.io/c"]);
+        assert!(all.whole("a.io", "a.io").is_ok());
+        let blocked = "a.io/ b.io/x/ c.io/x:1 *.d.io docker.io".split(' ');
+        let conf = blocked.map(|prefix| format!("[[registry]]\nprefix='{prefix}'\nblocked=true\n"));
+        let all = settings(&conf.collect::<String>(), "").unwrap();
+        for name in ["a.io/x", "b.io/x/y", "c.io/x:1", "r.d.io/x", "x"] {
+            let error = all.pull_from(&name.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains("blocked"), "{error}");
+        }
+        for name in ["b.io/y", "c.io/x:2", "d.io/x"] {
+            assert_eq!(ask(&all, name).len(), 1, "{name}");
+        }
+        // Nor is it asked what it has.
+        for (host, is_blocked) in [
+            ("a.io", true),
+            ("r.d.io", true),
+            ("docker.io", true),
+            ("b.io", false),
+            ("d.io", false),
+        ] {
+            assert_eq!(all.whole("asked.io", host).is_err(), is_blocked, "{host}");
+        }
         for (conf, daemon, why) in [
             ("[registries.search]\nregistries=['x']", "", "version 1"),
             ("[[registry]]\nblocked=true", "", "neither prefix nor location"),
+            ("[[registry]]\nprefix='https://a.io'", "", "no name begins with the prefix"),
+            ("[[registry]]\nprefix='a.io/x:1'\nlocation='b.io/y:2'", "", "not a location"),
             ("[[registry]]\nlocation='https://a.io'", "", "not a location"),
             ("[[registry]]\nprefix='a.io'\n[[registry.mirror]]\nlocation='A B'", "", "of a mirror"),
             ("x", "", "TOML parse error"),
