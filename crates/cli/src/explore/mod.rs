@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use ratatui::Frame;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use strata_analysis::image_tree::{PathId, Span};
@@ -125,7 +126,7 @@ struct Explorer {
 impl Explorer {
     fn run(&mut self, screen: &mut TerminalScreen, theme: Theme) -> std::io::Result<()> {
         loop {
-            screen.draw(|frame| view::draw(&self.model, theme, frame))?;
+            screen.draw(|frame| draw(&mut self.model, theme, frame))?;
             if let Some(event) = self.ended() {
                 self.model.update(event);
                 continue;
@@ -211,6 +212,15 @@ impl Explorer {
             Err(error) => ModelEvent::Told(format!("cannot read /{path}: {error}")),
         }
     }
+}
+
+/// Draws the model at the size that the terminal has now: it gets smaller before it says so.
+fn draw(model: &mut Model, theme: Theme, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if (area.width, area.height) != (model.layout.width, model.layout.height) {
+        model.update(ModelEvent::Resize(area.width, area.height));
+    }
+    view::draw(model, theme, frame);
 }
 
 /// What the terminal says, as the model knows it.

@@ -5,6 +5,7 @@ use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 
 use super::{at, key, model, press};
+use crate::explore;
 use crate::explore::model::{Key, Model, ModelEvent};
 use crate::explore::view::{Theme, draw};
 
@@ -79,6 +80,18 @@ fn marks_have_colours_and_letters() {
     assert!(!colours, "NO_COLOR is no colour at all");
     // The cursor is seen without colours.
     assert!(without[(40, 3)].modifier.contains(Modifier::REVERSED));
+}
+
+/// The event of a new size comes after the size itself.
+#[test]
+fn what_is_drawn_fits_a_terminal_that_has_got_smaller() {
+    let (_shelf, mut model) = model(140, 40);
+    let theme = Theme { colours: true };
+    for (width, height) in [(40, 12), (5, 3), (0, 0), (90, 50)] {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| explore::draw(&mut model, theme, frame)).unwrap();
+        assert_eq!((model.layout.width, model.layout.height), (width, height));
+    }
 }
 
 #[test]
