@@ -100,9 +100,11 @@ fn write(
     }
 }
 
-/// What was typed as a path; `~/` is the home directory, as in a shell.
+/// What was typed as a path; `~/` is the home directory, as in a shell. The screen has standard
+/// output, so `-`, which `strata cp` writes to that, is a file here.
 fn destination(text: &str) -> PathBuf {
     match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+        _ if text == "-" => PathBuf::from("./-"),
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(text),
     }
@@ -159,4 +161,15 @@ fn below(part: &FileTree, dest: PathBuf, replace: bool, warnings: &mut Vec<u8>) 
         warn(&report, &label, &mut screen)?;
     }
     Ok(Done::Written(dest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dash_is_a_file() {
+        assert_eq!(destination("-").as_os_str(), "./-");
+        assert_eq!(destination("a/-").as_os_str(), "a/-");
+    }
 }
