@@ -54,3 +54,11 @@ fn the_order_of_layers_does_not_matter() {
     assert_eq!(counts, [(6, 4), (2, 2), (2, 2)]);
     assert!(all.contents.iter().all(|one| one.paths.is_sorted()));
 }
+
+#[test]
+fn what_is_counted_is_what_could_be_listed() {
+    let tar = Tar::default().file(b"empty/1", b"").file(b"empty/2", b"");
+    let tar = tar.file(b"twice/1", b"twice").file(b"twice/2", b"twice").file(b"once", b"once");
+    let (all, ..) = listed(&[&tar.end()]);
+    assert_eq!((all.contents.len(), all.count), (1, 1));
+}

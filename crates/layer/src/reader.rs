@@ -14,6 +14,7 @@ use std::sync::MutexGuard;
 
 use rusqlite::{Connection as Connected, OptionalExtension};
 use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
 use strata_tree::{ContentDigest, DiffId, ImageId, TreePath};
 
 use crate::error::{Error, IoContext, Result};
@@ -64,7 +65,7 @@ pub struct RepeatedContent {
 pub struct RepeatedContents {
     /// The first of them, by the bytes that sharing saves.
     pub contents: Vec<RepeatedContent>,
-    /// How many there are.
+    /// How many there are; no bytes at all are none, for sharing them saves nothing.
     pub count: u64,
     /// Bytes of all files of all layers less those of all contents.
     pub saved: u64,
@@ -214,7 +215,10 @@ impl IndexReader<'_> {
                 paths,
             });
         }
-        Ok(RepeatedContents { contents, count: found.count, saved: found.saved })
+        let nothing = ContentDigest::from_bytes(Sha256::digest([]).into());
+        let (empty, _) = self.names(&nothing, 0)?;
+        let count = found.count - u64::from(empty > 1).min(found.count);
+        Ok(RepeatedContents { contents, count, saved: found.saved })
     }
 
     /// All holder sets: the layers of each, in the order in which they came.
