@@ -114,6 +114,27 @@ fn everything_is_inspected() {
     insta::assert_snapshot!(talk.transcript());
 }
 
+/// An engine that has an image too keeps its bytes: no account says that they could be freed.
+#[test]
+fn what_an_engine_has_is_not_to_be_reclaimed() {
+    let talk = loaded();
+    let store = strata_layer::Store::open(&talk.sandbox.path().join("store")).unwrap();
+    let layers: Vec<_> = store.layers().unwrap().iter().map(|layer| layer.diff_id).collect();
+    store.holds("engine").unwrap().add(&layers).unwrap();
+    drop(store);
+    let free = ["system", "df", "--format", "{{.Type}} {{.Reclaimable}}"];
+    let said = talk.sandbox.ok(&free);
+    assert!(said.contains("Images 0B (0%)"), "{said}");
+    let all = talk.sandbox.json(&["system", "df"]);
+    for image in all["images"].as_array().unwrap() {
+        assert_eq!((&image["unique"], &image["shared"]), (&0.into(), &image["stored"]), "{all}");
+    }
+    let unique = talk.sandbox.ok(&["images", "--format", "{{.UniqueSize}}"]);
+    assert!(unique.lines().all(|size| size == "0B"), "{unique}");
+    let df = talk.sandbox.json(&["df", "cases:1"]);
+    assert_eq!((&df["images"][0]["unique"], &df["together"]["unique"]), (&0.into(), &0.into()));
+}
+
 #[test]
 fn what_nothing_needs_is_pruned() {
     let mut talk = loaded();

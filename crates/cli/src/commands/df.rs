@@ -14,7 +14,7 @@ use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Space, Usage};
 use strata_tree::ImageId;
 
 use crate::context::{Context, Format};
-use crate::images::familiar_names;
+use crate::images::{familiar_names, held_layers};
 use crate::{table, units};
 
 /// Show what the store holds, whose it is, and what it takes on disk
@@ -22,8 +22,9 @@ use crate::{table, units};
 /// For each image, and with -v for each layer: APPARENT is the bytes of its files with nothing
 /// shared; LAYERED the same with layers shared and nothing else, what overlay2 needs; STORED the
 /// bytes of its distinct contents, what the store has of it. STORED is UNIQUE, which no other image
-/// holds and which removing it alone frees, and SHARED. ATTRIBUTED is its part of the disk: each
-/// content is split evenly among the images that hold it, so that the column adds up to the store.
+/// and no engine holds and which removing it alone frees, and SHARED. ATTRIBUTED is its part of the
+/// disk: each content is split evenly among the images that hold it, so that the column adds up to
+/// the store.
 /// In TOTAL each layer (LAYERED) or content (STORED) counts once. For layers, SHARED and ATTRIBUTED
 /// are among layers.
 ///
@@ -62,7 +63,8 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
         let images = store.images().all()?;
         let at = images.iter().enumerate().filter(|(_, image)| chosen.contains(&image.id));
         let at = at.map(|(at, _)| at).collect();
-        Some(store.accounts().sharing()?.together(&images, &at))
+        let held = held_layers(&store)?;
+        Some(store.accounts().sharing()?.together(&images, &held, &at))
     };
     let usage = store.into_disk_usage()?;
     let wanted = |image: &ImageRecord| chosen.is_empty() || chosen.contains(&image.id);

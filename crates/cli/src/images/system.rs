@@ -1,8 +1,8 @@
 //! `strata system df` and `system prune`: the store as docker's words see it.
 //!
 //! Invariants: in `system df -v` UNIQUE SIZE is what removing that image alone frees, and the
-//! contents that several images hold are on a line of their own, so that the sizes add up to the
-//! store; RECLAIMABLE is what removing all inactive things frees.
+//! contents that several images hold, or an engine too, are on a line of their own, so that the
+//! sizes add up to the store; RECLAIMABLE is what removing all inactive things frees.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -18,7 +18,7 @@ use stratafs::{MountInfo, NamedUpper};
 
 use super::filter::Filters;
 use super::prune::{Sure, in_use, prune};
-use super::{KnownImage, docker_time, shown_id};
+use super::{KnownImage, docker_time, held_layers, shown_id};
 use crate::context::{Context, Format};
 use crate::document::{Document, Field};
 use crate::template::Template;
@@ -110,15 +110,17 @@ fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
     let known = KnownImage::all(store)?;
     let sharing = store.accounts().sharing()?;
     let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
-    let usage = sharing.images(&records);
+    let held = held_layers(store)?;
+    let usage = sharing.images_beside(&records, &held);
     let active: BTreeSet<&DiffId> = records
         .iter()
         .filter(|record| used.contains(&record.id))
         .flat_map(|record| &record.layers)
         .collect();
     let layers = store.layers()?;
-    let idle = layers.iter().filter(|layer| !active.contains(&layer.diff_id));
-    let idle: Vec<_> = idle.collect();
+    // What an engine has stays whatever is removed here.
+    let stays = |layer: &DiffId| active.contains(layer) || held.contains(layer);
+    let idle: Vec<_> = layers.iter().filter(|layer| !stays(&layer.diff_id)).collect();
     let headers: u64 = layers.iter().map(|layer| layer.headers_size).sum();
     let stored: u64 = sharing.groups.iter().map(|group| group.bytes).sum();
     let gone = idle.iter().map(|layer| layer.diff_id).collect();

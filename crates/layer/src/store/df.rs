@@ -166,14 +166,18 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
         bytes: total(groups().map(|group| group.bytes)),
         blocks: total(groups().map(|group| group.blocks)),
     };
-    let mut engines = HeldImages::of(dir)?.beside(&images);
+    let held = HeldImages::of(dir)?;
+    let mut engines = held.beside(&images);
+    // What an image has too is the image's in these accounts, and stays without it.
+    let held = held.all().iter().flat_map(|held| &held.layers).copied();
+    let held: BTreeSet<DiffId> = held.filter(|layer| having.contains_key(layer)).collect();
     let came: HashMap<DiffId, i64> =
         records.iter().map(|record| (record.diff_id, record.id)).collect();
     // A base comes before what is above it.
     engines.iter_mut().for_each(|held| held.layers.sort_by_key(|layer| came.get(layer)));
     let mut holders = images.clone();
     holders.extend(engines.iter().map(HeldImage::record));
-    let (mut of_images, unheld) = sharing.all(&holders);
+    let (mut of_images, unheld) = sharing.all(&holders, &held);
     let of_engines = of_images.split_off(images.len());
     Ok(DiskUsage {
         entries: total(layers.iter().map(|layer| layer.entries)),

@@ -58,7 +58,8 @@ pub struct Usage {
     pub layered: u64,
     /// Bytes of distinct contents in its layers.
     pub stored: u64,
-    /// The part of `stored` that nobody else holds: freed if it is removed alone.
+    /// The part of `stored` that nobody else holds, no engine either: freed if it is removed
+    /// alone.
     pub unique: u64,
     /// The other part.
     pub shared: u64,
@@ -150,13 +151,24 @@ impl Sharing {
 
     /// What each of `images`, all those of the store, holds alone and with others.
     pub fn images(&self, images: &[ImageRecord]) -> Vec<Usage> {
-        self.parts(images, &self.by_images(images))
+        self.images_beside(images, &BTreeSet::new())
+    }
+
+    /// The same where engines have the layers `held`: what is in one of them goes with no image.
+    pub fn images_beside(&self, images: &[ImageRecord], held: &BTreeSet<DiffId>) -> Vec<Usage> {
+        self.parts(images, &self.by_images(images, held))
     }
 
     /// What the images at the positions `chosen` of `images`, all those of the store, hold
-    /// together; `unique` is what removing all of them frees.
-    pub fn together(&self, images: &[ImageRecord], chosen: &BTreeSet<usize>) -> Usage {
-        let by = self.by_images(images);
+    /// together, where engines have the layers `held`; `unique` is what removing all of them
+    /// frees.
+    pub fn together(
+        &self,
+        images: &[ImageRecord],
+        held: &BTreeSet<DiffId>,
+        chosen: &BTreeSet<usize>,
+    ) -> Usage {
+        let by = self.by_images(images, held);
         let parts = self.parts(images, &by);
         let stacks = self.stacks(chosen.iter().filter_map(|at| images.get(*at)));
         let parts = || chosen.iter().filter_map(|at| parts.get(*at));
@@ -206,12 +218,16 @@ impl Sharing {
 
     /// What no image holds, only layers that no image of `images`, all those of the store, has.
     pub fn unheld(&self, images: &[ImageRecord]) -> Usage {
-        self.rest(images, &self.by_images(images))
+        self.rest(images, &self.by_images(images, &BTreeSet::new()))
     }
 
-    /// Both in one pass: [`Sharing::images`] and [`Sharing::unheld`].
-    pub(super) fn all(&self, images: &[ImageRecord]) -> (Vec<Usage>, Usage) {
-        let by = self.by_images(images);
+    /// Both in one pass: [`Sharing::images_beside`] and [`Sharing::unheld`].
+    pub(super) fn all(
+        &self,
+        images: &[ImageRecord],
+        held: &BTreeSet<DiffId>,
+    ) -> (Vec<Usage>, Usage) {
+        let by = self.by_images(images, held);
         (self.parts(images, &by), self.rest(images, &by))
     }
 
@@ -288,8 +304,9 @@ impl Sharing {
         self.layers.iter().enumerate().map(|(at, layer)| (layer, at)).collect()
     }
 
-    /// All contents by the images that hold them.
-    fn by_images(&self, images: &[ImageRecord]) -> HashMap<Bits, Held> {
+    /// All contents by the images that hold them. A layer of `held`, and one that no image has,
+    /// keeps what is in it.
+    fn by_images(&self, images: &[ImageRecord], held: &BTreeSet<DiffId>) -> HashMap<Bits, Held> {
         let positions = self.positions();
         let words = images.len().div_ceil(64);
         let mut holders = vec![vec![0; words]; self.layers.len()];
@@ -298,17 +315,22 @@ impl Sharing {
                 holders[*layer][at / 64] |= 1 << (at % 64);
             }
         }
-        let loose: Vec<bool> = holders.iter().map(|bits| ones(bits).next().is_none()).collect();
+        let is_loose = |bits| ones(bits).next().is_none();
+        let stays: Vec<bool> = holders
+            .iter()
+            .zip(&self.layers)
+            .map(|(bits, layer)| is_loose(bits) || held.contains(layer))
+            .collect();
         let mut by: HashMap<Bits, Held> = HashMap::new();
         for group in &self.groups {
             let mut owners = vec![0; words];
             for layer in &group.layers {
                 owners.iter_mut().zip(&holders[*layer]).for_each(|(all, one)| *all |= one);
             }
-            let held = by.entry(owners).or_default();
-            held.all.add(group.sum());
-            if !group.layers.iter().any(|layer| loose[*layer]) {
-                held.alone.add(group.sum());
+            let sums = by.entry(owners).or_default();
+            sums.all.add(group.sum());
+            if !group.layers.iter().any(|layer| stays[*layer]) {
+                sums.alone.add(group.sum());
             }
         }
         by

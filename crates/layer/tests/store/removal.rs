@@ -1,6 +1,6 @@
 //! Removing gives everything back, and what the store says it holds is what lies there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -174,14 +174,42 @@ fn contents_are_split_among_their_images() {
     assert_eq!(three.attributed, of_all("three") + 50);
     let unheld = sharing.unheld(&images);
     assert_eq!((unheld.stored, unheld.unique, unheld.apparent), (5, 5, 55));
-    let both = sharing.together(&images, &[of("one"), of("two")].into());
+    let both = sharing.together(&images, &BTreeSet::new(), &[of("one"), of("two")].into());
     assert_eq!((both.apparent, both.stored, both.unique), (266, 166 - 31, 35));
-    let all = sharing.together(&images, &(0..3).collect());
+    let all = sharing.together(&images, &BTreeSet::new(), &(0..3).collect());
     assert_eq!((all.stored, all.unique, all.shared), (185, 135, 50));
     // The base of "three" is a layer of its own each time for overlay2.
     assert_eq!((all.apparent, all.layered), (566, 566));
     assert_eq!(sharing.freed_with(&images[of("three")].layers.iter().copied().collect()), 0);
     assert_adds_up(&store.accounts().disk_usage().unwrap());
+}
+
+/// What an engine has stays when the images go that have it too.
+#[test]
+fn what_an_engine_has_is_no_images_own() {
+    let place = TempStore::in_memory();
+    let store = place.open();
+    let (base, top) = (files(&[("base", b"base!")]), files(&[("top", b"top")]));
+    load(&store, "one", &[&base, &top]);
+    let held = store.layers().unwrap()[0].diff_id;
+    let holds = store.holds("engine").unwrap();
+    holds.add([&held]).unwrap();
+    let (images, sharing) = (store.images().all().unwrap(), store.accounts().sharing().unwrap());
+    let id = [images[0].id];
+    let freed = store.accounts().removal(&id, &[]).unwrap().contents.bytes;
+    assert_eq!(freed, 3);
+    let usage = store.accounts().disk_usage().unwrap();
+    let of = usage.images[0].1;
+    assert_eq!((of.stored, of.unique, of.shared, of.attributed), (8, freed, 5, 8));
+    assert_adds_up(&usage);
+    let held = BTreeSet::from([held]);
+    assert_eq!(sharing.images_beside(&images, &held), [of]);
+    assert_eq!(sharing.together(&images, &held, &BTreeSet::from([0])).unique, freed);
+    // A layer that it alone has is its own, as it is without the image.
+    store.images().remove(&id[0]).unwrap();
+    let usage = store.accounts().disk_usage().unwrap();
+    assert_eq!((usage.engines[0].1.stored, usage.engines[0].1.unique), (5, 5));
+    assert_adds_up(&usage);
 }
 
 #[test]
