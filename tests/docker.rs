@@ -51,7 +51,11 @@ fn images_are_filtered() {
     ] {
         talk.say(&format!("images --filter {filter} --format {{{{.Repository}}}}:{{{{.Tag}}}}"));
     }
+    // One of several references is enough; of all else each has to hold, and one says it all.
+    talk.say("images -q -f reference=*cases -f reference=cases:2 -f reference=*/*/cases:2");
+    talk.say("images -q -f label=io.buildah.version -f label=nothing");
     talk.say("images -f dangling=true -f dangling=false -q");
+    talk.say("images -f until=1m -f until=2001-02-03 -q").say("images -f label!=nothing");
     talk.say("images localhost:5000/*/cases");
     insta::assert_snapshot!(talk.transcript());
 }
@@ -111,6 +115,34 @@ fn everything_is_inspected() {
     talk.say(&format!("inspect --type layer {}", &layers["sha256:".len()..][..20]));
     talk.say("inspect --type upper cases:1").say("inspect --type mount cases:1");
     talk.say("inspect nothing cases:1 -f {{.Id}}");
+    insta::assert_snapshot!(talk.transcript());
+}
+
+/// A label too many keeps an image, never removes one.
+#[test]
+fn a_prune_takes_what_all_filters_mean() {
+    let mut talk = loaded();
+    for (name, labels) in [("test", "a=1"), ("team", "b=2"), ("both", "a=1 b=2")] {
+        std::fs::write(talk.sandbox.path().join("empty.tar"), [0; 1024]).unwrap();
+        let change = format!("LABEL {labels}");
+        let same = ["--created", "2024-01-01T00:00:00Z", "--platform", "linux/amd64"];
+        talk.sandbox.ok(&[&["import", "-c", &change], &same[..], &["empty.tar", name]].concat());
+    }
+    let left = |talk: &mut Talk| {
+        talk.say("images --format {{.Repository}}:{{.Tag}}");
+    };
+    talk.say("image prune -a -f --filter label=a --filter label=b=3 --filter label=b=2");
+    talk.say("image prune -a -f --filter label=a=1 --filter label=b=2");
+    left(&mut talk);
+    // Both kinds of prune; an image is left out that has all the labels that it is not to have.
+    talk.say("image prune -a -f --filter label!=a --filter label!=b --filter label=a");
+    left(&mut talk);
+    talk.say("system prune -a -f --filter label!=b=2 --filter until=2001-02-03");
+    talk.say("image prune -f --filter until=1m --filter until=1h");
+    talk.say("image prune -f --filter label=b --filter dangling=true");
+    // Not only images without a name.
+    talk.say("image prune -f --filter label=b --filter dangling=false");
+    left(&mut talk);
     insta::assert_snapshot!(talk.transcript());
 }
 

@@ -1,7 +1,7 @@
 //! `--filter`: which images a command means.
 //!
-//! Invariant: several filters of one key are alternatives, those of different keys all hold, as
-//! with docker.
+//! Invariant: all filters hold, as with docker, but several references, of which one is enough;
+//! there is one filter at most of a key that can have one answer only.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use glob::{MatchOptions, Pattern};
@@ -17,10 +17,22 @@ enum Filter {
     Dangling(bool),
     /// Made before (`true`) or after this image, in creation time.
     Image(bool, Option<Timestamp>),
-    Label(String, Option<String>),
+    Label(LabelFilter),
+    /// That no image has which is meant, unless it lacks another of these.
+    NotLabel(LabelFilter),
     Reference(Pattern),
     Until(Timestamp),
 }
+
+/// A label, with a value where one is wanted.
+#[derive(Debug)]
+struct LabelFilter {
+    name: String,
+    value: Option<String>,
+}
+
+/// The keys of which one filter says all.
+const ONCE: [&str; 4] = ["dangling", "before", "since", "until"];
 
 /// All filters of a command line.
 #[derive(Debug, Default)]
@@ -38,6 +50,9 @@ impl Filters {
                 bail!("--filter {text:?}: no such key; keys are {}", allowed.join(", "));
             }
             let filter = read(store, key, value).with_context(|| format!("--filter {text:?}"))?;
+            if ONCE.contains(&key) && filters.iter().any(|(known, _)| known == key) {
+                bail!("--filter {text:?}: there is another filter {key}; give only one");
+            }
             filters.push((key.to_owned(), filter));
         }
         Ok(Self(filters))
@@ -45,15 +60,31 @@ impl Filters {
 
     /// Whether an image, under one of its names, is meant.
     pub(super) fn match_row(&self, image: &KnownImage, name: &(String, String)) -> bool {
-        self.0.iter().all(|(key, _)| {
-            let alternatives = self.0.iter().filter(|(other, _)| other == key);
-            alternatives.into_iter().any(|(_, filter)| filter.matches(image, name))
+        self.0.iter().all(|(key, filter)| match filter {
+            Filter::Reference(_) => self.of(key).any(|other| other.matches(image, name)),
+            // As docker: an image is left out that has all of them.
+            Filter::NotLabel(_) => !self.of(key).all(|other| other.matches(image, name)),
+            Filter::Dangling(_) | Filter::Image(..) | Filter::Label(_) | Filter::Until(_) => {
+                filter.matches(image, name)
+            }
         })
     }
 
-    /// Whether some filter asks for this key.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == key)
+    fn of<'f>(&'f self, key: &'f str) -> impl Iterator<Item = &'f Filter> {
+        self.0.iter().filter(move |(known, _)| known == key).map(|(_, filter)| filter)
+    }
+
+    /// Takes the filter `dangling` away, and says what it was.
+    pub(super) fn take_dangling(&mut self) -> Option<bool> {
+        let at = self.0.iter().position(|(key, _)| key == "dangling")?;
+        match self.0.remove(at).1 {
+            Filter::Dangling(wanted) => Some(wanted),
+            Filter::Image(..)
+            | Filter::Label(_)
+            | Filter::NotLabel(_)
+            | Filter::Reference(_)
+            | Filter::Until(_) => None,
+        }
     }
 }
 
@@ -68,10 +99,8 @@ fn read(store: &Store, key: &str, value: &str) -> Result<Filter> {
             let image = KnownImage::one(store, resolve_image(store, value)?)?;
             Filter::Image(key == "before", image.config.created())
         }
-        "label" => match value.split_once('=') {
-            Some((name, value)) => Filter::Label(name.to_owned(), Some(value.to_owned())),
-            None => Filter::Label(value.to_owned(), None),
-        },
+        "label" => Filter::Label(LabelFilter::of(value)),
+        "label!" => Filter::NotLabel(LabelFilter::of(value)),
         "reference" => Filter::Reference(Pattern::new(value).context("not a pattern")?),
         "until" => Filter::Until(moment(value)?),
         _ => bail!("no such filter"),
@@ -95,6 +124,20 @@ fn moment(text: &str) -> Result<Timestamp> {
     Timestamp::now().checked_sub(ago).context("no such time")
 }
 
+impl LabelFilter {
+    fn of(text: &str) -> Self {
+        match text.split_once('=') {
+            Some((name, value)) => Self { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Self { name: text.to_owned(), value: None },
+        }
+    }
+
+    fn is_on(&self, image: &KnownImage) -> bool {
+        let found = image.config.label(&self.name);
+        found.is_some_and(|found| self.value.as_deref().is_none_or(|value| value == found))
+    }
+}
+
 impl Filter {
     fn matches(&self, image: &KnownImage, name: &(String, String)) -> bool {
         let created = image.config.created();
@@ -103,10 +146,7 @@ impl Filter {
             Self::Image(true, than) => created < *than,
             Self::Image(false, than) => created > *than,
             Self::Until(when) => created.is_none_or(|created| created < *when),
-            Self::Label(label, value) => {
-                let found = image.config.label(label);
-                found.is_some_and(|found| value.as_deref().is_none_or(|value| value == found))
-            }
+            Self::Label(label) | Self::NotLabel(label) => label.is_on(image),
             Self::Reference(pattern) => names_match(pattern, name),
         }
     }

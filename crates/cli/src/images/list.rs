@@ -34,8 +34,8 @@ pub(crate) struct ImagesArgs {
     /// Show whole ids
     #[arg(long)]
     no_trunc: bool,
-    /// Only images of which this holds: dangling=true|false, label=KEY[=VALUE], before=IMAGE,
-    /// since=IMAGE, reference=PATTERN, until=TIME|AGE
+    /// Only images of which this holds, of several all, of references one: dangling=true|false,
+    /// label=KEY[=VALUE], before=IMAGE, since=IMAGE, reference=PATTERN, until=TIME|AGE
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
 }

@@ -27,7 +27,8 @@ pub(crate) struct PruneImagesArgs {
     all: bool,
     #[command(flatten)]
     sure: Sure,
-    /// Only images of which this holds: until=TIME|AGE, label=KEY[=VALUE], dangling=true|false
+    /// Only images of which this holds, of several all: until=TIME|AGE, label=KEY[=VALUE],
+    /// label!=KEY[=VALUE]; dangling=false is --all
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
 }
@@ -69,15 +70,18 @@ pub(crate) fn run_prune(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = context.store_to_change()?;
-    let filters = Filters::parse(&store, &args.filters, &["until", "label", "dangling"])?;
-    let warning = match args.all {
+    let allowed = ["until", "label", "label!", "dangling"];
+    let mut filters = Filters::parse(&store, &args.filters, &allowed)?;
+    // As docker's daemon has it: this is not about each image, but about which are looked at.
+    let all = filters.take_dangling().map_or(args.all, |only| !only);
+    let warning = match all {
         true => "This will remove all images without at least one mount or upper of them.",
         false => "This will remove all images without a name.",
     };
     if !args.sure.ask(warning, out)? {
         return Ok(());
     }
-    let pruned = prune(context, &store, args.all, &filters)?;
+    let pruned = prune(context, &store, all, &filters)?;
     if context.format == Format::Json {
         let all = json!({
             "untagged": pruned.untagged, "deleted": pruned.deleted, "reclaimed": pruned.bytes,
@@ -116,7 +120,7 @@ pub(super) fn prune(
     let mut gone: BTreeSet<DiffId> = BTreeSet::new();
     for image in KnownImage::all(store)? {
         let named = image.is_tagged();
-        let wanted = all || !named || filters.has("dangling");
+        let wanted = all || !named;
         let names = image.names();
         let meant = names.iter().all(|name| filters.match_row(&image, name));
         if !wanted || !meant || used.contains(&image.record.id) {

@@ -46,7 +46,8 @@ pub(crate) struct SystemPruneArgs {
     /// Taken for docker's sake: there are no volumes
     #[arg(long)]
     volumes: bool,
-    /// Only images of which this holds: until=TIME|AGE, label=KEY[=VALUE]
+    /// Only images of which this holds, of several all: until=TIME|AGE, label=KEY[=VALUE],
+    /// label!=KEY[=VALUE]
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
 }
@@ -298,7 +299,7 @@ pub(crate) fn run_system_prune(
     out: &mut impl Write,
 ) -> Result<()> {
     let store = context.store_to_change()?;
-    let filters = Filters::parse(&store, &args.filters, &["until", "label"])?;
+    let filters = Filters::parse(&store, &args.filters, &["until", "label", "label!"])?;
     let which = match args.all {
         true => "all images without at least one mount or upper of them",
         false => "all images without a name",
