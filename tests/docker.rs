@@ -118,6 +118,27 @@ fn everything_is_inspected() {
     insta::assert_snapshot!(talk.transcript());
 }
 
+#[test]
+fn a_mount_is_inspected_by_any_path_of_its_directory() {
+    let sandbox = Sandbox::with("busybox-gzip.oci.tar");
+    sandbox.dir("look");
+    std::os::unix::fs::symlink("look", sandbox.path().join("link")).unwrap();
+    sandbox.ok(&["mount", "--upper", "work", "stratafs.test/busybox:1", "look"]);
+    // A plain name is a directory where nothing in the store has it.
+    for more in
+        [&["look"][..], &["./link"], &["--type", "mount", "look"], &["--type", "mount", "link"]]
+    {
+        assert_eq!(sandbox.json(&[&["inspect"], more].concat())[0]["Upper"], "work", "{more:?}");
+    }
+    for name in ["look", "work"] {
+        assert_eq!(sandbox.json(&["container", "inspect", name])[0]["Name"], "work", "{name}");
+    }
+    sandbox.dir("work");
+    let refused = sandbox.fails(&["inspect", "--type", "mount", "work"]);
+    assert!(refused.contains("nothing is mounted on \"work\""), "{refused}");
+    sandbox.ok(&["umount", "look"]);
+}
+
 /// A label too many keeps an image, never removes one.
 #[test]
 fn a_prune_takes_what_all_filters_mean() {

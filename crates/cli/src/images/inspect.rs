@@ -4,7 +4,7 @@
 //! fields, so that what reads `docker inspect` reads this.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -104,11 +104,15 @@ fn inspect(
     name: &str,
 ) -> Result<Document> {
     let wanted = |this| kind.is_none_or(|kind| kind == this);
-    if wanted(Kind::Mount) && name.contains('/') {
-        let path = std::path::absolute(name)?;
-        if let Some(mount) = mounts.iter().find(|mount| mount.record.mountpoint == path) {
-            return Ok(of_mount(mount).into());
-        }
+    let mounted = || -> Result<Option<Document>> {
+        let mount = context.engine().mount_at(Path::new(name))?;
+        Ok(mount.as_ref().map(of_mount).map(Document::from))
+    };
+    // A plain name is that of something in the store first.
+    if (kind == Some(Kind::Mount) || wanted(Kind::Mount) && name.contains('/'))
+        && let Some(mount) = mounted()?
+    {
+        return Ok(mount);
     }
     if wanted(Kind::Upper) && !name.contains('/') && !name.starts_with("sha256:") {
         let shelf = context.engine().uppers();
@@ -123,11 +127,20 @@ fn inspect(
     }
     match kind {
         None | Some(Kind::Image) => {
-            let image = KnownImage::one(store, resolve_image(store, name)?)?;
-            of_image(store, mounts, &image)
+            let found = resolve_image(store, name);
+            if found.is_err()
+                && kind.is_none()
+                && let Some(mount) = mounted()?
+            {
+                return Ok(mount);
+            }
+            of_image(store, mounts, &KnownImage::one(store, found?)?)
         }
         Some(Kind::Layer) => bail!("no layer {name:?}; `strata df` lists them"),
-        Some(Kind::Upper) => bail!("no upper {name:?}; `strata uppers` lists them"),
+        Some(Kind::Upper) => match context.engine().upper(name) {
+            Ok(Some(upper)) => of_upper(store, &context.engine().uppers(), mounts, &upper),
+            Ok(None) | Err(_) => bail!("no upper {name:?}; `strata uppers` lists them"),
+        },
         Some(Kind::Mount) => bail!("nothing is mounted on {name:?}; `strata mounts` lists them"),
     }
 }
