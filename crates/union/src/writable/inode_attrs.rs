@@ -17,6 +17,9 @@ use super::types::SetTime;
 /// The attribute that is a program's file capabilities, on disk as in the image.
 pub(super) const CAPABILITY: &str = "security.capability";
 
+/// `S_IWUSR`.
+const OWNER_WRITES: u16 = 0o200;
+
 impl SetTime {
     /// What `stat` said.
     pub(super) fn stat(time: rustix::fs::StatxTimestamp) -> Self {
@@ -52,6 +55,14 @@ pub(super) fn times(
 pub(super) fn chmod(fd: impl AsFd, perm: u16) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(u32::from(perm));
     rustix::fs::chmodat(rustix::fs::CWD, by_descriptor(fd.as_fd()), mode, AtFlags::empty())
+}
+
+/// Lets the owner of an inode write it; the bits that it had before. `None` if its owner may
+/// already, or is somebody else.
+pub(super) fn make_writable(fd: impl AsFd) -> Option<u16> {
+    let perm = stat(&fd).ok()?.stx_mode & 0o7777;
+    let writable = perm | OWNER_WRITES;
+    (perm != writable && chmod(fd, writable).is_ok()).then_some(perm)
 }
 
 pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {

@@ -20,7 +20,7 @@
 //! another dialect, or reads it as a lower, would believe what an ordinary user has set.
 
 use std::borrow::Cow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,6 +33,7 @@ use strata_tree::{OverrideStat, Xattr};
 
 use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result};
+use super::inode_attrs::{chmod, make_writable};
 use super::types::SetMode;
 
 /// Between the prefix and a name that only root may set, or nobody.
@@ -85,17 +86,34 @@ impl Marks {
         get(&by_descriptor(fd.as_fd()), self.class.name(mark).as_bytes())
     }
 
-    /// Sets a mark.
+    /// Sets a mark. Whoever sets one on an inode that others see has claimed its node.
     pub(super) fn set(self, fd: impl AsFd, mark: Mark, value: &[u8]) -> Result<()> {
-        let name = self.class.name(mark);
-        rustix::fs::setxattr(by_descriptor(fd.as_fd()), name, value, XattrFlags::empty())
+        let (name, path) = (self.class.name(mark), by_descriptor(fd.as_fd()));
+        let set = || rustix::fs::setxattr(&*path, name, value, XattrFlags::empty());
+        self.changed(fd.as_fd(), set)
             .map_err(|errno| Error::attribute(name.as_bytes(), value.len(), errno))
+    }
+
+    /// Changes a mark. An inode that its owner may not write takes no user attribute (xattr(7)): if
+    /// it is ours, it may be written for that moment.
+    fn changed(
+        self,
+        fd: BorrowedFd<'_>,
+        change: impl Fn() -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<()> {
+        match change() {
+            Err(Errno::ACCESS) if self.is_user() => {}
+            done => return done,
+        }
+        let perm = make_writable(fd).ok_or(Errno::ACCESS)?;
+        let changed = change();
+        changed.and(chmod(fd, perm))
     }
 
     /// Takes a mark away, if it is there.
     pub(super) fn clear(self, fd: impl AsFd, mark: Mark) -> Result<()> {
-        let name = self.class.name(mark);
-        match rustix::fs::removexattr(by_descriptor(fd.as_fd()), name) {
+        let (name, path) = (self.class.name(mark), by_descriptor(fd.as_fd()));
+        match self.changed(fd.as_fd(), || rustix::fs::removexattr(&*path, name)) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(errno).doing(|| format!("take away the mark {name}")),
         }

@@ -7,13 +7,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use strata_content::FileTree;
-use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath, remove_tree};
+use strata_tree::{Error as TreeError, NameBuf, NodeId, TreePath};
 
 use super::base::Base;
 use super::copy_up::CopyUp;
@@ -109,7 +108,7 @@ impl UpperUse {
             self.mend()?;
         }
         for name in &rest {
-            remove_tree(self.upper.work(), Path::new(name)).doing(doing)?;
+            self.upper.remove_from_work(name)?;
         }
         self.begin()
     }

@@ -13,8 +13,9 @@
 //! Directories stay open for a while, by their paths, because nearly every call needs one.
 //!
 //! Invariants: nothing appears under UPPER that is not whole, but for bits of a new node that our
-//! umask took and that are put back next; what is in WORK/work belongs to nobody after a crash, but
-//! for `links-*` and `unsynced-*`, of which `recover` completes what they tell of.
+//! umask took or that its move needs, and that are put back next; what is in WORK/work belongs to
+//! nobody after a crash, but for `links-*` and `unsynced-*`, of which `recover` completes what they
+//! tell of.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -34,6 +35,7 @@ use crate::{UseLock, private_mount};
 use super::access_times::reading;
 use super::can::Can;
 use super::error::{Doing, Error, Result};
+use super::inode_attrs::{chmod, make_writable};
 use super::types::{AccessTimes, UnionOptions};
 use super::unsynced::serves;
 
@@ -360,8 +362,31 @@ impl Upper {
         } else if !replace && self.has(dir, name) {
             return Err(Errno::EXIST).doing(doing);
         }
-        rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags)
-            .doing(doing)
+        self.renamed((self.work(), made.name()), (dir, name.as_os_str()), flags).doing(doing)
+    }
+
+    /// Moves a name between the work directory and the upper. A directory that comes into another
+    /// one has to be writable for its owner (rename(2)): one of ours is that meanwhile.
+    fn renamed(
+        &self,
+        from: (BorrowedFd<'_>, &OsStr),
+        to: (BorrowedFd<'_>, &OsStr),
+        flags: RenameFlags,
+    ) -> rustix::io::Result<()> {
+        let rename = || rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags);
+        match rename() {
+            Err(Errno::ACCESS) => {}
+            done => return done,
+        }
+        let swapped = (flags == RenameFlags::EXCHANGE).then_some(to);
+        let both = [Some(from), swapped].into_iter().flatten();
+        let writable: Vec<_> = both.filter_map(|(dir, name)| writable_dir(dir, name)).collect();
+        let moved = if writable.is_empty() { Err(Errno::ACCESS) } else { rename() };
+        for (dir, perm) in writable {
+            // That it has moved, or not, is what counts.
+            let _ = chmod(dir, perm);
+        }
+        moved
     }
 
     /// Swaps what was made with what is at its place; that is then in the work directory. Where
@@ -379,8 +404,7 @@ impl Upper {
                 .doing(|| format!("put {:?} aside", name.as_os_str()));
         }
         let flags = RenameFlags::EXCHANGE;
-        let swapped =
-            rustix::fs::renameat_with(&self.work, made.name(), dir, name.as_os_str(), flags);
+        let swapped = self.renamed((self.work(), made.name()), (dir, name.as_os_str()), flags);
         self.dirs_moved();
         swapped.doing(|| format!("exchange {:?}", name.as_os_str()))
     }
@@ -393,7 +417,8 @@ impl Upper {
     /// Moves a name into the work directory.
     pub(super) fn take_out(&self, dir: BorrowedFd<'_>, name: Name<'_>) -> Result<Temporary> {
         let out = self.temporary();
-        let moved = rustix::fs::renameat(dir, name.as_os_str(), &self.work, out.name());
+        let to = (self.work(), out.name());
+        let moved = self.renamed((dir, name.as_os_str()), to, RenameFlags::empty());
         self.dirs_moved();
         moved.doing(|| format!("take out {:?}", name.as_os_str()))?;
         Ok(out)
@@ -401,10 +426,22 @@ impl Upper {
 
     /// Removes something from the work directory, whatever it is.
     pub(super) fn discard(&self, made: &Temporary) -> Result<()> {
-        match remove_tree(&self.work, Path::new(made.name())) {
+        self.remove_from_work(made.name())
+    }
+
+    /// The same by its name there, which may be gone.
+    pub(super) fn remove_from_work(&self, name: &OsStr) -> Result<()> {
+        let remove = || remove_tree(&self.work, Path::new(name));
+        let removed = match remove() {
+            // A directory with whiteouts in it that its owner may not write.
+            Err(Errno::ACCESS) if writable_dir(self.work(), name).is_some() => remove(),
+            removed => removed,
+        };
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno)
-                .doing(|| format!("remove {} from the work directory", made.name().display())),
+            Err(errno) => {
+                Err(errno).doing(|| format!("remove {} from the work directory", name.display()))
+            }
         }
     }
 
@@ -427,6 +464,14 @@ fn without_acl(work: &OwnedFd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A directory, open, that its owner may write only from now on, and the bits that it had.
+fn writable_dir(parent: BorrowedFd<'_>, name: &OsStr) -> Option<(OwnedFd, u16)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(parent, name, flags, Mode::empty()).ok()?;
+    let perm = make_writable(&dir)?;
+    Some((dir, perm))
 }
 
 fn own_ids() -> (u32, u32) {

@@ -320,3 +320,60 @@ fn an_attribute_that_states_owners_states_none_when_a_program_sets_it() {
         assert_eq!(world.union().xattrs(world.id("own")).unwrap(), []);
     }
 }
+
+/// Who may not write an inode sets no user attribute of it (xattr(7)), and moves no directory into
+/// another one (rename(2)). Its owner does both here all the same.
+#[test]
+fn what_its_owner_may_not_write_is_moved_linked_and_removed() {
+    use crate::writable::{Caller, New, Ownership, RenameMode, UnionOptions};
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    use strata_tree::Kind;
+    if !needs::root() {
+        return;
+    }
+    let lower = Spec::new().file("f", b"text").perm(0o444).dir("d").perm(0o555);
+    let lower = lower.file("d/in", b"in").dir("gone").dir("hidden").perm(0o555);
+    for no_metacopy in [false, true] {
+        let ownership = Ownership::Inode;
+        let options = UnionOptions { user_marks: true, ownership, no_metacopy, ..options() };
+        let mut world = World::new(lower.clone(), options);
+        let (union, f) = (world.union(), world.id("f"));
+        let change = || {
+            let mut own = capabilities(None).unwrap();
+            own.effective.remove(CapabilitySet::DAC_OVERRIDE);
+            set_capabilities(None, own).unwrap();
+            let root = Caller { uid: 0, gid: 0, umask: 0 };
+            let make = |name: &[u8]| {
+                let new = New::Plain(Kind::Directory, 0o555);
+                union.make(&root, NodeId::ROOT, name, new).unwrap();
+            };
+            let rename = |from: &[u8], to: &[u8]| {
+                let (from, to) = ((NodeId::ROOT, from), (NodeId::ROOT, to));
+                union.rename(from, to, RenameMode::Replace, false).unwrap();
+            };
+            let remove = |name: &[u8]| union.rmdir(NodeId::ROOT, name).unwrap();
+            rename(b"f", b"g");
+            union.link(f, NodeId::ROOT, b"h").unwrap();
+            rename(b"d", b"e");
+            remove(b"gone");
+            make(b"gone");
+            remove(b"gone");
+            remove(b"hidden");
+            make(b"new");
+            rename(b"new", b"newer");
+            remove(b"newer");
+            make(b"gone");
+        };
+        std::thread::scope(|scope| scope.spawn(change).join().unwrap());
+        for _ in 0..2 {
+            for (path, perm) in [("g", 0o444), ("h", 0o444), ("e", 0o555), ("gone", 0o555)] {
+                assert_eq!(world.attr(path).unwrap().stat.perm, perm, "{path}");
+            }
+            assert_eq!(world.read(world.id("h")), b"text");
+            assert_eq!(world.read(world.id("e/in")), b"in");
+            assert_eq!(world.union().list(NodeId::ROOT).unwrap().len(), 4);
+            world.mount();
+        }
+        assert_eq!(std::fs::read_dir(world.work().join("work")).unwrap().count(), 0);
+    }
+}
