@@ -4,14 +4,15 @@
 //! to it stay known as long as the caller's pins live.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use strata_content::FileTree;
-use strata_tree::{DirEntry, Entry, NameBuf, NodeId, TreePath};
+use strata_tree::{DirEntry, Entry, Error as TreeError, NameBuf, NodeId, TreePath};
 
 use super::base::Base;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::listing::DirReader;
 use super::locks::NodeLocks;
 use super::names::{NameResolver, ResolvedName};
@@ -57,7 +58,7 @@ impl LinkFinder {
         let mut links: Links = HashMap::new();
         let mut stack = vec![(self.lower.root(), TreePath::root())];
         while let Some((dir, path)) = stack.pop() {
-            self.lower.read_dir(dir, 0, &mut |item: DirEntry<'_>| {
+            let read = self.lower.read_dir(dir, 0, &mut |item: DirEntry<'_>| {
                 if let Entry::Node(node) = &item.entry {
                     let here = path.join(item.name);
                     if node.stat.kind.is_dir() {
@@ -67,7 +68,8 @@ impl LinkFinder {
                     }
                 }
                 ControlFlow::Continue(())
-            })?;
+            });
+            self.listed(read.map_err(Error::from), &path)?;
         }
         let links = Arc::new(links);
         *known = Some(Arc::clone(&links));
@@ -97,6 +99,21 @@ impl LinkFinder {
         }
         drop(steady);
         Ok(names)
+    }
+
+    /// What was read of a directory, if its listing is not refused: who may not list a lower's
+    /// directory shows no name in it either. Other errors come again, or not; with them, nobody
+    /// knows what was missed.
+    fn listed<T>(&self, read: Result<T>, path: &TreePath) -> Result<Option<T>> {
+        match read {
+            Err(Error::Lower(TreeError::Io { what, source }))
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                tracing::warn!("{path} is not looked through for hard links: {what}: {source}");
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     /// A copy-up has failed: a node is only in the lower again.
@@ -143,9 +160,16 @@ impl LinkFinder {
         let mut stack = vec![self.table.see(NodeId::ROOT)?];
         while let Some(dir) = stack.pop() {
             let path = dir.place()?.clone();
-            for item in self.dirs.merged(&dir)? {
+            let listed = self.dirs.merged(&dir);
+            for item in self.listed(listed, &path)?.unwrap_or_default() {
                 let here = path.join(item.name.as_name());
-                match self.names.find(&dir, item.name.as_name())? {
+                let found = match self.names.find(&dir, item.name.as_name()) {
+                    // The upper has it, so it is no name of what is only in the lower: a metacopy
+                    // without its content, a directory that is elsewhere.
+                    Err(_) if item.below.is_none() => None,
+                    found => found?,
+                };
+                match found {
                     Some(location) if location.found().kind.is_dir() => {
                         let found = location.found().clone();
                         stack.push(SeenNode { found, path: Some(here), orphan: None });

@@ -71,6 +71,8 @@ pub(super) struct Watched {
     fails: Mutex<Option<(NameBuf, usize)>>,
     /// What comes before the root is read again, once names in it were looked up.
     pub(super) before_read: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// This directory cannot be listed.
+    unlistable: Mutex<Option<NodeId>>,
     /// What comes once, before a node is asked for.
     before_node: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     looked_up: AtomicBool,
@@ -83,6 +85,7 @@ impl Watched {
             read: AtomicUsize::new(0),
             fails: Mutex::default(),
             before_read: Mutex::default(),
+            unlistable: Mutex::default(),
             before_node: Mutex::default(),
             looked_up: AtomicBool::new(false),
         })
@@ -114,6 +117,9 @@ impl Lower for Watched {
         each: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> strata_tree::Result<()> {
         self.read.fetch_add(1, Ordering::Relaxed);
+        if *self.unlistable.lock().unwrap() == Some(dir) {
+            return Err(TreeError::io("on purpose", Errno::ACCESS));
+        }
         if dir == self.root()
             && self.looked_up.swap(false, Ordering::Relaxed)
             && let Some(before) = &mut *self.before_read.lock().unwrap()
@@ -341,4 +347,21 @@ fn a_metacopy_gets_its_own_content_while_the_directories_above_move() {
         assert_eq!(read_all(&union.open_file(id, READ).unwrap()), content);
     }
     assert_eq!(std::fs::read(dir.path().join("upper/q/f")).unwrap(), b"from p");
+}
+
+/// An ordinary user's lower may have directories of others.
+#[test]
+fn a_directory_that_may_not_be_listed_stops_no_copy_of_a_hard_link() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tree = in_memory(&names(&["", "d/"], 2).dir("secret")).unwrap();
+    let lower = Watched::over(&tree);
+    let union = union(dir.path(), tree.with_names(Arc::clone(&lower) as _));
+    let (id, secret) = (find(&union, "n0"), find(&union, "secret"));
+    *lower.unlistable.lock().unwrap() = Some(secret);
+    // So that the names are searched for in the merged tree, too.
+    let (from, to) = ((NodeId::ROOT, &b"d"[..]), (NodeId::ROOT, &b"e"[..]));
+    union.rename(from, to, RenameMode::Replace, false).unwrap();
+    assert_eq!(union.set_attr(id, &PERM).unwrap().stat.nlink, 4);
+    let n1 = union.lookup(find(&union, "e"), b"n1").unwrap().unwrap();
+    assert_eq!((n1.id, n1.stat.perm), (id, 0o600));
 }
