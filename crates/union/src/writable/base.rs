@@ -62,9 +62,9 @@ impl Base {
         };
         Ok(Self {
             lower,
+            table: Arc::new(NodeTable::new(root, upper.view)),
             upper: Arc::new(upper),
             marks,
-            table: Arc::new(NodeTable::new(root)),
             locks: Arc::default(),
             unsynced: Arc::new(Unsynced::new(marks)),
             met: Arc::new(met),

@@ -2,9 +2,10 @@
 //!
 //! Invariants: a whiteout, a mark or a private attribute is never seen from outside; a node that
 //! was copied up has its lower's number, one that was made in the upper has the upper's inode
-//! number with [`UPPER`] set, which no lower's number has. A number that another inode has here
-//! already is not given again: a node of the upper has its own then, a lower's one with [`DOUBT`]
-//! set, and a directory is `ESTALE`, for what is below it would have two places.
+//! number with [`UPPER`] set, which no lower's number has. An inode of the upper that is known has
+//! the number that it is known by. A number that another inode has here already is not given again:
+//! a node of the upper has its own then, a lower's one with [`DOUBT`] set, and a directory is
+//! `ESTALE`, for what is below it would have two places.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -170,6 +171,9 @@ impl NameResolver {
         loop {
             let since = self.table.raised();
             let Some(mut location) = self.claimed(dir, name)? else { return Ok(None) };
+            if let Some(known) = self.table.known_number(location.found()) {
+                location.found_mut().id = known;
+            }
             match self.table.number_of(location.found(), since) {
                 Number::Free => return Ok(Some(location)),
                 Number::Again => continue,

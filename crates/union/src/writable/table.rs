@@ -5,10 +5,11 @@
 //! none), the lower node it comes from, and a [`CopyStage`]: how much of it is in the upper.
 //!
 //! Invariants: everything here is in memory, and its lock is never held over a system call; a
-//! stage only ever rises; a node without a place is one that was removed and is still held.
+//! stage only ever rises; a node without a place is one that was removed and is still held; an
+//! inode of the upper is one node, whose number it has as long as the node is known, whatever its
+//! marks say.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -87,9 +88,38 @@ struct Known {
     rising: bool,
 }
 
+/// The nodes that are known.
+struct KnownNodes {
+    all: HashMap<NodeId, Known>,
+    /// The number of the node that an inode of the upper is, but for directories, which have one
+    /// name. `None` in a view: others remove inodes there unheard of, and use their numbers again.
+    of_inode: Option<HashMap<u64, NodeId>>,
+}
+
+impl KnownNodes {
+    /// The number of the node that is known to be this inode.
+    fn of_inode(&self, real: Option<u64>) -> Option<NodeId> {
+        let id = *self.of_inode.as_ref()?.get(&real?)?;
+        self.all.get(&id).is_some_and(|known| known.found.real == real).then_some(id)
+    }
+
+    /// A node that was an inode, or none, is another one now, or none.
+    fn is_inode(&mut self, id: NodeId, was: Option<u64>, now: Option<u64>) {
+        let Some(of_inode) = self.of_inode.as_mut().filter(|_| was != now) else { return };
+        if let Some(was) = was
+            && of_inode.get(&was) == Some(&id)
+        {
+            of_inode.remove(&was);
+        }
+        if let Some(now) = now {
+            of_inode.insert(now, id);
+        }
+    }
+}
+
 /// All nodes that the kernel knows. See the module.
 pub(super) struct NodeTable {
-    nodes: Mutex<HashMap<NodeId, Known>>,
+    nodes: Mutex<KnownNodes>,
     /// How often anything was copied up; see [`NodeTable::found`].
     raised: AtomicU64,
     /// How often a directory has moved.
@@ -124,11 +154,11 @@ impl Drop for Pins<'_> {
     }
 }
 
-type Nodes<'a> = MutexGuard<'a, HashMap<NodeId, Known>>;
+type Nodes<'a> = MutexGuard<'a, KnownNodes>;
 
 impl NodeTable {
-    /// A table that knows the root.
-    pub(super) fn new(root: NodeState) -> Self {
+    /// A table that knows the root. `view`: of an upper that others change.
+    pub(super) fn new(root: NodeState, view: bool) -> Self {
         let known = Known {
             found: root,
             generation: 0,
@@ -140,7 +170,8 @@ impl NodeTable {
             subdirectories: None,
             rising: false,
         };
-        let nodes = Mutex::new(HashMap::from([(NodeId::ROOT, known)]));
+        let all = HashMap::from([(NodeId::ROOT, known)]);
+        let nodes = Mutex::new(KnownNodes { all, of_inode: (!view).then(HashMap::new) });
         Self { nodes, raised: AtomicU64::new(0), moves: AtomicU64::new(0) }
     }
 
@@ -156,9 +187,9 @@ impl NodeTable {
     /// A node as it is now. `ESTALE` for a number that nobody was given.
     pub(super) fn see(&self, id: NodeId) -> Result<SeenNode> {
         let nodes = self.lock();
-        let known = nodes.get(&id).ok_or(Error::Refused(Errno::STALE))?;
+        let known = nodes.all.get(&id).ok_or(Error::Refused(Errno::STALE))?;
         let orphan = known.orphan.clone();
-        Ok(SeenNode { found: known.found.clone(), path: path(&nodes, id), orphan })
+        Ok(SeenNode { found: known.found.clone(), path: path(&nodes.all, id), orphan })
     }
 
     /// A directory that still exists. `ENOTDIR`, `ENOENT`.
@@ -173,7 +204,7 @@ impl NodeTable {
 
     /// The number of its generation.
     pub(super) fn generation(&self, id: NodeId) -> u64 {
-        self.lock().get(&id).map_or(0, |known| known.generation)
+        self.lock().all.get(&id).map_or(0, |known| known.generation)
     }
 
     /// How often anything was copied up so far.
@@ -186,6 +217,12 @@ impl NodeTable {
         self.moves.load(Ordering::Acquire)
     }
 
+    /// The number of the node that an inode of the upper is, where that is known: more than its
+    /// marks say, which not every inode can have.
+    pub(super) fn known_number(&self, found: &NodeState) -> Option<NodeId> {
+        self.lock().of_inode(found.real)
+    }
+
     /// Whether `found` can have the number that it says, on a disk where `since` copy-ups had been
     /// done. Two inodes of the upper are two nodes, and a node that is in the upper is not one that
     /// shows the lower's, whatever marks and numbers say.
@@ -194,7 +231,7 @@ impl NodeTable {
     }
 
     fn judge(&self, nodes: &Nodes<'_>, found: &NodeState, since: u64) -> Number {
-        let Some(known) = nodes.get(&found.id).map(|known| &known.found) else {
+        let Some(known) = nodes.all.get(&found.id).map(|known| &known.found) else {
             return Number::Free;
         };
         let taken = match (known.real, found.real) {
@@ -213,27 +250,32 @@ impl NodeTable {
 
     /// Whether the node of that number is this inode of the upper.
     pub(super) fn has_inode(&self, id: NodeId, real: u64) -> bool {
-        self.lock().get(&id).is_some_and(|known| known.found.real == Some(real))
+        self.lock().all.get(&id).is_some_and(|known| known.found.real == Some(real))
     }
 
     /// A copy of a node is being made: this inode.
     pub(super) fn begins(&self, id: NodeId, real: u64) {
-        if let Some(known) = self.lock().get_mut(&id) {
-            known.found.real = Some(real);
-            known.rising = true;
+        let mut nodes = self.lock();
+        let Some(known) = nodes.all.get_mut(&id) else { return };
+        known.rising = true;
+        let was = known.found.real.replace(real);
+        if !known.found.kind.is_dir() {
+            nodes.is_inode(id, was, Some(real));
         }
     }
 
     /// Whether a copy of a node is being made and has some of its names, perhaps.
     pub(super) fn rises(&self, id: NodeId) -> bool {
-        self.lock().get(&id).is_some_and(|known| known.rising)
+        self.lock().all.get(&id).is_some_and(|known| known.rising)
     }
 
     /// That copy has come to nothing.
     pub(super) fn gives_up(&self, id: NodeId) {
-        if let Some(known) = self.lock().get_mut(&id) {
-            known.rising = false;
-        }
+        let mut nodes = self.lock();
+        let Some(known) = nodes.all.get_mut(&id) else { return };
+        known.rising = false;
+        let was = known.found.real.take();
+        nodes.is_inode(id, was, None);
     }
 
     /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
@@ -249,11 +291,13 @@ impl NodeTable {
     ) -> Option<u64> {
         let mut nodes = self.lock();
         let late = found.stage < CopyStage::Upper && self.raised() != since;
-        if late && !nodes.contains_key(&found.id) {
+        if late && !nodes.all.contains_key(&found.id) {
             return None;
         }
-        // Somebody else may have taken the number since it was asked for.
-        if !matches!(self.judge(&nodes, found, since), Number::Free) {
+        // It may have become known since, or somebody else have taken the number.
+        if nodes.of_inode(found.real).is_some_and(|id| id != found.id)
+            || !matches!(self.judge(&nodes, found, since), Number::Free)
+        {
             return None;
         }
         Some(note(&mut nodes, dir, name, found, because, false))
@@ -267,7 +311,7 @@ impl NodeTable {
     /// `name` in `dir` no longer is this node. `file`: what keeps it, if somebody may still ask.
     pub(super) fn lost(&self, id: NodeId, dir: NodeId, name: &NameBuf, file: Option<File>) {
         let mut nodes = self.lock();
-        let Some(known) = nodes.get_mut(&id) else { return };
+        let Some(known) = nodes.all.get_mut(&id) else { return };
         let before = known.places.len();
         known.places.retain(|(parent, known)| !(*parent == dir && known == name));
         let gone = before != known.places.len();
@@ -283,7 +327,7 @@ impl NodeTable {
     /// A node has moved.
     pub(super) fn moved(&self, id: NodeId, from: (NodeId, &NameBuf), to: (NodeId, &NameBuf)) {
         let mut nodes = self.lock();
-        let Some(known) = nodes.get_mut(&id) else { return };
+        let Some(known) = nodes.all.get_mut(&id) else { return };
         let Some(place) = known.places.iter_mut().find(|(dir, name)| (*dir, name) == from) else {
             return;
         };
@@ -291,7 +335,7 @@ impl NodeTable {
         if known.found.kind.is_dir() {
             self.moves.fetch_add(1, Ordering::Release);
         }
-        if let Some(parent) = nodes.get_mut(&to.0) {
+        if let Some(parent) = nodes.all.get_mut(&to.0) {
             parent.pins += 1;
         }
         unpin(&mut nodes, from.0);
@@ -307,14 +351,14 @@ impl NodeTable {
     ) {
         let mut nodes = self.lock();
         for (id, from, to) in [(a, at, bt), (b, bt, at)] {
-            let known = nodes.get_mut(&id);
+            let known = nodes.all.get_mut(&id);
             if known.as_ref().is_some_and(|known| known.found.kind.is_dir()) {
                 self.moves.fetch_add(1, Ordering::Release);
             }
             let mut places = known.map(|known| &mut known.places).into_iter().flatten();
             if let Some(place) = places.find(|(dir, name)| (*dir, name) == from) {
                 *place = (to.0, to.1.clone());
-                if let Some(parent) = nodes.get_mut(&to.0) {
+                if let Some(parent) = nodes.all.get_mut(&to.0) {
                     parent.pins += 1;
                 }
                 unpin(&mut nodes, from.0);
@@ -326,7 +370,7 @@ impl NodeTable {
     pub(super) fn update(&self, id: NodeId, change: impl FnOnce(&mut NodeState)) {
         let mut nodes = self.lock();
         self.raised.fetch_add(1, Ordering::Release);
-        if let Some(known) = nodes.get_mut(&id) {
+        if let Some(known) = nodes.all.get_mut(&id) {
             change(&mut known.found);
             known.rising = false;
         }
@@ -334,7 +378,7 @@ impl NodeTable {
 
     /// A removed node was copied up into a file without a name.
     pub(super) fn set_orphan(&self, id: NodeId, file: Arc<File>) {
-        if let Some(known) = self.lock().get_mut(&id) {
+        if let Some(known) = self.lock().all.get_mut(&id) {
             known.orphan = Some(file);
             known.found.stage = CopyStage::Upper;
             known.rising = false;
@@ -344,13 +388,13 @@ impl NodeTable {
     /// The directory that holds a directory; the root's is itself.
     pub(super) fn parent(&self, dir: NodeId) -> Result<NodeId> {
         let nodes = self.lock();
-        let known = nodes.get(&dir).ok_or(Error::Refused(Errno::STALE))?;
+        let known = nodes.all.get(&dir).ok_or(Error::Refused(Errno::STALE))?;
         Ok(known.places.first().map_or(dir, |(parent, _)| *parent))
     }
 
     /// Every place of a node: the path and the directory with the name.
     pub(super) fn places(&self, id: NodeId) -> Vec<(NodeId, NameBuf)> {
-        self.lock().get(&id).map(|known| known.places.clone()).unwrap_or_default()
+        self.lock().all.get(&id).map(|known| known.places.clone()).unwrap_or_default()
     }
 
     /// Where the lower of `dir` is among the lowers.
@@ -359,7 +403,7 @@ impl NodeTable {
         let mut names = Vec::new();
         let mut here = id;
         let mut path = loop {
-            let known = nodes.get(&here)?;
+            let known = nodes.all.get(&here)?;
             known.found.lower?;
             if let Some(redirect) = &known.found.redirect {
                 break redirect.clone();
@@ -378,7 +422,7 @@ impl NodeTable {
     /// The content that all openers of a node share: theirs, or else `fresh`.
     pub(super) fn content(&self, id: NodeId, fresh: Arc<OpenBytes>) -> Arc<OpenBytes> {
         let mut nodes = self.lock();
-        let Some(known) = nodes.get_mut(&id) else { return fresh };
+        let Some(known) = nodes.all.get_mut(&id) else { return fresh };
         known.content.upgrade().unwrap_or_else(|| {
             known.content = Arc::downgrade(&fresh);
             fresh
@@ -387,24 +431,24 @@ impl NodeTable {
 
     /// That content, if anybody has it open.
     pub(super) fn open_content(&self, id: NodeId) -> Option<Arc<OpenBytes>> {
-        self.lock().get(&id)?.content.upgrade()
+        self.lock().all.get(&id)?.content.upgrade()
     }
 
     /// How many directories are in a directory, if that was counted.
     pub(super) fn subdirectories(&self, dir: NodeId) -> Option<u32> {
-        self.lock().get(&dir)?.subdirectories
+        self.lock().all.get(&dir)?.subdirectories
     }
 
     /// Takes note of that count.
     pub(super) fn set_subdirectories(&self, dir: NodeId, count: u32) {
-        if let Some(known) = self.lock().get_mut(&dir) {
+        if let Some(known) = self.lock().all.get_mut(&dir) {
             known.subdirectories = Some(count);
         }
     }
 
     /// A directory has been made in (`1`) or removed from (`-1`) a directory.
     pub(super) fn count_directory(&self, dir: NodeId, change: i32) {
-        if let Some(known) = self.lock().get_mut(&dir) {
+        if let Some(known) = self.lock().all.get_mut(&dir) {
             known.subdirectories =
                 known.subdirectories.and_then(|count| count.checked_add_signed(change));
         }
@@ -412,7 +456,7 @@ impl NodeTable {
 
     /// Keeps a node known.
     pub(super) fn pin(&self, id: NodeId) {
-        if let Some(known) = self.lock().get_mut(&id) {
+        if let Some(known) = self.lock().all.get_mut(&id) {
             known.pins += 1;
         }
     }
@@ -425,7 +469,7 @@ impl NodeTable {
     /// The kernel has dropped that many lookups.
     pub(super) fn forget(&self, id: NodeId, lookups: u64) {
         let mut nodes = self.lock();
-        if let Some(known) = nodes.get_mut(&id) {
+        if let Some(known) = nodes.all.get_mut(&id) {
             known.lookups = known.lookups.saturating_sub(lookups);
         }
         drop_if_unused(&mut nodes, id);
@@ -434,7 +478,7 @@ impl NodeTable {
     /// How many nodes are known.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().all.len()
     }
 }
 
@@ -448,20 +492,18 @@ fn note(
     fresh: bool,
 ) -> u64 {
     let place = (dir, name.clone());
-    let known = match nodes.entry(found.id) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(Known {
-            found: found.clone(),
-            generation: 0,
-            places: Vec::new(),
-            lookups: 0,
-            pins: 0,
-            content: Weak::new(),
-            orphan: None,
-            subdirectories: None,
-            rising: false,
-        }),
-    };
+    let was = nodes.all.get(&found.id).and_then(|known| known.found.real).filter(|_| !fresh);
+    let known = nodes.all.entry(found.id).or_insert_with(|| Known {
+        found: found.clone(),
+        generation: 0,
+        places: Vec::new(),
+        lookups: 0,
+        pins: 0,
+        content: Weak::new(),
+        orphan: None,
+        subdirectories: None,
+        rising: false,
+    });
     let lookups = u64::from(because == Because::LookedUp);
     known.lookups += lookups;
     known.pins += u64::from(because == Because::Pinned);
@@ -489,8 +531,11 @@ fn note(
     if new {
         known.places.push(place);
     }
-    let generation = known.generation;
-    if new && let Some(parent) = nodes.get_mut(&dir) {
+    let (generation, now) = (known.generation, known.found.real);
+    if !found.kind.is_dir() {
+        nodes.is_inode(found.id, was, now);
+    }
+    if new && let Some(parent) = nodes.all.get_mut(&dir) {
         parent.pins += 1;
     }
     for (dir, _) in left {
@@ -513,7 +558,7 @@ fn path(nodes: &HashMap<NodeId, Known>, id: NodeId) -> Option<TreePath> {
 }
 
 fn unpin(nodes: &mut Nodes<'_>, id: NodeId) {
-    if let Some(known) = nodes.get_mut(&id) {
+    if let Some(known) = nodes.all.get_mut(&id) {
         known.pins = known.pins.saturating_sub(1);
     }
     drop_if_unused(nodes, id);
@@ -523,15 +568,16 @@ fn unpin(nodes: &mut Nodes<'_>, id: NodeId) {
 fn drop_if_unused(nodes: &mut Nodes<'_>, id: NodeId) {
     let mut queue = vec![id];
     while let Some(id) = queue.pop() {
-        let unused = nodes.get(&id).is_some_and(|known| {
+        let unused = nodes.all.get(&id).is_some_and(|known| {
             known.lookups == 0 && known.pins == 0 && known.content.strong_count() == 0
         });
         if !unused || id == NodeId::ROOT {
             continue;
         }
-        let places = nodes.remove(&id).map(|known| known.places).unwrap_or_default();
-        for (dir, _) in places {
-            if let Some(parent) = nodes.get_mut(&dir) {
+        let Some(known) = nodes.all.remove(&id) else { continue };
+        nodes.is_inode(id, known.found.real, None);
+        for (dir, _) in known.places {
+            if let Some(parent) = nodes.all.get_mut(&dir) {
                 parent.pins = parent.pins.saturating_sub(1);
                 queue.push(dir);
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use strata_content::FileTree;
+use strata_testkit::needs;
 use strata_tree::{DirOptions, FileHandle, NodeId, Numbers, OverlayDir, Trust};
 
 use super::refused;
@@ -19,7 +20,7 @@ use super::world::{READ, WRITE, options};
 use crate::Stack;
 use crate::writable::marks::{Mark, Marks};
 use crate::writable::origin_mark::Origin;
-use crate::writable::types::{Ownership, RenameMode, UnionOptions};
+use crate::writable::types::{Changes, Ownership, RenameMode, UnionOptions};
 use crate::writable::{Attr, Result, Union};
 
 /// Three directories, and a union of them while one is wanted.
@@ -105,6 +106,16 @@ impl Dirs {
 
     fn number(&self, path: &str) -> u64 {
         fs::symlink_metadata(self.path(path)).unwrap().ino()
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let (from, to) = ((NodeId::ROOT, from.as_bytes()), (NodeId::ROOT, to.as_bytes()));
+        self.union.as_ref().unwrap().rename(from, to, RenameMode::Replace, false).unwrap();
+    }
+
+    fn chmod(&self, node: NodeId, perm: u16) {
+        let changes = Changes { perm: Some(perm), ..Changes::default() };
+        self.union.as_ref().unwrap().set_attr(node, &changes).unwrap();
     }
 
     /// Copies an inode of the upper with all its attributes, as `cp -a` does.
@@ -276,4 +287,73 @@ fn the_names_of_a_copy_have_one_number_where_handles_tell_nothing() {
         assert_eq!(numbers[0], numbers[1]);
         assert_eq!(dirs.look("one").unwrap().id, one);
     }
+}
+
+/// Fifos, devices, sockets and links have no user attributes, so there nothing says in the upper
+/// whose number they keep.
+#[test]
+fn an_inode_that_has_no_mark_of_origin_is_one_node() {
+    if !needs::root() {
+        return;
+    }
+    let mut dirs = Dirs::new();
+    dirs.options = UnionOptions { user_marks: true, ownership: Ownership::Inode, ..options() };
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, dirs.path("lower/p"), fifo, 0o644.into(), 0).unwrap();
+    dirs.put("lower/other", "");
+    dirs.mount();
+    let held = dirs.look("p").unwrap().id;
+    dirs.chmod(held, 0o600);
+    assert_eq!(dirs.look("p").unwrap().id, held);
+    dirs.rename("p", "moved");
+    dirs.rename("other", "p");
+    let before = dirs.look("p").unwrap().stat;
+    dirs.chmod(held, 0o666);
+    assert_eq!(dirs.look("p").unwrap().stat, before);
+    assert_eq!(dirs.look("moved").unwrap().stat.perm, 0o666);
+}
+
+/// The kernel breaks hard links; both names then come from one lower node.
+#[test]
+fn each_name_of_a_broken_link_is_one_node_before_and_after_its_copy() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "lower");
+    fs::hard_link(dirs.path("lower/f"), dirs.path("lower/link")).unwrap();
+    dirs.put("upper/f", "empty");
+    let metacopy = File::open(dirs.path("upper/f")).unwrap();
+    dirs.marks().set(metacopy, Mark::Metacopy, b"").unwrap();
+    dirs.mount();
+    let (f, held) = (dirs.look("f").unwrap().id, dirs.look("link").unwrap().id);
+    assert_ne!(f, held);
+    dirs.append("link", " more");
+    assert_eq!((dirs.look("f").unwrap().id, dirs.look("link").unwrap().id), (f, held));
+    dirs.rename("link", "moved");
+    dirs.rename("f", "link");
+    let before = dirs.look("link").unwrap().stat;
+    dirs.chmod(held, 0o666);
+    assert_eq!(dirs.look("link").unwrap().stat, before);
+    assert_eq!(
+        (dirs.look("moved").unwrap().stat.perm, dirs.read("moved").as_str()),
+        (0o666, "lower more")
+    );
+}
+
+#[test]
+fn a_name_that_cannot_be_found_stops_no_copy_of_a_hard_link() {
+    let mut dirs = Dirs::new();
+    fs::create_dir(dirs.path("lower/d")).unwrap();
+    fs::create_dir(dirs.path("lower/twice")).unwrap();
+    dirs.put("lower/f", "lower");
+    fs::hard_link(dirs.path("lower/f"), dirs.path("lower/d/link")).unwrap();
+    dirs.mount();
+    dirs.rename("twice", "once");
+    dirs.rename("d", "moved");
+    dirs.end();
+    dirs.copy_upper("upper/once", "upper/again");
+    dirs.mount();
+    dirs.look("once").unwrap();
+    assert_eq!(refused(dirs.look("again")), Some(Errno::STALE));
+    dirs.append("f", " more");
+    assert_eq!(dirs.look("f").unwrap().stat.nlink, 2);
+    assert_eq!(dirs.read("moved/link"), "lower more");
 }
