@@ -35,6 +35,8 @@ pub(crate) enum Document {
     Time(Option<Timestamp>),
     /// Nanoseconds; Go prints them as `1m30s`.
     Duration(i64),
+    /// Go's map of any keys: one that it lacks is no error in a template.
+    Map(serde_json::Map<String, serde_json::Value>),
     /// Go's map of empty structs.
     Set(BTreeSet<String>),
     /// An empty struct.
@@ -120,6 +122,7 @@ impl Serialize for Document {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Self::Plain(value) => value.serialize(serializer),
+            Self::Map(map) => map.serialize(serializer),
             Self::Time(None) => serializer.serialize_str("0001-01-01T00:00:00Z"),
             Self::Time(Some(time)) => serializer.collect_str(time),
             Self::Duration(nanoseconds) => serializer.serialize_i64(*nanoseconds),
@@ -159,11 +162,29 @@ pub(crate) struct Values {
     /// there.
     origins: HashMap<usize, (Value, Document)>,
     nil: Arc<[Value]>,
+    /// Keys that maps are given.
+    keys: BTreeSet<String>,
 }
 
 impl Values {
     pub(crate) fn new() -> Self {
-        Self { origins: HashMap::new(), nil: Arc::from(Vec::new()) }
+        Self { origins: HashMap::new(), nil: Arc::from(Vec::new()), keys: BTreeSet::new() }
+    }
+
+    /// The value of a document where each of Go's maps, which may have any key, has those too; a
+    /// record has its own alone.
+    ///
+    /// # Errors
+    /// As [`Values::of`].
+    pub(crate) fn with_keys(
+        &mut self,
+        document: &Document,
+        keys: &BTreeSet<String>,
+    ) -> Result<Value> {
+        self.keys.clone_from(keys);
+        let value = self.of(document);
+        self.keys.clear();
+        value
     }
 
     /// The value of a document.
@@ -177,17 +198,22 @@ impl Values {
             Document::Time(time) => self.text(go_time(*time), document),
             Document::Duration(nanoseconds) => self.text(go_duration(*nanoseconds), document),
             Document::Unit => self.text("{}".to_owned(), document),
+            Document::Map(map) => {
+                let value = |one: &serde_json::Value| one.to_serde_value().context(unfit);
+                let map = map.iter().map(|(name, one)| Ok((Arc::from(&**name), value(one)?)));
+                self.go_map(map.collect::<Result<_>>()?, document)
+            }
             Document::Set(names) => {
                 let one = self.of(&Document::Unit)?;
                 let names = names.iter().map(|name| (Arc::from(&**name), one.clone()));
-                self.map(names.collect(), document)
+                self.go_map(names.collect(), document)
             }
             Document::List(list) => {
                 Value::List(list.iter().map(|one| self.of(one)).collect::<Result<_>>()?)
             }
             Document::NilList => Value::List(self.nil.clone()),
             Document::NilPointer => Value::Nil,
-            Document::NilMap => self.map(BTreeMap::new(), document),
+            Document::NilMap => self.go_map(BTreeMap::new(), document),
             Document::Record(fields) => {
                 let mut map = BTreeMap::new();
                 for field in fields {
@@ -206,6 +232,13 @@ impl Values {
         let origin = (Value::String(text.clone()), document.clone());
         self.origins.insert(Arc::as_ptr(&text).addr(), origin);
         Value::String(text)
+    }
+
+    fn go_map(&mut self, mut map: BTreeMap<Arc<str>, Value>, document: &Document) -> Value {
+        for key in &self.keys {
+            map.entry(Arc::from(&**key)).or_insert(Value::Nil);
+        }
+        self.map(map, document)
     }
 
     fn map(&mut self, map: BTreeMap<Arc<str>, Value>, document: &Document) -> Value {
@@ -272,6 +305,32 @@ mod tests {
             (3_600_000_000_000, "1h0m0s"),
         ] {
             assert_eq!(go_duration(nanoseconds), text);
+        }
+    }
+
+    #[test]
+    fn a_map_may_be_asked_for_any_key() {
+        let document = Document::Record(vec![
+            Field::new("Labels", Document::Map(json!({ "a": "b" }).as_object().unwrap().clone())),
+            Field::new("Volumes", Document::NilMap),
+        ]);
+        let print = |text: &str| -> Result<String> {
+            let mut out = Vec::new();
+            let template = crate::template::Template::parse(text)?;
+            template.print_documents(std::slice::from_ref(&document), &mut out)?;
+            Ok(String::from_utf8(out)?)
+        };
+        for (text, wanted) in [
+            ("{{.Labels.a}} {{.Labels.x}} {{.Volumes.y}}", "b <no value> <no value>\n"),
+            ("{{if .Labels.x}}yes{{else}}no{{end}} {{.Labels}}", "no map[a:b]\n"),
+            ("{{with .Labels}}{{.x}}{{range .}}[{{.}}]{{end}}{{end}}", "<no value>[b]\n"),
+            ("{{json .Labels}}{{.Labels.x}}", "{\"a\":\"b\"}<no value>\n"),
+            ("{{.Labels.x}}{{range .Labels}}{{upper .}}{{end}}", "<no value>B\n"),
+        ] {
+            assert_eq!(print(text).unwrap(), wanted, "{text}");
+        }
+        for text in ["{{.Nothing}}", "{{.Labels.x}}{{.x}}"] {
+            assert!(print(text).unwrap_err().to_string().contains("no entry for key"), "{text}");
         }
     }
 

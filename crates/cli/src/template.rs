@@ -9,8 +9,10 @@
 //! Beyond Go's own functions there are docker's: `json`, `join`, `split`, `lower`, `upper`,
 //! `title`, `truncate`, `pad`.
 //!
-//! Invariant: a field that a row does not have is an error, not an empty string.
+//! Invariant: a field that a row does not have is an error, not an empty string; a key that a map
+//! such as the labels does not have is `<no value>`, as Go prints it.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,22 +87,48 @@ impl Template {
         out: &mut dyn Write,
     ) -> Result<()> {
         for document in documents {
-            let value = lock(&self.values).of(document)?;
-            let text = self.row(&value, &String::new)?;
-            // The template engine knows no pointers, whose `nil` Go prints otherwise than a value
-            // that nothing has.
-            let is_said =
-                || serde_json::to_string(document).is_ok_and(|all| all.contains(NO_VALUE));
-            match text.contains(NO_VALUE) && !is_said() {
-                true => writeln!(out, "{}", text.replace(NO_VALUE, "<nil>"))?,
-                false => writeln!(out, "{text}")?,
-            }
+            writeln!(out, "{}", self.document(document)?)?;
         }
         Ok(())
     }
 
+    fn document(&self, document: &Document) -> Result<String> {
+        // The engine does not tell a record from a map: it is asked again with the key in all maps,
+        // and what lacks it then is a record.
+        let mut lacking = BTreeSet::new();
+        let text = loop {
+            let value = lock(&self.values).with_keys(document, &lacking)?;
+            match self.inner.execute_to_string(&value) {
+                Err(TemplateError::MissingKey { key }) if lacking.insert(key.clone()) => {}
+                text => break text,
+            }
+        };
+        let is_record = matches!(text, Err(TemplateError::MissingKey { .. }));
+        if !lacking.is_empty() && !is_record {
+            let value = lock(&self.values).of(document)?;
+            let lenient = self.inner.clone().missing_key(MissingKey::Invalid);
+            return self.told(lenient.execute_to_string(&value), &String::new);
+        }
+        let text = self.told(text, &String::new)?;
+        // The engine knows no pointers, whose `nil` Go prints otherwise than a value that nothing
+        // has.
+        let is_said = || serde_json::to_string(document).is_ok_and(|all| all.contains(NO_VALUE));
+        match text.contains(NO_VALUE) && !is_said() {
+            true => Ok(text.replace(NO_VALUE, "<nil>")),
+            false => Ok(text),
+        }
+    }
+
     fn row(&self, value: &Value, known: &dyn Fn() -> String) -> Result<String> {
-        self.inner.execute_to_string(value).map_err(|error| match (known().as_str(), error) {
+        self.told(self.inner.execute_to_string(value), known)
+    }
+
+    fn told(
+        &self,
+        text: std::result::Result<String, TemplateError>,
+        known: &dyn Fn() -> String,
+    ) -> Result<String> {
+        text.map_err(|error| match (known().as_str(), error) {
             ("", error) => anyhow!("--format {:?}: {error}", self.text),
             (known, error) => anyhow!("--format {:?}: {error}; fields are {known}", self.text),
         })

@@ -162,18 +162,10 @@ fn run(said: Option<&Value>) -> Document {
 fn set(kind: Kind, value: Option<&Value>) -> Document {
     match (kind, value) {
         (Kind::Health, Some(Value::Object(health))) => {
-            let fields = ImageConfig::HEALTH_KEYS.iter().filter_map(|name| {
-                let value = health.get(*name).filter(|value| !value.is_null())?;
-                let is_time = !matches!(*name, "Test" | "Retries");
-                let value = match value.as_i64().filter(|_| is_time) {
-                    Some(nanoseconds) => Document::Duration(nanoseconds),
-                    None => value.clone().into(),
-                };
-                Some(Field::new(*name, value))
-            });
-            Document::Record(fields.collect())
+            Document::Record(ImageConfig::HEALTH_KEYS.map(|name| of_health(name, health)).into())
         }
         (Kind::Set, Some(Value::Object(set))) => Document::Set(set.keys().cloned().collect()),
+        (Kind::Map, Some(Value::Object(map))) => Document::Map(map.clone()),
         (_, Some(value)) => value.clone().into(),
         (Kind::Text, None) => "".into(),
         (Kind::Flag, None) => false.into(),
@@ -181,6 +173,25 @@ fn set(kind: Kind, value: Option<&Value>) -> Document {
         (Kind::Map | Kind::Set, None) => Document::NilMap,
         (Kind::Pointer | Kind::Health, None) => Document::NilPointer,
     }
+}
+
+/// A field of a health check; JSON leaves out what is Go's zero value.
+fn of_health(name: &'static str, said: &Map<String, Value>) -> Field {
+    let is_time = !matches!(name, "Test" | "Retries");
+    let value: Document = match said.get(name).filter(|value| !value.is_null()) {
+        Some(value) => match value.as_i64().filter(|_| is_time) {
+            Some(nanoseconds) => Document::Duration(nanoseconds),
+            None => value.clone().into(),
+        },
+        None if name == "Test" => Document::NilList,
+        None if is_time => Document::Duration(0),
+        None => 0.into(),
+    };
+    let is_zero = match &value {
+        Document::Plain(value) => [json!(0), json!([])].contains(value),
+        other => matches!(other, Document::NilList | Document::Duration(0)),
+    };
+    Field::new(name, value).unless(is_zero)
 }
 
 /// Where things are, as docker says it of overlay2. Layers of the store are contents and
@@ -234,6 +245,22 @@ mod tests {
             .replace(['\n', ' '], "");
         assert_eq!(text(json!({})), zero);
         assert_eq!(text(json!({ "ExposedPorts": {}, "Shell": [], "Env": null })), zero);
+        // A check that is there has all fields in a template, and in JSON those that say something.
+        let health = json!({ "Test": ["CMD", "x"], "Interval": 5_000_000_000_i64, "Retries": 0 });
+        let Document::Record(fields) = set(Kind::Health, Some(&health)) else {
+            panic!("no record")
+        };
+        let shown = Document::Record(fields);
+        assert_eq!(
+            serde_json::to_string(&shown).unwrap(),
+            r#"{"Test":["CMD","x"],"Interval":5000000000}"#
+        );
+        let template =
+            "{{.Interval}} {{.Timeout}} {{.StartPeriod}} {{.StartInterval}} {{.Retries}}";
+        let mut out = Vec::new();
+        let template = crate::template::Template::parse(template).unwrap();
+        template.print_documents(&[shown], &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "5s 0s 0s 0s 0\n");
         let set = text(json!({ "Cmd": [], "Healthcheck": { "Retries": 1, "Test": ["NONE"] },
                                "StopTimeout": 0, "Own": 1 }));
         for part in [
