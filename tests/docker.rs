@@ -10,6 +10,7 @@ use std::process::Stdio;
 
 use strata_testkit::sandbox::Sandbox;
 use strata_testkit::talk::Talk;
+use strata_testkit::tars::Tar;
 
 /// A store with two images of equal parts, one of them under three names.
 fn loaded() -> Talk {
@@ -137,6 +138,21 @@ fn a_mount_is_inspected_by_any_path_of_its_directory() {
     let refused = sandbox.fails(&["inspect", "--type", "mount", "work"]);
     assert!(refused.contains("nothing is mounted on \"work\""), "{refused}");
     sandbox.ok(&["umount", "look"]);
+}
+
+#[test]
+fn json_of_an_image_steers_no_terminal() {
+    let sandbox = Sandbox::new();
+    let tar = Tar::default().file("a\u{9b}2J".as_bytes(), "\u{9b}".as_bytes()).end();
+    std::fs::write(sandbox.path().join("t.tar"), tar).unwrap();
+    sandbox.ok(&["import", "t.tar", "x:1"]);
+    for command in [&["ls", "x:1"][..], &["stat", "x:1:/a\u{9b}2J"], &["explore", "--print", "x:1"]]
+    {
+        let said = sandbox.ok(&[&["--format", "json"], command].concat());
+        assert!(said.contains("a\\u009b2J") && !said.contains('\u{9b}'), "{said}");
+    }
+    // A file is what it is.
+    assert_eq!(sandbox.ok(&["--format", "json", "cat", "x:1:/a\u{9b}2J"]), "\u{9b}");
 }
 
 /// A label too many keeps an image, never removes one.

@@ -13,11 +13,13 @@
 //! [`Values`] makes what the template engine works on, whose maps are sorted and know no order: it
 //! remembers for each what JSON is made of it.
 //!
-//! Invariant: `{{json .X}}` prints the same bytes as the part X of the printed document.
+//! Invariants: `{{json .X}}` prints the same bytes as the part X of the printed document; no JSON
+//! has a character by which what an image says could steer a terminal.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -151,8 +153,64 @@ impl Serialize for Document {
 /// `out` refuses.
 pub(crate) fn print(documents: &[Document], out: &mut dyn Write) -> Result<()> {
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    documents.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, indent))?;
+    let to = TameJson::new(&mut *out);
+    documents.serialize(&mut serde_json::Serializer::with_formatter(to, indent))?;
     Ok(writeln!(out)?)
+}
+
+/// Whether JSON may have a character in a text as it is, and a terminal does something with it:
+/// DEL, the controls of 8 bits, and what turns the direction of writing.
+fn steers(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON with those characters as `\u009b`, which is the same to who reads it.
+fn tame(json: &str) -> Cow<'_, str> {
+    if !json.contains(steers) {
+        return Cow::Borrowed(json);
+    }
+    let mut tame = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        match steers(c) {
+            // Writing to a String cannot fail.
+            true => write!(tame, "\\u{:04x}", u32::from(c)).unwrap_or_default(),
+            false => tame.push(c),
+        }
+    }
+    Cow::Owned(tame)
+}
+
+/// Writes JSON on, tame. Such characters are in texts alone, so it need not know where it is.
+pub(crate) struct TameJson<W> {
+    to: W,
+    /// The beginning of a character.
+    begun: Vec<u8>,
+}
+
+impl<W> TameJson<W> {
+    pub(crate) fn new(to: W) -> Self {
+        Self { to, begun: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for TameJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let all = [&std::mem::take(&mut self.begun), bytes].concat();
+        for chunk in all.utf8_chunks() {
+            self.to.write_all(tame(chunk.valid()).as_bytes())?;
+            // What is no text is none of ours.
+            match std::str::from_utf8(chunk.invalid()) {
+                Err(error) if error.error_len().is_none() => self.begun = chunk.invalid().to_vec(),
+                Ok(_) | Err(_) => self.to.write_all(chunk.invalid())?,
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// What a template works on, and the JSON of it.
@@ -253,7 +311,11 @@ impl Values {
     /// # Errors
     /// It is no data, such as a function.
     pub(crate) fn json(&self, value: &Value) -> std::result::Result<String, serde_json::Error> {
-        serde_json::to_string(&Shown { value, values: self })
+        let json = serde_json::to_string(&Shown { value, values: self })?;
+        Ok(match tame(&json) {
+            Cow::Borrowed(_) => json,
+            Cow::Owned(tame) => tame,
+        })
     }
 }
 
@@ -306,6 +368,26 @@ mod tests {
         ] {
             assert_eq!(go_duration(nanoseconds), text);
         }
+    }
+
+    #[test]
+    fn no_json_steers_a_terminal() {
+        let label = "a\u{9b}2J\u{7f}\u{202e}é\u{1f980}\n";
+        let document = Document::from(json!({ "Label": label }));
+        let tame = "a\\u009b2J\\u007f\\u202eé\u{1f980}\\n";
+        let mut printed = Vec::new();
+        print(std::slice::from_ref(&document), &mut printed).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        assert!(printed.contains(tame), "{printed}");
+        let read: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(read[0]["Label"], label);
+        let mut values = Values::new();
+        let root = values.of(&document).unwrap();
+        assert_eq!(values.json(&root).unwrap(), format!(r#"{{"Label":"{tame}"}}"#));
+        // A character may come in pieces.
+        let mut pieces = TameJson::new(Vec::new());
+        label.as_bytes().chunks(1).for_each(|byte| pieces.write_all(byte).unwrap());
+        assert_eq!(String::from_utf8(pieces.to).unwrap(), tame.replace("\\n", "\n"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::commands::{
     containerd, df, facts, housekeeping, layers, lint, load, mount, save, shell,
 };
 use crate::context::{Asked, Context, Format};
+use crate::document::TameJson;
 use crate::look::Screen;
 use crate::plain::plain;
 use crate::progress::ShowProgress;
@@ -42,12 +43,16 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         bail!("--progress tty wants a terminal; plain shows lines");
     }
     let stdout = std::io::stdout();
-    let mut out = BufWriter::new(match command.ends_with_reader() {
+    let json = context.format == Format::Json;
+    let results = match command.ends_with_reader() {
         true => Results::new(stdout),
         false => Results::to_the_end(stdout),
+    };
+    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match json && !is_of_bytes(&command) {
+        true => Box::new(TameJson::new(results)),
+        false => Box::new(results),
     });
     let mut err = std::io::stderr();
-    let json = context.format == Format::Json;
     let mut screen = Screen { out: &mut out, err: &mut err, terminal, json };
     dispatch(&command, &context, &mut screen)?;
     Ok(out.flush()?)
@@ -117,6 +122,20 @@ fn dispatch(command: &Command, context: &Context, screen: &mut Screen<'_>) -> Re
         Command::Man(args) => shell::run_man(args, Cli::command(), &mut screen.out)?,
     }
     Ok(())
+}
+
+/// Whether it writes files, archives or pages, whatever format is asked for.
+fn is_of_bytes(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Cat(_)
+            | Command::Cp(_)
+            | Command::Export(_)
+            | Command::Save(_)
+            | Command::Report(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+    )
 }
 
 /// Whether its rows are those that docker's templates know.

@@ -16,7 +16,7 @@ use strata_tree::DiffId;
 use super::KnownImage;
 use super::facts::{driver, of_image, shown};
 use crate::context::{Context, Format};
-use crate::document::{self, Document, Field};
+use crate::document::{self, Document, Field, TameJson};
 use crate::template::Template;
 use stratafs::MountInfo;
 use stratafs::{NamedUpper, Uppers};
@@ -83,7 +83,7 @@ pub(crate) fn run_inspect(
         (Format::Template(text), _) => Template::parse(text)?.print_documents(&found, out)?,
         // As docker: on one line where JSON is asked for, else to read.
         (Format::Json, _) | (_, Some("json")) => {
-            serde_json::to_writer(&mut *out, &found)?;
+            serde_json::to_writer(TameJson::new(&mut *out), &found)?;
             writeln!(out)?;
         }
         (Format::Table, Some(text)) => Template::parse(text)?.print_documents(&found, out)?,
