@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -120,12 +120,45 @@ fn an_upper_has_one_writer_and_one_image() {
 }
 
 #[test]
+fn a_damaged_upper_is_told_and_removed_by_its_name() {
+    let sandbox = busybox();
+    sandbox.ok(&["load", "-i", text(&strata_testkit::fixture("cases.oci"))]);
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&sandbox.dir("mnt"))]);
+    sandbox.ok(&["umount", "mnt"]);
+    let description = sandbox.path().join("store/uppers/work/upper.json");
+    let image = sandbox.json(&["uppers"])[0]["image"].as_str().unwrap().to_owned();
+    fs::write(&description, "").unwrap();
+    assert_eq!(sandbox.json(&["uppers"])[0]["reference"], "(damaged)");
+    assert!(sandbox.ok(&["ps", "-a"]).contains("(damaged)"));
+    assert!(sandbox.run(&["gc"]).status.success());
+    // It may be on any image.
+    for args in [
+        &["rmi", "cases.oci:1"][..],
+        &["image", "prune", "-a", "-f"],
+        &["mount", "--upper", "work", IMAGE, "mnt"],
+        &["diff", "work"],
+    ] {
+        let error = sandbox.fails(args);
+        assert!(error.contains("upper work is damaged: "), "{error}");
+        assert!(error.contains("; `strata rm work` removes"), "{error}");
+    }
+    // It is on this one.
+    fs::write(&description, format!("{{\"image\": \"{image}\"}}")).unwrap();
+    assert!(sandbox.fails(&["rmi", IMAGE]).contains("upper work is on top of it"));
+    sandbox.ok(&["image", "prune", "-a", "-f"]);
+    assert_eq!(sandbox.json(&["images"]).as_array().unwrap().len(), 1);
+    assert!(sandbox.fails(&["diff", "work"]).contains("`strata rm work` removes"));
+    sandbox.ok(&["rm", "work"]);
+    sandbox.ok(&["rmi", IMAGE]);
+}
+
+#[test]
 fn a_directory_names_the_upper_that_is_mounted_there_now() {
     let sandbox = busybox();
     let point = sandbox.dir("mnt");
     sandbox.ok(&["mount", "--upper", "first", IMAGE, "mnt"]);
     fs::write(point.join("of-first"), "").unwrap();
-    let open = fs::File::open(point.join("of-first")).unwrap();
+    let open = File::open(point.join("of-first")).unwrap();
     sandbox.ok(&["umount", "--lazy", "mnt"]);
     // Nothing is there, so it is the one that was.
     assert_eq!(sandbox.ok(&["diff", "./mnt"]), "A /of-first\n");

@@ -289,7 +289,7 @@ impl Engine {
         if let (Unmounted::Ended, Some(name)) = (unmounted, upper) {
             // A daemon has removed its temporary upper; the kernel removes nothing.
             let uppers = self.uppers();
-            if let Some(upper) = uppers.find(&name)?.filter(|upper| upper.temporary)
+            if let Some(upper) = uppers.known(&name)?.filter(|upper| upper.temporary)
                 && !uppers.is_mounted(&upper)?
             {
                 uppers.remove(&upper)?;
@@ -311,16 +311,17 @@ impl Engine {
         Uppers::new(&self.root, self.mount_records())
     }
 
-    /// A writable layer by its name, or by the directory that it is mounted on.
+    /// A writable layer by its name, or by the directory that it is mounted on; also a damaged one,
+    /// which can only be removed.
     ///
     /// # Errors
     /// `Doing`: it cannot be read; `Refused` for what cannot be a name, and as
     /// [`Engine::mount_at`].
     pub fn upper(&self, text: &str) -> Result<Option<NamedUpper>> {
         match self.mount_at(Path::new(text))?.and_then(|mount| mount.record.upper) {
-            Some(name) => self.uppers().find(&name),
+            Some(name) => self.uppers().known(&name),
             None if text.contains(['/', ':']) => Ok(None),
-            None => self.uppers().find(text),
+            None => self.uppers().known(text),
         }
     }
 
@@ -364,6 +365,7 @@ impl Engine {
             temporary: wanted.is_none() && !keep,
             apart: !root,
             user_marks: root && !in_first_user_namespace().unwrap_or(true),
+            damage: None,
         };
         Ok((uppers.create(&upper, image.files.clone())?, true))
     }

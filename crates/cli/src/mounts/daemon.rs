@@ -53,7 +53,7 @@ pub(crate) struct MountRequest {
     pub(crate) engine: Engine,
     /// The image as the user named it.
     pub(crate) image: String,
-    /// The image that this was when it was looked for: the daemon's, whoever has the name then.
+    /// The image that this was when it was looked for: the daemon's, also where the name has moved.
     pub(crate) image_id: Option<String>,
     /// The directory to mount on.
     pub(crate) directory: PathBuf,

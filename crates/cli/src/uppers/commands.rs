@@ -87,7 +87,7 @@ pub(crate) fn run_uppers(context: &Context, _: &UppersArgs, out: &mut impl Write
     let shelf = context.engine().uppers();
     let mut rows = Vec::new();
     let mounted = context.engine().mounts()?;
-    for upper in shelf.all()? {
+    for upper in shelf.listed()? {
         let at =
             MountInfo::of_upper(&mounted, &upper.name).map(|one| one.record.mountpoint.clone());
         let bytes = shelf.bytes(&upper)?;

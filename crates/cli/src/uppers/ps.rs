@@ -71,7 +71,7 @@ pub(crate) fn run_ps(context: &Context, args: &PsArgs, out: &mut impl Write) -> 
     let shelf = context.engine().uppers();
     let (mounted, now) = (context.engine().mounts()?, Timestamp::now());
     let mut rows = Vec::new();
-    for upper in shelf.all()? {
+    for upper in shelf.listed()? {
         let mount = MountInfo::of_upper(&mounted, &upper.name);
         if mount.is_none() && !args.all {
             continue;

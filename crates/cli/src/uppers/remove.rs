@@ -73,7 +73,7 @@ fn remove(context: &Context, name: &str, force: bool) -> Result<bool> {
         }
     }
     // A temporary one goes with its mount.
-    match shelf.find(&upper.name)? {
+    match shelf.known(&upper.name)? {
         Some(upper) => Ok(shelf.remove(&upper).map(|()| true)?),
         None => Ok(true),
     }
@@ -86,7 +86,7 @@ pub(crate) fn run_prune(context: &Context, args: &PruneArgs, out: &mut impl Writ
     }
     let shelf = context.engine().uppers();
     let (mut gone, mut freed) = (Vec::new(), 0);
-    for upper in shelf.all()? {
+    for upper in shelf.listed()? {
         if shelf.is_mounted(&upper)? {
             continue;
         }

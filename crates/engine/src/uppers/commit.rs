@@ -50,6 +50,7 @@ impl Engine {
     /// # Errors
     /// `Doing`, naming the upper: its image is gone, or it is damaged.
     pub fn view(&self, upper: &NamedUpper) -> Result<(OpenImage, UpperView)> {
+        let upper = &upper.clone().whole()?;
         let image = self
             .image(&upper.image)
             .with_context(|| format!("cannot open the image of upper {}", upper.name))?;

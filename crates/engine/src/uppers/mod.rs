@@ -51,6 +51,9 @@ pub struct NamedUpper {
     /// Marks are `user.overlay.*` all the same if not: root of a user namespace may set no others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user_marks: bool,
+    /// What is wrong with its `upper.json`. Such an upper can be listed and removed, and no more.
+    #[serde(skip)]
+    pub damage: Option<String>,
 }
 
 impl NamedUpper {
@@ -61,8 +64,11 @@ impl NamedUpper {
         UnionOptions { ownership, user_marks, ..UnionOptions::default() }
     }
 
-    /// When it was made; `None` if that is no time.
+    /// When it was made; `None` if that is no time, or not known.
     pub fn created_at(&self) -> Option<Timestamp> {
+        if self.damage.is_some() {
+            return None;
+        }
         Timestamp::from_second(i64::try_from(self.created).ok()?).ok()
     }
 
@@ -82,12 +88,50 @@ impl NamedUpper {
     /// The image below.
     ///
     /// # Errors
-    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    /// `Refused`: its description is damaged and does not tell.
     pub fn image_id(&self) -> Result<ImageId> {
-        let text = &self.image;
-        text.parse().map_err(|why: strata_tree::DigestError| {
-            Error::Refused(format!("upper {} names the image {text:?}: {why}", self.name))
-        })
+        self.image.parse().map_err(|why| self.unusable(&format!("{why}")))
+    }
+
+    /// Refuses one whose description is damaged.
+    pub(crate) fn whole(self) -> Result<Self> {
+        match &self.damage {
+            Some(why) => Err(self.unusable(why)),
+            None => Ok(self),
+        }
+    }
+
+    /// What is wrong with it, and the way out.
+    fn unusable(&self, why: &str) -> Error {
+        let (name, why) = (&self.name, self.damage.as_deref().unwrap_or(why));
+        Error::Refused(format!(
+            "the upper.json of upper {name} is damaged: {why}; `strata rm {name}` removes the \
+             upper with what was written into it"
+        ))
+    }
+
+    /// One from the text of its description.
+    fn parse(name: &str, text: &[u8]) -> Self {
+        let read = serde_json::from_slice::<Self>(text).map_err(|error| error.to_string());
+        let read = read.and_then(|upper| match upper.image.parse::<ImageId>() {
+            Ok(_) => Ok(upper),
+            Err(why) => Err(format!("it names the image {:?}: {why}", upper.image)),
+        });
+        let read = read.unwrap_or_else(|why| {
+            // Images that it is certainly not on can go.
+            let value = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default();
+            Self {
+                name: String::new(),
+                image: value["image"].as_str().unwrap_or_default().to_owned(),
+                reference: "(damaged)".to_owned(),
+                created: 0,
+                temporary: false,
+                apart: false,
+                user_marks: false,
+                damage: Some(why),
+            }
+        });
+        Self { name: name.to_owned(), ..read }
     }
 }
 
@@ -122,26 +166,40 @@ impl Uppers {
     /// One upper, if there is one of that name.
     ///
     /// # Errors
-    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name, or is damaged.
     pub fn find(&self, name: &str) -> Result<Option<NamedUpper>> {
-        let path = self.path(name)?.join("upper.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let upper: NamedUpper = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        Ok(Some(NamedUpper { name: name.to_owned(), ..upper }))
+        self.known(name)?.map(NamedUpper::whole).transpose()
     }
 
-    /// All of them, by name.
+    /// The same, damaged as it may be.
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
+    pub fn known(&self, name: &str) -> Result<Option<NamedUpper>> {
+        let path = self.path(name)?.join("upper.json");
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(NamedUpper::parse(name, &text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// All of them, by name, for a caller that asks which images they are on: damaged ones too, as
+    /// far as their image can be told.
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper; `Refused` for a damaged one that may be on any image.
     pub fn all(&self) -> Result<Vec<NamedUpper>> {
+        let all = self.listed()?;
+        all.iter().try_for_each(|upper| upper.image_id().map(drop))?;
+        Ok(all)
+    }
+
+    /// All of them, by name, damaged as they may be.
+    ///
+    /// # Errors
+    /// `Doing`, `Io`, naming the upper.
+    pub fn listed(&self) -> Result<Vec<NamedUpper>> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -153,11 +211,20 @@ impl Uppers {
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot list {}", self.dir.display()))?;
             if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
-                all.extend(self.find(name)?);
+                all.extend(self.known(name)?);
             }
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
+    }
+
+    /// One that is on the image, if there is any now.
+    ///
+    /// # Errors
+    /// As [`Uppers::all`].
+    pub fn on_image(&self, image: &ImageId) -> Result<Option<NamedUpper>> {
+        let image = image.to_string();
+        Ok(self.all()?.into_iter().find(|upper| upper.image == image))
     }
 
     /// Makes an upper; its root looks like the image's. Nobody else writes to it as long as what
@@ -267,8 +334,11 @@ impl Uppers {
                 Err(error) => tracing::warn!("cannot remove {}: {error}", half.display()),
             }
         }
-        for upper in self.all()? {
-            if upper.temporary && !self.is_mounted(&upper)? {
+        for upper in self.listed()? {
+            if upper.damage.is_some() {
+                // Whether it is to go, nobody knows.
+                tracing::warn!("{}", upper.unusable(""));
+            } else if upper.temporary && !self.is_mounted(&upper)? {
                 match self.remove(&upper) {
                     Ok(()) => gone.push(upper.name),
                     Err(error) => tracing::warn!("{error}"),
