@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::XattrFlags;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use strata_testkit::sandbox::Sandbox;
@@ -117,6 +118,35 @@ fn an_upper_has_one_writer_and_one_image() {
     // Nothing was made for the mounts that failed.
     assert_eq!(sandbox.json(&["uppers"]).as_array().unwrap().len(), 1);
     sandbox.ok(&["umount", text(&one)]);
+}
+
+#[test]
+fn an_image_under_an_upper_that_was_made_while_others_go_stays() {
+    let sandbox = busybox();
+    sandbox.ok(&["load", "-i", text(&strata_testkit::fixture("cases.oci"))]);
+    sandbox.ok(&["import", text(&strata_testkit::fixture("rootfs.tar")), "other:1"]);
+    sandbox.ok(&["mount", "--upper", "gate", "other:1", text(&sandbox.dir("mnt"))]);
+    sandbox.ok(&["umount", "mnt"]);
+    let uppers = sandbox.path().join("store/uppers");
+    let (gate, whole) = (uppers.join("gate/upper.json"), uppers.join("gate/whole.json"));
+    fs::rename(&gate, &whole).unwrap();
+    mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+
+    let removal = sandbox.spawn(&["rmi", "cases.oci:1", IMAGE]);
+    // It has listed the uppers, and reads this one, once another one is made.
+    let mut said = File::options().write(true).open(&gate).unwrap();
+    let description = fs::read_to_string(&whole).unwrap();
+    fs::rename(&whole, &gate).unwrap();
+    sandbox.ok(&["mount", "--upper", "late", IMAGE, "mnt"]);
+    sandbox.ok(&["umount", "mnt"]);
+    said.write_all(description.as_bytes()).unwrap();
+    drop(said);
+
+    let output = removal.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("upper late is on top of it"), "{error}");
+    assert_eq!(sandbox.ok(&["diff", "late"]), "");
+    assert!(sandbox.fails(&["inspect", "cases.oci:1"]).contains("no image"));
 }
 
 #[test]

@@ -11,7 +11,6 @@
 //! upper on or given a name since; one that a killed fetch brought is found at the next start, or
 //! at a cleanup after the fetch has ended.
 
-use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stratafs::{Engine, Holds, ImageId, ImageRecord, Reference, Store};
@@ -126,18 +125,15 @@ impl FetchedImages<'_> {
     pub(crate) fn remove_unused(&self) -> Result<()> {
         self.settle_all()?;
         let noted = self.state().noted_images()?;
-        if noted.is_empty() {
-            return Ok(());
-        }
-        let under_uppers = self.under_uppers();
         for image in noted {
             if let Some(record) = self.store.images().get(&image)? {
-                // While it is not known what uppers are on, one may be on this.
-                let Some(under_uppers) = &under_uppers else { continue };
                 if self.state().uses_any(&record.layers)? {
                     continue;
                 }
-                if !under_uppers.contains(&image.to_string())
+                // Asked for each image: the one before it may have taken long to go. While it is
+                // not known what uppers are on, one may be on this.
+                let Some(under_upper) = self.is_under_upper(&image) else { continue };
+                if !under_upper
                     && let Some(names) = self.only_names(&image)?
                     && !self.remove(&record, &names)?
                 {
@@ -149,13 +145,14 @@ impl FetchedImages<'_> {
         Ok(())
     }
 
-    /// The images that somebody has put an upper on; `None` if that cannot be told, which stops no
-    /// cleanup: layers that nobody needs go all the same.
-    fn under_uppers(&self) -> Option<HashSet<String>> {
-        match Engine::new(self.store.root()).uppers().all() {
-            Ok(uppers) => Some(uppers.into_iter().map(|upper| upper.image).collect()),
+    /// Whether somebody has put an upper on the image; `None` if that cannot be told, which stops
+    /// no cleanup: layers that nobody needs go all the same.
+    fn is_under_upper(&self, image: &ImageId) -> Option<bool> {
+        match Engine::new(self.store.root()).uppers().on_image(image) {
+            Ok(upper) => Some(upper.is_some()),
             Err(error) => {
-                tracing::warn!("images that were fetched for containerd stay for now: {error}");
+                let short = image.short();
+                tracing::warn!("image {short}, fetched for containerd, stays for now: {error}");
                 None
             }
         }

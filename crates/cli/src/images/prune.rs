@@ -126,6 +126,10 @@ pub(super) fn prune(
         if !wanted || !meant || used.contains(&image.record.id) {
             continue;
         }
+        // Asked again: the images before it may have taken long to go.
+        if context.engine().uppers().on_image(&image.record.id)?.is_some() {
+            continue;
+        }
         let known: Vec<&str> = image.tags.iter().map(String::as_str).collect();
         match store.images().remove_known(&image.record.id, &known) {
             Ok(layers) => {

@@ -61,13 +61,13 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store_to_change()?;
-    let users = Users::of(context)?;
     if args.dry_run {
+        let users = Users::of(context)?;
         return super::dry_run::run(context, &store, &users, &args.images, args.force, out);
     }
     let mut failed = Vec::new();
     for text in &args.images {
-        match context.freeing(|| remove(&store, &users, text, args.force, out)) {
+        match context.freeing(|| remove(context, &store, text, args.force, out)) {
             Ok(()) => {}
             // As docker says it, which does not call it an error.
             Err(error) if args.force && is_absent(&error) => {
@@ -85,14 +85,16 @@ pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -
 /// Again, as long as others name the image or take a name away between the question what is to go
 /// and its going.
 fn remove(
+    context: &Context,
     store: &Store,
-    users: &Users,
     text: &str,
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
     loop {
-        match remove_as_named(store, users, text, force) {
+        // Asked for each image: the one before it may have taken long to go.
+        let users = Users::of(context)?;
+        match remove_as_named(store, &users, text, force) {
             Ok(lines) => return Ok(lines.iter().try_for_each(|line| writeln!(out, "{line}"))?),
             Err(error) if is_renamed(&error) => {}
             Err(error) => return Err(error),
