@@ -41,8 +41,12 @@ pub(crate) const BLOB: u64 = TOP + 2;
 /// The node of the first reference's directory.
 const REFERENCES: u64 = 2;
 
-/// How much later than its change a listing of images is distinguished from the next change.
+/// How much later than its change a file is distinguished from the next change.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// What changes with the images of a store. Their listing is replaced just before the index is
+/// committed, which may take any time: so the index and its log count too.
+const OF_IMAGES: [&str; 4] = ["images.json", "index.db", "index.db-wal", "layer-blobs"];
 
 /// Fetches the image of a reference into the store; `false` if that cannot be.
 pub(crate) type Fetch = dyn Fn(&Store, &Reference) -> bool + Send + Sync;
@@ -85,12 +89,13 @@ struct Numbers {
 
 struct KnownImages {
     catalogue: Arc<Catalogue>,
-    /// Of `images.json` and `layer-blobs`, and when they were looked at.
+    /// Of the files, and when they were looked at.
     stamp: Stamp,
     read: SystemTime,
 }
 
-type Stamp = [Option<(u64, SystemTime)>; 2];
+/// The inode, the size and the time of the last change of each of [`OF_IMAGES`].
+type Stamp = [Option<(u64, u64, SystemTime)>; 4];
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,13 +273,12 @@ impl ServedLayers {
     /// Those of the store.
     pub(crate) fn catalogue(&self) -> Result<Arc<Catalogue>> {
         let mut known = lock(&self.known);
-        let stamp = ["images.json", "layer-blobs"].map(|name| {
+        let stamp = OF_IMAGES.map(|name| {
             let meta = std::fs::metadata(self.store.root().join(name)).ok()?;
-            Some((meta.ino(), meta.modified().ok()?))
+            Some((meta.ino(), meta.len(), meta.modified().ok()?))
         });
-        // The listing is replaced just before the index is committed.
         let settled = |at: &SystemTime| {
-            let changed = stamp.iter().flatten().map(|(_, changed)| *changed);
+            let changed = stamp.iter().flatten().map(|(.., changed)| *changed);
             changed.max().is_none_or(|changed| *at > changed + SETTLED)
         };
         if let Some(known) = &*known
@@ -372,4 +376,57 @@ pub(crate) fn reference_name(reference: &Reference) -> String {
 /// The reference of a directory's name.
 pub(crate) fn reference_named(name: &[u8]) -> Option<Reference> {
     String::from_utf8(STANDARD.decode(name).ok()?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::{Barrier, OnceLock};
+
+    use strata_layer::{Step, StoreOptions};
+    use stratafs::{Engine, Quiet};
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_committed_long_after_its_listing_is_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("store");
+        let loaded = Engine::new(&root).load(strata_testkit::fixture("cases.oci"), &Quiet).unwrap();
+        // As where the last change, and a commit's beginning, were long ago.
+        let age = |root: &std::path::Path| {
+            for name in OF_IMAGES {
+                if let Ok(file) = File::options().write(true).open(root.join(name)) {
+                    file.set_modified(SystemTime::now() - 10 * SETTLED).unwrap();
+                }
+            }
+        };
+        let class = XattrClass::Trusted;
+        let served = Arc::new(ServedLayers::new(Store::open(&root).unwrap(), class, None));
+        let (listed, looked) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let on_step = {
+            let (root, listed, looked) = (root.clone(), Arc::clone(&listed), Arc::clone(&looked));
+            let once = OnceLock::new();
+            move |step| {
+                if step == Step::ImageListed && once.set(()).is_ok() {
+                    age(&root);
+                    listed.wait();
+                    looked.wait();
+                }
+            }
+        };
+        let options = StoreOptions { on_step: Some(Arc::new(on_step)), ..StoreOptions::default() };
+        let store = Store::open_with(&root, options).unwrap();
+        let names = || served.catalogue().unwrap().names().count();
+        std::thread::scope(|scope| {
+            let tagging = scope.spawn(|| {
+                store.images().tag("stratafs.test/late:1", &loaded[0].id).unwrap();
+            });
+            listed.wait();
+            assert_eq!(names(), 1);
+            looked.wait();
+            tagging.join().unwrap();
+        });
+        assert_eq!(names(), 2);
+    }
 }
