@@ -107,7 +107,7 @@ impl UpperInodes {
     /// The size of a metacopy. Its inode's is the same, unless a crash has left part of a copy,
     /// which only a view shows: all others have mended it.
     fn size_below(&self, found: &NodeState) -> Result<u64> {
-        let lower = found.lower.ok_or_else(|| damaged("ask for the size of a metacopy"))?;
+        let lower = found.lower.ok_or_else(without_content)?;
         Ok(self.lower.node(lower)?.stat.size)
     }
 
@@ -221,6 +221,11 @@ impl UpperInodes {
             (None, None) => Err(Error::Refused(Errno::NOENT)),
         }
     }
+}
+
+/// A metacopy's lower is gone (overlayfs.rst, "Metadata only copy up").
+pub(super) fn without_content() -> Error {
+    damaged("find the content of a metacopy in the lower")
 }
 
 /// `stat` of a node that is only in the lower.

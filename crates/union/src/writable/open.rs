@@ -14,7 +14,7 @@ use super::base::Base;
 use super::copy_up::CopyUp;
 use super::error::{Doing, Error, Result};
 use super::files::OpenFile;
-use super::inodes::UpperInodes;
+use super::inodes::{UpperInodes, without_content};
 use super::locks::NodeLocks;
 use super::open_bytes::OpenBytes;
 use super::protected::ProtectedNodes;
@@ -136,6 +136,7 @@ impl FileOpener {
             (CopyStage::Lower | CopyStage::Meta, Some(lower), _) => {
                 OpenBytes::lower(self.lower.open(lower)?.into())
             }
+            (CopyStage::Meta, None, _) => return Err(without_content()),
             (.., Some(made)) => OpenBytes::upper(Arc::new(made), true),
             _ => OpenBytes::upper(self.inodes.open_upper(&seen, write)?, write),
         };

@@ -357,3 +357,28 @@ fn a_name_that_cannot_be_found_stops_no_copy_of_a_hard_link() {
     assert_eq!(dirs.look("f").unwrap().stat.nlink, 2);
     assert_eq!(dirs.read("moved/link"), "lower more");
 }
+
+#[test]
+fn a_metacopy_whose_content_is_gone_can_be_changed_and_removed() {
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "lower");
+    dirs.mount();
+    dirs.chmod(dirs.look("f").unwrap().id, 0o600);
+    dirs.end();
+    fs::remove_file(dirs.path("lower/f")).unwrap();
+    dirs.mount();
+    let id = dirs.look("f").unwrap().id;
+    dirs.chmod(id, 0o640);
+    let stat = dirs.look("f").unwrap().stat;
+    assert_eq!((stat.perm, stat.size), (0o640, 5));
+    let union = dirs.union.as_ref().unwrap();
+    for how in [READ, WRITE] {
+        assert_eq!(refused(union.open_file(id, how)), Some(Errno::IO));
+    }
+    let cut = Changes { size: Some(1), ..Changes::default() };
+    assert_eq!(refused(union.set_attr(id, &cut)), Some(Errno::IO));
+    let (from, to) = ((NodeId::ROOT, &b"f"[..]), (NodeId::ROOT, &b"g"[..]));
+    assert_eq!(refused(union.rename(from, to, RenameMode::Replace, false)), Some(Errno::IO));
+    union.unlink(NodeId::ROOT, b"f").unwrap();
+    assert!(union.lookup(NodeId::ROOT, b"f").unwrap().is_none());
+}
