@@ -27,7 +27,7 @@ use super::descriptor::by_descriptor;
 use super::error::{Doing, Result, damaged};
 use super::inode_attrs::{refill, set_times};
 use super::inode_maker::{Dress, InodeMaker};
-use super::inodes::UpperInodes;
+use super::inodes::{UpperInodes, without_content};
 use super::links::LinkFinder;
 use super::locks::NodeLocks;
 use super::marks::{Mark, Marks};
@@ -193,7 +193,7 @@ impl CopyUp {
     fn fill(&self, id: NodeId, keep: Option<u64>) -> Result<Option<File>> {
         let (seen, file) = self.open_to_fill(id)?;
         let Some(lower) = seen.found.lower else {
-            return Err(damaged("fill a metacopy that has no lower"));
+            return Err(without_content());
         };
         let sync = self.sync_of(&seen, self.lower.node(lower)?.stat.size, keep);
         let size = stat(&file)?.stx_size;
@@ -248,11 +248,17 @@ impl CopyUp {
         }
     }
 
-    /// Marks a file of the upper with the lower's node that it is a copy of.
+    /// Marks a file of the upper with the lower's node that it is a copy of. One whose attributes
+    /// leave no room for the mark goes without, as kinds do that can have none.
     fn mark_origin(&self, file: &File, lower: NodeId, sync: Sync) -> Result<()> {
         let origin = self.origins.of(file, lower, sync == Sync::Late)?;
-        self.marks.set(file, Mark::StrataOrigin, &origin.format())?;
-        if origin.unsynced { self.unsynced.add(file, origin) } else { Ok(()) }
+        match self.marks.set(file, Mark::StrataOrigin, &origin.format()) {
+            Ok(()) if origin.unsynced => self.unsynced.add(file, origin),
+            // Nothing would tell that it is still to be synced.
+            Err(error) if error.is_full() && origin.unsynced => self.upper.sync_file(file),
+            Err(error) if error.is_full() => Ok(()),
+            done => done,
+        }
     }
 
     /// Openers of the node read the upper's file from now on. If there are none, the file is given

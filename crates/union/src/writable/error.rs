@@ -98,6 +98,11 @@ impl Error {
             other => other,
         }
     }
+
+    /// Whether an attribute was refused because there is no room for it.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Attribute { errno: Errno::NOSPC | Errno::DQUOT, .. })
+    }
 }
 
 /// The upper says what cannot be, for `what`.

@@ -358,6 +358,27 @@ fn a_name_that_cannot_be_found_stops_no_copy_of_a_hard_link() {
     assert_eq!(dirs.read("moved/link"), "lower more");
 }
 
+/// What an inode of ext4 holds of attributes is one block at most; other file systems have room.
+#[test]
+fn a_file_without_room_for_a_mark_can_be_written() {
+    use crate::writable::types::SetMode;
+    let mut dirs = Dirs::new();
+    dirs.put("lower/f", "lower");
+    let union = dirs.mount();
+    let id = union.lookup(NodeId::ROOT, b"f").unwrap().unwrap().id;
+    let set = |name: &str, len| {
+        union.set_xattr(id, name.as_bytes(), &vec![b'x'; len], SetMode::Either).is_ok()
+    };
+    assert!((0..4096).rev().step_by(64).any(|len| set("user.big", len)));
+    for n in 0..100 {
+        set(&format!("user.{n}"), 0);
+    }
+    dirs.append("f", " more");
+    assert_eq!((dirs.look("f").unwrap().id, dirs.read("f").as_str()), (id, "lower more"));
+    dirs.mount();
+    assert_eq!(dirs.read("f"), "lower more");
+}
+
 #[test]
 fn a_metacopy_whose_content_is_gone_can_be_changed_and_removed() {
     let mut dirs = Dirs::new();
