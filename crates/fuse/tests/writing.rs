@@ -379,9 +379,10 @@ fn a_name_that_cannot_be_looked_up_is_listed() {
     }
     let spec = Spec::new().file("a", "a").file("b", "b").file("z", "z");
     let rw = Rw::new(&spec, &WritableOptions::default());
-    // Its content is in no lower.
+    // Where its content is, is said by what is no path.
     fs::write(rw.upper("m"), "").unwrap();
     set(&rw.upper("m"), "trusted.overlay.metacopy", b"", XattrFlags::empty()).unwrap();
+    set(&rw.upper("m"), "trusted.overlay.redirect", b"a/b", XattrFlags::empty()).unwrap();
     for _ in 0..2 {
         let names: BTreeSet<_> = fs::read_dir(&rw.root)
             .unwrap()
