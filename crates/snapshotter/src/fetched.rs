@@ -171,7 +171,9 @@ impl FetchedImages<'_> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         // The removal of an image leaves what is held.
         self.holds.add(&image.layers)?;
-        let removed = self.store.images().remove_known(&image.id, &names);
+        let removed = self.store.images().remove_known(&image.id, &names, &|| {
+            Engine::new(self.store.root()).uppers().may_be_on(&image.id)
+        });
         let_go(&mut self.state(), self.holds, &image.layers)?;
         match removed {
             Ok(_) | Err(strata_layer::Error::NoImage(_)) => Ok(true),

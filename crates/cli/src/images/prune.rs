@@ -126,12 +126,9 @@ pub(super) fn prune(
         if !wanted || !meant || used.contains(&image.record.id) {
             continue;
         }
-        // Asked again: the images before it may have taken long to go.
-        if context.engine().uppers().on_image(&image.record.id)?.is_some() {
-            continue;
-        }
         let known: Vec<&str> = image.tags.iter().map(String::as_str).collect();
-        match store.images().remove_known(&image.record.id, &known) {
+        let used = || context.engine().uppers().may_be_on(&image.record.id);
+        match store.images().remove_known(&image.record.id, &known, &used) {
             Ok(layers) => {
                 pruned.untagged.extend(image.tags.iter().map(|name| familiar(name)));
                 pruned.deleted.push(image.record.id.to_string());

@@ -94,7 +94,7 @@ fn remove(
     loop {
         // Asked for each image: the one before it may have taken long to go.
         let users = Users::of(context)?;
-        match remove_as_named(store, &users, text, force) {
+        match remove_as_named(context, store, &users, text, force) {
             Ok(lines) => return Ok(lines.iter().try_for_each(|line| writeln!(out, "{line}"))?),
             Err(error) if is_renamed(&error) => {}
             Err(error) => return Err(error),
@@ -107,13 +107,20 @@ fn is_renamed(error: &anyhow::Error) -> bool {
 }
 
 /// Gives what is to be said of it.
-fn remove_as_named(store: &Store, users: &Users, text: &str, force: bool) -> Result<Vec<String>> {
+fn remove_as_named(
+    context: &Context,
+    store: &Store,
+    users: &Users,
+    text: &str,
+    force: bool,
+) -> Result<Vec<String>> {
     let tags = store.images().tags()?;
     match asked(store, &tags, users, text, force)? {
         RmiEffect::Untag(id, names) => untag(store, &id, &names_of(&tags, &id), &names),
         RmiEffect::Remove(id) => {
             let (shown, names) = (shown(&tags, &id, text), names_of(&tags, &id));
-            let removed = store.images().remove_known(&id, &names);
+            let uppers = context.engine().uppers();
+            let removed = store.images().remove_known(&id, &names, &|| uppers.may_be_on(&id));
             let freed = match (removed, gone_by_name(&tags, &id, text)) {
                 // The image stays, without a name, as long as it is in use.
                 (Err(error), Some(gone)) if force && error.is_in_use() => {

@@ -227,6 +227,11 @@ impl Uppers {
         Ok(self.all()?.into_iter().find(|upper| upper.image == image))
     }
 
+    /// Whether the image may be under one now: also where that cannot be told, as for a removal.
+    pub fn may_be_on(&self, image: &ImageId) -> bool {
+        !matches!(self.on_image(image), Ok(None))
+    }
+
     /// Makes an upper; its root looks like the image's. Nobody else writes to it as long as what
     /// this gives lives.
     ///

@@ -183,22 +183,30 @@ impl<'s> Images<'s> {
     /// `NoImage`; `InUse` if a mount leases the image or one of those layers: then nothing was
     /// done.
     pub fn remove(&self, id: &ImageId) -> Result<Vec<DiffId>> {
-        self.remove_if(id, |_| Ok(()))
+        self.remove_if(id, |_| Ok(()), &|| false)
     }
 
     /// The same for an image that has just the names `known`: one that somebody gave it meanwhile
-    /// is not lost.
+    /// is not lost. `used` says whether something needs it that the store does not know, such as a
+    /// writable layer, and is asked when nobody can begin to use the image any more.
     ///
     /// # Errors
-    /// As [`Images::remove`]; `Renamed` if it has other names: then nothing was done.
-    pub fn remove_known(&self, id: &ImageId, known: &[&str]) -> Result<Vec<DiffId>> {
-        self.remove_if(id, |tx| require_names(tx, id, known))
+    /// As [`Images::remove`], with `InUse` for what `used` says too; `Renamed` if it has other
+    /// names. Nothing was done then.
+    pub fn remove_known(
+        &self,
+        id: &ImageId,
+        known: &[&str],
+        used: &dyn Fn() -> bool,
+    ) -> Result<Vec<DiffId>> {
+        self.remove_if(id, |tx| require_names(tx, id, known), used)
     }
 
     fn remove_if(
         &self,
         id: &ImageId,
         may: impl FnOnce(&Transaction<'_>) -> Result<()>,
+        used: &dyn Fn() -> bool,
     ) -> Result<Vec<DiffId>> {
         let config = self.dir.blob_path(&(*id).into());
         let (image, doomed, _config) = self.change(|tx| {
@@ -209,7 +217,8 @@ impl<'s> Images<'s> {
                 Locked::Held(lock) => Some(lock),
                 Locked::Absent => None,
             };
-            if self.dir.kernel_leases().kept()?.iter().any(|mount| mount.image == *id) {
+            let mounted = self.dir.kernel_leases().kept()?.iter().any(|mount| mount.image == *id);
+            if mounted || used() {
                 return Err(Error::InUse { what: format!("image {}", id.short()) });
             }
             let doomed = self.dir.lock_for_removal(&images::remove(tx, id)?)?;

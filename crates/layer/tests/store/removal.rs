@@ -246,15 +246,17 @@ fn a_name_that_came_meanwhile_is_not_lost() {
     // Another process, after this one has asked for the names.
     place.open().images().tag("two", &image).unwrap();
     let renamed = |result: Error| matches!(result, Error::Renamed(id) if id == image);
-    assert!(renamed(store.images().remove_known(&image, &["one"]).unwrap_err()));
+    assert!(renamed(store.images().remove_known(&image, &["one"], &|| false).unwrap_err()));
     let one = ["one".to_owned()];
     assert!(renamed(store.images().untag_of(&image, &["one"], &one).unwrap_err()));
     let named = vec![("one".to_owned(), image), ("two".to_owned(), image)];
     let all = store.images().with_tags().unwrap();
     assert_eq!((all.images.len(), all.tags), (1, named));
     store.images().untag_of(&image, &["two", "one"], &one).unwrap();
-    assert!(renamed(store.images().remove_known(&image, &["one", "two"]).unwrap_err()));
-    assert_eq!(store.images().remove_known(&image, &["two"]).unwrap().len(), 1);
+    assert!(renamed(store.images().remove_known(&image, &["one", "two"], &|| false).unwrap_err()));
+    let used = store.images().remove_known(&image, &["two"], &|| true).unwrap_err();
+    assert!(used.is_in_use(), "{used}");
+    assert_eq!(store.images().remove_known(&image, &["two"], &|| false).unwrap().len(), 1);
     drop(store);
     assert_clean(&place.root());
 }
