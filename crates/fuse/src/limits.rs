@@ -5,8 +5,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit of file sizes, which a daemon has from the shell that started it, as far as it
-/// goes. The kernel heeds the limit of every program that writes to the mount; this one's would hold
-/// for all of them.
+/// goes. The kernel heeds the limit of every program that writes to the mount; this one's would
+/// hold for all of them.
 pub fn raise_file_size_limit() {
     let none = Rlimit { current: None, maximum: None };
     if setrlimit(Resource::Fsize, none).is_err() {

@@ -1,24 +1,21 @@
-//! Times, owner, bits and capability of an open inode.
+//! Times, owner and capability of an open inode.
 //!
 //! Invariant: everything here is one system call or two on a descriptor, whatever it belongs to.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Statx, Timespec, Timestamps, Uid, XattrFlags};
 use strata_tree::Timestamp;
 
-use super::descriptor::by_descriptor;
 use super::error::{Doing, Result};
+use super::inode_bits::chmod;
 use super::marks::raw_value;
 use super::stats::stat;
 use super::types::SetTime;
 
 /// The attribute that is a program's file capabilities, on disk as in the image.
 pub(super) const CAPABILITY: &str = "security.capability";
-
-/// `S_IWUSR`.
-const OWNER_WRITES: u16 = 0o200;
 
 impl SetTime {
     /// What `stat` said.
@@ -50,19 +47,6 @@ pub(super) fn times(
     let times =
         Timestamps { last_access: SetTime::spec(atime), last_modification: SetTime::spec(mtime) };
     rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH)
-}
-
-pub(super) fn chmod(fd: impl AsFd, perm: u16) -> rustix::io::Result<()> {
-    let mode = Mode::from_raw_mode(u32::from(perm));
-    rustix::fs::chmodat(rustix::fs::CWD, by_descriptor(fd.as_fd()), mode, AtFlags::empty())
-}
-
-/// Lets the owner of an inode write it; the bits that it had before. `None` if its owner may
-/// already, or is somebody else.
-pub(super) fn make_writable(fd: impl AsFd) -> Option<u16> {
-    let perm = stat(&fd).ok()?.stx_mode & 0o7777;
-    let writable = perm | OWNER_WRITES;
-    (perm != writable && chmod(fd, writable).is_ok()).then_some(perm)
 }
 
 pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {

@@ -15,7 +15,8 @@ use strata_tree::{Device, Kind, Xattr};
 
 use super::acl::Inherited;
 use super::error::{Doing, Error, Result};
-use super::inode_attrs::{chmod, chown};
+use super::inode_attrs::chown;
+use super::inode_bits::chmod;
 use super::marks::{Mark, Marks, Override, format_kind, state};
 use super::stats::stat;
 use super::types::SetMode;

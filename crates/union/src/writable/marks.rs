@@ -33,7 +33,7 @@ use strata_tree::{OverrideStat, Xattr};
 
 use super::descriptor::by_descriptor;
 use super::error::{Doing, Error, Result};
-use super::inode_attrs::{chmod, make_writable};
+use super::inode_bits::{chmod, make_writable};
 use super::types::SetMode;
 
 /// Between the prefix and a name that only root may set, or nobody.

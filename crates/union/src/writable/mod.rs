@@ -50,6 +50,7 @@ mod descriptor;
 mod error;
 mod files;
 mod inode_attrs;
+mod inode_bits;
 mod inode_flags;
 mod inode_maker;
 mod inodes;

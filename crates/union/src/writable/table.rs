@@ -104,7 +104,7 @@ impl KnownNodes {
     }
 
     /// A node that was an inode, or none, is another one now, or none.
-    fn is_inode(&mut self, id: NodeId, was: Option<u64>, now: Option<u64>) {
+    fn becomes_inode(&mut self, id: NodeId, was: Option<u64>, now: Option<u64>) {
         let Some(of_inode) = self.of_inode.as_mut().filter(|_| was != now) else { return };
         if let Some(was) = was
             && of_inode.get(&was) == Some(&id)
@@ -260,7 +260,7 @@ impl NodeTable {
         known.rising = true;
         let was = known.found.real.replace(real);
         if !known.found.kind.is_dir() {
-            nodes.is_inode(id, was, Some(real));
+            nodes.becomes_inode(id, was, Some(real));
         }
     }
 
@@ -275,7 +275,7 @@ impl NodeTable {
         let Some(known) = nodes.all.get_mut(&id) else { return };
         known.rising = false;
         let was = known.found.real.take();
-        nodes.is_inode(id, was, None);
+        nodes.becomes_inode(id, was, None);
     }
 
     /// Takes note of a node that was found as `name` in `dir` on a disk where `since` copy-ups had
@@ -533,7 +533,7 @@ fn note(
     }
     let (generation, now) = (known.generation, known.found.real);
     if !found.kind.is_dir() {
-        nodes.is_inode(found.id, was, now);
+        nodes.becomes_inode(found.id, was, now);
     }
     if new && let Some(parent) = nodes.all.get_mut(&dir) {
         parent.pins += 1;
@@ -575,7 +575,7 @@ fn drop_if_unused(nodes: &mut Nodes<'_>, id: NodeId) {
             continue;
         }
         let Some(known) = nodes.all.remove(&id) else { continue };
-        nodes.is_inode(id, known.found.real, None);
+        nodes.becomes_inode(id, known.found.real, None);
         for (dir, _) in known.places {
             if let Some(parent) = nodes.all.get_mut(&dir) {
                 parent.pins = parent.pins.saturating_sub(1);

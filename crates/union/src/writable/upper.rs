@@ -35,7 +35,7 @@ use crate::{UseLock, private_mount};
 use super::access_times::reading;
 use super::can::Can;
 use super::error::{Doing, Error, Result};
-use super::inode_attrs::{chmod, make_writable};
+use super::inode_bits::{chmod, make_writable};
 use super::types::{AccessTimes, UnionOptions};
 use super::unsynced::serves;
 
