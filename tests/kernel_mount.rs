@@ -447,12 +447,17 @@ fn names_are_made_ahead_as_long_as_the_mount_lives() {
     });
     fs::write(sandbox.path().join("many.tar"), many.end()).unwrap();
     sandbox.ok(&["import", "many.tar", "many:1"]);
-    mount(&sandbox, &["many:1", "mnt"]);
-    let one = std::thread::available_parallelism().unwrap().get() == 1;
-    assert_ne!(makes_names_ahead(&sandbox), one);
-    // Nothing of the store is open once it is unmounted.
-    sandbox.ok(&["umount", "mnt"]);
-    assert!(!makes_names_ahead(&sandbox));
+    // A busy machine may look when all is made already.
+    let made_ahead = (0..20).any(|_| {
+        mount(&sandbox, &["many:1", "mnt"]);
+        let seen = makes_names_ahead(&sandbox);
+        // Nothing of the store is open once it is unmounted.
+        sandbox.ok(&["umount", "mnt"]);
+        assert!(!makes_names_ahead(&sandbox));
+        seen
+    });
+    let several = std::thread::available_parallelism().unwrap().get() > 1;
+    assert_eq!(made_ahead, several);
 
     mount(&sandbox, &["many:1", "mnt"]);
     rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();

@@ -55,7 +55,7 @@ DISK_SIZE = 320 << 20
 END = ("end", 1)
 PATIENCE = 60
 # What names a thing: a path, a reference, a digest, a device.
-NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|work\b|mnt\b|the store|daemon|descriptors|pipe|index\.db")
+NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|standard error|work\b|mnt\b|the store|daemon|descriptors|pipe|index\.db")
 
 
 class Runs:
@@ -198,6 +198,8 @@ class Runs:
                                 "-e", "inject=%s:%s:when=%d" % (call, KINDS[kind][0], n))
         with open(log, encoding="utf-8", errors="replace") as file:
             text = file.read()
+        if re.search(r" write\(2, .*\(INJECTED\)", text):
+            said += " (standard error: the same call of another thread failed before)"
         # strace ends as its child did, and may not get to write the last line.
         killed = "killed by SIGKILL" in text or status in (-9, 137)
         return status, said, "(INJECTED)" in text or killed
