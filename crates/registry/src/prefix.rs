@@ -18,10 +18,12 @@ use crate::reference::Reference;
 pub(crate) struct NamePrefix(String);
 
 impl NamePrefix {
-    /// The same without slashes at its end; that of the location where there is none.
+    /// The same without slashes at its end and capitals in its host; that of the location where there is none.
     pub(crate) fn or(&self, location: &str) -> Self {
         let text = if self.0.is_empty() { location } else { &self.0 };
-        Self(without_slash(text))
+        let text = without_slash(text);
+        let (host, path) = text.split_at(host_of(&text).len());
+        Self(host.to_ascii_lowercase() + path)
     }
 
     /// As it is written.
@@ -53,12 +55,13 @@ impl NamePrefix {
 
     /// Whether it is the prefix of all names of a host.
     pub(crate) fn has_host(&self, host: &str) -> bool {
-        self.on(host).as_deref() == Some(host)
+        let host = host.to_ascii_lowercase();
+        self.on(&host).as_ref() == Some(&host)
     }
 
     /// What follows it in the path of a name that it fits.
     pub(crate) fn rest(&self, reference: &Reference) -> Option<String> {
-        let domain = reference.domain().as_str();
+        let domain = &reference.domain().as_str().to_ascii_lowercase();
         let name = format!("{domain}/{}", reference.repository().as_str());
         let prefix = self.on(domain)?;
         if let Some(pin) = prefix.strip_prefix(&name).filter(|pin| !pin.is_empty()) {
@@ -143,6 +146,9 @@ mod tests {
             ("*.a.io/x", "b.a.io/y", None),
             ("*.a.io/x:1", "b.a.io/x:1", Some("")),
             ("*.io", "a.io/x", Some("/x")),
+            ("A.io/x", "a.io/x/y", Some("/y")),
+            ("a.io/x", "A.IO/x/y", Some("/y")),
+            ("*.A.io", "b.a.IO/x", Some("/x")),
         ] {
             let fits = NamePrefix(prefix.to_owned()).or("");
             assert!(fits.fits_any(), "{prefix}");

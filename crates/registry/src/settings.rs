@@ -157,7 +157,7 @@ impl RegistrySettings {
             return Err(bad("it is of version 1; write [[registry]] tables".to_owned()));
         }
         for registry in conf.registry {
-            let registry = registry.checked().map_err(bad)?;
+            let Some(registry) = registry.checked().map_err(bad)? else { continue };
             self.registries.retain(|known| known.prefix != registry.prefix);
             self.registries.push(registry);
         }
@@ -337,8 +337,9 @@ impl Registry {
         if self.mirror_by_digest_only { Pulls::DigestOnly } else { mirror.pull_from_mirror }
     }
 
-    /// With what is left out filled in, and without slashes at the end.
-    fn checked(mut self) -> std::result::Result<Self, String> {
+    /// With what is left out filled in, and without slashes at the end; `None` for what is for no
+    /// name, as podman takes it, unless it was to block.
+    fn checked(mut self) -> std::result::Result<Option<Self>, String> {
         self.prefix = self.prefix.or(&self.location);
         let prefix = &self.prefix;
         if prefix.text().is_empty() {
@@ -352,6 +353,10 @@ impl Registry {
             ));
         }
         if !prefix.fits_any() {
+            if !self.blocked {
+                tracing::warn!("no name begins with the prefix {:?} of a registry", prefix.text());
+                return Ok(None);
+            }
             return Err(format!(
                 "no name begins with the prefix {:?}; write HOST or *.DOMAIN, perhaps with a path, \
                  or the name of an image with its tag or digest",
@@ -367,7 +372,7 @@ impl Registry {
                 return Err(format!("{:?} is not the location of a mirror", mirror.location));
             }
         }
-        Ok(self)
+        Ok(Some(self))
     }
 
     /// The error of asking a blocked one for `what`.
@@ -531,10 +536,16 @@ mod tests {
         ] {
             assert_eq!(all.whole("asked.io", host).is_err(), is_blocked, "{host}");
         }
+        // For no name, and blocks nothing.
+        assert!(settings("[[registry]]\nprefix='team'\nlocation='b.io/team'", "").is_ok());
         for (conf, daemon, why) in [
             ("[registries.search]\nregistries=['x']", "", "version 1"),
             ("[[registry]]\nblocked=true", "", "neither prefix nor location"),
-            ("[[registry]]\nprefix='https://a.io'", "", "no name begins with the prefix"),
+            (
+                "[[registry]]\nprefix='https://a.io'\nblocked=true",
+                "",
+                "no name begins with the prefix",
+            ),
             ("[[registry]]\nprefix='a.io/x:1'\nlocation='b.io/y:2'", "", "not a location"),
             ("[[registry]]\nlocation='https://a.io'", "", "not a location"),
             ("[[registry]]\nprefix='a.io'\n[[registry.mirror]]\nlocation='A B'", "", "of a mirror"),

@@ -42,7 +42,11 @@ impl Filters {
     /// Reads `KEY=VALUE` texts; `allowed` are the keys that the command has.
     pub(super) fn parse(store: &Store, texts: &[String], allowed: &[&str]) -> Result<Self> {
         let mut filters = Vec::new();
-        for text in texts {
+        for (at, text) in texts.iter().enumerate() {
+            // Docker's filters are sets.
+            if texts[..at].contains(text) {
+                continue;
+            }
             let Some((key, value)) = text.split_once('=') else {
                 bail!("--filter {text:?} is not KEY=VALUE; keys are {}", allowed.join(", "));
             };

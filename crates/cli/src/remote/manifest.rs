@@ -15,6 +15,7 @@ use super::pull::{RegistryName, document_limits};
 use super::transfer::{Stream, Transfer};
 use crate::context::{Context, Format};
 use crate::progress::ShowProgress;
+use crate::told::tell;
 
 /// Show a manifest or index of a registry, and its digest
 ///
@@ -62,7 +63,6 @@ pub(crate) fn run(context: &Context, args: &ManifestArgs, out: &mut impl Write) 
         writeln!(out)?;
     }
     out.flush()?;
-    let mut err = std::io::stderr();
-    writeln!(err, "Digest: {}\nMedia type: {}", document.digest, document.media_type)?;
+    tell(format_args!("Digest: {}\nMedia type: {}", document.digest, document.media_type));
     Ok(())
 }
