@@ -240,9 +240,12 @@ impl SnapshotPlaces {
         Some(self.run.join(hex.get(..DIGITS).unwrap_or(&hex)))
     }
 
-    /// Mounts the names of a chain unless they are, for the snapshot `id`.
+    /// Mounts the names of a chain unless they are, for the snapshot `id`. All other snapshots wait
+    /// for the mount, and only for that: what it needs is written before.
     pub(crate) fn show_names(&self, store: &Store, id: SnapshotId, chain: &[DiffId]) -> Result<()> {
         let Some(place) = self.names(chain) else { return Ok(()) };
+        let known = self.shown().contains_key(&place);
+        let open = if known { None } else { self.open_written(store, chain)? };
         let mut shown = self.shown();
         if !is_mounted(&place)? {
             let doing = || format!("cannot make {}", place.display());
@@ -251,7 +254,7 @@ impl SnapshotPlaces {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).doing(doing),
             }
-            if let Err(error) = self.mount_names(store, &place, chain) {
+            if let Err(error) = self.mount_names(store, &place, chain, open) {
                 // The failure itself is the better message.
                 let _ = fs::remove_dir(&place);
                 return Err(error);
@@ -267,23 +270,36 @@ impl SnapshotPlaces {
 
     /// Writes what mounting the names of a chain needs.
     pub(crate) fn write_names(&self, store: &Store, chain: &[DiffId]) -> Result<()> {
-        let Some(id) = chain_id(chain) else { return Ok(()) };
+        self.open_written(store, chain).map(drop)
+    }
+
+    /// The chain, once that is written; `None` where no kernel is to mount it.
+    fn open_written(&self, store: &Store, chain: &[DiffId]) -> Result<Option<OpenChain>> {
+        let (LowerBackend::Auto, Some(id)) = (self.backend, chain_id(chain)) else {
+            return Ok(None);
+        };
         let _turn = self.writing.lock(&id.hex());
         let chain = OpenChain::open(store, chain)?;
-        match self.backend {
-            LowerBackend::Fuse => Ok(()),
-            LowerBackend::Auto => match chain.write_names(store) {
-                Ok(()) | Err(EngineError::KernelCannot(_)) => Ok(()),
-                Err(error) => Err(error.into()),
-            },
+        match chain.write_names(store) {
+            Ok(()) | Err(EngineError::KernelCannot(_)) => Ok(Some(chain)),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn mount_names(&self, store: &Store, place: &Path, chain: &[DiffId]) -> Result<()> {
+    fn mount_names(
+        &self,
+        store: &Store,
+        place: &Path,
+        chain: &[DiffId],
+        open: Option<OpenChain>,
+    ) -> Result<()> {
         let _turn = chain_id(chain).map(|id| self.writing.lock(&id.hex()));
-        let mounted = match self.backend {
-            LowerBackend::Auto => OpenChain::open(store, chain)?.mount_names(store, place),
-            LowerBackend::Fuse => Err(EngineError::KernelCannot("it is not asked to".to_owned())),
+        let mounted = match (self.backend, open) {
+            (LowerBackend::Auto, Some(open)) => open.mount_names(store, place),
+            (LowerBackend::Auto, None) => OpenChain::open(store, chain)?.mount_names(store, place),
+            (LowerBackend::Fuse, _) => {
+                Err(EngineError::KernelCannot("it is not asked to".to_owned()))
+            }
         };
         match mounted {
             Err(EngineError::KernelCannot(why)) => {
@@ -438,5 +454,52 @@ fn is_mounted(place: &Path) -> Result<bool> {
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno).doing(|| format!("cannot stat {}", place.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_testkit::needs;
+    use strata_testkit::tars::Tar;
+    use stratafs::{LayerInput, Quiet};
+
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_names_that_are_being_written() {
+        if !needs::root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (root, run) = (place.path().join("store"), place.path().join("run"));
+        let store = Store::open(&root).unwrap();
+        let input = LayerInput {
+            label: "a layer".to_owned(),
+            diff_id: None,
+            blob: None,
+            reader: Box::new(io::Cursor::new(Tar::default().file(b"file", b"text").end())),
+        };
+        let layer = store.unpack(input, &Quiet).unwrap().layer;
+        let chain = [*layer.diff_id()];
+        let places = SnapshotPlaces::make(&root, &run, LowerBackend::Auto).unwrap();
+        let writing = places.writing.lock(&chain_id(&chain).unwrap().hex());
+        std::thread::scope(|scope| {
+            let showing = scope.spawn(|| places.show_names(&store, SnapshotId(1), &chain));
+            // Long enough that it waits for its turn to write.
+            std::thread::sleep(Duration::from_millis(300));
+            let since = Instant::now();
+            let free = loop {
+                let free = places.shown.try_lock().is_ok();
+                if free || since.elapsed() > Duration::from_secs(10) {
+                    break free;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            };
+            let waits = !showing.is_finished();
+            drop(writing);
+            showing.join().unwrap().unwrap();
+            assert!(free && waits);
+        });
+        assert!(places.release(SnapshotId(1), false).unwrap());
     }
 }
