@@ -5,21 +5,21 @@
 //! the command, and then releases all that belongs to its parent. If it fails before that, it says
 //! why on the standard error that both share.
 //!
-//! Invariants: the command returns 0 only when the mount is usable; the daemon afterwards holds no
-//! descriptor and no directory of its parent; SIGTERM, SIGINT and SIGHUP end it, and its mount
-//! first; no limit of file sizes does.
+//! Invariants: the command returns 0 only when the mount is usable, and leaves none where it cannot
+//! know that; the daemon afterwards holds no descriptor and no directory of its parent; SIGTERM,
+//! SIGINT and SIGHUP end it, and its mount first; no limit of file sizes does.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, Manner, Session, Unmounter, in_first_user_namespace};
@@ -58,11 +58,7 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the daemon")?;
-    let mut answer = String::new();
-    if let Some(mut pipe) = daemon.stdout.take() {
-        pipe.read_to_string(&mut answer).context("cannot hear the daemon")?;
-    }
-    if answer == READY {
+    if hear(&mut daemon)? == READY {
         return Ok(ExitCode::SUCCESS);
     }
     let status = daemon.wait().context("cannot wait for the daemon")?;
@@ -71,6 +67,22 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
         Some(code) if code != 0 => Ok(ExitCode::FAILURE),
         _ => bail!("the daemon ended early: {status}"),
     }
+}
+
+/// What the daemon says. One that cannot be heard takes its mount away, if it has mounted, and ends:
+/// a command that failed leaves no mount.
+fn hear(daemon: &mut Child) -> Result<String> {
+    let mut answer = String::new();
+    if let Some(mut pipe) = daemon.stdout.take()
+        && let Err(error) = pipe.read_to_string(&mut answer)
+    {
+        // The child was not waited for, so the number is its own.
+        kill_process(Pid::from_child(daemon), Signal::TERM)
+            .context("cannot end the daemon, which cannot be heard")?;
+        daemon.wait().context("cannot wait for the daemon")?;
+        return Err(error).context("cannot hear the daemon; its mount was ended");
+    }
+    Ok(answer)
 }
 
 /// Mounts, and serves until the mount is gone.
@@ -191,4 +203,19 @@ fn leave_surroundings(inherited: InheritedFds) -> io::Result<()> {
     out.write_all(READY.as_bytes())?;
     out.flush()?;
     Ok(rustix::stdio::dup2_stdout(&null)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_cannot_be_heard_is_ended() {
+        let script = r"printf '\377'; exec sleep 600 >&-";
+        let mut daemon =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let error = hear(&mut daemon).unwrap_err();
+        assert!(error.to_string().contains("cannot hear the daemon"), "{error}");
+        assert!(daemon.try_wait().unwrap().is_some());
+    }
 }
