@@ -31,4 +31,4 @@ mod tree;
 
 pub use error::{Error, Result};
 pub use held::HeldLayer;
-pub use mount::{LayerStore, LayerStoreSettings};
+pub use mount::{FetchTerms, LayerStore, LayerStoreSettings};

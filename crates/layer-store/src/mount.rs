@@ -20,12 +20,17 @@ use strata_fuse::{Ids, Manner, MountOptions, Profile, Session};
 use strata_layer::Store;
 use strata_registry::{Reference, Registries};
 use strata_tree::dialect::XattrClass;
-use strata_trust::TrustPolicy;
+use strata_trust::{BoxError, TrustPolicy};
 use stratafs::{Engine, PullOptions, Quiet};
 
 use crate::error::{Error, Result};
 use crate::served::{Fetch, ServedLayers};
 use crate::tree::ServedBytes;
+
+/// Reads whom images are fetched from, and which policy lets them in. Asked for each image: both may
+/// be changed while a layer store is served.
+pub type FetchTerms =
+    dyn Fn() -> std::result::Result<(Registries, TrustPolicy), BoxError> + Send + Sync;
 
 /// How a layer store is to be served.
 pub struct LayerStoreSettings {
@@ -35,8 +40,8 @@ pub struct LayerStoreSettings {
     pub class: XattrClass,
     /// The owners that files are shown to have.
     pub ids: Ids,
-    /// What the store has not is fetched from these, if the policy lets it in.
-    pub pull: Option<(Registries, TrustPolicy)>,
+    /// What the store has not is fetched on these terms. Where they cannot be read, it is not.
+    pub pull: Option<Box<FetchTerms>>,
     /// How many threads answer; at least 1.
     pub threads: usize,
 }
@@ -63,7 +68,7 @@ impl LayerStore {
             Some(_) => Confinement::writer().fetching(),
             None => Confinement::writer(),
         };
-        let fetch = settings.pull.map(|(registries, trust)| fetch_from(registries, trust));
+        let fetch = settings.pull.map(fetch_from);
         let served = Arc::new(ServedLayers::new(store, settings.class, fetch));
         let files = Files::new(vec![LayerDir::new(layers, "the store")]);
         let bytes = ServedBytes { served: Arc::clone(&served), files };
@@ -116,9 +121,16 @@ impl LayerStore {
     }
 }
 
-/// Fetches as `strata pull` does.
-pub(crate) fn fetch_from(registries: Registries, trust: TrustPolicy) -> Box<Fetch> {
+/// Fetches as `strata pull` does, on the terms of that moment.
+pub(crate) fn fetch_from(terms: Box<FetchTerms>) -> Box<Fetch> {
     Box::new(move |store: &Store, reference: &Reference| {
+        let (registries, trust) = match terms() {
+            Ok(terms) => terms,
+            Err(error) => {
+                tracing::warn!("{reference} is not fetched: {error}");
+                return false;
+            }
+        };
         let options = PullOptions { trust: Some(&trust), ..PullOptions::default() };
         match stratafs::pull(store, &registries, reference, options, &Quiet) {
             Ok(pulled) => {

@@ -15,12 +15,13 @@ use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use strata_layer_store::{HeldLayer, LayerStore, LayerStoreSettings};
+use strata_layer_store::{FetchTerms, HeldLayer, LayerStore, LayerStoreSettings};
 use strata_registry::Reference;
 
 use crate::context::{Context, Format};
 use crate::remote::RegistryArgs;
 use crate::table;
+use crate::told::told;
 use crate::trust::TrustArgs;
 
 /// Serve the store's layers to podman, buildah and CRI-O
@@ -78,7 +79,7 @@ fn serve(
         Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let (class, ids) = owners::suited()?;
     let pull = match args.pull {
-        true => Some((args.registry.registries(context)?, args.trust.trust()?)),
+        true => Some(fetch_terms(context, args)?),
         false => None,
     };
     let shown = std::path::absolute(&directory)
@@ -105,6 +106,15 @@ fn serve(
         }
     }
     Ok(())
+}
+
+/// The registries and the policy, read anew for each image: a service does not have to be started
+/// again when somebody logs in or tightens the policy. What cannot be read now is told at once.
+fn fetch_terms(context: &Context, args: &LayerStoreArgs) -> Result<Box<FetchTerms>> {
+    let (context, registry, trust) = (context.clone(), args.registry.clone(), args.trust.clone());
+    let read = move || -> Result<_> { Ok((registry.registries(&context)?, trust.trust()?)) };
+    read()?;
+    Ok(Box::new(move || read().map_err(|error| told(&error).into())))
 }
 
 fn list(context: &Context, out: &mut impl Write) -> Result<()> {
