@@ -1,9 +1,10 @@
 //! [`Catalogue`]: which layer of the store a registry's blob is.
 //!
 //! podman asks for a layer by the reference that it pulls and by the digest of the blob, as the
-//! manifest has it. The store names a layer by its diff id. The manifest and the config of an image
-//! say which layers are in which chain. podman compares nothing of what it is shown, so no manifest
-//! is believed which blob is which diff: the store knows it ([`strata_layer::LayerBlobs`]).
+//! manifest has it. The store names a layer by its diff id. The index says which layers are in the
+//! chain of an image. podman compares nothing of what it is shown, so no manifest is believed which
+//! blob is which diff: the store knows it ([`strata_layer::LayerBlobs`]). So no document of an image
+//! is read: each change of the store, by whatever process, makes all of this be read again.
 //!
 //! Invariants: a blob is found as the layer that its bytes are, whatever an image says of it; one
 //! that an image has twice is not found, for overlayfs takes no directory twice; a layer whose
@@ -12,8 +13,7 @@
 
 use std::collections::HashMap;
 
-use strata_image::ImageFacts;
-use strata_layer::Store;
+use strata_layer::{ImageRecord, Store};
 use strata_registry::Reference;
 use strata_tree::{BlobDigest, DiffId, ImageId};
 
@@ -37,23 +37,15 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Reads the manifests of all images of a store.
+    /// Reads what the index of a store says of all images.
     pub(crate) fn read(store: &Store) -> Result<Self> {
         let names = store.images().tags()?.into_iter().collect();
         let mut known = KnownBlobs::new();
         for (blob, size, layer) in store.layer_blobs().all()? {
             known.entry(layer).or_default().push((blob, size));
         }
-        let mut images = HashMap::new();
-        for image in store.images().all()? {
-            match ImageFacts::of_store(store, &image) {
-                Ok(facts) => {
-                    images.insert(image.id, blobs_of(&facts, &known));
-                }
-                // It may have gone meanwhile; the others are there.
-                Err(error) => tracing::warn!("image {}: {error}", image.id.short()),
-            }
-        }
+        let images = store.images().all()?.into_iter();
+        let images = images.map(|image| (image.id, blobs_of(&image, &known))).collect();
         Ok(Self { names, images })
     }
 
@@ -93,12 +85,12 @@ impl Catalogue {
 /// Of each layer the blobs that are known to be it, with their sizes in bytes.
 type KnownBlobs = HashMap<DiffId, Vec<(BlobDigest, u64)>>;
 
-fn blobs_of(facts: &ImageFacts, known: &KnownBlobs) -> HashMap<BlobDigest, InChain> {
+fn blobs_of(image: &ImageRecord, known: &KnownBlobs) -> HashMap<BlobDigest, InChain> {
     let mut blobs: HashMap<BlobDigest, Option<InChain>> = HashMap::new();
     let mut chain = Vec::new();
-    for layer in &facts.layers {
-        chain.push(layer.diff_id);
-        let mut its = known.get(&layer.diff_id).cloned().unwrap_or_default();
+    for layer in &image.layers {
+        chain.push(*layer);
+        let mut its = known.get(layer).cloned().unwrap_or_default();
         its.sort_unstable();
         its.dedup_by_key(|(digest, _)| *digest);
         for (digest, size) in its {

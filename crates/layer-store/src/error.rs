@@ -11,9 +11,6 @@ pub enum Error {
     /// The store of layers refused.
     #[error(transparent)]
     Store(#[from] strata_layer::Error),
-    /// An image's documents cannot be read.
-    #[error(transparent)]
-    Image(#[from] strata_image::Error),
     /// An image could not be fetched, or the directory will not do.
     #[error(transparent)]
     Engine(#[from] stratafs::Error),

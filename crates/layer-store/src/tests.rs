@@ -243,6 +243,16 @@ fn a_blob_that_nobody_has_read_is_not_found() {
     assert_eq!(catalogue.anywhere(&digest(&blob)).len(), 1);
 }
 
+/// It is read again after each change of the store, whoever makes it.
+#[test]
+fn the_catalogue_takes_no_document_of_an_image() {
+    let loaded = loaded("busybox-gzip.oci.tar");
+    let served = served(&loaded);
+    std::fs::remove_dir_all(served.store.root().join("blobs")).unwrap();
+    let (_, blob) = first_blob(&served);
+    assert_eq!(served.catalogue().unwrap().anywhere(&blob).len(), 1);
+}
+
 #[test]
 fn the_blob_is_the_diff_at_every_offset() {
     for fixture in ["cases-gzip.oci.tar", "sparse.oci.tar"] {
