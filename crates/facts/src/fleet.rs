@@ -14,8 +14,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{
@@ -263,27 +266,46 @@ struct Table {
 impl TableFiles {
     const READ: [&str; 6] = [IMAGES, NAMES, IMAGE_LAYERS, LAYERS, CONTENTS, ENTRIES];
 
-    /// Opens all tables of the data set that lies at a path.
+    /// How long to wait for a data set that was there a moment ago, in milliseconds: where two
+    /// directories cannot be exchanged (NFS), there is none until the next one is in its place.
+    const PAUSES: [u64; 4] = [1, 10, 100, 1000];
+
+    /// Opens all tables of the data set that lies at a path, or did when it was listed.
     fn open(path: &Path) -> Result<Self> {
+        let mut pauses = Self::PAUSES.iter();
         loop {
-            let dir = File::open(path).doing("open", path)?;
-            let open = |table: &str| -> std::result::Result<File, Errno> {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                Ok(openat(&dir, format!("{table}.parquet"), flags, Mode::empty())?.into())
+            let dir = match File::open(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let pause = pauses.next().ok_or(error).doing("open", path)?;
+                    thread::sleep(Duration::from_millis(*pause));
+                    continue;
+                }
+                opened => opened.doing("open", path)?,
             };
-            let files = Self::READ.map(|table| (table, open(table)));
-            let is_gone = files.iter().any(|(_, file)| matches!(file, Err(Errno::NOENT)));
-            // Where another took its place, it is being removed.
-            if is_gone && !is_at(&dir, path)? {
-                continue;
+            if let Some(set) = Self::within(&dir, path)? {
+                return Ok(set);
             }
-            let mut opened = BTreeMap::new();
-            for (name, file) in files {
-                let at = path.join(format!("{name}.parquet"));
-                opened.insert(name, file.doing("open", &at)?);
-            }
-            return Ok(Self { path: path.to_owned(), files: opened });
         }
+    }
+
+    /// Opens all tables in the directory of a data set; `None` if it lacks one and is not at its
+    /// path any more: where another takes its place, it is being removed.
+    fn within(dir: &File, path: &Path) -> Result<Option<Self>> {
+        let open = |table: &str| -> std::result::Result<File, Errno> {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(openat(dir, format!("{table}.parquet"), flags, Mode::empty())?.into())
+        };
+        let files = Self::READ.map(|table| (table, open(table)));
+        let is_gone = files.iter().any(|(_, file)| matches!(file, Err(Errno::NOENT)));
+        if is_gone && !is_at(dir, path)? {
+            return Ok(None);
+        }
+        let mut opened = BTreeMap::new();
+        for (name, file) in files {
+            let at = path.join(format!("{name}.parquet"));
+            opened.insert(name, file.doing("open", &at)?);
+        }
+        Ok(Some(Self { path: path.to_owned(), files: opened }))
     }
 
     fn table(&self, name: &'static str) -> Result<Table> {
@@ -304,8 +326,11 @@ impl TableFiles {
 
 /// Whether a directory that is open still lies at a path.
 fn is_at(dir: &File, path: &Path) -> Result<bool> {
-    let (open, there) = (dir.metadata().doing("stat", path)?, fs::metadata(path));
-    let there = there.doing("stat", path)?;
+    let open = dir.metadata().doing("stat", path)?;
+    let there = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        there => there.doing("stat", path)?,
+    };
     Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
 }
 
@@ -403,8 +428,20 @@ mod tests {
         let before = tables(&set).unwrap();
         let old = File::open(&path).unwrap();
         facts();
-        assert!(!is_at(&old, &path).unwrap(), "the older one is gone");
+        assert!(TableFiles::within(&old, &path).unwrap().is_none(), "the older one is gone");
         assert_eq!(tables(&set).unwrap(), before);
+        // Where two cannot be exchanged, one is moved away before the other is moved in.
+        let away = dir.path().join("away");
+        fs::rename(&path, &away).unwrap();
+        assert!(TableFiles::within(&old, &path).unwrap().is_none(), "and no other is there yet");
+        thread::scope(|scope| {
+            let opened = scope.spawn(|| TableFiles::open(&path).map(|set| tables(&set).unwrap()));
+            thread::sleep(Duration::from_millis(20));
+            fs::rename(&away, &path).unwrap();
+            assert_eq!(opened.join().unwrap().unwrap(), before);
+        });
+        let never = TableFiles::open(&away).err().map(|error| error.to_string()).unwrap();
+        assert!(never.starts_with("cannot open") && never.contains("away"), "{never}");
         // What lacks a table by itself is an error.
         fs::remove_file(path.join("layers.parquet")).unwrap();
         let error = TableFiles::open(&path).err().map(|error| error.to_string()).unwrap();
