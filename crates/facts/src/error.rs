@@ -17,6 +17,12 @@ pub enum Error {
     /// A config cannot be read.
     #[error(transparent)]
     Image(#[from] strata_image::Error),
+    /// A layout or an archive that was written while it was being read.
+    #[error(
+        "{0} has other images than when it was opened first; run the command again when nothing \
+         writes to it"
+    )]
+    Changed(String),
     /// A file or directory of the data set cannot be written.
     #[error("{doing}: {source}")]
     Io {

@@ -5,18 +5,23 @@
 //!              tags            Files ─┘    once for each diff id
 //! ```
 //! A job may leave further jobs, which come before all that waited. So a source is read to its end
-//! before the next one begins, and few are open at a time.
+//! before the next one begins, and few are open at a time: an image that waits for what another
+//! makes of a layer does not keep its source open.
 //!
 //! Invariants: a layer is read by whoever claims it first, and where that fails by the next image
-//! that has it, so that no image falls with the blobs of another; after a failure that ends the run
-//! nothing new is begun, and what is being read is read to its end and kept.
+//! that has it in another blob or elsewhere, so that no image falls with the blobs of another, and
+//! no bytes are read twice to fail twice; after a failure that ends the run nothing new is begun,
+//! and what is being read is read to its end and kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use strata_content::threads::together;
-use strata_image::{Error as ImageError, OpenSource, UnloadedImage};
+use strata_image::{Error as ImageError, MediaKind, OpenSource, SourceSpec, UnloadedImage};
 use strata_layer::{Event, ImageRecord, Ledger, Progress};
 use strata_registry::{EndpointError, Error as RegistryError, Reference, Registries};
 use strata_tree::{BlobDigest, DiffId};
@@ -44,14 +49,36 @@ struct LayerToRead<'a> {
     at: ImageAt<'a>,
     /// Counted from the base.
     position: usize,
+    /// `None` where the source does not say which bytes they are.
+    bytes: Option<LayerBytes>,
 }
 
+/// Many images may wait, and little is held of those that are not open.
 #[derive(Clone)]
 enum ImageAt<'a> {
     /// One of the images of an open source.
     Open(Arc<OpenSource<'a>>, usize),
-    /// A registry, and the digest of its manifest: many may wait, and little of each is held.
+    /// One of those of files that can be opened again.
+    Files(SourceSpec, usize),
+    /// A registry, and the digest of its manifest.
     Registry(Reference),
+}
+
+/// Where the images of a source come from.
+#[derive(Clone, Copy)]
+enum ImageOrigin<'o> {
+    Files(&'o SourceSpec),
+    Registry(&'o Reference),
+}
+
+/// The bytes that images have for a layer: where those of two are equal, what is wrong with the
+/// one's is wrong with the other's. Without a blob there are none to be opened.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum LayerBytes {
+    /// A layout or archive.
+    Files(String, Option<(BlobDigest, u64)>),
+    /// A repository of a registry.
+    Repository(String, Option<(BlobDigest, u64)>),
 }
 
 /// What became of a layer that was claimed.
@@ -89,36 +116,56 @@ struct State<'a> {
     /// Jobs that are being done, which may leave others.
     busy: usize,
     claimed: HashMap<DiffId, LayerClaim<'a>>,
+    /// Bytes that are not the layer that images take them for, and why.
+    bad: HashMap<(DiffId, LayerBytes), String>,
     outcome: Outcome,
     error: Option<Error>,
 }
 
 impl<'a> State<'a> {
     /// Claims a layer; says whether nobody had claimed it. While another image's is being read,
-    /// `later` waits for its turn.
-    fn claim(&mut self, diff_id: DiffId, later: impl Iterator<Item = LayerToRead<'a>>) -> bool {
-        match self.claimed.get_mut(&diff_id) {
-            Some(LayerClaim::Reading(waiting)) => waiting.extend(later),
-            Some(LayerClaim::Held) => {}
+    /// this one waits for its turn if `waits`; with bytes that are known to be bad none comes.
+    fn claim(&mut self, layer: LayerToRead<'a>, waits: bool) -> bool {
+        if matches!(self.claimed.get(&layer.diff_id), Some(LayerClaim::Held)) || self.is_bad(&layer)
+        {
+            return false;
+        }
+        match self.claimed.get_mut(&layer.diff_id) {
+            Some(LayerClaim::Reading(waiting)) if waits => waiting.push_back(layer),
+            Some(LayerClaim::Reading(_) | LayerClaim::Held) => {}
             None => {
-                self.claimed.insert(diff_id, LayerClaim::Reading(VecDeque::new()));
+                self.claimed.insert(layer.diff_id, LayerClaim::Reading(VecDeque::new()));
                 return true;
             }
         }
         false
     }
 
-    /// A layer of an image could not be read: the next image that has it is to give it.
+    /// Whether the bytes of a layer were read for another image and are wrong. Then its image is
+    /// broken too.
+    fn is_bad(&mut self, layer: &LayerToRead<'a>) -> bool {
+        let Some(bytes) = layer.bytes.clone() else { return false };
+        let Some(why) = self.bad.get(&(layer.diff_id, bytes)) else { return false };
+        self.outcome.broken.entry(layer.place.clone()).or_insert_with(|| why.clone());
+        true
+    }
+
+    /// A layer of an image could not be read: the next image that has other bytes of it is to give
+    /// it.
     fn give_on(&mut self, layer: &LayerToRead<'a>, why: String) {
         self.outcome.broken.entry(layer.place.clone()).or_insert(why);
-        let next = match self.claimed.get_mut(&layer.diff_id) {
-            Some(LayerClaim::Reading(waiting)) => waiting.pop_front(),
-            Some(LayerClaim::Held) | None => None,
-        };
-        match next {
-            Some(next) => self.jobs.push(Job::Layer(next)),
-            None => {
-                self.claimed.remove(&layer.diff_id);
+        loop {
+            let next = match self.claimed.get_mut(&layer.diff_id) {
+                Some(LayerClaim::Reading(waiting)) => waiting.pop_front(),
+                Some(LayerClaim::Held) | None => None,
+            };
+            match next {
+                Some(next) if self.is_bad(&next) => {}
+                Some(next) => return self.jobs.push(Job::Layer(next)),
+                None => {
+                    self.claimed.remove(&layer.diff_id);
+                    return;
+                }
             }
         }
     }
@@ -147,6 +194,7 @@ impl<'a> Run<'a> {
             jobs: Vec::new(),
             busy: 0,
             claimed: HashMap::new(),
+            bad: HashMap::new(),
             outcome: Outcome::default(),
             error: None,
         });
@@ -224,12 +272,9 @@ impl<'a> Run<'a> {
     }
 
     fn one(&self, job: &Job<'a>) -> Result<()> {
-        let options = self.options;
-        let platform = options.platform.as_ref();
         match job {
             Job::Source(place, FactSource::Files(spec)) => {
-                let opened = OpenSource::open(spec, platform, &self.scratch, &options.limits)?;
-                self.found(place, opened, None)
+                self.found(place, self.open(spec)?, ImageOrigin::Files(spec))
             }
             Job::Source(place, FactSource::Image(reference)) => {
                 self.add(vec![Job::Image(place.clone(), reference.clone(), false)]);
@@ -258,15 +303,15 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Job::Image(place, reference, _) => {
-                self.found(place, self.fetch(reference)?, Some(reference))
+                self.found(place, self.fetch(reference)?, ImageOrigin::Registry(reference))
             }
-            Job::Layer(LayerToRead { at: ImageAt::Open(source, image), position, .. }) => {
-                self.layer(source.image(*image), *position)
-            }
-            Job::Layer(LayerToRead { at: ImageAt::Registry(reference), position, .. }) => {
-                self.layer(self.fetch(reference)?.image(0), *position)
-            }
+            Job::Layer(layer) => self.layer(layer),
         }
+    }
+
+    fn open(&self, spec: &SourceSpec) -> Result<OpenSource<'a>> {
+        let (platform, limits) = (self.options.platform.as_ref(), &self.options.limits);
+        Ok(OpenSource::open(spec, platform, &self.scratch, limits)?)
     }
 
     fn fetch(&self, reference: &Reference) -> Result<OpenSource<'a>> {
@@ -275,35 +320,42 @@ impl<'a> Run<'a> {
         Ok(OpenSource::fetch(from, reference, known, platform, limits, self.progress)?)
     }
 
-    /// Notes the images of a source, and claims the layers that nobody has claimed. A registry's
-    /// comes with the name that it was fetched by.
-    fn found(&self, place: &Place, opened: OpenSource<'a>, name: Option<&Reference>) -> Result<()> {
-        let opened = Arc::new(opened);
+    /// Notes the images of a source, and claims the layers that nobody has claimed.
+    fn found(&self, place: &Place, opened: OpenSource<'a>, origin: ImageOrigin<'_>) -> Result<()> {
+        let (opened, keep_going) = (Arc::new(opened), self.options.keep_going);
+        let can_reopen = match origin {
+            ImageOrigin::Files(spec) => can_reopen(spec),
+            ImageOrigin::Registry(_) => true,
+        };
         let mut jobs = Vec::new();
         for (at, image) in opened.images().enumerate() {
             let record = image.record();
             self.ledger.keep_document(&BlobDigest::from(record.id), image.raw_config())?;
             let (title, names, place) = (image.title(), image.store_names(), below(place, at));
             let open = ImageAt::Open(Arc::clone(&opened), at);
-            let again = name.zip(record.manifest).map_or_else(
-                || open.clone(),
-                |(name, manifest)| ImageAt::Registry(name.with_digest(manifest)),
-            );
+            let again = match (origin, record.manifest) {
+                (ImageOrigin::Files(spec), _) if can_reopen => ImageAt::Files(spec.clone(), at),
+                (ImageOrigin::Registry(name), Some(manifest)) => {
+                    ImageAt::Registry(name.with_digest(manifest))
+                }
+                (ImageOrigin::Files(_) | ImageOrigin::Registry(_), _) => open.clone(),
+            };
             let mut own = HashSet::new();
             for (position, layer) in record.layers.iter().enumerate() {
                 // Of a layer that an image has twice, the first counts.
                 if !own.insert(*layer) {
                     continue;
                 }
+                let bytes = keep_going.then(|| layer_bytes(origin, image, position)).flatten();
                 let to_read = |at: &ImageAt<'a>| LayerToRead {
                     diff_id: *layer,
                     place: place.clone(),
                     title: title.clone(),
                     at: at.clone(),
                     position,
+                    bytes: bytes.clone(),
                 };
-                let later = self.options.keep_going.then_some(&again);
-                if !self.state().claim(*layer, later.into_iter().map(to_read)) {
+                if !self.state().claim(to_read(&again), keep_going) {
                     continue;
                 }
                 if self.ledger.has(layer)? {
@@ -322,8 +374,36 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Reads a layer from its image, which is opened again if it had to wait.
+    fn layer(&self, layer: &LayerToRead<'a>) -> Result<()> {
+        let reopened;
+        let image = match &layer.at {
+            ImageAt::Open(source, at) => source.image(*at),
+            ImageAt::Files(spec, at) => {
+                reopened = self.open(spec)?;
+                // Somebody may have written another file in its place.
+                let has_it = |image: &UnloadedImage<'_>| {
+                    image.diff_ids().get(layer.position) == Some(&layer.diff_id)
+                };
+                let image = reopened.images().nth(*at).filter(has_it);
+                image.ok_or_else(|| Error::Changed(spec.label()))?
+            }
+            ImageAt::Registry(reference) => {
+                reopened = self.fetch(reference)?;
+                reopened.image(0)
+            }
+        };
+        let read = self.read(image, layer.position);
+        if let (Err(why), Some(bytes)) = (&read, &layer.bytes)
+            && is_of_an_image(why)
+        {
+            self.state().bad.insert((layer.diff_id, bytes.clone()), chain(why));
+        }
+        read
+    }
+
     /// Reads a layer into the ledger, from another place where the first one gave wrong bytes.
-    fn layer(&self, image: UnloadedImage<'_>, position: usize) -> Result<()> {
+    fn read(&self, image: UnloadedImage<'_>, position: usize) -> Result<()> {
         loop {
             let input = image.layer(position)?;
             match self.ledger.read(input, &self.options.layer_limits, self.progress) {
@@ -338,6 +418,34 @@ impl<'a> Run<'a> {
             }
         }
     }
+}
+
+/// Whether files can be opened a second time: they are no pipe, and not the standard input.
+fn can_reopen(spec: &SourceSpec) -> bool {
+    let label = spec.label();
+    label != SourceSpec::parse(OsStr::new("-")).label()
+        && fs::metadata(label).is_ok_and(|found| found.is_file() || found.is_dir())
+}
+
+/// The bytes of a layer of an image that is open and of which nothing is being read.
+fn layer_bytes(
+    origin: ImageOrigin<'_>,
+    image: UnloadedImage<'_>,
+    position: usize,
+) -> Option<LayerBytes> {
+    // A registry would be asked whether it has a foreign one.
+    let is_foreign = MediaKind::of(image.media_type(position)) == MediaKind::ForeignLayer;
+    if is_foreign && matches!(origin, ImageOrigin::Registry(_)) {
+        return None;
+    }
+    let blob = match image.layer(position) {
+        Ok(input) => Some(input.blob?),
+        Err(_) => None,
+    };
+    Some(match origin {
+        ImageOrigin::Files(spec) => LayerBytes::Files(spec.label(), blob),
+        ImageOrigin::Registry(name) => LayerBytes::Repository(name.familiar_name(), blob),
+    })
 }
 
 fn below(place: &Place, at: usize) -> Place {
@@ -369,9 +477,20 @@ fn is_no_image(job: &Job<'_>, why: &Error) -> bool {
     }
 }
 
-/// Whether an image is the cause, or its registry; not the disk here.
+/// Whether an image is the cause, or its registry; not the disk here, and not that this process or
+/// the system has too many files open, which any image would meet.
 fn is_of_an_image(why: &Error) -> bool {
-    matches!(why, Error::Image(_))
+    let mut cause = std::error::Error::source(why);
+    while let Some(next) = cause {
+        let code = next.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if code.is_some_and(|code| {
+            matches!(Errno::from_raw_os_error(code), Errno::MFILE | Errno::NFILE)
+        }) {
+            return false;
+        }
+        cause = next.source();
+    }
+    matches!(why, Error::Image(_) | Error::Changed(_))
 }
 
 /// An error with its causes.

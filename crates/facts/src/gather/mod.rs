@@ -147,10 +147,16 @@ pub fn write_gathered(
 mod tests {
     #![allow(clippy::unwrap_used)] // Helpers are not #[test] functions.
 
+    use std::fs;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use strata_layer::Event;
     use strata_registry::{RegistryOptions, Retry};
     use strata_testkit::layout::{LAYER, Layout, named, tar_of};
     use strata_testkit::registry::{Answer, How, Registry};
+    use strata_tree::DiffId;
 
     use super::*;
 
@@ -164,6 +170,17 @@ mod tests {
 
     /// How many images were read, and the names of those that were not.
     fn read(source: FactSource, at_once: usize) -> (usize, Vec<String>) {
+        let scratch = || Ok(tempfile::tempfile().unwrap());
+        let gathered = read_all(&[source], at_once, &scratch, &Silent).unwrap();
+        (gathered.images, gathered.failed.into_iter().map(|(what, _)| what).collect())
+    }
+
+    fn read_all(
+        sources: &[FactSource],
+        at_once: usize,
+        scratch: &(dyn Fn() -> strata_image::Result<File> + Sync),
+        progress: &dyn Progress,
+    ) -> Result<GatheredFacts> {
         let dir = tempfile::tempdir().unwrap();
         let retry = Retry { tries: 1, ..Retry::default() };
         let registries = Registries::new(RegistryOptions { retry, ..RegistryOptions::default() });
@@ -175,9 +192,122 @@ mod tests {
             limits: SourceLimits::default(),
             layer_limits: Limits::default(),
         };
-        let scratch = || Ok(tempfile::tempfile_in(dir.path()).unwrap());
-        let gathered = gather(&[source], &registries, &scratch, &options, &Silent).unwrap();
-        (gathered.images, gathered.failed.into_iter().map(|(what, _)| what).collect())
+        gather(sources, &registries, scratch, &options, progress)
+    }
+
+    /// A layout of one image, which says of `blob` that it is `base` and has a layer of its own.
+    fn layout(base: &[u8], blob: &[u8], own: &[u8]) -> Layout {
+        let layout = Layout::new("x");
+        let layers = [layout.blob(LAYER, blob), layout.blob(LAYER, own)];
+        layout.index(&[layout.manifest(&layout.config(&[base, own], "linux/amd64"), &layers)]);
+        layout
+    }
+
+    /// Lets whoever comes first to the layer `base` wait until the layer `last` is being read, and
+    /// looks how many files of a directory are open meanwhile.
+    struct Watching<'w> {
+        dir: &'w Path,
+        base: String,
+        last: String,
+        begun: AtomicBool,
+        is_last: AtomicBool,
+        most: AtomicUsize,
+    }
+
+    impl Progress for Watching<'_> {
+        fn event(&self, label: &str, _: Event) {
+            let open = fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
+                let to = entry.as_ref().ok().and_then(|fd| fs::read_link(fd.path()).ok());
+                to.is_some_and(|to| to.starts_with(self.dir))
+            });
+            self.most.fetch_max(open.count(), Ordering::Relaxed);
+            self.is_last.fetch_or(label == self.last, Ordering::Relaxed);
+            if label == self.base && !self.begun.swap(true, Ordering::Relaxed) {
+                let start = Instant::now();
+                while !self.is_last.load(Ordering::Relaxed) {
+                    assert!(start.elapsed() < Duration::from_secs(60), "the others do not come");
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+
+        fn warning(&self, _: &str, _: &str) {}
+    }
+
+    #[test]
+    fn an_image_that_waits_for_a_layer_keeps_no_archive_open() {
+        const ARCHIVES: usize = 20;
+        let dir = tempfile::tempdir().unwrap();
+        let base = tar_of(&[("etc/passwd", "root")]);
+        let own = |at: usize| tar_of(&[("own", &at.to_string())]);
+        let mut sources = Vec::new();
+        for at in 0..ARCHIVES {
+            // One of the first two begins with the base, and then the others are asked.
+            let blob = if at < 2 { &b"not the base"[..] } else { &base };
+            let path = dir.path().join(format!("{at}.tar"));
+            let archive = layout(&base, blob, &own(at)).tar();
+            if at == 2 {
+                // What comes through a pipe comes once.
+                rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+                let path = path.clone();
+                thread::spawn(move || fs::write(path, archive).unwrap());
+            } else {
+                fs::write(&path, archive).unwrap();
+            }
+            sources.push(FactSource::Files(SourceSpec::path(&path)));
+        }
+        let label = |layer: &[u8]| strata_testkit::digest(layer).parse::<DiffId>().unwrap().short();
+        let watching = Watching {
+            dir: dir.path(),
+            base: label(&base),
+            last: label(&own(ARCHIVES - 1)),
+            begun: AtomicBool::new(false),
+            is_last: AtomicBool::new(false),
+            most: AtomicUsize::new(0),
+        };
+        let scratch = || Ok(tempfile::tempfile().unwrap());
+        let gathered = read_all(&sources, 2, &scratch, &watching).unwrap();
+        assert_eq!((gathered.images, &gathered.failed[..]), (ARCHIVES, &[][..]));
+        let most = watching.most.into_inner();
+        assert!(most <= 4, "{most} are open while two threads read");
+    }
+
+    #[test]
+    fn what_no_image_is_the_cause_of_ends_the_run() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+        let source = FactSource::Files(SourceSpec::path(file.path()));
+        let scratch = || {
+            let source = rustix::io::Errno::MFILE.into();
+            Err(strata_image::Error::Io { what: "making a scratch file".to_owned(), source })
+        };
+        let error = read_all(&[source], 1, &scratch, &Silent).err().map(|error| error.to_string());
+        assert!(error.as_ref().is_some_and(|text| text.contains("Too many open")), "{error:?}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_layer_are_read_once() {
+        let base = tar_of(&[("etc/passwd", "root")]);
+        let bad = b"no tar, and no layer of that diff id";
+        let digest = strata_testkit::digest(bad);
+        for how in [Answer::new(404).how(), How::Well] {
+            for at_once in [1, 4] {
+                let registry = Registry::new();
+                for tag in ["1", "2", "3", "4", "5"] {
+                    let layout = layout(&base, bad, &tar_of(&[("own", tag)]));
+                    registry.layout(layout.root(), "team/x", tag);
+                }
+                let (answer, of) = (how.clone(), digest.clone());
+                registry.rule(move |seen| match seen.is("GET", &of) {
+                    true => answer.clone(),
+                    false => How::Well,
+                });
+                let host = registry.host().to_owned();
+                let (images, failed) = read(FactSource::Registry { host, prefix: None }, at_once);
+                assert_eq!((images, failed.len()), (0, 5), "{how:?} {at_once}: {failed:?}");
+                assert_eq!(registry.count("GET", &digest), 1, "{how:?} {at_once}");
+            }
+        }
     }
 
     #[test]
