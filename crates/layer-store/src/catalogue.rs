@@ -3,8 +3,8 @@
 //! podman asks for a layer by the reference that it pulls and by the digest of the blob, as the
 //! manifest has it. The store names a layer by its diff id. The index says which layers are in the
 //! chain of an image. podman compares nothing of what it is shown, so no manifest is believed which
-//! blob is which diff: the store knows it ([`strata_layer::LayerBlobs`]). So no document of an image
-//! is read: each change of the store, by whatever process, makes all of this be read again.
+//! blob is which diff: the store knows it ([`strata_layer::LayerBlobs`]). So no document of an
+//! image is read: each change of the store, by whatever process, makes all of this be read again.
 //!
 //! Invariants: a blob is found as the layer that its bytes are, whatever an image says of it; one
 //! that an image has twice is not found, for overlayfs takes no directory twice; a layer whose

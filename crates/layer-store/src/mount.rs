@@ -27,8 +27,8 @@ use crate::error::{Error, Result};
 use crate::served::{Fetch, ServedLayers};
 use crate::tree::ServedBytes;
 
-/// Reads whom images are fetched from, and which policy lets them in. Asked for each image: both may
-/// be changed while a layer store is served.
+/// Reads whom images are fetched from, and which policy lets them in. Asked for each image: both
+/// may be changed while a layer store is served.
 pub type FetchTerms =
     dyn Fn() -> std::result::Result<(Registries, TrustPolicy), BoxError> + Send + Sync;
 

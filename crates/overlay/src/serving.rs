@@ -69,8 +69,8 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
     }
 }
 
-/// What the daemon says. One that cannot be heard takes its mount away, if it has mounted, and ends:
-/// a command that failed leaves no mount.
+/// What the daemon says. One that cannot be heard takes its mount away, if it has mounted, and
+/// ends: a command that failed leaves no mount.
 fn hear(daemon: &mut Child) -> Result<String> {
     let mut answer = String::new();
     if let Some(mut pipe) = daemon.stdout.take()

@@ -18,7 +18,8 @@ use crate::reference::Reference;
 pub(crate) struct NamePrefix(String);
 
 impl NamePrefix {
-    /// The same without slashes at its end and capitals in its host; that of the location where there is none.
+    /// The same without slashes at its end and capitals in its host; that of the location where
+    /// there is none.
     pub(crate) fn or(&self, location: &str) -> Self {
         let text = if self.0.is_empty() { location } else { &self.0 };
         let text = without_slash(text);

@@ -108,7 +108,7 @@ fn serve(
     Ok(())
 }
 
-/// The registries and the policy, read anew for each image: a service does not have to be started
+/// The registries and the policy, read for each image: a service does not have to be started
 /// again when somebody logs in or tightens the policy. What cannot be read now is told at once.
 fn fetch_terms(context: &Context, args: &LayerStoreArgs) -> Result<Box<FetchTerms>> {
     let (context, registry, trust) = (context.clone(), args.registry.clone(), args.trust.clone());
