@@ -210,6 +210,25 @@ fn a_directory_names_the_upper_that_is_mounted_there_now() {
 }
 
 #[test]
+fn a_name_is_that_of_an_upper_first_and_a_directory_second() {
+    let sandbox = busybox();
+    let (work, other) = (sandbox.dir("work"), sandbox.dir("other"));
+    sandbox.ok(&["mount", "--upper", "demo", IMAGE, text(&work)]);
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, text(&other)]);
+    fs::write(work.join("of-demo"), "").unwrap();
+    fs::write(other.join("of-work"), "").unwrap();
+    assert_eq!(sandbox.ok(&["diff", "work"]), "A /of-work\n");
+    assert_eq!(sandbox.ok(&["diff", "./work"]), "A /of-demo\n");
+    let mut inside = sandbox.command(&["diff", "."]);
+    assert_eq!(inside.current_dir(&work).output().unwrap().stdout, b"A /of-demo\n");
+    assert_eq!(sandbox.ok(&["rm", "-f", "work"]), "work\n");
+    assert_eq!(sandbox.json(&["uppers"])[0]["name"], "demo");
+    // No upper has this name any more.
+    assert_eq!(sandbox.ok(&["diff", "work"]), "A /of-demo\n");
+    sandbox.ok(&["umount", text(&work)]);
+}
+
+#[test]
 fn what_is_saved_is_the_same_and_loads_as_what_it_was() {
     let sandbox = Sandbox::with("cases-docker25.docker.tar");
     let names = ["stratafs.test/cases:2", "cases:1", "stratafs.test/cases:latest"];

@@ -14,7 +14,7 @@ use strata_image::{
 use strata_layer::{DiskUsage, Limits, Progress, Removal, Store, StoreOptions};
 use strata_registry::{Reference, Registries};
 
-use crate::error::{ErrorContext, Result, bail};
+use crate::error::{Error, ErrorContext, Result, bail};
 use crate::image::OpenImage;
 use crate::mounts::kernel::{self, KernelMount, KernelTop};
 use crate::mounts::{
@@ -311,17 +311,26 @@ impl Engine {
         Uppers::new(&self.root, self.mount_records())
     }
 
-    /// A writable layer by its name, or by the directory that it is mounted on; also a damaged one,
-    /// which can only be removed.
+    /// A writable layer by its name, else by the directory that it is mounted on; also a damaged
+    /// one, which can only be removed. What has a `/` or a `:` is no name: `./work` is a directory
+    /// also where there is an upper `work`.
     ///
     /// # Errors
     /// `Doing`: it cannot be read; `Refused` for what cannot be a name, and as
     /// [`Engine::mount_at`].
     pub fn upper(&self, text: &str) -> Result<Option<NamedUpper>> {
+        let uppers = self.uppers();
+        let named = match text.contains(['/', ':']) {
+            true => Ok(None),
+            false => uppers.known(text),
+        };
+        // What cannot be a name is a directory all the same: `.` is one.
+        if !matches!(named, Ok(None) | Err(Error::Refused(_))) {
+            return named;
+        }
         match self.mount_at(Path::new(text))?.and_then(|mount| mount.record.upper) {
-            Some(name) => self.uppers().known(&name),
-            None if text.contains(['/', ':']) => Ok(None),
-            None => self.uppers().known(text),
+            Some(name) => uppers.known(&name),
+            None => named,
         }
     }
 
