@@ -9,10 +9,11 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use strata_testkit::hard::Immutable;
 use strata_testkit::sandbox::Sandbox;
 use strata_testkit::tars::{Head, Tar};
 
@@ -100,6 +101,34 @@ fn a_temporary_upper_goes_with_its_mount() {
     fs::write(point.join("file"), "kept").unwrap();
     sandbox.ok(&["umount", text(&point)]);
     assert_eq!(sandbox.ok(&["diff", name.trim()]).lines().last(), Some("A /file"));
+}
+
+#[test]
+fn a_new_upper_stays_however_its_mount_ends() {
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    let table = File::open("/proc/self/mountinfo").unwrap();
+    let mut child =
+        sandbox.spawn(&["mount", "--foreground", "--upper", "new", IMAGE, text(&point)]);
+    while !point.join("bin").exists() {
+        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&table, PollFlags::PRI)], Some(&limit)).unwrap(), 1);
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+    }
+    fs::write(point.join("written"), "kept").unwrap();
+    fs::remove_file(point.join("bin/ls")).unwrap();
+    // What whiteouts are links of goes at the end; this does not.
+    let upper = sandbox.path().join("store/uppers/new");
+    let made = fs::read_dir(upper.join("work/work")).unwrap().map(|entry| entry.unwrap().path());
+    let held = made.into_iter().find(|path| text(path).contains("/#")).unwrap();
+    fs::remove_file(&held).unwrap();
+    fs::create_dir(&held).unwrap();
+    let stuck = Immutable::make(&held.join("stuck"));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().success(), stuck.is_none());
+    drop(stuck);
+    assert_eq!(fs::read_to_string(upper.join("upper/written")).unwrap(), "kept");
+    assert_eq!(sandbox.ok(&["diff", "new"]), "C /bin\nD /bin/ls\nA /written\n");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use stratafs::{HeldUpper, OpenImage, Profile, Store};
 
 use crate::context::Context;
 pub(crate) use crate::mounts::MountArgs;
-use crate::mounts::{self, BackendArg, MountRequest};
+use crate::mounts::{self, BackendArg, MountRequest, StandingMount};
 use crate::results::Results;
 use crate::told::tell;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     }
     if args.daemon.is_some() {
         let request = args.request(context.engine(), globals, args.upper.clone());
-        return mounts::mount(&request, None, |lock| open(context, args, lock));
+        return mounts::mount(&request, None, |lock| open(context, args, lock))?.wait();
     }
     if args.backend()? == BackendArg::Userns && (args.rw || args.upper.is_some()) {
         anyhow::bail!("--backend userns has no writable layers; try --backend fuse");
@@ -53,26 +53,31 @@ pub(crate) fn run(context: &Context, args: &MountArgs) -> Result<()> {
     request.names_only = args.backend()? == BackendArg::Userns;
     request.image_id = Some(image.record.id.to_string());
     let mounted = match serve_in_kernel(args, &request, store, &image, upper.clone()) {
-        Ok(true) => Ok(()),
+        Ok(true) => Ok(StandingMount::ELSEWHERE),
         Ok(false) => {
             let (lock, top) = (upper.as_ref().and_then(HeldUpper::lock), upper.clone());
             mounts::mount(&request, lock, |_| Ok((image, top)))
         }
         Err(error) => Err(error),
     };
-    match (&mounted, upper) {
-        // Made for nothing.
-        (Err(_), Some(upper)) if made => {
-            if let Err(error) = context.engine().uppers().discard(upper) {
+    let standing = match (mounted, upper) {
+        (Ok(standing), Some(held)) if args.keep => {
+            writeln!(Results::new(std::io::stdout()), "{}", held.upper.name)?;
+            standing
+        }
+        (Ok(standing), _) => standing,
+        (Err(error), upper) => {
+            // Made for nothing.
+            if let Some(Err(error)) =
+                upper.filter(|_| made).map(|upper| context.engine().uppers().discard(upper))
+            {
                 tracing::warn!("{error}");
             }
+            return Err(error);
         }
-        (Ok(()), Some(held)) if args.keep => {
-            writeln!(Results::new(std::io::stdout()), "{}", held.upper.name)?;
-        }
-        _ => {}
-    }
-    mounted
+    };
+    // However it ends from here on, a new upper stays: somebody may have written to it.
+    standing.wait()
 }
 
 /// Has the kernel serve it, if that is wanted and possible; `false` if a daemon has to.

@@ -86,25 +86,47 @@ pub(crate) struct MountRequest {
 /// What a mount shows: an image, and the writable layer on top.
 pub(crate) type ToMount = (OpenImage, Option<HeldUpper>);
 
+/// A mount that has come to be.
+pub(crate) struct StandingMount {
+    /// What this process serves of it, and the file that keeps the name of its record.
+    served: Option<(ServedMount, File)>,
+}
+
+impl StandingMount {
+    /// One that this process does not serve, or has served.
+    pub(crate) const ELSEWHERE: Self = Self { served: None };
+
+    /// Serves it to its end, if that is for this process to do.
+    ///
+    /// # Errors
+    /// As [`ServedMount::wait`]: it was there all the same, and its upper may have been written.
+    pub(crate) fn wait(self) -> Result<()> {
+        let Some((mount, _log)) = self.served else { return Ok(()) };
+        Ok(mount.wait()?)
+    }
+}
+
 /// Mounts. `open` opens the image; only the process that serves it calls that, a daemon with its
 /// standard input, which is `lock` of the process that starts it.
 ///
 /// # Errors
-/// In words for the person who typed the command, also where the daemon failed.
+/// In words for the person who typed the command, also where the daemon failed: but for a daemon
+/// itself, the mount has not come to be.
 pub(crate) fn mount(
     request: &MountRequest,
     lock: Option<BorrowedFd<'_>>,
     open: impl FnOnce(Option<OwnedFd>) -> Result<ToMount>,
-) -> Result<()> {
+) -> Result<StandingMount> {
     match &request.role {
-        Role::Starter => start(request, lock),
+        Role::Starter => start(request, lock).map(|()| StandingMount::ELSEWHERE),
         Role::Foreground => {
             let records = request.engine.made_mount_records()?;
             records.clean()?;
-            let (name, _, _log) = records.create_log()?;
-            Ok(begin(request, &name, || open(None))?.wait()?)
+            let (name, _, log) = records.create_log()?;
+            let mount = begin(request, &name, || open(None))?;
+            Ok(StandingMount { served: Some((mount, log)) })
         }
-        Role::Daemon(name) => run_daemon(request, name, open),
+        Role::Daemon(name) => run_daemon(request, name, open).map(|()| StandingMount::ELSEWHERE),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::told::tell;
 
 pub(crate) use ahead::answer;
 pub(crate) use args::{BackendArg, MountArgs, MountsArgs, UmountArgs};
-pub(crate) use daemon::{MountRequest, explained, mount, mount_in_kernel};
+pub(crate) use daemon::{MountRequest, StandingMount, explained, mount, mount_in_kernel};
 
 /// `strata umount`.
 ///
