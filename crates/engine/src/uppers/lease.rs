@@ -11,6 +11,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, FlockOperation, flock, fstat, stat};
 use strata_layer::KernelLeases;
@@ -26,7 +27,35 @@ use crate::mounts::{MountInfo, list};
 pub struct HeldUpper {
     /// The upper.
     pub upper: NamedUpper,
-    lock: Option<Arc<OwnedFd>>,
+    lock: Option<Arc<HeldLock>>,
+}
+
+/// The lock of a [`HeldUpper`] and of its clones, which have one lease at a time between them.
+#[derive(Debug)]
+struct HeldLock {
+    dir: OwnedFd,
+    leased: AtomicBool,
+}
+
+impl HeldLock {
+    fn new(dir: OwnedFd) -> Arc<Self> {
+        Arc::new(Self { dir, leased: AtomicBool::new(false) })
+    }
+
+    /// For a lease, if there is none.
+    fn take(self: &Arc<Self>) -> Option<TakenLock> {
+        let free = !self.leased.swap(true, Ordering::AcqRel);
+        free.then(|| TakenLock(Arc::clone(self)))
+    }
+}
+
+/// A [`HeldLock`] with a lease; when this is dropped, there can be another.
+struct TakenLock(Arc<HeldLock>);
+
+impl Drop for TakenLock {
+    fn drop(&mut self) {
+        self.0.leased.store(false, Ordering::Release);
+    }
 }
 
 impl From<NamedUpper> for HeldUpper {
@@ -38,7 +67,7 @@ impl From<NamedUpper> for HeldUpper {
 impl HeldUpper {
     /// The open file that has the lock: for [`Uppers::adopt`] in a process that inherits it.
     pub fn lock(&self) -> Option<BorrowedFd<'_>> {
-        self.lock.as_ref().map(|lock| lock.as_fd())
+        self.lock.as_ref().map(|lock| lock.dir.as_fd())
     }
 
     /// A new upper, which nobody else can know yet.
@@ -46,7 +75,7 @@ impl HeldUpper {
         let dir = File::open(staged)?;
         // Where there are no locks, everybody has them.
         let _ = flock(&dir, FlockOperation::NonBlockingLockExclusive);
-        Ok(Self { upper: upper.clone(), lock: Some(Arc::new(dir.into())) })
+        Ok(Self { upper: upper.clone(), lock: Some(HeldLock::new(dir.into())) })
     }
 
     /// The same, kept when its mount ends.
@@ -61,7 +90,7 @@ pub struct UpperLease {
     path: PathBuf,
     temporary: bool,
     _taken: Option<UseLock>,
-    _held: Option<Arc<OwnedFd>>,
+    _held: Option<TakenLock>,
 }
 
 impl Drop for UpperLease {
@@ -82,8 +111,11 @@ impl Uppers {
     pub fn lease(&self, held: &HeldUpper) -> Result<UpperLease> {
         let upper = &held.upper;
         let path = self.path(&upper.name)?;
-        let taken = match held.lock {
-            Some(_) => None,
+        let (taken, held) = match &held.lock {
+            Some(lock) => match lock.take() {
+                Some(taken) => (None, Some(taken)),
+                None => bail!("upper {} is in use: {}", upper.name, self.user(upper)),
+            },
             None => {
                 let dir = File::open(&path).with_context(|| format!("no upper {}", upper.name))?;
                 let lock = UseLock::take(&dir)
@@ -95,14 +127,13 @@ impl Uppers {
                 if !is_at(&dir, &path) {
                     bail!("upper {} has just been removed; try again", upper.name)
                 }
-                lock
+                (lock, None)
             }
         };
         if self.has_kernel_mount(upper)? {
             bail!("upper {} is in use: {}", upper.name, self.user(upper))
         }
-        let (temporary, held) = (upper.temporary, held.lock.clone());
-        Ok(UpperLease { path, temporary, _taken: taken, _held: held })
+        Ok(UpperLease { path, temporary: upper.temporary, _taken: taken, _held: held })
     }
 
     /// The upper with the lock that the process has which started this one, if `inherited` is the
@@ -114,21 +145,25 @@ impl Uppers {
         let path = self.path(&upper.name)?;
         // Granted at once to the open file that has the lock, and to no other.
         let lock = || flock(&inherited, FlockOperation::NonBlockingLockExclusive);
-        let lock = (is_at(&inherited, &path) && lock().is_ok()).then(|| Arc::new(inherited));
+        let lock = (is_at(&inherited, &path) && lock().is_ok()).then(|| HeldLock::new(inherited));
         Ok(HeldUpper { upper, lock })
     }
 
-    /// Removes an upper that was made for a mount which has not come to be.
+    /// Removes an upper that was made for a mount which has not come to be. No clone of it may be
+    /// held any more.
     ///
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name, and if it is in use.
     pub fn discard(&self, made: HeldUpper) -> Result<()> {
-        let made = made.kept();
+        let HeldUpper { upper, lock } = made;
+        // A daemon that lives has the same lock, and is in no record before it has mounted: if
+        // the lock is given back and can be taken again, there is no such daemon.
+        drop(lock);
+        let made = HeldUpper::from(upper).kept();
         // A daemon that has failed has removed its temporary one.
         if !self.path(&made.upper.name)?.exists() {
             return Ok(());
         }
-        // A daemon that lives has the same lock.
         let mounts = list::list(&self.records)?;
         if let Some(mount) = MountInfo::of_upper(&mounts, &made.upper.name) {
             bail!("upper {} stays: it is {}", made.upper.name, mount.and_its_end())

@@ -414,9 +414,20 @@ mod tests {
         };
         assert!(refused.to_string().contains("belongs to stratafs.test/busybox:1"), "{refused}");
 
-        uppers.discard(adopted.clone()).unwrap();
+        // Of clones one is mounted, and then another once that has ended.
+        let kept = adopted.clone().kept();
+        let lease = uppers.lease(&kept).unwrap();
+        let refused = uppers.lease(&kept.clone()).err().unwrap().to_string();
+        assert!(refused.contains("is in use"), "{refused}");
+        drop(lease);
+        drop(uppers.lease(&kept).unwrap());
+
+        // A daemon that lives has the lock, and no record yet.
+        let refused = uppers.discard(adopted).unwrap_err().to_string();
+        assert!(refused.contains("is in use"), "{refused}");
+        uppers.discard(kept).unwrap();
         assert!(uppers.find(&upper.name).unwrap().is_none());
-        uppers.discard(adopted).unwrap();
+        uppers.discard(upper.into()).unwrap();
         let (held, _) = engine.upper_for(&image, own, None, false).unwrap();
         let name = held.upper.name.clone();
         drop(held);
