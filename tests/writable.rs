@@ -190,17 +190,34 @@ fn a_damaged_upper_is_told_and_removed_by_its_name() {
     assert_eq!(sandbox.json(&["uppers"])[0]["reference"], "(damaged)");
     assert!(sandbox.ok(&["ps", "-a"]).contains("(damaged)"));
     assert!(sandbox.run(&["gc"]).status.success());
+    for args in [&["info"][..], &["system", "df"], &["image", "prune", "-f"]] {
+        sandbox.ok(args);
+    }
+    // Of several names one can go.
+    sandbox.ok(&["tag", IMAGE, "other:1"]);
+    sandbox.ok(&["rmi", "other:1"]);
+    let mut asked = sandbox.command(&[]);
+    asked.env("STRATA_COMPLETE", "fish").args(["--", "strata", "--root"]);
+    asked.arg(sandbox.path().join("store")).args(["rm", "wo"]);
+    let offers = asked.output().unwrap().stdout;
+    assert!(offers.starts_with(b"work\t"), "{}", String::from_utf8_lossy(&offers));
     // It may be on any image.
     for args in [
         &["rmi", "cases.oci:1"][..],
         &["image", "prune", "-a", "-f"],
+        &["system", "prune", "-a", "-f"],
         &["mount", "--upper", "work", IMAGE, "mnt"],
         &["diff", "work"],
+        &["inspect", "work"],
+        &["container", "inspect", "work"],
     ] {
         let error = sandbox.fails(args);
         assert!(error.contains("upper work is damaged: "), "{error}");
         assert!(error.contains("; `strata rm work` removes"), "{error}");
     }
+    let stopped = sandbox.run(&["system", "prune", "-a", "-f"]);
+    assert!(String::from_utf8(stopped.stdout).unwrap().contains("Total reclaimed space: "));
+    assert_eq!(sandbox.json(&["images"]).as_array().unwrap().len(), 2);
     // It is on this one.
     fs::write(&description, format!("{{\"image\": \"{image}\"}}")).unwrap();
     assert!(sandbox.fails(&["rmi", IMAGE]).contains("upper work is on top of it"));

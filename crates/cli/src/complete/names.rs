@@ -58,7 +58,7 @@ impl KnownNames {
 
     /// Uppers by name.
     pub(super) fn uppers(&self) -> Vec<Offer> {
-        let all = self.context.engine().uppers().all().unwrap_or_default();
+        let all = self.context.engine().uppers().listed().unwrap_or_default();
         all.into_iter().map(|one| (one.name, format!("upper of {}", one.reference))).collect()
     }
 

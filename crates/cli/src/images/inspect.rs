@@ -116,8 +116,8 @@ fn inspect(
     }
     if wanted(Kind::Upper) && !name.contains('/') && !name.starts_with("sha256:") {
         let shelf = context.engine().uppers();
-        if let Ok(Some(upper)) = shelf.find(name) {
-            return of_upper(store, &shelf, mounts, &upper);
+        if let Ok(Some(upper)) = shelf.known(name) {
+            return of_upper(store, &shelf, mounts, &upper.whole()?);
         }
     }
     if wanted(Kind::Layer)
@@ -138,7 +138,7 @@ fn inspect(
         }
         Some(Kind::Layer) => bail!("no layer {name:?}; `strata df` lists them"),
         Some(Kind::Upper) => match context.engine().upper(name) {
-            Ok(Some(upper)) => of_upper(store, &context.engine().uppers(), mounts, &upper),
+            Ok(Some(upper)) => of_upper(store, &context.engine().uppers(), mounts, &upper.whole()?),
             Ok(None) | Err(_) => bail!("no upper {name:?}; `strata uppers` lists them"),
         },
         Some(Kind::Mount) => bail!("nothing is mounted on {name:?}; `strata mounts` lists them"),

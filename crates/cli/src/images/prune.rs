@@ -62,6 +62,8 @@ pub(super) struct Pruned {
     pub(super) deleted: Vec<String>,
     /// Bytes of contents and headers.
     pub(super) bytes: u64,
+    /// Why not all was removed that is to go: what images an upper is on cannot be told.
+    stopped: Option<stratafs::Error>,
 }
 
 pub(crate) fn run_prune(
@@ -86,10 +88,12 @@ pub(crate) fn run_prune(
         let all = json!({
             "untagged": pruned.untagged, "deleted": pruned.deleted, "reclaimed": pruned.bytes,
         });
-        return Ok(writeln!(out, "{all:#}")?);
+        writeln!(out, "{all:#}")?;
+        return pruned.finished();
     }
     pruned.print(out)?;
-    Ok(writeln!(out, "Total reclaimed space: {}", units::fine_size(pruned.bytes))?)
+    writeln!(out, "Total reclaimed space: {}", units::fine_size(pruned.bytes))?;
+    pruned.finished()
 }
 
 impl Pruned {
@@ -103,6 +107,11 @@ impl Pruned {
         self.deleted.iter().try_for_each(|id| writeln!(out, "deleted: {id}"))?;
         Ok(writeln!(out)?)
     }
+
+    /// The error of a prune that has not come to its end, for after what it did.
+    pub(super) fn finished(self) -> Result<()> {
+        self.stopped.map_or(Ok(()), |error| Err(error.into()))
+    }
 }
 
 /// Removes images that nothing needs.
@@ -112,7 +121,7 @@ pub(super) fn prune(
     all: bool,
     filters: &Filters,
 ) -> Result<Pruned> {
-    let used = in_use(context)?;
+    let (used, uppers) = (in_use(context)?, context.engine().uppers());
     let sharing = store.accounts().sharing()?;
     let headers: Vec<(DiffId, u64)> =
         store.layers()?.iter().map(|layer| (layer.diff_id, layer.headers_size)).collect();
@@ -127,7 +136,7 @@ pub(super) fn prune(
             continue;
         }
         let known: Vec<&str> = image.tags.iter().map(String::as_str).collect();
-        let used = || context.engine().uppers().may_be_on(&image.record.id);
+        let used = || uppers.may_be_on(&image.record.id);
         match store.images().remove_known(&image.record.id, &known, &used) {
             Ok(layers) => {
                 pruned.untagged.extend(image.tags.iter().map(|name| familiar(name)));
@@ -141,7 +150,13 @@ pub(super) fn prune(
                 | LayerError::Held { .. }
                 | LayerError::NoImage(_)
                 | LayerError::Renamed(_),
-            ) => {}
+            ) => {
+                // One that may be on any image keeps them all.
+                if let Err(error) = uppers.on_image(&image.record.id) {
+                    pruned.stopped = Some(error);
+                    break;
+                }
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -150,11 +165,11 @@ pub(super) fn prune(
     Ok(pruned)
 }
 
-/// The images that are mounted or below an upper.
+/// The images that are mounted or below an upper, as far as the uppers tell theirs.
 pub(super) fn in_use(context: &Context) -> Result<BTreeSet<ImageId>> {
     let mut used = BTreeSet::new();
-    for upper in context.engine().uppers().all()? {
-        used.insert(upper.image_id()?);
+    for upper in context.engine().uppers().listed()? {
+        used.extend(upper.image_id());
     }
     for mount in context.engine().mounts()? {
         used.extend(mount.record.image.parse::<ImageId>());

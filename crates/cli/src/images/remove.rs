@@ -92,9 +92,7 @@ fn remove(
     out: &mut impl Write,
 ) -> Result<()> {
     loop {
-        // Asked for each image: the one before it may have taken long to go.
-        let users = Users::of(context)?;
-        match remove_as_named(context, store, &users, text, force) {
+        match remove_as_named(context, store, text, force) {
             Ok(lines) => return Ok(lines.iter().try_for_each(|line| writeln!(out, "{line}"))?),
             Err(error) if is_renamed(&error) => {}
             Err(error) => return Err(error),
@@ -110,11 +108,18 @@ fn is_renamed(error: &anyhow::Error) -> bool {
 fn remove_as_named(
     context: &Context,
     store: &Store,
-    users: &Users,
     text: &str,
     force: bool,
 ) -> Result<Vec<String>> {
     let tags = store.images().tags()?;
+    let id = resolve_image(store, text)?.id;
+    let names = names_of(&tags, &id);
+    // The image stays, used or not: what uses it need not be known.
+    if let Some(gone) = gone_by_name(&tags, &id, text).filter(|gone| gone.len() < names.len()) {
+        return untag(store, &id, &names, &gone);
+    }
+    // Asked for each image: the one before it may have taken long to go.
+    let users = &Users::of(context)?;
     match asked(store, &tags, users, text, force)? {
         RmiEffect::Untag(id, names) => untag(store, &id, &names_of(&tags, &id), &names),
         RmiEffect::Remove(id) => {

@@ -143,7 +143,7 @@ pub(crate) fn run_system_df(
     let shelf = context.engine().uppers();
     let mut uppers = Vec::new();
     let mounts = context.engine().mounts()?;
-    for upper in shelf.all()? {
+    for upper in shelf.listed()? {
         let mounted = MountInfo::of_upper(&mounts, &upper.name).is_some();
         let bytes = shelf.bytes(&upper)?;
         uppers.push((upper, mounted, bytes));
@@ -321,11 +321,13 @@ pub(crate) fn run_system_prune(
             "uppers": uppers, "untagged": pruned.untagged, "deleted": pruned.deleted,
             "reclaimed": bytes,
         });
-        return Ok(writeln!(out, "{all:#}")?);
+        writeln!(out, "{all:#}")?;
+        return pruned.finished();
     }
     if !uppers.is_empty() {
         writeln!(out, "Deleted Uppers:\n{}\n", uppers.join("\n"))?;
     }
     pruned.print(out)?;
-    Ok(writeln!(out, "Total reclaimed space: {}", units::fine_size(bytes))?)
+    writeln!(out, "Total reclaimed space: {}", units::fine_size(bytes))?;
+    pruned.finished()
 }

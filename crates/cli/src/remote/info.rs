@@ -47,7 +47,7 @@ struct SystemInfo {
 
 fn facts(context: &Context, store: &Store) -> Result<SystemInfo> {
     let uname = rustix::system::uname();
-    let uppers = context.engine().uppers().all()?;
+    let uppers = context.engine().uppers().listed()?;
     let mounts = context.engine().mounts()?;
     let mounted = uppers.iter().filter(|upper| MountInfo::of_upper(&mounts, &upper.name).is_some());
     Ok(SystemInfo {

@@ -94,7 +94,10 @@ impl NamedUpper {
     }
 
     /// Refuses one whose description is damaged.
-    pub(crate) fn whole(self) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Refused`: what is wrong with it, and the way out.
+    pub fn whole(self) -> Result<Self> {
         match &self.damage {
             Some(why) => Err(self.unusable(why)),
             None => Ok(self),
