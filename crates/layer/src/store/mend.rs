@@ -2,8 +2,11 @@
 //! loaded again; what has a second copy is written again.
 //!
 //! Invariants: nothing that somebody leases or holds is taken away, it stays a problem; of what is
-//! not damaged only garbage goes; images of a damaged layer stay as long as the layer has to, for
-//! loading them again would find it, and take it as it is.
+//! not damaged only garbage goes; a layer is taken out once, however much of it is damaged; images
+//! of a damaged layer stay as long as the layer has to, for loading them again would find it, and
+//! take it as it is.
+
+use std::collections::BTreeMap;
 
 use strata_tree::{DiffId, ImageId};
 
@@ -46,12 +49,18 @@ impl<'s> Mender<'s> {
     /// Mends what the report has; what is mended moves from its problems to `repaired`.
     pub(super) fn mend(mut self) -> Result<FsckReport> {
         let mut left = Vec::new();
+        // One that is loaded again meanwhile is whole, and each attempt reads all of the index.
+        let mut tried = BTreeMap::new();
         for mut problem in std::mem::take(&mut self.report.problems) {
             let done = match &mut problem {
                 // The rebuild was to mend these.
                 Problem::Index(_) => None,
                 Problem::Layer { diff_id, what } => {
-                    let out = self.take_out(diff_id)?;
+                    let out = match tried.get(diff_id) {
+                        Some(out) => *out,
+                        None => self.take_out(diff_id)?,
+                    };
+                    tried.insert(*diff_id, out);
                     if !out {
                         what.push_str(STAYS);
                     }
@@ -104,14 +113,24 @@ impl<'s> Mender<'s> {
     /// Removes a damaged layer with the images that need it; `false` if somebody has it or one of
     /// them: then nothing was done.
     fn take_out(&mut self, diff_id: &DiffId) -> Result<bool> {
-        let images = self.images().all()?.into_iter();
-        let images: Vec<ImageId> =
-            images.filter(|image| image.layers.contains(diff_id)).map(|image| image.id).collect();
-        if self.dir.is_held(diff_id)?
-            || !removal(self.dir, self.index, &images, &[])?.in_use.is_empty()
-        {
+        if self.dir.is_held(diff_id)? {
             return Ok(false);
         }
+        let images = loop {
+            let all = self.images().all()?.into_iter();
+            let needing = all.filter(|image| image.layers.contains(diff_id));
+            let images: Vec<ImageId> = needing.map(|image| image.id).collect();
+            if images.is_empty() {
+                break images;
+            }
+            match removal(self.dir, self.index, &images, &[]) {
+                Ok(removal) if removal.in_use.is_empty() => break images,
+                Ok(_) => return Ok(false),
+                // Somebody was quicker with one of them; the others are left.
+                Err(Error::NoImage(_)) => {}
+                Err(error) => return Err(error),
+            }
+        };
         for image in images {
             match self.images().remove(&image) {
                 Ok(_) => {

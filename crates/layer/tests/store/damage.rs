@@ -4,9 +4,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use strata_layer::{
-    Event, Hold, KernelLease, KernelLeases, LEASE_BLOCK, Problem, Progress, Store, StoreOptions,
+    Event, Hold, KernelLease, KernelLeases, LEASE_BLOCK, Problem, Progress, Step, Store,
+    StoreOptions,
 };
 use strata_tree::DiffId;
 
@@ -358,6 +360,37 @@ fn images_of_a_damaged_layer_that_has_to_stay_are_not_taken_out() {
     assert_eq!(repair().problems, []);
     assert_eq!(tags().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["alone"]);
     assert_clean(&place.root());
+}
+
+/// A layer has one problem for each damaged file, and is taken out for the first of them.
+#[test]
+fn a_layer_that_was_loaded_again_during_the_repair_stays() {
+    let (place, set) = origin();
+    let (root, base) = (place.root(), diff_id(&set.base));
+    let store = place.open();
+    let holds = store.holds("engine").unwrap();
+    holds.add([&base]).unwrap();
+    let image = store.images().all().unwrap().into_iter().find(|image| image.layers.len() == 2);
+    store.images().remove(&image.unwrap().id).unwrap();
+    holds.remove([&base]).unwrap();
+    drop((store, holds));
+    for path in ["diff/d/one", "diff/lost"] {
+        flip(&layer_dir(&root, &base).join(path), 0);
+    }
+    let again = std::sync::Once::new();
+    let (at, layer) = (root.clone(), layer_dir(&root, &base));
+    let load_again = move |step| {
+        if step == Step::Trashed && !layer.exists() {
+            again.call_once(|| fill(&at, &set));
+        }
+    };
+    let options = StoreOptions { on_step: Some(Arc::new(load_again)), ..StoreOptions::default() };
+    let report = Store::fsck(&root, true, options, &Silent).unwrap();
+    assert_eq!(report.problems, []);
+    let of_base = |line: &&String| line.starts_with(&format!("layer {base}"));
+    assert!(report.repaired.iter().filter(of_base).count() > 1, "{report:?}");
+    assert_eq!(place.open().images().all().unwrap().len(), 2);
+    assert_clean(&root);
 }
 
 /// The new index has no row of a damaged layer, and its directory is what a mount still shows.
