@@ -64,7 +64,7 @@ def gnu(path):
         members.append({"kind": KINDS.get(kind, kind), "perm": bits(perm), "uid": uid, "gid": gid,
                         "device": size if kind in "cb" else "-", "time": time,
                         "size": size if kind in "-C" else "0", "name": name, "link": link})
-    return members, "ok" if done.returncode == 0 else "error " + done.stderr.decode().strip()[:80]
+    return members, "ok" if done.returncode == 0 else "error " + done.stderr.decode(errors="replace").strip()[:80]
 
 
 def bits(text):
