@@ -11,16 +11,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use rustix::process::{Resource, Rlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, Manner, Session, Unmounter, in_first_user_namespace};
 use strata_union::writable::{Union, UnionOptions};
@@ -58,7 +57,7 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the daemon")?;
-    if hear(&mut daemon)? == READY {
+    if strata_fuse::hear(&mut daemon).context("cannot hear the daemon")? == READY {
         return Ok(ExitCode::SUCCESS);
     }
     let status = daemon.wait().context("cannot wait for the daemon")?;
@@ -69,22 +68,6 @@ fn start(args: &[OsString]) -> Result<ExitCode> {
     }
 }
 
-/// What the daemon says. One that cannot be heard takes its mount away, if it has mounted, and
-/// ends: a command that failed leaves no mount.
-fn hear(daemon: &mut Child) -> Result<String> {
-    let mut answer = String::new();
-    if let Some(mut pipe) = daemon.stdout.take()
-        && let Err(error) = pipe.read_to_string(&mut answer)
-    {
-        // The child was not waited for, so the number is its own.
-        kill_process(Pid::from_child(daemon), Signal::TERM)
-            .context("cannot end the daemon, which cannot be heard")?;
-        daemon.wait().context("cannot wait for the daemon")?;
-        return Err(error).context("cannot hear the daemon; its mount was ended");
-    }
-    Ok(answer)
-}
-
 /// Mounts, and serves until the mount is gone.
 fn serve(request: &Request) -> Result<()> {
     // Directories may be given through them, so they are closed late.
@@ -93,10 +76,7 @@ fn serve(request: &Request) -> Result<()> {
         complain(&format!("ignoring the unknown option {option}"));
     }
     raise_limits();
-    strata_fuse::raise_file_size_limit();
-    // A write beyond a limit that stays is refused (EFBIG), and does not end the daemon.
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
-        .context("cannot catch signals")?;
+    strata_fuse::outlast_file_size_limit().context("cannot catch signals")?;
     // Modes are what the programs in the mount ask for, less their own umask.
     rustix::process::umask(Mode::empty());
     // Caught from now on, and acted on once there is something to unmount.
@@ -203,19 +183,4 @@ fn leave_surroundings(inherited: InheritedFds) -> io::Result<()> {
     out.write_all(READY.as_bytes())?;
     out.flush()?;
     Ok(rustix::stdio::dup2_stdout(&null)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_daemon_that_cannot_be_heard_is_ended() {
-        let script = r"printf '\377'; exec sleep 600 >&-";
-        let mut daemon =
-            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        let error = hear(&mut daemon).unwrap_err();
-        assert!(error.to_string().contains("cannot hear the daemon"), "{error}");
-        assert!(daemon.try_wait().unwrap().is_some());
-    }
 }

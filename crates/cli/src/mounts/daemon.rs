@@ -14,18 +14,15 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use strata_fuse::{InheritedFds, MountOptions, Profile};
 use stratafs::{Engine, HeldUpper, MountSettings, OpenImage, ServedMount, Store};
@@ -215,14 +212,13 @@ fn start(request: &MountRequest, lock: Option<BorrowedFd<'_>>) -> Result<()> {
         .stderr(log)
         .spawn()
         .context("cannot start the mount daemon")?;
-    let mut answer = String::new();
-    if let Some(mut pipe) = daemon.stdout.take()
-        && let Err(error) = pipe.read_to_string(&mut answer)
-    {
-        end(&mut daemon)?;
-        let _ = fs::remove_file(&log_path);
-        return Err(error).context("cannot hear the mount daemon; its mount was ended");
-    }
+    let answer = match strata_fuse::hear(&mut daemon) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let _ = fs::remove_file(&log_path);
+            return Err(error).context("cannot hear the mount daemon");
+        }
+    };
     if answer == READY {
         if hides {
             note_hidden(&request.directory);
@@ -236,17 +232,6 @@ fn start(request: &MountRequest, lock: Option<BorrowedFd<'_>>) -> Result<()> {
         "" => bail!("the mount daemon ended early ({status}): {}", last_words.trim_end()),
         message => Err(anyhow!("{message}")),
     }
-}
-
-/// Has a daemon that cannot be heard take its mount away, if it has mounted, and waits for that: a
-/// command that failed leaves no mount.
-fn end(daemon: &mut Child) -> Result<()> {
-    // The child was not waited for, so the number is its own.
-    if let Err(error) = kill_process(Pid::from_child(daemon), Signal::TERM) {
-        return Err(error).context("cannot end the mount daemon, which cannot be heard");
-    }
-    daemon.wait().context("cannot wait for the mount daemon")?;
-    Ok(())
 }
 
 /// Most users who mount over something did not mean to.
@@ -317,10 +302,7 @@ fn begin(
     name: &str,
     open: impl FnOnce() -> Result<ToMount>,
 ) -> Result<ServedMount> {
-    strata_fuse::raise_file_size_limit();
-    // A write beyond a limit that stays is refused (EFBIG), and does not end the daemon.
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
-        .context("cannot catch signals")?;
+    strata_fuse::outlast_file_size_limit().context("cannot catch signals")?;
     // Caught from now on, and obeyed once there is something to unmount.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot catch signals")?;
     let (image, upper) = open()?;
