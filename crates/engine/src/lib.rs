@@ -128,7 +128,7 @@ pub use strata_image::{
 };
 pub use strata_layer::{
     DiskUsage, Holds, ImageRecord, LayerInput, LayerRecord, LeasedLayer, Progress, Removal, Space,
-    Store, Unpacked, chain_id,
+    Store, Unpacked, chain_above, chain_id,
 };
 pub use strata_registry::{Reference, Registries};
 pub use strata_tree::{

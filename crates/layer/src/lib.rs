@@ -52,7 +52,7 @@ pub use store::{
     HeldKind, HeldName, HeldNames, Hold, Holds, Images, KernelLease, KernelLeases, LEASE_BLOCK,
     LayerBlobs, LayerInput, LayerUsage, LeasedImage, LeasedLayer, NamesImages, NamesKind, Problem,
     Removal, SharedGroup, Sharing, Step, StepHook, Store, StoreOptions, TaggedImages, Unpacked,
-    Usage, Verity, chain_id,
+    Usage, Verity, chain_above, chain_id,
 };
 pub use stored_layer::StoredLayer;
 pub use strata_diff::Limits;

@@ -22,9 +22,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 use strata_tree::{ChainId, DiffId};
-use stratafs::{Engine, Holds, LeasedLayer, Store, chain_id, mount_hindrance};
+use stratafs::{Engine, Holds, LeasedLayer, Store, chain_above, chain_id, mount_hindrance};
 
 use crate::args::LowerBackend;
 use crate::error::{Error, IoDoing, Result};
@@ -244,18 +243,19 @@ impl Snapshots {
     /// The layer of the store that makes `chain` of a parent: of its layers, or of the chain that
     /// it is to its image. Where containerd unpacked the parent those differ.
     fn layer_above(&self, parent: &str, chain: &str) -> Result<Option<LeasedLayer>> {
+        let Ok(chain) = chain.parse::<ChainId>() else { return Ok(None) };
         let mut parents = Vec::new();
         {
             let state = self.state();
-            parents.push(chain_id(&state.chain(parent)?).map(|below| below.to_string()));
+            parents.push(chain_id(&state.chain(parent)?));
             if let Some(row) = state.find(parent)? {
-                parents.extend(labels::chain_of(&row.name, &row.labels).map(|of| Some(of.into())));
+                let said = labels::chain_of(&row.name, &row.labels);
+                parents.extend(said.and_then(|said| said.parse().ok()).map(Some));
             }
         }
         for record in self.store.layers()? {
-            let makes =
-                |parent: &Option<String>| above(parent.as_deref(), &record.diff_id) == chain;
-            if parents.iter().any(makes) {
+            let makes = |parent: &Option<ChainId>| chain_above(parent.as_ref(), &record.diff_id);
+            if parents.iter().any(|parent| makes(parent) == chain) {
                 return Ok(self.store.lease(&record.diff_id)?);
             }
         }
@@ -524,15 +524,6 @@ impl Snapshots {
     pub(crate) fn alone(&self, key: &str) -> KeyLock<'_> {
         self.keys.lock(key)
     }
-}
-
-/// The chain of a layer above that of its parent (OCI config.md, "Layer ChainID").
-fn above(parent: Option<&str>, layer: &DiffId) -> String {
-    let id = match parent {
-        Some(parent) => Sha256::digest(format!("{parent} {layer}")).into(),
-        None => *layer.as_bytes(),
-    };
-    ChainId::from_bytes(id).to_string()
 }
 
 /// Locks the record of the store at `root`, for as long as the file lives: what another program is

@@ -22,12 +22,16 @@ use crate::lock::{Lock, Locked, lock_path};
 /// The name of a stack of layers, base first (OCI config.md, "Layer ChainID"); `None` for none.
 pub fn chain_id(layers: &[DiffId]) -> Option<ChainId> {
     let (base, rest) = layers.split_first()?;
-    let mut chain = ChainId::from_bytes(*base.as_bytes());
-    for layer in rest {
-        let text = format!("{chain} {layer}");
-        chain = ChainId::from_bytes(Sha256::digest(text.as_bytes()).into());
-    }
-    Some(chain)
+    let base = chain_above(None, base);
+    Some(rest.iter().fold(base, |below, layer| chain_above(Some(&below), layer)))
+}
+
+/// The chain of a layer on top of another chain, or on nothing (OCI config.md, "Layer ChainID").
+pub fn chain_above(below: Option<&ChainId>, layer: &DiffId) -> ChainId {
+    ChainId::from_bytes(match below {
+        Some(below) => Sha256::digest(format!("{below} {layer}")).into(),
+        None => *layer.as_bytes(),
+    })
 }
 
 /// Images and tags of one moment.

@@ -84,7 +84,7 @@ pub use fsck_report::{FsckReport, Problem};
 pub use gc::GcReport;
 pub use held_images::{HeldImage, HeldImages};
 pub use holds::{Hold, Holds};
-pub use images::{Images, TaggedImages, chain_id};
+pub use images::{Images, TaggedImages, chain_above, chain_id};
 pub use kernel_leases::{KernelLease, KernelLeases, LEASE_BLOCK};
 pub use layer_blobs::LayerBlobs;
 pub use leases::{LeasedImage, LeasedLayer};
