@@ -14,7 +14,7 @@ use strata_layer::{DiskUsage, ImageRecord, LayerUsage, Space, Usage};
 use strata_tree::ImageId;
 
 use crate::context::{Context, Format};
-use crate::images::{familiar_names, held_layers};
+use crate::images::familiar_names;
 use crate::{table, units};
 
 /// Show what the store holds, whose it is, and what it takes on disk
@@ -63,7 +63,7 @@ pub(crate) fn run_df(context: &Context, args: &DfArgs, out: &mut impl Write) -> 
         let images = store.images().all()?;
         let at = images.iter().enumerate().filter(|(_, image)| chosen.contains(&image.id));
         let at = at.map(|(at, _)| at).collect();
-        let held = held_layers(&store)?;
+        let held = store.held_images()?.layers();
         Some(store.accounts().sharing()?.together(&images, &held, &at))
     };
     let usage = store.into_disk_usage()?;

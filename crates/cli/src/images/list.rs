@@ -10,7 +10,7 @@ use serde::Serialize;
 use strata_layer::Store;
 
 use super::filter::{Filters, is_named};
-use super::{KnownImage, NONE, docker_time, held_layers, shown_id, split};
+use super::{KnownImage, NONE, docker_time, shown_id, split};
 use crate::context::{Context, Format};
 use crate::template::Template;
 use crate::units;
@@ -218,7 +218,7 @@ fn in_dockers_words(
 ) -> Result<Vec<DockerRow>> {
     let usage = if ["SharedSize", "UniqueSize"].iter().any(|field| text.contains(field)) {
         let images = store.images().all()?;
-        let held = held_layers(store)?;
+        let held = store.held_images()?.layers();
         let usage = store.accounts().sharing()?.images_beside(&images, &held);
         let ids = images.iter().map(|image| image.id.to_string());
         ids.zip(usage).collect()

@@ -19,14 +19,14 @@ mod remove;
 mod system;
 mod users;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use strata_image::ImageConfig;
 use strata_layer::{ImageRecord, Store, TaggedImages};
 use strata_registry::Reference;
-use strata_tree::{DiffId, ImageId};
+use strata_tree::ImageId;
 
 pub(crate) use history::{HistoryArgs, run_history};
 pub(crate) use inspect::{InspectArgs, run_inspect};
@@ -131,12 +131,6 @@ pub(crate) fn familiar_names(store: &Store) -> Result<HashMap<ImageId, Vec<Strin
         }
     }
     Ok(names)
-}
-
-/// The layers that engines have: they stay when the images go that have them too.
-pub(crate) fn held_layers(store: &Store) -> Result<BTreeSet<DiffId>> {
-    let held = store.held_images()?;
-    Ok(held.all().iter().flat_map(|held| &held.layers).copied().collect())
 }
 
 /// A name of the store as repository and tag.

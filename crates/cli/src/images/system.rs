@@ -18,7 +18,7 @@ use stratafs::{MountInfo, NamedUpper};
 
 use super::filter::Filters;
 use super::prune::{Sure, in_use, prune};
-use super::{KnownImage, docker_time, held_layers, shown_id};
+use super::{KnownImage, docker_time, shown_id};
 use crate::context::{Context, Format};
 use crate::document::{Document, Field};
 use crate::template::Template;
@@ -111,7 +111,7 @@ fn images(store: &Store, used: &BTreeSet<ImageId>) -> Result<Images> {
     let known = KnownImage::all(store)?;
     let sharing = store.accounts().sharing()?;
     let records: Vec<_> = known.iter().map(|image| image.record.clone()).collect();
-    let held = held_layers(store)?;
+    let held = store.held_images()?.layers();
     let usage = sharing.images_beside(&records, &held);
     let active: BTreeSet<&DiffId> = records
         .iter()

@@ -169,8 +169,8 @@ pub(super) fn disk_usage(dir: &StoreDir, shared: &SharedIndex) -> Result<DiskUsa
     let held = HeldImages::of(dir)?;
     let mut engines = held.beside(&images);
     // What an image has too is the image's in these accounts, and stays without it.
-    let held = held.all().iter().flat_map(|held| &held.layers).copied();
-    let held: BTreeSet<DiffId> = held.filter(|layer| having.contains_key(layer)).collect();
+    let mut held = held.layers();
+    held.retain(|layer| having.contains_key(layer));
     let came: HashMap<DiffId, i64> =
         records.iter().map(|record| (record.diff_id, record.id)).collect();
     // A base comes before what is above it.

@@ -55,6 +55,11 @@ impl HeldImages {
         &self.0
     }
 
+    /// The layers that any engine has: they stay when the images go that have them too.
+    pub fn layers(&self) -> BTreeSet<DiffId> {
+        self.0.iter().flat_map(|held| &held.layers).copied().collect()
+    }
+
     /// The engines that have all of `layers`, sorted.
     pub fn holders_of(&self, layers: &[DiffId]) -> Vec<&str> {
         let mut by: BTreeMap<&str, BTreeSet<&DiffId>> = BTreeMap::new();
