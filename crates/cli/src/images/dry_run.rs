@@ -13,7 +13,7 @@ use strata_tree::ImageId;
 
 use super::effect::{RmiEffect, asked, gone_by_name, is_absent, names_of, shown};
 use super::familiar;
-use super::users::Users;
+use super::users::mounted;
 use crate::commands::df::space_json;
 use crate::context::{Context, Format};
 use crate::told::{tell, told};
@@ -22,11 +22,11 @@ use crate::{table, units};
 pub(super) fn run(
     context: &Context,
     store: &Store,
-    users: &Users,
     images: &[String],
     force: bool,
     out: &mut impl Write,
 ) -> Result<()> {
+    let mounts = context.engine().mounts()?;
     let mut tags = store.images().tags()?;
     let (mut untagged, mut failed) = (Vec::new(), Vec::new());
     // With --force it is said, and is no error.
@@ -34,7 +34,7 @@ pub(super) fn run(
     let mut wanted: Vec<(ImageId, String)> = Vec::new();
     for text in images {
         let gone = |name: &String| text.parse().is_ok_and(|known| is_named(&known, name));
-        match asked(store, &tags, users, text, force) {
+        match asked(context, store, &tags, text, force) {
             _ if untagged.iter().any(gone) => absent.push(no_image(text)),
             // Found by what an argument before this one takes away.
             Ok(RmiEffect::Remove(id)) if wanted.iter().any(|(known, _)| *known == id) => {
@@ -45,7 +45,7 @@ pub(super) fn run(
                 untagged.extend(names);
             }
             // The image stays, without a name, as long as it is in use.
-            Ok(RmiEffect::Remove(id)) if force && users.mounted(&id).is_some() => {
+            Ok(RmiEffect::Remove(id)) if force && mounted(&mounts, &id).is_some() => {
                 match gone_by_name(&tags, &id, text) {
                     Some(names) => {
                         tags.retain(|(known, _)| !names.contains(known));
@@ -66,7 +66,7 @@ pub(super) fn run(
     let ids: Vec<ImageId> = wanted.iter().map(|(id, _)| *id).collect();
     let removal = store.accounts().removal(&ids, &untagged)?;
     for (id, shown) in wanted.iter().filter(|(id, _)| removal.in_use.contains(id)) {
-        let how = users.mounted(id).unwrap_or_else(|| {
+        let how = mounted(&mounts, id).unwrap_or_else(|| {
             format!("image {} is in use: a running load or command holds it", id.short())
         });
         failed.push(format!("unable to delete {shown}: {how}"));

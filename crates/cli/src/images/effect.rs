@@ -10,8 +10,8 @@ use strata_layer::Store;
 use strata_registry::Reference;
 use strata_tree::ImageId;
 
-use super::users::Users;
-use super::{familiar, is_pin, split};
+use super::{familiar, is_pin, split, users};
+use crate::context::Context;
 
 /// What an argument asks for.
 pub(super) enum RmiEffect {
@@ -24,26 +24,23 @@ pub(super) enum RmiEffect {
 /// By name: the name goes, and the image if it was its last of `tags`. By id: the image, if it
 /// has one name at most.
 pub(super) fn asked(
+    context: &Context,
     store: &Store,
     tags: &[(String, ImageId)],
-    users: &Users,
     text: &str,
     force: bool,
 ) -> Result<RmiEffect> {
     let image = resolve_image(store, text)?;
     let names = names_of(tags, &image.id);
-    let named = named(&names, text);
+    let gone = named(&names, text).map(|name| gone_with(&names, name));
     let short = image.id.short();
     let tags_of_it = || names.iter().filter(|name| !is_pin(name));
-    match named {
-        Some(name) => {
-            let gone = gone_with(&names, name);
-            // As docker does it: the image stays, without a name, as long as an upper needs it.
-            let kept = force && users.upper(&image.id).is_some();
-            if kept || gone.len() < names.len() {
-                return Ok(RmiEffect::Untag(image.id, gone));
-            }
+    match &gone {
+        // The image stays, used or not: what uses it need not be known.
+        Some(gone) if gone.len() < names.len() => {
+            return Ok(RmiEffect::Untag(image.id, gone.clone()));
         }
+        Some(_) => {}
         None if tags_of_it().count() > 1 && !force => bail!(
             "unable to delete {short} (must be forced): it is named {}; remove those names, or \
              use --force",
@@ -51,10 +48,13 @@ pub(super) fn asked(
         ),
         None => {}
     }
-    if let Some(how) = users.upper(&image.id) {
-        bail!("unable to delete {}: {how}", shown(tags, &image.id, text));
+    // Asked for each image: the one before it may have taken long to go.
+    match (users::upper_on(context, &image.id)?, gone) {
+        (None, _) => Ok(RmiEffect::Remove(image.id)),
+        // As docker does it: the image stays, without a name, as long as an upper needs it.
+        (Some(_), Some(gone)) if force => Ok(RmiEffect::Untag(image.id, gone)),
+        (Some(how), _) => bail!("unable to delete {}: {how}", shown(tags, &image.id, text)),
     }
-    Ok(RmiEffect::Remove(image.id))
 }
 
 /// Whether the store has no such image.

@@ -15,7 +15,7 @@ use strata_tree::ImageId;
 
 use super::effect::{RmiEffect, asked, gone_by_name, is_absent, names_of, shown};
 use super::familiar;
-use super::users::Users;
+use super::users::mounted;
 use crate::context::Context;
 use crate::told::{tell, told};
 
@@ -62,8 +62,7 @@ pub(crate) fn run_tag(context: &Context, args: &TagArgs) -> Result<()> {
 pub(crate) fn run_rmi(context: &Context, args: &RmiArgs, out: &mut impl Write) -> Result<()> {
     let store = context.store_to_change()?;
     if args.dry_run {
-        let users = Users::of(context)?;
-        return super::dry_run::run(context, &store, &users, &args.images, args.force, out);
+        return super::dry_run::run(context, &store, &args.images, args.force, out);
     }
     let mut failed = Vec::new();
     for text in &args.images {
@@ -112,15 +111,7 @@ fn remove_as_named(
     force: bool,
 ) -> Result<Vec<String>> {
     let tags = store.images().tags()?;
-    let id = resolve_image(store, text)?.id;
-    let names = names_of(&tags, &id);
-    // The image stays, used or not: what uses it need not be known.
-    if let Some(gone) = gone_by_name(&tags, &id, text).filter(|gone| gone.len() < names.len()) {
-        return untag(store, &id, &names, &gone);
-    }
-    // Asked for each image: the one before it may have taken long to go.
-    let users = &Users::of(context)?;
-    match asked(store, &tags, users, text, force)? {
+    match asked(context, store, &tags, text, force)? {
         RmiEffect::Untag(id, names) => untag(store, &id, &names_of(&tags, &id), &names),
         RmiEffect::Remove(id) => {
             let (shown, names) = (shown(&tags, &id, text), names_of(&tags, &id));
@@ -131,10 +122,12 @@ fn remove_as_named(
                 (Err(error), Some(gone)) if force && error.is_in_use() => {
                     return untag(store, &id, &names, &gone);
                 }
-                (Err(error @ LayerError::InUse { .. }), _) => match users.mounted(&id) {
-                    Some(how) => bail!("unable to delete {shown}: {how}"),
-                    None => return Err(error).context(format!("unable to delete {shown}")),
-                },
+                (Err(error @ LayerError::InUse { .. }), _) => {
+                    match mounted(&context.engine().mounts()?, &id) {
+                        Some(how) => bail!("unable to delete {shown}: {how}"),
+                        None => return Err(error).context(format!("unable to delete {shown}")),
+                    }
+                }
                 (freed, _) => freed.with_context(|| format!("unable to delete {shown}"))?,
             };
             let mut lines: Vec<String> =
