@@ -114,6 +114,14 @@ impl SourceSpec {
         self.only.as_deref()
     }
 
+    /// The file or directory that it is in; `None` for the standard input.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.place {
+            SourcePlace::Stdin => None,
+            SourcePlace::Path(path) => Some(path),
+        }
+    }
+
     /// What the source is called in messages.
     pub fn label(&self) -> String {
         self.place.label()

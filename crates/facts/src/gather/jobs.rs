@@ -14,7 +14,6 @@
 //! and what is being read is read to its end and kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -422,9 +421,8 @@ impl<'a> Run<'a> {
 
 /// Whether files can be opened a second time: they are no pipe, and not the standard input.
 fn can_reopen(spec: &SourceSpec) -> bool {
-    let label = spec.label();
-    label != SourceSpec::parse(OsStr::new("-")).label()
-        && fs::metadata(label).is_ok_and(|found| found.is_file() || found.is_dir())
+    let found = spec.file().and_then(|path| fs::metadata(path).ok());
+    found.is_some_and(|found| found.is_file() || found.is_dir())
 }
 
 /// The bytes of a layer of an image that is open and of which nothing is being read.
