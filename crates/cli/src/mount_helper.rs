@@ -146,10 +146,7 @@ impl Arguments {
     /// rights. Where that cannot be found out the answer is no: mounting says why.
     fn is_mounted(&self) -> bool {
         let [image, directory] = &self.named[..] else { return false };
-        let (Some(image), Ok(directory)) = (image.to_str(), Path::new(directory).canonicalize())
-        else {
-            return false;
-        };
+        let Some(image) = image.to_str() else { return false };
         let Ok(root) = Context::root_or_default(self.value("store").map(Into::into)) else {
             return false;
         };
@@ -165,7 +162,7 @@ impl Arguments {
         let is_temporary = |name: &String| {
             engine.uppers().find(name).is_ok_and(|upper| upper.is_some_and(|one| one.temporary))
         };
-        let is_it = |mount: &MountInfo| {
+        let is_it = |mount: MountInfo| {
             let record = &mount.record;
             let same_upper = match (self.value("upper"), has("writable"), &record.upper) {
                 (Some(wanted), _, Some(upper)) => wanted == upper.as_str(),
@@ -175,12 +172,11 @@ impl Arguments {
             };
             let rights = RECORDED.into_iter().filter(|flag| has(flag));
             mount.status == MountStatus::Alive
-                && record.mountpoint == directory
                 && record.reference == image
                 && record.options.iter().map(String::as_str).eq(rights)
                 && same_upper
         };
-        engine.mounts().is_ok_and(|mounts| mounts.iter().any(is_it))
+        engine.mount_at(Path::new(directory)).is_ok_and(|mount| mount.is_some_and(is_it))
     }
 
     /// The value of an option; the last one, if it comes more than once.

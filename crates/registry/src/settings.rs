@@ -15,8 +15,8 @@
 //!
 //! Invariants: a short name means Docker Hub and nothing else, whatever
 //! `unqualified-search-registries` says; a blocked registry is asked for nothing, nor are its
-//! mirrors, and a prefix that no name can have is refused, so that no block is without effect;
-//! mirrors are for pulling only.
+//! mirrors, and one that is to be blocked by a prefix that no name can have is refused, so that no
+//! block is without effect; mirrors are for pulling only.
 
 use std::path::{Path, PathBuf};
 

@@ -19,6 +19,7 @@ use strata_layer::checkout::{Dest, Options, checkout};
 use strata_tree::{Name, list};
 
 use super::model::{Extract, ModelEvent};
+use crate::home::home;
 use crate::look::render::escaped;
 use crate::look::subtree::{Subtree, WithoutRoot};
 use crate::look::{self, CpArgs, RefPath, Screen, to_file, warn, write_to};
@@ -103,9 +104,9 @@ fn write(
 /// What was typed as a path; `~/` is the home directory, as in a shell. The screen has standard
 /// output, so `-`, which `strata cp` writes to that, is a file here.
 fn destination(text: &str) -> PathBuf {
-    match (text.strip_prefix("~/"), std::env::var_os("HOME")) {
+    match (text.strip_prefix("~/"), home()) {
         _ if text == "-" => PathBuf::from("./-"),
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(text),
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! args      which policy counts, for all commands that images come in by
-//! home      whose home directory the user's policy is in
 //! show      the policy, or what of it counts for an image
 //! check     what it says of an image now
 //! verifier  the same for containerd, which starts `strata-image-verifier` before it pulls
