@@ -310,7 +310,12 @@ fn copy_tree(from: &Path, to: &Path, copied: &mut HashMap<u64, PathBuf>) -> std:
         } else if let Some(first) = copied.get(&found.ino()) {
             std::fs::hard_link(first, &target)?;
         } else {
-            std::fs::copy(entry.path(), &target)?;
+            // The alarm that watches over a run interrupts it.
+            while let Err(error) = std::fs::copy(entry.path(), &target) {
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
             copied.insert(found.ino(), target);
         }
     }
