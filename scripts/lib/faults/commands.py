@@ -116,14 +116,19 @@ def state(program, place):
 
 def digests(top):
     """The digest of each file and link below a directory; times of making are not looked at."""
+    read = {}  # by inode: an image has hundreds of names of one program
     for where, dirs, names in os.walk(top):
         for name in sorted(dirs + names):
             path = os.path.join(where, name)
             if os.path.islink(path):
                 yield path, "-> " + os.readlink(path)
             elif os.path.isfile(path):
-                with open(path, "rb") as file:
-                    data = re.sub(MADE, b"", file.read()) if name.endswith(".html") else file.read()
-                yield path, hashlib.sha256(data).hexdigest()
+                inode = os.stat(path).st_ino
+                if inode not in read:
+                    with open(path, "rb") as file:
+                        data = file.read()
+                    data = re.sub(MADE, b"", data) if name.endswith(".html") else data
+                    read[inode] = hashlib.sha256(data).hexdigest()
+                yield path, read[inode]
             else:
                 yield path, "directory" if os.path.isdir(path) else "special"

@@ -140,8 +140,11 @@ class Runs:
             for fields in map(str.split, file):
                 if fields[4].startswith(self.place + "/mnt") and " - fuse" in " ".join(fields):
                     minor = fields[2].split(":")[1]
-                    with open("/sys/fs/fuse/connections/%s/abort" % minor, "w") as abort:
-                        abort.write("1")
+                    try:
+                        with open("/sys/fs/fuse/connections/%s/abort" % minor, "w") as abort:
+                            abort.write("1")
+                    except FileNotFoundError:
+                        pass  # Its daemon has ended already.
 
     def without_faults(self, command):
         """The states before a command and after it."""
