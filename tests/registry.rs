@@ -536,6 +536,7 @@ fn mirrors() {
     session
         .say("pull --jobs 1 example.com/cases:1")
         .say("pull blocked.io/x")
+        .say("login -u me -p secret blocked.io")
         .say("verify example.com/cases:1 --against HOST/team/cases:1");
     let output = session.talk.sandbox.ok(&["info"]);
     let registries = output.split_once("Registries:\n").unwrap().1;

@@ -86,9 +86,10 @@ impl Registries {
     /// Tries a credential; it is not kept.
     ///
     /// # Errors
-    /// `Refused`; `Denied` in it means that the registry does not take it.
+    /// `Refused`; `Denied` in it means that the registry does not take it, `Blocked` that it is not
+    /// to be asked.
     pub fn check_login(&self, host: &str, credential: Option<Credential>) -> Result<()> {
-        let endpoint = self.adjusted(self.settings.host(host));
+        let endpoint = self.adjusted(self.settings.whole(host, host)?);
         let http = Arc::clone(&self.http);
         let client = Client::new(http, endpoint, credential, Access::Pull, self.retry);
         let what = format!("login to {host}");

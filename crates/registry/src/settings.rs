@@ -325,8 +325,8 @@ impl RegistrySettings {
         }
     }
 
-    /// A registry without a repository, for logging in.
-    pub(crate) fn host(&self, host: &str) -> Endpoint {
+    /// A registry without a repository.
+    fn host(&self, host: &str) -> Endpoint {
         let listed = self.registries.iter().any(|one| one.prefix.text() == host && one.insecure);
         self.endpoint(&format!("{host}/"), listed, true)
     }
