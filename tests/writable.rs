@@ -229,6 +229,50 @@ fn a_damaged_upper_is_told_and_removed_by_its_name() {
 }
 
 #[test]
+fn a_check_says_which_uppers_cannot_be_mounted() {
+    let sandbox = busybox();
+    let point = sandbox.dir("mnt");
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, "mnt"]);
+    fs::write(point.join("written"), "kept").unwrap();
+    sandbox.ok(&["umount", "mnt"]);
+    let uppers = sandbox.path().join("store/uppers");
+    // As at the root of a disk: that is no upper.
+    fs::create_dir(uppers.join("lost+found")).unwrap();
+    sandbox.ok(&["fsck"]);
+
+    for (gone, says) in [
+        ("upper.json", "upper work: its upper.json is damaged: it is not there; what was written"),
+        ("work", "upper work: its directory work is not there; make "),
+        ("upper", "upper work: its directory upper is not there; make "),
+    ] {
+        let (there, away) = (uppers.join("work").join(gone), sandbox.path().join("away"));
+        fs::rename(&there, &away).unwrap();
+        for args in [&["fsck"][..], &["fsck", "--repair"]] {
+            let error = sandbox.fails(args);
+            assert!(error.contains(&format!("1 problem, the first is {says}")), "{error}");
+        }
+        assert!(sandbox.fails(&["rmi", IMAGE]).contains("upper work"));
+        assert_eq!(sandbox.json(&["uppers"]).as_array().unwrap().len(), 1);
+        fs::rename(&away, &there).unwrap();
+        sandbox.ok(&["fsck"]);
+    }
+
+    // A repair takes out the damaged image, and the upper waits for another copy.
+    let config = sandbox.json(&["uppers"])[0]["image"].as_str().unwrap().to_owned();
+    let config = config.trim_start_matches("sha256:");
+    let config = sandbox.path().join("store/blobs/sha256").join(config);
+    fs::remove_file(config).unwrap();
+    let error = sandbox.fails(&["fsck", "--repair"]);
+    assert!(error.contains("upper work: its image stratafs.test/busybox:1 ("), "{error}");
+    assert!(error.contains(") is not in the store; load or pull it again"), "{error}");
+    sandbox.ok(&["load", "-i", text(&strata_testkit::fixture("busybox-gzip.oci.tar"))]);
+    sandbox.ok(&["fsck"]);
+    sandbox.ok(&["mount", "--upper", "work", IMAGE, "mnt"]);
+    assert_eq!(fs::read_to_string(point.join("written")).unwrap(), "kept");
+    sandbox.ok(&["umount", "mnt"]);
+}
+
+#[test]
 fn a_directory_names_the_upper_that_is_mounted_there_now() {
     let sandbox = busybox();
     let point = sandbox.dir("mnt");

@@ -222,7 +222,8 @@ pub fn unmount_names(directory: &Path) -> Result<()> {
 /// # Errors
 /// `Io`.
 pub fn is_shown_upper(upper: &Path) -> Result<bool> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let path = "/proc/self/mountinfo";
+    let table = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
     // A bind mount names it below the root of its file system, which may be mounted anywhere.
     let parts: Vec<_> = upper.components().collect();
     let last = parts.get(parts.len().saturating_sub(3)..).unwrap_or_default();

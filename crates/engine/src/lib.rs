@@ -117,7 +117,9 @@ pub use mounts::{
 };
 pub use quiet::Quiet;
 pub use trees::open_tree;
-pub use uppers::{CommitOptions, Committed, HeldUpper, NamedUpper, UpperLease, Uppers};
+pub use uppers::{
+    CommitOptions, Committed, HeldUpper, NamedUpper, UpperLease, UpperProblem, Uppers,
+};
 
 // What the calls above take and give, so that a program needs this crate alone.
 pub use strata_content::{Content, Contents, FileTree};

@@ -68,7 +68,8 @@ fn tree_elsewhere(stack: &Stack, kept: Option<&Path>, leased: &[LeasedLayer]) ->
 /// Compiles a tree that is kept nowhere.
 fn tree_in_memory(stack: &Stack, leased: &[LeasedLayer]) -> Result<FlatTree> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let file = File::from(rustix::fs::memfd_create("tree", flags)?);
+    let made = rustix::fs::memfd_create("tree", flags);
+    let file = File::from(made.context("cannot make a tree in memory")?);
     strata_tree::compile(stack, &file)?;
     open_file(file, "compiled in memory".to_owned(), leased)
 }
@@ -92,7 +93,12 @@ fn keep_tree(stack: &Stack, kept: &Path) -> Result<()> {
 }
 
 fn open_compiled(path: &Path, leased: &[LeasedLayer]) -> Result<FlatTree> {
-    open_file(File::open(path)?, path.display().to_string(), leased)
+    let file = match File::open(path) {
+        // Who asks compiles it then.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(error.into()),
+        opened => opened.with_context(|| format!("cannot open {}", path.display()))?,
+    };
+    open_file(file, path.display().to_string(), leased)
 }
 
 fn open_file(file: File, label: String, leased: &[LeasedLayer]) -> Result<FlatTree> {

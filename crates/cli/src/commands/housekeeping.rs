@@ -7,7 +7,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use strata_layer::{FsckReport, GcReport, Store};
+use strata_layer::{FsckReport, GcReport, Problem, Store};
 
 use crate::context::{Context, Format};
 use crate::limits::LayerLimitArgs;
@@ -15,8 +15,8 @@ use crate::{progress, units};
 
 /// Check the store against itself
 ///
-/// Reads and hashes every file of every layer, and compares directories and index both ways.
-/// The exit code is 0 only if nothing is wrong.
+/// Reads and hashes every file of every layer, compares directories and index both ways, and says
+/// which writable layers cannot be mounted. The exit code is 0 only if nothing is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct FsckArgs {
     /// Mend what can be mended: rebuild the index, take damaged images out
@@ -30,18 +30,33 @@ pub(crate) fn run_fsck(context: &Context, args: &FsckArgs, out: &mut impl Write)
     let listener = progress::listener(context.shown);
     let options = context.options(args.limits.limits());
     let report = Store::fsck(&context.root, args.repair, options, &*listener)?;
-    print_report(context, &report, out)?;
-    let Some(first) = report.problems.first() else { return Ok(()) };
-    let count = units::counted(report.problems.len() as u64, "problem");
-    if !args.repair {
-        bail!("{count}, the first is {first}; --repair mends what can be mended");
+    let mut problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    let unmended = problems.len();
+    // Which images there are, an index that is wrong does not tell.
+    if !report.problems.iter().any(|problem| matches!(problem, Problem::Index(_))) {
+        let uppers = context.engine().uppers().problems(&context.store()?)?;
+        problems.extend(uppers.iter().map(ToString::to_string));
     }
-    bail!("{count} left, the first is {first}; unmount what is in use and repair again");
+    print_report(context, &report, &problems, out)?;
+    let Some(first) = problems.first() else { return Ok(()) };
+    let count = units::counted(problems.len() as u64, "problem");
+    // What is wrong with an upper has its way out in its own words.
+    match (args.repair, unmended) {
+        (_, 0) => bail!("{count}, the first is {first}"),
+        (false, _) => bail!("{count}, the first is {first}; --repair mends what can be mended"),
+        (true, _) => {
+            bail!("{count} left, the first is {first}; unmount what is in use and repair again")
+        }
+    }
 }
 
-fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) -> Result<()> {
+fn print_report(
+    context: &Context,
+    report: &FsckReport,
+    problems: &[String],
+    out: &mut impl Write,
+) -> Result<()> {
     if context.format == Format::Json {
-        let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         let all = json!({
             "layers": report.layers, "files": report.files, "bytes": report.bytes,
             "problems": problems, "notes": report.notes, "repaired": report.repaired,
@@ -49,7 +64,7 @@ fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) ->
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    for problem in &report.problems {
+    for problem in problems {
         writeln!(out, "problem: {problem}")?;
     }
     for note in &report.notes {
@@ -64,7 +79,7 @@ fn print_report(context: &Context, report: &FsckReport, out: &mut impl Write) ->
         report.layers,
         report.files,
         units::size(report.bytes),
-        if report.problems.is_empty() { "no problems" } else { "problems found" },
+        if problems.is_empty() { "no problems" } else { "problems found" },
     )?;
     Ok(())
 }

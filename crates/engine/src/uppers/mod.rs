@@ -25,9 +25,11 @@ use strata_union::writable::{Ownership, Union, UnionOptions, UpperView};
 use crate::error::{Error, ErrorContext, Result, bail};
 use crate::mounts::MountRecords;
 
+mod check;
 mod commit;
 mod lease;
 
+pub use check::UpperProblem;
 pub use commit::{CommitOptions, Committed};
 pub(crate) use commit::{diff_pipe, write_diff};
 pub use lease::{HeldUpper, UpperLease};
@@ -120,21 +122,28 @@ impl NamedUpper {
             Ok(_) => Ok(upper),
             Err(why) => Err(format!("it names the image {:?}: {why}", upper.image)),
         });
-        let read = read.unwrap_or_else(|why| {
-            // Images that it is certainly not on can go.
-            let value = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default();
-            Self {
-                name: String::new(),
-                image: value["image"].as_str().unwrap_or_default().to_owned(),
-                reference: "(damaged)".to_owned(),
-                created: 0,
-                temporary: false,
-                apart: false,
-                user_marks: false,
-                damage: Some(why),
+        match read {
+            Ok(upper) => Self { name: name.to_owned(), ..upper },
+            Err(why) => {
+                // Images that it is certainly not on can go.
+                let value = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default();
+                Self::damaged(name, value["image"].as_str().unwrap_or_default(), why)
             }
-        });
-        Self { name: name.to_owned(), ..read }
+        }
+    }
+
+    /// One of which no more is known than the image, if that.
+    fn damaged(name: &str, image: &str, why: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            reference: "(damaged)".to_owned(),
+            created: 0,
+            temporary: false,
+            apart: false,
+            user_marks: false,
+            damage: Some(why),
+        }
     }
 }
 
@@ -179,11 +188,17 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn known(&self, name: &str) -> Result<Option<NamedUpper>> {
-        let path = self.path(name)?.join("upper.json");
+        let dir = self.path(name)?;
+        let path = dir.join("upper.json");
+        let doing = || format!("cannot read {}", path.display());
         match fs::read(&path) {
             Ok(text) => Ok(Some(NamedUpper::parse(name, &text))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The root of a disk has other directories than uppers, such as lost+found.
+                let changes = dir.join("upper").try_exists().with_context(doing)?;
+                Ok(changes.then(|| NamedUpper::damaged(name, "", "it is not there".to_owned())))
+            }
+            Err(error) => Err(error).with_context(doing),
         }
     }
 
@@ -203,22 +218,23 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper.
     pub fn listed(&self) -> Result<Vec<NamedUpper>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot list {}", self.dir.display()));
-            }
-        };
         let mut all = Vec::new();
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot list {}", self.dir.display()))?;
+        for entry in self.entries()? {
             if let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')) {
                 all.extend(self.known(name)?);
             }
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
+    }
+
+    /// What is in the directory of all uppers, which need not be there.
+    fn entries(&self) -> Result<Vec<fs::DirEntry>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.and_then(Iterator::collect),
+        };
+        entries.with_context(|| format!("cannot list {}", self.dir.display()))
     }
 
     /// One that is on the image, if there is any now.
@@ -273,11 +289,13 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn is_mounted(&self, upper: &NamedUpper) -> Result<bool> {
-        let lock = File::open(self.path(&upper.name)?)?;
+        let path = self.path(&upper.name)?;
+        let doing = || format!("cannot open {}", path.display());
+        let lock = File::open(&path).with_context(doing)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => self.has_kernel_mount(upper),
             Err(Errno::WOULDBLOCK) => Ok(true),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(errno).with_context(doing),
         }
     }
 
@@ -358,14 +376,8 @@ impl Uppers {
 
     /// Half-made and half-removed uppers whose process is gone.
     fn halves(&self) -> Result<Vec<PathBuf>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
         let mut halves = Vec::new();
-        for entry in entries {
-            let entry = entry?;
+        for entry in self.entries()? {
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
             let pid = name.rsplit_once('-').and_then(|(_, pid)| pid.parse::<i32>().ok());
