@@ -422,7 +422,6 @@ fn auto_says_what_it_takes_and_why() {
     assert!(String::from_utf8(odd.stderr).unwrap().contains("auto, kernel, userns or fuse"));
 }
 
-/// As mount(8) runs it, with the arguments that it gives.
 /// Whether a process makes names of this store ahead.
 fn makes_names_ahead(sandbox: &Sandbox) -> bool {
     let store = text(sandbox.path()).as_bytes();

@@ -4,6 +4,7 @@
 //! causes are its `source()`.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,9 @@ impl Error {
         match self {
             Self::Store(error) => error.is_full(),
             Self::Doing { source, .. } => source.is_full(),
-            Self::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            Self::Io(source) | Self::Erofs(strata_kernel::Error::Io { source, .. }) => {
+                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
             Self::Image(_)
             | Self::Tree(_)
             | Self::Union(_)

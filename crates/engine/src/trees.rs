@@ -153,14 +153,21 @@ fn put_names(
     let kind = verity.map_or(NamesKind::Any, |_| NamesKind::Sealed);
     let place = content_place(layers);
     let form = NamesForm { place: &place, inside: INSIDE, verity, identity: *chain.as_bytes() };
-    store.names_images().put(chain, kind, |file| {
-        let written = strata_kernel::write_names(tree, &form, file)?;
+    let images = store.names_images();
+    let doing = || format!("cannot write {}", images.path(chain).display());
+    let put = images.put(chain, kind, |file| {
+        let written = strata_kernel::write_names(tree, &form, file).with_context(doing)?;
         match written.dropped.first() {
             Some(one) => {
                 Err(Error::KernelCannot(format!("it cannot show {}: {}", one.path, one.what)))
             }
             None => Ok(()),
         }
+    });
+    // A daemon reads the tree, which may be in memory.
+    put.map_err(|error| match error.is_full() {
+        true => Error::KernelCannot(format!("there is no room for its image of names: {error}")),
+        false => error,
     })
 }
 

@@ -89,10 +89,10 @@ impl Registries {
     /// `Refused`; `Denied` in it means that the registry does not take it, `Blocked` that it is not
     /// to be asked.
     pub fn check_login(&self, host: &str, credential: Option<Credential>) -> Result<()> {
-        let endpoint = self.adjusted(self.settings.whole(host, host)?);
+        let what = format!("login to {host}");
+        let endpoint = self.adjusted(self.settings.whole(host, host, &what)?);
         let http = Arc::clone(&self.http);
         let client = Client::new(http, endpoint, credential, Access::Pull, self.retry);
-        let what = format!("login to {host}");
         client.ping().map_err(|why| Box::new(RegistryError::one(what, host, why)).into())
     }
 
@@ -198,7 +198,7 @@ impl Registries {
     /// # Errors
     /// `Refused` if it is blocked, `Config`.
     pub(crate) fn whole(&self, address: &str, host: &str) -> Result<Client> {
-        let endpoint = self.adjusted(self.settings.whole(address, host)?);
+        let endpoint = self.adjusted(self.settings.whole(address, host, host)?);
         let credential = self.credentials.find(host, "")?;
         Ok(Client::new(Arc::clone(&self.http), endpoint, credential, Access::Pull, self.retry))
     }

@@ -253,15 +253,14 @@ impl RegistrySettings {
         fitting.max_by_key(|one| one.prefix.text().len())
     }
 
-    /// A registry as a whole, at `address`, to ask which repositories it has; `host` is what names
-    /// begin with.
+    /// A registry as a whole, at `address`, to ask it for `what`; `host` is what names begin with.
     ///
     /// # Errors
     /// `Refused` where it is blocked.
-    pub(crate) fn whole(&self, address: &str, host: &str) -> Result<Endpoint> {
+    pub(crate) fn whole(&self, address: &str, host: &str, what: &str) -> Result<Endpoint> {
         let fitting = self.registries.iter().filter(|one| one.prefix.has_host(host));
         match fitting.max_by_key(|one| one.prefix.text().len()).filter(|one| one.blocked) {
-            Some(registry) => Err(registry.refusal(host.to_owned(), host)),
+            Some(registry) => Err(registry.refusal(what.to_owned(), host)),
             None => Ok(self.host(address)),
         }
     }
@@ -515,7 +514,7 @@ mod tests {
         let error = all.pull_from(&"a.io/b/c".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("blocks a.io/b"), "{error}");
         assert_eq!(ask(&all, "a.io/c"), ["a.io/c"]);
-        assert!(all.whole("a.io", "a.io").is_ok());
+        assert!(all.whole("a.io", "a.io", "search").is_ok());
         let blocked = "a.io/ b.io/x/ c.io/x:1 *.d.io docker.io".split(' ');
         let conf = blocked.map(|prefix| format!("[[registry]]\nprefix='{prefix}'\nblocked=true\n"));
         let all = settings(&conf.collect::<String>(), "").unwrap();
@@ -534,7 +533,8 @@ mod tests {
             ("b.io", false),
             ("d.io", false),
         ] {
-            assert_eq!(all.whole("asked.io", host).is_err(), is_blocked, "{host}");
+            let asked = all.whole("asked.io", host, "search");
+            assert_eq!(asked.is_err(), is_blocked, "{host}");
         }
         // For no name, and blocks nothing.
         assert!(settings("[[registry]]\nprefix='team'\nlocation='b.io/team'", "").is_ok());

@@ -38,7 +38,8 @@ KINDS = {
     "EIO": ("error=EIO", WRITES + "," + READS + ",unlinkat,unlink,rmdir,flock"),
     "EMFILE": ("error=EMFILE", "openat,openat2,socket,pipe2,dup,dup3,epoll_create1,eventfd2,open,"
                                "fsopen,fsmount,open_tree,memfd_create,signalfd4,timerfd_create"),
-    "EINTR": ("error=EINTR", "read,write,pread64,pwrite64,openat,flock,fcntl,connect,accept4,recvfrom,"
+    # Not fcntl: the locks of SQLite do not wait, and the kernel interrupts none that does not wait.
+    "EINTR": ("error=EINTR", "read,write,pread64,pwrite64,openat,flock,connect,accept4,recvfrom,"
                              "sendto,wait4,waitid,poll,ppoll,epoll_wait,fallocate,fsync"),
     "ENOMEM": ("error=ENOMEM", "mmap,mremap,openat,clone,clone3,mkdirat,linkat,newfstatat,"
                                "getdents64,fsopen,fsmount,mprotect"),
@@ -54,8 +55,8 @@ KINDS.update(dict.fromkeys(CUTS, CUT))
 DISK_SIZE = 320 << 20
 END = ("end", 1)
 PATIENCE = 60
-# What names a thing: a path, a reference, a digest, a device.
-NAMES = re.compile(r"/|stratafs\.test|sha256:|thread|memory|standard (in|out)put|standard error|work\b|mnt\b|the store|daemon|descriptors|pipe|index\.db")
+# What names a thing: a path, a reference, a digest, a device; or which program of a shell failed.
+NAMES = re.compile(r"/|(ls|cat|sh): |stratafs\.test|sha256:|thread|memory|standard (in|out)put|standard error|work\b|mnt\b|the store|daemon|descriptors|pipe|index\.db")
 
 
 class Runs:

@@ -266,8 +266,8 @@ impl Uppers {
             }
             let text = serde_json::to_vec_pretty(upper).with_context(doing)?;
             fs::write(staged.join("upper.json"), text).with_context(doing)?;
-            let union =
-                Union::open(tree, &staged.join("upper"), &staged.join("work"), upper.options())?;
+            let [changes, work] = ["upper", "work"].map(|part| staged.join(part));
+            let union = Union::open(tree, &changes, &work, upper.options()).with_context(doing)?;
             union.adopt_root().with_context(doing)?;
             union.sync().with_context(doing)?;
             let held = HeldUpper::new(upper, &staged).with_context(doing)?;
@@ -305,7 +305,8 @@ impl Uppers {
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn open(&self, upper: &NamedUpper, tree: FileTree) -> Result<Union> {
         let path = self.path(&upper.name)?;
-        Ok(Union::open(tree, &path.join("upper"), &path.join("work"), upper.options())?)
+        let opened = Union::open(tree, &path.join("upper"), &path.join("work"), upper.options());
+        opened.with_context(|| format!("cannot open the upper {}", upper.name))
     }
 
     /// The same for reading, also while it is mounted.
@@ -313,7 +314,8 @@ impl Uppers {
     /// # Errors
     /// `Doing`, `Io`, naming the upper; `Refused` for what cannot be its name.
     pub fn view(&self, upper: &NamedUpper, tree: FileTree) -> Result<UpperView> {
-        Ok(UpperView::open(tree, &self.path(&upper.name)?.join("upper"), upper.options())?)
+        let opened = UpperView::open(tree, &self.path(&upper.name)?.join("upper"), upper.options());
+        opened.with_context(|| format!("cannot read the upper {}", upper.name))
     }
 
     /// Removes an upper that nobody has mounted.
