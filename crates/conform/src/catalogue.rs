@@ -31,6 +31,10 @@ const FILES: [(&str, &str); 9] = [
     ("packing.cases", include_str!("../cases/packing.cases")),
 ];
 
+/// The content of each member that is aimed at a place outside of the root. No other member of such
+/// a case has it.
+pub const ESCAPED: &[u8] = b"escaped";
+
 /// What a wrong answer costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {

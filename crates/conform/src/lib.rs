@@ -27,6 +27,7 @@ pub mod union;
 mod pack;
 mod progress;
 mod removal;
+mod strays;
 mod tarball;
 mod text;
 mod tree;

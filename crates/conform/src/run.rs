@@ -9,8 +9,8 @@
 //!                               what an escape is aimed at, each with a file `keep`
 //! ```
 //!
-//! Invariants: `RUN/around` and the absolute canary are the same afterwards, or the unpacker has
-//! escaped; nothing that the unpacker leaves mounted is removed with the directory or the canary;
+//! Invariants: `RUN/around` and the absolute canary are the same afterwards, and no member lies
+//! beside a root that the unpacker has made elsewhere in `RUN`, or the unpacker has escaped; nothing that the unpacker leaves mounted is removed with the directory or the canary;
 //! one process at a time uses the absolute canary, and removes it.
 
 use std::fs::{self, DirBuilder, File};
@@ -30,7 +30,7 @@ use crate::catalogue::{self, Case};
 use crate::judge::{Conduct, Judgement, Verdict, judge};
 use crate::powers::Powers;
 use crate::removal::{self, RunDirectory};
-use crate::{Error, Result, TreeEntry, at, image, seen};
+use crate::{Error, Result, TreeEntry, at, image, seen, strays};
 
 /// One case and its verdict.
 pub type CaseResult = (Case, Judgement);
@@ -234,12 +234,15 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
         Err(error) => Err(error),
     };
     let after = ground.surroundings();
+    let strays = strays::find(case, ground.dir.path(), &ground.path("around"));
     let cleaning = ground.start(&unpacker.cleanup, first, "cleaned");
     let cleaned = cleaning.and_then(|child| wait(child, timeout));
     let removed = ground.dir.remove();
     drop(canary);
     removed?;
-    let changes = changes(&before, &after?);
+    let mut changes = changes(&before, &after?);
+    let made = |path: &PathBuf| format!("outside of the root: {} was made", path.display());
+    changes.extend(strays.iter().map(made));
     if !changes.is_empty() {
         // Also where nothing is left to clean.
         return Ok(judge(case, &Conduct::Escaped(changes), powers));

@@ -76,6 +76,34 @@ fn a_naive_unpacker_is_caught_by_the_canary() {
 }
 
 #[test]
+fn an_escape_from_a_root_that_the_unpacker_keeps_elsewhere_is_caught() {
+    if !needs::program("python3") {
+        return;
+    }
+    let mut storage = format!(
+        "mkdir -p storage/layer1/diff; python3 '{PYTHON}' --naive %layout storage/layer1/diff || \
+         exit 1; : %out"
+    );
+    if needs::root() {
+        storage.push_str("; mount --bind storage/layer1/diff %out");
+    }
+    let cases = ["escape-dot-dot", "escape-dot-dot-two-levels", "escape-dot-dot-inside"];
+    let (found, status) = results(&storage, &cases);
+    assert!(found.values().all(|result| result == "wrong"), "{found:?}");
+    assert_eq!(status, Some(1));
+    // The root itself is no escape, whether the layer is refused after all or not.
+    let kept = "mkdir -p s/1/fs/canary; printf escaped > s/1/fs/canary/keep; : %layout;
+        if [ $(id -u) = 0 ]; then mount --bind s/1/fs %out; else cp -r s/1/fs/canary %out; fi";
+    for script in [kept.to_owned(), format!("{kept}; exit 1")] {
+        let case = catalogue::select(&["escape-dot-dot".to_owned()]).unwrap().remove(0);
+        let unpacker = adapters::find(&script, None).unwrap();
+        let judged = run::run(&case, &unpacker, Duration::from_secs(10)).unwrap();
+        let escaped = judged.reasons.iter().any(|why| why.starts_with("outside of the root"));
+        assert!(!escaped, "{judged:?}");
+    }
+}
+
+#[test]
 fn every_change_around_the_root_is_caught() {
     for deed in [
         "echo x > /tmp/strata-conform-canary/keep",
