@@ -1,7 +1,7 @@
 //! The cases, read from the files in `cases/`.
 //!
 //! A file has the lines `case ID`, `class CLASS`, `spec SECTION | SENTENCE` or `spec unspecified`,
-//! and `why TEXT`; then `layer` for each layer, base first, with its members; then what may come of
+//! and `why TEXT`, and may have `needs NEED` ([`Need`]); then `layer` for each layer, base first, with its members; then what may come of
 //! it: `tree` with the whole tree, `or` with a tree that is allowed too, `refuse` if it may be
 //! refused. A case that has `refuse` alone must be refused. `text` has the form of the lines,
 //! `tarball` the members, `tree` the trees.
@@ -16,7 +16,7 @@ use crate::tree::{self, TreeEntry};
 use crate::{Error, pack, tarball};
 
 /// The number of the catalogue of cases and rules; CHANGELOG.md of this crate says what is new.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The files of cases.
 const FILES: [(&str, &str); 9] = [
@@ -76,6 +76,24 @@ impl fmt::Display for Class {
     }
 }
 
+/// What a case needs for its hazard to be there at all: without it every unpacker would seem safe, or
+/// would be blamed for what it cannot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A hard link can lead from the directory of the run to the absolute canary.
+    LinkToCanary,
+}
+
+impl Need {
+    /// The need as cases write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LinkToCanary => "link-to-canary",
+        }
+    }
+}
+
 /// One layer of a case, made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseLayer {
@@ -97,6 +115,8 @@ pub struct Case {
     /// The section of the image specification's `layer.md`, and its sentence; none where it says
     /// nothing.
     pub spec: Option<(String, String)>,
+    /// Without this it is not run.
+    pub needs: Option<Need>,
     /// The argument for the expectation.
     pub why: String,
     /// The layers, base first.
@@ -191,6 +211,7 @@ struct CaseDraft {
     class: Option<Class>,
     spec: Option<Option<(String, String)>>,
     why: Option<String>,
+    needs: Option<Need>,
     /// The line `layer`, and the members.
     layers: Vec<(CaseLine, Vec<CaseLine>)>,
     trees: Vec<Vec<CaseLine>>,
@@ -208,13 +229,16 @@ impl CaseDraft {
             ("class", Some(_)) if self.class.is_none() => {
                 self.class = Some(class_of(rest)?);
             }
+            ("needs", Some(_)) if self.needs.is_none() && self.layers.is_empty() => {
+                self.needs = Some(need_of(rest)?);
+            }
             ("layer", Some(item)) if !expecting => self.layers.push((item, Vec::new())),
             ("tree", Some(_)) if !expecting => self.trees.push(Vec::new()),
             ("or", Some(_)) if !self.trees.is_empty() && !self.refuse => {
                 self.trees.push(Vec::new());
             }
             ("refuse", Some(_)) if !self.refuse => self.refuse = true,
-            ("spec" | "why" | "class" | "layer" | "tree" | "or" | "refuse", _) => {
+            ("spec" | "why" | "class" | "needs" | "layer" | "tree" | "or" | "refuse", _) => {
                 return Err(format!("{word} cannot be here"));
             }
             (_, Some(item)) if !self.refuse => {
@@ -256,11 +280,17 @@ impl CaseDraft {
             class: self.class.ok_or_else(|| lacks("class"))?,
             spec: self.spec.clone().ok_or_else(|| lacks("spec"))?,
             why: self.why.clone().ok_or_else(|| lacks("why"))?,
+            needs: self.needs,
             may_refuse: self.refuse,
             id: self.id,
             layers,
         })
     }
+}
+
+fn need_of(name: &str) -> Result<Need, String> {
+    let found = [Need::LinkToCanary].into_iter().find(|need| need.name() == name);
+    found.ok_or_else(|| format!("{name} is nothing that a case can need"))
 }
 
 /// The class of a name.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::adapters::{self, Unpacker};
 use crate::catalogue::{self, Case};
+use crate::judge::Verdict;
 use crate::page::{self, Drawn, Page, VerdictMatrix};
 use crate::powers::Powers;
 use crate::progress::StatusLine;
@@ -140,6 +141,10 @@ fn layers(arguments: &LayerArguments, out: &mut dyn Write) -> Result<bool> {
                 }
             },
         )?;
+        let ran = results.iter().any(|(_, judgement)| judgement.verdict != Verdict::NotRun);
+        if let (false, Some((_, judgement))) = (ran, results.first()) {
+            return Err(Error::NothingRan(judgement.reasons.join("; ")));
+        }
     } else if arguments.list || arguments.write.is_none() {
         at("standard output", list(out, &cases, arguments.format))?;
     }

@@ -135,6 +135,7 @@ pub fn described(case: &Case) -> Value {
             json!({"document": "layer.md", "section": section, "sentence": sentence})
         }),
         "why": case.why,
+        "needs": case.needs.map(crate::catalogue::Need::name),
         "trees": trees,
         "may_refuse": case.may_refuse,
     })

@@ -220,7 +220,7 @@ pub(crate) const MEANINGS: [(&str, &str); 5] = [
     ("allowed", "another tree, or a refusal, that the case or rule allows"),
     ("refused", "a refusal where a tree is expected"),
     ("wrong", "anything else"),
-    ("not run", "this machine cannot make what the rule needs, or tell who serves the mount"),
+    ("not run", "this machine cannot make what the case or rule needs, or tell who serves the mount"),
 ];
 
 /// What a cell says beside a verdict on a part.

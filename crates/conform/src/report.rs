@@ -33,7 +33,8 @@ fn count(results: &[CaseResult], verdict: Verdict) -> usize {
     results.iter().filter(|(_, judgement)| judgement.verdict == verdict).count()
 }
 
-const VERDICTS: [Verdict; 4] = [Verdict::Pass, Verdict::Allowed, Verdict::Refused, Verdict::Wrong];
+const VERDICTS: [Verdict; 5] =
+    [Verdict::Pass, Verdict::Allowed, Verdict::Refused, Verdict::Wrong, Verdict::NotRun];
 
 /// The table for people.
 ///
@@ -51,7 +52,7 @@ pub fn table(out: &mut dyn Write, results: &[CaseResult], powers: Powers) -> io:
         partly += usize::from(!beyond.is_empty());
         let line = format!("{:<8} {:<9} {:<width$}", judgement.verdict, case.class, case.id);
         writeln!(out, "{line}{left_out}")?;
-        let told = matches!(judgement.verdict, Verdict::Wrong | Verdict::Refused);
+        let told = !matches!(judgement.verdict, Verdict::Pass | Verdict::Allowed);
         for reason in judgement.reasons.iter().filter(|_| told) {
             writeln!(out, "         {reason}")?;
         }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::adapters::{Unpacker, shell};
-use crate::catalogue::{self, Case};
+use crate::catalogue::{self, Case, Need};
 use crate::judge::{Conduct, Judgement, Verdict, judge};
 use crate::powers::Powers;
 use crate::removal::{self, RunDirectory};
@@ -217,6 +217,23 @@ pub fn run_all(
     judged.collect()
 }
 
+/// Why what a case needs is not here.
+fn hindrance(case: &Case, ground: &Ground) -> Option<String> {
+    match case.needs? {
+        Need::LinkToCanary => {
+            let (kept, link) = (Path::new(CANARY).join("keep"), ground.path("work/tried-link"));
+            let tried = fs::hard_link(kept, &link).and_then(|()| fs::remove_file(&link));
+            let error = tried.err()?;
+            let dir = ground.dir.path().parent()?.display();
+            Some(format!(
+                "{dir}, where temporary files go, has no hard links to {CANARY} ({error}), which \
+                 would keep every unpacker from the escape: set TMPDIR to a directory of the file \
+                 system of /tmp"
+            ))
+        }
+    }
+}
+
 /// Gives the case to the unpacker, and judges what it does.
 ///
 /// # Errors
@@ -226,6 +243,10 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     let ground = Ground::new(case, unpacker)?;
     let powers = Powers::tried(&ground.path("work"))?;
     let canary = AbsoluteCanary::new()?;
+    if let Some(why) = hindrance(case, &ground) {
+        ground.dir.remove()?;
+        return Ok(Judgement { verdict: Verdict::NotRun, reasons: vec![why] });
+    }
     let before = ground.surroundings()?;
     let first = unpacker.first.as_deref();
     let ended = wait(ground.start(&unpacker.script, first, "said")?, timeout);

@@ -100,6 +100,7 @@ fn a_case_that_is_not_written_right_is_an_error_with_its_line() {
     assert_eq!(wrong(&with("layer\ntree\n  file \"a\n")), (7, "a quote is not closed".to_owned()));
     assert_eq!(wrong(&with("layer pack=rar\ntree\n")).1, "rar is no form of compression");
     assert_eq!(wrong(&with("layer\nrefuse\n  file a \"\"\n")).1, "after the refusal");
+    assert_eq!(wrong(&with("needs luck\n")).1, "luck is nothing that a case can need");
     assert_eq!(wrong("case X\n").1, "\"X\" is no id");
     assert_eq!(wrong("case x\nclass grave\n"), (2, "grave is no class".to_owned()));
     let twice = "layer\ntree\n  file a \"\"\n  file a \"\"\n";

@@ -84,7 +84,7 @@ fn an_escape_from_a_root_that_the_unpacker_keeps_elsewhere_is_caught() {
         "mkdir -p storage/layer1/diff; python3 '{PYTHON}' --naive %layout storage/layer1/diff || \
          exit 1; : %out"
     );
-    if needs::root() {
+    if needs::is_root() {
         storage.push_str("; mount --bind storage/layer1/diff %out");
     }
     let cases = ["escape-dot-dot", "escape-dot-dot-two-levels", "escape-dot-dot-inside"];
@@ -190,6 +190,32 @@ fn what_breaks_is_wrong_and_what_cannot_run_is_an_error() {
     assert!(said.contains("refuses an image of one file: no"), "{said}");
     assert_eq!(conform(&["layers", "--unpacker", "nobody"]).status.code(), Some(2));
     assert_eq!(conform(&["layers", "--case", "absent"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_hard_link_that_cannot_be_made_here_is_not_run() {
+    if !needs::root() {
+        return;
+    }
+    let case = ["escape-hard-link-absolute", "escape-hard-link-through-symlink", "pack-plain"];
+    let nothing = ": %layout %out";
+    let script = "mount -t tmpfs x \"$2\" && TMPDIR=$2 exec \"$0\" layers --format json \
+                  --unpacker \"$1\" --case \"$3\" \"$4\" \"$5\"";
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_strata-conform"), nothing]);
+    let output = command.arg(dir.path()).args(case).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let of = |id: &str| {
+        let all = found["cases"].as_array().unwrap();
+        all.iter().find(|case| case["id"] == id).unwrap().clone()
+    };
+    for id in &case[..2] {
+        assert_eq!(of(id)["result"], "not run", "{found:#}");
+        assert!(of(id)["reasons"][0].as_str().unwrap().contains("set TMPDIR"), "{found:#}");
+    }
+    assert_eq!(of(case[2])["result"], "wrong", "{found:#}");
 }
 
 #[test]
