@@ -1,5 +1,6 @@
-//! [`FetchedImages`]: images that were fetched for containerd, and go when containerd has none of
-//! their snapshots any more. Their layers stay for a while, as those of all snapshots do.
+//! [`FetchedImages`]: images that were fetched for containerd, and go when containerd has removed
+//! them, whoever has a layer in common with them. Their layers stay for a while, as those of all
+//! snapshots do.
 //!
 //! ```text
 //! begin_fetch   which images the store has      durable before the fetch begins
@@ -11,13 +12,16 @@
 //! upper on or given a name since; one that a killed fetch brought is found at the next start, or
 //! at a cleanup after the fetch has ended.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use stratafs::{Engine, Holds, ImageId, ImageRecord, Reference, Store};
+use stratafs::{DiffId, Engine, Holds, ImageId, ImageRecord, Reference, Store, chain_id};
 
 use crate::error::Result;
+use crate::labels;
 use crate::remote::Fetcher;
-use crate::state::State;
+use crate::state::{SnapshotKind, State};
 use crate::taking::let_go;
 
 /// The images. See the module.
@@ -120,14 +124,15 @@ impl FetchedImages<'_> {
         Ok(new)
     }
 
-    /// Removes those that containerd has no snapshot of any more. One that somebody else uses is
-    /// theirs from now on.
-    pub(crate) fn remove_unused(&self) -> Result<()> {
+    /// Removes those that containerd has removed. One that somebody else uses is theirs from now
+    /// on. Layers that no snapshot has had for as long as `kept` go with the last image.
+    pub(crate) fn remove_unused(&self, kept: Duration) -> Result<()> {
         self.settle_all()?;
         let noted = self.state().noted_images()?;
+        let old: HashSet<DiffId> = self.state().unneeded(kept)?.into_iter().collect();
         for image in noted {
             if let Some(record) = self.store.images().get(&image)? {
-                if self.state().uses_any(&record.layers)? {
+                if !self.is_removed(&record, &old)? {
                     continue;
                 }
                 // Asked for each image: the one before it may have taken long to go. While it is
@@ -135,7 +140,7 @@ impl FetchedImages<'_> {
                 let Some(under_upper) = self.is_under_upper(&image) else { continue };
                 if !under_upper
                     && let Some(names) = self.only_names(&image)?
-                    && !self.remove(&record, &names)?
+                    && !self.remove(&record, &names, &old)?
                 {
                     continue;
                 }
@@ -143,6 +148,32 @@ impl FetchedImages<'_> {
             self.state().forget_image(&image)?;
         }
         Ok(())
+    }
+
+    /// Whether containerd has removed an image: it keeps the whole chain of one that it has. So it
+    /// does if no snapshot has any of its layers. Of one that has some in common with another, and
+    /// of one that is just being prepared, some have snapshots and some have none: it is removed
+    /// if those have had none for a while, which is when they are `old`.
+    fn is_removed(&self, image: &ImageRecord, old: &HashSet<DiffId>) -> Result<bool> {
+        let mut state = self.state();
+        let mut unused = Vec::new();
+        for layer in &image.layers {
+            if !state.uses(layer)? {
+                unused.push(*layer);
+            }
+        }
+        if unused.len() == image.layers.len() {
+            return Ok(true);
+        }
+        // Above what containerd has unpacked by itself an image has snapshots of some layers only.
+        if unused.is_empty() || has_chain(&state, &image.layers)? {
+            return Ok(false);
+        }
+        for layer in &unused {
+            // Containerd may never ask for it.
+            state.note_unneeded_once(layer)?;
+        }
+        Ok(unused.iter().any(|layer| old.contains(layer)))
     }
 
     /// Whether somebody has put an upper on the image; `None` if that cannot be told, which stops
@@ -166,15 +197,18 @@ impl FetchedImages<'_> {
         Ok(names.iter().all(|name| ours.contains(name)).then_some(names))
     }
 
-    /// Removes an image of those names; says whether it is gone. Its layers stay.
-    fn remove(&self, image: &ImageRecord, names: &[String]) -> Result<bool> {
+    /// Removes an image of those names; says whether it is gone. Its layers stay that are not
+    /// `old`.
+    fn remove(&self, image: &ImageRecord, names: &[String], old: &HashSet<DiffId>) -> Result<bool> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let staying = image.layers.iter().filter(|layer| !old.contains(layer));
+        let staying: Vec<DiffId> = staying.copied().collect();
         // The removal of an image leaves what is held.
-        self.holds.add(&image.layers)?;
+        self.holds.add(&staying)?;
         let removed = self.store.images().remove_known(&image.id, &names, &|| {
             Engine::new(self.store.root()).uppers().may_be_on(&image.id)
         });
-        let_go(&mut self.state(), self.holds, &image.layers)?;
+        let_go(&mut self.state(), self.holds, &staying)?;
         match removed {
             Ok(_) | Err(strata_layer::Error::NoImage(_)) => Ok(true),
             // It was named just now: the next cleanup finds whose it is.
@@ -186,6 +220,13 @@ impl FetchedImages<'_> {
     }
 }
 
+/// Whether a snapshot is what an image of those layers becomes.
+fn has_chain(state: &State, layers: &[DiffId]) -> Result<bool> {
+    let Some(chain) = chain_id(layers).map(|chain| chain.to_string()) else { return Ok(false) };
+    let mut all = state.all()?.into_iter().filter(|one| one.kind == SnapshotKind::Committed);
+    Ok(all.any(|one| labels::chain_of(&one.name, &one.labels) == Some(&*chain)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
@@ -195,28 +236,38 @@ mod tests {
     use stratafs::Quiet;
 
     use super::*;
+    use crate::state::{Labels, NewSnapshot, SnapshotUsage};
+    use crate::taking::hold_for;
 
     const NAME: &str = "registry.example/app:1";
 
     /// An image that a fetch for containerd has brought.
     fn fetch(images: &FetchedImages<'_>) -> ImageId {
+        fetch_of(images, b"config", &[b"1"]).id
+    }
+
+    /// The same, with a layer for each of these texts.
+    fn fetch_of(images: &FetchedImages<'_>, config: &[u8], texts: &[&[u8]]) -> ImageRecord {
         let before: Vec<ImageId> =
             images.store.images().all().unwrap().into_iter().map(|image| image.id).collect();
         images.state().begin_fetch(NAME, &before).unwrap();
-        let input = LayerInput {
-            label: "a layer".to_owned(),
-            diff_id: None,
-            blob: None,
-            reader: Box::new(std::io::Cursor::new(Tar::default().file(b"f", b"1").end())),
+        let unpack = |text: &&[u8]| {
+            let input = LayerInput {
+                label: "a layer".to_owned(),
+                diff_id: None,
+                blob: None,
+                reader: Box::new(std::io::Cursor::new(Tar::default().file(b"f", text).end())),
+            };
+            images.store.unpack(input, &Quiet).unwrap().layer
         };
-        let layer = images.store.unpack(input, &Quiet).unwrap().layer;
-        let config = images.store.put_blob(b"config").unwrap();
-        let layers = vec![*layer.diff_id()];
+        let leased: Vec<_> = texts.iter().map(unpack).collect();
+        let config = images.store.put_blob(config).unwrap();
+        let layers = leased.iter().map(|layer| *layer.diff_id()).collect();
         let record = ImageRecord { id: config.into(), manifest: None, layers };
-        images.store.images().commit(&record, &[NAME.to_owned()], None, &[layer]).unwrap();
+        images.store.images().commit(&record, &[NAME.to_owned()], None, &leased).unwrap();
         assert_eq!(images.settle(NAME).unwrap(), Some(record.id));
         images.name(&record.id, "registry.example/app:latest").unwrap();
-        record.id
+        record
     }
 
     fn put_upper(root: &Path, image: &ImageId) {
@@ -244,22 +295,22 @@ mod tests {
         let is_there = |image: &ImageId| store.images().get(image).unwrap().is_some();
 
         let image = fetch(&images);
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert!(!is_there(&image), "containerd alone had it");
 
         let image = fetch(&images);
         let db = rusqlite::Connection::open(&record).unwrap();
         db.execute_batch("DROP TABLE image_names").unwrap();
         *images.state() = open();
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert!(!is_there(&image), "an earlier version has fetched it, and noted no names");
 
         let image = fetch(&images);
         store.images().tag("mine:1", &image).unwrap();
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert_eq!(images.state().noted_images().unwrap(), []);
         store.images().untag("mine:1").unwrap();
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert!(is_there(&image), "somebody has given it a name");
         store.images().remove(&image).unwrap();
 
@@ -268,13 +319,79 @@ mod tests {
         let description = root.join("uppers/mine/upper.json");
         let text = std::fs::read(&description).unwrap();
         std::fs::write(&description, "{").unwrap();
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert!(is_there(&image), "it is not known what the upper is on");
         assert_eq!(images.state().noted_images().unwrap(), [image]);
         std::fs::write(&description, text).unwrap();
-        images.remove_unused().unwrap();
+        images.remove_unused(Duration::ZERO).unwrap();
         assert!(is_there(&image), "somebody has an upper on it");
         assert_eq!(images.state().noted_images().unwrap(), []);
+    }
+
+    #[test]
+    fn an_image_goes_that_shares_its_base_with_another() {
+        const KEPT: Duration = Duration::from_secs(600);
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("store");
+        let store = Store::open(&root).unwrap();
+        let record = place.path().join("snapshots.db");
+        let state = Mutex::new(State::open(&record, || Ok(Vec::new())).unwrap());
+        let fetcher = Fetcher::new(PathBuf::from("/nonexistent"), root.clone());
+        let holds = Holds::of(&root, "containerd").unwrap();
+        let images =
+            FetchedImages { store: &store, state: &state, fetcher: &fetcher, holds: &holds };
+        let first = fetch_of(&images, b"first", &[b"base", b"1"]);
+        let second = fetch_of(&images, b"second", &[b"base", b"2"]);
+        let third = fetch_of(&images, b"third", &[b"base", b"3"]);
+        let chain = |layers: &[DiffId]| chain_id(layers).unwrap().to_string();
+        let base = chain(&first.layers[..1]);
+        let commit = |name: &str, parent: &str, layer: &DiffId| {
+            let new = NewSnapshot {
+                name,
+                parent,
+                kind: SnapshotKind::Committed,
+                labels: &Labels::new(),
+                layers: &[*layer],
+                usage: SnapshotUsage::default(),
+            };
+            hold_for(&state, &holds, &[*layer], |state| state.insert(&new, |_| Ok(()))).unwrap();
+        };
+        let remove = |image: &ImageRecord| {
+            let removed = images.state().remove(&chain(&image.layers)).unwrap();
+            let_go(&mut images.state(), &holds, &removed.layers).unwrap();
+        };
+        let there = || -> Vec<ImageId> {
+            let all = [&first, &second, &third].into_iter();
+            all.map(|image| image.id)
+                .filter(|id| store.images().get(id).unwrap().is_some())
+                .collect()
+        };
+        commit(&base, "", &first.layers[0]);
+        commit(&chain(&first.layers), &base, &first.layers[1]);
+        commit(&chain(&second.layers), &base, &second.layers[1]);
+
+        images.remove_unused(Duration::ZERO).unwrap();
+        assert_eq!(there().len(), 3, "containerd is about to ask for the top of the third");
+        commit(&chain(&third.layers), &base, &third.layers[1]);
+        remove(&first);
+        images.remove_unused(KEPT).unwrap();
+        assert_eq!(there().len(), 3);
+        images.remove_unused(Duration::ZERO).unwrap();
+        assert_eq!(there(), [second.id, third.id]);
+        assert!(store.layer(&first.layers[1]).unwrap().is_none());
+        assert!(store.layer(&first.layers[0]).unwrap().is_some());
+        remove(&second);
+        remove(&third);
+        images.remove_unused(Duration::ZERO).unwrap();
+        assert_eq!(there(), []);
+
+        let unpacked = fetch_of(&images, b"unpacked", &[b"as it came", b"4"]);
+        commit(&chain(&unpacked.layers), &base, &unpacked.layers[1]);
+        for _ in 0..2 {
+            images.remove_unused(Duration::ZERO).unwrap();
+        }
+        let is_there = store.images().get(&unpacked.id).unwrap().is_some();
+        assert!(is_there, "its base has another layer: containerd has unpacked that by itself");
     }
 
     #[test]

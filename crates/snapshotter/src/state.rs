@@ -415,16 +415,6 @@ impl State {
         Ok(statement.exists([&layer.as_bytes()[..]])?)
     }
 
-    /// Whether a snapshot has one of these layers for its own.
-    pub(crate) fn uses_any(&self, layers: &[DiffId]) -> Result<bool> {
-        for layer in layers {
-            if self.uses(layer)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Notes which layers a chain came to, above those below it: where containerd unpacks, an upper
     /// becomes a layer that has another diff id than the image's.
     pub(crate) fn note_chain(
@@ -466,6 +456,14 @@ impl State {
     pub(crate) fn note_unneeded(&mut self, layer: &DiffId) -> Result<()> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO unneeded (diff_id, since) VALUES (?1, ?2)")?
+            .execute(params![&layer.as_bytes()[..], now()])?;
+        Ok(())
+    }
+
+    /// Notes that no snapshot has a layer, unless that is noted: it counts from then on.
+    pub(crate) fn note_unneeded_once(&mut self, layer: &DiffId) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO unneeded (diff_id, since) VALUES (?1, ?2)")?
             .execute(params![&layer.as_bytes()[..], now()])?;
         Ok(())
     }

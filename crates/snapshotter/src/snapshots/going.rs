@@ -104,8 +104,8 @@ impl Snapshots {
     /// Removes layers from the store that no snapshot has had for a while and nobody else needs: at
     /// once, if the disk is nearly full. Until then a pull finds them.
     pub(crate) fn cleanup(&self) -> Result<()> {
-        self.freeing(|| self.fetched().remove_unused())?;
-        let kept = if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept };
+        self.freeing(|| self.fetched().remove_unused(self.kept_now()?))?;
+        let kept = self.kept_now()?;
         self.places.hide_idle(kept)?;
         let unneeded = self.state().unneeded(kept)?;
         let mut going = Vec::new();
@@ -130,13 +130,21 @@ impl Snapshots {
         self.forget_gone(&going)
     }
 
+    /// How long what nobody needs stays, as full as the disk is.
+    fn kept_now(&self) -> Result<Duration> {
+        Ok(if self.places.is_nearly_full()? { Duration::ZERO } else { self.kept })
+    }
+
     /// Forgets layers that are gone, and those that go with an image of the store. What somebody
-    /// uses just now is left for the next cleanup.
+    /// uses just now is left for the next cleanup, as is what goes with an image that was fetched
+    /// for containerd: by its layers that image is known to be removed.
     fn forget_gone(&self, going: &[DiffId]) -> Result<()> {
         if going.is_empty() {
             return Ok(());
         }
+        let fetched = self.state().noted_images()?;
         let images = self.store.images().all()?.into_iter();
+        let images = images.filter(|image| !fetched.contains(&image.id));
         let of_images: HashSet<DiffId> = images.flat_map(|image| image.layers).collect();
         for layer in going {
             let mut state = self.state();
