@@ -35,7 +35,8 @@ const LEASED: Duration = Duration::from_secs(3600);
 /// On a lease: when it ends, as RFC 3339 has times.
 const EXPIRES: &str = "containerd.io/gc.expire";
 
-const NAMESPACE: &str = "containerd-namespace";
+/// The header with the namespace of who asks; containerd hands it on to plugins.
+pub(crate) const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
 
 /// For whom something is done.

@@ -77,7 +77,8 @@ fn side(snapshots: &Snapshots, mounts: &[SnapshotMount]) -> Result<Option<Side>>
 }
 
 /// Makes the diff from the snapshot with the mounts `left` to that with the mounts `right`; gives
-/// it with the namespace that it is for, which is in no header of containerd's.
+/// it with the namespace of a snapshot that has the latter: of any one, where several have the same
+/// layers.
 ///
 /// # Errors
 /// `NotImplemented` where the next plugin is to do it.

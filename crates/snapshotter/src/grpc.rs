@@ -11,7 +11,7 @@ use stratafs::PackedDiff;
 use tonic::{Code, Request, Response, Status};
 
 use crate::apply::{self, ContentStore, DescribedBlob};
-use crate::client::{Containerd, NewBlob};
+use crate::client::{Containerd, NAMESPACE, NewBlob};
 use crate::differ::{self, DiffForm};
 use crate::error::{Error, Result};
 use crate::filter::SnapshotFilters;
@@ -298,6 +298,8 @@ impl diff::diff_server::Diff for Services {
     }
 
     async fn diff(&self, request: Request<diff::DiffRequest>) -> Answer<diff::DiffResponse> {
+        let asking = request.metadata().get(NAMESPACE).and_then(|name| name.to_str().ok());
+        let asking = asking.map(str::to_owned);
         let request = request.into_inner();
         let dated = request.source_date_epoch.is_some();
         let form = DiffForm::of(&request.media_type, dated)?;
@@ -314,7 +316,7 @@ impl diff::diff_server::Diff for Services {
         let mut labels = request.labels;
         labels.insert(labels::UNCOMPRESSED.to_owned(), diff_id.to_string());
         let blob = NewBlob { file, digest, size, reference, labels };
-        let scope = self.containerd.lease(&namespace).await?;
+        let scope = self.containerd.lease(&asking.unwrap_or(namespace)).await?;
         self.containerd.write(&scope, blob).await?;
         self.snapshots.made_diff();
         let diff = pb::types::Descriptor {
@@ -324,5 +326,68 @@ impl diff::diff_server::Diff for Services {
             ..Default::default()
         };
         Ok(Response::new(diff::DiffResponse { diff: Some(diff) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use diff::diff_server::Diff as _;
+    use strata_testkit::needs;
+    use stratafs::Store;
+
+    use super::*;
+    use crate::args::LowerBackend;
+    use crate::stand_in::Leasing;
+
+    #[tokio::test]
+    async fn a_diff_is_for_the_namespace_that_asks() {
+        if !needs::root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let store = Store::open(&at("store")).unwrap();
+        let (run, none) = (at("run"), Path::new("/nonexistent"));
+        let run = (run.as_path(), LowerBackend::Auto);
+        let snapshots = Snapshots::of_store(store, run, none, Duration::ZERO, None).unwrap();
+        let view = |key: &str, parent: &str| {
+            let mounts = snapshots.prepare(SnapshotKind::View, key, parent, &Labels::new());
+            mounts.unwrap().into_iter().map(to_wire).collect::<Vec<_>>()
+        };
+        let (key, committed) = ("k8s.io/1/written", "k8s.io/2/committed");
+        snapshots.prepare(SnapshotKind::Active, key, "", &Labels::new()).unwrap();
+        let upper = snapshots.places.upper(snapshots.stat(key).unwrap().id);
+        fs::write(upper.join("file"), "text").unwrap();
+        snapshots.commit(committed, key, &Labels::new()).unwrap();
+        let left = view("k8s.io/3/left", "");
+        let right = view("k8s.io/4/right", committed);
+
+        let leasing = Leasing::default();
+        leasing.serve(&at("containerd"));
+        let services = Services {
+            snapshots: Arc::new(snapshots),
+            content: Arc::new(ContentStore(at("content"))),
+            containerd: Arc::new(Containerd(at("containerd"))),
+            metrics: Arc::default(),
+            large: Arc::default(),
+        };
+        for asking in [Some("default"), None] {
+            let (left, right) = (left.clone(), right.clone());
+            let asked = diff::DiffRequest { left, right, ..diff::DiffRequest::default() };
+            let mut asked = Request::new(asked);
+            if let Some(namespace) = asking {
+                asked.metadata_mut().insert(NAMESPACE, namespace.parse().unwrap());
+            }
+            // It has no content store.
+            let status = services.diff(asked).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unimplemented, "{status}");
+        }
+        assert_eq!(*leasing.namespaces.lock().unwrap(), ["default", "k8s.io"]);
+        for key in ["k8s.io/3/left", "k8s.io/4/right"] {
+            services.snapshots.remove(key).unwrap();
+        }
     }
 }

@@ -214,58 +214,10 @@ impl Containerd {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use stratafs::Quiet;
-    use tokio::net::UnixListener;
-    use tokio_stream::wrappers::UnixListenerStream;
-    use tonic::transport::Server;
-    use tonic::{Request, Response};
 
     use super::*;
-    use crate::grpc::pb::services::leases::v1 as leases;
-    use leases::leases_server::{Leases, LeasesServer};
-
-    type Answer<T> = Result<Response<T>, Status>;
-
-    /// A containerd that leases, and can do nothing else. It notes which lease was ended.
-    #[derive(Clone, Default)]
-    struct Leasing(Arc<Mutex<Vec<String>>>);
-
-    #[tonic::async_trait]
-    impl Leases for Leasing {
-        async fn create(
-            &self,
-            _: Request<leases::CreateRequest>,
-        ) -> Answer<leases::CreateResponse> {
-            let lease = leases::Lease { id: "a".to_owned(), ..leases::Lease::default() };
-            Ok(Response::new(leases::CreateResponse { lease: Some(lease) }))
-        }
-
-        async fn delete(&self, request: Request<leases::DeleteRequest>) -> Answer<()> {
-            self.0.lock().unwrap().push(request.into_inner().id);
-            Ok(Response::new(()))
-        }
-
-        async fn list(&self, _: Request<leases::ListRequest>) -> Answer<leases::ListResponse> {
-            Err(Status::unimplemented("list"))
-        }
-
-        async fn add_resource(&self, _: Request<leases::AddResourceRequest>) -> Answer<()> {
-            Err(Status::unimplemented("add_resource"))
-        }
-
-        async fn delete_resource(&self, _: Request<leases::DeleteResourceRequest>) -> Answer<()> {
-            Err(Status::unimplemented("delete_resource"))
-        }
-
-        async fn list_resources(
-            &self,
-            _: Request<leases::ListResourcesRequest>,
-        ) -> Answer<leases::ListResourcesResponse> {
-            Err(Status::unimplemented("list_resources"))
-        }
-    }
+    use crate::stand_in::Leasing;
 
     #[test]
     fn an_import_that_fails_leases_nothing_any_more() {
@@ -280,15 +232,12 @@ mod tests {
             snapshotter: "strata".to_owned(),
         };
         let leasing = Leasing::default();
-        let ended = Arc::clone(&leasing.0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let failed = runtime.block_on(async {
-            let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-            let server = Server::builder().add_service(LeasesServer::new(leasing));
-            tokio::spawn(server.serve_with_incoming(incoming));
+            leasing.serve(&socket);
             import(&engine, &Containerd(socket.clone()), &args).await
         });
         assert!(failed.is_err());
-        assert_eq!(*ended.lock().unwrap(), ["a"]);
+        assert_eq!(*leasing.ended.lock().unwrap(), ["a"]);
     }
 }

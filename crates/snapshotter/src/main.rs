@@ -38,6 +38,8 @@ mod remote;
 mod server;
 mod snapshots;
 mod socket;
+#[cfg(test)]
+mod stand_in;
 mod state;
 mod taking;
 
