@@ -409,6 +409,31 @@ fn a_store_is_served_once() {
 }
 
 #[test]
+fn another_store_does_not_take_the_names_of_the_first_away() {
+    if !needs::root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let first = open(place.path());
+    let top = stack(&first, 1);
+    let mounts = first.prepare(SnapshotKind::Active, "a", &top, &Labels::new()).unwrap();
+    let run = place.path().join("run");
+    let second = || {
+        let store = Store::open(&place.path().join("second")).unwrap();
+        let run = (run.as_path(), LowerBackend::Auto);
+        Snapshots::of_store(store, run, Path::new("/nonexistent"), Duration::ZERO, None)
+    };
+    let Err(refused) = second() else { panic!("two mount names in one directory") };
+    assert!(refused.to_string().contains("--run"), "{refused}");
+    let at = place.path().join("at");
+    mount(&mounts, &at);
+    unmount_names(&at).unwrap();
+    first.remove("a").unwrap();
+    drop(first);
+    assert!(second().is_ok());
+}
+
+#[test]
 fn on_a_full_disk_it_starts_and_removes() {
     if !needs::root() {
         return;

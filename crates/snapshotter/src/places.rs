@@ -98,6 +98,11 @@ impl SnapshotPlaces {
         Ok(Self { root: root.to_owned(), snapshots, layers, run, backend, writing, shown })
     }
 
+    /// Where names are mounted.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
     /// The upper of a snapshot.
     pub(crate) fn upper(&self, id: SnapshotId) -> PathBuf {
         self.dir(id).join("fs")

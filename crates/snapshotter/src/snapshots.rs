@@ -12,7 +12,8 @@
 //! without a row, and names that nobody needs are taken away at the next start.
 //!
 //! Invariants: calls for one name wait for each other; the record is locked for short times, never
-//! while a layer is read or written; one program at a time has the record of a store.
+//! while a layer is read or written; one program at a time has the record of a store, and one has a
+//! directory of names.
 
 use std::fs::File;
 use std::path::Path;
@@ -56,8 +57,8 @@ pub(crate) struct Snapshots {
     kept: Duration,
     /// Told of every step of a commit, by tests.
     on_step: Option<CommitHook>,
-    /// The lock of the record.
-    _alone: File,
+    /// The locks of the record, and of the directory of names.
+    _alone: [File; 2],
 }
 
 /// What there is, in numbers; bytes are those of contents.
@@ -115,7 +116,7 @@ impl Snapshots {
         let root = store.root().canonicalize();
         let root = root.doing(|| format!("cannot find {}", store.root().display()))?;
         let places = SnapshotPlaces::make(&root, run, backend)?;
-        let alone = lock_alone(&root)?;
+        let alone = [lock_store(&root)?, lock_names(places.run())?];
         let tags = || Ok(store.images().tags()?);
         let state = State::open(&root.join("containerd/snapshots.db"), tags)?;
         if !state.lengthen_log()? {
@@ -528,17 +529,34 @@ impl Snapshots {
 
 /// Locks the record of the store at `root`, for as long as the file lives: what another program is
 /// just making is not what a crash left.
-fn lock_alone(root: &Path) -> Result<File> {
-    let dir = root.join("containerd");
+fn lock_store(root: &Path) -> Result<File> {
+    lock_alone(&root.join("containerd"), || {
+        format!(
+            "another strata-snapshotter serves the store at {}: end that one, or give this one \
+             another store with --root, and with --run another directory for names",
+            root.display()
+        )
+    })
+}
+
+/// Locks the directory that names are mounted in: those of another program's snapshots are not
+/// what an earlier run left.
+fn lock_names(run: &Path) -> Result<File> {
+    lock_alone(run, || {
+        format!(
+            "another strata-snapshotter mounts names of layers in {}: end that one, or give this \
+             one another directory with --run",
+            run.display()
+        )
+    })
+}
+
+fn lock_alone(dir: &Path, taken: impl FnOnce() -> String) -> Result<File> {
     let doing = || format!("cannot lock {}", dir.display());
-    let alone = File::open(&dir).doing(doing)?;
+    let alone = File::open(dir).doing(doing)?;
     match flock(&alone, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(alone),
-        Err(Errno::WOULDBLOCK) => Err(Error::FailedPrecondition(format!(
-            "another strata-snapshotter serves the store at {}: end that one, or give this one \
-             another store with --root",
-            root.display()
-        ))),
+        Err(Errno::WOULDBLOCK) => Err(Error::FailedPrecondition(taken())),
         Err(errno) => Err(errno).doing(doing),
     }
 }
