@@ -83,7 +83,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// The tree that these lines describe. A fact that a line does not give has its default: mode 0755
 /// or 0644, owner 0:0, time 0 (open for directories), no attributes. `KEY=*` leaves a fact open,
-/// and `implied` is a directory of which only the name is known.
+/// and `implied` is a directory of which only the name is known, and what its line gives. An option
+/// that says nothing is an error.
 pub(crate) fn of_lines(lines: &[CaseLine]) -> Result<Vec<TreeEntry>, String> {
     let mut all: Vec<TreeEntry> = Vec::new();
     for line in lines {
@@ -92,6 +93,9 @@ pub(crate) fn of_lines(lines: &[CaseLine]) -> Result<Vec<TreeEntry>, String> {
             return Err(format!("{} is there twice", path.escape_ascii()));
         }
         if line.word == "link" {
+            if let Some((key, _)) = line.options.first() {
+                return Err(format!("{key} cannot be given to a link: it is the inode's"));
+            }
             let target = line.arg(1)?;
             let target = all.iter().find(|entry| entry.path == target);
             let target = target.ok_or("the target of a link comes before it")?.clone();
@@ -108,13 +112,17 @@ pub(crate) fn of_lines(lines: &[CaseLine]) -> Result<Vec<TreeEntry>, String> {
 fn entry(line: &CaseLine, path: Vec<u8>) -> Result<TreeEntry, String> {
     let implied = line.word == "implied";
     let directory = implied || line.word == "dir";
-    let open = |key| implied || line.option(key) == Some(b"*");
+    let open = |key| match line.option(key) {
+        Some(value) => value == b"*",
+        None => implied,
+    };
     let (kind, body) = match line.word.as_str() {
         "dir" | "implied" => ("dir", Vec::new()),
         "fifo" => ("fifo", Vec::new()),
         kind @ ("file" | "symlink" | "char" | "block") => (kind, line.arg(1)?.to_vec()),
         word => return Err(format!("{word} is nothing that a tree has")),
     };
+    meaningful(line)?;
     let fact = |key, radix, default| -> Result<Option<u32>, String> {
         if open(key) {
             return Ok(None);
@@ -123,7 +131,9 @@ fn entry(line: &CaseLine, path: Vec<u8>) -> Result<TreeEntry, String> {
         u32::try_from(number).map(Some).map_err(|_| format!("{key} is too large"))
     };
     let timeless = open("mtime") || directory && line.option("mtime").is_none();
-    let xattrs = line.xattrs().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    let xattrs: BTreeMap<_, _> =
+        line.xattrs().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+    let any_xattrs = open("xattrs") && xattrs.is_empty();
     Ok(TreeEntry {
         kind: kind.to_owned(),
         body,
@@ -136,11 +146,29 @@ fn entry(line: &CaseLine, path: Vec<u8>) -> Result<TreeEntry, String> {
         uid: fact("uid", 10, 0)?,
         gid: fact("gid", 10, 0)?,
         mtime: if timeless { None } else { Some(line.time()?) },
-        xattrs: if open("xattrs") { None } else { Some(xattrs) },
+        xattrs: if any_xattrs { None } else { Some(xattrs) },
         inode: path.clone(),
         path,
         closed: false,
     })
+}
+
+/// Whether each option of a line says something of the entry.
+fn meaningful(line: &CaseLine) -> Result<(), String> {
+    let xattrs: Vec<&[u8]> = line.xattrs().map(|(key, _)| key).collect();
+    for (key, value) in &line.options {
+        let known = match key.as_str() {
+            // Linux gives no other mode to symlinks.
+            "mode" => line.word != "symlink",
+            "uid" | "gid" | "mtime" => true,
+            "xattrs" => value == b"*" && xattrs.is_empty(),
+            key => xattrs.contains(&key.as_bytes()),
+        };
+        if !known {
+            return Err(format!("{key} says nothing of a {}", line.word));
+        }
+    }
+    Ok(())
 }
 
 /// Gives the entries of each inode the first of their paths; entries are sorted.
@@ -148,5 +176,39 @@ pub(crate) fn first_names(all: &mut [TreeEntry]) {
     let mut first: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for entry in all {
         entry.inode = first.entry(entry.inode.clone()).or_insert(entry.path.clone()).clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text;
+
+    fn parsed(line: &str) -> Result<TreeEntry, String> {
+        of_lines(&[text::parse(1, line)?]).map(|mut all| all.remove(0))
+    }
+
+    #[test]
+    fn what_the_line_of_an_implied_directory_gives_is_compared() {
+        let open = parsed("implied d").unwrap();
+        assert_eq!((open.mode, open.uid, open.mtime, open.xattrs), (None, None, None, None));
+        let given = parsed("implied d mode=0755 gid=7 user.a=b").unwrap();
+        assert_eq!((given.mode, given.uid, given.gid), (Some(0o755), None, Some(7)));
+        assert_eq!(given.xattrs.map(|all| all.len()), Some(1));
+    }
+
+    #[test]
+    fn an_option_that_says_nothing_is_an_error() {
+        for line in [
+            "dir d mod=0755",
+            "symlink s t mode=0777",
+            "file f \"f\" xattrs=none",
+            "file f \"f\" xattrs=* user.a=b",
+        ] {
+            assert!(parsed(line).unwrap_err().contains("says nothing"), "{line}");
+        }
+        let lines =
+            ["file a \"a\"", "link b a mode=0600"].map(|line| text::parse(1, line).unwrap());
+        assert!(of_lines(&lines).unwrap_err().contains("cannot be given to a link"));
     }
 }
