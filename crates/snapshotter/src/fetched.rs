@@ -1,6 +1,6 @@
 //! [`FetchedImages`]: images that were fetched for containerd, and go when containerd has removed
-//! them, whoever has a layer in common with them. Their layers stay for a while, as those of all
-//! snapshots do.
+//! them, also if another image has some of their layers. Their layers stay for a while, as those
+//! of all snapshots do.
 //!
 //! ```text
 //! begin_fetch   which images the store has      durable before the fetch begins
