@@ -80,6 +80,8 @@ impl fmt::Display for Class {
 /// would be blamed for what it cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
+    /// The running user can give files any owner.
+    Owners,
     /// A hard link can lead from the directory of the run to the absolute canary.
     LinkToCanary,
 }
@@ -89,6 +91,7 @@ impl Need {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Owners => "owners",
             Self::LinkToCanary => "link-to-canary",
         }
     }
@@ -289,7 +292,7 @@ impl CaseDraft {
 }
 
 fn need_of(name: &str) -> Result<Need, String> {
-    let found = [Need::LinkToCanary].into_iter().find(|need| need.name() == name);
+    let found = [Need::Owners, Need::LinkToCanary].into_iter().find(|need| need.name() == name);
     found.ok_or_else(|| format!("{name} is nothing that a case can need"))
 }
 

@@ -218,8 +218,11 @@ pub fn run_all(
 }
 
 /// Why what a case needs is not here.
-fn hindrance(case: &Case, ground: &Ground) -> Option<String> {
+fn hindrance(case: &Case, ground: &Ground, powers: Powers) -> Option<String> {
     match case.needs? {
+        Need::Owners => (!powers.owners).then(|| {
+            "the running user cannot give files any owner, so nothing is at stake; root can".into()
+        }),
         Need::LinkToCanary => {
             let (kept, link) = (Path::new(CANARY).join("keep"), ground.path("work/tried-link"));
             let tried = fs::hard_link(kept, &link).and_then(|()| fs::remove_file(&link));
@@ -243,7 +246,7 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     let ground = Ground::new(case, unpacker)?;
     let powers = Powers::tried(&ground.path("work"))?;
     let canary = AbsoluteCanary::new()?;
-    if let Some(why) = hindrance(case, &ground) {
+    if let Some(why) = hindrance(case, &ground, powers) {
         ground.dir.remove()?;
         return Ok(Judgement { verdict: Verdict::NotRun, reasons: vec![why] });
     }

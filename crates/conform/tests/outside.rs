@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers are not #[test] functions.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -216,6 +218,36 @@ fn a_hard_link_that_cannot_be_made_here_is_not_run() {
         assert!(of(id)["reasons"][0].as_str().unwrap().contains("set TMPDIR"), "{found:#}");
     }
     assert_eq!(of(case[2])["result"], "wrong", "{found:#}");
+}
+
+/// The program as an ordinary user runs it, in a place where that user finds it.
+fn conform_as_user(arguments: &[&str]) -> Output {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("strata-conform");
+    std::fs::copy(env!("CARGO_BIN_EXE_strata-conform"), &program).unwrap();
+    // A canary of another user is in the way.
+    let script = "mount -t tmpfs -o mode=1777 x /tmp && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).arg(&program).args(arguments);
+    command.env("TMPDIR", "/tmp").current_dir("/").output().unwrap()
+}
+
+#[test]
+fn an_owner_that_the_user_cannot_give_is_no_fault_of_the_unpacker() {
+    if !needs::root() {
+        return;
+    }
+    let case = ["owner-minus-one", "pack-plain"];
+    let first = ["layers", "--format", "json", "--unpacker", ": %layout %out", "--case"];
+    let output = conform_as_user(&[&first[..], &case[..]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let result = |at: usize| found["cases"][at]["result"].as_str().unwrap();
+    let all = [0, 1].map(|at| (found["cases"][at]["id"].as_str().unwrap(), result(at)));
+    assert!(all.contains(&("owner-minus-one", "not run")), "{found:#}");
+    assert!(all.contains(&("pack-plain", "wrong")), "{found:#}");
 }
 
 #[test]
