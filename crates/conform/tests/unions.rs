@@ -14,7 +14,9 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use strata_conform::Error;
 use strata_conform::catalogue::Class;
-use strata_conform::union::rules;
+use strata_conform::judge::Verdict;
+use strata_conform::union::play::{UnionPlace, play_rule};
+use strata_conform::union::{mounts, rules};
 use strata_testkit::needs;
 
 /// A copy of the lower in the upper, which is the mount then: it passes most rules, and what was
@@ -76,6 +78,10 @@ fn a_rule_that_is_not_written_right_is_an_error_with_its_line() {
     assert_eq!(wrong(&with("  file a\n")), (5, "belongs to no part".to_owned()));
     assert_eq!(wrong(&with("lower\ndo\n  fly a\n")), (7, "fly is no operation".to_owned()));
     assert_eq!(wrong(&with("do\n  rmdir a fails=EODD\n")), (6, "EODD is no error".to_owned()));
+    let odd = with("do\n  rmdir a may=EPERM,EODD\n");
+    assert_eq!(wrong(&odd), (6, "EODD is no error".to_owned()));
+    let refused = with("lower\ndo\n  rmdir a\ntree\nrefused\n");
+    assert_eq!(wrong(&refused).1, "x: nothing may be refused");
     assert_eq!(wrong(&with("or\n")).1, "or cannot be here");
     assert_eq!(wrong(&with("lower\n")).1, "x lacks its trees, lowers or argument");
     assert!(rules::parse("f", &with("lower\ndo\ntree\nor\n  dir d\n")).is_ok());
@@ -97,6 +103,28 @@ fn the_kernel_passes_and_wrong_unions_do_not() {
     // The tree is right, and the lower has changed.
     let (found, status) = results(BIND, &plain[..1]);
     assert_eq!((found[0].1.as_str(), status), ("wrong", Some(1)));
+}
+
+#[test]
+fn what_a_union_may_refuse_is_allowed_if_it_refuses_all_of_it() {
+    if !needs::root() {
+        return;
+    }
+    let union = mounts::find(COPY, None, None).unwrap();
+    let place = UnionPlace::new(None).unwrap();
+    let verdict = |steps: &str| {
+        let head = "rule x\nclass security\nspec a(2) | b\nwhy so\nlower\n  file a \"a\"\ndo\n";
+        let trees = "tree\n  file a \"a\"\n  file b \"b\"\nrefused\n  file a \"a\"\n";
+        let rule = rules::parse("f", &format!("{head}{steps}{trees}")).unwrap().remove(0);
+        play_rule(&union, &rule, &place).unwrap().verdict
+    };
+    let (refused, done) = ("  write no/b \"b\" may=EPERM,ENOENT\n", "  write b \"b\" may=EPERM\n");
+    assert_eq!(verdict(refused), Verdict::Allowed);
+    assert_eq!(verdict(done), Verdict::Pass);
+    assert_eq!(verdict("  write no/b \"b\" may=EPERM\n"), Verdict::Wrong);
+    // Without a refusal the name is lost.
+    assert_eq!(verdict(&format!("{done}  unlink b\n")), Verdict::Wrong);
+    assert_eq!(verdict(&format!("{refused}{done}  unlink b\n")), Verdict::Wrong);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One operation on a mount, or one question about it.
 //!
-//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO` ([`RuleStep`]).
+//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO,...` ([`RuleStep`]).
 //!
 //! Invariants: an operation is one system call, or an open with one write; paths are below the
 //! directory that it is given; nothing is asked of the union but what every program may ask.
@@ -164,8 +164,8 @@ pub struct RuleStep {
     pub operation: Operation,
     /// The error that it must end with; none if it must not fail.
     pub fails: Option<Errno>,
-    /// An error that it may end with instead: the union then does less than the rule asks for.
-    pub may: Option<Errno>,
+    /// The errors that it may end with instead: the union then does less than the rule asks for.
+    pub may: Vec<Errno>,
 }
 
 /// Why an operation did not do what it was to do.
@@ -422,17 +422,18 @@ impl RuleStep {
     /// A step that must not fail.
     #[must_use]
     pub fn of(operation: Operation) -> Self {
-        Self { operation, fails: None, may: None }
+        Self { operation, fails: None, may: Vec::new() }
     }
 
     /// The step that a line describes.
     pub(crate) fn parse(line: &CaseLine) -> Result<Self, String> {
-        let errno = |key| -> Result<Option<Errno>, String> {
-            let Some(name) = line.text(key)? else { return Ok(None) };
+        let errno = |name: &str| {
             let found = ERRNOS.iter().find(|(known, _)| *known == name);
-            found.map(|(_, errno)| Some(*errno)).ok_or_else(|| format!("{name} is no error"))
+            found.map(|(_, errno)| *errno).ok_or_else(|| format!("{name} is no error"))
         };
-        Ok(Self { operation: parse(line)?, fails: errno("fails")?, may: errno("may")? })
+        let fails = line.text("fails")?.map(errno).transpose()?;
+        let may = line.text("may")?.into_iter().flat_map(|names| names.split(',')).map(errno);
+        Ok(Self { operation: parse(line)?, fails, may: may.collect::<Result<_, _>>()? })
     }
 }
 

@@ -234,16 +234,23 @@ fn judged(
         match (done, fails) {
             (Ok(()), None) => {}
             (Err(Failure::Errno(errno)), Some(expected)) if errno == *expected => {}
-            (Err(Failure::Errno(errno)), _) if Some(errno) == *may => {
+            (Err(Failure::Errno(errno)), _) if may.contains(&errno) => {
                 lesser.push(format!("{what}: {}", errno_name(errno)));
             }
             (done, fails) => return Ok(wrong(vec![difference(&what, &done, *fails)])),
         }
     }
+    // With what was refused in part, neither tree is right.
+    let is_refused = lesser.len() == rule.steps.iter().filter(|step| !step.may.is_empty()).count();
+    let refused = rule.refused.as_ref().filter(|_| is_refused);
     // How an allowed tree differs from the first one.
     let mut first = Vec::new();
     let found = play.finish(rule.kernel, |tree| {
-        let each = rule.trees.iter().map(|expected| differences(expected, &tree, place.powers));
+        let each = rule
+            .trees
+            .iter()
+            .chain(refused)
+            .map(|expected| differences(expected, &tree, place.powers));
         let each: Vec<Vec<String>> = each.collect();
         let nearest = each.iter().min_by_key(|found| found.len()).cloned().unwrap_or_default();
         if nearest.is_empty() && first.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! A file has the lines `rule ID`, `class CLASS`, `spec SOURCE | SENTENCE` and `why TEXT`; then
 //! `lower` for each lower, base first, with its tree; `do` with the steps, one a line; and `tree`
-//! with what the mount then shows, `or` with another tree that is allowed. `private` says that the
+//! with what the mount then shows, `or` with another tree that is allowed, `refused` with the tree
+//! that is allowed if every step with `may` has ended with one of its errors. `private` says that the
 //! upper keeps this in a form of its own, so that the kernel's overlayfs is not asked.
 //!
 //! Invariants: what is not understood is an error with its line; an id is there once; the time of a
@@ -40,6 +41,8 @@ pub struct Rule {
     pub steps: Vec<RuleStep>,
     /// What is shown then, and after it what is allowed too.
     pub trees: Vec<Vec<TreeEntry>>,
+    /// What is allowed too where the union has refused all that it may refuse.
+    pub refused: Option<Vec<TreeEntry>>,
     /// Whether the kernel must read the same from the upper.
     pub kernel: bool,
 }
@@ -116,6 +119,7 @@ enum RulePart {
     Lower,
     Do,
     Tree,
+    Refused,
 }
 
 #[derive(Default)]
@@ -128,6 +132,7 @@ struct RuleDraft {
     lowers: Vec<Vec<CaseLine>>,
     steps: Vec<RuleStep>,
     trees: Vec<Vec<CaseLine>>,
+    refused: Option<Vec<CaseLine>>,
     private: bool,
 }
 
@@ -149,6 +154,7 @@ impl RuleDraft {
                 }
                 RulePart::Lower => self.lowers.last_mut(),
                 RulePart::Tree => self.trees.last_mut(),
+                RulePart::Refused => self.refused.as_mut(),
             };
             lines.ok_or("belongs to no part")?.push(line);
             return Ok(());
@@ -166,6 +172,10 @@ impl RuleDraft {
             "tree" | "or" if (word == "tree") == self.trees.is_empty() => {
                 self.part = RulePart::Tree;
                 self.trees.push(Vec::new());
+            }
+            "refused" if self.refused.is_none() && !self.trees.is_empty() => {
+                self.part = RulePart::Refused;
+                self.refused = Some(Vec::new());
             }
             _ => return Err(format!("{word} cannot be here")),
         }
@@ -185,11 +195,16 @@ impl RuleDraft {
             .collect::<std::result::Result<_, _>>();
         let trees =
             self.trees.iter().map(|lines| timed(lines)).collect::<std::result::Result<_, _>>();
+        let refused = self.refused.as_deref().map(timed).transpose();
+        if self.refused.is_some() && self.steps.iter().all(|step| step.may.is_empty()) {
+            return Err(named("nothing may be refused".to_owned()));
+        }
         Ok(Rule {
             class: self.class.ok_or_else(|| lacks("class"))?,
             spec: self.spec.clone().ok_or_else(|| lacks("spec"))?,
             lowers: lowers.map_err(named)?,
             trees: trees.map_err(named)?,
+            refused: refused.map_err(named)?,
             why: self.why,
             steps: self.steps,
             kernel: !self.private,
