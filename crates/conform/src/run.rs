@@ -109,13 +109,17 @@ impl Ground {
         at("sh", command.env("WORK", self.path("work")).spawn())
     }
 
+    /// A text without the directory of this run.
+    fn relative(&self, text: &str) -> String {
+        text.replace(&self.dir.path().display().to_string(), "")
+    }
+
     /// The last line of a log, without the directory of this run.
     fn said(&self, log: &str) -> String {
         let bytes = fs::read(self.path(log)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let here = self.dir.path().display().to_string();
-        let line: String = line.replace(&here, "").chars().take(300).collect();
+        let line: String = self.relative(line).chars().take(300).collect();
         line.trim().escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
     }
 }
@@ -240,7 +244,7 @@ fn hindrance(case: &Case, ground: &Ground, powers: Powers) -> Option<String> {
 /// Gives the case to the unpacker, and judges what it does.
 ///
 /// # Errors
-/// If the unpacker cannot be started, its tree cannot be read, or what it has mounted in the
+/// If the unpacker cannot be started, or what is around the root cannot be read, or what it has mounted in the
 /// directory of the run cannot be detached.
 pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgement> {
     let ground = Ground::new(case, unpacker)?;
@@ -283,7 +287,13 @@ fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> R
         (Some(0), _) if !fs::symlink_metadata(ground.out()).is_ok_and(|out| out.is_dir()) => {
             Conduct::Broke("the root is no directory any more".to_owned())
         }
-        (Some(0), _) => Conduct::Unpacked(seen::tree(&ground.out(), None)?),
+        (Some(0), _) => match seen::tree(&ground.out(), None) {
+            Ok(tree) => Conduct::Unpacked(tree),
+            Err(error) => {
+                let error = ground.relative(&error.to_string());
+                Conduct::Broke(format!("the tree cannot be read: {error}"))
+            }
+        },
         // The shell has not found or not started the program.
         (Some(126 | 127), _) => return Err(Error::CannotRun(unpacker.name.clone(), said)),
         // As a shell tells the signal that has ended its program.

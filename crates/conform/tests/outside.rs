@@ -251,6 +251,19 @@ fn an_owner_that_the_user_cannot_give_is_no_fault_of_the_unpacker() {
 }
 
 #[test]
+fn a_tree_that_cannot_be_read_is_wrong() {
+    if !needs::root_and_fuse() {
+        return;
+    }
+    // Its daemon is gone with the shell.
+    let deed = "mkdir %out/d; exec 3<>/dev/fuse; : %layout
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 x %out/d";
+    let (found, status) = results(deed, &["whiteout-file", "pack-plain"]);
+    assert!(found.values().all(|result| result == "wrong"), "{found:?}");
+    assert_eq!((found.len(), status), (2, Some(1)));
+}
+
+#[test]
 fn what_is_left_mounted_is_detached_and_keeps_its_files() {
     if !needs::root() {
         return;

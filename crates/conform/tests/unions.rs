@@ -144,6 +144,24 @@ fn a_drawn_difference_is_small_and_has_its_script() {
 }
 
 #[test]
+fn what_a_union_cannot_mount_is_wrong_if_it_mounts_other_things() {
+    if !needs::root() {
+        return;
+    }
+    let one_lower = "case %lower in *:*) exit 1 ;; esac; mount -t overlay -o \
+                     lowerdir=%lower,upperdir=%upper,workdir=%work o %mnt";
+    let rules = ["opaque-in-lower", "unlink-hides-lower-file"];
+    let (found, status) = results(one_lower, &rules);
+    let result = |id: &str| found.iter().find(|(one, _)| one == id).map(|(_, result)| &**result);
+    assert_eq!(result("opaque-in-lower"), Some("wrong"));
+    assert_eq!((result("unlink-hides-lower-file"), status), (Some("pass"), Some(1)));
+    let output = conform(&["--format", "json", "--random", "50", "--mount", one_lower]);
+    assert_eq!(output.status.code(), Some(1));
+    let found = json(&output);
+    assert_eq!(found["differ"][0]["differences"][0], "cannot be mounted: no message");
+}
+
+#[test]
 fn a_union_that_cannot_run_is_an_error() {
     if !needs::root() {
         return;

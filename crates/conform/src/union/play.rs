@@ -156,8 +156,11 @@ impl<'a> Play<'a> {
         if let Some(Err(error)) = self.mounted.take().map(Mounted::unmount) {
             found.push(format!("cannot be unmounted: {error}"));
         }
-        for (number, (before, after)) in self.before.iter().zip(lowers(self.ground)?).enumerate() {
-            let changed = differences_of_all(before, &after);
+        for (number, (before, dir)) in self.before.iter().zip(self.ground.lowers()).enumerate() {
+            let changed = match seen::tree(&dir, None) {
+                Ok(after) => differences_of_all(before, &after),
+                Err(error) => vec![error.to_string()],
+            };
             found.extend(told(&format!("lower {number} was changed: "), changed));
         }
         if let (Some(options), true, true) = (&self.union.kernel_options, kernel, found.is_empty())

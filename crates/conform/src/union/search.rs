@@ -10,8 +10,8 @@ use super::random::{Sequence, draw};
 use super::rules::Rule;
 use super::script::script;
 use super::shrink::shrink;
-use crate::Result;
-use crate::judge::Judgement;
+use crate::judge::{Judgement, Verdict};
+use crate::{Error, Result};
 
 /// A rule and its verdict; none if it cannot be asked here ([`UnionPlace::can_play`]).
 pub type RuleResult = (Rule, Option<Judgement>);
@@ -66,13 +66,27 @@ pub fn play_rules(
     mut show: impl FnMut(&str),
 ) -> Result<Vec<RuleResult>> {
     let count = rules.len();
+    let mut union_stands = None;
     let judged = rules.into_iter().enumerate().map(|(at, rule)| {
         show(&format!("{}: rule {} of {count}", union.name, at + 1));
         let can = place.can_play(&rule);
-        let judgement = if can { Some(play_rule(union, &rule, place)?) } else { None };
-        Ok((rule, judgement))
+        let judgement = can.then(|| match play_rule(union, &rule, place) {
+            Err(Error::CannotRun(_, why))
+                if *union_stands.get_or_insert_with(|| can_stand(union, place)) =>
+            {
+                let reasons = vec![format!("cannot be mounted: {why}")];
+                Ok(Judgement { verdict: Verdict::Wrong, reasons })
+            }
+            other => other,
+        });
+        Ok((rule, judgement.transpose()?))
     });
     judged.collect()
+}
+
+/// Whether the union can be mounted at all: what it then cannot do is its own fault.
+fn can_stand(union: &UnionMount, place: &UnionPlace) -> bool {
+    play_pair(union, &[Vec::new()], &[], place, &[]).is_ok()
 }
 
 /// Draws sequences until enough of them differ; how many were played, and those that differ.
@@ -88,20 +102,32 @@ pub fn search(
     let end = what.time.map(|time| Instant::now() + time);
     let marks = place.can_make_marks();
     let oci_names = !what.ignored.contains(&Ignored::OciNames);
-    let (mut played, mut found) = (0, Vec::new());
+    let (mut played, mut found, mut union_stands) = (0, Vec::new(), None);
     while played < what.count
         && found.len() < what.differences
         && end.is_none_or(|end| Instant::now() < end)
     {
         let seed = what.seed.wrapping_add(played);
         let sequence = draw(seed, what.steps, marks, oci_names);
-        let pair =
-            |one: &Sequence| play_pair(union, &one.lowers, &one.operations, place, &what.ignored);
+        let mut pair = |one: &Sequence| match play_pair(
+            union,
+            &one.lowers,
+            &one.operations,
+            place,
+            &what.ignored,
+        ) {
+            Err(Error::CannotRun(_, why))
+                if *union_stands.get_or_insert_with(|| can_stand(union, place)) =>
+            {
+                Ok(vec![format!("cannot be mounted: {why}")])
+            }
+            other => other,
+        };
         let differences = pair(&sequence)?;
         played += 1;
         if !differences.is_empty() {
             show(&format!("{}: seed {seed} differs; making it small", union.name));
-            let (sequence, differences) = shrink(sequence, differences, BUDGET, pair)?;
+            let (sequence, differences) = shrink(sequence, differences, BUDGET, pair);
             found.push(Differing { seed, sequence, differences });
         }
         let (name, count) = (&union.name, what.count);

@@ -9,16 +9,14 @@
 use super::random::Sequence;
 use crate::{Result, TreeEntry};
 
-/// The smallest sequence that was found, with its differences.
-///
-/// # Errors
-/// What `differs` returns.
+/// The smallest sequence that was found, with its differences. One that cannot be played is none
+/// that differs: what was found is kept.
 pub fn shrink(
     first: Sequence,
     found: Vec<String>,
     mut budget: usize,
     mut differs: impl FnMut(&Sequence) -> Result<Vec<String>>,
-) -> Result<(Sequence, Vec<String>)> {
+) -> (Sequence, Vec<String>) {
     let mut best = (first, found);
     loop {
         let before = best.0.clone();
@@ -29,7 +27,7 @@ pub fn shrink(
                 let mut smaller = best.0.clone();
                 let end = (at + width).min(smaller.operations.len());
                 smaller.operations.drain(at..end);
-                if !keep(&mut best, smaller, &mut budget, &mut differs)? {
+                if !keep(&mut best, smaller, &mut budget, &mut differs) {
                     at += width;
                 }
             }
@@ -39,7 +37,7 @@ pub fn shrink(
             if best.0.lowers.len() > 1 {
                 let mut smaller = best.0.clone();
                 smaller.lowers.remove(number);
-                if keep(&mut best, smaller, &mut budget, &mut differs)? {
+                if keep(&mut best, smaller, &mut budget, &mut differs) {
                     continue;
                 }
             }
@@ -48,13 +46,13 @@ pub fn shrink(
                 let path = entry.path.clone();
                 let mut smaller = best.0.clone();
                 smaller.lowers[number].retain(|entry| !is_within(entry, &path));
-                if !keep(&mut best, smaller, &mut budget, &mut differs)? {
+                if !keep(&mut best, smaller, &mut budget, &mut differs) {
                     at += 1;
                 }
             }
         }
         if best.0 == before || budget == 0 {
-            return Ok(best);
+            return best;
         }
     }
 }
@@ -69,22 +67,23 @@ fn keep(
     smaller: Sequence,
     budget: &mut usize,
     differs: &mut impl FnMut(&Sequence) -> Result<Vec<String>>,
-) -> Result<bool> {
+) -> bool {
     if *budget == 0 || !smaller.is_valid() {
-        return Ok(false);
+        return false;
     }
     *budget -= 1;
-    let found = differs(&smaller)?;
+    let found = differs(&smaller).unwrap_or_default();
     let differs = !found.is_empty();
     if differs {
         *best = (smaller, found);
     }
-    Ok(differs)
+    differs
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::union::operation::Operation;
     use crate::union::random::draw;
 
@@ -100,14 +99,21 @@ mod tests {
             let remounts = one.operations.contains(&Operation::Remount);
             let there = one.lowers.iter().flatten().any(|entry| entry.path == b"a/b");
             Ok(if remounts && there { vec!["again".to_owned()] } else { Vec::new() })
-        })
-        .unwrap();
+        });
         assert_eq!(small.operations, [Operation::Remount]);
         let paths: Vec<&[u8]> =
             small.lowers.iter().flatten().map(|entry| entry.path.as_slice()).collect();
         assert_eq!(paths, [&b"a"[..], b"a/b"]);
         assert_eq!(found, ["again"]);
         assert!(tried < 1000);
+    }
+
+    #[test]
+    fn what_cannot_be_played_does_not_lose_what_was_found() {
+        let first = draw(1, 30, true, true);
+        let fails = |_: &Sequence| Err(Error::NothingRan("no space".to_owned()));
+        let kept = shrink(first.clone(), vec!["first".to_owned()], 9, fails);
+        assert_eq!(kept, (first, vec!["first".to_owned()]));
     }
 
     #[test]
@@ -118,7 +124,7 @@ mod tests {
             tried += 1;
             Ok(Vec::new())
         };
-        shrink(first, Vec::new(), 3, none).unwrap();
+        shrink(first, Vec::new(), 3, none);
         assert_eq!(tried, 3);
     }
 }
