@@ -144,6 +144,30 @@ fn a_drawn_difference_is_small_and_has_its_script() {
 }
 
 #[test]
+fn a_file_system_without_attributes_is_asked_for_none() {
+    if !needs::root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let on_ramfs = |arguments: &[&str]| {
+        let script = "mount -t ramfs x \"$1\" && exec \"$0\" union --dir \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_strata-conform")]);
+        command.arg(dir.path()).args(["--format", "json"]).args(arguments).output().unwrap()
+    };
+    let rules = ["xattr-of-directory-hides-lower", "symlink-over-lower"];
+    let found = json(&on_ramfs(&[&["--mount", COPY, "--rule"], &rules[..]].concat()));
+    for rule in found["rules"].as_array().unwrap() {
+        let expected = if rule["id"] == rules[0] { "not run" } else { "pass" };
+        assert_eq!(rule["result"], expected, "{found:#}");
+    }
+    let passed_over = ["--ignore", "times,refusals", "--random", "30"];
+    let found = json(&on_ramfs(&[&["--mount", COPY], &passed_over[..]].concat()));
+    assert!(found["sequences"].as_u64().unwrap() > 0, "{found:#}");
+    assert!(!found.to_string().contains("user."), "{found:#}");
+}
+
+#[test]
 fn what_a_union_cannot_mount_is_wrong_if_it_mounts_other_things() {
     if !needs::root() {
         return;

@@ -52,18 +52,25 @@ impl UnionPlace {
         self.powers.devices && self.powers.privileged_xattrs
     }
 
-    /// Whether the lowers can be made here: marks need devices and `trusted.` attributes.
+    /// Whether the lowers can be made here: marks need devices and `trusted.` attributes, and some
+    /// file systems keep no attributes at all.
     #[must_use]
     pub fn can_make(&self, lowers: &[Vec<TreeEntry>]) -> bool {
         lowers.iter().flatten().all(|entry| {
             let is_device = entry.kind == "char" || entry.kind == "block";
             let owned = entry.uid.unwrap_or(0) != 0 || entry.gid.unwrap_or(0) != 0;
-            let mut xattrs = entry.xattrs.iter().flatten();
-            let privileged = xattrs.any(|(name, _)| !name.starts_with(b"user."));
+            let mut names = entry.xattrs.iter().flat_map(|all| all.keys());
             (!is_device || self.powers.devices)
                 && (!owned || self.powers.owners)
-                && (!privileged || self.powers.privileged_xattrs)
+                && names.all(|name| self.can_set(name))
         })
+    }
+
+    fn can_set(&self, xattr: &[u8]) -> bool {
+        match xattr.starts_with(b"user.") {
+            true => self.powers.user_xattrs,
+            false => self.powers.privileged_xattrs,
+        }
     }
 }
 
@@ -79,7 +86,7 @@ impl UnionPlace {
                     matches!(kind, FileType::Fifo | FileType::Socket) || self.powers.devices
                 }
                 Operation::SetXattr { name, .. } | Operation::RemoveXattr { name, .. } => {
-                    name.starts_with(b"user.") || self.powers.privileged_xattrs
+                    self.can_set(name)
                 }
                 _ => true,
             })

@@ -39,6 +39,19 @@ impl Sequence {
             tree.iter().all(|entry| is_used(entry, tree, &below))
         })
     }
+
+    /// Takes away what a file system without `user.` attributes cannot keep.
+    pub fn leave_out_user_xattrs(&mut self) {
+        for all in self.lowers.iter_mut().flatten().filter_map(|entry| entry.xattrs.as_mut()) {
+            all.retain(|name, _| !name.starts_with(b"user."));
+        }
+        self.operations.retain(|operation| match operation {
+            Operation::SetXattr { name, .. } | Operation::RemoveXattr { name, .. } => {
+                !name.starts_with(b"user.")
+            }
+            _ => true,
+        });
+    }
 }
 
 /// Whether the entry is no whiteout, or hides something.

@@ -108,7 +108,10 @@ pub fn search(
         && end.is_none_or(|end| Instant::now() < end)
     {
         let seed = what.seed.wrapping_add(played);
-        let sequence = draw(seed, what.steps, marks, oci_names);
+        let mut sequence = draw(seed, what.steps, marks, oci_names);
+        if !place.powers().user_xattrs {
+            sequence.leave_out_user_xattrs();
+        }
         let mut pair = |one: &Sequence| match play_pair(
             union,
             &one.lowers,
