@@ -193,6 +193,7 @@ fn page(arguments: &PageArguments, out: &mut dyn Write) -> Result<bool> {
     };
     found.absent_unions = absent.into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
     for union in unions {
+        let union = union::cli::compared_as_possible(union, &place);
         let played = rules::all().and_then(|rules| {
             search::play_rules(&union, rules, &place, |text| progress.show(text))
         });

@@ -77,6 +77,7 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
     let path = arguments.path.as_deref();
     let union = mounts::find(mount, arguments.unmount.as_deref(), path)?;
     let place = UnionPlace::new(arguments.dir.as_deref())?;
+    let union = compared_as_possible(union, &place);
     if let Some(count) = arguments.random {
         let what = Search {
             count,
@@ -111,6 +112,20 @@ pub fn run(arguments: &UnionArguments, out: &mut dyn Write) -> Result<bool> {
         Ok(()) => Ok(is_good(&results)),
         Err(why) => Err(Error::NothingRan(why)),
     }
+}
+
+/// The union, whose uppers the kernel is not asked to mount where it cannot: that is said.
+pub(crate) fn compared_as_possible(mut union: UnionMount, place: &UnionPlace) -> UnionMount {
+    if let Some(error) = place.kernel_refusal(&union) {
+        let name = &union.name;
+        // The results are right without it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "strata-conform: {name}: what the kernel reads from its uppers is not compared: {error}"
+        );
+        union.kernel_options = None;
+    }
+    union
 }
 
 /// Nothing if a rule was asked; else why none was.

@@ -66,6 +66,23 @@ impl UnionPlace {
         })
     }
 
+    /// Why the kernel does not mount the uppers of this union here, so that they are not compared: an
+    /// older kernel, or in a user namespace, lacks options or all of overlayfs. None where it does,
+    /// and where it is not asked.
+    #[must_use]
+    pub fn kernel_refusal(&self, union: &UnionMount) -> Option<Error> {
+        let options = union.kernel_options.as_ref()?;
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let tried = UnionGround::new(self.dir.as_deref(), &[Vec::new()]).and_then(|ground| {
+            let mounted = kernel_mount(&ground, options);
+            ground.remove()?;
+            mounted
+        });
+        tried.err()
+    }
+
     fn can_set(&self, xattr: &[u8]) -> bool {
         match xattr.starts_with(b"user.") {
             true => self.powers.user_xattrs,
@@ -173,9 +190,14 @@ impl<'a> Play<'a> {
         if let (Some(options), true, true) = (&self.union.kernel_options, kernel, found.is_empty())
             && rustix::process::geteuid().is_root()
         {
-            kernel_mount(self.ground, options)?;
-            found = look("the upper, mounted by the kernel: ");
-            at(mnt.display(), mounts::unmount(&mnt))?;
+            match kernel_mount(self.ground, options) {
+                Ok(()) => {
+                    found = look("the upper, mounted by the kernel: ");
+                    at(mnt.display(), mounts::unmount(&mnt))?;
+                }
+                // It mounts others (`UnionPlace::kernel_refusal`).
+                Err(error) => found.push(error.to_string()),
+            }
         }
         Ok(found.iter().map(|text| self.ground.relative(text)).collect())
     }
@@ -412,4 +434,27 @@ fn comparable(mut tree: Vec<TreeEntry>, ignored: &[Ignored]) -> Vec<TreeEntry> {
         }
     }
     tree
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_testkit::needs;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_mounts_no_such_upper_is_not_asked() {
+        if !needs::root() {
+            return;
+        }
+        let place = UnionPlace::new(None).unwrap();
+        let mut union = mounts::find("true %lower %upper %mnt", None, None).unwrap();
+        assert!(place.kernel_refusal(&union).is_none());
+        union.kernel_options = Some(String::new());
+        assert!(place.kernel_refusal(&union).is_none());
+        union.kernel_options = Some("no_such_option=on".to_owned());
+        let why = place.kernel_refusal(&union).unwrap().to_string();
+        assert!(why.contains("the kernel's overlayfs of the upper"), "{why}");
+        assert_eq!(super::super::cli::compared_as_possible(union, &place).kernel_options, None);
+    }
 }
