@@ -198,6 +198,18 @@ fn facts(expected: &TreeEntry, seen: &TreeEntry, powers: Powers) -> Vec<String> 
     wrong
 }
 
+/// Whether an attribute is the unpacker's, the union's or the machine's own: nobody has asked for it.
+pub(crate) fn is_own(name: &[u8]) -> bool {
+    let spaces: [&[u8]; 4] = [
+        b"trusted.overlay.",
+        b"user.overlay.",
+        b"security.selinux",
+        // Owners that an ordinary user could not give (umoci).
+        b"user.rootlesscontainers",
+    ];
+    spaces.iter().any(|space| name.starts_with(space))
+}
+
 /// The attributes that differ. Those of overlayfs are compared only where they are expected: an
 /// unpacker may keep its own books in them; the same holds for labels of SELinux.
 fn xattrs(expected: &TreeEntry, seen: &TreeEntry, powers: Powers) -> Vec<String> {
@@ -206,22 +218,12 @@ fn xattrs(expected: &TreeEntry, seen: &TreeEntry, powers: Powers) -> Vec<String>
         true => powers.user_xattrs,
         false => powers.privileged_xattrs,
     };
-    let own = |name: &[u8]| {
-        let spaces: [&[u8]; 4] = [
-            b"trusted.overlay.",
-            b"user.overlay.",
-            b"security.selinux",
-            // Owners that an ordinary user could not give (umoci).
-            b"user.rootlesscontainers",
-        ];
-        spaces.iter().any(|space| name.starts_with(space))
-    };
     let mut wrong = Vec::new();
     let names = expected.keys().chain(seen.keys().filter(|name| !expected.contains_key(*name)));
     for name in names.filter(|name| comparable(name)) {
         match (expected.get(name), seen.get(name)) {
             (Some(_), None) => wrong.push(format!("{} is missing", shown(name))),
-            (None, Some(_)) if !own(name) => {
+            (None, Some(_)) if !is_own(name) => {
                 wrong.push(format!("{} should not be there", shown(name)));
             }
             (Some(expected), Some(seen)) if expected != seen => wrong.push(format!(

@@ -18,7 +18,7 @@ use super::mounts::{self, Mounted, UnionMount};
 use super::operation::{Failure, Operation, RuleStep, SequenceState, errno_name};
 use super::rules::Rule;
 use super::script;
-use crate::judge::{Judgement, Verdict, differences};
+use crate::judge::{Judgement, Verdict, differences, is_own};
 use crate::powers::Powers;
 use crate::{Error, Result, TreeEntry, at, seen};
 
@@ -420,12 +420,16 @@ fn moves_directory(operation: &Operation, plain: &Path) -> bool {
 /// lies before it.
 const RECENT: i64 = 1_500_000_000;
 
-/// The tree with one time for all that were changed by operations, and without times of
-/// directories, which may be those of a copy.
+/// The tree with one time for all that were changed by operations, without times of directories,
+/// which may be those of a copy, and without attributes that nobody has asked for: where SELinux
+/// labels all files, it gives those of a plain directory other labels than those of a mount.
 fn comparable(mut tree: Vec<TreeEntry>, ignored: &[Ignored]) -> Vec<TreeEntry> {
     for entry in &mut tree {
         if ignored.contains(&Ignored::Xattrs) {
             entry.xattrs = None;
+        }
+        if let Some(all) = &mut entry.xattrs {
+            all.retain(|name, _| !is_own(name));
         }
         match entry.mtime {
             _ if entry.kind == "dir" || ignored.contains(&Ignored::Times) => entry.mtime = None,
@@ -456,5 +460,23 @@ mod tests {
         let why = place.kernel_refusal(&union).unwrap().to_string();
         assert!(why.contains("the kernel's overlayfs of the upper"), "{why}");
         assert_eq!(super::super::cli::compared_as_possible(union, &place).kernel_options, None);
+    }
+
+    #[test]
+    fn labels_of_a_plain_directory_are_not_asked_of_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        let mounted = seen::tree(dir.path(), None).unwrap();
+        let mut plain = mounted.clone();
+        for all in plain.iter_mut().filter_map(|entry| entry.xattrs.as_mut()) {
+            all.insert(b"security.selinux".to_vec(), b"label".to_vec());
+        }
+        let differ = |plain: &[TreeEntry]| {
+            let expected = comparable(plain.to_vec(), &[]);
+            differences_of_all(&expected, &comparable(mounted.clone(), &[]))
+        };
+        assert_eq!(differ(&plain), Vec::<String>::new());
+        plain[1].xattrs.get_or_insert_default().insert(b"user.a".to_vec(), b"b".to_vec());
+        assert_eq!(differ(&plain), ["a: user.a is missing"]);
     }
 }
