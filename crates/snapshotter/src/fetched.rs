@@ -232,10 +232,13 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use strata_layer::LayerInput;
+    use strata_testkit::needs;
     use strata_testkit::tars::Tar;
     use stratafs::Quiet;
 
     use super::*;
+    use crate::args::LowerBackend;
+    use crate::snapshots::Snapshots;
     use crate::state::{Labels, NewSnapshot, SnapshotUsage};
     use crate::taking::hold_for;
 
@@ -392,6 +395,26 @@ mod tests {
         }
         let is_there = store.images().get(&unpacked.id).unwrap().is_some();
         assert!(is_there, "its base has another layer: containerd has unpacked that by itself");
+    }
+
+    #[test]
+    fn an_image_goes_whose_top_is_never_asked_for() {
+        if !needs::root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("store")).unwrap();
+        let (run, none) = (place.path().join("run"), PathBuf::from("/nonexistent"));
+        let run = (run.as_path(), LowerBackend::Auto);
+        let snapshots = Snapshots::of_store(store, run, &none, Duration::ZERO, None).unwrap();
+        let image = fetch_of(&snapshots.fetched(), b"config", &[b"base", b"1"]);
+        let base = snapshots.store.lease(&image.layers[0]).unwrap().unwrap();
+        snapshots.commit_layers("base", "", &Labels::new(), &[base]).unwrap();
+        let is_there = || snapshots.store.images().get(&image.id).unwrap().is_some();
+        snapshots.cleanup().unwrap();
+        assert!(is_there(), "it may be asked for yet");
+        snapshots.cleanup().unwrap();
+        assert!(!is_there());
     }
 
     #[test]

@@ -202,7 +202,8 @@ impl Snapshots {
         self.fetched().fetch(&image, name, is_there, || self.find_layer(chain, parent, labels))
     }
 
-    fn fetched(&self) -> FetchedImages<'_> {
+    /// Images that were fetched for containerd.
+    pub(crate) fn fetched(&self) -> FetchedImages<'_> {
         let Self { store, state, fetcher, holds, .. } = self;
         FetchedImages { store, state, fetcher, holds }
     }
