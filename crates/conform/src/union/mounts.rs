@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal};
 use super::ground::UnionGround;
 use crate::adapters::{missing_program, shell, version};
 use crate::removal::{self, MountFacts};
+use crate::run::wait;
 use crate::{Error, Result, at};
 
 /// A program that mounts a union.
@@ -203,6 +205,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl UnionMount {
     fn run(&self, script: &str, ground: &UnionGround) -> Result<()> {
+        self.run_within(PATIENCE, script, ground)
+    }
+
+    fn run_within(&self, limit: Duration, script: &str, ground: &UnionGround) -> Result<()> {
         let mut command = shell(script, self.first.as_deref());
         for (name, dir) in
             [("UPPER", "upper"), ("WORK", "work"), ("MNT", "mnt"), ("MERGED", "merged")]
@@ -214,9 +220,19 @@ impl UnionMount {
         let log = ground.path("said");
         let file = at(log.display(), fs::File::create(&log))?;
         let other = at(log.display(), file.try_clone())?;
-        let status = at("sh", command.stdout(other).stderr(file).status())?;
-        if status.success() {
-            return Ok(());
+        // A group of its own, so that all of it can be killed.
+        let child = at("sh", command.stdout(other).stderr(file).process_group(0).spawn())?;
+        match wait(child, limit)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(_) => {}
+            None => {
+                let limit = limit.as_secs();
+                let why = format!(
+                    "its command did not end in {limit} seconds and was killed: it has to leave \
+                     the mount to a process in the background"
+                );
+                return Err(Error::CannotRun(self.name.clone(), why));
+            }
         }
         let said = fs::read(&log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
@@ -429,6 +445,25 @@ mod tests {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_with_its_children() {
+        let union = find("true %lower %upper %mnt", None, None).unwrap();
+        let ground = UnionGround::new(None, &[]).unwrap();
+        let limit = Duration::from_secs(2);
+        let error = union.run_within(limit, "sleep 600 & echo $! > pid; wait", &ground);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("did not end in 2 seconds"), "{error}");
+        let pid = fs::read_to_string(ground.path("pid")).unwrap();
+        let line = || fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let end = Instant::now() + PATIENCE;
+        // One that nobody has reaped yet has no command line.
+        while !line().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(line().is_empty());
+        union.run_within(PATIENCE, "true", &ground).unwrap();
     }
 
     #[test]
