@@ -1,10 +1,10 @@
 //! The cases, read from the files in `cases/`.
 //!
 //! A file has the lines `case ID`, `class CLASS`, `spec SECTION | SENTENCE` or `spec unspecified`,
-//! and `why TEXT`, and may have `needs NEED` ([`Need`]); then `layer` for each layer, base first, with its members; then what may come of
-//! it: `tree` with the whole tree, `or` with a tree that is allowed too, `refuse` if it may be
-//! refused. A case that has `refuse` alone must be refused. `text` has the form of the lines,
-//! `tarball` the members, `tree` the trees.
+//! and `why TEXT`, and may have `needs NEED` ([`Need`]); then `layer` for each layer, base first,
+//! with its members; then what may come of it: `tree` with the whole tree, `or` with a tree that is
+//! allowed too, `refuse` if it may be refused. A case that has `refuse` alone must be refused.
+//! `text` has the form of the lines, `tarball` the members, `tree` the trees.
 //!
 //! Invariants: what is not understood is an error with its line; an id is there once; a new case is
 //! an entry in one of the files and nothing else.
@@ -76,8 +76,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// What a case needs for its hazard to be there at all: without it every unpacker would seem safe, or
-/// would be blamed for what it cannot do.
+/// What a case needs for its hazard to be there at all: without it every unpacker would seem safe,
+/// or would be blamed for what it cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The running user can give files any owner.

@@ -198,7 +198,8 @@ fn facts(expected: &TreeEntry, seen: &TreeEntry, powers: Powers) -> Vec<String> 
     wrong
 }
 
-/// Whether an attribute is the unpacker's, the union's or the machine's own: nobody has asked for it.
+/// Whether an attribute is the unpacker's, the union's or the machine's own: nobody has asked for
+/// it.
 pub(crate) fn is_own(name: &[u8]) -> bool {
     let spaces: [&[u8]; 4] = [
         b"trusted.overlay.",

@@ -220,7 +220,10 @@ pub(crate) const MEANINGS: [(&str, &str); 5] = [
     ("allowed", "another tree, or a refusal, that the case or rule allows"),
     ("refused", "a refusal where a tree is expected"),
     ("wrong", "anything else"),
-    ("not run", "this machine cannot make what the case or rule needs, or tell who serves the mount"),
+    (
+        "not run",
+        "this machine lacks what the case or rule needs, or does not tell who serves a mount",
+    ),
 ];
 
 /// What a cell says beside a verdict on a part.

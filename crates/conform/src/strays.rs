@@ -3,8 +3,8 @@
 //! An unpacker with storage of its own makes the root file system where only it knows. A path that
 //! leaves that directory by `..` lands beside it, where no canary can be put before the run. But
 //! where a name lies below the root is known of the trees that a case allows, and what that root
-//! holds: a file with the name and the content of a member, in a directory that is no such root, has
-//! escaped.
+//! holds: a file with the name and the content of a member, in a directory that is no such root,
+//! has escaped.
 //!
 //! Invariant: what cannot be read is passed over, for daemons of an unpacker may still be at work.
 

@@ -1,6 +1,7 @@
 //! One operation on a mount, or one question about it.
 //!
-//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO,...` ([`RuleStep`]).
+//! An operation is a line: a word, its arguments, and `fails=ERRNO` or `may=ERRNO,...`
+//! ([`RuleStep`]).
 //!
 //! Invariants: an operation is one system call, or an open with one write; paths are below the
 //! directory that it is given; nothing is asked of the union but what every program may ask.

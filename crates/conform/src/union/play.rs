@@ -66,9 +66,9 @@ impl UnionPlace {
         })
     }
 
-    /// Why the kernel does not mount the uppers of this union here, so that they are not compared: an
-    /// older kernel, or in a user namespace, lacks options or all of overlayfs. None where it does,
-    /// and where it is not asked.
+    /// Why the kernel does not mount the uppers of this union here, so that they are not compared:
+    /// an older kernel, or in a user namespace, lacks options or all of overlayfs. None where it
+    /// does, and where it is not asked.
     #[must_use]
     pub fn kernel_refusal(&self, union: &UnionMount) -> Option<Error> {
         let options = union.kernel_options.as_ref()?;

@@ -3,8 +3,8 @@
 //! A file has the lines `rule ID`, `class CLASS`, `spec SOURCE | SENTENCE` and `why TEXT`; then
 //! `lower` for each lower, base first, with its tree; `do` with the steps, one a line; and `tree`
 //! with what the mount then shows, `or` with another tree that is allowed, `refused` with the tree
-//! that is allowed if every step with `may` has ended with one of its errors. `private` says that the
-//! upper keeps this in a form of its own, so that the kernel's overlayfs is not asked.
+//! that is allowed if every step with `may` has ended with one of its errors. `private` says that
+//! the upper keeps this in a form of its own, so that the kernel's overlayfs is not asked.
 //!
 //! Invariants: what is not understood is an error with its line; an id is there once; the time of a
 //! node counts only if the tree gives it.
