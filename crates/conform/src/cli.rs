@@ -68,7 +68,7 @@ struct LayerArguments {
     /// Look for programs in DIR before the path
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// Seconds that an unpacker may take for one case
+    /// Seconds that an unpacker, and then its mount, may take for one case
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
 }
@@ -99,7 +99,7 @@ struct PageArguments {
     /// Look for programs in DIR before the path
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// Seconds that an unpacker may take for one case
+    /// Seconds that an unpacker, and then its mount, may take for one case
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
 }

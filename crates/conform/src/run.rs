@@ -22,6 +22,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -259,11 +260,12 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     let first = unpacker.first.as_deref();
     let ended = wait(ground.start(&unpacker.script, first, "said")?, timeout);
     let conduct = match ended {
-        Ok(status) => conduct(unpacker, &ground, status),
+        Ok(status) => conduct(unpacker, &ground, status, timeout),
         Err(error) => Err(error),
     };
     let after = ground.surroundings();
-    let strays = strays::find(case, ground.dir.path(), &ground.path("around"));
+    let (asked, dir, but) = (case.clone(), ground.dir.path().to_owned(), ground.path("around"));
+    let strays = within_time(timeout, move || strays::find(&asked, &dir, &but));
     let cleaning = ground.start(&unpacker.cleanup, first, "cleaned");
     let cleaned = cleaning.and_then(|child| wait(child, timeout));
     let removed = ground.dir.remove();
@@ -271,7 +273,7 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     removed?;
     let mut changes = changes(&before, &after?);
     let made = |path: &PathBuf| format!("outside of the root: {} was made", path.display());
-    changes.extend(strays.iter().map(made));
+    changes.extend(strays.iter().flatten().map(made));
     if !changes.is_empty() {
         // Also where nothing is left to clean.
         return Ok(judge(case, &Conduct::Escaped(changes), powers));
@@ -280,21 +282,44 @@ pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgem
     Ok(judge(case, &conduct?, powers))
 }
 
-fn conduct(unpacker: &Unpacker, ground: &Ground, ended: Option<ExitStatus>) -> Result<Conduct> {
+/// What `look` returns, or nothing if it takes longer: a mount may never answer. The thread that
+/// waits for it then ends when the mount does, or with the process.
+fn within_time<T: Send + 'static>(
+    timeout: Duration,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = mpsc::channel();
+    // Nobody may be there to hear it any more.
+    std::thread::spawn(move || drop(send.send(look())));
+    receive.recv_timeout(timeout).ok()
+}
+
+fn conduct(
+    unpacker: &Unpacker,
+    ground: &Ground,
+    ended: Option<ExitStatus>,
+    timeout: Duration,
+) -> Result<Conduct> {
     let Some(status) = ended else { return Ok(Conduct::Broke("did not end".to_owned())) };
     let said = ground.said("said");
     Ok(match (status.code(), status.signal()) {
-        // Never through a link: what it leads to is not the root file system.
-        (Some(0), _) if !fs::symlink_metadata(ground.out()).is_ok_and(|out| out.is_dir()) => {
-            Conduct::Broke("the root is no directory any more".to_owned())
-        }
-        (Some(0), _) => match seen::tree(&ground.out(), None) {
-            Ok(tree) => Conduct::Unpacked(tree),
-            Err(error) => {
-                let error = ground.relative(&error.to_string());
-                Conduct::Broke(format!("the tree cannot be read: {error}"))
+        (Some(0), _) => {
+            let out = ground.out();
+            let look = move || {
+                // Never through a link: what it leads to is not the root file system.
+                let is_dir = fs::symlink_metadata(&out).is_ok_and(|out| out.is_dir());
+                is_dir.then(|| seen::tree(&out, None))
+            };
+            match within_time(timeout, look) {
+                Some(Some(Ok(tree))) => Conduct::Unpacked(tree),
+                Some(Some(Err(error))) => {
+                    let error = ground.relative(&error.to_string());
+                    Conduct::Broke(format!("the tree cannot be read: {error}"))
+                }
+                Some(None) => Conduct::Broke("the root is no directory any more".to_owned()),
+                None => Conduct::Broke("the tree was not read in time".to_owned()),
             }
-        },
+        }
         // The shell has not found or not started the program.
         (Some(126 | 127), _) => return Err(Error::CannotRun(unpacker.name.clone(), said)),
         // As a shell tells the signal that has ended its program.

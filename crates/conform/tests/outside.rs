@@ -264,6 +264,20 @@ fn a_tree_that_cannot_be_read_is_wrong() {
 }
 
 #[test]
+fn a_mount_that_never_answers_does_not_hang_the_suite() {
+    if !needs::root_and_fuse() {
+        return;
+    }
+    let deed = "exec 3<>/dev/fuse; : %layout; sleep 30 &
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 x %out";
+    let case = catalogue::select(&["pack-plain".to_owned()]).unwrap().remove(0);
+    let unpacker = adapters::find(deed, None).unwrap();
+    let judged = run::run(&case, &unpacker, Duration::from_secs(3)).unwrap();
+    assert_eq!(judged.verdict, Verdict::Wrong);
+    assert_eq!(judged.reasons, ["the tree was not read in time"]);
+}
+
+#[test]
 fn what_is_left_mounted_is_detached_and_keeps_its_files() {
     if !needs::root() {
         return;
