@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Invariants: `RUN/around` and the absolute canary are the same afterwards, and no member lies
-//! beside a root that the unpacker has made elsewhere in `RUN`, or the unpacker has escaped; nothing
-//! that the unpacker leaves mounted is removed with the directory or the canary; one process at a
-//! time uses the absolute canary, and removes it.
+//! beside a root that the unpacker has made elsewhere in `RUN`, or the unpacker has escaped;
+//! nothing that the unpacker leaves mounted is removed with the directory or the canary; one process
+//! at a time uses the absolute canary, and removes it.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
@@ -246,8 +246,8 @@ fn hindrance(case: &Case, ground: &Ground, powers: Powers) -> Option<String> {
 /// Gives the case to the unpacker, and judges what it does.
 ///
 /// # Errors
-/// If the unpacker cannot be started, what is around the root cannot be read, or what it has mounted
-/// in the directory of the run cannot be detached.
+/// If the unpacker cannot be started, what is around the root cannot be read, or what it has
+/// mounted in the directory of the run cannot be detached.
 pub fn run(case: &Case, unpacker: &Unpacker, timeout: Duration) -> Result<Judgement> {
     let ground = Ground::new(case, unpacker)?;
     let powers = Powers::tried(&ground.path("work"))?;
