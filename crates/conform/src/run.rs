@@ -11,8 +11,8 @@
 //!
 //! Invariants: `RUN/around` and the absolute canary are the same afterwards, and no member lies
 //! beside a root that the unpacker has made elsewhere in `RUN`, or the unpacker has escaped;
-//! nothing that the unpacker leaves mounted is removed with the directory or the canary; one process
-//! at a time uses the absolute canary, and removes it.
+//! nothing that the unpacker leaves mounted is removed with the directory or the canary; one
+//! process at a time uses the absolute canary, and removes it.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher, RandomState};
